@@ -1,0 +1,27 @@
+"""Lazy re-exports (PEP 562), so that `diffpolicy --help` loads no torch and `import diffpolicy` no Lightning."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Module-level `__getattr__` and `__dir__` that import a name from its module when it is first used.
+
+    Args:
+        package: the package that re-exports, its `__name__`.
+        names: public name -> absolute module that defines it.
+    """
+
+    def __getattr__(name: str) -> Any:
+        module = names.get(name)
+        if module is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module), name)
+
+    def __dir__() -> list[str]:
+        return sorted(names)
+
+    return __getattr__, __dir__

@@ -1,0 +1,102 @@
+"""Checks on values read from files: each refuses with one sentence that names the key and the value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.errors import InputError
+
+
+def show(value: object) -> str:
+    """A value as it stands in an error message: short, on one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def number(value: Any, key: str, *, above: float | None = None, least: float | None = None) -> float:
+    """A finite number, greater than `above` or at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{key} must be a number, got {show(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        raise InputError(f"{key} must be a finite number, got {show(value)}") from None
+    if not math.isfinite(result):
+        raise InputError(f"{key} must be a finite number, got {show(value)}")
+    if above is not None and not result > above:
+        raise InputError(f"{key} must be greater than {above:g}, got {show(value)}")
+    if least is not None and not result >= least:
+        raise InputError(f"{key} must be at least {least:g}, got {show(value)}")
+    return result
+
+
+def integer(value: Any, key: str, *, least: int | None = None) -> int:
+    """A whole number, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise InputError(f"{key} must be a whole number, got {show(value)}")
+    if least is not None and value < least:
+        raise InputError(f"{key} must be at least {least}, got {show(value)}")
+    return int(value)
+
+
+def sequence(value: Any, key: str, *, length: int | None = None) -> list[Any]:
+    """A list, of `length` entries if that is given."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{key} must be a list, got {show(value)}")
+    if length is not None and len(value) != length:
+        raise InputError(f"{key} must have {length} entries, got {len(value)}")
+    return list(value)
+
+
+def mapping(value: Any, key: str, *, allowed: Iterable[str], required: Iterable[str] = ()) -> dict[str, Any]:
+    """A JSON object with no key outside `allowed` and every key of `required`."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key} must be an object, got {show(value)}")
+    known = list(allowed)
+    for name in value:
+        if name not in known:
+            raise InputError(f"{key} has the unknown key {show(name)}; known are {', '.join(known)}")
+    for name in required:
+        if name not in value:
+            raise InputError(f"{key} lacks the key '{name}'")
+    return dict(value)
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file, or one sentence about why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{what} {path} does not exist") from None
+    except IsADirectoryError:
+        raise InputError(f"{what} {path} is a folder, not a file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path} is not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from None
+
+
+def read_json(path: Path, what: str) -> Any:
+    """A JSON document; a repeated key is refused, since one of its two values would be lost."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise InputError(f"{what} {path} has the key {show(key)} twice")
+            result[key] = value
+        return result
+
+    text = read_text(path, what)
+    if not text.strip():
+        raise InputError(f"{what} {path} is empty")
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{what} {path} is not JSON: {error.msg} in line {error.lineno}") from None
+    except RecursionError:
+        raise InputError(f"{what} {path} is not JSON: nested too deeply") from None

@@ -1,0 +1,87 @@
+"""Samplers: pure functions from x_I to x_0 over one callable that predicts the noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffpolicy.diffusion.schedules import NoiseSchedule
+from diffpolicy.errors import InputError
+
+Denoise = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class ReverseStep:
+    """One reverse step i -> j of a sampler, x_j = keep x_i + push eps(x_i, i) + spread z with z ~ N(0, 1)."""
+
+    i: int
+    keep: float
+    push: float
+    spread: float
+
+
+def timesteps(schedule: NoiseSchedule, steps: int | None = None) -> list[int]:
+    """I = t_1 > t_2 > ... > t_steps >= 1, evenly spaced over the schedule; all of them by default."""
+    total = schedule.steps
+    steps = total if steps is None else steps
+    if not 1 <= steps <= total:
+        raise InputError(f"sampler steps must be from 1 to the {total} of the schedule, got {steps}")
+    return [math.ceil(total * k / steps) for k in range(steps, 0, -1)]
+
+
+def reverse_steps(schedule: NoiseSchedule, steps: int | None = None, eta: float = 1.0) -> list[ReverseStep]:
+    """The steps of the family of DDIM (Song et al. 2021, eq. 12): eta = 0 is DDIM, eta = 1 is ancestral DDPM.
+
+    With x0 = (x_i - sqrt(1 - abar_i) eps) / sqrt(abar_i) and s = eta sqrt((1 - abar_j) / (1 - abar_i)) sqrt(1 - abar_i / abar_j),
+    x_j = sqrt(abar_j) x0 + sqrt(1 - abar_j - s^2) eps + s z. It is linear in x_i, eps and z, so each step is three numbers.
+    """
+    chosen = [*timesteps(schedule, steps), 0]
+    result = []
+    for i, j in zip(chosen, chosen[1:], strict=False):
+        a, b = schedule.values[i], schedule.values[j]
+        spread = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
+        keep = math.sqrt(b / a)
+        push = math.sqrt(max(1 - b - spread**2, 0.0)) - keep * math.sqrt(1 - a)
+        result.append(ReverseStep(i, keep, push, spread))
+    return result
+
+
+def run(denoise: Denoise, x: Tensor, path: list[ReverseStep], noise: Tensor | None = None) -> Tensor:
+    """Follows reverse steps from x_I to x_0.
+
+    Args:
+        denoise: eps(x, i), of the shape of x.
+        x: x_I, any shape.
+        path: from `reverse_steps`.
+        noise: z of each step but the last, `[len(path) - 1, *x.shape]`; may be None if nothing is spread.
+    """
+    for k, step in enumerate(path):
+        x = torch.add(step.keep * x, denoise(x, step.i), alpha=step.push)
+        if step.spread:
+            if noise is None:
+                raise InputError("this sampler needs noise of shape [steps - 1, ...], got None")
+            x = torch.add(x, noise[k], alpha=step.spread)
+    return x
+
+
+def ddpm(
+    denoise: Denoise, x: Tensor, schedule: NoiseSchedule, steps: int | None = None, noise: Tensor | None = None
+) -> Tensor:
+    """Ancestral sampling with the posterior's variance (Ho et al. 2020). Noise `[steps - 1, *x.shape]`."""
+    return run(denoise, x, reverse_steps(schedule, steps, eta=1.0), noise)
+
+
+def ddim(
+    denoise: Denoise, x: Tensor, schedule: NoiseSchedule, steps: int | None = None, noise: Tensor | None = None
+) -> Tensor:
+    """The deterministic sampler (Song et al. 2021); `noise` is not used."""
+    return run(denoise, x, reverse_steps(schedule, steps, eta=0.0))
+
+
+ETA = {"ddpm": 1.0, "ddim": 0.0}
+"""Samplers by name, and how much noise each spreads."""

@@ -1,0 +1,78 @@
+"""Noise schedules: the coefficients of a forward process x_i = sqrt(abar_i) x_0 + sqrt(1 - abar_i) eps, i = 0..I."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.errors import InputError
+
+
+class NoiseSchedule(nn.Module):
+    """Cumulative signal shares abar_0 = 1 > abar_1 > ... > abar_I > 0 of a variance-preserving process.
+
+    Args:
+        alpha_bar: abar_1..abar_I.
+
+    Example:
+        >>> schedule = NoiseSchedule.named("vp", steps=5)
+        >>> round(float(schedule.alpha_bar[-1]), 6)
+        0.006409
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(self, alpha_bar: Sequence[float]) -> None:
+        super().__init__()
+        values = [1.0, *alpha_bar]
+        if len(values) < 2 or any(not 0 < b < a for a, b in zip(values, values[1:], strict=False)):
+            raise InputError(f"a noise schedule must fall from 1 and stay above 0, got {values}")
+        self.values = tuple(values)
+        self.register_buffer("alpha_bar", torch.tensor(values, dtype=torch.float64), persistent=False)
+
+    @property
+    def steps(self) -> int:
+        """I."""
+        return len(self.values) - 1
+
+    @classmethod
+    def named(cls, name: str, steps: int) -> NoiseSchedule:
+        """`vp`, `linear` or `cosine`, with I = `steps`."""
+        if name not in SCHEDULES:
+            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
+        if steps < 1:
+            raise InputError(f"steps must be at least 1, got {steps}")
+        bars, product = [], 1.0
+        for beta in SCHEDULES[name](steps):
+            product *= 1.0 - beta
+            bars.append(product)
+        return cls(bars)
+
+
+def vp(steps: int, b_min: float = 0.1, b_max: float = 10.0) -> list[float]:
+    """beta_1..beta_I with 1 - beta_i = exp(-b_min / I - (b_max - b_min)(2i - 1) / (2 I^2)) (LAD-TS; Xiao et al. 2022)."""
+    return [
+        1 - math.exp(-b_min / steps - (b_max - b_min) * (2 * i - 1) / (2 * steps**2)) for i in range(1, steps + 1)
+    ]
+
+
+def linear(steps: int) -> list[float]:
+    """The linear betas of DDPM (Ho et al. 2020), 1e-4..0.02 over 1000 steps, rescaled so that I steps end in noise too."""
+    scale = 1000 / steps
+    first, last = scale * 1e-4, scale * 0.02
+    return [min(first + (last - first) * i / max(steps - 1, 1), 0.999) for i in range(steps)]
+
+
+def cosine(steps: int, s: float = 0.008) -> list[float]:
+    """abar_i = f(i) / f(0), f(i) = cos^2((i / I + s) / (1 + s) pi / 2), betas at most 0.999 (Nichol and Dhariwal 2021)."""
+
+    def f(i: int) -> float:
+        return math.cos((i / steps + s) / (1 + s) * math.pi / 2) ** 2
+
+    return [min(1 - f(i) / f(i - 1), 0.999) for i in range(1, steps + 1)]
+
+
+SCHEDULES: dict[str, Callable[[int], list[float]]] = {"vp": vp, "linear": linear, "cosine": cosine}

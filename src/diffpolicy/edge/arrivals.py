@@ -1,0 +1,158 @@
+"""A slot's tasks as tensors on a grid of stations and indices, from a workload's law or from a task file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy.edge.queueing import SlotTasks
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.tasks import NO_ORIGIN, TaskList
+from diffpolicy.edge.workload import Stream
+from diffpolicy.errors import InputError
+
+
+@dataclass(frozen=True)
+class SlotGrid:
+    """The tasks of one slot in E environments: station b's n-th task stands at `[e, b, n]`.
+
+    Args:
+        home: server at the task's origin, -1 for none, int64 `[E, B, N]`.
+        input_mbit: `[E, B, N]`. result_mbit: `[E, B, N]`. work_gcycles: `[E, B, N]`, zero where not valid.
+        valid: which entries are tasks, bool `[E, B, N]`.
+        order: flat grid index of each task in order of arrival, then of invalid entries, int64 `[E, K]`, K being the
+            greatest number of tasks in any of the environments.
+        duration_s: length of the slot in seconds, `[E, 1]`.
+    """
+
+    home: Tensor
+    input_mbit: Tensor
+    result_mbit: Tensor
+    work_gcycles: Tensor
+    valid: Tensor
+    order: Tensor
+    duration_s: Tensor
+
+    def in_order(self) -> SlotTasks:
+        """The tasks in order of arrival, `[E, K]`."""
+        return SlotTasks(
+            *(self.pack(x) for x in (self.home, self.input_mbit, self.result_mbit, self.work_gcycles, self.valid))
+        )
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """From `[E, B, N]` to `[E, K]`."""
+        return grid.flatten(1).gather(1, self.order)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """From `[E, K]` to `[E, B, N]`; zero where there is no task."""
+        flat = packed.new_zeros(self.valid.shape).flatten(1)
+        return flat.scatter(1, self.order, packed).view(self.valid.shape)
+
+
+class ArrivalSource(Protocol):
+    """Whatever gives the tasks of slot t of episode k."""
+
+    max_tasks: int
+    slots: int | None
+
+    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
+        """The grids of E environments; beyond the last slot of a file they are empty. Args: lists of E numbers."""
+
+
+class WorkloadSource:
+    """Tasks drawn by a scenario's workload.
+
+    Args:
+        scenario: must have a workload.
+        seed: at least 0. stream: evaluation or training episodes.
+        dtype, device: of the tensors.
+    """
+
+    def __init__(
+        self, scenario: Scenario, seed: int, stream: Stream, dtype: torch.dtype, device: torch.device | None
+    ) -> None:
+        if scenario.workload is None:
+            raise InputError(f"scenario {scenario.name} has no workload; give a tasks file, or add 'workload' to it")
+        self.workload = scenario.workload
+        self.seed, self.stream = seed, stream
+        self.max_tasks, self.slots = self.workload.max_tasks, scenario.slots
+        self._like = {"dtype": dtype, "device": device}
+        home = [NO_ORIGIN if s is None else s for s in scenario.stations]
+        self._stations = len(home)
+        self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
+        self._slot_s = torch.tensor([[scenario.slot_s]], dtype=dtype, device=device)
+
+    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
+        drawn = [
+            self.workload.draw(self.seed, self.stream, k, t, self._stations)
+            for k, t in zip(episode, slot, strict=True)
+        ]
+        counts = torch.as_tensor(np.stack([x.counts for x in drawn]), device=self._home.device)
+        valid = torch.arange(self.max_tasks, device=counts.device) < counts.unsqueeze(-1)
+
+        def stack(name: str) -> Tensor:
+            return torch.as_tensor(np.stack([getattr(x, name) for x in drawn]), **self._like)
+
+        most = int(counts.sum(-1).max())
+        return SlotGrid(
+            home=self._home.expand(len(drawn), -1, -1),
+            input_mbit=stack("input_mbit"),
+            result_mbit=stack("result_mbit"),
+            work_gcycles=stack("work_gcycles") * valid,
+            valid=valid,
+            order=(~valid).flatten(1).byte().argsort(dim=1, stable=True)[:, :most],
+            duration_s=self._slot_s.expand(len(drawn), -1),
+        )
+
+
+class TaskListSource:
+    """Tasks of a file: one environment, one episode; tasks without an origin go to agent 0, who has no server."""
+
+    def __init__(
+        self, tasks: TaskList, scenario: Scenario, dtype: torch.dtype, device: torch.device | None = None
+    ) -> None:
+        self.slots = len(tasks.duration_s)
+        self._stations = len(scenario.stations)
+        self._tasks, self._like = tasks, {"dtype": dtype, "device": device}
+        self._bounds = np.searchsorted(tasks.slot, np.arange(self.slots + 1))
+        agent = np.maximum(tasks.origin, 0)
+        servers = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
+        self._home = np.where(tasks.origin == NO_ORIGIN, NO_ORIGIN, servers[agent])
+        by_station = np.lexsort((np.arange(len(agent)), agent, tasks.slot))
+        group = tasks.slot[by_station] * self._stations + agent[by_station]
+        starts = np.r_[True, group[1:] != group[:-1]]
+        index = np.arange(len(group)) - np.maximum.accumulate(np.where(starts, np.arange(len(group)), 0))
+        self._index = np.empty(len(group), dtype=np.int64)
+        self._index[by_station] = index
+        self._agent = agent
+        self.max_tasks = int(index.max()) + 1
+
+    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
+        if len(slot) != 1:
+            raise InputError(f"a tasks file is played in one environment, not in {len(slot)}")
+        t = slot[0]
+        rows = slice(self._bounds[t], self._bounds[t + 1]) if t < self.slots else slice(0, 0)
+        cells = self._agent[rows] * self.max_tasks + self._index[rows]
+        order = torch.as_tensor(cells[None], device=self._like["device"])
+        shape = (1, self._stations, self.max_tasks)
+
+        def grid(values: np.ndarray, dtype: torch.dtype, fill: float = 0) -> Tensor:  # type: ignore[type-arg]
+            flat = torch.full((1, shape[1] * shape[2]), fill, dtype=dtype, device=order.device)
+            flat[0, order[0]] = torch.as_tensor(values[rows], dtype=dtype, device=order.device)
+            return flat.view(shape)
+
+        tasks, real = self._tasks, self._like["dtype"]
+        duration = tasks.duration_s[t] if t < self.slots else 0.0
+        return SlotGrid(
+            home=grid(self._home, torch.int64, NO_ORIGIN),
+            input_mbit=grid(tasks.input_mbit, real),
+            result_mbit=grid(tasks.result_mbit, real),
+            work_gcycles=grid(tasks.work_gcycles, real),
+            valid=grid(np.ones(len(tasks), dtype=bool), torch.bool),
+            order=order,
+            duration_s=torch.tensor([[duration]], **self._like),
+        )

@@ -1,0 +1,244 @@
+"""`Scenario`: servers, stations, slots and the workload, as one frozen and validated object with a JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from diffpolicy import _validate as check
+from diffpolicy.edge import released
+from diffpolicy.edge.workload import Workload
+from diffpolicy.errors import InputError
+
+SCHEMA = "diffpolicy.scenario/1"
+_OPTIONAL = ("name", "power_w", "price_per_hour", "models", "availability")
+_SERVER = ("capacity_gcycles_per_s", "rate_mbit_per_s", *_OPTIONAL)
+_SCENARIO = ("schema", "slot_s", "slots", "servers", "stations", "workload")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One edge server.
+
+    Args:
+        capacity_gcycles_per_s: work it does in a second, f > 0.
+        rate_mbit_per_s: rate of the link to it, v > 0, whoever sends.
+        name: how people call it.
+        power_w: electrical power while it works.
+        price_per_hour: what it costs.
+        models: names of the models that it can serve.
+        availability: when it is up.
+    """
+
+    capacity_gcycles_per_s: float
+    rate_mbit_per_s: float
+    name: str | None = None
+    power_w: float | None = None
+    price_per_hour: float | None = None
+    models: tuple[str, ...] | None = None
+    availability: Any = None
+
+    @classmethod
+    def from_dict(cls, data: Any, key: str) -> Server:
+        """One entry of a scenario's `servers`; `key` names it in messages."""
+        data = check.mapping(data, key, allowed=_SERVER, required=_SERVER[:2])
+        for name in _SERVER[:2]:
+            data[name] = check.number(data[name], f"{key}.{name}", above=0)
+        for name in ("power_w", "price_per_hour"):
+            if data.get(name) is not None:
+                data[name] = check.number(data[name], f"{key}.{name}", least=0)
+        if data.get("name") is not None and not isinstance(data["name"], str):
+            raise InputError(f"{key}.name must be a text, got {check.show(data['name'])}")
+        if data.get("models") is not None:
+            data["models"] = tuple(check.sequence(data["models"], f"{key}.models"))
+            for model in data["models"]:
+                if not isinstance(model, str):
+                    raise InputError(f"{key}.models must hold texts, got {check.show(model)}")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of a scenario file; optional keys that are not set are left out."""
+        given = {name: getattr(self, name) for name in _SERVER if getattr(self, name) is not None}
+        if self.models is not None:
+            given["models"] = list(self.models)
+        return given
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fleet of edge servers, the stations that send to it, and what arrives.
+
+    Args:
+        slot_s: length of a slot in seconds, > 0.
+        servers: S >= 1 servers.
+        slots: slots of an episode, T >= 1; None: no horizon.
+        stations: for each of the B stations the index of its own server, or None; by default one station a server.
+        workload: law of arrivals; None where tasks come from a file.
+        name: how the scenario was called when it was loaded; not part of the file.
+
+    Raises:
+        InputError: a value is out of range; the sentence names its key.
+
+    Example:
+        >>> scenario = Scenario.load("lad-ts")
+        >>> len(scenario.servers), scenario.slots, round(scenario.load_factor(), 2)
+        (20, 59, 1.24)
+    """
+
+    slot_s: float
+    servers: tuple[Server, ...]
+    slots: int | None = None
+    stations: tuple[int | None, ...] = ()
+    workload: Workload | None = None
+    name: str = field(default="scenario", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slot_s", check.number(self.slot_s, "slot_s", above=0))
+        servers = check.sequence(self.servers, "servers")
+        if not servers:
+            raise InputError("servers must hold at least one server, got []")
+        for a, server in enumerate(servers):
+            Server.from_dict(server.to_dict(), f"servers[{a}]")
+        object.__setattr__(self, "servers", tuple(servers))
+        if self.slots is not None:
+            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1))
+        stations = check.sequence(self.stations, "stations") or list(range(len(servers)))
+        for b, server in enumerate(stations):
+            if server is not None and not 0 <= check.integer(server, f"stations[{b}]") < len(servers):
+                raise InputError(f"stations[{b}] must be a server index from 0 to {len(servers) - 1}, got {server}")
+        object.__setattr__(self, "stations", tuple(None if s is None else int(s) for s in stations))
+
+    @classmethod
+    def load(cls, source: str | Path) -> Scenario:
+        """A built-in scenario by its name, or a JSON file.
+
+        Args:
+            source: a name (`lad-ts`) or a path.
+
+        Raises:
+            InputError: neither a built-in name nor a readable, valid file.
+        """
+        if source == "lad-ts":
+            return cls.lad_ts()
+        path = Path(source)
+        if not path.exists() and path.suffix != ".json":
+            raise InputError(f"scenario {check.show(str(source))} is neither built in (lad-ts) nor a file")
+        try:
+            return cls.from_dict(check.read_json(path, "scenario file"), name=str(source))
+        except InputError as error:
+            message = str(error)
+            raise InputError(message if str(path) in message else f"scenario file {path}: {message}") from None
+
+    @classmethod
+    def lad_ts(cls) -> Scenario:
+        """The paper's main setting with the constants of the released code: 20 servers, overloaded at 1.24."""
+        fleet = zip(released.capacities(released.STATIONS), released.rates(released.STATIONS), strict=True)
+        servers = tuple(Server(float(f), float(v)) for f, v in fleet)
+        return cls(1.0, servers, slots=released.SLOTS, workload=released.workload(), name="lad-ts")
+
+    @classmethod
+    def from_dict(cls, data: Any, name: str = "scenario") -> Scenario:
+        """The object of a scenario file; unknown keys are refused."""
+        if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
+            raise InputError(f"schema must be '{SCHEMA}', got {check.show(data['schema'])}")
+        data = check.mapping(data, "scenario", allowed=_SCENARIO, required=("schema", "slot_s", "servers"))
+        servers = check.sequence(data["servers"], "servers")
+        if "stations" in data and not check.sequence(data["stations"], "stations"):
+            raise InputError("stations must hold at least one station, got []")
+        return cls(
+            slot_s=data["slot_s"],
+            servers=tuple(Server.from_dict(server, f"servers[{a}]") for a, server in enumerate(servers)),
+            slots=data.get("slots"),
+            stations=tuple(data.get("stations", ())),
+            workload=None if data.get("workload") is None else Workload.from_dict(data["workload"]),
+            name=name,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of a scenario file."""
+        data: dict[str, Any] = {"schema": SCHEMA, "slot_s": self.slot_s}
+        if self.slots is not None:
+            data["slots"] = self.slots
+        data["servers"] = [server.to_dict() for server in self.servers]
+        if self.stations != tuple(range(len(self.servers))):
+            data["stations"] = list(self.stations)
+        if self.workload is not None:
+            data["workload"] = self.workload.to_dict()
+        return data
+
+    def digest(self) -> str:
+        """SHA-256 of the file form: equal scenarios have equal digests, whatever they are called."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def load_factor(self) -> float:
+        """Expected work offered over capacity x time; above 1 the queues grow without bound."""
+        if self.workload is None:
+            raise InputError(f"scenario {self.name} has no workload, so its load is not known")
+        capacity = sum(server.capacity_gcycles_per_s for server in self.servers)
+        return len(self.stations) * self.workload.mean_work_gcycles() / (capacity * self.slot_s)
+
+    def override(
+        self,
+        *,
+        tasks: int | None = None,
+        stations: int | None = None,
+        slots: int | None = None,
+        capacity: tuple[int, int] | None = None,
+        steps: tuple[int, int] | None = None,
+    ) -> Scenario:
+        """The same scenario with some of the paper's knobs turned, by the draws of the released code.
+
+        Args:
+            tasks: greatest number of tasks of a station in a slot; tables that are too short are continued.
+            stations: number of stations, each with a server of its own, all drawn anew.
+            slots: slots of an episode.
+            capacity: range U{LO..HI} from which all capacities are drawn anew, Gcycles/s.
+            steps: range U{LO..HI-1} from which the denoising steps by index are drawn anew.
+
+        Raises:
+            InputError: a value is out of range, or the scenario has no workload to change.
+        """
+        scenario = self
+        if stations is not None or capacity is not None:
+            lo, hi = _bounds(capacity or released.CAPACITY_GCYCLES_PER_S, "capacity", least=1, width=0)
+            size = len(self.servers) if stations is None else check.integer(stations, "stations", least=1)
+            f = released.capacities(size, lo, hi)
+            v = released.rates(size) if stations is not None else [s.rate_mbit_per_s for s in self.servers]
+            if stations is not None:
+                fleet = tuple(Server(float(a), float(b)) for a, b in zip(f, v, strict=True))
+                scenario = replace(scenario, servers=fleet, stations=())
+            else:
+                fleet = tuple(
+                    replace(s, capacity_gcycles_per_s=float(a)) for s, a in zip(self.servers, f, strict=True)
+                )
+                scenario = replace(scenario, servers=fleet)
+        if slots is not None:
+            scenario = replace(scenario, slots=check.integer(slots, "slots", least=1))
+        if tasks is not None or steps is not None:
+            scenario = replace(scenario, workload=self._override_workload(tasks, steps))
+        return scenario
+
+    def _override_workload(self, tasks: int | None, steps: tuple[int, int] | None) -> Workload:
+        if self.workload is None:
+            raise InputError(f"scenario {self.name} has no workload, so its tasks and steps cannot be overridden")
+        old = self.workload
+        lo, hi = old.tasks_per_station_and_slot
+        hi = hi if tasks is None else check.integer(tasks, "tasks", least=1)
+        drawn = released.workload(max(hi, len(old.steps)), *_bounds(steps or released.STEPS, "steps", 1, 1))
+        return replace(
+            old,
+            tasks_per_station_and_slot=(min(lo, hi), hi),
+            gcycles_per_step=old.gcycles_per_step + drawn.gcycles_per_step[len(old.gcycles_per_step) :],
+            result_mbit=old.result_mbit + drawn.result_mbit[len(old.result_mbit) :],
+            steps=(() if steps else old.steps) + drawn.steps[0 if steps else len(old.steps) :],
+        )
+
+
+def _bounds(value: tuple[int, int], key: str, least: int, width: int) -> tuple[int, int]:
+    lo, hi = (check.integer(v, key, least=least) for v in check.sequence(value, key, length=2))
+    if hi - lo < width:
+        raise InputError(f"{key} must be LO:HI with HI at least LO{f' + {width}' if width else ''}, got {lo}:{hi}")
+    return lo, hi

@@ -1,0 +1,201 @@
+"""Task files: a CSV of tasks in arrival order, read with every check, written with columns kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.errors import InputError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+_SIZES = ("input_mbit", "result_mbit", "gcycles_per_step")
+NO_ORIGIN = -1
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """Tasks in arrival order, K of them.
+
+    Args:
+        slot: number of the step of each task, counted from 0 without gaps, not decreasing, `[K]`.
+        duration_s: length of each step in seconds, gaps included, `[number of steps]`.
+        origin: station of each task, or -1 for the common dispatcher, `[K]`.
+        input_mbit: `[K]`. result_mbit: `[K]`. work_gcycles: `[K]`, work of a step times steps.
+        server: recorded decisions `[K]`, or None.
+        header: columns of the file. rows: its rows as texts, carried along.
+    """
+
+    slot: Ints
+    duration_s: Floats
+    origin: Ints
+    input_mbit: Floats
+    result_mbit: Floats
+    work_gcycles: Floats
+    server: Ints | None = None
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    @classmethod
+    def read(cls, path: str | Path, scenario: Scenario, *, decisions: bool = False) -> TaskList:
+        """Reads a task file against the scenario whose servers and stations it indexes.
+
+        Args:
+            path: CSV with a header (`design.md`: slot or arrival_s, origin, input_mbit, result_mbit,
+                gcycles_per_step, steps; optional server and others, which are carried along).
+            scenario: gives the slot's length and the ranges of `server` and `origin`.
+            decisions: whether the column `server` is needed; otherwise it is ignored.
+
+        Raises:
+            InputError: names the file, the line (the header is line 1), the column and the value.
+        """
+        path = Path(path)
+        table = _Table.read(path)
+        needed = ["origin", *_SIZES, "steps"] + (["server"] if decisions else [])
+        needed += [] if "arrival_s" in table.header else ["slot"]
+        for name in needed:
+            if name not in table.header:
+                hint = " and no policy is given to decide in its place" if name == "server" else ""
+                raise InputError(f"tasks file {path} has no column '{name}'{hint}")
+        sizes = {name: table.floats(name, least=0) for name in _SIZES}
+        steps = table.ints("steps", least=1)
+        with np.errstate(over="ignore"):
+            work = sizes["gcycles_per_step"] * steps
+        for k in np.flatnonzero(~np.isfinite(work)):
+            raise table.error(k, "gcycles_per_step", "times steps must be finite")
+        if "slot" in table.header:
+            slot, duration_s = _steps_of_slots(table, scenario.slot_s)
+        else:
+            slot, duration_s = _steps_of_arrivals(table, scenario.slot_s)
+        return cls(
+            slot=slot,
+            duration_s=duration_s,
+            origin=table.ints("origin", least=0, most=len(scenario.stations) - 1, empty=NO_ORIGIN),
+            input_mbit=sizes["input_mbit"],
+            result_mbit=sizes["result_mbit"],
+            work_gcycles=work,
+            server=table.ints("server", least=0, most=len(scenario.servers) - 1) if decisions else None,
+            header=table.header,
+            rows=table.rows,
+        )
+
+    def to_csv(self, server: Sequence[int], delay_s: Sequence[float]) -> str:
+        """The file's text with the columns `server` and `delay_s` replaced or appended; floats by repr."""
+        columns = {"server": [str(int(a)) for a in server], "delay_s": [repr(float(x)) for x in delay_s]}
+        header = [*self.header, *(name for name in columns if name not in self.header)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for k, row in enumerate(self.rows):
+            writer.writerow([columns[n][k] if n in columns else row[i] for i, n in enumerate(header)])
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The texts of a CSV file, and columns of numbers out of it."""
+
+    path: Path
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> _Table:
+        reader = csv.reader(io.StringIO(check.read_text(path, "tasks file"), newline=""), strict=True)
+        rows: list[tuple[str, ...]] = []
+        lines: list[int] = []
+        try:
+            header = tuple(name.strip() for name in next(reader, []))
+            for row in reader:
+                if row:
+                    rows.append(tuple(row))
+                    lines.append(reader.line_num)
+        except csv.Error as error:
+            raise InputError(f"tasks file {path}, line {reader.line_num}: {error}") from None
+        if not header:
+            raise InputError(f"tasks file {path} is empty")
+        for i, name in enumerate(header):
+            if name in header[:i]:
+                raise InputError(f"tasks file {path} has the column '{name}' twice")
+        for line, values in zip(lines, rows, strict=True):
+            if len(values) != len(header):
+                raise InputError(
+                    f"tasks file {path}, line {line}: {len(values)} values for {len(header)} columns, "
+                    f"got {check.show(','.join(values))}"
+                )
+        if not rows:
+            raise InputError(f"tasks file {path} has a header and no tasks")
+        return cls(path, header, tuple(rows), tuple(lines))
+
+    def error(self, k: int, column: str, what: str) -> InputError:
+        value = self.rows[k][self.header.index(column)]
+        return InputError(f"tasks file {self.path}, line {self.lines[k]}, column '{column}' {what}, got {value!r}")
+
+    def floats(self, column: str, *, least: float | None = None) -> Floats:
+        i = self.header.index(column)
+        texts = [row[i] for row in self.rows]
+        try:
+            values = np.array(texts, dtype=np.float64)
+        except ValueError:
+            for k, text in enumerate(texts):
+                try:
+                    float(text)
+                except ValueError:
+                    raise self.error(k, column, "must be a number") from None
+            raise
+        for k in np.flatnonzero(~np.isfinite(values)):
+            raise self.error(k, column, "must be a finite number")
+        if least is not None:
+            for k in np.flatnonzero(values < least):
+                raise self.error(k, column, f"must be at least {least:g}")
+        return values
+
+    def ints(self, column: str, *, least: int, most: int | None = None, empty: int | None = None) -> Ints:
+        i = self.header.index(column)
+        values = np.empty(len(self.rows), dtype=np.int64)
+        for k, row in enumerate(self.rows):
+            text = row[i].strip()
+            if not text and empty is not None:
+                values[k] = empty
+                continue
+            try:
+                value = float(text) if not text.lstrip("+-").isdigit() else int(text)
+            except ValueError:
+                raise self.error(k, column, "must be a whole number") from None
+            if value != value or value in (float("inf"), float("-inf")) or value != int(value) or abs(value) >= 2**53:
+                raise self.error(k, column, "must be a whole number")
+            if value < least:
+                raise self.error(k, column, f"must be at least {least}")
+            if most is not None and value > most:
+                raise self.error(k, column, f"must be at most {most}")
+            values[k] = int(value)
+        return values
+
+
+def _steps_of_slots(table: _Table, slot_s: float) -> tuple[Ints, Floats]:
+    """One step a slot that has tasks; its length covers the empty slots that follow it."""
+    number = table.ints("slot", least=0)
+    for k in np.flatnonzero(np.diff(number) < 0):
+        raise table.error(int(k) + 1, "slot", f"must not be smaller than in the row before ({number[k]})")
+    starts, step = np.unique(number, return_inverse=True)
+    return step.astype(np.int64), slot_s * np.append(np.diff(starts), 1).astype(np.float64)
+
+
+def _steps_of_arrivals(table: _Table, slot_s: float) -> tuple[Ints, Floats]:
+    """One task a step; a step lasts until the next arrival, the last one a slot."""
+    arrival_s = table.floats("arrival_s", least=0)
+    for k in np.flatnonzero(np.diff(arrival_s) < 0):
+        raise table.error(int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({arrival_s[k]!r})")
+    return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s)

@@ -1,0 +1,70 @@
+"""From a rollout of slots to the transitions of LAD-TS, which go from task to task of a station."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+
+def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool = False) -> TensorDict:
+    """Transitions (s, x, a, r, s', x') of each station's tasks, in which each task's successor is the station's next one.
+
+    The successor of a slot's last task is the station's first task of the next slot, with the queues as updated. The slot after the
+    rollout's last one serves for successors only; a task that has none, since nothing follows on its station, is not valid.
+
+    Args:
+        rollout: batch `[E, T]`, from `OffloadingEnv`.
+        zero_queues_between_slots: put empty queues into the successor's observation where it stands in another slot, as the released
+            code does (a defect that `lad-ts-released` keeps).
+
+    Returns:
+        Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one, latent and
+        ("next", latent).
+    """
+    last = rollout[:, -1]["next", "agents"]
+    agents = rollout["agents"]
+    e, t, b, n = agents["valid"].shape
+
+    def follow(name: str) -> Tensor:
+        """All T + 1 slots of a key in the order of the station's tasks, `[E, B, (T + 1) N, ...]`."""
+        slots = torch.cat([agents[name], last[name].unsqueeze(1)], 1)
+        return slots.transpose(1, 2).flatten(2, 3)
+
+    valid = follow("valid")
+    index = torch.arange(valid.shape[-1], device=valid.device)
+    beyond = valid.shape[-1]
+    following = torch.where(valid, index, beyond).flip(-1).cummin(-1).values.flip(-1)
+    successor = torch.cat([following[..., 1:], torch.full_like(following[..., :1], beyond)], -1)[..., : t * n]
+    known = successor < beyond
+    successor = successor.clamp_max(beyond - 1)
+
+    def now_and_next(name: str) -> tuple[Tensor, Tensor]:
+        values = follow(name)
+        width = values.shape[-1]
+        after = values.gather(2, successor.unsqueeze(-1).expand(-1, -1, -1, width))
+        return values[:, :, : t * n].unflatten(2, (t, n)), after.unflatten(2, (t, n))
+
+    observation, next_observation = now_and_next("observation")
+    if zero_queues_between_slots:
+        crossing = (successor // n != index[: t * n] // n).unflatten(-1, (t, n)).unsqueeze(-1)
+        queues = next_observation[..., 2:].masked_fill(crossing, 0)
+        next_observation = torch.cat([next_observation[..., :2], queues], -1)
+    result = TensorDict(
+        {
+            "observation": observation,
+            "action": agents["action"].transpose(1, 2),
+            "reward": rollout["next", "agents", "reward"].transpose(1, 2),
+            "valid": agents["valid"].transpose(1, 2) & known.unflatten(-1, (t, n)),
+            "next": {"observation": next_observation},
+        },
+        batch_size=[e, b, t, n],
+    )
+    if "latent" in agents.keys():
+        result["latent"], result["next", "latent"] = now_and_next("latent")
+    return result
+
+
+def released_transitions(rollout: TensorDictBase) -> TensorDict:
+    """`task_transitions` with the empty queues of the released code between slots; for `lad-ts-released`."""
+    return task_transitions(rollout, zero_queues_between_slots=True)

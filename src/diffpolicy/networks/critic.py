@@ -1,0 +1,43 @@
+"""Critics: ensembles of action-value networks, alone or one ensemble for each agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.networks.dense import MLP
+
+
+class CriticEnsemble(nn.Module):
+    """K action-value networks for each agent, computed in one product.
+
+    Args:
+        inputs: width of what a critic reads (the observation, and the latent if it is given).
+        actions: A.
+        ensemble: K; 2 for twin critics.
+        hidden, act: of the networks.
+        stack: G agents, or None.
+        generator: draws the initial values.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        actions: int,
+        ensemble: int = 2,
+        hidden: Sequence[int] = (20, 20),
+        act: str = "relu",
+        stack: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.ensemble, self.stack = ensemble, stack
+        self.mlp = MLP(inputs, actions, hidden, act, ensemble * (stack or 1), generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values `[K, M, A]` of `[M, F]`, or `[K, G, M, A]` of `[G, M, F]`."""
+        lead = x.shape[:-2]
+        value: Tensor = self.mlp(x.expand(self.ensemble, *x.shape).reshape(-1, *x.shape[-2:]))
+        return value.view(self.ensemble, *lead, *value.shape[-2:])

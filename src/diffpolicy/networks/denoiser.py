@@ -1,0 +1,103 @@
+"""The MLP noise predictor eps(x, i, condition), alone or stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.errors import InputError
+from diffpolicy.networks.dense import MLP, Dense, activation
+
+OUTPUTS = ("linear", "tanh", "softmax")
+
+
+class Prepared(NamedTuple):
+    """What does not change along the chain. Args: condition: `[*, M, H]`. time: one bias a step, each `[*, 1, H]`."""
+
+    condition: Tensor
+    time: Sequence[Tensor]
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the step (Vaswani et al. 2017), then a small MLP; for all steps 1..I at once.
+
+    Args:
+        steps: I. dim: width, even. stack: G, or None. generator: draws the initial values.
+    """
+
+    sinusoids: Tensor
+
+    def __init__(self, steps: int, dim: int, stack: int | None, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        frequency = torch.exp(torch.arange(dim // 2) * (-torch.log(torch.tensor(10000.0)) / max(dim // 2 - 1, 1)))
+        angle = torch.arange(1, steps + 1).unsqueeze(-1) * frequency
+        self.register_buffer("sinusoids", torch.cat([angle.sin(), angle.cos()], -1), persistent=False)
+        self.stack = stack
+        self.mlp = MLP(dim, dim, (2 * dim,), "mish", stack, generator)
+
+    def forward(self) -> Tensor:
+        """`[I, dim]`, or `[G, I, dim]` for a stack."""
+        x = self.sinusoids if self.stack is None else self.sinusoids.expand(self.stack, -1, -1)
+        return self.mlp(x)  # type: ignore[no-any-return]
+
+
+class MLPDenoiser(nn.Module):
+    """eps(x, i, c) = out(MLP([x, time(i), c])), with the parts of the first layer kept apart.
+
+    The condition's and the time's share of the first layer are the same for the whole chain, so `prepare` computes them once.
+
+    Args:
+        actions: width of x.
+        condition: width of c.
+        steps: I, the steps of the schedule.
+        hidden: widths of the hidden layers, at least one.
+        act: activation. output: `softmax` (LAD-TS as released), `tanh` (D2SAC) or `linear`.
+        time: width of the time embedding.
+        stack: G agents with parameters of their own, or None.
+        generator: draws the initial values.
+    """
+
+    def __init__(
+        self,
+        actions: int,
+        condition: int,
+        steps: int,
+        *,
+        hidden: Sequence[int] = (20, 20),
+        act: str = "relu",
+        output: str = "linear",
+        time: int = 16,
+        stack: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if output not in OUTPUTS:
+            raise InputError(f"denoiser output must be one of {', '.join(OUTPUTS)}, got {output!r}")
+        if not hidden:
+            raise InputError("a denoiser needs at least one hidden layer, got hidden = []")
+        fan_in = actions + time + condition
+        self.output = output
+        self.embedding = TimeEmbedding(steps, time, stack, generator)
+        self.of_x = Dense(actions, hidden[0], stack, generator, fan_in=fan_in, bias=False)
+        self.of_time = Dense(time, hidden[0], stack, generator, fan_in=fan_in, bias=False)
+        self.of_condition = Dense(condition, hidden[0], stack, generator, fan_in=fan_in)
+        self.act = activation(act)
+        self.rest = MLP(hidden[0], actions, hidden[1:], act, stack, generator)
+
+    def prepare(self, condition: Tensor) -> Prepared:
+        """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
+        time = self.of_time(self.embedding())
+        return Prepared(self.of_condition(condition), time.split(1, dim=-2))
+
+    def forward(self, x: Tensor, i: int, prepared: Prepared) -> Tensor:
+        """Predicted noise, of the shape of x, `[M, A]` or `[G, M, A]`. Args: i: 1..I."""
+        bias = prepared.condition + prepared.time[i - 1]
+        weight = self.of_x.weight
+        first = torch.baddbmm(bias, x, weight) if weight.ndim == 3 else torch.addmm(bias, x, weight)
+        eps: Tensor = self.rest(self.act(first))
+        if self.output == "softmax":
+            return eps.softmax(-1)
+        return eps.tanh() if self.output == "tanh" else eps

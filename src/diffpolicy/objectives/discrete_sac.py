@@ -1,0 +1,196 @@
+"""Discrete soft actor-critic, for plain, diffusion and latent-action policies, one or a stack of agents."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.objectives.common import LossModule
+
+from diffpolicy.errors import InputError
+from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.heads import mask_logits
+
+
+class LatentDiscreteSACLoss(LossModule):  # type: ignore[misc]
+    """Losses of actor, critics and temperature on transitions (s, x, a, r, s', x').
+
+    With pi = softmax of the end of the chain from x (LAD-TS, arXiv 2412.18212; D2SAC, arXiv 2303.13052; without a chain discrete SAC,
+    arXiv 1910.07207), H its entropy and Q the least of the ensemble:
+
+    * critics: (Q_k(s, a) - r - gamma (1 - terminated) (sum_a pi'(a) Qbar(s', a) + alpha H(pi')))^2
+    * actor: - alpha H(pi) - sum_a pi(a) Q(s, a), through the whole chain
+    * temperature: alpha (H(pi) - target entropy), one alpha an agent
+
+    Values are means over rows and sums over agents and critics, so each agent learns as if it were alone.
+
+    Args:
+        policy: gives `logits(observation, latent)`. critic: of width F, or F + A with `critic_latent`.
+        gamma: discount. tau: share of the new parameters in the targets, each update.
+        alpha: initial temperature.
+        target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share" of `entropy_share` log A.
+        entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
+        samples: chains a row for the marginal entropy.
+        target_actor: whether pi' comes from a slowly following copy of the policy, as in D2SAC.
+        critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
+
+    Keys (see `set_keys`): observation, latent, action, reward, terminated, mask; rows of batch `[M]`, or `[G, M]` for G agents; reward
+    `[.., M]`. Writes loss_actor, loss_qvalue, loss_alpha, alpha, entropy.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        observation: NestedKey = "observation"
+        latent: NestedKey = "latent"
+        action: NestedKey = "action"
+        reward: NestedKey = "reward"
+        terminated: NestedKey = "terminated"
+        mask: NestedKey = "action_mask"
+
+    tensor_keys: _AcceptedKeys
+    default_keys = _AcceptedKeys
+    out_keys = ["loss_actor", "loss_qvalue", "loss_alpha", "alpha", "entropy"]  # noqa: RUF012 (TorchRL's attribute)
+
+    def __init__(
+        self,
+        policy: ChoicePolicy,
+        critic: CriticEnsemble,
+        *,
+        gamma: float = 0.95,
+        tau: float = 0.005,
+        alpha: float = 0.05,
+        target_entropy: float | Literal["share"] = -1.0,
+        entropy_share: float = 0.5,
+        entropy: Literal["conditional", "marginal"] = "conditional",
+        samples: int = 8,
+        target_actor: bool = False,
+        critic_latent: bool = False,
+    ) -> None:
+        super().__init__()
+        if entropy not in ("conditional", "marginal"):
+            raise InputError(f"entropy must be conditional or marginal, got {entropy!r}")
+        if not alpha > 0:
+            raise InputError(f"alpha must be greater than 0, got {alpha}")
+        self.policy, self.critic = policy, critic
+        self.target_critic = _frozen_copy(critic)
+        self.target_policy = _frozen_copy(policy) if target_actor else None
+        self.gamma, self.tau = gamma, tau
+        self.target_entropy = entropy_share * math.log(policy.choices) if target_entropy == "share" else target_entropy
+        self.samples = samples if entropy == "marginal" else 1
+        self.critic_latent = critic_latent
+        self.reads_latent = bool(getattr(getattr(policy, "prior", None), "remembers", False))
+        if critic_latent and not self.reads_latent:
+            raise InputError("critic_latent needs a policy that remembers its actions")
+        lead = () if policy.agents is None else (policy.agents, 1)
+        self.log_alpha = nn.Parameter(torch.full(lead, math.log(alpha)))
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the rows."""
+        k = self.tensor_keys
+        state: list[NestedKey] = [k.observation, *([k.latent] if self.reads_latent else [])]
+        return [k.action, k.reward, *state, *(("next", *_tuple(key)) for key in state)]
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        raise AttributeError("use set_keys")
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        pass
+
+    def _probabilities(
+        self, policy: ChoicePolicy, observation: Tensor, latent: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
+        if self.samples == 1:
+            log_p = mask_logits(policy.logits(observation, latent), mask).log_softmax(-1)
+            return log_p.exp(), log_p
+        k, m = self.samples, observation.shape[-2]
+        many = [None if x is None else x.repeat_interleave(k, -2) for x in (observation, latent, mask)]
+        logits = mask_logits(policy.logits(many[0], many[1]), many[2])  # type: ignore[arg-type]
+        log_each = logits.log_softmax(-1).unflatten(-2, (m, k))
+        log_p = log_each.logsumexp(-2) - math.log(k)
+        return log_p.exp(), log_p
+
+    def _critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:
+        return torch.cat([observation, latent], -1) if self.critic_latent and latent is not None else observation
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """The losses of a batch of rows."""
+        k = self.tensor_keys
+        nxt = tensordict["next"]
+        observation, next_observation = tensordict[k.observation], nxt[k.observation]
+        latent, next_latent = (x[k.latent] if self.reads_latent else None for x in (tensordict, nxt))
+        mask, next_mask = tensordict.get(k.mask, None), nxt.get(k.mask, None)
+        log_alpha = self.log_alpha
+        alpha = log_alpha.detach().exp()
+        with torch.no_grad():
+            actor = self.policy if self.target_policy is None else self.target_policy
+            p, log_p = self._probabilities(actor, next_observation, next_latent, next_mask)
+            least = self.target_critic(self._critic_input(next_observation, next_latent)).amin(0)
+            value = (p * (least - alpha.unsqueeze(-1) * log_p)).sum(-1)
+            terminated = nxt.get(k.terminated, None)
+            if terminated is not None:
+                value = value * ~terminated.view(value.shape)
+            target = tensordict[k.reward].view(value.shape) + self.gamma * value
+        q = self.critic(self._critic_input(observation, latent))
+        action = tensordict[k.action].view(value.shape)
+        taken = q.gather(-1, action.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+        loss_q = (taken - target).square().mean(-1).sum()
+
+        p, log_p = self._probabilities(self.policy, observation, latent, mask)
+        negative_entropy = (p * log_p).sum(-1)
+        cost = alpha * negative_entropy - (p * q.detach().amin(0)).sum(-1)
+        entropy = -negative_entropy.detach().mean(-1, keepdim=True)
+        if log_alpha.ndim == 0:
+            entropy = entropy.squeeze(-1)
+        loss_alpha = (log_alpha.exp() * (entropy - self.target_entropy)).sum()
+        return TensorDict(
+            loss_actor=cost.mean(-1).sum(),
+            loss_qvalue=loss_q,
+            loss_alpha=loss_alpha,
+            alpha=alpha.mean(),
+            entropy=entropy.mean(),
+        )
+
+    def update_targets(self) -> None:
+        """Moves the targets by `tau` towards their networks (Polyak averaging); call it after each optimiser step."""
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.target_critic, self.critic)]
+        if self.target_policy is not None:
+            pairs.append((self.target_policy, self.policy))
+        with torch.no_grad():
+            for target, source in pairs:
+                torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), self.tau)
+
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
+        """What is optimised, by the name of its learning rate."""
+        return {
+            "actor": self.policy.parameters(),
+            "critic": self.critic.parameters(),
+            "alpha": [self.log_alpha],
+        }
+
+
+def _frozen_copy(module: Any) -> Any:
+    other = copy.copy(module)
+    if isinstance(module, ChoicePolicy):
+        # a torch.Generator cannot be deep-copied; the copy draws from the same one
+        memo = {id(module.generator): module.generator}
+        other = copy.deepcopy(module, memo)
+    else:
+        other = copy.deepcopy(module)
+    return other.requires_grad_(False)
+
+
+def _tuple(key: NestedKey) -> tuple[str, ...]:
+    return key if isinstance(key, tuple) else (key,)

@@ -1,0 +1,307 @@
+"""`ChoicePolicy`: what all learned policies over discrete choices share: keys, rows, drawing, saving and loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from diffpolicy import _files
+from diffpolicy import _validate as check
+from diffpolicy._version import __version__
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import mask_logits
+from diffpolicy.policies.rows import Rows
+
+SCHEMA = "diffpolicy.policy/1"
+Policy = TypeVar("Policy", bound="ChoicePolicy")
+
+
+class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
+    """One of A choices for each item, from what is observed of it.
+
+    A subclass gives `logits`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
+    `[*batch, B, ...]`; then each of the B agents may have parameters of its own.
+
+    Args:
+        choices: A. observation_dim: width of the observation keys together.
+        agents: B stacked sets of parameters, or None for one that all share.
+        action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices, bool
+            `[*, A]`, valid which items exist, bool of the action's shape.
+        information: what kind of environment it reads (see `OffloadingEnv`).
+        seed: of the generator that draws initial parameters, noise and choices.
+    """
+
+    kinds: ClassVar[dict[str, type[ChoicePolicy]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ChoicePolicy.kinds[cls.__name__] = cls
+
+    def __init__(
+        self,
+        *,
+        choices: int,
+        observation_dim: int,
+        agents: int | None = None,
+        action_key: NestedKey = "action",
+        observation_keys: Sequence[NestedKey] = ("observation",),
+        mask_key: NestedKey | None = None,
+        valid_key: NestedKey | None = None,
+        information: str = "paper",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
+        self.action_key = _key(action_key)
+        self.observation_keys = [_key(k) for k in observation_keys]
+        self.mask_key = None if mask_key is None else _key(mask_key)
+        self.valid_key = None if valid_key is None else _key(valid_key)
+        self.information, self.seed = information, seed
+        self.trained: dict[str, Any] = {}
+        self.generator = torch.Generator().manual_seed(seed)
+        self.in_keys = [*self.observation_keys, *(k for k in (self.mask_key, self.valid_key) if k is not None)]
+        self.out_keys = [self.action_key]
+
+    @classmethod
+    def from_specs(
+        cls: type[Policy],
+        env: EnvBase,
+        *,
+        action_key: NestedKey | None = None,
+        observation_keys: Sequence[NestedKey] | None = None,
+        mask_key: NestedKey | None | str = "auto",
+        share_parameters: bool = False,
+        **options: Any,
+    ) -> Policy:
+        """A policy whose widths and keys are read off an environment's specs.
+
+        Args:
+            env: its action must be one key of categorical choices.
+            action_key: by default the environment's only one.
+            observation_keys: by default `observation` beside the action.
+            mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
+            share_parameters: one set of parameters for all agents of the action's group, instead of one each.
+            options: of the class: prior, steps, schedule, sampler, denoiser, head, seed...
+
+        Raises:
+            InputError: a key is not in the specs, or the action is not categorical.
+        """
+        action = _key(action_key if action_key is not None else env.action_key)
+        group = action[:-1] if isinstance(action, tuple) else ()
+        specs = env.observation_spec
+        names = {_key(k) for k in specs.keys(True, True)}
+
+        def beside(name: str) -> NestedKey:
+            return _key((*group, name))
+
+        keys = [_key(k) for k in observation_keys] if observation_keys is not None else [beside("observation")]
+        for key in keys:
+            if key not in names:
+                raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, names))}")
+        spec = env.full_action_spec[action]
+        if not hasattr(spec.space, "n"):
+            raise InputError(f"the action {action!r} must be categorical, got {type(spec).__name__}")
+        agents = None
+        if group and not share_parameters:
+            agents = env.full_action_spec[group].shape[-1]
+        if mask_key == "auto":
+            mask_key = beside("action_mask") if beside("action_mask") in names else None
+        return cls(
+            choices=int(spec.space.n),
+            observation_dim=sum(specs[k].shape[-1] for k in keys),
+            agents=agents,
+            action_key=action,
+            observation_keys=keys,
+            mask_key=mask_key,
+            valid_key=beside("valid") if beside("valid") in names else None,
+            information=getattr(env, "information", "paper"),
+            **options,
+        )
+
+    # What a subclass gives
+
+    def embed(self, td: TensorDictBase) -> Tensor:
+        """What is conditioned on, `[*, F]`: by default the observation keys, side by side."""
+        parts = [td[k] for k in self.observation_keys]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Logits of rows, `[M, A]` or `[G, M, A]`. Args: condition: `[.., M, F]`. latent: `[.., M, A]` where one is read."""
+        raise NotImplementedError
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Choices of rows, int64 `[*]`."""
+        raise NotImplementedError
+
+    # How a step goes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(iter(self.parameters())).dtype
+
+    def rows(self, td: TensorDictBase) -> Rows:
+        """The valid items of a tensordict as rows."""
+        valid = None if self.valid_key is None else td[self.valid_key]
+        shape = valid.shape if valid is not None else td[self.observation_keys[0]].shape[:-1]
+        return Rows(shape, None if self.agents is None else td.batch_dims, valid)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        rows = self.rows(tensordict)
+        condition = rows.take(self.embed(tensordict).to(self.dtype))
+        logits = self.logits(condition, self.read_latent(tensordict, rows))
+        self.write_latent(tensordict, rows, logits)
+        logits = mask_logits(logits, self.read_mask(tensordict, rows))
+        action = rows.put(self.choose(logits).unsqueeze(-1)).squeeze(-1)
+        return tensordict.set(self.action_key, action)
+
+    def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        """Allowed choices of rows, or None."""
+        if self.mask_key is None:
+            return None
+        mask = td[self.mask_key]
+        while mask.ndim <= len(rows.shape):
+            mask = mask.unsqueeze(-2)
+        return rows.take(mask.expand(*rows.shape, self.choices))
+
+    def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        """The latent of rows, where the policy has one."""
+        return None
+
+    def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
+        """Remembers the end of the chain, where the policy has a memory."""
+
+    def check_env(self, env: EnvBase) -> None:
+        """Raises InputError if the policy does not fit the environment's numbers of choices, agents and features."""
+        spec = env.full_action_spec.get(self.action_key, None)
+        if spec is None:
+            raise InputError(f"the policy decides {self.action_key!r}, which the environment does not have")
+        mine = {"choices": self.choices, "agents": self.agents, "observed features": self.observation_dim}
+        group = self.action_key[:-1] if isinstance(self.action_key, tuple) else ()
+        theirs = {
+            "choices": int(spec.space.n),
+            "agents": env.full_action_spec[group].shape[-1] if group and self.agents is not None else None,
+            "observed features": sum(env.observation_spec[k].shape[-1] for k in self.observation_keys),
+        }
+        for name, value in mine.items():
+            if value != theirs[name]:
+                raise InputError(f"the policy was made for {value} {name}, and the environment has {theirs[name]}")
+
+    # Saving and loading
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them."""
+        return {
+            "choices": self.choices,
+            "observation_dim": self.observation_dim,
+            "agents": self.agents,
+            "action_key": _json_key(self.action_key),
+            "observation_keys": [_json_key(k) for k in self.observation_keys],
+            "mask_key": _json_key(self.mask_key),
+            "valid_key": _json_key(self.valid_key),
+            "information": self.information,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def _from_config(cls: type[Policy], config: dict[str, Any]) -> Policy:
+        for name in ("action_key", "mask_key", "valid_key"):
+            config[name] = _key(config[name])
+        config["observation_keys"] = [_key(k) for k in config["observation_keys"]]
+        return cls(**config)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved: parameters and buffers by name."""
+        return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if isinstance(v, Tensor)}
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        own = {k: v for k, v in self.state_dict().items() if isinstance(v, Tensor)}
+        for name in sorted(own.keys() | tensors.keys()):
+            a, b = own.get(name), tensors.get(name)
+            if a is None or b is None or a.shape != b.shape:
+                shapes = [None if x is None else list(x.shape) for x in (b, a)]
+                raise InputError(f"tensor '{name}' has shape {shapes[0]}, and policy.json asks for {shapes[1]}")
+        self.load_state_dict(tensors, strict=False)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `policy.safetensors` and `policy.json` into a folder.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        folder = _files.writable_folder(folder)
+        data = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "class": type(self).__name__,
+            "config": self.config(),
+            "trained": self.trained,
+        }
+        text = json.dumps(data, indent=1) + "\n"
+        _files.write(folder / "policy.safetensors", lambda aside: save_file(self.tensors(), aside))
+        _files.write_text(folder / "policy.json", text)
+        return folder
+
+    @classmethod
+    def load(cls: type[Policy], path: str | Path) -> Policy:
+        """A policy from its folder or either of its files; nothing is unpickled.
+
+        Called on `ChoicePolicy` it makes the class that the file names, which must have been imported.
+
+        Raises:
+            InputError: not a policy of this schema, or its tensors do not fit.
+        """
+        path = Path(path)
+        folder = path if path.is_dir() else path.parent
+        json_path, tensor_path = folder / "policy.json", folder / "policy.safetensors"
+        data = check.read_json(json_path, "policy file")
+        try:
+            if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+                found = data.get("schema") if isinstance(data, dict) else data
+                raise InputError(f"schema must be '{SCHEMA}', got {check.show(found)}")
+            kind = ChoicePolicy.kinds.get(str(data.get("class")))
+            if kind is None or not issubclass(kind, cls):
+                raise InputError(f"class {data.get('class')!r} is not known here; import its module first")
+            try:
+                policy = kind._from_config(dict(data["config"]))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
+            policy.trained = dict(data.get("trained") or {})
+            try:
+                policy._load_tensors(load_file(tensor_path))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{tensor_path} cannot be read: {error}") from None
+        except InputError as error:
+            raise InputError(f"policy {json_path}: {error}") from None
+        return policy.eval()
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """The generator's state, so that a checkpoint continues the same draws."""
+        return {"generator": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Takes up what `get_extra_state` gave."""
+        self.generator.set_state(state["generator"].cpu().to(torch.uint8))
+
+
+def _key(key: Any) -> Any:
+    """A nested key in its plain form: a text, or a tuple of at least two."""
+    if isinstance(key, str) or key is None:
+        return key
+    names = tuple(key) if isinstance(key, Iterable) else (key,)
+    return names[0] if len(names) == 1 else names
+
+
+def _json_key(key: NestedKey | None) -> str | list[str] | None:
+    return list(key) if isinstance(key, tuple) else key

@@ -1,0 +1,208 @@
+"""`DiffusionPolicy`: a prior, a denoiser, a sampler and a head as one tensordict module."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.envs import EnvBase
+
+from diffpolicy.diffusion.samplers import ETA, reverse_steps, run
+from diffpolicy.diffusion.schedules import NoiseSchedule
+from diffpolicy.errors import InputError
+from diffpolicy.networks.denoiser import MLPDenoiser
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
+from diffpolicy.policies.rows import Rows
+
+
+class DiffusionPolicy(ChoicePolicy):
+    """Denoises the logits of a choice from noise or from the remembered action, given an observation.
+
+    The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`. A subclass may
+    override `embed(td)` (what is conditioned on), `denoise(x, t, cond)` and `decode(x0, mask)`.
+
+    Args:
+        prior: where the chain starts.
+        steps: I of the schedule. schedule: `vp`, `linear` or `cosine`.
+        sampler: `ddpm` or `ddim`. sampler_steps: fewer steps than I, or None.
+        denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module of your own with
+            `forward(x, t, cond)`; a module of your own is not saved by its shape, so pass it to the class again when loading.
+        head: what x_0 means.
+        others: of `ChoicePolicy`.
+
+    Example:
+        >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[8])
+        >>> policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(), steps=5)
+        >>> env = with_recurrent_state(env, policy)
+        >>> policy(env.reset())["agents", "action"].shape
+        torch.Size([8, 20, 50])
+    """
+
+    def __init__(
+        self,
+        *,
+        prior: Prior | None = None,
+        steps: int = 5,
+        schedule: str = "vp",
+        sampler: str = "ddpm",
+        sampler_steps: int | None = None,
+        denoiser: Mapping[str, Any] | nn.Module | None = None,
+        head: CategoricalHead | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self.prior: Prior = prior if prior is not None else GaussianPrior()
+        self.head = head if head is not None else CategoricalHead()
+        self.schedule_name = schedule
+        self.schedule = NoiseSchedule.named(schedule, steps)
+        self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
+        self.denoiser: nn.Module = (
+            denoiser
+            if isinstance(denoiser, nn.Module)
+            else MLPDenoiser(
+                self.choices,
+                self.observation_dim,
+                steps,
+                stack=self.agents,
+                generator=self.generator,
+                **self.options,
+            )
+        )
+        self._set_sampler(sampler, sampler_steps)
+        self.register_buffer("remembered", None)
+        if self.prior.remembers:
+            self.in_keys = [*self.in_keys, self.latent_key]
+            self.out_keys = [*self.out_keys, _next(self.latent_key)]
+
+    def _set_sampler(self, sampler: str, steps: int | None) -> None:
+        if sampler not in ETA:
+            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}")
+        self.sampler, self.sampler_steps = sampler, steps
+        self.path = reverse_steps(self.schedule, steps, ETA[sampler])
+
+    @property
+    def latent_key(self) -> NestedKey:
+        """Of the latent action, `latent` beside the action; `[*, A]`."""
+        key = self.action_key
+        return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
+
+    def with_sampler(self, sampler: str, steps: int | None = None) -> DiffusionPolicy:
+        """The same parameters under another sampler. One trained through its chain becomes another policy by it: that warns."""
+        other = copy.copy(self)
+        other.__dict__ = dict(self.__dict__)
+        other.generator = torch.Generator().manual_seed(self.seed)
+        other._set_sampler(sampler, steps)
+        if self.trained.get("through_chain") and other.path != self.path:
+            warnings.warn(
+                f"the policy was trained through its {self.sampler} chain of {len(self.path)} steps; "
+                f"under {sampler} with {len(other.path)} steps it is another policy",
+                stacklevel=2,
+            )
+        return other
+
+    # The chain
+
+    def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
+        """Predicted noise of rows. Args: x: `[.., M, A]`. t: 1..I. cond: of the denoiser's `prepare`, or what `embed` gave."""
+        return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
+
+    def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits of rows from the end of the chain."""
+        return x0
+
+    def start(self, condition: Tensor, latent: Tensor | None) -> Tensor:
+        """x_I of rows, `[.., M, A]`: the latent if one is remembered, noise otherwise."""
+        if self.prior.remembers:
+            if latent is None:
+                raise InputError(f"a policy with an ActionMemory needs its latent {self.latent_key!r}, got None")
+            return latent
+        return self.noise(*condition.shape[:-1], self.choices).to(condition)
+
+    def noise(self, *shape: int) -> Tensor:
+        """N(0, 1) from the policy's own generator."""
+        return torch.randn(*shape, generator=self.generator, device=self.generator.device)
+
+    def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
+        """x_0 of rows; a pure function of its arguments.
+
+        Args:
+            condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
+            noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
+        """
+        prepare = getattr(self.denoiser, "prepare", None)
+        cond = condition if prepare is None else prepare(condition)
+        return run(lambda y, t: self.denoise(y, t, cond), x, self.path, noise)
+
+    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Logits at the end of one chain, `[.., M, A]`."""
+        x = self.start(condition, latent)
+        noisy = ETA[self.sampler] > 0 and len(self.path) > 1
+        noise = self.noise(len(self.path) - 1, *x.shape).to(x) if noisy else None
+        return self.decode(self.chain(condition, x, noise))
+
+    def choose(self, logits: Tensor) -> Tensor:
+        return self.head.choose(logits, self.generator)
+
+    # The memory
+
+    def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        return rows.take(td[self.latent_key].to(self.dtype)) if self.prior.remembers else None
+
+    def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
+        if not isinstance(self.prior, ActionMemory):
+            return
+        stored = rows.put(self.prior.stored(x0))
+        if self.valid_key is not None:
+            stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
+        td[_next(self.latent_key)] = stored
+
+    def primer_for(self, env: EnvBase) -> MemoryState | None:
+        """What an environment needs to carry the memory; None without one. See `with_recurrent_state`.
+
+        While training memories live as long as the prior's `lifetime` says; in `eval` mode each episode starts from a copy
+        of what was remembered when the policy was saved.
+        """
+        if not isinstance(self.prior, ActionMemory):
+            return None
+        shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
+        remembered = None if self.training else self.remembered
+        group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
+        latent = torch.Size([*shape, self.choices])
+        return MemoryState(self.prior, self.latent_key, latent, group, self.generator, remembered)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            **super().config(),
+            "prior": self.prior.to_dict(),
+            "steps": self.schedule.steps,
+            "schedule": self.schedule_name,
+            "sampler": self.sampler,
+            "sampler_steps": self.sampler_steps,
+            "denoiser": self.options,
+            "head": self.head.to_dict(),
+        }
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> DiffusionPolicy:
+        config["prior"] = Prior.from_dict(config["prior"])
+        config["head"] = CategoricalHead(**config["head"])
+        return super()._from_config(config)
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        self.remembered = tensors.pop("remembered", None)
+        remembered, self.remembered = self.remembered, None
+        super()._load_tensors(tensors)
+        self.remembered = remembered
+
+
+def _next(key: NestedKey) -> NestedKey:
+    return ("next", *key) if isinstance(key, tuple) else ("next", key)

@@ -1,0 +1,87 @@
+"""Policies without a chain: a softmax over an MLP's outputs, and the greedy choice over action values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.networks.dense import MLP
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.heads import CategoricalHead
+
+
+class CategoricalPolicy(ChoicePolicy):
+    """softmax(MLP(observation)): the actor of discrete soft actor-critic (arXiv 1910.07207), and the control without a chain.
+
+    Args:
+        hidden, act: of the MLP.
+        head: how a choice is drawn.
+        others: of `ChoicePolicy`.
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden: Sequence[int] = (20, 20),
+        act: str = "relu",
+        head: CategoricalHead | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self.hidden, self.act = list(hidden), act
+        self.head = head if head is not None else CategoricalHead()
+        self.network = MLP(self.observation_dim, self.choices, hidden, act, self.agents, self.generator)
+
+    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        return self.network(condition)  # type: ignore[no-any-return]
+
+    def choose(self, logits: Tensor) -> Tensor:
+        return self.head.choose(logits, self.generator)
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "hidden": self.hidden, "act": self.act, "head": self.head.to_dict()}
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> CategoricalPolicy:
+        config["head"] = CategoricalHead(**config["head"])
+        return super()._from_config(config)
+
+
+class GreedyValuePolicy(ChoicePolicy):
+    """argmax of action values MLP(observation), with a uniform choice at rate epsilon while training (DQN, Mnih et al. 2015).
+
+    Args:
+        hidden, act: of the MLP.
+        epsilon: rate of uniform choices in `train` mode.
+        others: of `ChoicePolicy`.
+    """
+
+    def __init__(
+        self, *, hidden: Sequence[int] = (20, 20), act: str = "relu", epsilon: float = 0.01, **others: Any
+    ) -> None:
+        super().__init__(**others)
+        if not 0 <= epsilon <= 1:
+            raise InputError(f"epsilon must be from 0 to 1, got {epsilon}")
+        self.hidden, self.act, self.epsilon = list(hidden), act, epsilon
+        self.network = MLP(self.observation_dim, self.choices, hidden, act, self.agents, self.generator)
+
+    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Action values, `[.., M, A]`."""
+        return self.network(condition)  # type: ignore[no-any-return]
+
+    def choose(self, logits: Tensor) -> Tensor:
+        best = logits.argmax(-1)
+        if not self.training:
+            return best
+        allowed = logits > -1e8
+        u = torch.rand(2, *best.shape, generator=self.generator, device=self.generator.device).to(logits)
+        rank = (u[1].unsqueeze(-1) * allowed.sum(-1, keepdim=True)).floor()
+        drawn = ((allowed.cumsum(-1) - 1 == rank) & allowed).byte().argmax(-1)
+        return torch.where(u[0] < self.epsilon, drawn, best)
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "hidden": self.hidden, "act": self.act, "epsilon": self.epsilon}

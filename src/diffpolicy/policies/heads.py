@@ -1,0 +1,46 @@
+"""What the end of a chain means."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+
+MASKED = -1e9
+"""Logit of a choice that is not allowed; finite, so that entropies and gradients stay so."""
+
+
+def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Logits with those of forbidden choices at `MASKED`. Args: mask: bool, allowed, broadcastable to `[*, A]`."""
+    return logits if mask is None else logits.masked_fill(~mask, MASKED)
+
+
+@dataclass(frozen=True)
+class CategoricalHead:
+    """x_0 holds the logits of A choices.
+
+    Args:
+        draw: `sample` from their softmax, or take the `argmax`. Where an observation is stale and agents act at once, sampling
+            spreads them; it is therefore part of the policy and does not change between training and evaluation.
+    """
+
+    draw: Literal["sample", "argmax"] = "sample"
+
+    def __post_init__(self) -> None:
+        if self.draw not in ("sample", "argmax"):
+            raise InputError(f"CategoricalHead.draw must be sample or argmax, got {self.draw!r}")
+
+    def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Choices, int64 `[*]`, of logits `[*, A]`. The sample is Gumbel's maximum, one uniform a choice."""
+        if self.draw == "argmax":
+            return logits.argmax(-1)
+        gumbel = torch.empty_like(logits).exponential_(generator=generator).log_().neg_()
+        return (logits + gumbel).argmax(-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)

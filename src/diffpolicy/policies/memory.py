@@ -1,0 +1,121 @@
+"""The action memory as recurrent state: what each environment remembers, and the latent that a step reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
+
+from diffpolicy.policies.priors import ActionMemory
+from diffpolicy.policies.recurrent import RecurrentState
+
+
+class MemoryState(RecurrentState):
+    """Gives the recurrent key of an `ActionMemory` its values, and keeps the slots of a `slot-task` memory.
+
+    With `task` the latent of a step is the whole memory, `[E, *group, N, A]`. With `slot-task` there is one such tensor a slot; the
+    bank of all of them stays in here, `[E, T, *group, N, A]`, and only the slot at hand is in the tensordict.
+
+    Args:
+        memory: the switches. key: the latent's key. shape: of one environment's latent, `[*group, N, A]`.
+        group: how many of its dimensions belong to the key's own nested tensordict.
+        generator: draws blank memories.
+        remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `task`); None while training, where
+            memories live as long as `memory.lifetime` says.
+    """
+
+    def __init__(
+        self,
+        memory: ActionMemory,
+        key: NestedKey,
+        shape: torch.Size,
+        group: int,
+        generator: torch.Generator,
+        remembered: Tensor | None = None,
+    ) -> None:
+        spec: Any = Unbounded(shape)
+        for level, name in enumerate(reversed(key if isinstance(key, tuple) else (key,))):
+            spec = Composite({name: spec}, shape=shape[:group] if level == 0 else ())
+        forget = remembered is not None or memory.lifetime == "episode"
+        super().__init__(spec, self._initial, forget=forget)
+        self.memory, self.key, self.latent_shape, self.generator = memory, key, shape, generator
+        self.remembered = remembered
+        self.slots = memory.key == "slot-task"
+        self.bank: Tensor | None = None
+        self.slot: Tensor | None = None
+
+    def _blank(self, *lead: int) -> Tensor:
+        return self.memory.blank((*lead, *self.latent_shape), self.generator)
+
+    def _start(self, e: int) -> Tensor:
+        """The bank at the start of an episode, `[E, T, *group, N, A]`."""
+        if self.remembered is None:
+            return self._blank(e, 1)
+        start = self._blank(self.remembered.shape[0])
+        n = min(start.shape[-2], self.remembered.shape[-2])
+        start[..., :n, :] = self.remembered[..., :n, :]
+        return start.expand(e, *start.shape).clone()
+
+    def _initial(self, e: int) -> TensorDict:
+        if self.bank is None or self.forget:
+            start = self._start(e)
+            self.bank = start if self.slots else None
+            latent = start[:, 0]
+        else:
+            latent = self.bank[:, 0]
+        result = TensorDict(batch_size=[e])
+        return result.set(self.key, latent.clone())
+
+    def _reset_func(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
+        e = self.parent.batch_size[0]
+        reset = tensordict.get("_reset", None)
+        reset = torch.ones(e, dtype=torch.bool) if reset is None else reset.view(-1)
+        old_bank, old_slot = self.bank, self.slot
+        result = super()._reset_func(tensordict, tensordict_reset)
+        if self.slots:
+            if self.forget and old_bank is not None and not bool(reset.all()):
+                assert self.bank is not None and old_slot is not None
+                self.bank, old_bank = self._align(self.bank, old_bank)
+                self.bank[~reset] = old_bank[~reset]
+            self.slot = torch.zeros(e, dtype=torch.long) if old_slot is None else old_slot.masked_fill(reset, 0)
+            assert self.bank is not None
+            result.set(self.key, self.bank[torch.arange(e), self.slot].clone())
+        return result
+
+    def _align(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        while a.shape[1] < b.shape[1]:
+            a = torch.cat([a, self._blank(a.shape[0], 1)], 1)
+        while b.shape[1] < a.shape[1]:
+            b = torch.cat([b, self._blank(b.shape[0], 1)], 1)
+        return a, b
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        next_tensordict = super()._step(tensordict, next_tensordict)
+        if self.slots:
+            assert self.bank is not None and self.slot is not None
+            rows = torch.arange(len(self.slot))
+            self.bank[rows, self.slot] = next_tensordict.get(self.key)
+            self.slot = self.slot + 1
+            if int(self.slot.max()) >= self.bank.shape[1]:
+                self.bank = torch.cat([self.bank, self._blank(self.bank.shape[0], 1)], 1)
+            next_tensordict.set(self.key, self.bank[rows, self.slot].clone())
+        return next_tensordict
+
+    def of_environment(self, tensordict: TensorDictBase, e: int = 0) -> Tensor:
+        """What environment e remembers, to be saved with a policy: `[T, *group, N, A]`. Args: tensordict: its present root."""
+        if self.slots:
+            assert self.bank is not None
+            return self.bank[e].clone()
+        return tensordict.get(self.key)[e].unsqueeze(0).clone()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Bank and slots; the latent at hand is in the tensordict."""
+        return {"bank": self.bank, "slot": self.slot}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `get_extra_state` gave."""
+        self.bank, self.slot = state["bank"], state["slot"]

@@ -1,0 +1,90 @@
+"""Where a denoising chain starts: Gaussian noise (D2SAC), or the action that is remembered (LAD-TS)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Where x_I comes from. `remembers` says whether it reads a recurrent latent action."""
+
+    remembers: ClassVar[bool]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: the class's name and its fields."""
+        return {"type": type(self).__name__, **asdict(self)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Prior:
+        """The prior that `to_dict` described."""
+        kinds: dict[str, type[Prior]] = {"GaussianPrior": GaussianPrior, "ActionMemory": ActionMemory}
+        kind = data.get("type")
+        if kind not in kinds:
+            raise InputError(f"prior must be one of {', '.join(kinds)}, got {kind!r}")
+        try:
+            return kinds[kind](**{k: v for k, v in data.items() if k != "type"})
+        except TypeError as error:
+            raise InputError(f"prior {kind}: {error}") from None
+
+
+@dataclass(frozen=True)
+class GaussianPrior(Prior):
+    """x_I ~ N(0, 1), as in D2SAC (arXiv 2303.13052)."""
+
+    remembers: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class ActionMemory(Prior):
+    """x_I is what was remembered of an earlier decision: the latent action of LAD-TS (arXiv 2412.18212).
+
+    Args:
+        key: what a memory belongs to. `task`: station and task index, as in the paper's figure; `slot-task`: slot, station and
+            index, as in the released code.
+        store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code).
+        start: what is there before the first decision, `normal` (N(0, 1)) or `uniform` (1/A); also for indices never seen.
+        lifetime: `run`: memories outlive episodes while training; `episode`: each episode starts afresh.
+
+    Example:
+        >>> ActionMemory(key="task", store="x0").remembers
+        True
+    """
+
+    remembers: ClassVar[bool] = True
+    key: Literal["task", "slot-task"] = "task"
+    store: Literal["x0", "probabilities"] = "x0"
+    start: Literal["normal", "uniform"] = "normal"
+    lifetime: Literal["run", "episode"] = "run"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"ActionMemory.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def stored(self, x0: Tensor) -> Tensor:
+        """What is remembered of a decision. Args: x0: the end of the chain, `[*, A]`."""
+        return (x0.softmax(-1) if self.store == "probabilities" else x0).detach()
+
+    def blank(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Memories before any decision, `[*, A]`."""
+        if self.start == "uniform":
+            return torch.full(shape, 1.0 / shape[-1])
+        return torch.randn(shape, generator=generator)
+
+
+_CHOICES = {
+    name: get_args(choice)
+    for name, choice in {
+        "key": Literal["task", "slot-task"],
+        "store": Literal["x0", "probabilities"],
+        "start": Literal["normal", "uniform"],
+        "lifetime": Literal["run", "episode"],
+    }.items()
+}

@@ -1,0 +1,57 @@
+"""What a policy carries from one step to the next: recurrent keys in TorchRL's sense, with any initial value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Composite
+from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
+
+
+class RecurrentState(TensorDictPrimer):  # type: ignore[misc]
+    """A primer whose initial values come from a function, and which may outlive an episode.
+
+    The policy reads a key and writes `("next", key)`; this transform adds the key to the environment's specs, gives
+    its value at a reset, and keeps it where an episode goes on.
+
+    Args:
+        spec: the keys and shapes of one environment, without its batch.
+        initial: gives the values of E fresh environments: `initial(E) -> TensorDict` of batch `[E]`.
+        forget: whether a reset brings the initial values back; otherwise only the first one does.
+    """
+
+    def __init__(self, spec: Composite, initial: Callable[[int], TensorDict], *, forget: bool = True) -> None:
+        super().__init__(spec, expand_specs=True)
+        self.initial, self.forget = initial, forget
+
+    def _reset_func(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
+        e = self.parent.batch_size[0]
+        reset = tensordict.get("_reset", None)
+        fresh = self.initial(e).to(self.parent.device)
+        for key in self.primers.keys(True, True):
+            value, old = fresh.get(key), tensordict.get(key, None)
+            if old is not None:
+                again = torch.ones(e, 1, dtype=torch.bool, device=value.device) if reset is None else reset
+                if not self.forget:
+                    again = torch.zeros_like(again)
+                value = torch.where(again.view(-1, *[1] * (value.ndim - 1)), value, old)
+            tensordict_reset.set(key, value)
+        return tensordict_reset
+
+
+def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
+    """The environment with the recurrent keys of a policy, if it has any.
+
+    Args:
+        env: any batched environment.
+        policy: its `primer_for(env)`, or else TorchRL's `make_tensordict_primer()`, gives the transform.
+    """
+    if hasattr(policy, "primer_for"):
+        primer = policy.primer_for(env)
+    else:
+        make = getattr(policy, "make_tensordict_primer", None)
+        primer = None if make is None else make()
+    return env if primer is None else TransformedEnv(env, primer, auto_unwrap=False)

@@ -1,0 +1,196 @@
+"""Published methods as data: each builds an `OffPolicyModule` from an environment and a seed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torchrl.envs import EnvBase
+
+from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
+from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.direct import CategoricalPolicy, GreedyValuePolicy
+from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.priors import Prior
+from diffpolicy.training.off_policy import OffPolicyModule
+from diffpolicy.training.replay import PackedReplay
+from diffpolicy.training.stream import RolloutStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Whatever turns an environment and a seed into a module that Lightning trains."""
+
+    @abstractmethod
+    def build(self, env: EnvBase, *, episode_steps: int, seed: int = 0) -> OffPolicyModule:
+        """A fresh module. Args: env: batched. episode_steps: steps of an episode. seed: of everything that is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyMethod(Method):
+    """What the off-policy methods share.
+
+    Args:
+        transitions: makes transitions of a rollout (in a file: its import path).
+        learning_rates: by the name of the objective's group.
+        hidden, act: of all networks.
+        share_parameters: one set for all agents instead of one each.
+        gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
+        start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a rollout.
+    """
+
+    transitions: Callable
+    learning_rates: Mapping[str, float]
+    hidden: list[int] = field(default_factory=lambda: [20, 20])
+    act: str = "relu"
+    share_parameters: bool = False
+    gamma: float = 0.95
+    capacity: int = 1000
+    batch_size: int = 64
+    start_after: int = 300
+    updates: int = 1
+    rollout_steps: int = 1
+
+    @abstractmethod
+    def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+        """What acts."""
+
+    @abstractmethod
+    def objective(self, policy: Any, seed: int) -> Any:
+        """What is minimised."""
+
+    def build(self, env: EnvBase, *, episode_steps: int, seed: int = 0) -> OffPolicyModule:
+        of_policy, of_objective, of_replay = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
+        policy = self.policy(env, of_policy).train()
+        return OffPolicyModule(
+            policy,
+            self.objective(policy, of_objective),
+            RolloutStream(env, policy, episode_steps=episode_steps, steps=self.rollout_steps),
+            PackedReplay(self.capacity, policy.agents, of_replay),
+            self.transitions,
+            learning_rates=self.learning_rates,
+            batch_size=self.batch_size,
+            updates=self.updates,
+            start_after=self.start_after,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACMethod(OffPolicyMethod):
+    """Discrete soft actor-critic with a softmax actor; its switches are those of `LatentDiscreteSACLoss`."""
+
+    alpha: float = 0.05
+    tau: float = 0.005
+    target_entropy: float | Literal["share"] = -1.0
+    entropy_share: float = 0.5
+    entropy: Literal["conditional", "marginal"] = "conditional"
+    entropy_samples: int = 8
+    target_actor: bool = False
+    critic_latent: bool = False
+    draw: Literal["sample", "argmax"] = "sample"
+
+    def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+        return CategoricalPolicy.from_specs(
+            env,
+            hidden=self.hidden,
+            act=self.act,
+            share_parameters=self.share_parameters,
+            head=CategoricalHead(self.draw),
+            mask_key=None,
+            seed=seed,
+        )
+
+    def objective(self, policy: ChoicePolicy, seed: int) -> LatentDiscreteSACLoss:
+        critic = CriticEnsemble(
+            policy.observation_dim + self.critic_latent * policy.choices,
+            policy.choices,
+            hidden=self.hidden,
+            act=self.act,
+            stack=policy.agents,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        return LatentDiscreteSACLoss(
+            policy,
+            critic,
+            gamma=self.gamma,
+            tau=self.tau,
+            alpha=self.alpha,
+            target_entropy=self.target_entropy,
+            entropy_share=self.entropy_share,
+            entropy=self.entropy,
+            samples=self.entropy_samples,
+            target_actor=self.target_actor,
+            critic_latent=self.critic_latent,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSACMethod(SACMethod):
+    """Discrete soft actor-critic through a denoising chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
+
+    Args:
+        prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "task"}` or `ActionMemory(key="task").to_dict()`.
+        steps, schedule, sampler, sampler_steps: of `DiffusionPolicy`. denoiser_output, time: of `MLPDenoiser`.
+    """
+
+    prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})
+    steps: int = 5
+    schedule: str = "vp"
+    sampler: str = "ddpm"
+    sampler_steps: int | None = None
+    denoiser_output: Literal["softmax", "tanh", "linear"] = "linear"
+    time: int = 16
+
+    def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+        policy = DiffusionPolicy.from_specs(
+            env,
+            prior=Prior.from_dict(self.prior),
+            steps=self.steps,
+            schedule=self.schedule,
+            sampler=self.sampler,
+            sampler_steps=self.sampler_steps,
+            denoiser={
+                "hidden": list(self.hidden),
+                "act": self.act,
+                "output": self.denoiser_output,
+                "time": self.time,
+            },
+            head=CategoricalHead(self.draw),
+            share_parameters=self.share_parameters,
+            mask_key=None,
+            seed=seed,
+        )
+        policy.trained["through_chain"] = True
+        return policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNMethod(OffPolicyMethod):
+    """Deep Q-learning. Args: epsilon: rate of uniform choices. target_interval: updates between copies. double: double DQN."""
+
+    epsilon: float = 0.01
+    target_interval: int = 200
+    double: bool = False
+
+    def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+        return GreedyValuePolicy.from_specs(
+            env,
+            hidden=self.hidden,
+            act=self.act,
+            epsilon=self.epsilon,
+            share_parameters=self.share_parameters,
+            mask_key=None,
+            seed=seed,
+        )
+
+    def objective(self, policy: GreedyValuePolicy, seed: int) -> StackedDQNLoss:
+        return StackedDQNLoss(
+            policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double
+        )

@@ -1,0 +1,150 @@
+"""`OffPolicyModule`: rollouts into a replay buffer, and updates out of it, as a LightningModule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.training.replay import PackedReplay
+from diffpolicy.training.stream import RolloutStream
+
+Transitions = Callable[[TensorDictBase], TensorDict]
+
+
+class OffPolicyModule(L.LightningModule):
+    """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
+
+    One epoch is one episode of the stream's environments. The losses of an objective (its outputs `loss*`) are added and go through one
+    optimiser with a learning rate for each of its groups.
+
+    Args:
+        policy: what acts.
+        objective: a LossModule with `parameter_groups()` and `update_targets()`.
+        stream: gives rollouts.
+        replay: keeps transitions.
+        transitions: makes transitions of a rollout; their batch dimension 1 counts the agents.
+        learning_rates: by the name of the objective's group.
+        batch_size: rows of an update, for each agent.
+        updates: updates after each rollout.
+        start_after: updates begin once every agent has more transitions than this.
+    """
+
+    def __init__(
+        self,
+        policy: ChoicePolicy,
+        objective: Any,
+        stream: RolloutStream,
+        replay: PackedReplay,
+        transitions: Transitions,
+        *,
+        learning_rates: Mapping[str, float],
+        batch_size: int = 64,
+        updates: int = 1,
+        start_after: int = 300,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.objective, self.replay = objective, replay
+        self.__dict__.update(policy=policy, stream=stream)
+        self.transitions = transitions
+        self.learning_rates = dict(learning_rates)
+        self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
+        self.episodes = 0
+        self.update_seconds = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._counts = {"tasks": 0, "updates": 0}
+        self.history: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = self.objective.parameter_groups()
+        for name in groups:
+            if name not in self.learning_rates:
+                raise InputError(f"learning_rates must name {', '.join(groups)}, got {self.learning_rates}")
+        return torch.optim.Adam(
+            [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()],
+            fused=True,
+        )
+
+    def train_dataloader(self) -> RolloutStream:
+        return self.__dict__["stream"]  # type: ignore[no-any-return]
+
+    def on_train_start(self) -> None:
+        self.objective.train()
+
+    def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
+        start = time.perf_counter()
+        rows = self.transitions(rollout)
+        self._observe(rollout)
+        self.replay.extend(rows, agent_dim=1 if len(rows.batch_size) > 1 else 0)
+        optimizer: Any = self.optimizers()
+        if len(self.replay) > self.start_after:
+            for k in range(self.updates):
+                # Lightning counts a step of its own wrapper; the others go to the optimiser itself, which is cheaper
+                self.update(optimizer if k == 0 else optimizer.optimizer)
+        self.update_seconds += time.perf_counter() - start
+
+    def update(self, optimizer: Any) -> None:
+        """One optimiser step on one batch."""
+        batch = self.replay.sample(self.batch_size)
+        losses = self.objective(batch)
+        total = sum(v for k, v in losses.items() if k.startswith("loss"))
+        if not torch.isfinite(total):
+            raise FloatingPointError(self._first_bad(batch, losses))
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+        self.objective.update_targets()
+        self._counts["updates"] += 1
+        for key, value in losses.items():
+            self._add(key, value.detach())
+
+    def _first_bad(self, batch: TensorDict, losses: TensorDict) -> str:
+        """Which tensor was the first that is not finite: what went in, then the parameters, then the losses."""
+        named = [(f"batch {k}", v) for k, v in batch.items(True, True)]
+        named += [(f"parameter {k}", v) for k, v in self.objective.named_parameters()]
+        named += [(f"loss {k}", v) for k, v in losses.items()]
+        for name, value in named:
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                bad = value[~torch.isfinite(value)].flatten()[0].item()
+                return f"training stopped in episode {self.current_epoch + 1}: {name} holds {bad}"
+        return f"training stopped in episode {self.current_epoch + 1}: the sum of the losses is not finite"
+
+    def _observe(self, rollout: TensorDict) -> None:
+        reward = rollout.get(("next", "agents", "reward"), None)
+        reward = rollout["next", "reward"] if reward is None else reward
+        valid = rollout.get(("agents", "valid"), None)
+        self._counts["tasks"] += int(valid.sum()) if valid is not None else reward.numel()
+        self._add("cost", -reward.sum().double())
+
+    def _add(self, key: str, value: Tensor) -> None:
+        self._sums[key] = self._sums[key] + value if key in self._sums else value
+
+    def on_train_epoch_end(self) -> None:
+        self.episodes += self.__dict__["stream"].base_env.batch_size.numel()
+        row = {"delay_s": float(self._sums.pop("cost")) / max(self._counts["tasks"], 1)}
+        row |= {k: float(v) / self._counts["updates"] for k, v in self._sums.items()}
+        self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
+        self.log("delay_s", row["delay_s"], prog_bar=True)
+        self.log_dict({k: v for k, v in row.items() if k != "delay_s"})
+        self.log("episodes", float(self.episodes))
+        self.history.append({"episode": self.episodes, **row})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["diffpolicy"] = {
+            "stream": self.__dict__["stream"].state_dict(),
+            "episodes": self.episodes,
+            "history": self.history,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["diffpolicy"]
+        self.__dict__["stream"].load_state_dict(state["stream"])
+        self.episodes, self.history = state["episodes"], list(state["history"])

@@ -1,0 +1,117 @@
+"""A replay buffer for a stack of agents whose numbers of transitions differ: one packed tensor, a ring for each agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.rows import Rows
+
+
+class PackedReplay(nn.Module):
+    """The last `capacity` transitions of each of G agents, drawn independently for each.
+
+    All values of a transition lie side by side in one row of a tensor `[G, C, D]`, so that a batch is one gather. It is a module, so
+    that its contents travel with a checkpoint.
+
+    Args:
+        capacity: C.
+        agents: G, or None for one buffer of rows `[C, D]`.
+        seed: of the generator that draws batches.
+    """
+
+    data: Tensor
+    cursor: Tensor
+    size: Tensor
+
+    def __init__(self, capacity: int, agents: int | None, seed: int = 0) -> None:
+        super().__init__()
+        if capacity < 1:
+            raise InputError(f"the replay's capacity must be at least 1, got {capacity}")
+        self.capacity, self.agents = capacity, agents
+        self.generator = torch.Generator().manual_seed(seed)
+        self.fields: list[tuple[NestedKey, int, torch.dtype]] = []
+        groups = agents or 1
+        self.register_buffer("data", torch.empty(groups, capacity, 0))
+        self.register_buffer("cursor", torch.zeros(groups, dtype=torch.int64))
+        self.register_buffer("size", torch.zeros(groups, dtype=torch.int64))
+
+    def extend(self, transitions: TensorDict, agent_dim: int | None = None) -> None:
+        """Adds the valid transitions, oldest first.
+
+        Args:
+            transitions: any batch; `valid`, bool of the batch's shape, tells which to take (all without it).
+            agent_dim: which batch dimension counts the agents; needed with a stack.
+        """
+        keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
+        batch = transitions.batch_size
+        columns = [transitions[k].reshape(*batch, -1).float() for k in keys]
+        if not self.fields:
+            self.fields = [(k, c.shape[-1], transitions[k].dtype) for k, c in zip(keys, columns, strict=True)]
+            width = sum(c.shape[-1] for c in columns)
+            if self.data.shape[-1] != width:
+                self.data = self.data.new_zeros(*self.data.shape[:-1], width)
+        valid = transitions.get("valid", None)
+        packed = Rows(batch, agent_dim if self.agents is not None else None, valid).take(torch.cat(columns, -1))
+        if self.agents is None:
+            packed = packed.unsqueeze(0)
+            count = torch.tensor([packed.shape[1]])
+        elif valid is None:
+            count = torch.full((self.agents,), packed.shape[1])
+        else:
+            count = valid.movedim(agent_dim or 0, 0).reshape(self.agents, -1).sum(-1)
+        self._write(packed.to(self.data), count.to(self.cursor))
+
+    def _write(self, packed: Tensor, count: Tensor) -> None:
+        position = torch.arange(packed.shape[1], device=packed.device)
+        chosen = (position < count.unsqueeze(-1)) & (position >= count.unsqueeze(-1) - self.capacity)
+        groups = torch.arange(len(count), device=packed.device).unsqueeze(-1)
+        target = groups * self.capacity + (self.cursor.unsqueeze(-1) + position) % self.capacity
+        self.data.view(-1, self.data.shape[-1])[target[chosen]] = packed[chosen]
+        self.cursor.add_(count).remainder_(self.capacity)
+        self.size.add_(count).clamp_max_(self.capacity)
+
+    def __len__(self) -> int:
+        """Transitions of the agent that has fewest."""
+        return int(self.size.min())
+
+    def sample(self, batch: int) -> TensorDict:
+        """Rows drawn with replacement, of batch `[batch]` or `[G, batch]`; each agent draws its own."""
+        u = torch.rand(len(self.size), batch, dtype=torch.float64, generator=self.generator).to(self.data.device)
+        index = (u * self.size.unsqueeze(-1)).long()
+        index += torch.arange(len(self.size), device=index.device).unsqueeze(-1) * self.capacity
+        rows = self.data.view(-1, self.data.shape[-1])[index]
+        if self.agents is None:
+            rows = rows[0]
+        result: dict[str, Any] = {}
+        for (key, width, dtype), part in zip(self.fields, rows.split([w for _, w, _ in self.fields], -1), strict=True):
+            value = part if part.dtype == dtype else part.to(dtype)
+            names = key if isinstance(key, tuple) else (key,)
+            level = result
+            for name in names[:-1]:
+                level = level.setdefault(name, {})
+            level[names[-1]] = value.squeeze(-1) if width == 1 else value
+        return TensorDict(result, batch_size=rows.shape[:-1])
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the columns are, and the generator."""
+        fields = [[list(k) if isinstance(k, tuple) else k, w, str(d).split(".")[-1]] for k, w, d in self.fields]
+        return {"generator": self.generator.get_state(), "fields": fields}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `get_extra_state` gave."""
+        self.generator.set_state(state["generator"].cpu())
+        self.fields = [
+            (tuple(k) if isinstance(k, list) else k, w, getattr(torch, d)) for k, w, d in state["fields"]
+        ]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(prefix + "data")
+        if saved is not None and saved.shape[:-1] == self.data.shape[:-1]:
+            self.data = self.data.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)

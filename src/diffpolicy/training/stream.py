@@ -1,0 +1,90 @@
+"""`RolloutStream`: rollouts of a policy in an environment, one after the other, as a data set for Lightning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch.utils.data import IterableDataset
+from torchrl.envs import EnvBase, TransformedEnv
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.recurrent import with_recurrent_state
+
+
+class RolloutStream(IterableDataset[TensorDict]):
+    """Each item is a rollout of `steps` steps, batch `[E, steps]`; one pass is one episode of `episode_steps` steps.
+
+    The environment runs on from pass to pass and resets itself at the end of an episode. Nothing is computed ahead: an item is played
+    when it is asked for, with the parameters of that moment.
+
+    Args:
+        env: batched `[E]`; its recurrent keys for the policy are added.
+        policy: a tensordict module.
+        episode_steps: T. steps: of one item; T must be a multiple of it.
+    """
+
+    def __init__(self, env: EnvBase, policy: Any, *, episode_steps: int, steps: int = 1) -> None:
+        if steps < 1 or episode_steps % steps:
+            raise InputError(f"steps must divide the {episode_steps} steps of an episode, got {steps}")
+        self.base_env = env
+        self.env = with_recurrent_state(env, policy)
+        self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
+        self.root: TensorDictBase | None = None
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return self.episode_steps // self.steps
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        for _ in range(len(self)):
+            yield self.rollout()
+
+    @torch.no_grad()
+    def rollout(self) -> TensorDict:
+        """The next `steps` steps, `[E, steps]`."""
+        start = time.perf_counter()
+        if self.root is None:
+            self.root = self.env.reset()
+        played = []
+        for _ in range(self.steps):
+            step, self.root = self.env.step_and_maybe_reset(self.policy(self.root))
+            played.append(step)
+        result = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
+        self.seconds += time.perf_counter() - start
+        return result
+
+    @property
+    def memory(self) -> MemoryState | None:
+        """The policy's action memory in the environment, if it has one."""
+        transform = self.env.transform if isinstance(self.env, TransformedEnv) else None
+        return transform if isinstance(transform, MemoryState) else None
+
+    def remember(self) -> None:
+        """Copies what environment 0 remembers into the policy, so that it is saved and evaluated with it."""
+        if self.memory is not None and self.root is not None:
+            self.policy.remembered = self.memory.of_environment(self.root)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Environment, memory and the present root: with them the stream goes on as if nothing had happened."""
+        return {
+            "env": self.base_env.get_extra_state(),
+            "memory": None if self.memory is None else self.memory.get_extra_state(),
+            "root": None if self.root is None else self.root.to_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.base_env.set_extra_state(state["env"])
+        if self.memory is not None:
+            self.memory.set_extra_state(state["memory"])
+        if state["root"] is not None:
+            fresh = self.env.reset()
+            self.root = TensorDict.from_dict(state["root"], batch_size=fresh.batch_size)
+            self.base_env.set_extra_state(state["env"])
+            if self.memory is not None:
+                self.memory.set_extra_state(state["memory"])
