@@ -1,0 +1,48 @@
+"""Diffusion-based decision policies, and the edge-AIGC offloading problem of LAD-TS."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy._version import __version__ as __version__
+    from diffpolicy.diffusion.schedules import NoiseSchedule as NoiseSchedule
+    from diffpolicy.errors import InputError as InputError
+    from diffpolicy.policies.choice import ChoicePolicy as ChoicePolicy
+    from diffpolicy.policies.diffusion import DiffusionPolicy as DiffusionPolicy
+    from diffpolicy.policies.direct import CategoricalPolicy as CategoricalPolicy
+    from diffpolicy.policies.direct import GreedyValuePolicy as GreedyValuePolicy
+    from diffpolicy.policies.heads import CategoricalHead as CategoricalHead
+    from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
+    from diffpolicy.policies.priors import ActionMemory as ActionMemory
+    from diffpolicy.policies.recurrent import with_recurrent_state as with_recurrent_state
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "__version__": "diffpolicy._version",
+        "NoiseSchedule": "diffpolicy.diffusion.schedules",
+        "InputError": "diffpolicy.errors",
+        "ChoicePolicy": "diffpolicy.policies.choice",
+        "DiffusionPolicy": "diffpolicy.policies.diffusion",
+        "CategoricalPolicy": "diffpolicy.policies.direct",
+        "GreedyValuePolicy": "diffpolicy.policies.direct",
+        "CategoricalHead": "diffpolicy.policies.heads",
+        "GaussianPrior": "diffpolicy.policies.priors",
+        "ActionMemory": "diffpolicy.policies.priors",
+        "with_recurrent_state": "diffpolicy.policies.recurrent",
+    },
+)
+__all__ = (
+    "ActionMemory",
+    "CategoricalHead",
+    "CategoricalPolicy",
+    "ChoicePolicy",
+    "DiffusionPolicy",
+    "GaussianPrior",
+    "GreedyValuePolicy",
+    "InputError",
+    "NoiseSchedule",
+    "__version__",
+    "with_recurrent_state",
+)

@@ -1,0 +1,96 @@
+"""The edge-AIGC offloading problem: which server generates each image, so that users wait least."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.env import OffloadingEnv as OffloadingEnv
+    from diffpolicy.edge.evaluation import Evaluation as Evaluation
+    from diffpolicy.edge.evaluation import Replay as Replay
+    from diffpolicy.edge.evaluation import evaluate as evaluate
+    from diffpolicy.edge.evaluation import replay as replay
+    from diffpolicy.edge.evaluation import play_episodes as play_episodes
+    from diffpolicy.edge.heuristics import HEURISTICS as HEURISTICS
+    from diffpolicy.edge.heuristics import Heuristic as Heuristic
+    from diffpolicy.edge.metrics import Delays as Delays
+    from diffpolicy.edge.metrics import Result as Result
+    from diffpolicy.edge.queueing import Fleet as Fleet
+    from diffpolicy.edge.queueing import SlotTasks as SlotTasks
+    from diffpolicy.edge.queueing import assign_in_order as assign_in_order
+    from diffpolicy.edge.queueing import next_queue_gcycles as next_queue_gcycles
+    from diffpolicy.edge.queueing import slot_delays_s as slot_delays_s
+    from diffpolicy.edge.queueing import unloaded_delay_s as unloaded_delay_s
+    from diffpolicy.edge.queueing import work_ahead_gcycles as work_ahead_gcycles
+    from diffpolicy.edge.queueing import work_sent_gcycles as work_sent_gcycles
+    from diffpolicy.edge.resolve import make_policy as make_policy
+    from diffpolicy.edge.resolve import make_method as make_method
+    from diffpolicy.edge.scenario import Scenario as Scenario
+    from diffpolicy.edge.scenario import Server as Server
+    from diffpolicy.edge.tasks import TaskList as TaskList
+    from diffpolicy.edge.transitions import task_transitions as task_transitions
+    from diffpolicy.edge.transitions import released_transitions as released_transitions
+    from diffpolicy.edge.workload import Workload as Workload
+    from diffpolicy.edge.workload import Stream as Stream
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "OffloadingEnv": "diffpolicy.edge.env",
+        "Evaluation": "diffpolicy.edge.evaluation",
+        "Replay": "diffpolicy.edge.evaluation",
+        "evaluate": "diffpolicy.edge.evaluation",
+        "replay": "diffpolicy.edge.evaluation",
+        "play_episodes": "diffpolicy.edge.evaluation",
+        "HEURISTICS": "diffpolicy.edge.heuristics",
+        "Heuristic": "diffpolicy.edge.heuristics",
+        "Delays": "diffpolicy.edge.metrics",
+        "Result": "diffpolicy.edge.metrics",
+        "Fleet": "diffpolicy.edge.queueing",
+        "SlotTasks": "diffpolicy.edge.queueing",
+        "assign_in_order": "diffpolicy.edge.queueing",
+        "next_queue_gcycles": "diffpolicy.edge.queueing",
+        "slot_delays_s": "diffpolicy.edge.queueing",
+        "unloaded_delay_s": "diffpolicy.edge.queueing",
+        "work_ahead_gcycles": "diffpolicy.edge.queueing",
+        "work_sent_gcycles": "diffpolicy.edge.queueing",
+        "make_policy": "diffpolicy.edge.resolve",
+        "make_method": "diffpolicy.edge.resolve",
+        "Scenario": "diffpolicy.edge.scenario",
+        "Server": "diffpolicy.edge.scenario",
+        "TaskList": "diffpolicy.edge.tasks",
+        "task_transitions": "diffpolicy.edge.transitions",
+        "released_transitions": "diffpolicy.edge.transitions",
+        "Workload": "diffpolicy.edge.workload",
+        "Stream": "diffpolicy.edge.workload",
+    },
+)
+__all__ = (
+    "Delays",
+    "Evaluation",
+    "Fleet",
+    "HEURISTICS",
+    "Heuristic",
+    "OffloadingEnv",
+    "Replay",
+    "Result",
+    "Scenario",
+    "Server",
+    "SlotTasks",
+    "Stream",
+    "TaskList",
+    "Workload",
+    "assign_in_order",
+    "evaluate",
+    "make_method",
+    "make_policy",
+    "next_queue_gcycles",
+    "play_episodes",
+    "released_transitions",
+    "replay",
+    "slot_delays_s",
+    "task_transitions",
+    "unloaded_delay_s",
+    "work_ahead_gcycles",
+    "work_sent_gcycles",
+)

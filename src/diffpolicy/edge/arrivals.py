@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ class WorkloadSource:
         self.workload = scenario.workload
         self.seed, self.stream = seed, stream
         self.max_tasks, self.slots = self.workload.max_tasks, scenario.slots
-        self._like = {"dtype": dtype, "device": device}
+        self._like: dict[str, Any] = {"dtype": dtype, "device": device}
         home = [NO_ORIGIN if s is None else s for s in scenario.stations]
         self._stations = len(home)
         self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
@@ -117,7 +117,8 @@ class TaskListSource:
     ) -> None:
         self.slots = len(tasks.duration_s)
         self._stations = len(scenario.stations)
-        self._tasks, self._like = tasks, {"dtype": dtype, "device": device}
+        self._tasks = tasks
+        self._like: dict[str, Any] = {"dtype": dtype, "device": device}
         self._bounds = np.searchsorted(tasks.slot, np.arange(self.slots + 1))
         agent = np.maximum(tasks.origin, 0)
         servers = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
@@ -131,13 +132,20 @@ class TaskListSource:
         self._agent = agent
         self.max_tasks = int(index.max()) + 1
 
+    def _rows(self, t: int) -> slice:
+        return slice(self._bounds[t], self._bounds[t + 1]) if t < self.slots else slice(0, 0)
+
+    def cells(self, t: int) -> Tensor:
+        """Flat grid index of each task of a step, in the file's order, int64 `[K]`."""
+        rows = self._rows(t)
+        return torch.as_tensor(self._agent[rows] * self.max_tasks + self._index[rows])
+
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         if len(slot) != 1:
             raise InputError(f"a tasks file is played in one environment, not in {len(slot)}")
         t = slot[0]
-        rows = slice(self._bounds[t], self._bounds[t + 1]) if t < self.slots else slice(0, 0)
-        cells = self._agent[rows] * self.max_tasks + self._index[rows]
-        order = torch.as_tensor(cells[None], device=self._like["device"])
+        rows = self._rows(t)
+        order = self.cells(t).to(self._like["device"]).unsqueeze(0)
         shape = (1, self._stations, self.max_tasks)
 
         def grid(values: np.ndarray, dtype: torch.dtype, fill: float = 0) -> Tensor:  # type: ignore[type-arg]

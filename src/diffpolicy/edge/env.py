@@ -38,6 +38,7 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
             order of arrival over all stations, in which decisions may be taken one after the other.
         stream: evaluation or training episodes; the two never meet.
         tasks: a task file's tasks instead of the workload; then E is 1.
+        first_episode: number of environment 0's first episode.
         dtype: of all real tensors. device: of all tensors.
 
     Raises:
@@ -60,6 +61,7 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
         information: Information = "paper",
         stream: Stream = Stream.EVALUATION,
         tasks: TaskList | None = None,
+        first_episode: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
@@ -85,8 +87,9 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
             if tasks is None
             else TaskListSource(tasks, scenario, dtype, device)
         )
-        self._next_episode = list(range(size[0]))
-        self._episode = list(range(size[0]))
+        self._first_episode = first_episode
+        self._next_episode = [first_episode + e for e in range(size[0])]
+        self._episode = list(self._next_episode)
         self._slot = [0] * size[0]
         self._queue = torch.zeros(size[0], len(scenario.servers), dtype=dtype, device=device)
         self._grid: SlotGrid | None = None
@@ -221,7 +224,7 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
     def _set_seed(self, seed: int | None) -> None:
         if isinstance(self.source, WorkloadSource) and seed is not None:
             self.source.seed = seed
-        self._next_episode = list(range(self.batch_size[0]))
+        self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
 
     # Saving and restoring
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from argparse import ArgumentError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
+from diffpolicy._validate import show
+from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
@@ -194,3 +197,33 @@ class DQNMethod(OffPolicyMethod):
         return StackedDQNLoss(
             policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double
         )
+
+
+def parse_method(text: str, source: str) -> Method:
+    """A method from its YAML form, `class_path` and `init_args` as in LightningCLI.
+
+    Args:
+        text: of the file. source: names it in messages.
+
+    Raises:
+        InputError: not YAML, not a method, or an argument of another type.
+    """
+    import jsonargparse
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"method file {source} is not YAML: {problem}") from None
+    if not isinstance(data, dict) or "class_path" not in data:
+        raise InputError(f"method file {source} must hold 'class_path' and 'init_args', got {show(data)}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--method", type=Method)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"method": data})).method  # type: ignore[no-any-return]
+    except InputError as error:
+        raise InputError(f"method file {source}: {error}") from None
+    except (ArgumentError, TypeError, ValueError, ImportError) as error:
+        problem = " ".join(str(error).replace('Parser key "method":', "").split())
+        raise InputError(f"method file {source}: {problem}") from None

@@ -1,0 +1,18 @@
+"""Mathematics of diffusion on tensors: noise schedules and samplers."""
+
+from diffpolicy.diffusion.samplers import ReverseStep, ddim, ddpm, reverse_steps, run, timesteps
+from diffpolicy.diffusion.schedules import NoiseSchedule, SCHEDULES, cosine, linear, vp
+
+__all__ = [
+    "NoiseSchedule",
+    "ReverseStep",
+    "SCHEDULES",
+    "cosine",
+    "ddim",
+    "ddpm",
+    "linear",
+    "reverse_steps",
+    "run",
+    "timesteps",
+    "vp",
+]

@@ -1,0 +1,196 @@
+"""Evaluating policies of the edge problem: on a scenario's episodes, or on the tasks of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+
+from diffpolicy.edge.arrivals import TaskListSource
+from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.metrics import Delays, Result
+from diffpolicy.edge.resolve import make_policy
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.tasks import TaskList
+from diffpolicy.edge.workload import Stream
+from diffpolicy.errors import InputError
+from diffpolicy.training.evaluation import Played, play
+
+WORK = ("agents", "work_gcycles")
+BATCH = 16
+"""Episodes that are played side by side."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Policies on identical arrivals. Args: load: work offered / (capacity x time). results: by the policies' names."""
+
+    scenario: str
+    load: float
+    results: dict[str, Result]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        policies = {name: result.to_dict() for name, result in self.results.items()}
+        return {"scenario": self.scenario, "load": self.load, "policies": policies}
+
+
+def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0) -> Played:
+    """Plays the first episodes of a scenario's evaluation stream, in float64.
+
+    Args:
+        scenario: needs a workload and slots. policy: reads the keys of its `information` level ("paper" without one).
+        episodes: at least 1. seed: of the arrivals.
+    """
+    if episodes < 1:
+        raise InputError(f"episodes must be at least 1, got {episodes}")
+    if scenario.slots is None:
+        raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
+    parts = []
+    for first in range(0, episodes, BATCH):
+        size = min(BATCH, episodes - first)
+        env = OffloadingEnv(
+            scenario,
+            [size],
+            seed,
+            information=getattr(policy, "information", "paper"),
+            stream=Stream.EVALUATION,
+            dtype=torch.float64,
+            first_episode=first,
+        )
+        _check(policy, env)
+        parts.append(play(env, policy, scenario.slots, note_keys=[WORK], first_episode=first))
+    return Played.join(parts)
+
+
+def evaluate(
+    policies: Mapping[str, Any] | list[str],
+    scenario: Scenario,
+    *,
+    episodes: int = 16,
+    seed: int = 0,
+    baseline: str = "opt-ts",
+) -> Evaluation:
+    """Plays policies on identical episodes and compares them with a baseline.
+
+    Args:
+        policies: by name, or names that `make_policy` knows.
+        scenario: needs a workload and slots.
+        episodes: of the evaluation stream. seed: of the arrivals and of the policies that are made here.
+        baseline: a name; made and played if it is not among the policies.
+
+    Example:
+        >>> evaluate(["opt-ts", "random"], Scenario.load("lad-ts"), episodes=2).results["opt-ts"].ratio
+        1.0
+    """
+    if not isinstance(policies, Mapping):
+        policies = {name: make_policy(name, scenario, seed=seed) for name in policies}
+    played = {name: play_episodes(scenario, policy, episodes, seed) for name, policy in policies.items()}
+    if baseline not in played:
+        base = play_episodes(scenario, make_policy(baseline, scenario, seed=seed), episodes, seed)
+    else:
+        base = played[baseline]
+    results = {name: Result.of(p, base) for name, p in played.items()}
+    return Evaluation(scenario.name, offered_load(scenario, base, episodes), results)
+
+
+def offered_load(scenario: Scenario, played: Played, episodes: int) -> float:
+    """Work offered / (capacity x time) of what was played."""
+    capacity = sum(server.capacity_gcycles_per_s for server in scenario.servers)
+    time_s = scenario.slot_s * (scenario.slots or 0) * episodes
+    return float(played.notes[str(WORK)].sum()) / (capacity * time_s)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A task file played once. Args: server: decisions `[K]`. delay_s: `[K]`, both in the file's order."""
+
+    scenario: str
+    policy: str
+    load: float
+    server: np.ndarray[Any, np.dtype[np.int64]]
+    delay_s: np.ndarray[Any, np.dtype[np.float64]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `replay --json` prints it."""
+        d = Delays.of(self.delay_s)
+        return {
+            "scenario": self.scenario,
+            "load": self.load,
+            "policy": self.policy,
+            "tasks": d.tasks,
+            "mean_delay_s": d.mean_delay_s,
+            "p50_delay_s": d.p50_delay_s,
+            "p95_delay_s": d.p95_delay_s,
+            "p99_delay_s": d.p99_delay_s,
+            "max_delay_s": d.max_delay_s,
+        }
+
+
+class Recorded(TensorDictModuleBase):  # type: ignore[misc]
+    """Repeats the decisions of a task file."""
+
+    information = "live"
+
+    def __init__(self, server: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        super().__init__()
+        self.in_keys = [("agents", "valid"), ("agents", "arrival")]
+        self.out_keys = [("agents", "action")]
+        self.server, self.done = torch.as_tensor(server), 0
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        valid, arrival = tensordict["agents", "valid"], tensordict["agents", "arrival"]
+        known = self.server[(self.done + arrival).clamp_max(len(self.server) - 1)]
+        self.done += int(valid.sum())
+        return tensordict.set(("agents", "action"), torch.where(valid, known, 0))
+
+
+def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded") -> Replay:
+    """Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
+
+    Args:
+        scenario: its servers; its slots and workload are not used.
+        tasks: the file's tasks. policy: None: the column `server` decides.
+        name: of the policy, for the report.
+
+    Raises:
+        InputError: neither a policy nor recorded decisions, or the policy does not fit.
+    """
+    if policy is None:
+        if tasks.server is None:
+            raise InputError("the tasks have no recorded decisions, and no policy is given to decide in their place")
+        policy = Recorded(tasks.server)
+    information = getattr(policy, "information", "paper")
+    env = OffloadingEnv(scenario, [1], information=information, tasks=tasks, dtype=torch.float64)
+    _check(policy, env)
+    source = env.source
+    assert isinstance(source, TaskListSource)
+    servers: list[Tensor] = []
+    delays: list[Tensor] = []
+
+    def watch(step: TensorDictBase) -> None:
+        cells = source.cells(len(servers))
+        servers.append(step["agents", "action"].flatten()[cells])
+        delays.append(-step["next", "agents", "reward"].flatten()[cells])
+
+    play(env, policy, len(tasks.duration_s), watch=watch)
+    capacity = sum(server.capacity_gcycles_per_s for server in scenario.servers)
+    load = float(tasks.work_gcycles.sum() / (capacity * tasks.duration_s.sum()))
+    return Replay(scenario.name, name, load, torch.cat(servers).numpy(), torch.cat(delays).numpy())
+
+
+def _check(policy: Any, env: OffloadingEnv) -> None:
+    if hasattr(policy, "check_env"):
+        policy.check_env(env)
+    primed = {"turn", "credit", "latent"}
+    known = set(env.observation_spec.keys(True, True))
+    for key in getattr(policy, "in_keys", []):
+        last = key[-1] if isinstance(key, tuple) else key
+        if key not in known and last not in primed and not hasattr(policy, "make_tensordict_primer"):
+            raise InputError(f"the policy reads {key!r}, which its level of information, {env.information}, does not have")

@@ -1,0 +1,16 @@
+"""Names that the command line knows, in a module that loads no torch."""
+
+HEURISTIC_NAMES = (
+    "opt-ts",
+    "weighted-round-robin",
+    "capacity-proportional",
+    "power-of-two",
+    "least-work-own",
+    "round-robin",
+    "slot-greedy",
+    "random",
+    "least-work",
+    "local",
+)
+METHOD_NAMES = ("lad-ts", "lad-ts-released", "d2sac-ts", "sac-ts", "dqn-ts")
+SCENARIO_NAMES = ("lad-ts",)

@@ -1,0 +1,144 @@
+"""From what a user types to a policy or a method: names, files, folders, `module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.errors import InputError
+
+
+def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any:
+    """A policy for a scenario.
+
+    Args:
+        source: a heuristic's name; a policy folder or either of its files; `module:attribute`, a tensordict module or a function
+            of the scenario that makes one.
+        scenario: gives the numbers of stations and servers.
+        seed: of what the policy draws.
+
+    Raises:
+        InputError: nothing of that name, or the policy does not fit.
+    """
+    text = str(source)
+    kind = check_policy(text)
+    if kind == "heuristic":
+        from diffpolicy.edge.heuristics import HEURISTICS
+
+        return HEURISTICS[text](len(scenario.stations), len(scenario.servers), seed=seed)
+    if kind == "file":
+        from diffpolicy.policies import ChoicePolicy
+
+        policy = ChoicePolicy.load(text)
+        policy.generator.manual_seed(seed)
+        return policy
+    made = import_attribute(text, "policy")
+    from torch import nn
+
+    if isinstance(made, nn.Module):
+        return made
+    if not callable(made):
+        raise InputError(f"policy {text} must be a tensordict module or a function of a scenario, got {check.show(made)}")
+    return made(scenario)
+
+
+def check_policy(text: str) -> str:
+    """What kind of policy a text names, `heuristic`, `file` or `attribute`, without loading torch.
+
+    Raises:
+        InputError: none.
+    """
+    if text in HEURISTIC_NAMES:
+        return "heuristic"
+    path = Path(text)
+    if path.is_dir():
+        if not (path / "policy.json").is_file():
+            raise InputError(f"policy folder {text} has no policy.json")
+        return "file"
+    if path.name in ("policy.json", "policy.safetensors") or path.suffix in (".json", ".safetensors"):
+        if not path.is_file():
+            raise InputError(f"policy file {text} does not exist")
+        if path.name not in ("policy.json", "policy.safetensors"):
+            raise InputError(f"a policy's files are called policy.json and policy.safetensors, got {text}")
+        return "file"
+    if _is_attribute(text):
+        return "attribute"
+    raise InputError(
+        f"policy {check.show(text)} is neither a heuristic ({', '.join(HEURISTIC_NAMES)}), nor a policy folder, "
+        "nor module:attribute"
+    )
+
+
+def make_method(source: str) -> Any:
+    """A training method: a preset's name, a YAML file, or `module:attribute`.
+
+    Raises:
+        InputError: nothing of that name, or a file that does not describe a method.
+    """
+    kind = check_method(source)
+    from diffpolicy.training.methods import Method, parse_method
+
+    if kind == "attribute":
+        method = import_attribute(source, "method")
+        if not isinstance(method, Method):
+            raise InputError(f"method {source} must be a diffpolicy.training.Method, got {check.show(method)}")
+        return method
+    if kind == "preset":
+        path = Path(str(resources.files("diffpolicy.edge") / "presets" / f"{source}.yaml"))
+    else:
+        path = Path(source)
+    return parse_method(check.read_text(path, "method file"), str(path))
+
+
+def check_method(text: str) -> str:
+    """What kind of method a text names, `preset`, `file` or `attribute`, without loading torch.
+
+    Raises:
+        InputError: none.
+    """
+    if text in METHOD_NAMES:
+        return "preset"
+    if Path(text).suffix in (".yaml", ".yml"):
+        if not Path(text).is_file():
+            raise InputError(f"method file {text} does not exist")
+        return "file"
+    if _is_attribute(text):
+        return "attribute"
+    raise InputError(
+        f"method {check.show(text)} is neither a preset ({', '.join(METHOD_NAMES)}), nor a YAML file, nor module:attribute"
+    )
+
+
+def _is_attribute(text: str) -> bool:
+    module, _, attribute = text.partition(":")
+    return bool(attribute) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+
+
+def import_attribute(text: str, what: str) -> Any:
+    """The object that `module:attribute` names; modules are looked for in the working folder too.
+
+    Raises:
+        InputError: no such module or attribute.
+    """
+    module_name, _, path = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise InputError(f"{what} {text}: there is no module {module_name!r}") from None
+        raise
+    for name in path.split("."):
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            raise InputError(f"{what} {text}: {module_name} has no attribute {path!r}") from None
+    return value

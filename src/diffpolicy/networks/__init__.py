@@ -1,0 +1,13 @@
+"""Networks, alone or stacked: dense layers, the MLP denoiser, critics."""
+
+from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.networks.denoiser import MLPDenoiser, TimeEmbedding
+from diffpolicy.networks.dense import Dense, MLP
+
+__all__ = [
+    "CriticEnsemble",
+    "Dense",
+    "MLP",
+    "MLPDenoiser",
+    "TimeEmbedding",
+]

@@ -1,0 +1,57 @@
+"""Training through Lightning, and the evaluation protocol."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.training.evaluation import Played as Played
+    from diffpolicy.training.evaluation import Interval as Interval
+    from diffpolicy.training.evaluation import play as play
+    from diffpolicy.training.evaluation import mean_interval as mean_interval
+    from diffpolicy.training.evaluation import ratio_interval as ratio_interval
+    from diffpolicy.training.methods import Method as Method
+    from diffpolicy.training.methods import OffPolicyMethod as OffPolicyMethod
+    from diffpolicy.training.methods import SACMethod as SACMethod
+    from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
+    from diffpolicy.training.methods import DQNMethod as DQNMethod
+    from diffpolicy.training.methods import parse_method as parse_method
+    from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
+    from diffpolicy.training.replay import PackedReplay as PackedReplay
+    from diffpolicy.training.stream import RolloutStream as RolloutStream
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Played": "diffpolicy.training.evaluation",
+        "Interval": "diffpolicy.training.evaluation",
+        "play": "diffpolicy.training.evaluation",
+        "mean_interval": "diffpolicy.training.evaluation",
+        "ratio_interval": "diffpolicy.training.evaluation",
+        "Method": "diffpolicy.training.methods",
+        "OffPolicyMethod": "diffpolicy.training.methods",
+        "SACMethod": "diffpolicy.training.methods",
+        "DiffusionSACMethod": "diffpolicy.training.methods",
+        "DQNMethod": "diffpolicy.training.methods",
+        "parse_method": "diffpolicy.training.methods",
+        "OffPolicyModule": "diffpolicy.training.off_policy",
+        "PackedReplay": "diffpolicy.training.replay",
+        "RolloutStream": "diffpolicy.training.stream",
+    },
+)
+__all__ = (
+    "DQNMethod",
+    "DiffusionSACMethod",
+    "Interval",
+    "Method",
+    "OffPolicyMethod",
+    "OffPolicyModule",
+    "PackedReplay",
+    "Played",
+    "RolloutStream",
+    "SACMethod",
+    "mean_interval",
+    "parse_method",
+    "play",
+    "ratio_interval",
+)
