@@ -39,6 +39,21 @@ def write_text(path: str | Path, text: str) -> None:
     write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def check_writable(path: str | Path) -> None:
+    """Refuses, before any work is done, a file that could not be written.
+
+    Raises:
+        InputError: the path is a folder, or its folder cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {path.parent} is not writable")
+
+
 def writable_folder(path: str | Path) -> Path:
     """The folder, made if it is not there, once it is seen that files can be written to it.
 

@@ -49,6 +49,20 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     return made(scenario)
 
 
+def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> Any:
+    """The policy under another sampler, if one is asked for; heuristics and policies without a chain stay as they are.
+
+    Raises:
+        InputError: more steps than the policy's schedule has.
+    """
+    if (sampler is None and steps is None) or not hasattr(policy, "with_sampler"):
+        return policy
+    try:
+        return policy.with_sampler(sampler or policy.sampler, steps)
+    except InputError as error:
+        raise InputError(f"policy {name}: {error}") from None
+
+
 def check_policy(text: str) -> str:
     """What kind of policy a text names, `heuristic`, `file` or `attribute`, without loading torch.
 

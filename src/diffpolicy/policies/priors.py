@@ -48,7 +48,8 @@ class ActionMemory(Prior):
     Args:
         key: what a memory belongs to. `task`: station and task index, as in the paper's figure; `slot-task`: slot, station and
             index, as in the released code.
-        store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code).
+        store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code). x0 is clipped to [-1, 1]: raw,
+            the chain amplifies it by 1 / sqrt(abar_I), 12.5 with the VP schedule, at each visit, and it overflows within an episode.
         start: what is there before the first decision, `normal` (N(0, 1)) or `uniform` (1/A); also for indices never seen.
         lifetime: `run`: memories outlive episodes while training; `episode`: each episode starts afresh.
 
@@ -70,7 +71,7 @@ class ActionMemory(Prior):
 
     def stored(self, x0: Tensor) -> Tensor:
         """What is remembered of a decision. Args: x0: the end of the chain, `[*, A]`."""
-        return (x0.softmax(-1) if self.store == "probabilities" else x0).detach()
+        return (x0.softmax(-1) if self.store == "probabilities" else x0.clamp(-1, 1)).detach()
 
     def blank(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Memories before any decision, `[*, A]`."""

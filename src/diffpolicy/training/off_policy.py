@@ -90,6 +90,8 @@ class OffPolicyModule(L.LightningModule):
                 # Lightning counts a step of its own wrapper; the others go to the optimiser itself, which is cheaper
                 self.update(optimizer if k == 0 else optimizer.optimizer)
         self.update_seconds += time.perf_counter() - start
+        if batch_idx + 1 == len(self.train_dataloader()):
+            self._end_episode()
 
     def update(self, optimizer: Any) -> None:
         """One optimiser step on one batch."""
@@ -127,19 +129,18 @@ class OffPolicyModule(L.LightningModule):
     def _add(self, key: str, value: Tensor) -> None:
         self._sums[key] = self._sums[key] + value if key in self._sums else value
 
-    def on_train_epoch_end(self) -> None:
+    def _end_episode(self) -> None:
         self.episodes += self.__dict__["stream"].base_env.batch_size.numel()
         row = {"delay_s": float(self._sums.pop("cost")) / max(self._counts["tasks"], 1)}
         row |= {k: float(v) / self._counts["updates"] for k, v in self._sums.items()}
         self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
-        self.log("delay_s", row["delay_s"], prog_bar=True)
-        self.log_dict({k: v for k, v in row.items() if k != "delay_s"})
-        self.log("episodes", float(self.episodes))
+        self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["diffpolicy"] = {
             "stream": self.__dict__["stream"].state_dict(),
+            "policy": self.__dict__["policy"].get_extra_state(),
             "episodes": self.episodes,
             "history": self.history,
         }
@@ -147,4 +148,5 @@ class OffPolicyModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
         self.__dict__["stream"].load_state_dict(state["stream"])
+        self.__dict__["policy"].set_extra_state(state["policy"])
         self.episodes, self.history = state["episodes"], list(state["history"])

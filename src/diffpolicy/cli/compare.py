@@ -1,0 +1,82 @@
+"""`diffpolicy compare`: the main job."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from diffpolicy import _files
+from diffpolicy.cli import options as opt
+from diffpolicy.edge.names import METHOD_NAMES
+from diffpolicy.errors import InputError
+
+HELP = "train the methods and run every heuristic on the same arrivals (the main job)"
+DEFAULT = ["lad-ts", "lad-ts-released", "d2sac-ts", "sac-ts", "dqn-ts"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    opt.add_scenario(parser)
+    parser.add_argument(
+        "--methods",
+        type=opt.names,
+        default=DEFAULT,
+        metavar="A,B",
+        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default all presets",
+    )
+    parser.add_argument("--episodes", type=opt.whole(1), help="of training; default: as many as fit", metavar="N")
+    parser.add_argument("--seeds", type=opt.whole(1), help="training seeds of each method (default 1)", metavar="K")
+    parser.add_argument("--eval-episodes", type=opt.whole(1), default=16, metavar="M", help="default 16")
+    parser.add_argument(
+        "--minutes", type=float, help="time for all of it (default 5, or no limit with --episodes)", metavar="M"
+    )
+    parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, no time limit")
+    parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
+    parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
+    opt.add_common(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Checks what can be checked without torch, then compares."""
+    from diffpolicy.edge.resolve import check_method
+
+    started = time.monotonic()
+    if options.minutes is not None and not 0 < options.minutes < float("inf"):
+        raise InputError(f"--minutes must be greater than 0, got {options.minutes}")
+    scenario = opt.playable(options)
+    for name in options.methods:
+        check_method(name)
+    out = _files.writable_folder(options.out)
+
+    from diffpolicy.edge.compare import Plan, compare
+    from diffpolicy.edge.plots import delay_by_size, learning_curves
+    from diffpolicy.edge.tables import comparison_json, comparison_table
+
+    opt.set_threads(options.threads)
+    episodes = options.episodes or (500 if options.full else None)
+    minutes = options.minutes or (None if episodes else 5.0)
+    plan = Plan(
+        scenario=scenario,
+        methods=options.methods,
+        out=Path(out),
+        episodes=episodes,
+        seeds=options.seeds or (5 if options.full else 1),
+        eval_episodes=options.eval_episodes,
+        seconds=None if minutes is None else 60 * minutes,
+        processes=options.processes,
+        seed=options.seed,
+    )
+    limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
+    opt.say(
+        f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}, {plan.seeds} training "
+        f"seed{'s' if plan.seeds > 1 else ''} each, {plan.processes} processes, {limit}"
+    )
+    result = compare(plan, opt.say, started)
+    learning_curves(result, out / "learning_curves.png")
+    delay_by_size(result, out / "delay_by_size.png")
+    if options.json:
+        opt.print_json(comparison_json(result))
+    else:
+        print(comparison_table(result))
+        print(f"{time.monotonic() - started:.0f} s in all; {out}/: comparison.csv, learning_curves.png, delay_by_size.png, policies/")

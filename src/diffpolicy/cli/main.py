@@ -1,0 +1,56 @@
+"""`diffpolicy COMMAND`: finds the command, and turns bad input into one sentence and status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from diffpolicy._version import __version__
+from diffpolicy.cli import compare, evaluate, replay, train
+from diffpolicy.cli.options import Parser
+from diffpolicy.errors import InputError
+
+COMMANDS = (compare, train, evaluate, replay)
+
+
+def parser() -> Parser:
+    """All commands and their options; imports no torch."""
+    top = Parser(prog="diffpolicy", description="Diffusion-based decision policies for edge AIGC offloading.")
+    top.add_argument("--version", action="version", version=f"diffpolicy {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for module in COMMANDS:
+        name = module.__name__.rsplit(".", 1)[-1]
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_options(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command. Returns its exit status: 0 done, 2 wrong input, 130 interrupted, 1 anything else."""
+    options = parser().parse_args(argv)
+    try:
+        return int(options.run(options) or 0)
+    except InputError as error:
+        return _refuse(str(error))
+    except FloatingPointError as error:
+        print(f"diffpolicy: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("diffpolicy: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _close_stdout()
+
+
+def _refuse(message: str) -> int:
+    print(f"diffpolicy: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _close_stdout() -> NoReturn:
+    """The reader has gone; nothing more can be printed, and the interpreter must not try."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

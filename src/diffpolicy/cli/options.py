@@ -1,0 +1,117 @@
+"""Options that several commands share, and checks that need no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that refuses with one sentence."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the sentence and exits with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """An option's type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return parse
+
+
+def bounds(text: str) -> tuple[int, int]:
+    """An option's type: LO:HI."""
+    lo, _, hi = text.partition(":")
+    try:
+        return int(lo), int(hi)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be LO:HI in whole numbers, got {text!r}") from None
+
+
+def names(text: str) -> list[str]:
+    """An option's type: A,B,C."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {text!r}")
+    return parts
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, `--threads`, `--json`."""
+    parser.add_argument("--seed", type=whole(0), default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument(
+        "--threads", type=whole(1), default=1, help="of torch; more than one is slower on networks this small (default 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+
+
+def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
+    """`--scenario` and the overrides of the paper's knobs."""
+    parser.add_argument(
+        "--scenario", default="lad-ts", help="a built-in name (lad-ts) or a JSON file (default lad-ts)"
+    )
+    if not overrides:
+        return
+    group = parser.add_argument_group("overrides, by the draws of the released code")
+    group.add_argument("--tasks", type=whole(1), help="at most N tasks per station and slot", metavar="N")
+    group.add_argument("--stations", type=whole(1), help="B stations, each with a server", metavar="B")
+    group.add_argument("--slots", type=whole(1), help="slots of an episode", metavar="T")
+    group.add_argument("--capacity", type=bounds, help="capacities of U{LO..HI} Gcycles/s", metavar="LO:HI")
+    group.add_argument("--steps", type=bounds, help="denoising steps of U{LO..HI-1}", metavar="LO:HI")
+
+
+def scenario(options: argparse.Namespace) -> Scenario:
+    """The scenario that the options name."""
+    return Scenario.load(options.scenario).override(
+        tasks=options.tasks,
+        stations=options.stations,
+        slots=options.slots,
+        capacity=options.capacity,
+        steps=options.steps,
+    )
+
+
+def playable(options: argparse.Namespace) -> Scenario:
+    """The scenario that the options name, which must have a workload and slots."""
+    chosen = scenario(options)
+    if chosen.workload is None:
+        raise InputError(f"scenario {options.scenario} has no 'workload', so there is nothing to play; see replay --tasks")
+    if chosen.slots is None:
+        raise InputError(f"scenario {options.scenario} has no 'slots', so an episode has no end; give --slots")
+    return chosen
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(data, allow_nan=False))
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def set_threads(count: int) -> None:
+    """Threads of torch."""
+    import torch
+
+    torch.set_num_threads(count)

@@ -1,0 +1,116 @@
+"""`diffpolicy train`: one method on one scenario."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from diffpolicy import _files
+from diffpolicy import _validate as check
+from diffpolicy.cli import options as opt
+from diffpolicy.errors import InputError
+
+HELP = "train one method"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("method", metavar="METHOD", help="a preset's name, a YAML file, or module:attribute")
+    opt.add_scenario(parser)
+    parser.add_argument("--episodes", type=opt.whole(1), default=60, help="in all, also when resuming (default 60)")
+    parser.add_argument("--environments", type=opt.whole(1), default=1, help="played side by side (default 1)")
+    parser.add_argument("--out", default=None, metavar="DIR", help="default runs/METHOD")
+    parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint")
+    parser.add_argument("--evaluate-every", type=opt.whole(1), metavar="N", help="episodes between two evaluations")
+    parser.add_argument("--eval-episodes", type=opt.whole(1), default=4, help="of such an evaluation (default 4)")
+    parser.add_argument("--accelerator", default="cpu", help="Lightning's (default cpu)")
+    parser.add_argument("--devices", default="1", help="Lightning's (default 1)")
+    parser.add_argument("--precision", default=None, help="Lightning's")
+    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (extra 'tensorboard')")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
+    opt.add_common(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks what can be checked without torch, then trains."""
+    from diffpolicy.edge.resolve import check_method
+
+    if options.config is not None:
+        _read_config(options)
+    scenario = opt.playable(options)
+    check_method(options.method)
+    name = Path(options.method).stem if "/" in options.method or options.method.endswith("ml") else options.method
+    out = _files.writable_folder(options.out or Path("runs") / name.replace(":", "."))
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard needs the extra: pip install 'diffpolicy[tensorboard]'")
+
+    from diffpolicy.edge.training import train
+
+    opt.set_threads(options.threads)
+    result = train(
+        options.method,
+        scenario,
+        episodes=options.episodes,
+        environments=options.environments,
+        seed=options.seed,
+        out=out,
+        resume=options.resume,
+        label=name,
+        evaluate_every=options.evaluate_every,
+        eval_episodes=options.eval_episodes,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        precision=options.precision,
+        tensorboard=options.tensorboard,
+    )
+    last = result.history[-10:]
+    mean = sum(row["delay_s"] for row in last) / len(last) if last else None
+    if options.json:
+        opt.print_json(
+            {"method": options.method, "episodes": result.episodes, "last10_mean_delay_s": mean, "out": str(out)}
+        )
+    elif mean is not None:
+        print(f"{result.episodes} episodes; mean delay of the last {len(last)}: {mean:.3f} s; policy in {out}")
+    if result.interrupted:
+        print(f"diffpolicy: interrupted; go on with --resume {out / 'checkpoint.ckpt'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _read_config(options: argparse.Namespace) -> None:
+    """Takes options from a YAML file, where they were not given on the command line."""
+    import yaml
+
+    path = Path(options.config)
+    try:
+        data = yaml.safe_load(check.read_text(path, "config file"))
+    except yaml.YAMLError as error:
+        raise InputError(f"config file {path} is not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"config file {path} must hold options and values, got {check.show(data)}")
+    command = opt.Parser(prog="diffpolicy train")
+    add_options(command)
+    actions = {option: action for action in command._actions for option in action.option_strings}
+    given = {word.split("=", 1)[0] for word in sys.argv[1:]}
+    for key, value in data.items():
+        option = "--" + str(key).replace("_", "-")
+        action = actions.get(option)
+        if action is None or action.dest in ("help", "config"):
+            raise InputError(f"config file {path} has the unknown option {check.show(key)}")
+        if option in given:
+            continue
+        if action.nargs == 0:
+            if not isinstance(value, bool):
+                raise InputError(f"config file {path}, option {key} must be true or false, got {check.show(value)}")
+        elif isinstance(value, (dict, list)) or value is None:
+            raise InputError(f"config file {path}, option {key} must be one value, got {check.show(value)}")
+        elif callable(action.type):
+            try:
+                value = action.type(str(value))
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"config file {path}, option {key} {error}") from None
+        else:
+            value = str(value)
+        setattr(options, action.dest, value)

@@ -1,0 +1,87 @@
+"""Pictures of a comparison: learning curves, and delay against task size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from diffpolicy import _files
+from diffpolicy.edge.compare import Comparison
+from diffpolicy.edge.evaluation import WORK
+
+REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
+"""Rules that are drawn as lines, and their styles."""
+
+
+def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) -> None:
+    """Mean delay of training episodes, a running mean over `window`, with the band over seeds and the rules as lines."""
+    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    methods = [row for row in comparison.rows if row.seeds]
+    for i, row in enumerate(methods):
+        shortest = min(map(len, row.curves))
+        if not shortest:
+            continue
+        curves = np.array([_running_mean(curve[:shortest], window) for curve in row.curves])
+        x = np.arange(1, shortest + 1)
+        label = row.name if row.converged else f"{row.name} (still falling)"
+        axes.plot(x, curves.mean(0), color=f"C{i}", label=label, linewidth=1.8)
+        if len(curves) > 1:
+            axes.fill_between(x, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.2, linewidth=0)
+        else:
+            axes.plot(x, row.curves[0][:shortest], color=f"C{i}", alpha=0.25, linewidth=0.8)
+    _reference_lines(comparison, axes)
+    axes.set(xlabel="training episode", ylabel=f"mean service delay, s (running mean over {window})")
+    axes.set_title(f"{comparison.plan.scenario.name}: load {methods[0].load:.2f}" if methods else "")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _running_mean(values: Sequence[float], window: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    total = np.cumsum(np.insert(np.asarray(values, dtype=np.float64), 0, 0.0))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def _reference_lines(comparison: Comparison, axes: Axes) -> None:
+    for name, style in REFERENCES.items():
+        if any(row.name == name for row in comparison.rows):
+            mean = comparison.row(name).result.delays.mean_delay_s
+            axes.axhline(mean, color="black", linestyle=style, linewidth=1.2, label=f"{name} {mean:.2f} s")
+
+
+def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> None:
+    """Mean delay of tasks against their work, in bins of equally many tasks, for the methods and the better rules."""
+    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    rules = [row.name for row in comparison.rows if not row.seeds][:4]
+    names = [row.name for row in comparison.rows if row.seeds] + rules
+    for i, name in enumerate(names):
+        played = comparison.played[name]
+        work = played.notes[str(WORK)]
+        edges = np.unique(np.quantile(work, np.linspace(0, 1, bins + 1)))
+        group = np.clip(np.searchsorted(edges, work, side="right") - 1, 0, max(len(edges) - 2, 0))
+        count = np.maximum(np.bincount(group), 1)
+        style = "--" if name in rules else "-"
+        x, y = np.bincount(group, work) / count, np.bincount(group, played.cost) / count
+        axes.plot(x, y, style, marker="o", markersize=3, color=f"C{i}", label=name)
+    axes.set(xlabel="work of the task, Gcycles", ylabel="mean service delay, s")
+    axes.set_title(f"{comparison.plan.scenario.name}: who waits how long")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    _files.write(path, lambda aside: figure.savefig(aside, dpi=120, format="png", metadata={"Software": None}))
+    plt.close(figure)

@@ -1,0 +1,110 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from diffpolicy.edge.compare import BASELINE, Comparison
+from diffpolicy.edge.evaluation import Evaluation, Replay
+from diffpolicy.edge.metrics import Result
+
+
+def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as plain text, as wide as it needs to be; the first column is flush left."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=200, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+
+
+DELAY_COLUMNS = ("mean s", "p50", "p95", "p99", "max", "ratio", "decisions/s")
+
+
+def delay_cells(result: Result) -> list[str]:
+    """The cells of `DELAY_COLUMNS`."""
+    d = result.delays
+    return [
+        with_interval(d.mean_delay_s, result.ci95_s),
+        *(f"{x:.2f}" for x in (d.p50_delay_s, d.p95_delay_s, d.p99_delay_s, d.max_delay_s)),
+        ratio_cell(result),
+        f"{result.decisions_per_second:,.0f}",
+    ]
+
+
+def with_interval(mean: float, half_width: float | None) -> str:
+    """A mean and its interval's half-width."""
+    return f"{mean:.3f}" if half_width is None else f"{mean:.3f} ± {half_width:.3f}"
+
+
+def ratio_cell(result: Result) -> str:
+    """A ratio and its interval's half-width."""
+    if result.ratio_ci95 is None:
+        return f"{result.ratio:.3f}"
+    return f"{result.ratio:.3f} ± {(result.ratio_ci95[1] - result.ratio_ci95[0]) / 2:.3f}"
+
+
+def evaluation_table(evaluation: Evaluation, episodes: int, baseline: str) -> str:
+    """What `evaluate` prints."""
+    title = f"{evaluation.scenario}: {episodes} episodes of identical arrivals, load {evaluation.load:.2f}, ratio to {baseline}"
+    rows = [[name, *delay_cells(result)] for name, result in evaluation.results.items()]
+    return render(title, ["policy", *DELAY_COLUMNS], rows)
+
+
+def replay_table(replay: Replay) -> str:
+    """What `replay` prints."""
+    data = replay.to_dict()
+    title = f"{replay.scenario}: {data['tasks']} tasks under {replay.policy}, load {replay.load:.2f}"
+    names = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s")
+    return render(title, ["mean s", "p50", "p95", "p99", "max"], [[f"{data[name]:.4f}" for name in names]])
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """What `compare` prints."""
+    plan, rows = comparison.plan, []
+    for row in comparison.rows:
+        cells = delay_cells(row.result)
+        speed = cells.pop()
+        episodes = f"{row.episodes}{'' if row.converged else '*'}" if row.seeds else ""
+        seconds = f"{row.train_seconds:.0f}" if row.seeds else ""
+        seeds = str(row.seeds) if row.seeds else ""
+        rows.append([row.name, *cells, episodes, seeds, seconds, speed, f"{row.load:.2f}"])
+    many = any(row.seeds >= 3 for row in comparison.rows)
+    over = "training seeds (heuristics: episodes)" if many else "episodes"
+    title = (
+        f"{plan.scenario.name}: {plan.eval_episodes} episodes of identical arrivals; "
+        f"± is a 95 % interval over {over}; ratio to {BASELINE}"
+    )
+    columns = ["method", *DELAY_COLUMNS[:-1], "episodes", "seeds", "train s", "decisions/s", "load"]
+    table = render(title, columns, rows)
+    if any(row.converged is False for row in comparison.rows):
+        table += "\n* not converged: fewer than 20 episodes, or its training delay was still falling"
+    return table
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """What `compare --json` prints."""
+    return {
+        "scenario": comparison.plan.scenario.name,
+        "load": comparison.rows[0].load,
+        "seconds": comparison.seconds,
+        "methods": {
+            row.name: {
+                **row.result.to_dict(),
+                "kind": "method" if row.seeds else "heuristic",
+                "episodes": row.episodes or None,
+                "training_seeds": row.seeds or None,
+                "converged": row.converged,
+                "training_s": row.train_seconds if row.seeds else None,
+            }
+            for row in comparison.rows
+        },
+    }

@@ -1,0 +1,97 @@
+"""Training a method on the edge problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.evaluation import play_episodes
+from diffpolicy.edge.resolve import make_method
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.workload import Stream
+from diffpolicy.errors import InputError
+from diffpolicy.training.callbacks import EvaluateEvery
+from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.off_policy import OffPolicyModule
+
+
+def build(method: str, scenario: Scenario, *, seed: int = 0, environments: int = 1) -> OffPolicyModule:
+    """A method's module on the training episodes of a scenario.
+
+    Args:
+        method: a preset's name, a YAML file, or `module:attribute`.
+        scenario: needs a workload and slots.
+        seed: of arrivals, parameters, noise and choices.
+        environments: played side by side.
+    """
+    if scenario.slots is None:
+        raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
+    env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
+    module: OffPolicyModule = make_method(method).build(env, episode_steps=scenario.slots, seed=seed)
+    return module
+
+
+def train(
+    method: str,
+    scenario: Scenario,
+    *,
+    episodes: int | None,
+    max_seconds: float | None = None,
+    environments: int = 1,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    label: str | None = None,
+    evaluate_every: int | None = None,
+    eval_episodes: int = 4,
+    tensorboard: bool = False,
+    module: OffPolicyModule | None = None,
+    **trainer: Any,
+) -> Fitted:
+    """Trains a method, and writes its policy, checkpoint and `training.csv` into a folder.
+
+    Args:
+        method, scenario, environments, seed: of `build`; module: what it gave, if it was called before.
+        episodes, max_seconds, resume, label: of `fit`.
+        out: folder; None: nothing is written.
+        evaluate_every: episodes between two evaluations on common arrivals. eval_episodes: of each.
+        tensorboard: log there too. trainer: options of Lightning's trainer.
+    """
+    module = module or build(method, scenario, seed=seed, environments=environments)
+    callbacks: list[L.Callback] = []
+    if evaluate_every is not None:
+
+        def evaluate(policy: Any) -> dict[str, float]:
+            return {"eval_delay_s": float(play_episodes(scenario, policy, eval_episodes, seed).cost.mean())}
+
+        callbacks.append(EvaluateEvery(evaluate, evaluate_every))
+    logger: Any = False
+    if tensorboard and out is not None:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(str(out), name="", version="tensorboard")
+    fitted = fit(
+        module,
+        episodes=episodes,
+        max_seconds=max_seconds,
+        out=out,
+        resume=resume,
+        label=label,
+        callbacks=callbacks,
+        logger=logger,
+        **trainer,
+    )
+    policy = module.policy
+    policy.trained |= {
+        "method": method,
+        "episodes": fitted.episodes,
+        "seed": seed,
+        "scenario": scenario.name,
+        "scenario_sha256": scenario.digest(),
+    }
+    if out is not None:
+        policy.save(out)
+    return fitted

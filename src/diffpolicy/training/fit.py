@@ -1,0 +1,92 @@
+"""`fit`: a Lightning trainer with this library's habits, for any of its modules."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from diffpolicy.errors import InputError
+from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, StopCleanly
+from diffpolicy.training.off_policy import OffPolicyModule
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a run. Args: episodes: done in all. interrupted: whether Ctrl-C ended it. history: a row an episode."""
+
+    episodes: int
+    interrupted: bool
+    history: list[dict[str, float]]
+
+
+def fit(
+    module: OffPolicyModule,
+    *,
+    episodes: int | None = None,
+    max_seconds: float | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    label: str | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    accelerator: str = "cpu",
+    devices: Any = 1,
+    precision: Any = None,
+    logger: Any = False,
+    checkpoint_every: int = 50,
+) -> Fitted:
+    """Trains a module; one epoch is one episode.
+
+    Args:
+        module: fresh, or with `resume` built as the one that was saved.
+        episodes: in all, also when resuming; None: until the time is over.
+        max_seconds: ends the run after the episode in which they pass.
+        out: folder for `checkpoint.ckpt` and `training.csv`; None: nothing is written.
+        resume: a checkpoint to go on from.
+        label: of the progress bar; None: no bar.
+        callbacks, accelerator, devices, precision, logger: of Lightning's trainer.
+        checkpoint_every: episodes.
+
+    Raises:
+        FloatingPointError: a loss was not finite; names the first bad tensor.
+        InputError: the checkpoint does not fit the module.
+    """
+    stop = StopCleanly(max_seconds)
+    mine: list[L.Callback] = [stop, *callbacks]
+    if out is not None:
+        mine.append(Checkpoints(out, checkpoint_every))
+    if label is not None:
+        mine.append(EpisodeProgress(label))
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    batch = module.train_dataloader().base_env.batch_size.numel()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = L.Trainer(
+            max_epochs=-1 if episodes is None else -(-episodes // batch),
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            logger=logger,
+            callbacks=mine,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        if resume is not None and not Path(resume).is_file():
+            raise InputError(f"checkpoint {resume} does not exist")
+        try:
+            trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=False)
+        except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+            if resume is None or trainer.global_step:
+                raise
+            raise InputError(f"checkpoint {resume} does not fit this method and scenario: {error}") from None
+    module.train_dataloader().remember()
+    return Fitted(module.episodes, stop.interrupted, module.history)
