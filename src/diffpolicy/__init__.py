@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from diffpolicy.policies.direct import CategoricalPolicy as CategoricalPolicy
     from diffpolicy.policies.direct import GreedyValuePolicy as GreedyValuePolicy
     from diffpolicy.policies.heads import CategoricalHead as CategoricalHead
-    from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
     from diffpolicy.policies.priors import ActionMemory as ActionMemory
+    from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
     from diffpolicy.policies.recurrent import with_recurrent_state as with_recurrent_state
 
 __getattr__, __dir__ = attach(

@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> None:
     )
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.say(
-        f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}, {plan.seeds} training "
-        f"seed{'s' if plan.seeds > 1 else ''} each, {plan.processes} processes, {limit}"
+        f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "
+        f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
     result = compare(plan, opt.say, started)
     learning_curves(result, out / "learning_curves.png")
@@ -79,4 +79,7 @@ def run(options: argparse.Namespace) -> None:
         opt.print_json(comparison_json(result))
     else:
         print(comparison_table(result))
-        print(f"{time.monotonic() - started:.0f} s in all; {out}/: comparison.csv, learning_curves.png, delay_by_size.png, policies/")
+        print(
+            f"{time.monotonic() - started:.0f} s in all; in {out}: "
+            "comparison.csv, learning_curves.csv, learning_curves.png, delay_by_size.png, policies"
+        )

@@ -44,9 +44,7 @@ def run(options: argparse.Namespace) -> None:
         name: resample(make_policy(name, scenario, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
     }
-    result = evaluate(
-        policies, scenario, episodes=options.episodes, seed=options.seed, baseline=options.baseline
-    )
+    result = evaluate(policies, scenario, episodes=options.episodes, seed=options.seed, baseline=options.baseline)
     if options.json:
         opt.print_json(result.to_dict())
     else:

@@ -59,16 +59,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """`--seed`, `--threads`, `--json`."""
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
-        "--threads", type=whole(1), default=1, help="of torch; more than one is slower on networks this small (default 1)"
+        "--threads",
+        type=whole(1),
+        default=1,
+        help="of torch; more than one is slower on networks this small (default 1)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
 
 
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
-    parser.add_argument(
-        "--scenario", default="lad-ts", help="a built-in name (lad-ts) or a JSON file (default lad-ts)"
-    )
+    parser.add_argument("--scenario", default="lad-ts", help="a built-in name (lad-ts) or a JSON file (default lad-ts)")
     if not overrides:
         return
     group = parser.add_argument_group("overrides, by the draws of the released code")
@@ -94,7 +95,9 @@ def playable(options: argparse.Namespace) -> Scenario:
     """The scenario that the options name, which must have a workload and slots."""
     chosen = scenario(options)
     if chosen.workload is None:
-        raise InputError(f"scenario {options.scenario} has no 'workload', so there is nothing to play; see replay --tasks")
+        raise InputError(
+            f"scenario {options.scenario} has no 'workload', so there is nothing to play; see replay --tasks"
+        )
     if chosen.slots is None:
         raise InputError(f"scenario {options.scenario} has no 'slots', so an episode has no end; give --slots")
     return chosen

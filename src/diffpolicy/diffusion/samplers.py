@@ -37,8 +37,9 @@ def timesteps(schedule: NoiseSchedule, steps: int | None = None) -> list[int]:
 def reverse_steps(schedule: NoiseSchedule, steps: int | None = None, eta: float = 1.0) -> list[ReverseStep]:
     """The steps of the family of DDIM (Song et al. 2021, eq. 12): eta = 0 is DDIM, eta = 1 is ancestral DDPM.
 
-    With x0 = (x_i - sqrt(1 - abar_i) eps) / sqrt(abar_i) and s = eta sqrt((1 - abar_j) / (1 - abar_i)) sqrt(1 - abar_i / abar_j),
-    x_j = sqrt(abar_j) x0 + sqrt(1 - abar_j - s^2) eps + s z. It is linear in x_i, eps and z, so each step is three numbers.
+    With x0 = (x_i - sqrt(1 - abar_i) eps) / sqrt(abar_i) and s = eta sqrt((1 - abar_j) / (1 - abar_i)) sqrt(1 -
+    abar_i / abar_j), x_j = sqrt(abar_j) x0 + sqrt(1 - abar_j - s^2) eps + s z. It is linear in x_i, eps and z, so
+    each step is three numbers.
     """
     chosen = [*timesteps(schedule, steps), 0]
     result = []

@@ -53,21 +53,19 @@ class NoiseSchedule(nn.Module):
 
 
 def vp(steps: int, b_min: float = 0.1, b_max: float = 10.0) -> list[float]:
-    """beta_1..beta_I with 1 - beta_i = exp(-b_min / I - (b_max - b_min)(2i - 1) / (2 I^2)) (LAD-TS; Xiao et al. 2022)."""
-    return [
-        1 - math.exp(-b_min / steps - (b_max - b_min) * (2 * i - 1) / (2 * steps**2)) for i in range(1, steps + 1)
-    ]
+    """1 - beta_i = exp(-b_min / I - (b_max - b_min)(2i - 1) / (2 I^2)) for i = 1..I (LAD-TS; Xiao et al. 2022)."""
+    return [1 - math.exp(-b_min / steps - (b_max - b_min) * (2 * i - 1) / (2 * steps**2)) for i in range(1, steps + 1)]
 
 
 def linear(steps: int) -> list[float]:
-    """The linear betas of DDPM (Ho et al. 2020), 1e-4..0.02 over 1000 steps, rescaled so that I steps end in noise too."""
+    """The linear betas of DDPM (Ho et al. 2020), 1e-4..0.02 in 1000 steps, rescaled to end in noise after I."""
     scale = 1000 / steps
     first, last = scale * 1e-4, scale * 0.02
     return [min(first + (last - first) * i / max(steps - 1, 1), 0.999) for i in range(steps)]
 
 
 def cosine(steps: int, s: float = 0.008) -> list[float]:
-    """abar_i = f(i) / f(0), f(i) = cos^2((i / I + s) / (1 + s) pi / 2), betas at most 0.999 (Nichol and Dhariwal 2021)."""
+    """abar_i = f(i) / f(0), f(i) = cos^2((i / I + s) / (1 + s) pi / 2), betas below 1 (Nichol and Dhariwal 2021)."""
 
     def f(i: int) -> float:
         return math.cos((i / steps + s) / (1 + s) * math.pi / 2) ** 2

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import Evaluation as Evaluation
     from diffpolicy.edge.evaluation import Replay as Replay
     from diffpolicy.edge.evaluation import evaluate as evaluate
-    from diffpolicy.edge.evaluation import replay as replay
     from diffpolicy.edge.evaluation import play_episodes as play_episodes
+    from diffpolicy.edge.evaluation import replay as replay
     from diffpolicy.edge.heuristics import HEURISTICS as HEURISTICS
     from diffpolicy.edge.heuristics import Heuristic as Heuristic
     from diffpolicy.edge.metrics import Delays as Delays
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from diffpolicy.edge.queueing import unloaded_delay_s as unloaded_delay_s
     from diffpolicy.edge.queueing import work_ahead_gcycles as work_ahead_gcycles
     from diffpolicy.edge.queueing import work_sent_gcycles as work_sent_gcycles
-    from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.resolve import make_method as make_method
+    from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.scenario import Scenario as Scenario
     from diffpolicy.edge.scenario import Server as Server
     from diffpolicy.edge.tasks import TaskList as TaskList
-    from diffpolicy.edge.transitions import task_transitions as task_transitions
     from diffpolicy.edge.transitions import released_transitions as released_transitions
-    from diffpolicy.edge.workload import Workload as Workload
+    from diffpolicy.edge.transitions import task_transitions as task_transitions
     from diffpolicy.edge.workload import Stream as Stream
+    from diffpolicy.edge.workload import Workload as Workload
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -66,10 +66,10 @@ __getattr__, __dir__ = attach(
     },
 )
 __all__ = (
+    "HEURISTICS",
     "Delays",
     "Evaluation",
     "Fleet",
-    "HEURISTICS",
     "Heuristic",
     "OffloadingEnv",
     "Replay",

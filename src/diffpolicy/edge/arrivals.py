@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,18 +53,8 @@ class SlotGrid:
         return flat.scatter(1, self.order, packed).view(self.valid.shape)
 
 
-class ArrivalSource(Protocol):
-    """Whatever gives the tasks of slot t of episode k."""
-
-    max_tasks: int
-    slots: int | None
-
-    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
-        """The grids of E environments; beyond the last slot of a file they are empty. Args: lists of E numbers."""
-
-
 class WorkloadSource:
-    """Tasks drawn by a scenario's workload.
+    """Tasks drawn by a scenario's workload: `slot(k, t)` gives the grids of slots t of episodes k.
 
     Args:
         scenario: must have a workload.
@@ -88,8 +78,7 @@ class WorkloadSource:
 
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         drawn = [
-            self.workload.draw(self.seed, self.stream, k, t, self._stations)
-            for k, t in zip(episode, slot, strict=True)
+            self.workload.draw(self.seed, self.stream, k, t, self._stations) for k, t in zip(episode, slot, strict=True)
         ]
         counts = torch.as_tensor(np.stack([x.counts for x in drawn]), device=self._home.device)
         valid = torch.arange(self.max_tasks, device=counts.device) < counts.unsqueeze(-1)
@@ -148,7 +137,7 @@ class TaskListSource:
         order = self.cells(t).to(self._like["device"]).unsqueeze(0)
         shape = (1, self._stations, self.max_tasks)
 
-        def grid(values: np.ndarray, dtype: torch.dtype, fill: float = 0) -> Tensor:  # type: ignore[type-arg]
+        def grid(values: np.ndarray[Any, Any], dtype: torch.dtype, fill: float = 0) -> Tensor:
             flat = torch.full((1, shape[1] * shape[2]), fill, dtype=dtype, device=order.device)
             flat[0, order[0]] = torch.as_tensor(values[rows], dtype=dtype, device=order.device)
             return flat.view(shape)

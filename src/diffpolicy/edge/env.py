@@ -11,7 +11,7 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy._validate import show
-from diffpolicy.edge.arrivals import ArrivalSource, SlotGrid, TaskListSource, WorkloadSource
+from diffpolicy.edge.arrivals import SlotGrid, TaskListSource, WorkloadSource
 from diffpolicy.edge.queueing import Fleet, next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.tasks import TaskList
@@ -22,7 +22,7 @@ Information = Literal["paper", "stale", "live"]
 LEVELS: tuple[Information, ...] = get_args(Information)
 
 
-class OffloadingEnv(EnvBase):  # type: ignore[misc]
+class OffloadingEnv(EnvBase):
     """Stations send each of a slot's tasks to a server; the reward of a task is minus its service delay in seconds.
 
     Batch `[E]`; B stations as agents, each with up to N tasks a slot under the mask `valid`; S servers. Environment e
@@ -33,9 +33,10 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
         scenario: servers, stations, slots and workload.
         batch_size: `[E]`.
         seed: of the arrivals, at least 0.
-        information: what a decision may use. `paper`: `("agents", "observation")` = input size, work, slot-start queues.
-            `stale`: also capacities, rates, availability, result sizes, homes and a seed shared by the stations. `live`: also the
-            order of arrival over all stations, in which decisions may be taken one after the other.
+        information: what a decision may use. `paper`: `("agents", "observation")` = input size, work, slot-start
+            queues. `stale`: also capacities, rates, availability, result sizes, homes and a seed shared by the
+            stations. `live`: also the order of arrival over all stations, in which decisions may be taken one after
+            the other.
         stream: evaluation or training episodes; the two never meet.
         tasks: a task file's tasks instead of the workload; then E is 1.
         first_episode: number of environment 0's first episode.
@@ -82,7 +83,7 @@ class OffloadingEnv(EnvBase):  # type: ignore[misc]
             torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=dtype, device=device),
             torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=dtype, device=device),
         )
-        self.source: ArrivalSource = (
+        self.source: WorkloadSource | TaskListSource = (
             WorkloadSource(scenario, seed, stream, dtype, device)
             if tasks is None
             else TaskListSource(tasks, scenario, dtype, device)

@@ -13,7 +13,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from diffpolicy.edge.arrivals import TaskListSource
-from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.env import Information, OffloadingEnv
 from diffpolicy.edge.metrics import Delays, Result
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.scenario import Scenario
@@ -133,7 +133,7 @@ class Replay:
         }
 
 
-class Recorded(TensorDictModuleBase):  # type: ignore[misc]
+class Recorded(TensorDictModuleBase):
     """Repeats the decisions of a task file."""
 
     information = "live"
@@ -166,7 +166,7 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         if tasks.server is None:
             raise InputError("the tasks have no recorded decisions, and no policy is given to decide in their place")
         policy = Recorded(tasks.server)
-    information = getattr(policy, "information", "paper")
+    information: Information = getattr(policy, "information", "paper")
     env = OffloadingEnv(scenario, [1], information=information, tasks=tasks, dtype=torch.float64)
     _check(policy, env)
     source = env.source
@@ -193,4 +193,6 @@ def _check(policy: Any, env: OffloadingEnv) -> None:
     for key in getattr(policy, "in_keys", []):
         last = key[-1] if isinstance(key, tuple) else key
         if key not in known and last not in primed and not hasattr(policy, "make_tensordict_primer"):
-            raise InputError(f"the policy reads {key!r}, which its level of information, {env.information}, does not have")
+            raise InputError(
+                f"the policy reads {key!r}, which its level of information, {env.information}, does not have"
+            )

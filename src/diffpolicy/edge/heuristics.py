@@ -1,7 +1,7 @@
 """Rules that need no training, with the tensordict interface of a learned policy.
 
-Each reads the keys in `in_keys` at its level of information and writes `("agents", "action")`, int64 `[E, B, N]`; ties go to the
-lowest index. With `c_a(q) = q_a / f_a + w / f_a + r / v_a + [a is not the origin] d / v_a`.
+Each reads the keys in `in_keys` at its level of information and writes `("agents", "action")`, int64 `[E, B, N]`;
+ties go to the lowest index. With `c_a(q) = q_a / f_a + w / f_a + r / v_a + [a is not the origin] d / v_a`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COSTS: list[NestedKey] = [
 ]
 
 
-class Heuristic(TensorDictModuleBase):  # type: ignore[misc]
+class Heuristic(TensorDictModuleBase):
     """A rule `decide(tensordict) -> servers`; what it draws comes from its own generator.
 
     Args:
@@ -96,9 +96,10 @@ class Local(Heuristic):
     def decide(self, td: TensorDictBase) -> Tensor:
         homeless = td["agents", "valid"] & (td["agents", "home"] < 0)
         if homeless.any():
-            e, b, n = homeless.nonzero()[0].tolist()
+            _, b, n = homeless.nonzero()[0].tolist()
             raise InputError(f"policy local cannot decide task {n} of station {b}, whose origin has no server")
-        return td["agents", "home"].clamp_min(0)
+        home: Tensor = td["agents", "home"]
+        return home.clamp_min(0)
 
 
 class RoundRobin(Heuristic):
@@ -111,7 +112,8 @@ class RoundRobin(Heuristic):
         valid, turn = td["agents", "valid"], td["agents", "turn"]
         position = valid.long().cumsum(-1) - 1
         td["next", "agents", "turn"] = (turn + valid.sum(-1)) % self.servers
-        return (turn.unsqueeze(-1) + position.clamp_min(0)) % self.servers
+        server: Tensor = (turn.unsqueeze(-1) + position.clamp_min(0)) % self.servers
+        return server
 
     def make_tensordict_primer(self) -> RecurrentState:
         """The recurrent key `("agents", "turn")`: the server of each station's next task, int64 `[E, B]`."""
@@ -200,13 +202,11 @@ class LeastWorkOwn(Heuristic):
             tasks.origin, tasks.input_mbit, tasks.result_mbit, self.stations * tasks.work_gcycles, tasks.valid
         )
         queue = td["queue_gcycles"][:, None].expand(-1, self.stations, -1)
-        return assign_in_order(
-            lambda k, q: (q / f + delay[:, :, k]).masked_fill(down, torch.inf), scaled, queue
-        )
+        return assign_in_order(lambda k, q: (q / f + delay[:, :, k]).masked_fill(down, torch.inf), scaled, queue)
 
 
 class OptTS(Heuristic):
-    """The smallest c_a of the live queues, task by task in order of arrival: the greedy rule that LAD-TS calls Opt-TS."""
+    """The smallest c_a of the live queues, task by task in order of arrival: the greedy rule of LAD-TS."""
 
     name, information = "opt-ts", "live"
     reads: ClassVar = [*_COSTS, ("agents", "arrival")]
@@ -217,7 +217,10 @@ class OptTS(Heuristic):
         order = td["agents", "arrival"].flatten(1).argsort(dim=-1, stable=True)[:, :count]
         tasks = SlotTasks(*(getattr(grid, x).flatten(1).gather(1, order) for x in SlotTasks.__dataclass_fields__))
         fleet, down = _fleet(td), ~td["servers", "up"]
-        delay, f = unloaded_delay_s(tasks, fleet).masked_fill(down.unsqueeze(-2), torch.inf), fleet.capacity_gcycles_per_s
+        delay, f = (
+            unloaded_delay_s(tasks, fleet).masked_fill(down.unsqueeze(-2), torch.inf),
+            fleet.capacity_gcycles_per_s,
+        )
         delays = delay.unbind(-2)
         server = assign_in_order(lambda k, q: q / f + delays[k], tasks, td["queue_gcycles"])
         return torch.zeros_like(grid.origin).flatten(1).scatter(1, order, server).view(grid.valid.shape)
@@ -265,8 +268,8 @@ def _unloaded_s(td: TensorDictBase) -> Tensor:
 
 
 def _backlog_s(td: TensorDictBase) -> Tensor:
-    """q / f at the start of the slot, infinite where a server is down, seconds `[E, S]`."""
-    backlog = td["queue_gcycles"] / td["servers", "capacity_gcycles_per_s"]
+    """The backlog q / f at the start of the slot, infinite where a server is down, seconds `[E, S]`."""
+    backlog: Tensor = td["queue_gcycles"] / td["servers", "capacity_gcycles_per_s"]
     return backlog.masked_fill(~td["servers", "up"], torch.inf)
 
 

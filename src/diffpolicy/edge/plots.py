@@ -22,7 +22,7 @@ REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
 
 
 def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) -> None:
-    """Mean delay of training episodes, a running mean over `window`, with the band over seeds and the rules as lines."""
+    """Running mean of the training episodes' delays, with the band over seeds and the rules as lines."""
     figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
     methods = [row for row in comparison.rows if row.seeds]
     for i, row in enumerate(methods):

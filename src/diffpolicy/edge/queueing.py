@@ -108,8 +108,8 @@ def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor) -> Te
     """Decides a slot's tasks one after the other; each sees the queues that the earlier ones left.
 
     Args:
-        score: `score(k, queue)` with the live queues `[*, S]` gives task k's cost of each server, `[*, S]`; the smallest
-            wins, ties go to the lowest index.
+        score: `score(k, queue)` with the live queues `[*, S]` gives task k's cost of each server, `[*, S]`; the
+            smallest wins, ties go to the lowest index.
         tasks: the slot's tasks.
         queue_gcycles: queues at the start of the slot, `[*, S]`; not changed.
 

@@ -19,8 +19,8 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     """A policy for a scenario.
 
     Args:
-        source: a heuristic's name; a policy folder or either of its files; `module:attribute`, a tensordict module or a function
-            of the scenario that makes one.
+        source: a heuristic's name; a policy folder or either of its files; `module:attribute`, a tensordict module or
+            a function of the scenario that makes one.
         scenario: gives the numbers of stations and servers.
         seed: of what the policy draws.
 
@@ -45,7 +45,9 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     if isinstance(made, nn.Module):
         return made
     if not callable(made):
-        raise InputError(f"policy {text} must be a tensordict module or a function of a scenario, got {check.show(made)}")
+        raise InputError(
+            f"policy {text} must be a tensordict module or a function of a scenario, got {check.show(made)}"
+        )
     return made(scenario)
 
 
@@ -126,7 +128,8 @@ def check_method(text: str) -> str:
     if _is_attribute(text):
         return "attribute"
     raise InputError(
-        f"method {check.show(text)} is neither a preset ({', '.join(METHOD_NAMES)}), nor a YAML file, nor module:attribute"
+        f"method {check.show(text)} is neither a preset ({', '.join(METHOD_NAMES)}), "
+        "nor a YAML file, nor module:attribute"
     )
 
 

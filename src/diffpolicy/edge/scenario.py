@@ -211,9 +211,7 @@ class Scenario:
                 fleet = tuple(Server(float(a), float(b)) for a, b in zip(f, v, strict=True))
                 scenario = replace(scenario, servers=fleet, stations=())
             else:
-                fleet = tuple(
-                    replace(s, capacity_gcycles_per_s=float(a)) for s, a in zip(self.servers, f, strict=True)
-                )
+                fleet = tuple(replace(s, capacity_gcycles_per_s=float(a)) for s, a in zip(self.servers, f, strict=True))
                 scenario = replace(scenario, servers=fleet)
         if slots is not None:
             scenario = replace(scenario, slots=check.integer(slots, "slots", least=1))

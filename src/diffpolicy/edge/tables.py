@@ -54,7 +54,10 @@ def ratio_cell(result: Result) -> str:
 
 def evaluation_table(evaluation: Evaluation, episodes: int, baseline: str) -> str:
     """What `evaluate` prints."""
-    title = f"{evaluation.scenario}: {episodes} episodes of identical arrivals, load {evaluation.load:.2f}, ratio to {baseline}"
+    title = (
+        f"{evaluation.scenario}: {episodes} episodes of identical arrivals, "
+        f"load {evaluation.load:.2f}, ratio to {baseline}"
+    )
     rows = [[name, *delay_cells(result)] for name, result in evaluation.results.items()]
     return render(title, ["policy", *DELAY_COLUMNS], rows)
 

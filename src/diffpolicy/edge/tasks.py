@@ -73,7 +73,7 @@ class TaskList:
         with np.errstate(over="ignore"):
             work = sizes["gcycles_per_step"] * steps
         for k in np.flatnonzero(~np.isfinite(work)):
-            raise table.error(k, "gcycles_per_step", "times steps must be finite")
+            raise table.error(int(k), "gcycles_per_step", "times steps must be finite")
         if "slot" in table.header:
             slot, duration_s = _steps_of_slots(table, scenario.slot_s)
         else:
@@ -155,11 +155,11 @@ class _Table:
                 except ValueError:
                     raise self.error(k, column, "must be a number") from None
             raise
-        for k in np.flatnonzero(~np.isfinite(values)):
-            raise self.error(k, column, "must be a finite number")
+        for bad in np.flatnonzero(~np.isfinite(values)):
+            raise self.error(int(bad), column, "must be a finite number")
         if least is not None:
-            for k in np.flatnonzero(values < least):
-                raise self.error(k, column, f"must be at least {least:g}")
+            for bad in np.flatnonzero(values < least):
+                raise self.error(int(bad), column, f"must be at least {least:g}")
         return values
 
     def ints(self, column: str, *, least: int, most: int | None = None, empty: int | None = None) -> Ints:

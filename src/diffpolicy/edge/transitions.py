@@ -8,19 +8,20 @@ from torch import Tensor
 
 
 def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool = False) -> TensorDict:
-    """Transitions (s, x, a, r, s', x') of each station's tasks, in which each task's successor is the station's next one.
+    """Transitions (s, x, a, r, s', x') from each task of a station to the station's next one.
 
-    The successor of a slot's last task is the station's first task of the next slot, with the queues as updated. The slot after the
-    rollout's last one serves for successors only; a task that has none, since nothing follows on its station, is not valid.
+    The successor of a slot's last task is the station's first task of the next slot, with the queues as updated. The
+    slot after the rollout's last one serves for successors only; a task that has none, since nothing follows on its
+    station, is not valid.
 
     Args:
         rollout: batch `[E, T]`, from `OffloadingEnv`.
-        zero_queues_between_slots: put empty queues into the successor's observation where it stands in another slot, as the released
-            code does (a defect that `lad-ts-released` keeps).
+        zero_queues_between_slots: put empty queues into the successor's observation where it stands in another slot,
+            as the released code does (a defect that `lad-ts-released` keeps).
 
     Returns:
-        Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one, latent and
-        ("next", latent).
+        Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
+        latent and ("next", latent).
     """
     last = rollout[:, -1]["next", "agents"]
     agents = rollout["agents"]

@@ -2,12 +2,12 @@
 
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser, TimeEmbedding
-from diffpolicy.networks.dense import Dense, MLP
+from diffpolicy.networks.dense import MLP, Dense
 
 __all__ = [
+    "MLP",
     "CriticEnsemble",
     "Dense",
-    "MLP",
     "MLPDenoiser",
     "TimeEmbedding",
 ]

@@ -47,7 +47,8 @@ class TimeEmbedding(nn.Module):
 class MLPDenoiser(nn.Module):
     """eps(x, i, c) = out(MLP([x, time(i), c])), with the parts of the first layer kept apart.
 
-    The condition's and the time's share of the first layer are the same for the whole chain, so `prepare` computes them once.
+    The condition's and the time's share of the first layer are the same for the whole chain, so `prepare` computes
+    them once.
 
     Args:
         actions: width of x.

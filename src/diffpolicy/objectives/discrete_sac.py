@@ -21,11 +21,11 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.heads import mask_logits
 
 
-class LatentDiscreteSACLoss(LossModule):  # type: ignore[misc]
+class LatentDiscreteSACLoss(LossModule):
     """Losses of actor, critics and temperature on transitions (s, x, a, r, s', x').
 
-    With pi = softmax of the end of the chain from x (LAD-TS, arXiv 2412.18212; D2SAC, arXiv 2303.13052; without a chain discrete SAC,
-    arXiv 1910.07207), H its entropy and Q the least of the ensemble:
+    With pi = softmax of the end of the chain from x (LAD-TS, arXiv 2412.18212; D2SAC, arXiv 2303.13052; without a
+    chain discrete SAC, arXiv 1910.07207), H its entropy and Q the least of the ensemble:
 
     * critics: (Q_k(s, a) - r - gamma (1 - terminated) (sum_a pi'(a) Qbar(s', a) + alpha H(pi')))^2
     * actor: - alpha H(pi) - sum_a pi(a) Q(s, a), through the whole chain
@@ -37,14 +37,15 @@ class LatentDiscreteSACLoss(LossModule):  # type: ignore[misc]
         policy: gives `logits(observation, latent)`. critic: of width F, or F + A with `critic_latent`.
         gamma: discount. tau: share of the new parameters in the targets, each update.
         alpha: initial temperature.
-        target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share" of `entropy_share` log A.
+        target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share" of `entropy_share`
+            log A.
         entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
         samples: chains a row for the marginal entropy.
         target_actor: whether pi' comes from a slowly following copy of the policy, as in D2SAC.
         critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
 
-    Keys (see `set_keys`): observation, latent, action, reward, terminated, mask; rows of batch `[M]`, or `[G, M]` for G agents; reward
-    `[.., M]`. Writes loss_actor, loss_qvalue, loss_alpha, alpha, entropy.
+    Keys (see `set_keys`): observation, latent, action, reward, terminated, mask; rows of batch `[M]`, or `[G, M]` for
+    G agents; reward `[.., M]`. Writes loss_actor, loss_qvalue, loss_alpha, alpha, entropy.
     """
 
     @dataclass
@@ -110,7 +111,7 @@ class LatentDiscreteSACLoss(LossModule):  # type: ignore[misc]
     def _probabilities(
         self, policy: ChoicePolicy, observation: Tensor, latent: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
+        """Pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
         if self.samples == 1:
             log_p = mask_logits(policy.logits(observation, latent), mask).log_softmax(-1)
             return log_p.exp(), log_p

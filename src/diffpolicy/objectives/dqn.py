@@ -13,8 +13,8 @@ from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 from diffpolicy.policies.direct import GreedyValuePolicy
 
 
-class StackedDQNLoss(DQNLoss):  # type: ignore[misc]
-    """`torchrl.objectives.DQNLoss` (Mnih et al. 2015) on rows `[M]` or `[G, M]`, with a sum over agents and a target that is copied.
+class StackedDQNLoss(DQNLoss):
+    """`torchrl.objectives.DQNLoss` (Mnih et al. 2015) on rows `[M]` or `[G, M]`, summed over agents.
 
     Args:
         policy: its network gives the action values.

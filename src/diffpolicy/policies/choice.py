@@ -27,7 +27,7 @@ SCHEMA = "diffpolicy.policy/1"
 Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
-class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
+class ChoicePolicy(TensorDictModuleBase):
     """One of A choices for each item, from what is observed of it.
 
     A subclass gives `logits`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
@@ -36,8 +36,8 @@ class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
     Args:
         choices: A. observation_dim: width of the observation keys together.
         agents: B stacked sets of parameters, or None for one that all share.
-        action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices, bool
-            `[*, A]`, valid which items exist, bool of the action's shape.
+        action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
+            bool `[*, A]`, valid which items exist, bool of the action's shape.
         information: what kind of environment it reads (see `OffloadingEnv`).
         seed: of the generator that draws initial parameters, noise and choices.
     """
@@ -80,7 +80,7 @@ class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
         *,
         action_key: NestedKey | None = None,
         observation_keys: Sequence[NestedKey] | None = None,
-        mask_key: NestedKey | None | str = "auto",
+        mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
         **options: Any,
     ) -> Policy:
@@ -137,7 +137,12 @@ class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Logits of rows, `[M, A]` or `[G, M, A]`. Args: condition: `[.., M, F]`. latent: `[.., M, A]` where one is read."""
+        """Logits of rows, `[M, A]` or `[G, M, A]`.
+
+        Args:
+            condition: `[.., M, F]`.
+            latent: `[.., M, A]`, where one is read.
+        """
         raise NotImplementedError
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -149,7 +154,8 @@ class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
-        return next(iter(self.parameters())).dtype
+        dtype: torch.dtype = next(iter(self.parameters())).dtype
+        return dtype
 
     def rows(self, td: TensorDictBase) -> Rows:
         """The valid items of a tensordict as rows."""
@@ -284,7 +290,8 @@ class ChoicePolicy(TensorDictModuleBase):  # type: ignore[misc]
                 raise InputError(f"{tensor_path} cannot be read: {error}") from None
         except InputError as error:
             raise InputError(f"policy {json_path}: {error}") from None
-        return policy.eval()
+        policy.eval()
+        return policy
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The generator's state, so that a checkpoint continues the same draws."""

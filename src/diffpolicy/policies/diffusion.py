@@ -27,15 +27,16 @@ from diffpolicy.policies.rows import Rows
 class DiffusionPolicy(ChoicePolicy):
     """Denoises the logits of a choice from noise or from the remembered action, given an observation.
 
-    The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`. A subclass may
-    override `embed(td)` (what is conditioned on), `denoise(x, t, cond)` and `decode(x0, mask)`.
+    The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`.
+    A subclass may override `embed(td)` (what is conditioned on), `denoise(x, t, cond)` and `decode(x0, mask)`.
 
     Args:
         prior: where the chain starts.
         steps: I of the schedule. schedule: `vp`, `linear` or `cosine`.
         sampler: `ddpm` or `ddim`. sampler_steps: fewer steps than I, or None.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module of your own with
-            `forward(x, t, cond)`; a module of your own is not saved by its shape, so pass it to the class again when loading.
+            `forward(x, t, cond)`; a module of your own is not saved by its shape, so pass it to the class again when
+            loading.
         head: what x_0 means.
         others: of `ChoicePolicy`.
 
@@ -96,7 +97,7 @@ class DiffusionPolicy(ChoicePolicy):
         return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
 
     def with_sampler(self, sampler: str, steps: int | None = None) -> DiffusionPolicy:
-        """The same parameters under another sampler. One trained through its chain becomes another policy by it: that warns."""
+        """The same parameters under another sampler; warns if they were trained through their chain."""
         other = copy.copy(self)
         other.__dict__ = dict(self.__dict__)
         other.generator = torch.Generator().manual_seed(self.seed)
@@ -112,7 +113,13 @@ class DiffusionPolicy(ChoicePolicy):
     # The chain
 
     def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
-        """Predicted noise of rows. Args: x: `[.., M, A]`. t: 1..I. cond: of the denoiser's `prepare`, or what `embed` gave."""
+        """Predicted noise of rows.
+
+        Args:
+            x: `[.., M, A]`.
+            t: step, 1..I.
+            cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
+        """
         return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
 
     def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -168,8 +175,8 @@ class DiffusionPolicy(ChoicePolicy):
     def primer_for(self, env: EnvBase) -> MemoryState | None:
         """What an environment needs to carry the memory; None without one. See `with_recurrent_state`.
 
-        While training memories live as long as the prior's `lifetime` says; in `eval` mode each episode starts from a copy
-        of what was remembered when the policy was saved.
+        While training memories live as long as the prior's `lifetime` says; in `eval` mode each episode starts from a
+        copy of what was remembered when the policy was saved.
         """
         if not isinstance(self.prior, ActionMemory):
             return None

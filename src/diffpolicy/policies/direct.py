@@ -15,7 +15,7 @@ from diffpolicy.policies.heads import CategoricalHead
 
 
 class CategoricalPolicy(ChoicePolicy):
-    """softmax(MLP(observation)): the actor of discrete soft actor-critic (arXiv 1910.07207), and the control without a chain.
+    """softmax(MLP(observation)): the actor of discrete SAC (arXiv 1910.07207), and the control without a chain.
 
     Args:
         hidden, act: of the MLP.
@@ -52,7 +52,7 @@ class CategoricalPolicy(ChoicePolicy):
 
 
 class GreedyValuePolicy(ChoicePolicy):
-    """argmax of action values MLP(observation), with a uniform choice at rate epsilon while training (DQN, Mnih et al. 2015).
+    """argmax of action values MLP(observation), epsilon-greedy while training (DQN, Mnih et al. 2015).
 
     Args:
         hidden, act: of the MLP.

@@ -24,8 +24,9 @@ class CategoricalHead:
     """x_0 holds the logits of A choices.
 
     Args:
-        draw: `sample` from their softmax, or take the `argmax`. Where an observation is stale and agents act at once, sampling
-            spreads them; it is therefore part of the policy and does not change between training and evaluation.
+        draw: `sample` from their softmax, or take the `argmax`. Where an observation is stale and agents act at once,
+            sampling spreads them; it is therefore part of the policy and does not change between training and
+            evaluation.
     """
 
     draw: Literal["sample", "argmax"] = "sample"

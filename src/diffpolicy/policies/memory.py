@@ -17,15 +17,16 @@ from diffpolicy.policies.recurrent import RecurrentState
 class MemoryState(RecurrentState):
     """Gives the recurrent key of an `ActionMemory` its values, and keeps the slots of a `slot-task` memory.
 
-    With `task` the latent of a step is the whole memory, `[E, *group, N, A]`. With `slot-task` there is one such tensor a slot; the
-    bank of all of them stays in here, `[E, T, *group, N, A]`, and only the slot at hand is in the tensordict.
+    With `task` the latent of a step is the whole memory, `[E, *group, N, A]`. With `slot-task` there is one such
+    tensor a slot; the bank of all of them stays in here, `[E, T, *group, N, A]`, and only the slot at hand is in the
+    tensordict.
 
     Args:
         memory: the switches. key: the latent's key. shape: of one environment's latent, `[*group, N, A]`.
         group: how many of its dimensions belong to the key's own nested tensordict.
         generator: draws blank memories.
-        remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `task`); None while training, where
-            memories live as long as `memory.lifetime` says.
+        remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `task`); None while
+            training, where memories live as long as `memory.lifetime` says.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class MemoryState(RecurrentState):
         result = super()._reset_func(tensordict, tensordict_reset)
         if self.slots:
             if self.forget and old_bank is not None and not bool(reset.all()):
-                assert self.bank is not None and old_slot is not None
+                assert self.bank is not None
                 self.bank, old_bank = self._align(self.bank, old_bank)
                 self.bank[~reset] = old_bank[~reset]
             self.slot = torch.zeros(e, dtype=torch.long) if old_slot is None else old_slot.masked_fill(reset, 0)
@@ -96,7 +97,8 @@ class MemoryState(RecurrentState):
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         next_tensordict = super()._step(tensordict, next_tensordict)
         if self.slots:
-            assert self.bank is not None and self.slot is not None
+            assert self.bank is not None
+            assert self.slot is not None
             rows = torch.arange(len(self.slot))
             self.bank[rows, self.slot] = next_tensordict.get(self.key)
             self.slot = self.slot + 1
@@ -106,11 +108,12 @@ class MemoryState(RecurrentState):
         return next_tensordict
 
     def of_environment(self, tensordict: TensorDictBase, e: int = 0) -> Tensor:
-        """What environment e remembers, to be saved with a policy: `[T, *group, N, A]`. Args: tensordict: its present root."""
+        """What environment e remembers, to be saved with a policy, `[T, *group, N, A]`; `tensordict` is its root."""
         if self.slots:
             assert self.bank is not None
             return self.bank[e].clone()
-        return tensordict.get(self.key)[e].unsqueeze(0).clone()
+        latent: Tensor = tensordict.get(self.key)[e]
+        return latent.unsqueeze(0).clone()
 
     def get_extra_state(self) -> dict[str, Any]:
         """Bank and slots; the latent at hand is in the tensordict."""

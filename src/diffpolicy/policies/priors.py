@@ -46,11 +46,13 @@ class ActionMemory(Prior):
     """x_I is what was remembered of an earlier decision: the latent action of LAD-TS (arXiv 2412.18212).
 
     Args:
-        key: what a memory belongs to. `task`: station and task index, as in the paper's figure; `slot-task`: slot, station and
-            index, as in the released code.
-        store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code). x0 is clipped to [-1, 1]: raw,
-            the chain amplifies it by 1 / sqrt(abar_I), 12.5 with the VP schedule, at each visit, and it overflows within an episode.
-        start: what is there before the first decision, `normal` (N(0, 1)) or `uniform` (1/A); also for indices never seen.
+        key: what a memory belongs to. `task`: station and task index, as in the paper's figure; `slot-task`: slot,
+            station and index, as in the released code.
+        store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code). x0 is clipped to [-1,
+            1]: raw, the chain amplifies it by 1 / sqrt(abar_I), 12.5 with the VP schedule, at each visit, and it
+            overflows within an episode.
+        start: what is there before the first decision, `normal` (N(0, 1)) or `uniform` (1/A); also for indices never
+            seen.
         lifetime: `run`: memories outlive episodes while training; `episode`: each episode starts afresh.
 
     Example:

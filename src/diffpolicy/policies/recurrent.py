@@ -11,7 +11,7 @@ from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 
-class RecurrentState(TensorDictPrimer):  # type: ignore[misc]
+class RecurrentState(TensorDictPrimer):
     """A primer whose initial values come from a function, and which may outlive an episode.
 
     The policy reads a key and writes `("next", key)`; this transform adds the key to the environment's specs, gives

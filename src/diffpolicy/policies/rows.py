@@ -12,8 +12,8 @@ class Rows:
     Args:
         shape: leading shape of the values, the action's shape.
         agent_dim: which of its dimensions counts the agents of a stack; None: all entries are rows alike.
-        valid: which entries to work on, bool of `shape`; None: all. For a stack the rows are padded to the largest number of
-            valid entries of any agent.
+        valid: which entries to work on, bool of `shape`; None: all. For a stack the rows are padded to the largest
+            number of valid entries of any agent.
     """
 
     def __init__(self, shape: torch.Size, agent_dim: int | None, valid: Tensor | None = None) -> None:

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.training.evaluation import Played as Played
     from diffpolicy.training.evaluation import Interval as Interval
-    from diffpolicy.training.evaluation import play as play
+    from diffpolicy.training.evaluation import Played as Played
     from diffpolicy.training.evaluation import mean_interval as mean_interval
+    from diffpolicy.training.evaluation import play as play
     from diffpolicy.training.evaluation import ratio_interval as ratio_interval
+    from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
+    from diffpolicy.training.methods import DQNMethod as DQNMethod
     from diffpolicy.training.methods import Method as Method
     from diffpolicy.training.methods import OffPolicyMethod as OffPolicyMethod
     from diffpolicy.training.methods import SACMethod as SACMethod
-    from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
-    from diffpolicy.training.methods import DQNMethod as DQNMethod
     from diffpolicy.training.methods import parse_method as parse_method
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay

@@ -41,7 +41,7 @@ class Played:
     def episode_means(self) -> Floats:
         """Mean cost of each episode, in the order of their numbers."""
         numbers, index = np.unique(self.episode, return_inverse=True)
-        sums: Floats = np.bincount(index, self.cost, len(numbers))
+        sums = np.bincount(index, self.cost, len(numbers)).astype(np.float64)
         return sums / np.bincount(index, minlength=len(numbers))
 
     @staticmethod

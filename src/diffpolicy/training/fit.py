@@ -19,7 +19,13 @@ from diffpolicy.training.off_policy import OffPolicyModule
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of a run. Args: episodes: done in all. interrupted: whether Ctrl-C ended it. history: a row an episode."""
+    """What came of a run.
+
+    Args:
+        episodes: done in all.
+        interrupted: whether Ctrl-C ended it.
+        history: a row an episode.
+    """
 
     episodes: int
     interrupted: bool

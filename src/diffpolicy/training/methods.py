@@ -46,10 +46,11 @@ class OffPolicyMethod(Method):
         hidden, act: of all networks.
         share_parameters: one set for all agents instead of one each.
         gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
-        start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a rollout.
+        start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
+            rollout.
     """
 
-    transitions: Callable
+    transitions: Callable[[Any], Any]
     learning_rates: Mapping[str, float]
     hidden: list[int] = field(default_factory=lambda: [20, 20])
     act: str = "relu"
@@ -136,7 +137,7 @@ class SACMethod(OffPolicyMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSACMethod(SACMethod):
-    """Discrete soft actor-critic through a denoising chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
+    """Discrete soft actor-critic through a chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
 
     Args:
         prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "task"}` or `ActionMemory(key="task").to_dict()`.
@@ -176,7 +177,13 @@ class DiffusionSACMethod(SACMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class DQNMethod(OffPolicyMethod):
-    """Deep Q-learning. Args: epsilon: rate of uniform choices. target_interval: updates between copies. double: double DQN."""
+    """Deep Q-learning.
+
+    Args:
+        epsilon: rate of uniform choices while training.
+        target_interval: updates between two copies to the target.
+        double: double DQN.
+    """
 
     epsilon: float = 0.01
     target_interval: int = 200
@@ -194,9 +201,7 @@ class DQNMethod(OffPolicyMethod):
         )
 
     def objective(self, policy: GreedyValuePolicy, seed: int) -> StackedDQNLoss:
-        return StackedDQNLoss(
-            policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double
-        )
+        return StackedDQNLoss(policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double)
 
 
 def parse_method(text: str, source: str) -> Method:

@@ -22,8 +22,8 @@ Transitions = Callable[[TensorDictBase], TensorDict]
 class OffPolicyModule(L.LightningModule):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
 
-    One epoch is one episode of the stream's environments. The losses of an objective (its outputs `loss*`) are added and go through one
-    optimiser with a learning rate for each of its groups.
+    One epoch is one episode of the stream's environments. The losses of an objective (its outputs `loss*`) are added
+    and go through one optimiser with a learning rate for each of its groups.
 
     Args:
         policy: what acts.
@@ -36,6 +36,9 @@ class OffPolicyModule(L.LightningModule):
         updates: updates after each rollout.
         start_after: updates begin once every agent has more transitions than this.
     """
+
+    policy: ChoicePolicy
+    stream: RolloutStream
 
     def __init__(
         self,
@@ -51,9 +54,10 @@ class OffPolicyModule(L.LightningModule):
         start_after: int = 300,
     ) -> None:
         super().__init__()
+        # not submodules: the objective holds the policy's parameters, and they must not be saved twice
+        self.__dict__.update(policy=policy, stream=stream)
         self.automatic_optimization = False
         self.objective, self.replay = objective, replay
-        self.__dict__.update(policy=policy, stream=stream)
         self.transitions = transitions
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
@@ -74,7 +78,7 @@ class OffPolicyModule(L.LightningModule):
         )
 
     def train_dataloader(self) -> RolloutStream:
-        return self.__dict__["stream"]  # type: ignore[no-any-return]
+        return self.stream
 
     def on_train_start(self) -> None:
         self.objective.train()
@@ -130,7 +134,7 @@ class OffPolicyModule(L.LightningModule):
         self._sums[key] = self._sums[key] + value if key in self._sums else value
 
     def _end_episode(self) -> None:
-        self.episodes += self.__dict__["stream"].base_env.batch_size.numel()
+        self.episodes += self.stream.base_env.batch_size.numel()
         row = {"delay_s": float(self._sums.pop("cost")) / max(self._counts["tasks"], 1)}
         row |= {k: float(v) / self._counts["updates"] for k, v in self._sums.items()}
         self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
@@ -139,14 +143,14 @@ class OffPolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["diffpolicy"] = {
-            "stream": self.__dict__["stream"].state_dict(),
-            "policy": self.__dict__["policy"].get_extra_state(),
+            "stream": self.stream.state_dict(),
+            "policy": self.policy.get_extra_state(),
             "episodes": self.episodes,
             "history": self.history,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
-        self.__dict__["stream"].load_state_dict(state["stream"])
-        self.__dict__["policy"].set_extra_state(state["policy"])
+        self.stream.load_state_dict(state["stream"])
+        self.policy.set_extra_state(state["policy"])
         self.episodes, self.history = state["episodes"], list(state["history"])

@@ -1,4 +1,4 @@
-"""A replay buffer for a stack of agents whose numbers of transitions differ: one packed tensor, a ring for each agent."""
+"""A replay buffer for a stack of agents: one packed tensor, in which each has a ring of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from diffpolicy.policies.rows import Rows
 class PackedReplay(nn.Module):
     """The last `capacity` transitions of each of G agents, drawn independently for each.
 
-    All values of a transition lie side by side in one row of a tensor `[G, C, D]`, so that a batch is one gather. It is a module, so
-    that its contents travel with a checkpoint.
+    All values of a transition lie side by side in one row of a tensor `[G, C, D]`, so that a batch is one gather. It
+    is a module, so that its contents travel with a checkpoint.
 
     Args:
         capacity: C.
@@ -106,9 +106,7 @@ class PackedReplay(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
         self.generator.set_state(state["generator"].cpu())
-        self.fields = [
-            (tuple(k) if isinstance(k, list) else k, w, getattr(torch, d)) for k, w, d in state["fields"]
-        ]
+        self.fields = [(tuple(k) if isinstance(k, list) else k, w, getattr(torch, d)) for k, w, d in state["fields"]]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(prefix + "data")

@@ -19,8 +19,8 @@ from diffpolicy.policies.recurrent import with_recurrent_state
 class RolloutStream(IterableDataset[TensorDict]):
     """Each item is a rollout of `steps` steps, batch `[E, steps]`; one pass is one episode of `episode_steps` steps.
 
-    The environment runs on from pass to pass and resets itself at the end of an episode. Nothing is computed ahead: an item is played
-    when it is asked for, with the parameters of that moment.
+    The environment runs on from pass to pass and resets itself at the end of an episode. Nothing is computed ahead:
+    an item is played when it is asked for, with the parameters of that moment.
 
     Args:
         env: batched `[E]`; its recurrent keys for the policy are added.
