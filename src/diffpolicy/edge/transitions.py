@@ -39,12 +39,13 @@ def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool
     successor = torch.cat([following[..., 1:], torch.full_like(following[..., :1], beyond)], -1)[..., : t * n]
     known = successor < beyond
     successor = successor.clamp_max(beyond - 1)
+    stations = torch.arange(e * b, device=valid.device).view(e, b, 1)
+    row = (stations * beyond + successor).flatten()
 
     def now_and_next(name: str) -> tuple[Tensor, Tensor]:
         values = follow(name)
-        width = values.shape[-1]
-        after = values.gather(2, successor.unsqueeze(-1).expand(-1, -1, -1, width))
-        return values[:, :, : t * n].unflatten(2, (t, n)), after.unflatten(2, (t, n))
+        after = values.flatten(0, 2).index_select(0, row).view(e, b, t, n, -1)
+        return values[:, :, : t * n].unflatten(2, (t, n)), after
 
     observation, next_observation = now_and_next("observation")
     if zero_queues_between_slots:

@@ -36,11 +36,13 @@ class CategoricalHead:
             raise InputError(f"CategoricalHead.draw must be sample or argmax, got {self.draw!r}")
 
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Choices, int64 `[*]`, of logits `[*, A]`. The sample is Gumbel's maximum, one uniform a choice."""
+        """Choices, int64 `[*]`, of logits `[*, A]`; a sample inverts the running sum at one uniform number a row."""
         if self.draw == "argmax":
             return logits.argmax(-1)
-        gumbel = torch.empty_like(logits).exponential_(generator=generator).log_().neg_()
-        return (logits + gumbel).argmax(-1)
+        total = logits.softmax(-1).cumsum(-1)
+        u = torch.rand(*logits.shape[:-1], 1, generator=generator, device=generator.device).to(total)
+        # a hair below the whole, so that rounding never reaches past the last choice with a chance
+        return (total <= u * (total[..., -1:] * (1 - 1e-6))).sum(-1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -10,7 +10,6 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.rows import Rows
 
 
 class PackedReplay(nn.Module):
@@ -56,23 +55,24 @@ class PackedReplay(nn.Module):
             width = sum(c.shape[-1] for c in columns)
             if self.data.shape[-1] != width:
                 self.data = self.data.new_zeros(*self.data.shape[:-1], width)
+        packed = torch.cat(columns, -1).to(self.data)
         valid = transitions.get("valid", None)
-        packed = Rows(batch, agent_dim if self.agents is not None else None, valid).take(torch.cat(columns, -1))
-        if self.agents is None:
-            packed = packed.unsqueeze(0)
-            count = torch.tensor([packed.shape[1]])
-        elif valid is None:
-            count = torch.full((self.agents,), packed.shape[1])
-        else:
-            count = valid.movedim(agent_dim or 0, 0).reshape(self.agents, -1).sum(-1)
-        self._write(packed.to(self.data), count.to(self.cursor))
+        if valid is None:
+            valid = torch.ones(batch, dtype=torch.bool, device=packed.device)
+        if self.agents is not None:
+            packed, valid = packed.movedim(agent_dim or 0, 0), valid.movedim(agent_dim or 0, 0)
+        groups = len(self.size)
+        self._write(packed.reshape(groups, -1, packed.shape[-1]), valid.reshape(groups, -1))
 
-    def _write(self, packed: Tensor, count: Tensor) -> None:
-        position = torch.arange(packed.shape[1], device=packed.device)
-        chosen = (position < count.unsqueeze(-1)) & (position >= count.unsqueeze(-1) - self.capacity)
+    def _write(self, packed: Tensor, valid: Tensor) -> None:
+        """Puts the valid ones of rows `[G, M, D]` into the rings, in their order; of too many the last ones stay."""
+        rank = valid.cumsum(-1)
+        count = rank[:, -1]
+        chosen = valid & (rank > (count - self.capacity).unsqueeze(-1))
         groups = torch.arange(len(count), device=packed.device).unsqueeze(-1)
-        target = groups * self.capacity + (self.cursor.unsqueeze(-1) + position) % self.capacity
-        self.data.view(-1, self.data.shape[-1])[target[chosen]] = packed[chosen]
+        target = groups * self.capacity + (self.cursor.unsqueeze(-1) + rank - 1) % self.capacity
+        rows = chosen.flatten().nonzero().squeeze(-1)
+        self.data.flatten(0, 1).index_copy_(0, target.flatten()[rows], packed.flatten(0, 1).index_select(0, rows))
         self.cursor.add_(count).remainder_(self.capacity)
         self.size.add_(count).clamp_max_(self.capacity)
 
@@ -85,7 +85,7 @@ class PackedReplay(nn.Module):
         u = torch.rand(len(self.size), batch, dtype=torch.float64, generator=self.generator).to(self.data.device)
         index = (u * self.size.unsqueeze(-1)).long()
         index += torch.arange(len(self.size), device=index.device).unsqueeze(-1) * self.capacity
-        rows = self.data.view(-1, self.data.shape[-1])[index]
+        rows = self.data.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
         if self.agents is None:
             rows = rows[0]
         result: dict[str, Any] = {}
