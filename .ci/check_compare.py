@@ -1,10 +1,10 @@
-"""Checks what `diffpolicy compare` left behind: table, CSV and pictures. Args: the table's text file, the output folder."""
+"""Checks what `diffpolicy compare` left behind; takes the table's text file and the output folder."""
 
 import csv
 import sys
 from pathlib import Path
 
-METHODS = {"lad-ts", "lad-ts-released", "d2sac-ts", "sac-ts", "dqn-ts"}
+METHODS = {"lad-ts", "d2sac-ts", "sac-ts", "dqn-ts"}
 RULES = {"opt-ts", "weighted-round-robin", "capacity-proportional", "power-of-two", "least-work-own"}
 RULES |= {"round-robin", "slot-greedy", "random", "least-work", "local"}
 

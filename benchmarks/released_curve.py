@@ -1,4 +1,4 @@
-"""Does `lad-ts-released` learn as the released LAD-TS code does? Ten-episode means over training seeds, beside its curve.
+"""Does `lad-ts-released` learn as the released code does? Ten-episode means over seeds, beside its curve.
 
 The released curves were measured by running the released scripts themselves for 60 episodes, once (they seed nothing):
 LAD-TS 12.8, 10.0, 9.4, 8.8, 8.6, 8.7 s; SAC-TS 21.4, 15.8, 14.7, 15.1, 12.4, 11.1 s.

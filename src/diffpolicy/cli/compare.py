@@ -12,7 +12,7 @@ from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.errors import InputError
 
 HELP = "train the methods and run every heuristic on the same arrivals (the main job)"
-DEFAULT = ["lad-ts", "lad-ts-released", "d2sac-ts", "sac-ts", "dqn-ts"]
+DEFAULT = ["lad-ts", "d2sac-ts", "sac-ts", "dqn-ts"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
         type=opt.names,
-        default=DEFAULT,
         metavar="A,B",
-        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default all presets",
+        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default {','.join(DEFAULT)}",
     )
     parser.add_argument("--episodes", type=opt.whole(1), help="of training; default: as many as fit", metavar="N")
     parser.add_argument("--seeds", type=opt.whole(1), help="training seeds of each method (default 1)", metavar="K")
@@ -31,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, help="time for all of it (default 5, or no limit with --episodes)", metavar="M"
     )
-    parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, no time limit")
+    parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
     opt.add_common(parser)
@@ -45,7 +44,8 @@ def run(options: argparse.Namespace) -> None:
     if options.minutes is not None and not 0 < options.minutes < float("inf"):
         raise InputError(f"--minutes must be greater than 0, got {options.minutes}")
     scenario = opt.playable(options)
-    for name in options.methods:
+    methods = options.methods or (list(METHOD_NAMES) if options.full else DEFAULT)
+    for name in methods:
         check_method(name)
     out = _files.writable_folder(options.out)
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     minutes = options.minutes or (None if episodes else 5.0)
     plan = Plan(
         scenario=scenario,
-        methods=options.methods,
+        methods=methods,
         out=Path(out),
         episodes=episodes,
         seeds=options.seeds or (5 if options.full else 1),

@@ -48,4 +48,11 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         opt.print_json(result.to_dict())
     else:
-        print(evaluation_table(result, options.episodes, options.baseline))
+        marks = {}
+        if options.sampler or options.sampler_steps:
+            marks = {
+                name: f" [{policy.sampler}, {len(policy.path)} steps]"
+                for name, policy in policies.items()
+                if hasattr(policy, "with_sampler")
+            }
+        print(evaluation_table(result, options.episodes, options.baseline, marks))

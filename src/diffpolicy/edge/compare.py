@@ -304,6 +304,7 @@ def comparison_csv(comparison: Comparison) -> str:
                 "ratio_hi": hi,
                 "training_s": row.train_seconds if row.seeds else "",
                 "load": row.load,
+                "decisions_per_second": row.result.decisions_per_second,
                 **{k: "" if v is None else v for k, v in data.items()},
             }
         )

@@ -67,5 +67,4 @@ class Result:
             **d,
             "ratio": self.ratio,
             "ratio_ci95": interval,
-            "decisions_per_second": self.decisions_per_second,
         }

@@ -84,6 +84,10 @@ def check_policy(text: str) -> str:
         if path.name not in ("policy.json", "policy.safetensors"):
             raise InputError(f"a policy's files are called policy.json and policy.safetensors, got {text}")
         return "file"
+    if text.startswith("pretrained:"):
+        raise InputError(
+            f"policy {check.show(text)} is not bundled with this version, which has no pretrained policies"
+        )
     if _is_attribute(text):
         return "attribute"
     raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -52,13 +52,13 @@ def ratio_cell(result: Result) -> str:
     return f"{result.ratio:.3f} ± {(result.ratio_ci95[1] - result.ratio_ci95[0]) / 2:.3f}"
 
 
-def evaluation_table(evaluation: Evaluation, episodes: int, baseline: str) -> str:
-    """What `evaluate` prints."""
+def evaluation_table(evaluation: Evaluation, episodes: int, baseline: str, marks: Mapping[str, str]) -> str:
+    """What `evaluate` prints; `marks` are notes on policies, by name."""
     title = (
         f"{evaluation.scenario}: {episodes} episodes of identical arrivals, "
         f"load {evaluation.load:.2f}, ratio to {baseline}"
     )
-    rows = [[name, *delay_cells(result)] for name, result in evaluation.results.items()]
+    rows = [[name + marks.get(name, ""), *delay_cells(result)] for name, result in evaluation.results.items()]
     return render(title, ["policy", *DELAY_COLUMNS], rows)
 
 
@@ -107,6 +107,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "training_seeds": row.seeds or None,
                 "converged": row.converged,
                 "training_s": row.train_seconds if row.seeds else None,
+                "decisions_per_second": row.result.decisions_per_second,
             }
             for row in comparison.rows
         },
