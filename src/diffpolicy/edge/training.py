@@ -31,6 +31,7 @@ def build(method: str, scenario: Scenario, *, seed: int = 0, environments: int =
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
     env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
     module: OffPolicyModule = make_method(method).build(env, episode_steps=scenario.slots, seed=seed)
+    module.identity = f"{method} on a scenario with SHA-256 {scenario.digest()[:12]}"
     return module
 
 

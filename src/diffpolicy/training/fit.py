@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
 from diffpolicy.errors import InputError
 from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, StopCleanly
@@ -30,6 +31,18 @@ class Fitted:
     episodes: int
     interrupted: bool
     history: list[dict[str, float]]
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Refuses what is no checkpoint of ours, in one sentence."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} does not exist")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
+        raise InputError(f"checkpoint {path} cannot be read as a checkpoint") from None
+    if not isinstance(data, dict) or "diffpolicy" not in data:
+        raise InputError(f"checkpoint {path} was not written by diffpolicy")
 
 
 def fit(
@@ -86,13 +99,11 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        if resume is not None and not Path(resume).is_file():
-            raise InputError(f"checkpoint {resume} does not exist")
+        if resume is not None:
+            _check_checkpoint(Path(resume))
         try:
-            trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=False)
-        except (RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
-            if resume is None or trainer.global_step:
-                raise
-            raise InputError(f"checkpoint {resume} does not fit this method and scenario: {error}") from None
+            trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
+        except InputError as error:
+            raise InputError(f"checkpoint {resume} cannot be resumed: {error}") from None
     module.train_dataloader().remember()
     return Fitted(module.episodes, stop.interrupted, module.history)

@@ -61,6 +61,7 @@ class OffPolicyModule(L.LightningModule):
         self.transitions = transitions
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
+        self.identity = ""
         self.episodes = 0
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
@@ -143,6 +144,7 @@ class OffPolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["diffpolicy"] = {
+            "identity": self.identity,
             "stream": self.stream.state_dict(),
             "policy": self.policy.get_extra_state(),
             "episodes": self.episodes,
@@ -151,6 +153,9 @@ class OffPolicyModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
+        written_by = state.get("identity")
+        if written_by != self.identity:
+            raise InputError(f"it was written by {written_by}, and this run is {self.identity}")
         self.stream.load_state_dict(state["stream"])
         self.policy.set_extra_state(state["policy"])
         self.episodes, self.history = state["episodes"], list(state["history"])
