@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> None:
         check_method(name)
     out = _files.writable_folder(options.out)
 
-    from diffpolicy.edge.compare import Plan, compare
+    from diffpolicy.edge.compare import compare
+    from diffpolicy.edge.jobs import Plan
     from diffpolicy.edge.plots import delay_by_size, learning_curves
     from diffpolicy.edge.tables import comparison_json, comparison_table
 

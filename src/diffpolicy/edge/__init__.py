@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.comparison import Comparison as Comparison
     from diffpolicy.edge.env import OffloadingEnv as OffloadingEnv
     from diffpolicy.edge.evaluation import Evaluation as Evaluation
     from diffpolicy.edge.evaluation import Replay as Replay
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import replay as replay
     from diffpolicy.edge.heuristics import HEURISTICS as HEURISTICS
     from diffpolicy.edge.heuristics import Heuristic as Heuristic
+    from diffpolicy.edge.jobs import Plan as Plan
     from diffpolicy.edge.metrics import Delays as Delays
     from diffpolicy.edge.metrics import Result as Result
     from diffpolicy.edge.queueing import Fleet as Fleet
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "Plan": "diffpolicy.edge.jobs",
+        "Comparison": "diffpolicy.edge.comparison",
         "OffloadingEnv": "diffpolicy.edge.env",
         "Evaluation": "diffpolicy.edge.evaluation",
         "Replay": "diffpolicy.edge.evaluation",
@@ -67,11 +71,13 @@ __getattr__, __dir__ = attach(
 )
 __all__ = (
     "HEURISTICS",
+    "Comparison",
     "Delays",
     "Evaluation",
     "Fleet",
     "Heuristic",
     "OffloadingEnv",
+    "Plan",
     "Replay",
     "Result",
     "Scenario",

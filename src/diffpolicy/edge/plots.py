@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from diffpolicy import _files
-from diffpolicy.edge.compare import Comparison
+from diffpolicy.edge.comparison import Comparison
 from diffpolicy.edge.evaluation import WORK
 
 REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from diffpolicy.edge.compare import BASELINE, Comparison
+from diffpolicy.edge.comparison import BASELINE, Comparison
 from diffpolicy.edge.evaluation import Evaluation, Replay
 from diffpolicy.edge.metrics import Result
 

@@ -183,13 +183,9 @@ class LatentDiscreteSACLoss(LossModule):
 
 
 def _frozen_copy(module: Any) -> Any:
-    other = copy.copy(module)
-    if isinstance(module, ChoicePolicy):
-        # a torch.Generator cannot be deep-copied; the copy draws from the same one
-        memo = {id(module.generator): module.generator}
-        other = copy.deepcopy(module, memo)
-    else:
-        other = copy.deepcopy(module)
+    """A copy that is not trained; a policy's copy draws from the policy's own generator, which cannot be copied."""
+    generator = getattr(module, "generator", None)
+    other = copy.deepcopy(module, {id(generator): generator})
     return other.requires_grad_(False)
 
 

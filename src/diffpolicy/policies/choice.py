@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from diffpolicy import _files
-from diffpolicy import _validate as check
-from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
+from diffpolicy.policies import files
 from diffpolicy.policies.heads import mask_logits
 from diffpolicy.policies.rows import Rows
 
-SCHEMA = "diffpolicy.policy/1"
 Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
@@ -246,18 +240,8 @@ class ChoicePolicy(TensorDictModuleBase):
         Raises:
             InputError: the folder cannot be written to.
         """
-        folder = _files.writable_folder(folder)
-        data = {
-            "schema": SCHEMA,
-            "version": __version__,
-            "class": type(self).__name__,
-            "config": self.config(),
-            "trained": self.trained,
-        }
-        text = json.dumps(data, indent=1) + "\n"
-        _files.write(folder / "policy.safetensors", lambda aside: save_file(self.tensors(), aside))
-        _files.write_text(folder / "policy.json", text)
-        return folder
+        description = {"class": type(self).__name__, "config": self.config(), "trained": self.trained}
+        return files.write(folder, description, self.tensors())
 
     @classmethod
     def load(cls: type[Policy], path: str | Path) -> Policy:
@@ -268,28 +252,19 @@ class ChoicePolicy(TensorDictModuleBase):
         Raises:
             InputError: not a policy of this schema, or its tensors do not fit.
         """
-        path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        json_path, tensor_path = folder / "policy.json", folder / "policy.safetensors"
-        data = check.read_json(json_path, "policy file")
+        description, tensors = files.read(path)
         try:
-            if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-                found = data.get("schema") if isinstance(data, dict) else data
-                raise InputError(f"schema must be '{SCHEMA}', got {check.show(found)}")
-            kind = ChoicePolicy.kinds.get(str(data.get("class")))
+            kind = ChoicePolicy.kinds.get(str(description.get("class")))
             if kind is None or not issubclass(kind, cls):
-                raise InputError(f"class {data.get('class')!r} is not known here; import its module first")
+                raise InputError(f"class {description.get('class')!r} is not known here; import its module first")
             try:
-                policy = kind._from_config(dict(data["config"]))
+                policy = kind._from_config(dict(description["config"]))
             except (KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
-            policy.trained = dict(data.get("trained") or {})
-            try:
-                policy._load_tensors(load_file(tensor_path))
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{tensor_path} cannot be read: {error}") from None
+            policy._load_tensors(tensors)
         except InputError as error:
-            raise InputError(f"policy {json_path}: {error}") from None
+            raise InputError(f"policy {path}: {error}") from None
+        policy.trained = dict(description.get("trained") or {})
         policy.eval()
         return policy
 

@@ -1,0 +1,158 @@
+"""The outcome of a comparison: its lines, and their files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffpolicy.edge.evaluation import offered_load
+from diffpolicy.edge.jobs import Outcome, Plan
+from diffpolicy.edge.metrics import Result
+from diffpolicy.training.evaluation import Played, mean_interval, student_t
+
+BASELINE = "opt-ts"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Args: converged: None for a heuristic."""
+
+    name: str
+    result: Result
+    load: float
+    episodes: int = 0
+    seeds: int = 0
+    converged: bool | None = None
+    train_seconds: float = 0.0
+    curves: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All lines, methods first, each group by its mean delay; and what the plots are drawn from."""
+
+    plan: Plan
+    rows: list[Row]
+    played: dict[str, Played]
+    seconds: float
+
+    def row(self, name: str) -> Row:
+        """The line of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+    @classmethod
+    def of(cls, plan: Plan, outcomes: list[Outcome], seconds: float) -> Comparison:
+        """From the outcomes of all jobs, in any order. Args: seconds: that it took."""
+        lines = _rows(plan, outcomes)
+        return cls(plan, lines, {row.name: _pooled(outcomes, row.name) for row in lines}, seconds)
+
+
+def _of(outcomes: list[Outcome], name: str) -> list[Outcome]:
+    return sorted((o for o in outcomes if o.job.name == name), key=lambda o: o.job.seed)
+
+
+def _pooled(outcomes: list[Outcome], name: str) -> Played:
+    return Played.join([o.played for o in _of(outcomes, name)])
+
+
+def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
+    baseline = _pooled(outcomes, BASELINE)
+    load = offered_load(plan.scenario, baseline, plan.eval_episodes)
+    rows = []
+    for name in dict.fromkeys(o.job.name for o in outcomes):
+        mine = _of(outcomes, name)
+        result = Result.of(_pooled(outcomes, name), baseline)
+        if not mine[0].job.trained:
+            rows.append(Row(name, result, load))
+            continue
+        if len(mine) >= 3:
+            result = over_seeds(result, [o.played for o in mine], baseline)
+        curves = [[row["delay_s"] for row in o.history] for o in mine]
+        rows.append(
+            Row(
+                name,
+                result,
+                load,
+                episodes=min(len(curve) for curve in curves),
+                seeds=len(mine),
+                converged=all(converged(curve) for curve in curves),
+                train_seconds=float(np.mean([o.train_seconds for o in mine])),
+                curves=curves,
+            )
+        )
+    return sorted(rows, key=lambda row: (row.seeds == 0, row.result.delays.mean_delay_s))
+
+
+def over_seeds(result: Result, played: list[Played], baseline: Played) -> Result:
+    """The same result with its intervals over training seeds instead of over episodes."""
+    means = np.array([p.cost.mean() for p in played])
+    ratios = means / baseline.cost.mean()
+    half = student_t(len(ratios) - 1) * float(ratios.std(ddof=1)) / len(ratios) ** 0.5
+    interval = (float(ratios.mean()) - half, float(ratios.mean()) + half)
+    return Result(
+        result.delays,
+        mean_interval(means).half_width,
+        float(ratios.mean()),
+        interval,
+        result.decisions_per_second,
+    )
+
+
+def converged(curve: Sequence[float]) -> bool:
+    """Whether a learning curve has stopped falling.
+
+    Compares the last quarter of the episodes with the quarter before: it falls if it went down by more than 1 % and by
+    more than one standard error. With fewer than 20 episodes nobody can tell, and it counts as not converged.
+    """
+    if len(curve) < 20:
+        return False
+    quarter = len(curve) // 4
+    before, last = np.array(curve[-2 * quarter : -quarter]), np.array(curve[-quarter:])
+    fall = before.mean() - last.mean()
+    error = np.sqrt(before.var(ddof=1) / quarter + last.var(ddof=1) / quarter)
+    return bool(fall <= max(0.01 * last.mean(), error))
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """The table as a file, figures in full."""
+    text = io.StringIO()
+    names = [
+        *("method", "kind", "episodes", "training_seeds", "converged", "mean_delay_s", "ci95_s", "p50_delay_s"),
+        *("p95_delay_s", "p99_delay_s", "max_delay_s", "tasks", "ratio", "ratio_lo", "ratio_hi", "training_s"),
+        *("decisions_per_second", "load"),
+    ]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in comparison.rows:
+        data = row.result.to_dict()
+        lo, hi = data.pop("ratio_ci95") or ("", "")
+        writer.writerow(
+            {
+                "method": row.name,
+                "kind": "method" if row.seeds else "heuristic",
+                "episodes": row.episodes or "",
+                "training_seeds": row.seeds or "",
+                "converged": "" if row.converged is None else ("yes" if row.converged else "no"),
+                "ratio_lo": lo,
+                "ratio_hi": hi,
+                "training_s": row.train_seconds if row.seeds else "",
+                "load": row.load,
+                "decisions_per_second": row.result.decisions_per_second,
+                **{k: "" if v is None else v for k, v in data.items()},
+            }
+        )
+    return text.getvalue()
+
+
+def curves_csv(outcomes: list[Outcome]) -> str:
+    """Every training episode of every method and seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "seed", "episode", "delay_s"])
+    for o in sorted((o for o in outcomes if o.job.trained), key=lambda o: (o.job.name, o.job.seed)):
+        writer.writerows([o.job.name, o.job.seed, int(row["episode"]), row["delay_s"]] for row in o.history)
+    return text.getvalue()

@@ -1,0 +1,139 @@
+"""The pieces of a comparison: what to compare, one job a policy, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffpolicy.edge.evaluation import play_episodes
+from diffpolicy.edge.names import HEURISTIC_NAMES
+from diffpolicy.edge.resolve import make_policy
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.training import build, train
+from diffpolicy.errors import InputError
+from diffpolicy.training.evaluation import Played
+
+RESERVE_S = 50.0
+"""What is kept free of training for evaluation, plots and a slow machine."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Args:
+        scenario: needs a workload and slots.
+        methods: to train. episodes: of each; None: as many as fit into the time.
+        seeds: training seeds of each method. eval_episodes: on which everything is judged.
+        seconds: for all of it; None: without a limit.
+        processes: side by side, each with one thread.
+        seed: of evaluation, and the first training seed.
+        out: folder.
+    """
+
+    scenario: Scenario
+    methods: Sequence[str]
+    out: Path
+    episodes: int | None = None
+    seeds: int = 1
+    eval_episodes: int = 16
+    seconds: float | None = 300.0
+    processes: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.episodes is None and self.seconds is None:
+            raise InputError("a comparison needs a number of episodes or a time limit, got neither")
+        for name in self.methods:
+            if list(self.methods).count(name) > 1:
+                raise InputError(f"method {name} is named twice")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy to evaluate, after training it if it is a method's."""
+
+    name: str
+    scenario: Scenario
+    eval_episodes: int
+    seed: int
+    arrivals_seed: int
+    trained: bool = False
+    episodes: int | None = None
+    seconds: float | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job. Args: history: a row a training episode. train_seconds: of training alone."""
+
+    job: Job
+    played: Played
+    history: list[dict[str, float]] = field(default_factory=list)
+    train_seconds: float = 0.0
+
+
+def jobs_of(plan: Plan, started: float) -> list[Job]:
+    """Every method and training seed, then every heuristic; the time that is left is shared out evenly.
+
+    Args:
+        plan: what to compare. started: `time.monotonic()` at which its time began.
+    """
+    common: dict[str, Any] = {
+        "scenario": plan.scenario,
+        "eval_episodes": plan.eval_episodes,
+        "arrivals_seed": plan.seed,
+    }
+    pairs = [(name, plan.seed + k) for k in range(plan.seeds) for name in plan.methods]
+    share = None
+    if plan.seconds is not None and pairs:
+        rounds = -(-len(pairs) // plan.processes)
+        share = max(plan.seconds - (time.monotonic() - started) - RESERVE_S, 5.0) / rounds
+    training = [
+        Job(
+            name=name,
+            seed=seed,
+            trained=True,
+            episodes=plan.episodes,
+            seconds=share,
+            out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",
+            **common,
+        )
+        for name, seed in pairs
+    ]
+    rules = [Job(name=name, seed=plan.seed, **common) for name in heuristics_for(plan.scenario)]
+    return training + rules
+
+
+def heuristics_for(scenario: Scenario) -> list[str]:
+    """Every heuristic that can decide a scenario's tasks: `local` needs a server at each station."""
+    return [name for name in HEURISTIC_NAMES if name != "local" or None not in scenario.stations]
+
+
+def work(job: Job) -> Outcome:
+    """Does one job, in a process of its own."""
+    torch.set_num_threads(1)
+    if not job.trained:
+        policy = make_policy(job.name, job.scenario, seed=job.seed)
+        return Outcome(job, play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed))
+    module = build(job.name, job.scenario, seed=job.seed)
+    start = time.monotonic()
+    fitted = train(
+        job.name,
+        job.scenario,
+        episodes=job.episodes,
+        max_seconds=job.seconds,
+        seed=job.seed,
+        out=job.out,
+        module=module,
+        checkpoint_every=10**9,
+    )
+    seconds = time.monotonic() - start
+    played = play_episodes(job.scenario, module.policy, job.eval_episodes, job.arrivals_seed)
+    return Outcome(job, played, fitted.history, seconds)
