@@ -106,7 +106,7 @@ def converged(curve: Sequence[float]) -> bool:
     """Whether a learning curve has stopped falling.
 
     Compares the last quarter of the episodes with the quarter before: it falls if it went down by more than 1 % and by
-    more than one standard error. With fewer than 20 episodes nobody can tell, and it counts as not converged.
+    more than two standard errors. With fewer than 20 episodes nobody can tell, and it counts as not converged.
     """
     if len(curve) < 20:
         return False
@@ -114,7 +114,7 @@ def converged(curve: Sequence[float]) -> bool:
     before, last = np.array(curve[-2 * quarter : -quarter]), np.array(curve[-quarter:])
     fall = before.mean() - last.mean()
     error = np.sqrt(before.var(ddof=1) / quarter + last.var(ddof=1) / quarter)
-    return bool(fall <= max(0.01 * last.mean(), error))
+    return bool(fall <= max(0.01 * last.mean(), 2 * error))
 
 
 def comparison_csv(comparison: Comparison) -> str:

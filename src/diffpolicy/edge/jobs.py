@@ -18,7 +18,7 @@ from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
 from diffpolicy.training.evaluation import Played
 
-RESERVE_S = 50.0
+RESERVE_S = 65.0
 """What is kept free of training for evaluation, plots and a slow machine."""
 
 

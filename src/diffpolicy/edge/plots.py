@@ -12,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from diffpolicy import _files
 from diffpolicy.edge.comparison import Comparison
@@ -23,7 +25,7 @@ REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
 
 def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) -> None:
     """Running mean of the training episodes' delays, with the band over seeds and the rules as lines."""
-    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(9, 5), constrained_layout=True)
     methods = [row for row in comparison.rows if row.seeds]
     for i, row in enumerate(methods):
         shortest = min(map(len, row.curves))
@@ -41,9 +43,7 @@ def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) 
     axes.set(xlabel="training episode", ylabel=f"mean service delay, s (running mean over {window})")
     axes.set_title(f"{comparison.plan.scenario.name}: load {methods[0].load:.2f}" if methods else "")
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save(figure, path)
+    _finish(figure, axes, path)
 
 
 def _running_mean(values: Sequence[float], window: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -62,7 +62,7 @@ def _reference_lines(comparison: Comparison, axes: Axes) -> None:
 
 def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> None:
     """Mean delay of tasks against their work, in bins of equally many tasks, for the methods and the better rules."""
-    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(9, 5), constrained_layout=True)
     rules = [row.name for row in comparison.rows if not row.seeds][:4]
     names = [row.name for row in comparison.rows if row.seeds] + rules
     for i, name in enumerate(names):
@@ -76,12 +76,18 @@ def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> N
         axes.plot(x, y, style, marker="o", markersize=3, color=f"C{i}", label=name)
     axes.set(xlabel="work of the task, Gcycles", ylabel="mean service delay, s")
     axes.set_title(f"{comparison.plan.scenario.name}: who waits how long")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    _finish(figure, axes, path)
+
+
+def _finish(figure: Figure, axes: Axes, path: str | Path) -> None:
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def _save(figure: Figure, path: str | Path) -> None:
     _files.write(path, lambda aside: figure.savefig(aside, dpi=120, format="png", metadata={"Software": None}))
     plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from diffpolicy.edge.metrics import Result
 
 def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as plain text, as wide as it needs to be; the first column is flush left."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
@@ -23,7 +24,7 @@ def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     console = Console(width=200, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
+    return "\n".join([title, *(line.rstrip() for line in captured.get().rstrip().splitlines())])
 
 
 DELAY_COLUMNS = ("mean s", "p50", "p95", "p99", "max", "ratio", "decisions/s")
@@ -74,19 +75,18 @@ def comparison_table(comparison: Comparison) -> str:
     """What `compare` prints."""
     plan, rows = comparison.plan, []
     for row in comparison.rows:
-        cells = delay_cells(row.result)
-        speed = cells.pop()
+        mean, p50, p95, p99, _, ratio, speed = delay_cells(row.result)
         episodes = f"{row.episodes}{'' if row.converged else '*'}" if row.seeds else ""
         seconds = f"{row.train_seconds:.0f}" if row.seeds else ""
         seeds = str(row.seeds) if row.seeds else ""
-        rows.append([row.name, *cells, episodes, seeds, seconds, speed, f"{row.load:.2f}"])
+        rows.append([row.name, mean, p50, p95, p99, ratio, episodes, seeds, seconds, speed, f"{row.load:.2f}"])
     many = any(row.seeds >= 3 for row in comparison.rows)
     over = "training seeds (heuristics: episodes)" if many else "episodes"
     title = (
         f"{plan.scenario.name}: {plan.eval_episodes} episodes of identical arrivals; "
         f"± is a 95 % interval over {over}; ratio to {BASELINE}"
     )
-    columns = ["method", *DELAY_COLUMNS[:-1], "episodes", "seeds", "train s", "decisions/s", "load"]
+    columns = ["method", "mean s", "p50", "p95", "p99", "ratio", "episodes", "seeds", "train s", "decisions/s", "load"]
     table = render(title, columns, rows)
     if any(row.converged is False for row in comparison.rows):
         table += "\n* not converged: fewer than 20 episodes, or its training delay was still falling"
