@@ -100,3 +100,7 @@ def read_json(path: Path, what: str) -> Any:
         raise InputError(f"{what} {path} is not JSON: {error.msg} in line {error.lineno}") from None
     except RecursionError:
         raise InputError(f"{what} {path} is not JSON: nested too deeply") from None
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{what} {path} cannot be read: {error}") from None

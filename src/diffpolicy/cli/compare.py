@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.jobs import Plan
     from diffpolicy.edge.plots import delay_by_size, learning_curves
     from diffpolicy.edge.tables import comparison_json, comparison_table
+    from diffpolicy.edge.training import build
 
     opt.set_threads(options.threads)
     episodes = options.episodes or (500 if options.full else None)
@@ -68,6 +69,8 @@ def run(options: argparse.Namespace) -> None:
         processes=options.processes,
         seed=options.seed,
     )
+    for name in methods:
+        build(name, scenario)
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.say(
         f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "

@@ -30,9 +30,13 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns its exit status: 0 done, 2 wrong input, 130 interrupted, 1 anything else."""
-    options = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return int(options.run(options) or 0)
+        options = parser().parse_args(words)
+        options.words = words
+        status = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         return _refuse(str(error))
     except FloatingPointError as error:
@@ -43,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         _close_stdout()
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _close_stdout()
+        raise
 
 
 def _refuse(message: str) -> int:
@@ -52,5 +62,7 @@ def _refuse(message: str) -> int:
 
 def _close_stdout() -> NoReturn:
     """The reader has gone; nothing more can be printed, and the interpreter must not try."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
     sys.exit(1)

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.errors import InputError
 
+MOST = 2**31 - 2
+"""The greatest whole number that an option takes: what every generator here can draw up to."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that refuses with one sentence."""
@@ -20,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the sentence and exits with 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -33,6 +36,8 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        if value > MOST:
+            raise argparse.ArgumentTypeError(f"must be at most {MOST}, got {text}")
         return value
 
     return parse

@@ -85,7 +85,7 @@ def _read_config(options: argparse.Namespace) -> None:
 
     path = Path(options.config)
     try:
-        data = yaml.safe_load(check.read_text(path, "config file"))
+        data = yaml.load(check.read_text(path, "config file"), yaml.BaseLoader)  # texts: 10:20 is not 620
     except yaml.YAMLError as error:
         raise InputError(f"config file {path} is not YAML: {error}") from None
     if not isinstance(data, dict):
@@ -93,7 +93,7 @@ def _read_config(options: argparse.Namespace) -> None:
     command = opt.Parser(prog="diffpolicy train")
     add_options(command)
     actions = {option: action for action in command._actions for option in action.option_strings}
-    given = {word.split("=", 1)[0] for word in sys.argv[1:]}
+    given = {word.split("=", 1)[0] for word in options.words}
     for key, value in data.items():
         option = "--" + str(key).replace("_", "-")
         action = actions.get(option)
@@ -102,15 +102,14 @@ def _read_config(options: argparse.Namespace) -> None:
         if option in given:
             continue
         if action.nargs == 0:
-            if not isinstance(value, bool):
+            if value not in ("true", "false"):
                 raise InputError(f"config file {path}, option {key} must be true or false, got {check.show(value)}")
-        elif isinstance(value, (dict, list)) or value is None:
+            value = value == "true"
+        elif not isinstance(value, str):
             raise InputError(f"config file {path}, option {key} must be one value, got {check.show(value)}")
         elif callable(action.type):
             try:
-                value = action.type(str(value))
+                value = action.type(value)
             except argparse.ArgumentTypeError as error:
                 raise InputError(f"config file {path}, option {key} {error}") from None
-        else:
-            value = str(value)
         setattr(options, action.dest, value)

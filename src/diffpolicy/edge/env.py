@@ -71,6 +71,8 @@ class OffloadingEnv(EnvBase):
             raise InputError(f"batch_size must be [E] with E >= 1, got {list(size)}")
         if information not in LEVELS:
             raise InputError(f"information must be one of {', '.join(LEVELS)}, got {show(information)}")
+        if first_episode < 0:
+            raise InputError(f"first_episode must be at least 0, got {first_episode}")
         if seed < 0:
             raise InputError(f"seed must be at least 0, got {seed}")
         if any(server.availability is not None for server in scenario.servers):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,21 @@ from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.tasks import TaskList
 from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
-from diffpolicy.training.evaluation import Played, play
+from diffpolicy.training.evaluation import Played, play, undisturbed
 
 WORK = ("agents", "work_gcycles")
 BATCH = 16
 """Episodes that are played side by side."""
+
+
+@contextmanager
+def naming(policy: str) -> Iterator[None]:
+    """Puts a policy's name before whatever is found wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if policy in message else f"policy {policy}: {message}") from None
 
 
 @dataclass(frozen=True)
@@ -53,19 +64,19 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
     parts = []
-    for first in range(0, episodes, BATCH):
-        size = min(BATCH, episodes - first)
-        env = OffloadingEnv(
-            scenario,
-            [size],
-            seed,
-            information=getattr(policy, "information", "paper"),
-            stream=Stream.EVALUATION,
-            dtype=torch.float64,
-            first_episode=first,
-        )
-        _check(policy, env)
-        parts.append(play(env, policy, scenario.slots, note_keys=[WORK], first_episode=first))
+    with undisturbed(policy):
+        for first in range(0, episodes, BATCH):
+            env = OffloadingEnv(
+                scenario,
+                [min(BATCH, episodes - first)],
+                seed,
+                information=getattr(policy, "information", "paper"),
+                stream=Stream.EVALUATION,
+                dtype=torch.float64,
+                first_episode=first,
+            )
+            _check(policy, env)
+            parts.append(play(env, policy, scenario.slots, note_keys=[WORK], first_episode=first))
     return Played.join(parts)
 
 
@@ -91,12 +102,15 @@ def evaluate(
     """
     if not isinstance(policies, Mapping):
         policies = {name: make_policy(name, scenario, seed=seed) for name in policies}
-    played = {name: play_episodes(scenario, policy, episodes, seed) for name, policy in policies.items()}
-    if baseline not in played:
-        base = play_episodes(scenario, make_policy(baseline, scenario, seed=seed), episodes, seed)
-    else:
-        base = played[baseline]
-    results = {name: Result.of(p, base) for name, p in played.items()}
+    entrants = dict(policies)
+    if baseline not in entrants:
+        entrants[baseline] = make_policy(baseline, scenario, seed=seed)
+    played = {}
+    for name, policy in entrants.items():
+        with naming(name):
+            played[name] = play_episodes(scenario, policy, episodes, seed)
+    base = played[baseline]
+    results = {name: Result.of(played[name], base) for name in policies}
     return Evaluation(scenario.name, offered_load(scenario, base, episodes), results)
 
 
@@ -168,7 +182,6 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         policy = Recorded(tasks.server)
     information: Information = getattr(policy, "information", "paper")
     env = OffloadingEnv(scenario, [1], information=information, tasks=tasks, dtype=torch.float64)
-    _check(policy, env)
     source = env.source
     assert isinstance(source, TaskListSource)
     servers: list[Tensor] = []
@@ -179,7 +192,11 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         servers.append(step["agents", "action"].flatten()[cells])
         delays.append(-step["next", "agents", "reward"].flatten()[cells])
 
-    play(env, policy, len(tasks.duration_s), watch=watch)
+    with naming(name), undisturbed(policy):
+        _check(policy, env)
+        play(env, policy, len(tasks.duration_s), watch=watch)
+    if not all(bool(delay.isfinite().all()) for delay in delays):
+        raise InputError(f"delays under {name} are too large to be numbers")
     capacity = sum(server.capacity_gcycles_per_s for server in scenario.servers)
     load = float(tasks.work_gcycles.sum() / (capacity * tasks.duration_s.sum()))
     return Replay(scenario.name, name, load, torch.cat(servers).numpy(), torch.cat(delays).numpy())
@@ -188,6 +205,7 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
 def _check(policy: Any, env: OffloadingEnv) -> None:
     if hasattr(policy, "check_env"):
         policy.check_env(env)
+        return
     primed = {"turn", "credit", "latent"}
     known = set(env.observation_spec.keys(True, True))
     for key in getattr(policy, "in_keys", []):

@@ -42,13 +42,14 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     made = import_attribute(text, "policy")
     from torch import nn
 
-    if isinstance(made, nn.Module):
-        return made
-    if not callable(made):
+    if not isinstance(made, nn.Module) and callable(made):
+        made = made(scenario)
+    if not isinstance(made, nn.Module):
         raise InputError(
-            f"policy {text} must be a tensordict module or a function of a scenario, got {check.show(made)}"
+            f"policy {text} must be a tensordict module or a function of a scenario that makes one, "
+            f"got {check.show(made)}"
         )
-    return made(scenario)
+    return made
 
 
 def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> Any:

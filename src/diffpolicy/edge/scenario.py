@@ -237,6 +237,8 @@ class Scenario:
 
 def _bounds(value: tuple[int, int], key: str, least: int, width: int) -> tuple[int, int]:
     lo, hi = (check.integer(v, key, least=least) for v in check.sequence(value, key, length=2))
+    if hi >= 2**31 - 1:
+        raise InputError(f"{key} must be below {2**31 - 1}, got {lo}:{hi}")
     if hi - lo < width:
         raise InputError(f"{key} must be LO:HI with HI at least LO{f' + {width}' if width else ''}, got {lo}:{hi}")
     return lo, hi

@@ -30,7 +30,11 @@ def build(method: str, scenario: Scenario, *, seed: int = 0, environments: int =
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
     env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
-    module: OffPolicyModule = make_method(method).build(env, episode_steps=scenario.slots, seed=seed)
+    made = make_method(method)
+    try:
+        module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
+    except InputError as error:
+        raise InputError(f"method {method}: {error}") from None
     module.identity = f"{method} on a scenario with SHA-256 {scenario.digest()[:12]}"
     return module
 

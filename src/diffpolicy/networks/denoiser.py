@@ -77,8 +77,10 @@ class MLPDenoiser(nn.Module):
         super().__init__()
         if output not in OUTPUTS:
             raise InputError(f"denoiser output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-        if not hidden:
-            raise InputError("a denoiser needs at least one hidden layer, got hidden = []")
+        if not hidden or any(not isinstance(width, int) or width < 1 for width in hidden):
+            raise InputError(f"a denoiser needs hidden widths of at least 1, got hidden = {list(hidden)}")
+        if time < 2 or time % 2:
+            raise InputError(f"the time embedding's width must be even and at least 2, got time = {time}")
         fan_in = actions + time + condition
         self.output = output
         self.embedding = TimeEmbedding(steps, time, stack, generator)

@@ -79,6 +79,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs, *hidden, outputs]
+        for width in widths:
+            if not isinstance(width, int) or width < 1:
+                raise InputError(f"hidden widths must be whole numbers of at least 1, got {list(hidden)}")
         layers: list[nn.Module] = []
         for a, b in zip(widths, widths[1:], strict=False):
             layers += [Dense(a, b, stack, generator), activation(act)]

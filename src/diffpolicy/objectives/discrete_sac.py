@@ -79,6 +79,8 @@ class LatentDiscreteSACLoss(LossModule):
         super().__init__()
         if entropy not in ("conditional", "marginal"):
             raise InputError(f"entropy must be conditional or marginal, got {entropy!r}")
+        if not 0 < tau <= 1:
+            raise InputError(f"tau must be greater than 0 and at most 1, got {tau}")
         if not alpha > 0:
             raise InputError(f"alpha must be greater than 0, got {alpha}")
         self.policy, self.critic = policy, critic

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.modules import QValueModule
 from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
+from diffpolicy.errors import InputError
 from diffpolicy.policies.direct import GreedyValuePolicy
 
 
@@ -27,6 +29,8 @@ class StackedDQNLoss(DQNLoss):
     def __init__(
         self, policy: GreedyValuePolicy, *, gamma: float = 0.95, target_interval: int = 200, double: bool = False
     ) -> None:
+        if target_interval < 1:
+            raise InputError(f"target_interval must be at least 1, got {target_interval}")
         network = TensorDictSequential(
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),
             QValueModule(action_space="categorical"),
@@ -35,7 +39,10 @@ class StackedDQNLoss(DQNLoss):
         self.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
         self.agents = policy.agents or 1
         self.__dict__["policy"] = policy
-        self.__dict__["_target"] = HardUpdate(self, value_network_update_interval=target_interval)
+        self.__dict__["_target"] = HardUpdate(
+            self,
+            value_network_update_interval=target_interval - 1,  # it copies one call after its counter is there
+        )
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The loss of a batch of rows; reward `[.., M]`."""
@@ -43,8 +50,9 @@ class StackedDQNLoss(DQNLoss):
         reward = rows["reward"].unsqueeze(-1)
         rows["next", "reward"] = reward
         for key in ("done", "terminated"):
-            if ("next", key) not in rows.keys(True):
-                rows["next", key] = reward.new_zeros(reward.shape, dtype=bool)
+            flag = rows.get(("next", key), None)
+            none = reward.new_zeros(reward.shape, dtype=torch.bool)
+            rows["next", key] = none if flag is None else flag.view(reward.shape)
         return super().forward(rows).apply(lambda loss: loss * self.agents)
 
     def update_targets(self) -> None:

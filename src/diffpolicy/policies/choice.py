@@ -13,11 +13,14 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
 from diffpolicy.policies.heads import mask_logits
 from diffpolicy.policies.rows import Rows
 
+LARGEST = 10**6
+"""Of any width: a larger one is a slip, and would only exhaust the memory."""
 Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
@@ -56,6 +59,10 @@ class ChoicePolicy(TensorDictModuleBase):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in {"choices": choices, "observation_dim": observation_dim, "agents": agents or 1}.items():
+            if check.integer(value, name, least=1) > LARGEST:
+                raise InputError(f"{name} must be at most {LARGEST}, got {value}")
+        check.integer(seed, "seed", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.action_key = _key(action_key)
         self.observation_keys = [_key(k) for k in observation_keys]
@@ -187,6 +194,9 @@ class ChoicePolicy(TensorDictModuleBase):
         spec = env.full_action_spec.get(self.action_key, None)
         if spec is None:
             raise InputError(f"the policy decides {self.action_key!r}, which the environment does not have")
+        for key in (*self.observation_keys, self.mask_key, self.valid_key):
+            if key is not None and key not in env.observation_spec.keys(True, True):
+                raise InputError(f"the policy reads {key!r}, which the environment does not show")
         mine = {"choices": self.choices, "agents": self.agents, "observed features": self.observation_dim}
         group = self.action_key[:-1] if isinstance(self.action_key, tuple) else ()
         theirs = {
@@ -259,12 +269,17 @@ class ChoicePolicy(TensorDictModuleBase):
                 raise InputError(f"class {description.get('class')!r} is not known here; import its module first")
             try:
                 policy = kind._from_config(dict(description["config"]))
-            except (KeyError, TypeError, AttributeError) as error:
+            except InputError as error:
+                raise InputError(f"config: {error}") from None
+            except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
                 raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
             policy._load_tensors(tensors)
+            trained = description.get("trained") or {}
+            if not isinstance(trained, dict):
+                raise InputError(f"'trained' must be an object, got {check.show(trained)}")
+            policy.trained = dict(trained)
         except InputError as error:
             raise InputError(f"policy {path}: {error}") from None
-        policy.trained = dict(description.get("trained") or {})
         policy.eval()
         return policy
 

@@ -182,6 +182,15 @@ class DiffusionPolicy(ChoicePolicy):
             return None
         shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
         remembered = None if self.training else self.remembered
+        if remembered is not None and (
+            remembered.ndim != len(shape) + 2
+            or remembered.shape[1:-2] != shape[:-1]
+            or remembered.shape[-1] != self.choices
+        ):
+            raise InputError(
+                f"tensor 'remembered' of shape {list(remembered.shape)} does not fit items of shape {list(shape)} "
+                f"and {self.choices} choices"
+            )
         group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
         latent = torch.Size([*shape, self.choices])
         return MemoryState(self.prior, self.latent_key, latent, group, self.generator, remembered)

@@ -17,6 +17,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 
+from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 Floats = npt.NDArray[np.float64]
@@ -56,8 +57,8 @@ class Played:
 
 
 @contextmanager
-def acting(policy: Any) -> Iterator[None]:
-    """Puts a policy into `eval` mode, and gives it back its mode and its generator's state."""
+def undisturbed(policy: Any) -> Iterator[None]:
+    """Lets a policy act in `eval` mode, and leaves its mode and its generator as they were."""
     training = getattr(policy, "training", False)
     generator = getattr(policy, "generator", None)
     state = generator.get_state() if generator is not None else None
@@ -87,14 +88,14 @@ def play(
 
     Args:
         env: batch `[E]`; environment e plays episode `first_episode + e`.
-        policy: a tensordict module; its generator is left as it was.
+        policy: a tensordict module, in the mode in which it is; see `undisturbed`.
         steps: T.
         reward_key, valid_key: of one shape; without a valid key all entries count.
         note_keys: of the same shape, collected beside the cost.
         watch: sees each step.
     """
     costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
-    with torch.no_grad(), acting(policy):
+    with torch.no_grad():
         env = with_recurrent_state(env, policy)
         root = env.reset()
         number = torch.arange(first_episode, first_episode + env.batch_size[0])
@@ -113,6 +114,8 @@ def play(
                 notes[str(key)].append(step[key].cpu()[valid].double())
             if t + 1 < steps:
                 root = env.step_mdp(step)
+    if not any(len(cost) for cost in costs):
+        raise InputError("no task arrived, so there is nothing to evaluate")
     return Played(
         torch.cat(costs).numpy(),
         torch.cat(episodes).numpy(),
@@ -139,6 +142,8 @@ def mean_interval(values: Floats) -> Interval:
 
 def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple[float, float] | None]:
     """Ratio of the pooled means with its 95 % interval, paired over episodes (linearised)."""
+    if not denominator.cost.mean() > 0:
+        raise InputError("the baseline's mean delay is 0, so no ratio to it can be given")
     ratio = float(numerator.cost.mean() / denominator.cost.mean())
     a, b = numerator.episode_means(), denominator.episode_means()
     if len(a) < 2:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from diffpolicy.errors import InputError
 from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, StopCleanly
@@ -33,13 +34,22 @@ class Fitted:
     history: list[dict[str, float]]
 
 
+def _trainer(**options: Any) -> L.Trainer:
+    """Lightning's trainer, whose refusals name what was asked of it."""
+    try:
+        return L.Trainer(**options)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        asked = ", ".join(f"{name} {options[name]!r}" for name in ("accelerator", "devices", "precision"))
+        raise InputError(f"Lightning cannot train with {asked}: {str(error).splitlines()[0]}") from None
+
+
 def _check_checkpoint(path: Path) -> None:
     """Refuses what is no checkpoint of ours, in one sentence."""
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist")
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError):
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
         raise InputError(f"checkpoint {path} cannot be read as a checkpoint") from None
     if not isinstance(data, dict) or "diffpolicy" not in data:
         raise InputError(f"checkpoint {path} was not written by diffpolicy")
@@ -87,7 +97,7 @@ def fit(
     batch = module.train_dataloader().base_env.batch_size.numel()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = L.Trainer(
+        trainer = _trainer(
             max_epochs=-1 if episodes is None else -(-episodes // batch),
             accelerator=accelerator,
             devices=devices,

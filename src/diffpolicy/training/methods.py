@@ -62,6 +62,10 @@ class OffPolicyMethod(Method):
     updates: int = 1
     rollout_steps: int = 1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise InputError(f"gamma must be from 0 to 1, got {self.gamma}")
+
     @abstractmethod
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
         """What acts."""

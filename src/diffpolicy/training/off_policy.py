@@ -54,6 +54,19 @@ class OffPolicyModule(L.LightningModule):
         start_after: int = 300,
     ) -> None:
         super().__init__()
+        groups = list(objective.parameter_groups())
+        if sorted(groups) != sorted(learning_rates):
+            raise InputError(f"learning_rates must name {', '.join(groups)}, got {', '.join(learning_rates)}")
+        for name, rate in learning_rates.items():
+            if not 0 <= rate < float("inf"):
+                raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("updates", updates, 0),
+            ("start_after", start_after, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
         # not submodules: the objective holds the policy's parameters, and they must not be saved twice
         self.__dict__.update(policy=policy, stream=stream)
         self.automatic_optimization = False
@@ -70,9 +83,6 @@ class OffPolicyModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = self.objective.parameter_groups()
-        for name in groups:
-            if name not in self.learning_rates:
-                raise InputError(f"learning_rates must name {', '.join(groups)}, got {self.learning_rates}")
         return torch.optim.Adam(
             [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()],
             fused=True,
