@@ -1,0 +1,284 @@
+"""A comparison: every row in every file, curves that have or have not converged, and its plots."""
+
+import csv
+import math
+import time
+
+import numpy as np
+import pytest
+
+from diffpolicy import ChoicePolicy, InputError
+from diffpolicy.edge import evaluate, play_episodes
+from diffpolicy.edge.compare import compare
+from diffpolicy.edge.comparison import Comparison, converged, curves_csv, over_seeds
+from diffpolicy.edge.jobs import Job, Outcome, Plan, heuristics_for, jobs_of, work
+from diffpolicy.edge.metrics import Result
+from diffpolicy.edge.names import HEURISTIC_NAMES
+from diffpolicy.edge.plots import delay_by_size, learning_curves
+from diffpolicy.edge.tables import comparison_json, comparison_table
+from diffpolicy.training import Played
+from toys import quick_method, small
+
+SCENARIO = small(3, 5, 6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def methods(folder):
+    return [quick_method(name, folder, start_after=5) for name in ("lad-ts", "dqn-ts")]
+
+
+@pytest.fixture(scope="module")
+def said():
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(folder, methods, said):
+    plan = Plan(SCENARIO, methods, folder / "out", episodes=2, eval_episodes=2, seconds=None, processes=1, seed=3)
+    return compare(plan, said.append)
+
+
+def read(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+# A whole comparison
+
+
+def test_every_method_and_every_heuristic_has_a_row(result, folder, methods):
+    rows = read(folder / "out" / "comparison.csv")
+    assert {row["method"] for row in rows} == {*methods, *HEURISTIC_NAMES}
+    assert len(rows) == len(methods) + len(HEURISTIC_NAMES)
+    assert [row["kind"] for row in rows] == ["method"] * 2 + ["heuristic"] * len(HEURISTIC_NAMES)
+    for row in rows:
+        for name in ("mean_delay_s", "ci95_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s", "load"):
+            assert math.isfinite(float(row[name]))
+        assert float(row["ratio_lo"]) <= float(row["ratio"]) <= float(row["ratio_hi"])
+        trained = row["kind"] == "method"
+        assert (row["episodes"], row["training_seeds"], row["converged"]) == (
+            ("2", "1", "no") if trained else ("",) * 3
+        )
+    assert len({row["tasks"] for row in rows}) == 1
+
+
+def test_methods_come_first_and_each_group_is_sorted_by_delay(result):
+    means = [(row.seeds == 0, row.result.delays.mean_delay_s) for row in result.rows]
+    assert means == sorted(means)
+
+
+def test_a_heuristics_row_is_what_evaluate_gives(result):
+    alone = evaluate(["random", "opt-ts"], SCENARIO, episodes=2, seed=3)
+    for name, expected in alone.results.items():
+        mine = result.row(name).result
+        assert mine.delays == expected.delays
+        assert mine.ratio == expected.ratio
+    assert result.row("opt-ts").load == pytest.approx(alone.load)
+
+
+def test_a_methods_row_is_what_its_saved_policy_does(result, folder, methods):
+    for name in methods:
+        saved = [path for path in (folder / "out" / "policies").rglob("policy.json") if _stem(name) in str(path)]
+        assert len(saved) == 1
+        policy = ChoicePolicy.load(saved[0])
+        assert policy.trained["seed"] == 3
+        assert policy.trained["episodes"] == 2
+        if policy.config().get("prior") is None:  # greedy values draw nothing
+            cost = play_episodes(SCENARIO, policy, 2, 3).cost
+            assert cost.mean() == pytest.approx(result.row(name).result.delays.mean_delay_s)
+
+
+def _stem(name):
+    return name.rsplit("/", 1)[-1].split(".")[0]
+
+
+def test_every_training_episode_is_in_the_learning_curves(result, folder, methods):
+    rows = read(folder / "out" / "learning_curves.csv")
+    assert {(row["method"], row["seed"], row["episode"]) for row in rows} == {
+        (name, "3", str(k)) for name in methods for k in (1, 2)
+    }
+    assert len(rows) == 4
+    for row in result.rows[:2]:
+        mine = [float(r["delay_s"]) for r in rows if r["method"] == row.name]
+        assert [mine] == row.curves
+
+
+def test_progress_is_told_for_every_job(said, result, methods):
+    assert len(said) == len(methods) + len(HEURISTIC_NAMES)
+    assert all(any(name in text for text in said) for name in (*methods, *HEURISTIC_NAMES))
+
+
+@pytest.mark.parametrize("draw", [learning_curves, delay_by_size])
+def test_plots_are_pictures(draw, result, tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        draw(result, path)
+    content = paths[0].read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) > 10_000
+    assert content == paths[1].read_bytes()
+    import matplotlib.pyplot as plt
+
+    image = plt.imread(paths[0])
+    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
+    assert plt.get_fignums() == []
+
+
+def test_the_table_and_the_json_name_every_row(result, methods):
+    table, data = comparison_table(result), comparison_json(result)
+    assert all(name in table for name in HEURISTIC_NAMES)
+    assert data["methods"].keys() == {*methods, *HEURISTIC_NAMES}
+    assert data["methods"]["opt-ts"]["kind"] == "heuristic"
+    assert data["methods"][methods[0]]["training_seeds"] == 1
+    assert "not converged" in table
+
+
+def test_two_comparisons_in_this_process_agree(result, methods):
+    job = Job(methods[0], SCENARIO, 2, seed=3, arrivals_seed=3, trained=True, episodes=2)
+    outcome = work(job)
+    assert outcome.played.cost.mean() == pytest.approx(result.row(methods[0]).result.delays.mean_delay_s)
+    assert [row["delay_s"] for row in outcome.history] == result.row(methods[0]).curves[0]
+
+
+def test_plots_do_without_methods(result, tmp_path):
+    bare = Comparison(result.plan, [row for row in result.rows if not row.seeds], result.played, 1.0)
+    for draw in (learning_curves, delay_by_size):
+        draw(bare, tmp_path / "bare.png")
+        assert (tmp_path / "bare.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_a_method_that_does_not_exist_is_refused(folder):
+    plan = Plan(SCENARIO, ["nothing"], folder / "none", episodes=1, eval_episodes=1, seconds=None, processes=1)
+    with pytest.raises(InputError, match="nothing"):
+        compare(plan)
+    assert not (folder / "none" / "comparison.csv").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        compare(Plan(SCENARIO, [], tmp_path / "file", episodes=1))
+
+
+# Plans and jobs
+
+
+def test_a_plan_needs_an_end_and_names_each_method_once(tmp_path):
+    with pytest.raises(InputError, match="neither"):
+        Plan(SCENARIO, ["lad-ts"], tmp_path, episodes=None, seconds=None)
+    with pytest.raises(InputError, match="lad-ts is named twice"):
+        Plan(SCENARIO, ["lad-ts", "lad-ts"], tmp_path)
+
+
+@pytest.mark.parametrize(("processes", "rounds"), [(1, 6), (2, 3), (4, 2), (9, 1)])
+def test_the_time_is_shared_by_the_trainings_that_run_after_each_other(processes, rounds, tmp_path):
+    plan = Plan(SCENARIO, ["a", "b", "c"], tmp_path, seeds=2, seconds=1000.0, processes=processes)
+    trained = [job for job in jobs_of(plan, time.monotonic()) if job.trained]
+    assert len(trained) == 6
+    assert {(job.name, job.seed) for job in trained} == {(name, seed) for name in "abc" for seed in (0, 1)}
+    assert len({job.out for job in trained}) == 6
+    assert all(0 < job.seconds * rounds < 1000 for job in trained)
+    assert all(job.seconds * rounds > 800 for job in trained)
+
+
+def test_without_a_time_limit_no_training_has_one(tmp_path):
+    plan = Plan(SCENARIO, ["a"], tmp_path, episodes=5, seconds=None)
+    trained, *rules = jobs_of(plan, time.monotonic())
+    assert (trained.seconds, trained.episodes) == (None, 5)
+    assert [job.name for job in rules] == list(HEURISTIC_NAMES)
+
+
+def test_local_is_left_out_where_a_station_has_no_server():
+    without = type(SCENARIO)(SCENARIO.slot_s, SCENARIO.servers, 6, (0, None), SCENARIO.workload)
+    assert "local" in heuristics_for(SCENARIO)
+    assert set(heuristics_for(without)) == set(HEURISTIC_NAMES) - {"local"}
+
+
+# Several seeds
+
+
+def played(mean, episodes=4, items=10):
+    cost = np.linspace(0.5, 1.5, episodes * items) * mean
+    episode = np.repeat(np.arange(episodes), items)
+    return Played(cost, episode, 1.0, {"('agents', 'work_gcycles')": np.ones(episodes * items)})
+
+
+def outcomes(tmp_path, means):
+    common = {"scenario": SCENARIO, "eval_episodes": 4, "arrivals_seed": 0}
+    trained = [
+        Outcome(
+            Job("mine", seed=seed, trained=True, **common),
+            played(mean),
+            [{"episode": k + 1, "delay_s": mean + 1 / (k + 1)} for k in range(3 + seed)],
+            10.0 + seed,
+        )
+        for seed, mean in reversed(list(enumerate(means)))
+    ]
+    return [Outcome(Job("opt-ts", seed=0, **common), played(2.0)), *trained]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_seeds_are_pooled_into_one_row(seeds, tmp_path):
+    means = [2.0 + 0.2 * k for k in range(seeds)]
+    plan = Plan(SCENARIO, ["mine"], tmp_path, episodes=3, seeds=seeds, eval_episodes=4)
+    row = Comparison.of(plan, outcomes(tmp_path, means), 1.0).row("mine")
+    assert (row.seeds, row.episodes) == (seeds, 3)
+    assert row.result.delays.mean_delay_s == pytest.approx(np.mean(means))
+    assert row.result.delays.tasks == 40 * seeds
+    assert row.result.ratio == pytest.approx(np.mean(means) / 2)
+    assert row.train_seconds == pytest.approx(10 + (seeds - 1) / 2)
+    assert [len(curve) for curve in row.curves] == [3 + k for k in range(seeds)]
+
+
+def test_from_three_seeds_on_the_intervals_are_over_seeds(tmp_path):
+    means, t = [2.0, 2.2, 2.6], 4.3027
+    base = Result.of(played(2.0), played(2.0))
+    over = over_seeds(base, [played(mean) for mean in means], played(2.0))
+    half = t * np.std(means, ddof=1) / math.sqrt(3)
+    assert over.ci95_s == pytest.approx(half, rel=1e-4)
+    assert over.ratio_ci95 == pytest.approx((np.mean(means) / 2 - half / 2, np.mean(means) / 2 + half / 2), rel=1e-4)
+
+
+def test_curves_of_all_seeds_are_listed_in_order(tmp_path):
+    lines = curves_csv(outcomes(tmp_path, [2.0, 3.0])).splitlines()
+    assert lines[0] == "method,seed,episode,delay_s"
+    assert [line.split(",")[1:3] for line in lines[1:]] == [["0", str(k)] for k in (1, 2, 3)] + [
+        ["1", str(k)] for k in (1, 2, 3, 4)
+    ]
+
+
+# Convergence
+
+
+def curve(shape, n=80, noise=0.02, seed=0):
+    x = np.linspace(0, 1, n)
+    return list(shape(x) + noise * np.random.default_rng(seed).standard_normal(n))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_falling_curve_has_not_converged_and_a_flat_one_has(seed):
+    assert not converged(curve(lambda x: 5 - 2 * x, seed=seed))
+    assert converged(curve(lambda x: 2 + 3 * np.exp(-20 * x), seed=seed))
+    assert converged(curve(lambda x: 3 + 0 * x, noise=0.0))
+
+
+def test_a_rising_curve_has_stopped_falling():
+    assert converged(curve(lambda x: 2 + x))
+
+
+def test_a_fall_within_one_percent_or_within_the_noise_does_not_count():
+    assert converged(curve(lambda x: 10 - 0.1 * x, noise=0.0))
+    assert not converged(curve(lambda x: 10 - x, noise=0.0))
+    assert converged(curve(lambda x: 10 - x, noise=3.0))
+
+
+@pytest.mark.parametrize("n", [0, 1, 19])
+def test_a_short_curve_has_not_converged(n):
+    assert not converged([3.0] * n)
+    assert converged([3.0] * 20)
