@@ -19,8 +19,10 @@ from diffpolicy import (
     GaussianPrior,
     GreedyValuePolicy,
     InputError,
+    with_recurrent_state,
 )
 from diffpolicy.edge import OffloadingEnv, make_policy, play_episodes
+from diffpolicy.training import RolloutStream
 from toys import GuessEnv, small
 
 SCENARIO = small(3, 5, 4)
@@ -75,6 +77,22 @@ def test_keys_of_any_depth_come_back(agents, tmp_path):
     for key, name in [(loaded.action_key, "action"), (loaded.mask_key, "action_mask")]:
         assert key == ((*lead, name) if lead else name)
     loaded.check_env(env)
+
+
+@pytest.mark.parametrize("key", ["task", "slot-task"])
+@pytest.mark.parametrize("agents", [None, 2])
+def test_the_memory_of_any_environment_comes_back(agents, key, tmp_path):
+    env = GuessEnv(4, agents)
+    policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(key=key))
+    stream = RolloutStream(env, policy, episode_steps=5)
+    list(stream)
+    stream.remember()
+    policy.save(tmp_path)
+    loaded = DiffusionPolicy.load(tmp_path)
+    assert torch.equal(loaded.remembered, policy.remembered)
+    root = with_recurrent_state(env, loaded).reset()
+    latent = root["latent"] if agents is None else root["agents", "latent"]
+    assert torch.equal(latent, policy.remembered[0].expand_as(latent))
 
 
 def test_a_folder_and_either_of_its_files_name_the_policy(tmp_path):

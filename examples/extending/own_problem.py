@@ -99,11 +99,11 @@ def make_module(seed: int = 0) -> OffPolicyModule:
         """What the loss trains on: the networks read what `embed` gives."""
         after = rollout["next"]
         return TensorDict(
-            observation=policy.embed(rollout),
+            observation=rollout["observation"],
             action_mask=rollout["action_mask"],
             action=rollout["action"],
             reward=after["reward"] / 10,
-            next=TensorDict(observation=policy.embed(after), action_mask=after["action_mask"]),
+            next=TensorDict(observation=after["observation"], action_mask=after["action_mask"]),
             batch_size=rollout.batch_size,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -30,6 +31,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns its exit status: 0 done, 2 wrong input, 130 interrupted, 1 anything else."""
+    warnings.showwarning = _warn  # type: ignore[assignment]
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options = parser().parse_args(words)
@@ -53,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             _close_stdout()
         raise
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning as one sentence, without the source line that raised it."""
+    print(f"diffpolicy: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refuse(message: str) -> int:

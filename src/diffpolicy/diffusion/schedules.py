@@ -59,6 +59,8 @@ def vp(steps: int, b_min: float = 0.1, b_max: float = 10.0) -> list[float]:
 
 def linear(steps: int) -> list[float]:
     """The linear betas of DDPM (Ho et al. 2020), 1e-4..0.02 in 1000 steps, rescaled to end in noise after I."""
+    if steps == 1:
+        return [0.999]
     scale = 1000 / steps
     first, last = scale * 1e-4, scale * 0.02
     return [min(first + (last - first) * i / max(steps - 1, 1), 0.999) for i in range(steps)]

@@ -12,6 +12,7 @@ import torch
 from diffpolicy import _files
 from diffpolicy.edge.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.edge.jobs import Job, Outcome, Plan, jobs_of, work
+from diffpolicy.edge.resolve import make_method
 
 
 def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started: float | None = None) -> Comparison:
@@ -26,6 +27,8 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
     """
     started = time.monotonic() if started is None else started
     out = _files.writable_folder(plan.out)
+    for name in plan.methods:
+        make_method(name)
     outcomes = list(_run(plan, jobs_of(plan, started), say))
     result = Comparison.of(plan, outcomes, time.monotonic() - started)
     _files.write_text(out / "comparison.csv", comparison_csv(result))

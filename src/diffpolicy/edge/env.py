@@ -173,8 +173,9 @@ class OffloadingEnv(EnvBase):
         return TensorDict(root, batch_size=self.batch_size, device=self.device)
 
     def _shared_seed(self) -> Tensor:
-        """A number per environment and slot that all stations know: a 63-bit mix of (episode, slot)."""
-        mixed = [_mix(_mix(k) ^ t) for k, t in zip(self._episode, self._slot, strict=True)]
+        """A number per environment and slot that all stations know: 63 bits mixed of (seed, stream, episode, slot)."""
+        of_run = _mix(_mix(getattr(self.source, "seed", 0)) ^ int(getattr(self.source, "stream", 0)))
+        mixed = [_mix(_mix(of_run ^ k) ^ t) for k, t in zip(self._episode, self._slot, strict=True)]
         return torch.tensor(mixed, dtype=torch.int64, device=self.device).unsqueeze(-1)
 
     @property

@@ -123,8 +123,9 @@ class RoundRobin(Heuristic):
 class WeightedRoundRobin(Heuristic):
     """Smooth weighted round robin by capacity, per station.
 
-    Before each task every server earns its f; the richest is taken and pays sum f. So in n tasks each server
-    gets its share f_a / sum f to within one task, evenly spread.
+    Before each task every server earns its f; the richest is taken and pays sum f. So in n tasks each server gets about
+    n f_a / sum f of them, evenly spread. A station's valid tasks must stand before the others, as they do in
+    `OffloadingEnv`.
     """
 
     name = "weighted-round-robin"

@@ -100,9 +100,8 @@ class Scenario:
         servers = check.sequence(self.servers, "servers")
         if not servers:
             raise InputError("servers must hold at least one server, got []")
-        for a, server in enumerate(servers):
-            Server.from_dict(server.to_dict(), f"servers[{a}]")
-        object.__setattr__(self, "servers", tuple(servers))
+        checked = tuple(Server.from_dict(server.to_dict(), f"servers[{a}]") for a, server in enumerate(servers))
+        object.__setattr__(self, "servers", checked)
         if self.slots is not None:
             object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1))
         stations = check.sequence(self.stations, "stations") or list(range(len(servers)))
@@ -217,7 +216,9 @@ class Scenario:
             scenario = replace(scenario, slots=check.integer(slots, "slots", least=1))
         if tasks is not None or steps is not None:
             scenario = replace(scenario, workload=self._override_workload(tasks, steps))
-        return scenario
+        turned = {"tasks": tasks, "stations": stations, "slots": slots, "capacity": capacity, "steps": steps}
+        marks = [f"{k} {v if isinstance(v, int) else f'{v[0]}:{v[1]}'}" for k, v in turned.items() if v is not None]
+        return replace(scenario, name=", ".join([self.name, *marks]))
 
     def _override_workload(self, tasks: int | None, steps: tuple[int, int] | None) -> Workload:
         if self.workload is None:

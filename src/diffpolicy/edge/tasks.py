@@ -141,7 +141,8 @@ class _Table:
 
     def error(self, k: int, column: str, what: str) -> InputError:
         value = self.rows[k][self.header.index(column)]
-        return InputError(f"tasks file {self.path}, line {self.lines[k]}, column '{column}' {what}, got {value!r}")
+        where = f"tasks file {self.path}, line {self.lines[k]}, column '{column}'"
+        return InputError(f"{where} {what}, got {check.show(value)}")
 
     def floats(self, column: str, *, least: float | None = None) -> Floats:
         i = self.header.index(column)
@@ -197,5 +198,7 @@ def _steps_of_arrivals(table: _Table, slot_s: float) -> tuple[Ints, Floats]:
     """One task a step; a step lasts until the next arrival, the last one a slot."""
     arrival_s = table.floats("arrival_s", least=0)
     for k in np.flatnonzero(np.diff(arrival_s) < 0):
-        raise table.error(int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({arrival_s[k]!r})")
+        raise table.error(
+            int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({float(arrival_s[k])!r})"
+        )
     return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s)

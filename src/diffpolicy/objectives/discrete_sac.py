@@ -18,7 +18,6 @@ from torchrl.objectives.common import LossModule
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.heads import mask_logits
 
 
 class LatentDiscreteSACLoss(LossModule):
@@ -115,12 +114,12 @@ class LatentDiscreteSACLoss(LossModule):
     ) -> tuple[Tensor, Tensor]:
         """Pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
         if self.samples == 1:
-            log_p = mask_logits(policy.logits(observation, latent), mask).log_softmax(-1)
+            log_p = policy.logits(observation, latent, mask).log_softmax(-1)
             return log_p.exp(), log_p
         k, m = self.samples, observation.shape[-2]
         many = [None if x is None else x.repeat_interleave(k, -2) for x in (observation, latent, mask)]
-        logits = mask_logits(policy.logits(many[0], many[1]), many[2])  # type: ignore[arg-type]
-        log_each = logits.log_softmax(-1).unflatten(-2, (m, k))
+        log_each = policy.logits(many[0], many[1], many[2])  # type: ignore[arg-type]
+        log_each = log_each.log_softmax(-1).unflatten(-2, (m, k))
         log_p = log_each.logsumexp(-2) - math.log(k)
         return log_p.exp(), log_p
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
+from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
@@ -35,6 +36,8 @@ class ChoicePolicy(TensorDictModuleBase):
         agents: B stacked sets of parameters, or None for one that all share.
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
             bool `[*, A]`, valid which items exist, bool of the action's shape.
+        observation_widths: of each observation key; needed if there are several and `embed` is overridden.
+        condition_dim: width of what `embed` gives, C; by default that of the observations.
         information: what kind of environment it reads (see `OffloadingEnv`).
         seed: of the generator that draws initial parameters, noise and choices.
     """
@@ -43,7 +46,13 @@ class ChoicePolicy(TensorDictModuleBase):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        ChoicePolicy.kinds[cls.__name__] = cls
+        ChoicePolicy.kinds[cls._file_name()] = cls
+
+    @classmethod
+    def _file_name(cls) -> str:
+        """What files call the class: ours by the bare name, a user's with its module, so neither hides the other."""
+        ours = cls.__module__.split(".")[0] == "diffpolicy"
+        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self,
@@ -53,6 +62,8 @@ class ChoicePolicy(TensorDictModuleBase):
         agents: int | None = None,
         action_key: NestedKey = "action",
         observation_keys: Sequence[NestedKey] = ("observation",),
+        observation_widths: Sequence[int] | None = None,
+        condition_dim: int | None = None,
         mask_key: NestedKey | None = None,
         valid_key: NestedKey | None = None,
         information: str = "paper",
@@ -64,6 +75,8 @@ class ChoicePolicy(TensorDictModuleBase):
                 raise InputError(f"{name} must be at most {LARGEST}, got {value}")
         check.integer(seed, "seed", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
+        self.observation_widths = list(observation_widths or [observation_dim])
+        self.condition_dim = condition_dim or observation_dim
         self.action_key = _key(action_key)
         self.observation_keys = [_key(k) for k in observation_keys]
         self.mask_key = None if mask_key is None else _key(mask_key)
@@ -99,6 +112,8 @@ class ChoicePolicy(TensorDictModuleBase):
             InputError: a key is not in the specs, or the action is not categorical.
         """
         action = _key(action_key if action_key is not None else env.action_key)
+        if action not in {_key(k) for k in env.full_action_spec.keys(True, True)}:
+            raise InputError(f"the environment has no action {action!r}; it has {env.action_keys}")
         group = action[:-1] if isinstance(action, tuple) else ()
         specs = env.observation_spec
         names = {_key(k) for k in specs.keys(True, True)}
@@ -111,16 +126,20 @@ class ChoicePolicy(TensorDictModuleBase):
             if key not in names:
                 raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, names))}")
         spec = env.full_action_spec[action]
-        if not hasattr(spec.space, "n"):
+        if not isinstance(spec, Categorical):
             raise InputError(f"the action {action!r} must be categorical, got {type(spec).__name__}")
         agents = None
         if group and not share_parameters:
             agents = env.full_action_spec[group].shape[-1]
         if mask_key == "auto":
             mask_key = beside("action_mask") if beside("action_mask") in names else None
+        elif mask_key is not None and _key(mask_key) not in names:
+            raise InputError(f"the environment has no mask {mask_key!r}; it has {sorted(map(str, names))}")
+        widths = [specs[k].shape[-1] for k in keys]
         return cls(
             choices=int(spec.space.n),
-            observation_dim=sum(specs[k].shape[-1] for k in keys),
+            observation_dim=sum(widths),
+            observation_widths=widths,
             agents=agents,
             action_key=action,
             observation_keys=keys,
@@ -133,18 +152,30 @@ class ChoicePolicy(TensorDictModuleBase):
     # What a subclass gives
 
     def embed(self, td: TensorDictBase) -> Tensor:
-        """What is conditioned on, `[*, F]`: by default the observation keys, side by side."""
-        parts = [td[k] for k in self.observation_keys]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        """What is conditioned on, `[*, C]`: by default the observation keys, side by side.
 
-    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Logits of rows, `[M, A]` or `[G, M, A]`.
+        Acting and training both call it, on rows of any batch that hold the observation keys and nothing else. If C
+        is not the observations' own width, tell the constructor: `condition_dim=C`.
+        """
+        return self.observe(td)
+
+    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        """What the networks make of rows, `[M, A]` or `[G, M, A]`: the end of the chain, or an MLP's outputs.
 
         Args:
-            condition: `[.., M, F]`.
+            condition: what `embed` gave, `[.., M, C]`.
             latent: `[.., M, A]`, where one is read.
         """
         raise NotImplementedError
+
+    def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits of rows from the networks' output.
+
+        Args:
+            x0: `[.., M, A]`.
+            mask: allowed choices, bool `[.., M, A]`, or None.
+        """
+        return x0
 
     def choose(self, logits: Tensor) -> Tensor:
         """Choices of rows, int64 `[*]`."""
@@ -164,13 +195,40 @@ class ChoicePolicy(TensorDictModuleBase):
         shape = valid.shape if valid is not None else td[self.observation_keys[0]].shape[:-1]
         return Rows(shape, None if self.agents is None else td.batch_dims, valid)
 
+    def observe(self, td: TensorDictBase) -> Tensor:
+        """The observation keys, side by side, `[*, F]`."""
+        parts = [td[k] for k in self.observation_keys]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def condition(self, observation: Tensor) -> Tensor:
+        """What `embed` makes of rows of observations. Args: observation: `[.., M, F]`."""
+        if type(self).embed is ChoicePolicy.embed:
+            return observation
+        td = TensorDict(batch_size=observation.shape[:-1], device=observation.device)
+        for key, part in zip(self.observation_keys, observation.split(self.observation_widths, -1), strict=True):
+            td.set(key, part)
+        return self.embed(td)
+
+    def logits(self, observation: Tensor, latent: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Logits of rows, `[M, A]` or `[G, M, A]`; those of forbidden choices are at -1e9.
+
+        Args:
+            observation: `[.., M, F]`.
+            latent: `[.., M, A]`, where one is read.
+            mask: allowed choices, bool `[.., M, A]`, or None.
+        """
+        return mask_logits(self.decode(self.output(self.condition(observation), latent), mask), mask)
+
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         rows = self.rows(tensordict)
-        condition = rows.take(self.embed(tensordict).to(self.dtype))
-        logits = self.logits(condition, self.read_latent(tensordict, rows))
-        self.write_latent(tensordict, rows, logits)
-        logits = mask_logits(logits, self.read_mask(tensordict, rows))
-        action = rows.put(self.choose(logits).unsqueeze(-1)).squeeze(-1)
+        like = next(iter(self.parameters()))
+        observation = rows.take(self.observe(tensordict)).to(like)
+        latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
+        latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
+        x0 = self.output(self.condition(observation), latent)
+        self.write_latent(tensordict, rows, x0)
+        choice = self.choose(mask_logits(self.decode(x0, mask), mask))
+        action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
@@ -218,6 +276,8 @@ class ChoicePolicy(TensorDictModuleBase):
             "agents": self.agents,
             "action_key": _json_key(self.action_key),
             "observation_keys": [_json_key(k) for k in self.observation_keys],
+            "observation_widths": self.observation_widths,
+            "condition_dim": self.condition_dim,
             "mask_key": _json_key(self.mask_key),
             "valid_key": _json_key(self.valid_key),
             "information": self.information,
@@ -250,14 +310,18 @@ class ChoicePolicy(TensorDictModuleBase):
         Raises:
             InputError: the folder cannot be written to.
         """
-        description = {"class": type(self).__name__, "config": self.config(), "trained": self.trained}
+        description = {"class": self._file_name(), "config": self.config(), "trained": self.trained}
         return files.write(folder, description, self.tensors())
 
     @classmethod
-    def load(cls: type[Policy], path: str | Path) -> Policy:
+    def load(cls: type[Policy], path: str | Path, **modules: Any) -> Policy:
         """A policy from its folder or either of its files; nothing is unpickled.
 
         Called on `ChoicePolicy` it makes the class that the file names, which must have been imported.
+
+        Args:
+            path: folder or file.
+            modules: networks of your own, which no file describes, by the constructor's name: `denoiser=MyNet()`.
 
         Raises:
             InputError: not a policy of this schema, or its tensors do not fit.
@@ -268,7 +332,7 @@ class ChoicePolicy(TensorDictModuleBase):
             if kind is None or not issubclass(kind, cls):
                 raise InputError(f"class {description.get('class')!r} is not known here; import its module first")
             try:
-                policy = kind._from_config(dict(description["config"]))
+                policy = kind._from_config({**description["config"], **modules})
             except InputError as error:
                 raise InputError(f"config: {error}") from None
             except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:

@@ -63,6 +63,8 @@ class DiffusionPolicy(ChoicePolicy):
         super().__init__(**others)
         self.prior: Prior = prior if prior is not None else GaussianPrior()
         self.head = head if head is not None else CategoricalHead()
+        if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
+            raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
         self.schedule_name = schedule
         self.schedule = NoiseSchedule.named(schedule, steps)
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
@@ -71,7 +73,7 @@ class DiffusionPolicy(ChoicePolicy):
             if isinstance(denoiser, nn.Module)
             else MLPDenoiser(
                 self.choices,
-                self.observation_dim,
+                self.condition_dim,
                 steps,
                 stack=self.agents,
                 generator=self.generator,
@@ -79,7 +81,7 @@ class DiffusionPolicy(ChoicePolicy):
             )
         )
         self._set_sampler(sampler, sampler_steps)
-        self.register_buffer("remembered", None)
+        self.remembered: Tensor | None = None
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
             self.out_keys = [*self.out_keys, _next(self.latent_key)]
@@ -100,6 +102,7 @@ class DiffusionPolicy(ChoicePolicy):
         """The same parameters under another sampler; warns if they were trained through their chain."""
         other = copy.copy(self)
         other.__dict__ = dict(self.__dict__)
+        other.trained = dict(self.trained)
         other.generator = torch.Generator().manual_seed(self.seed)
         other._set_sampler(sampler, steps)
         if self.trained.get("through_chain") and other.path != self.path:
@@ -121,10 +124,6 @@ class DiffusionPolicy(ChoicePolicy):
             cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
         """
         return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
-
-    def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits of rows from the end of the chain."""
-        return x0
 
     def start(self, condition: Tensor, latent: Tensor | None) -> Tensor:
         """x_I of rows, `[.., M, A]`: the latent if one is remembered, noise otherwise."""
@@ -149,12 +148,12 @@ class DiffusionPolicy(ChoicePolicy):
         cond = condition if prepare is None else prepare(condition)
         return run(lambda y, t: self.denoise(y, t, cond), x, self.path, noise)
 
-    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Logits at the end of one chain, `[.., M, A]`."""
+    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+        """The end of one chain, x_0 `[.., M, A]`."""
         x = self.start(condition, latent)
         noisy = ETA[self.sampler] > 0 and len(self.path) > 1
         noise = self.noise(len(self.path) - 1, *x.shape).to(x) if noisy else None
-        return self.decode(self.chain(condition, x, noise))
+        return self.chain(condition, x, noise)
 
     def choose(self, logits: Tensor) -> Tensor:
         return self.head.choose(logits, self.generator)
@@ -182,18 +181,14 @@ class DiffusionPolicy(ChoicePolicy):
             return None
         shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
         remembered = None if self.training else self.remembered
-        if remembered is not None and (
-            remembered.ndim != len(shape) + 2
-            or remembered.shape[1:-2] != shape[:-1]
-            or remembered.shape[-1] != self.choices
-        ):
-            raise InputError(
-                f"tensor 'remembered' of shape {list(remembered.shape)} does not fit items of shape {list(shape)} "
-                f"and {self.choices} choices"
-            )
+        if remembered is not None and remembered.shape[1:-2] != shape[:-1]:
+            raise InputError(f"tensor 'remembered' is of {list(remembered.shape[1:-2])} agents, got {list(shape[:-1])}")
         group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
         latent = torch.Size([*shape, self.choices])
-        return MemoryState(self.prior, self.latent_key, latent, group, self.generator, remembered)
+        forget = not self.training or self.prior.lifetime == "episode"
+        return MemoryState(
+            self.prior, self.latent_key, latent, group, self.generator, remembered=remembered, forget=forget
+        )
 
     def config(self) -> dict[str, Any]:
         return {
@@ -203,7 +198,7 @@ class DiffusionPolicy(ChoicePolicy):
             "schedule": self.schedule_name,
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
-            "denoiser": self.options,
+            **({"denoiser": self.options} if isinstance(self.denoiser, MLPDenoiser) else {}),
             "head": self.head.to_dict(),
         }
 
@@ -213,10 +208,18 @@ class DiffusionPolicy(ChoicePolicy):
         config["head"] = CategoricalHead(**config["head"])
         return super()._from_config(config)
 
+    def tensors(self) -> dict[str, Tensor]:
+        remembered = {} if self.remembered is None else {"remembered": self.remembered.cpu().contiguous()}
+        return {**super().tensors(), **remembered}
+
     def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        self.remembered = tensors.pop("remembered", None)
-        remembered, self.remembered = self.remembered, None
+        remembered = tensors.pop("remembered", None)
         super()._load_tensors(tensors)
+        group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
+        if remembered is not None and (remembered.ndim < group + 2 or remembered.shape[-1] != self.choices):
+            raise InputError(
+                f"tensor 'remembered' has shape {list(remembered.shape)}, which {self.choices} choices do not fit"
+            )
         self.remembered = remembered
 
 

@@ -34,9 +34,9 @@ class CategoricalPolicy(ChoicePolicy):
         super().__init__(**others)
         self.hidden, self.act = list(hidden), act
         self.head = head if head is not None else CategoricalHead()
-        self.network = MLP(self.observation_dim, self.choices, hidden, act, self.agents, self.generator)
+        self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
-    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
         return self.network(condition)  # type: ignore[no-any-return]
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -67,9 +67,9 @@ class GreedyValuePolicy(ChoicePolicy):
         if not 0 <= epsilon <= 1:
             raise InputError(f"epsilon must be from 0 to 1, got {epsilon}")
         self.hidden, self.act, self.epsilon = list(hidden), act, epsilon
-        self.network = MLP(self.observation_dim, self.choices, hidden, act, self.agents, self.generator)
+        self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
-    def logits(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
         """Action values, `[.., M, A]`."""
         return self.network(condition)  # type: ignore[no-any-return]
 

@@ -36,12 +36,13 @@ class MemoryState(RecurrentState):
         shape: torch.Size,
         group: int,
         generator: torch.Generator,
+        *,
         remembered: Tensor | None = None,
+        forget: bool = False,
     ) -> None:
         spec: Any = Unbounded(shape)
         for level, name in enumerate(reversed(key if isinstance(key, tuple) else (key,))):
             spec = Composite({name: spec}, shape=shape[:group] if level == 0 else ())
-        forget = remembered is not None or memory.lifetime == "episode"
         super().__init__(spec, self._initial, forget=forget)
         self.memory, self.key, self.latent_shape, self.generator = memory, key, shape, generator
         self.remembered = remembered
@@ -57,8 +58,8 @@ class MemoryState(RecurrentState):
         if self.remembered is None:
             return self._blank(e, 1)
         start = self._blank(self.remembered.shape[0])
-        n = min(start.shape[-2], self.remembered.shape[-2])
-        start[..., :n, :] = self.remembered[..., :n, :]
+        known = tuple(slice(min(a, b)) for a, b in zip(start.shape, self.remembered.shape, strict=True))
+        start[known] = self.remembered[known]
         return start.expand(e, *start.shape).clone()
 
     def _initial(self, e: int) -> TensorDict:
@@ -117,8 +118,8 @@ class MemoryState(RecurrentState):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Bank and slots; the latent at hand is in the tensordict."""
-        return {"bank": self.bank, "slot": self.slot}
+        return {name: None if x is None else x.clone() for name, x in (("bank", self.bank), ("slot", self.slot))}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
-        self.bank, self.slot = state["bank"], state["slot"]
+        self.bank, self.slot = (None if state[name] is None else state[name].clone() for name in ("bank", "slot"))

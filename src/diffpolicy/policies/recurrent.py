@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
@@ -26,13 +27,20 @@ class RecurrentState(TensorDictPrimer):
     def __init__(self, spec: Composite, initial: Callable[[int], TensorDict], *, forget: bool = True) -> None:
         super().__init__(spec, expand_specs=True)
         self.initial, self.forget = initial, forget
+        self.carried: dict[Any, Tensor] = {}
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        next_tensordict = super()._step(tensordict, next_tensordict)
+        # a reset is not told what was there before it, so the last values are kept here
+        self.carried = {key: next_tensordict.get(key) for key in self.primers.keys(True, True)}
+        return next_tensordict
 
     def _reset_func(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
         e = self.parent.batch_size[0]
         reset = tensordict.get("_reset", None)
         fresh = self.initial(e).to(self.parent.device)
         for key in self.primers.keys(True, True):
-            value, old = fresh.get(key), tensordict.get(key, None)
+            value, old = fresh.get(key), tensordict.get(key, self.carried.get(key))
             if old is not None:
                 again = torch.ones(e, 1, dtype=torch.bool, device=value.device) if reset is None else reset
                 if not self.forget:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from diffpolicy.training.evaluation import mean_interval as mean_interval
     from diffpolicy.training.evaluation import play as play
     from diffpolicy.training.evaluation import ratio_interval as ratio_interval
+    from diffpolicy.training.evaluation import undisturbed as undisturbed
+    from diffpolicy.training.fit import Fitted as Fitted
     from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.training.methods import DQNMethod as DQNMethod
     from diffpolicy.training.methods import Method as Method
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "undisturbed": "diffpolicy.training.evaluation",
+        "Fitted": "diffpolicy.training.fit",
         "Played": "diffpolicy.training.evaluation",
         "Interval": "diffpolicy.training.evaluation",
         "play": "diffpolicy.training.evaluation",
@@ -42,6 +46,7 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "DQNMethod",
     "DiffusionSACMethod",
+    "Fitted",
     "Interval",
     "Method",
     "OffPolicyMethod",
@@ -54,4 +59,5 @@ __all__ = (
     "parse_method",
     "play",
     "ratio_interval",
+    "undisturbed",
 )

@@ -42,7 +42,7 @@ class EpisodeProgress(L.Callback):
 
 
 class Checkpoints(L.Callback):
-    """Writes `checkpoint.ckpt` and `training.csv` at ends of episodes, and when the run ends, however it does.
+    """Writes `checkpoint.ckpt` and `training.csv` at ends of episodes, and when the run ends or is interrupted.
 
     Args:
         folder: where to. every: episodes between two checkpoints.
@@ -54,14 +54,14 @@ class Checkpoints(L.Callback):
 
     def save(self, trainer: L.Trainer, module: OffPolicyModule) -> None:
         """Writes both files, unless nothing has happened since the last time."""
-        if self.saved == trainer.current_epoch:
+        if self.saved == module.episodes:
             return
-        self.saved = trainer.current_epoch
+        self.saved = module.episodes
         _files.write(self.folder / "checkpoint.ckpt", trainer.save_checkpoint)
         _files.write_text(self.folder / "training.csv", history_csv(module.history))
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.current_epoch and trainer.current_epoch % self.every == 0:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if (trainer.current_epoch + 1) % self.every == 0:
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:

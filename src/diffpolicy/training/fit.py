@@ -115,5 +115,9 @@ def fit(
             trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
         except InputError as error:
             raise InputError(f"checkpoint {resume} cannot be resumed: {error}") from None
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise InputError(f"checkpoint {resume} cannot be resumed: it holds networks of other shapes") from None
     module.train_dataloader().remember()
     return Fitted(module.episodes, stop.interrupted, module.history)

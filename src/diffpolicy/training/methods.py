@@ -45,6 +45,8 @@ class OffPolicyMethod(Method):
         learning_rates: by the name of the objective's group.
         hidden, act: of all networks.
         share_parameters: one set for all agents instead of one each.
+        masks: whether the policy reads the environment's action mask; `transitions` must then give `action_mask` and
+            `("next", "action_mask")`, bool `[*, A]`.
         gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
         start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
             rollout.
@@ -55,6 +57,7 @@ class OffPolicyMethod(Method):
     hidden: list[int] = field(default_factory=lambda: [20, 20])
     act: str = "relu"
     share_parameters: bool = False
+    masks: bool = False
     gamma: float = 0.95
     capacity: int = 1000
     batch_size: int = 64
@@ -65,6 +68,8 @@ class OffPolicyMethod(Method):
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
             raise InputError(f"gamma must be from 0 to 1, got {self.gamma}")
+        if self.start_after >= self.capacity:
+            raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
     @abstractmethod
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
@@ -111,7 +116,7 @@ class SACMethod(OffPolicyMethod):
             act=self.act,
             share_parameters=self.share_parameters,
             head=CategoricalHead(self.draw),
-            mask_key=None,
+            mask_key="auto" if self.masks else None,
             seed=seed,
         )
 
@@ -172,7 +177,7 @@ class DiffusionSACMethod(SACMethod):
             },
             head=CategoricalHead(self.draw),
             share_parameters=self.share_parameters,
-            mask_key=None,
+            mask_key="auto" if self.masks else None,
             seed=seed,
         )
         policy.trained["through_chain"] = True
@@ -200,7 +205,7 @@ class DQNMethod(OffPolicyMethod):
             act=self.act,
             epsilon=self.epsilon,
             share_parameters=self.share_parameters,
-            mask_key=None,
+            mask_key="auto" if self.masks else None,
             seed=seed,
         )
 
@@ -230,7 +235,7 @@ def parse_method(text: str, source: str) -> Method:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--method", type=Method)
     try:
-        return parser.instantiate_classes(parser.parse_object({"method": data})).method  # type: ignore[no-any-return]
+        return parser.instantiate(parser.parse_object({"method": data})).method  # type: ignore[no-any-return]
     except InputError as error:
         raise InputError(f"method file {source}: {error}") from None
     except (ArgumentError, TypeError, ValueError, ImportError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class PackedReplay(nn.Module):
             raise InputError(f"the replay's capacity must be at least 1, got {capacity}")
         self.capacity, self.agents = capacity, agents
         self.generator = torch.Generator().manual_seed(seed)
-        self.fields: list[tuple[NestedKey, int, torch.dtype]] = []
+        self.fields: list[tuple[NestedKey, tuple[int, ...], torch.dtype]] = []
         groups = agents or 1
         self.register_buffer("data", torch.empty(groups, capacity, 0))
         self.register_buffer("cursor", torch.zeros(groups, dtype=torch.int64))
@@ -49,9 +50,11 @@ class PackedReplay(nn.Module):
         """
         keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
-        columns = [transitions[k].reshape(*batch, -1).float() for k in keys]
+        flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in map(transitions.get, keys)]
+        columns = [v.float() for v in flat]
         if not self.fields:
-            self.fields = [(k, c.shape[-1], transitions[k].dtype) for k, c in zip(keys, columns, strict=True)]
+            shapes = [tuple(transitions[k].shape[len(batch) :]) for k in keys]
+            self.fields = [(k, shape, transitions[k].dtype) for k, shape in zip(keys, shapes, strict=True)]
             width = sum(c.shape[-1] for c in columns)
             if self.data.shape[-1] != width:
                 self.data = self.data.new_zeros(*self.data.shape[:-1], width)
@@ -59,15 +62,17 @@ class PackedReplay(nn.Module):
         valid = transitions.get("valid", None)
         if valid is None:
             valid = torch.ones(batch, dtype=torch.bool, device=packed.device)
+        valid = valid.to(packed.device)
         if self.agents is not None:
             packed, valid = packed.movedim(agent_dim or 0, 0), valid.movedim(agent_dim or 0, 0)
         groups = len(self.size)
-        self._write(packed.reshape(groups, -1, packed.shape[-1]), valid.reshape(groups, -1))
+        rows = valid.numel() // groups
+        self._write(packed.reshape(groups, rows, packed.shape[-1]), valid.reshape(groups, rows))
 
     def _write(self, packed: Tensor, valid: Tensor) -> None:
         """Puts the valid ones of rows `[G, M, D]` into the rings, in their order; of too many the last ones stay."""
         rank = valid.cumsum(-1)
-        count = rank[:, -1]
+        count = valid.sum(-1)
         chosen = valid & (rank > (count - self.capacity).unsqueeze(-1))
         groups = torch.arange(len(count), device=packed.device).unsqueeze(-1)
         target = groups * self.capacity + (self.cursor.unsqueeze(-1) + rank - 1) % self.capacity
@@ -82,6 +87,8 @@ class PackedReplay(nn.Module):
 
     def sample(self, batch: int) -> TensorDict:
         """Rows drawn with replacement, of batch `[batch]` or `[G, batch]`; each agent draws its own."""
+        if not len(self):
+            raise InputError("the replay has nothing to draw: an agent has no transitions")
         u = torch.rand(len(self.size), batch, dtype=torch.float64, generator=self.generator).to(self.data.device)
         index = (u * self.size.unsqueeze(-1)).long()
         index += torch.arange(len(self.size), device=index.device).unsqueeze(-1) * self.capacity
@@ -89,24 +96,28 @@ class PackedReplay(nn.Module):
         if self.agents is None:
             rows = rows[0]
         result: dict[str, Any] = {}
-        for (key, width, dtype), part in zip(self.fields, rows.split([w for _, w, _ in self.fields], -1), strict=True):
-            value = part if part.dtype == dtype else part.to(dtype)
+        widths = [math.prod(shape) for _, shape, _ in self.fields]
+        for (key, shape, dtype), part in zip(self.fields, rows.split(widths, -1), strict=True):
+            value = part.unflatten(-1, shape) if len(shape) > 1 else part.squeeze(-1) if not shape else part
+            value = value if value.dtype == dtype else value.to(dtype)
             names = key if isinstance(key, tuple) else (key,)
             level = result
             for name in names[:-1]:
                 level = level.setdefault(name, {})
-            level[names[-1]] = value.squeeze(-1) if width == 1 else value
+            level[names[-1]] = value
         return TensorDict(result, batch_size=rows.shape[:-1])
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the columns are, and the generator."""
-        fields = [[list(k) if isinstance(k, tuple) else k, w, str(d).split(".")[-1]] for k, w, d in self.fields]
+        fields = [[list(k) if isinstance(k, tuple) else k, list(s), str(d).split(".")[-1]] for k, s, d in self.fields]
         return {"generator": self.generator.get_state(), "fields": fields}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
         self.generator.set_state(state["generator"].cpu())
-        self.fields = [(tuple(k) if isinstance(k, list) else k, w, getattr(torch, d)) for k, w, d in state["fields"]]
+        self.fields = [
+            (tuple(k) if isinstance(k, list) else k, tuple(s), getattr(torch, d)) for k, s, d in state["fields"]
+        ]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(prefix + "data")

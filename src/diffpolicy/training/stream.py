@@ -79,12 +79,17 @@ class RolloutStream(IterableDataset[TensorDict]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
+        size = len(state["env"]["slot"]) if "slot" in state["env"] else None
+        if size not in (None, self.base_env.batch_size.numel()):
+            raise InputError(f"it holds {size} environments, and this run has {self.base_env.batch_size.numel()}")
         self.base_env.set_extra_state(state["env"])
         if self.memory is not None:
             self.memory.set_extra_state(state["memory"])
         if state["root"] is not None:
-            fresh = self.env.reset()
-            self.root = TensorDict.from_dict(state["root"], batch_size=fresh.batch_size)
+            self.root = self.env.reset()
+            saved = TensorDict.from_dict(state["root"], batch_size=self.root.batch_size[:0])
+            for key, value in saved.items(True, True):
+                self.root.set(key, value)
             self.base_env.set_extra_state(state["env"])
             if self.memory is not None:
                 self.memory.set_extra_state(state["memory"])
