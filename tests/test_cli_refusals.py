@@ -285,7 +285,7 @@ BAD_POLICIES = [
     (["config", "choices"], -1, "-1"),
     (["config", "choices"], 10**13, str(10**13)),
     (["config", "choices"], "3", "config"),
-    (["config", "observation_dim"], 9, "shape"),
+    (["config", "observation_dim"], 9, "observation_dim 9"),
     (["config", "agents"], "x", "config"),
     (["config", "steps"], 0, "steps"),
     (["config", "steps"], "2", "config"),

@@ -77,6 +77,10 @@ class ChoicePolicy(TensorDictModuleBase):
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.observation_widths = list(observation_widths or [observation_dim])
         self.condition_dim = condition_dim or observation_dim
+        if sum(self.observation_widths) != observation_dim:
+            raise InputError(
+                f"observation_widths {self.observation_widths} must sum to observation_dim {observation_dim}"
+            )
         self.action_key = _key(action_key)
         self.observation_keys = [_key(k) for k in observation_keys]
         self.mask_key = None if mask_key is None else _key(mask_key)
