@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
+    parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
     opt.add_common(parser)
 
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
         seconds=None if minutes is None else 60 * minutes,
         processes=options.processes,
         seed=options.seed,
+        compiled=options.compile,
     )
     for name in methods:
         build(name, scenario)

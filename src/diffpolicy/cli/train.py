@@ -28,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accelerator", default="cpu", help="Lightning's (default cpu)")
     parser.add_argument("--devices", default="1", help="Lightning's (default 1)")
     parser.add_argument("--precision", default=None, help="Lightning's")
+    parser.add_argument("--compile", action="store_true", help="compile the updates (half a minute, then faster)")
     parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (extra 'tensorboard')")
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     opt.add_common(parser)
@@ -64,7 +65,10 @@ def run(options: argparse.Namespace) -> int:
         devices=options.devices,
         precision=options.precision,
         tensorboard=options.tensorboard,
+        compiled=options.compile,
     )
+    if not result.first:
+        return 0
     last = result.history[-10:]
     mean = sum(row["delay_s"] for row in last) / len(last) if last else None
     if options.json:

@@ -1,4 +1,4 @@
-"""Samplers: pure functions from x_I to x_0 over one callable that predicts the noise."""
+"""Samplers: pure functions from x_I to x_0 over one callable that predicts the noise, or x_0 itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class ReverseStep:
-    """One reverse step i -> j of a sampler, x_j = keep x_i + push eps(x_i, i) + spread z with z ~ N(0, 1)."""
+    """One reverse step i -> j of a sampler, x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1).
+
+    y is what the network predicts: the noise eps, or x_0.
+    """
 
     i: int
     keep: float
@@ -34,13 +37,26 @@ def timesteps(schedule: NoiseSchedule, steps: int | None = None) -> list[int]:
     return [math.ceil(total * k / steps) for k in range(steps, 0, -1)]
 
 
-def reverse_steps(schedule: NoiseSchedule, steps: int | None = None, eta: float = 1.0) -> list[ReverseStep]:
+PREDICTIONS = ("noise", "x0")
+"""What a network may predict."""
+
+
+def reverse_steps(
+    schedule: NoiseSchedule, steps: int | None = None, eta: float = 1.0, prediction: str = "noise"
+) -> list[ReverseStep]:
     """The steps of the family of DDIM (Song et al. 2021, eq. 12): eta = 0 is DDIM, eta = 1 is ancestral DDPM.
 
     With x0 = (x_i - sqrt(1 - abar_i) eps) / sqrt(abar_i) and s = eta sqrt((1 - abar_j) / (1 - abar_i)) sqrt(1 -
     abar_i / abar_j), x_j = sqrt(abar_j) x0 + sqrt(1 - abar_j - s^2) eps + s z. It is linear in x_i, eps and z, so
-    each step is three numbers.
+    each step is three numbers. A network that predicts x0 instead gives eps = (x_i - sqrt(abar_i) x0) / sqrt(1 -
+    abar_i), and the same step is linear in x_i, x0 and z.
+
+    Args:
+        schedule, steps: see `timesteps`. eta: from 0 to 1.
+        prediction: `noise`, or `x0`: then a chain's end is the network's last output, which nothing amplifies.
     """
+    if prediction not in PREDICTIONS:
+        raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
     chosen = [*timesteps(schedule, steps), 0]
     result = []
     for i, j in zip(chosen, chosen[1:], strict=False):
@@ -48,6 +64,8 @@ def reverse_steps(schedule: NoiseSchedule, steps: int | None = None, eta: float 
         spread = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
         keep = math.sqrt(b / a)
         push = math.sqrt(max(1 - b - spread**2, 0.0)) - keep * math.sqrt(1 - a)
+        if prediction == "x0":
+            keep, push = keep + push / math.sqrt(1 - a), -push * math.sqrt(a / (1 - a))
         result.append(ReverseStep(i, keep, push, spread))
     return result
 
@@ -56,7 +74,7 @@ def run(denoise: Denoise, x: Tensor, path: list[ReverseStep], noise: Tensor | No
     """Follows reverse steps from x_I to x_0.
 
     Args:
-        denoise: eps(x, i), of the shape of x.
+        denoise: y(x, i), of the shape of x.
         x: x_I, any shape.
         path: from `reverse_steps`.
         noise: z of each step but the last, `[len(path) - 1, *x.shape]`; may be None if nothing is spread.

@@ -90,7 +90,7 @@ class OffloadingEnv(EnvBase):
             if tasks is None
             else TaskListSource(tasks, scenario, dtype, device)
         )
-        self._first_episode = first_episode
+        self._first_episode, self._stride = first_episode, size[0]
         self._next_episode = [first_episode + e for e in range(size[0])]
         self._episode = list(self._next_episode)
         self._slot = [0] * size[0]
@@ -199,7 +199,7 @@ class OffloadingEnv(EnvBase):
         for e, now in enumerate(chosen):
             if now:
                 self._episode[e] = self._next_episode[e]
-                self._next_episode[e] += self.batch_size[0]
+                self._next_episode[e] += self._stride
                 self._slot[e] = 0
         keep = torch.tensor([not now for now in chosen], device=self.device).unsqueeze(-1)
         self._queue = self._queue * keep
@@ -228,6 +228,15 @@ class OffloadingEnv(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         if isinstance(self.source, WorkloadSource) and seed is not None:
             self.source.seed = seed
+        self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
+
+    def shard(self, rank: int, world: int) -> None:
+        """Makes this one of `world` environments alike that share the episodes out; call it before the first reset.
+
+        Environment e then plays the episodes rank E + e, rank E + e + world E, ...
+        """
+        self._first_episode += rank * self.batch_size[0]
+        self._stride = world * self.batch_size[0]
         self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
 
     # Saving and restoring

@@ -34,6 +34,7 @@ class Plan:
         processes: side by side, each with one thread.
         seed: of evaluation, and the first training seed.
         out: folder.
+        compiled: whether updates are compiled.
     """
 
     scenario: Scenario
@@ -45,6 +46,7 @@ class Plan:
     seconds: float | None = 300.0
     processes: int = 2
     seed: int = 0
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:
@@ -67,6 +69,7 @@ class Job:
     episodes: int | None = None
     seconds: float | None = None
     out: Path | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
             trained=True,
             episodes=plan.episodes,
             seconds=share,
+            compiled=plan.compiled,
             out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",
             **common,
         )
@@ -133,6 +137,7 @@ def work(job: Job) -> Outcome:
         out=job.out,
         module=module,
         checkpoint_every=10**9,
+        compiled=job.compiled,
     )
     seconds = time.monotonic() - start
     played = play_episodes(job.scenario, module.policy, job.eval_episodes, job.arrivals_seed)

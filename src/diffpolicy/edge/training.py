@@ -97,6 +97,6 @@ def train(
         "scenario": scenario.name,
         "scenario_sha256": scenario.digest(),
     }
-    if out is not None:
+    if out is not None and fitted.first:
         policy.save(out)
     return fitted

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -83,6 +84,7 @@ class MLPDenoiser(nn.Module):
             raise InputError(f"the time embedding's width must be even and at least 2, got time = {time}")
         fan_in = actions + time + condition
         self.output = output
+        self.fixed_time: Tensor | None = None
         self.embedding = TimeEmbedding(steps, time, stack, generator)
         self.of_x = Dense(actions, hidden[0], stack, generator, fan_in=fan_in, bias=False)
         self.of_time = Dense(time, hidden[0], stack, generator, fan_in=fan_in, bias=False)
@@ -90,9 +92,19 @@ class MLPDenoiser(nn.Module):
         self.act = activation(act)
         self.rest = MLP(hidden[0], actions, hidden[1:], act, stack, generator)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While it lasts, the time's share is a constant, so that an exported graph need not compute it."""
+        with torch.no_grad():
+            self.fixed_time = self.of_time(self.embedding())
+        try:
+            yield
+        finally:
+            self.fixed_time = None
+
     def prepare(self, condition: Tensor) -> Prepared:
         """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
-        time = self.of_time(self.embedding())
+        time = self.of_time(self.embedding()) if self.fixed_time is None else self.fixed_time
         return Prepared(self.of_condition(condition), time.split(1, dim=-2))
 
     def forward(self, x: Tensor, i: int, prepared: Prepared) -> Tensor:

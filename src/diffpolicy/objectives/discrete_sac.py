@@ -42,6 +42,7 @@ class LatentDiscreteSACLoss(LossModule):
         samples: chains a row for the marginal entropy.
         target_actor: whether pi' comes from a slowly following copy of the policy, as in D2SAC.
         critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
+        reward_scale: factor on rewards before anything else; alpha is in units of scaled reward.
 
     Keys (see `set_keys`): observation, latent, action, reward, terminated, mask; rows of batch `[M]`, or `[G, M]` for
     G agents; reward `[.., M]`. Writes loss_actor, loss_qvalue, loss_alpha, alpha, entropy.
@@ -74,6 +75,7 @@ class LatentDiscreteSACLoss(LossModule):
         samples: int = 8,
         target_actor: bool = False,
         critic_latent: bool = False,
+        reward_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if entropy not in ("conditional", "marginal"):
@@ -88,7 +90,7 @@ class LatentDiscreteSACLoss(LossModule):
         self.gamma, self.tau = gamma, tau
         self.target_entropy = entropy_share * math.log(policy.choices) if target_entropy == "share" else target_entropy
         self.samples = samples if entropy == "marginal" else 1
-        self.critic_latent = critic_latent
+        self.critic_latent, self.reward_scale = critic_latent, reward_scale
         self.reads_latent = bool(getattr(getattr(policy, "prior", None), "remembers", False))
         if critic_latent and not self.reads_latent:
             raise InputError("critic_latent needs a policy that remembers its actions")
@@ -109,21 +111,24 @@ class LatentDiscreteSACLoss(LossModule):
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         pass
 
+    def _noise(self, policy: ChoicePolicy, rows: torch.Size) -> Tensor | None:
+        return policy.noise(torch.Size([*rows[:-1], rows[-1] * self.samples]))
+
     def _probabilities(
-        self, policy: ChoicePolicy, observation: Tensor, latent: Tensor | None, mask: Tensor | None
+        self, policy: ChoicePolicy, observation: Tensor, latent: Tensor | None, mask: Tensor | None, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
         if self.samples == 1:
-            log_p = policy.logits(observation, latent, mask).log_softmax(-1)
+            log_p = policy.logits(observation, latent, mask, noise).log_softmax(-1)
             return log_p.exp(), log_p
         k, m = self.samples, observation.shape[-2]
         many = [None if x is None else x.repeat_interleave(k, -2) for x in (observation, latent, mask)]
-        log_each = policy.logits(many[0], many[1], many[2])  # type: ignore[arg-type]
-        log_each = log_each.log_softmax(-1).unflatten(-2, (m, k))
-        log_p = log_each.logsumexp(-2) - math.log(k)
+        log_each = policy.logits(many[0], many[1], many[2], noise).log_softmax(-1)  # type: ignore[arg-type]
+        log_p = log_each.unflatten(-2, (m, k)).logsumexp(-2) - math.log(k)
         return log_p.exp(), log_p
 
     def _critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:
+        observation = self.policy.normalized(observation)
         return torch.cat([observation, latent], -1) if self.critic_latent and latent is not None else observation
 
     @dispatch
@@ -131,39 +136,68 @@ class LatentDiscreteSACLoss(LossModule):
         """The losses of a batch of rows."""
         k = self.tensor_keys
         nxt = tensordict["next"]
-        observation, next_observation = tensordict[k.observation], nxt[k.observation]
-        latent, next_latent = (x[k.latent] if self.reads_latent else None for x in (tensordict, nxt))
-        mask, next_mask = tensordict.get(k.mask, None), nxt.get(k.mask, None)
+        rows = tensordict[k.observation].shape[:-1]
+        actor = self.policy if self.target_policy is None else self.target_policy
+        terminated = nxt.get(k.terminated, None)
+        losses = self.losses(
+            observation=tensordict[k.observation],
+            next_observation=nxt[k.observation],
+            latent=tensordict[k.latent] if self.reads_latent else None,
+            next_latent=nxt[k.latent] if self.reads_latent else None,
+            mask=tensordict.get(k.mask, None),
+            next_mask=nxt.get(k.mask, None),
+            action=tensordict[k.action].view(rows),
+            reward=tensordict[k.reward].view(rows),
+            terminated=None if terminated is None else terminated.view(rows),
+            next_noise=self._noise(actor, rows),
+            noise=self._noise(self.policy, rows),
+        )
+        return TensorDict(dict(zip(self.out_keys, losses, strict=True)))
+
+    def losses(
+        self,
+        observation: Tensor,
+        next_observation: Tensor,
+        latent: Tensor | None,
+        next_latent: Tensor | None,
+        mask: Tensor | None,
+        next_mask: Tensor | None,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor | None,
+        next_noise: Tensor | None,
+        noise: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """What `forward` writes, in the order of `out_keys`: a pure function of rows, noise and parameters.
+
+        Args:
+            observation, next_observation: `[.., M, F]`. latent, next_latent: `[.., M, A]`, where they are read.
+            mask, next_mask: allowed choices, bool `[.., M, A]`, or None.
+            action, reward, terminated: `[.., M]`.
+            next_noise, noise: what the policies' `noise` drew for the rows (times `samples`).
+        """
         log_alpha = self.log_alpha
         alpha = log_alpha.detach().exp()
         with torch.no_grad():
             actor = self.policy if self.target_policy is None else self.target_policy
-            p, log_p = self._probabilities(actor, next_observation, next_latent, next_mask)
+            p, log_p = self._probabilities(actor, next_observation, next_latent, next_mask, next_noise)
             least = self.target_critic(self._critic_input(next_observation, next_latent)).amin(0)
             value = (p * (least - alpha.unsqueeze(-1) * log_p)).sum(-1)
-            terminated = nxt.get(k.terminated, None)
             if terminated is not None:
-                value = value * ~terminated.view(value.shape)
-            target = tensordict[k.reward].view(value.shape) + self.gamma * value
+                value = value * ~terminated
+            target = self.reward_scale * reward + self.gamma * value
         q = self.critic(self._critic_input(observation, latent))
-        action = tensordict[k.action].view(value.shape)
         taken = q.gather(-1, action.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
         loss_q = (taken - target).square().mean(-1).sum()
 
-        p, log_p = self._probabilities(self.policy, observation, latent, mask)
+        p, log_p = self._probabilities(self.policy, observation, latent, mask, noise)
         negative_entropy = (p * log_p).sum(-1)
         cost = alpha * negative_entropy - (p * q.detach().amin(0)).sum(-1)
         entropy = -negative_entropy.detach().mean(-1, keepdim=True)
         if log_alpha.ndim == 0:
             entropy = entropy.squeeze(-1)
         loss_alpha = (log_alpha.exp() * (entropy - self.target_entropy)).sum()
-        return TensorDict(
-            loss_actor=cost.mean(-1).sum(),
-            loss_qvalue=loss_q,
-            loss_alpha=loss_alpha,
-            alpha=alpha.mean(),
-            entropy=entropy.mean(),
-        )
+        return cost.mean(-1).sum(), loss_q, loss_alpha, alpha.mean(), entropy.mean()
 
     def update_targets(self) -> None:
         """Moves the targets by `tau` towards their networks (Polyak averaging); call it after each optimiser step."""
@@ -184,9 +218,9 @@ class LatentDiscreteSACLoss(LossModule):
 
 
 def _frozen_copy(module: Any) -> Any:
-    """A copy that is not trained; a policy's copy draws from the policy's own generator, which cannot be copied."""
-    generator = getattr(module, "generator", None)
-    other = copy.deepcopy(module, {id(generator): generator})
+    """A copy that is not trained; a policy's copy shares its generator, which cannot be copied, and its normaliser."""
+    shared = [getattr(module, "generator", None), getattr(module, "normalizer", None)]
+    other = copy.deepcopy(module, {id(part): part for part in shared if part is not None})
     return other.requires_grad_(False)
 
 

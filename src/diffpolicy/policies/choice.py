@@ -16,6 +16,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies import files
 from diffpolicy.policies.heads import mask_logits
 from diffpolicy.policies.rows import Rows
@@ -39,6 +40,7 @@ class ChoicePolicy(TensorDictModuleBase):
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
         condition_dim: width of what `embed` gives, C; by default that of the observations.
         information: what kind of environment it reads (see `OffloadingEnv`).
+        normalize: whether observations are normalised by their running statistics, which training keeps.
         seed: of the generator that draws initial parameters, noise and choices.
     """
 
@@ -67,6 +69,7 @@ class ChoicePolicy(TensorDictModuleBase):
         mask_key: NestedKey | None = None,
         valid_key: NestedKey | None = None,
         information: str = "paper",
+        normalize: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,6 +91,7 @@ class ChoicePolicy(TensorDictModuleBase):
         self.information, self.seed = information, seed
         self.trained: dict[str, Any] = {}
         self.generator = torch.Generator().manual_seed(seed)
+        self.normalizer = RunningNorm(observation_dim) if normalize else None
         self.in_keys = [*self.observation_keys, *(k for k in (self.mask_key, self.valid_key) if k is not None)]
         self.out_keys = [self.action_key]
 
@@ -163,14 +167,19 @@ class ChoicePolicy(TensorDictModuleBase):
         """
         return self.observe(td)
 
-    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+    def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """What the networks make of rows, `[M, A]` or `[G, M, A]`: the end of the chain, or an MLP's outputs.
 
         Args:
             condition: what `embed` gave, `[.., M, C]`.
             latent: `[.., M, A]`, where one is read.
+            noise: what `noise` drew, or None: it is drawn here.
         """
         raise NotImplementedError
+
+    def noise(self, rows: torch.Size) -> Tensor | None:
+        """What one pass over rows takes of N(0, 1), `[draws, *rows, A]`; None if nothing. Args: rows: `[.., M]`."""
+        return None
 
     def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of rows from the networks' output.
@@ -184,6 +193,37 @@ class ChoicePolicy(TensorDictModuleBase):
     def choose(self, logits: Tensor) -> Tensor:
         """Choices of rows, int64 `[*]`."""
         raise NotImplementedError
+
+    @property
+    def draws_choice(self) -> bool:
+        """Whether a choice in `eval` mode is drawn, so that `choose_at` takes a uniform number."""
+        return False
+
+    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        """What `choose` makes of rows in `eval` mode, as a pure function, int64 `[*]`.
+
+        Args:
+            logits: `[*, A]`. uniform: U[0, 1), `[*]`; None where nothing is drawn.
+        """
+        return logits.argmax(-1)
+
+    def for_agent(self: Policy, agent: int) -> Policy:
+        """The policy of one of a stack's agents, whose rows are `[M, F]`; it remembers nothing yet.
+
+        Raises:
+            InputError: the policy has one set of parameters for all, or no such agent.
+        """
+        if self.agents is None:
+            raise InputError("all agents share this policy's parameters, so there is none to choose")
+        if not 0 <= agent < self.agents:
+            raise InputError(f"agent must be from 0 to {self.agents - 1}, got {agent}")
+        single = type(self)._from_config({**self.config(), "agents": None})
+        own = {k: v for k, v in single.state_dict().items() if isinstance(v, Tensor)}
+        mine = self.state_dict()
+        tensors = {k: mine[k] if mine[k].shape == v.shape else mine[k][agent].view_as(v) for k, v in own.items()}
+        single.load_state_dict(tensors, strict=False)
+        single.trained = dict(self.trained)
+        return single.train(self.training)
 
     # How a step goes
 
@@ -204,8 +244,13 @@ class ChoicePolicy(TensorDictModuleBase):
         parts = [td[k] for k in self.observation_keys]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
+    def normalized(self, observation: Tensor) -> Tensor:
+        """Rows as networks read them. Args: observation: `[.., M, F]`."""
+        return observation if self.normalizer is None else self.normalizer(observation)
+
     def condition(self, observation: Tensor) -> Tensor:
         """What `embed` makes of rows of observations. Args: observation: `[.., M, F]`."""
+        observation = self.normalized(observation)
         if type(self).embed is ChoicePolicy.embed:
             return observation
         td = TensorDict(batch_size=observation.shape[:-1], device=observation.device)
@@ -213,15 +258,22 @@ class ChoicePolicy(TensorDictModuleBase):
             td.set(key, part)
         return self.embed(td)
 
-    def logits(self, observation: Tensor, latent: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        observation: Tensor,
+        latent: Tensor | None = None,
+        mask: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """Logits of rows, `[M, A]` or `[G, M, A]`; those of forbidden choices are at -1e9.
 
         Args:
             observation: `[.., M, F]`.
             latent: `[.., M, A]`, where one is read.
             mask: allowed choices, bool `[.., M, A]`, or None.
+            noise: what `noise` drew, or None: it is drawn here.
         """
-        return mask_logits(self.decode(self.output(self.condition(observation), latent), mask), mask)
+        return mask_logits(self.decode(self.output(self.condition(observation), latent, noise), mask), mask)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         rows = self.rows(tensordict)
@@ -285,6 +337,7 @@ class ChoicePolicy(TensorDictModuleBase):
             "mask_key": _json_key(self.mask_key),
             "valid_key": _json_key(self.valid_key),
             "information": self.information,
+            "normalize": self.normalizer is not None,
             "seed": self.seed,
         }
 

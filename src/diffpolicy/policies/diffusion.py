@@ -34,6 +34,7 @@ class DiffusionPolicy(ChoicePolicy):
         prior: where the chain starts.
         steps: I of the schedule. schedule: `vp`, `linear` or `cosine`.
         sampler: `ddpm` or `ddim`. sampler_steps: fewer steps than I, or None.
+        prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module of your own with
             `forward(x, t, cond)`; a module of your own is not saved by its shape, so pass it to the class again when
             loading.
@@ -56,6 +57,7 @@ class DiffusionPolicy(ChoicePolicy):
         schedule: str = "vp",
         sampler: str = "ddpm",
         sampler_steps: int | None = None,
+        prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,
         head: CategoricalHead | None = None,
         **others: Any,
@@ -65,7 +67,7 @@ class DiffusionPolicy(ChoicePolicy):
         self.head = head if head is not None else CategoricalHead()
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
-        self.schedule_name = schedule
+        self.schedule_name, self.prediction = schedule, prediction
         self.schedule = NoiseSchedule.named(schedule, steps)
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
         self.denoiser: nn.Module = (
@@ -90,7 +92,7 @@ class DiffusionPolicy(ChoicePolicy):
         if sampler not in ETA:
             raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}")
         self.sampler, self.sampler_steps = sampler, steps
-        self.path = reverse_steps(self.schedule, steps, ETA[sampler])
+        self.path = reverse_steps(self.schedule, steps, ETA[sampler], self.prediction)
 
     @property
     def latent_key(self) -> NestedKey:
@@ -116,7 +118,7 @@ class DiffusionPolicy(ChoicePolicy):
     # The chain
 
     def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
-        """Predicted noise of rows.
+        """What the denoiser predicts of rows, the noise or x_0.
 
         Args:
             x: `[.., M, A]`.
@@ -125,17 +127,22 @@ class DiffusionPolicy(ChoicePolicy):
         """
         return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
 
-    def start(self, condition: Tensor, latent: Tensor | None) -> Tensor:
-        """x_I of rows, `[.., M, A]`: the latent if one is remembered, noise otherwise."""
-        if self.prior.remembers:
-            if latent is None:
-                raise InputError(f"a policy with an ActionMemory needs its latent {self.latent_key!r}, got None")
-            return latent
-        return self.noise(*condition.shape[:-1], self.choices).to(condition)
+    @property
+    def draws(self) -> int:
+        """Normal numbers that a choice takes for each of its A logits: x_I without a memory, and each noisy step's z."""
+        noisy = len(self.path) - 1 if ETA[self.sampler] > 0 else 0
+        return noisy + (not self.prior.remembers)
 
-    def noise(self, *shape: int) -> Tensor:
-        """N(0, 1) from the policy's own generator."""
-        return torch.randn(*shape, generator=self.generator, device=self.generator.device)
+    def noise(self, rows: torch.Size) -> Tensor | None:
+        """What one pass over rows takes of N(0, 1), from the policy's own generator: `[draws, *rows, A]`, or None.
+
+        Args:
+            rows: `[M]`, or `[G, M]`.
+        """
+        if not self.draws:
+            return None
+        shape = (self.draws, *rows, self.choices)
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
 
     def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
         """x_0 of rows; a pure function of its arguments.
@@ -148,15 +155,27 @@ class DiffusionPolicy(ChoicePolicy):
         cond = condition if prepare is None else prepare(condition)
         return run(lambda y, t: self.denoise(y, t, cond), x, self.path, noise)
 
-    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
-        """The end of one chain, x_0 `[.., M, A]`."""
-        x = self.start(condition, latent)
-        noisy = ETA[self.sampler] > 0 and len(self.path) > 1
-        noise = self.noise(len(self.path) - 1, *x.shape).to(x) if noisy else None
-        return self.chain(condition, x, noise)
+    def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """The end of one chain, x_0 `[.., M, A]`: from the latent if one is remembered, from the first noise if not."""
+        if noise is None:
+            noise = self.noise(condition.shape[:-1])
+        noise = None if noise is None else noise.to(condition)
+        if self.prior.remembers:
+            if latent is None:
+                raise InputError(f"a policy with an ActionMemory needs its latent {self.latent_key!r}, got None")
+            return self.chain(condition, latent, noise)
+        assert noise is not None
+        return self.chain(condition, noise[0], noise[1:])
 
     def choose(self, logits: Tensor) -> Tensor:
         return self.head.choose(logits, self.generator)
+
+    @property
+    def draws_choice(self) -> bool:
+        return self.head.draw == "sample"
+
+    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        return self.head.choose_at(logits, uniform)
 
     # The memory
 
@@ -198,6 +217,7 @@ class DiffusionPolicy(ChoicePolicy):
             "schedule": self.schedule_name,
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
+            "prediction": self.prediction,
             **({"denoiser": self.options} if isinstance(self.denoiser, MLPDenoiser) else {}),
             "head": self.head.to_dict(),
         }

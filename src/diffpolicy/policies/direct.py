@@ -36,11 +36,18 @@ class CategoricalPolicy(ChoicePolicy):
         self.head = head if head is not None else CategoricalHead()
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
-    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+    def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.network(condition)  # type: ignore[no-any-return]
 
     def choose(self, logits: Tensor) -> Tensor:
         return self.head.choose(logits, self.generator)
+
+    @property
+    def draws_choice(self) -> bool:
+        return self.head.draw == "sample"
+
+    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        return self.head.choose_at(logits, uniform)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "hidden": self.hidden, "act": self.act, "head": self.head.to_dict()}
@@ -69,7 +76,7 @@ class GreedyValuePolicy(ChoicePolicy):
         self.hidden, self.act, self.epsilon = list(hidden), act, epsilon
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
-    def output(self, condition: Tensor, latent: Tensor | None = None) -> Tensor:
+    def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Action values, `[.., M, A]`."""
         return self.network(condition)  # type: ignore[no-any-return]
 

@@ -36,13 +36,18 @@ class CategoricalHead:
             raise InputError(f"CategoricalHead.draw must be sample or argmax, got {self.draw!r}")
 
     def choose(self, logits: Tensor, generator: torch.Generator) -> Tensor:
-        """Choices, int64 `[*]`, of logits `[*, A]`; a sample inverts the running sum at one uniform number a row."""
+        """Choices, int64 `[*]`, of logits `[*, A]`."""
         if self.draw == "argmax":
             return logits.argmax(-1)
+        return self.choose_at(logits, torch.rand(logits.shape[:-1], generator=generator, device=generator.device))
+
+    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        """Choices, int64 `[*]`; a sample inverts the running sum at `uniform`, U[0, 1) of shape `[*]`."""
+        if self.draw == "argmax" or uniform is None:
+            return logits.argmax(-1)
         total = logits.softmax(-1).cumsum(-1)
-        u = torch.rand(*logits.shape[:-1], 1, generator=generator, device=generator.device).to(total)
         # a hair below the whole, so that rounding never reaches past the last choice with a chance
-        return (total <= u * (total[..., -1:] * (1 - 1e-6))).sum(-1)
+        return (total <= uniform.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))).sum(-1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+WORTH_PACKING = 0.9
+"""Packing moves every row twice; with more of them valid than this share, working on all is cheaper."""
+
+
 class Rows:
     """Gathers the valid entries of a batch as rows: `[M, F]`, or `[G, M, F]` for G agents with own parameters.
 
@@ -19,15 +23,18 @@ class Rows:
     def __init__(self, shape: torch.Size, agent_dim: int | None, valid: Tensor | None = None) -> None:
         self.shape, self.agent_dim = shape, agent_dim
         self.index: Tensor | None = None
+        self.valid: Tensor | None = None
         if valid is None:
             return
         flat = self._flat(valid.unsqueeze(-1)).squeeze(-1)
         if agent_dim is None:
             self.index = flat.nonzero().squeeze(-1)
-        else:
-            most = int(flat.sum(-1).max())
-            if most < flat.shape[-1]:
-                self.index = (~flat).byte().argsort(dim=-1, stable=True)[:, :most]
+            return
+        most = int(flat.sum(-1).max())
+        if most < WORTH_PACKING * flat.shape[-1]:
+            self.index = (~flat).byte().argsort(dim=-1, stable=True)[:, :most]
+        elif most:
+            self.valid = valid
 
     def _flat(self, x: Tensor) -> Tensor:
         if self.agent_dim is None:
@@ -55,4 +62,5 @@ class Rows:
             full = rows.new_zeros(agents, self.shape.numel() // max(agents, 1), width)
             rows = full.scatter(1, self.index.unsqueeze(-1).expand(-1, -1, width), rows)
         others = [n for d, n in enumerate(self.shape) if d != self.agent_dim]
-        return rows.view(agents, *others, width).movedim(0, self.agent_dim)
+        result = rows.view(agents, *others, width).movedim(0, self.agent_dim)
+        return result if self.valid is None else result * self.valid.unsqueeze(-1)

@@ -30,10 +30,14 @@ class EpisodeProgress(L.Callback):
         self.bar: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         self.progress.start()
         self.bar = self.progress.add_task(self.label, total=trainer.max_epochs, completed=trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.bar is None:
+            return
         delay = pl_module.history[-1]["delay_s"]
         self.progress.update(self.bar, advance=1, description=f"{self.label}  delay {delay:.2f} s")
 
@@ -57,6 +61,9 @@ class Checkpoints(L.Callback):
         if self.saved == module.episodes:
             return
         self.saved = module.episodes
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder / "checkpoint.ckpt")  # gives its part to the first process, which writes
+            return
         _files.write(self.folder / "checkpoint.ckpt", trainer.save_checkpoint)
         _files.write_text(self.folder / "training.csv", history_csv(module.history))
 
@@ -120,7 +127,7 @@ class StopCleanly(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         over = self.max_seconds is not None and time.monotonic() - self._start >= self.max_seconds
-        if self.interrupted or over:
+        if trainer.strategy.reduce_boolean_decision(self.interrupted or over, all=False):
             trainer.should_stop = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

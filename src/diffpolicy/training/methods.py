@@ -47,6 +47,7 @@ class OffPolicyMethod(Method):
         share_parameters: one set for all agents instead of one each.
         masks: whether the policy reads the environment's action mask; `transitions` must then give `action_mask` and
             `("next", "action_mask")`, bool `[*, A]`.
+        normalize: whether networks read observations normalised by their running statistics.
         gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
         start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
             rollout.
@@ -58,6 +59,7 @@ class OffPolicyMethod(Method):
     act: str = "relu"
     share_parameters: bool = False
     masks: bool = False
+    normalize: bool = False
     gamma: float = 0.95
     capacity: int = 1000
     batch_size: int = 64
@@ -107,6 +109,7 @@ class SACMethod(OffPolicyMethod):
     entropy_samples: int = 8
     target_actor: bool = False
     critic_latent: bool = False
+    reward_scale: float = 1.0
     draw: Literal["sample", "argmax"] = "sample"
 
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
@@ -117,6 +120,7 @@ class SACMethod(OffPolicyMethod):
             share_parameters=self.share_parameters,
             head=CategoricalHead(self.draw),
             mask_key="auto" if self.masks else None,
+            normalize=self.normalize,
             seed=seed,
         )
 
@@ -141,6 +145,7 @@ class SACMethod(OffPolicyMethod):
             samples=self.entropy_samples,
             target_actor=self.target_actor,
             critic_latent=self.critic_latent,
+            reward_scale=self.reward_scale,
         )
 
 
@@ -150,7 +155,7 @@ class DiffusionSACMethod(SACMethod):
 
     Args:
         prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "task"}` or `ActionMemory(key="task").to_dict()`.
-        steps, schedule, sampler, sampler_steps: of `DiffusionPolicy`. denoiser_output, time: of `MLPDenoiser`.
+        steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`. denoiser_output, time: of `MLPDenoiser`.
     """
 
     prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})
@@ -158,6 +163,7 @@ class DiffusionSACMethod(SACMethod):
     schedule: str = "vp"
     sampler: str = "ddpm"
     sampler_steps: int | None = None
+    prediction: Literal["noise", "x0"] = "noise"
     denoiser_output: Literal["softmax", "tanh", "linear"] = "linear"
     time: int = 16
 
@@ -169,6 +175,7 @@ class DiffusionSACMethod(SACMethod):
             schedule=self.schedule,
             sampler=self.sampler,
             sampler_steps=self.sampler_steps,
+            prediction=self.prediction,
             denoiser={
                 "hidden": list(self.hidden),
                 "act": self.act,
@@ -178,6 +185,7 @@ class DiffusionSACMethod(SACMethod):
             head=CategoricalHead(self.draw),
             share_parameters=self.share_parameters,
             mask_key="auto" if self.masks else None,
+            normalize=self.normalize,
             seed=seed,
         )
         policy.trained["through_chain"] = True
@@ -206,6 +214,7 @@ class DQNMethod(OffPolicyMethod):
             epsilon=self.epsilon,
             share_parameters=self.share_parameters,
             mask_key="auto" if self.masks else None,
+            normalize=self.normalize,
             seed=seed,
         )
 

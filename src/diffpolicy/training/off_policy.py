@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
 
@@ -74,12 +77,21 @@ class OffPolicyModule(L.LightningModule):
         self.transitions = transitions
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
-        self.identity = ""
+        self.identity, self.compiled, self.sharded, self.started = "", False, False, False
         self.episodes = 0
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
         self._counts = {"tasks": 0, "updates": 0}
         self.history: list[dict[str, float]] = []
+
+    def set_compiled(self, compiled: bool) -> None:
+        """Whether updates run through `torch.compile`; for a whole run, since the roundings differ.
+
+        It concerns objectives with a pure function `losses`; TorchRL's own, as for DQN, stay as they are.
+        """
+        self.compiled = compiled
+        if compiled and hasattr(self.objective, "losses"):
+            self.objective.__dict__["losses"] = torch.compile(type(self.objective).losses.__get__(self.objective))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = self.objective.parameter_groups()
@@ -98,9 +110,11 @@ class OffPolicyModule(L.LightningModule):
         start = time.perf_counter()
         rows = self.transitions(rollout)
         self._observe(rollout)
+        if self.policy.normalizer is not None:
+            self._see(self.policy.normalizer, rows)
         self.replay.extend(rows, agent_dim=1 if len(rows.batch_size) > 1 else 0)
         optimizer: Any = self.optimizers()
-        if len(self.replay) > self.start_after:
+        if self._may_update():
             for k in range(self.updates):
                 # Lightning counts a step of its own wrapper; the others go to the optimiser itself, which is cheaper
                 self.update(optimizer if k == 0 else optimizer.optimizer)
@@ -116,12 +130,29 @@ class OffPolicyModule(L.LightningModule):
         if not torch.isfinite(total):
             raise FloatingPointError(self._first_bad(batch, losses))
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        if self.trainer.world_size > 1:
+            self.manual_backward(total)  # through Lightning, which averages gradients over the processes
+        else:
+            total.backward()
         optimizer.step()
         self.objective.update_targets()
         self._counts["updates"] += 1
         for key, value in losses.items():
             self._add(key, value.detach())
+
+    def _may_update(self) -> bool:
+        """Whether every agent, in every process, has enough transitions; once true it stays so."""
+        if not self.started:
+            enough = len(self.replay) > self.start_after
+            self.started = bool(self.trainer.strategy.reduce_boolean_decision(enough, all=True))
+        return self.started
+
+    def _see(self, normalizer: RunningNorm, rows: TensorDict) -> None:
+        """Takes the valid observations of all processes into account."""
+        seen = rows["observation"].flatten(0, -2)
+        moments = RunningNorm.moments(seen[rows["valid"].flatten()] if "valid" in rows.keys() else seen)
+        for each in distributed.gathered(moments):
+            normalizer.update(each.to(normalizer.mean))
 
     def _first_bad(self, batch: TensorDict, losses: TensorDict) -> str:
         """Which tensor was the first that is not finite: what went in, then the parameters, then the losses."""
@@ -145,18 +176,31 @@ class OffPolicyModule(L.LightningModule):
         self._sums[key] = self._sums[key] + value if key in self._sums else value
 
     def _end_episode(self) -> None:
-        self.episodes += self.stream.base_env.batch_size.numel()
-        row = {"delay_s": float(self._sums.pop("cost")) / max(self._counts["tasks"], 1)}
+        self.episodes += self.stream.base_env.batch_size.numel() * self.trainer.world_size
+        played = distributed.summed(torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"]))]))
+        row = {"delay_s": float(played[0]) / max(int(played[1]), 1)}
         row |= {k: float(v) / self._counts["updates"] for k, v in self._sums.items()}
         self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
         self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 
+    def setup(self, stage: str) -> None:
+        """Gives each process of a distributed run episodes and random numbers of its own."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if world > 1 and not self.sharded:
+            self.sharded = True
+            self.stream.shard(rank, world)
+            for generator in (self.policy.generator, self.replay.generator):
+                generator.manual_seed(int(np.random.SeedSequence((generator.initial_seed(), rank)).generate_state(1)[0]))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        mine = {"stream": self.stream.state_dict(), "policy": self.policy.get_extra_state()}
+        if self.trainer.world_size > 1:
+            mine["replay"] = dict(self.replay.state_dict())
         checkpoint["diffpolicy"] = {
             "identity": self.identity,
-            "stream": self.stream.state_dict(),
-            "policy": self.policy.get_extra_state(),
+            "compiled": self.compiled,
+            "processes": distributed.gathered_objects(mine),
             "episodes": self.episodes,
             "history": self.history,
         }
@@ -166,6 +210,18 @@ class OffPolicyModule(L.LightningModule):
         written_by = state.get("identity")
         if written_by != self.identity:
             raise InputError(f"it was written by {written_by}, and this run is {self.identity}")
-        self.stream.load_state_dict(state["stream"])
-        self.policy.set_extra_state(state["policy"])
+        if state["compiled"] != self.compiled:
+            words = {True: "with", False: "without"}
+            raise InputError(
+                f"it was written {words[state['compiled']]} compilation, and this run is {words[self.compiled]} it"
+            )
+        processes = state["processes"]
+        if len(processes) != self.trainer.world_size:
+            raise InputError(f"it holds {len(processes)} processes, and this run has {self.trainer.world_size}")
+        mine = processes[self.trainer.global_rank]
+        self.stream.load_state_dict(mine["stream"])
+        self.policy.set_extra_state(mine["policy"])
+        if "replay" in mine:
+            prefix = "replay."
+            checkpoint["state_dict"].update({prefix + k: v for k, v in mine["replay"].items()})
         self.episodes, self.history = state["episodes"], list(state["history"])

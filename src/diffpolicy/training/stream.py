@@ -58,6 +58,17 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.seconds += time.perf_counter() - start
         return result
 
+    def shard(self, rank: int, world: int) -> None:
+        """Takes every `world`-th episode, from `rank` on, so that processes side by side never play the same.
+
+        Raises:
+            InputError: the environment has no `shard(rank, world)`.
+        """
+        shard = getattr(self.base_env, "shard", None)
+        if shard is None:
+            raise InputError(f"{type(self.base_env).__name__} has no 'shard', so it cannot be trained in {world} processes")
+        shard(rank, world)
+
     @property
     def memory(self) -> MemoryState | None:
         """The policy's action memory in the environment, if it has one."""

@@ -1,0 +1,103 @@
+"""`ExportedDecision`: runs a file that `export_decision` wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
+
+SCHEMA = "diffpolicy.decision/1"
+
+
+def description_path(path: str | Path) -> Path:
+    """Where the description of an exported file stands: beside it, with `.json` added."""
+    return Path(f"{path}.json")
+
+
+class ExportedDecision:
+    """An exported decision function on the CPU.
+
+    Args:
+        path: the `.onnx` or `.pt2` file; its description stands beside it.
+        threads: of the ONNX runtime; 1 is fastest on networks this small.
+
+    Raises:
+        InputError: a file is missing or damaged, of another schema, or its runtime is not installed.
+
+    Example:
+        >>> decide = ExportedDecision("policy.onnx")
+        >>> outputs = decide(observation=observation, latent=latent, noise=noise, uniform=uniform)
+        >>> outputs["action"]
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 1) -> None:
+        data = check.read_json(description_path(path), "decision file")
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else data
+            raise InputError(f"decision file {description_path(path)}: schema must be '{SCHEMA}', got {check.show(found)}")
+        self.description = data
+        self.input_names = [i["name"] for i in data["inputs"]]
+        self.output_names = [o["name"] for o in data["outputs"]]
+        self._run = run_onnx(path, threads) if data["format"] == "onnx" else run_aoti(path)
+
+    def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The outputs by name. Args: inputs: tensors by name, of the shapes in `description["inputs"]`."""
+        if inputs.keys() != set(self.input_names):
+            raise InputError(f"the decision takes {', '.join(self.input_names)}, got {', '.join(inputs)}")
+        return dict(zip(self.output_names, self._run([inputs[name] for name in self.input_names]), strict=True))
+
+
+def run_onnx(path: str | Path, threads: int = 1) -> Any:
+    """A function from input tensors to output tensors, by ONNX Runtime."""
+    onnxruntime = optional("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base but this one
+        raise InputError(f"decision file {path} cannot be read: {str(error).splitlines()[0]}") from None
+    names = [i.name for i in session.get_inputs()]
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(y) for y in session.run(None, feed)]
+
+    return run
+
+
+def run_aoti(path: str | Path) -> Any:
+    """A function from input tensors to output tensors, by an AOTInductor package."""
+    if not Path(path).is_file():
+        raise InputError(f"decision file {path} does not exist")
+    try:
+        loaded = torch._inductor.aoti_load_package(str(path))
+    except RuntimeError as error:
+        raise InputError(f"decision file {path} cannot be read: {str(error).splitlines()[0]}") from None
+    return lambda tensors: list(loaded(*tensors))
+
+
+def optional(module: str) -> Any:
+    """A module of the extra `export`.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"this needs {module}, of an extra: pip install 'diffpolicy[export]'") from None
+
+
+def describe(data: dict[str, Any]) -> str:
+    """A description as text."""
+    return json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n"
