@@ -123,7 +123,7 @@ def test_tasks_that_do_not_exist_keep_their_memory(key):
     assert any(step.valid.logical_not().any() for step in played)
     for step in played:
         assert torch.equal(step.written[~step.valid], step.read[~step.valid])
-        assert not torch.equal(step.written[step.valid], step.read[step.valid])
+    assert not all(torch.equal(step.written[step.valid], step.read[step.valid]) for step in played)
 
 
 def test_what_is_stored_is_the_clipped_end_of_the_chain_or_its_softmax():

@@ -23,6 +23,8 @@ from diffpolicy.policies.rows import Rows
 
 LARGEST = 10**6
 """Of any width: a larger one is a slip, and would only exhaust the memory."""
+BLOCK = 256
+"""Rows, of each agent, that networks work on at once when acting on the CPU (measured; several times faster)."""
 Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
@@ -281,11 +283,19 @@ class ChoicePolicy(TensorDictModuleBase):
         observation = rows.take(self.observe(tensordict)).to(like)
         latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
         latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
-        x0 = self.output(self.condition(observation), latent)
+        x0 = self._in_blocks(self.condition(observation), latent)
         self.write_latent(tensordict, rows, x0)
         choice = self.choose(mask_logits(self.decode(x0, mask), mask))
         action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)
+
+    def _in_blocks(self, condition: Tensor, latent: Tensor | None) -> Tensor:
+        """`output`, without gradients block by block: what a block needs stays in the processor's cache."""
+        rows = condition.shape[-2]
+        if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
+            return self.output(condition, latent)
+        parts = [None] * -(-rows // BLOCK) if latent is None else latent.split(BLOCK, -2)
+        return torch.cat([self.output(c, x) for c, x in zip(condition.split(BLOCK, -2), parts, strict=True)], -2)
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         """Allowed choices of rows, or None."""

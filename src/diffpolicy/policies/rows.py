@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 WORTH_PACKING = 0.9
-"""Packing moves every row twice; with more of them valid than this share, working on all is cheaper."""
+"""Packing costs a sort; with more rows valid than this share, working on all of them is cheaper."""
 
 
 class Rows:
@@ -22,45 +21,46 @@ class Rows:
 
     def __init__(self, shape: torch.Size, agent_dim: int | None, valid: Tensor | None = None) -> None:
         self.shape, self.agent_dim = shape, agent_dim
+        self.valid = valid
         self.index: Tensor | None = None
-        self.valid: Tensor | None = None
-        if valid is None:
-            return
-        flat = self._flat(valid.unsqueeze(-1)).squeeze(-1)
+        """Place of each row among the entries in the order of `shape`, `[rows]`; None: they are all, in that order."""
         if agent_dim is None:
-            self.index = flat.nonzero().squeeze(-1)
+            if valid is not None:
+                self.index = valid.flatten().nonzero().squeeze(-1)
             return
-        most = int(flat.sum(-1).max())
-        if most < WORTH_PACKING * flat.shape[-1]:
-            self.index = (~flat).byte().argsort(dim=-1, stable=True)[:, :most]
-        elif most:
-            self.valid = valid
+        places = torch.arange(shape.numel(), device=None if valid is None else valid.device).view(shape)
+        places = self._by_agent(places)
+        if valid is not None:
+            flat = self._by_agent(valid)
+            most = int(flat.sum(-1).max())
+            if most < WORTH_PACKING * flat.shape[-1]:
+                places = places.gather(1, (~flat).byte().argsort(dim=-1, stable=True)[:, :most])
+        self.index = places.flatten()
 
-    def _flat(self, x: Tensor) -> Tensor:
-        if self.agent_dim is None:
-            return x.reshape(-1, x.shape[-1])
-        return x.movedim(self.agent_dim, 0).reshape(self.shape[self.agent_dim], -1, x.shape[-1])
+    def _by_agent(self, x: Tensor) -> Tensor:
+        assert self.agent_dim is not None
+        return x.movedim(self.agent_dim, 0).reshape(self.shape[self.agent_dim], -1)
+
+    @property
+    def count(self) -> int:
+        """Rows in all, those that pad included."""
+        return self.shape.numel() if self.index is None else len(self.index)
 
     def take(self, x: Tensor) -> Tensor:
         """`[*shape, F]` to rows."""
-        flat = self._flat(x)
-        if self.index is None:
-            return flat
+        rows = x.reshape(self.shape.numel(), x.shape[-1])
+        if self.index is not None:
+            rows = rows.index_select(0, self.index)
         if self.agent_dim is None:
-            return flat[self.index]
-        return flat.gather(1, self.index.unsqueeze(-1).expand(-1, -1, flat.shape[-1]))
+            return rows
+        agents = self.shape[self.agent_dim]
+        return rows.view(agents, self.count // max(agents, 1), x.shape[-1])
 
     def put(self, rows: Tensor) -> Tensor:
         """Rows to `[*shape, F]`; zero where nothing was valid."""
         width = rows.shape[-1]
-        if self.agent_dim is None:
-            if self.index is None:
-                return rows.reshape(*self.shape, width)
-            return rows.new_zeros(self.shape.numel(), width).index_copy(0, self.index, rows).view(*self.shape, width)
-        agents = self.shape[self.agent_dim]
+        flat = rows.reshape(-1, width)
         if self.index is not None:
-            full = rows.new_zeros(agents, self.shape.numel() // max(agents, 1), width)
-            rows = full.scatter(1, self.index.unsqueeze(-1).expand(-1, -1, width), rows)
-        others = [n for d, n in enumerate(self.shape) if d != self.agent_dim]
-        result = rows.view(agents, *others, width).movedim(0, self.agent_dim)
-        return result if self.valid is None else result * self.valid.unsqueeze(-1)
+            flat = flat.new_zeros(self.shape.numel(), width).index_copy_(0, self.index, flat)
+        result = flat.view(*self.shape, width)
+        return result if self.agent_dim is None or self.valid is None else result * self.valid.unsqueeze(-1)
