@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffpolicy import _files
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.errors import InputError
 
+if TYPE_CHECKING:
+    from diffpolicy.edge.jobs import Plan
+
 HELP = "train the methods and run every heuristic on the same arrivals (the main job)"
-DEFAULT = ["lad-ts", "d2sac-ts", "sac-ts", "dqn-ts"]
+DEFAULT = ["lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +36,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
+    parser.add_argument(
+        "--sweep", metavar="KEY=V,V", help="at each value of tasks, stations, capacity, steps, denoising-steps, temperature..."
+    )
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
     opt.add_common(parser)
+
+
+def _sweep(options: argparse.Namespace, plan: Plan) -> None:
+    """Compares at every value, and shows each table and the plot of all."""
+    from diffpolicy.edge.plots import sweep_plot
+    from diffpolicy.edge.sweep import Sweep, run_sweep
+    from diffpolicy.edge.tables import comparison_json, comparison_table
+
+    sweep = Sweep.parse(options.sweep)
+    results = run_sweep(plan, sweep, opt.say)
+    sweep_plot(sweep, results, plan.out / "sweep.png")
+    if options.json:
+        values = {sweep.label(v): comparison_json(c) for v, c in zip(sweep.values, results, strict=True)}
+        opt.print_json({"key": sweep.key, "values": values})
+        return
+    for value, result in zip(sweep.values, results, strict=True):
+        print(f"{sweep.key} = {sweep.label(value)}")
+        print(comparison_table(result) + "\n")
+    print(f"in {plan.out}: sweep.csv, sweep.png, and a folder for each value")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -48,6 +74,10 @@ def run(options: argparse.Namespace) -> None:
     methods = options.methods or (list(METHOD_NAMES) if options.full else DEFAULT)
     for name in methods:
         check_method(name)
+    if options.sweep is not None:
+        from diffpolicy.edge.sweep import Sweep
+
+        Sweep.parse(options.sweep)
     out = _files.writable_folder(options.out)
 
     from diffpolicy.edge.compare import compare
@@ -78,6 +108,9 @@ def run(options: argparse.Namespace) -> None:
         f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "
         f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
+    if options.sweep is not None:
+        _sweep(options, plan)
+        return
     result = compare(plan, opt.say, started)
     learning_curves(result, out / "learning_curves.png")
     delay_by_size(result, out / "delay_by_size.png")

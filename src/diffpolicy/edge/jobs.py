@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Plan:
         processes: side by side, each with one thread.
         seed: of evaluation, and the first training seed.
         out: folder.
-        compiled: whether updates are compiled.
+        compiled: whether updates are compiled. changes: fields of the methods that are set to other values.
     """
 
     scenario: Scenario
@@ -47,6 +47,7 @@ class Plan:
     processes: int = 2
     seed: int = 0
     compiled: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:
@@ -70,6 +71,7 @@ class Job:
     seconds: float | None = None
     out: Path | None = None
     compiled: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
             episodes=plan.episodes,
             seconds=share,
             compiled=plan.compiled,
+            changes=dict(plan.changes),
             out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",
             **common,
         )
@@ -126,7 +129,7 @@ def work(job: Job) -> Outcome:
     if not job.trained:
         policy = make_policy(job.name, job.scenario, seed=job.seed)
         return Outcome(job, play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed))
-    module = build(job.name, job.scenario, seed=job.seed)
+    module = build(job.name, job.scenario, seed=job.seed, changes=job.changes)
     start = time.monotonic()
     fitted = train(
         job.name,

@@ -12,5 +12,14 @@ HEURISTIC_NAMES = (
     "least-work",
     "local",
 )
-METHOD_NAMES = ("lad-ts", "lad-ts-released", "d2sac-ts", "sac-ts", "dqn-ts")
+METHOD_NAMES = (
+    "lad-ts",
+    "lad-ts-released",
+    "d2sac-ts",
+    "sac-ts",
+    "dqn-ts",
+    "lad-ts-plus",
+    "plus-one-step",
+    "plus-no-chain",
+)
 SCENARIO_NAMES = ("lad-ts",)

@@ -18,6 +18,7 @@ from matplotlib.ticker import ScalarFormatter
 from diffpolicy import _files
 from diffpolicy.edge.comparison import Comparison
 from diffpolicy.edge.evaluation import WORK
+from diffpolicy.edge.sweep import Sweep
 
 REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
 """Rules that are drawn as lines, and their styles."""
@@ -58,6 +59,30 @@ def _reference_lines(comparison: Comparison, axes: Axes) -> None:
         if any(row.name == name for row in comparison.rows):
             mean = comparison.row(name).result.delays.mean_delay_s
             axes.axhline(mean, color="black", linestyle=style, linewidth=1.2, label=f"{name} {mean:.2f} s")
+
+
+def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) -> None:
+    """Mean delay and ratio to the baseline of every policy at every value of a sweep."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), constrained_layout=True)
+    methods = [row.name for row in results[0].rows if row.seeds]
+    x = np.arange(len(results))
+    for i, name in enumerate([*methods, *REFERENCES]):
+        rows = [comparison.row(name) for comparison in results]
+        mean = np.array([row.result.delays.mean_delay_s for row in rows])
+        style: dict[str, Any] = {"color": f"C{i}", "marker": "o", "markersize": 4}
+        if name in REFERENCES:
+            style = {"color": "black", "linestyle": REFERENCES[name]}
+        half = np.array([row.result.ci95_s or 0.0 for row in rows])
+        left.errorbar(x, mean, half, capsize=2, label=name, **style)
+        right.plot(x, [row.result.ratio for row in rows], label=name, **style)
+    labels = [f"{sweep.label(v)}\nload {c.rows[0].load:.2f}" for v, c in zip(sweep.values, results, strict=True)]
+    for axes in (left, right):
+        axes.set_xticks(x, labels)
+        axes.set_xlabel(sweep.key)
+    left.set(ylabel="mean service delay, s", yscale="log")
+    right.set(ylabel="ratio of the mean to opt-ts")
+    left.grid(alpha=0.3, which="both")
+    _finish(figure, right, path)
 
 
 def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from diffpolicy.training.fit import Fitted, fit
 from diffpolicy.training.off_policy import OffPolicyModule
 
 
-def build(method: str, scenario: Scenario, *, seed: int = 0, environments: int = 1) -> OffPolicyModule:
+def build(
+    method: str,
+    scenario: Scenario,
+    *,
+    seed: int = 0,
+    environments: int = 1,
+    changes: Mapping[str, Any] | None = None,
+) -> OffPolicyModule:
     """A method's module on the training episodes of a scenario.
 
     Args:
@@ -26,16 +35,19 @@ def build(method: str, scenario: Scenario, *, seed: int = 0, environments: int =
         scenario: needs a workload and slots.
         seed: of arrivals, parameters, noise and choices.
         environments: played side by side.
+        changes: fields of the method that are set to other values.
     """
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
     env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
     made = make_method(method)
     try:
+        made = replace(made, **(changes or {}))
         module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
-    module.identity = f"{method} on a scenario with SHA-256 {scenario.digest()[:12]}"
+    with_changes = "".join(f", {key} {value}" for key, value in sorted((changes or {}).items()))
+    module.identity = f"{method}{with_changes} on a scenario with SHA-256 {scenario.digest()[:12]}"
     return module
 
 

@@ -1,0 +1,114 @@
+"""How costs grow: a decision and an update, from 20 to 1,000 servers and from 10 to 500 tasks a station and slot.
+
+    python benchmarks/growth.py --out docs/_static/growth.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import interleaved, machine, table
+
+from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
+from diffpolicy.edge.resolve import make_method
+from diffpolicy.training.fit import no_denormals
+
+STATIONS = 20
+
+
+def scenario(servers: int, tasks: int) -> Scenario:
+    """Twenty stations; capacities and tasks of lad-ts's laws."""
+    rng = np.random.default_rng(0)
+    fleet = tuple(
+        Server(float(f), float(v))
+        for f, v in zip(rng.integers(10, 51, servers), rng.integers(400, 501, servers), strict=True)
+    )
+    workload = Workload(
+        tasks_per_station_and_slot=(tasks, tasks),
+        input_mbit=(2.0, 5.0),
+        gcycles_per_step=tuple(rng.uniform(0.1024, 0.3072, tasks)),
+        steps=tuple(int(z) for z in rng.integers(1, 15, tasks)),
+        result_mbit=tuple(rng.uniform(0.6, 1.0, tasks)),
+    )
+    return Scenario(1.0, fleet, 59, tuple(range(STATIONS)), workload)
+
+
+def costs(method: str, servers: int, tasks: int, rounds: int) -> tuple[float, float]:
+    """Microseconds of a decision in a rollout, and milliseconds of an update of all agents."""
+    chosen = scenario(servers, tasks)
+    env = OffloadingEnv(chosen, [1], stream=Stream.TRAINING)
+    module = make_method(method).build(env, episode_steps=chosen.slots)
+    stream = module.stream
+    for _ in range(max(2, -(-400 // tasks))):
+        rows = module.transitions(stream.rollout())
+        module.replay.extend(rows, agent_dim=1)
+
+    def update() -> None:
+        losses = module.objective(module.replay.sample(module.batch_size))
+        sum(v for k, v in losses.items() if k.startswith("loss")).backward()
+        module.objective.update_targets()
+
+    times = interleaved({"slot": stream.rollout, "update": update}, rounds=rounds, seconds=0.2)
+    return 1e6 * times["slot"] / (STATIONS * tasks), 1e3 * times["update"]
+
+
+def main() -> None:
+    """Measures, prints, and draws both curves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", default="lad-ts")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("runs/growth.png"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    by_servers = [(servers, 50) for servers in (20, 50, 100, 200, 500, 1000)]
+    by_tasks = [(20, tasks) for tasks in (10, 20, 50, 100, 200, 500)]
+    with no_denormals():
+        measured = {pair: costs(options.method, *pair, options.rounds) for pair in dict.fromkeys(by_servers + by_tasks)}
+    lines = [[str(s), str(n), f"{d:.2f}", f"{u:.2f}"] for (s, n), (d, u) in measured.items()]
+    print(f"{options.method}, {STATIONS} stations; {machine()}")
+    columns = ["servers", "tasks a station and slot", "us a decision", "ms an update of 20 agents"]
+    print(table(columns, lines))
+    for name, pairs, kind in (("servers", by_servers, 0), ("tasks", by_tasks, 1)):
+        x = np.log([pair[kind] for pair in pairs])
+        slot = np.log([measured[pair][0] * pair[1] for pair in pairs])
+        update = np.log([measured[pair][1] for pair in pairs])
+        slopes = [np.polyfit(x, y, 1)[0] for y in (slot, update)]
+        print(f"cost of a slot's decisions ~ {name}^{slopes[0]:.2f}, of an update ~ {name}^{slopes[1]:.2f}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["servers", "tasks", "us_per_decision", "ms_per_update"])
+        writer.writerows([*pair, *cost] for pair, cost in measured.items())
+    draw(options.out, by_servers, by_tasks, measured)
+
+
+def draw(path: Path, by_servers: list, by_tasks: list, measured: dict) -> None:
+    """Both panels, on logarithmic axes, with the line of proportional growth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True, sharey=True)
+    for panel, (name, pairs, kind) in zip(
+        axes, (("servers (50 tasks)", by_servers, 0), ("tasks a station and slot (20 servers)", by_tasks, 1)), strict=True
+    ):
+        x = np.array([pair[kind] for pair in pairs])
+        slot = np.array([measured[pair][0] * pair[1] * STATIONS / 1e3 for pair in pairs])
+        update = np.array([measured[pair][1] for pair in pairs])
+        panel.loglog(x, slot, "o-", label="decisions of a slot")
+        panel.loglog(x, update, "s-", label="update of 20 agents")
+        panel.loglog(x, slot[0] * x / x[0], ":", color="grey", label="proportional")
+        panel.set(xlabel=name)
+        panel.grid(alpha=0.3, which="both")
+    axes[0].set(ylabel="ms")
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

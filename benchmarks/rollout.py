@@ -1,0 +1,128 @@
+"""How fast a policy acts in the TorchRL environment: valid decisions per second, what padding costs, where time goes.
+
+    python benchmarks/rollout.py
+    python benchmarks/rollout.py --environments 1,8,64 --processes 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from timing import machine, peak_mib, table
+
+from diffpolicy.edge import OffloadingEnv, Scenario, Stream
+from diffpolicy.edge.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.resolve import make_method
+from diffpolicy.training.fit import no_denormals
+
+
+def setting(method: str, environments: int) -> tuple[Any, Any]:
+    """A module of a method on so many environments, past its first slots."""
+    scenario = Scenario.load("lad-ts")
+    env = OffloadingEnv(scenario, [environments], stream=Stream.TRAINING)
+    module = make_method(method).build(env, episode_steps=scenario.slots)
+    for _ in range(3):
+        module.stream.rollout()
+    return module, env
+
+
+def speed(job: tuple[str, int, int, float]) -> tuple[float, float, float, float]:
+    """Valid decisions per second (median over slots), rows worked on per valid one, the same unpacked, peak MiB."""
+    method, environments, slots, start_at = job
+    torch.set_num_threads(1)
+    module, _ = setting(method, environments)
+    rates, worked, grid, valid = [], 0, 0, 0
+    time.sleep(max(0.0, start_at - time.time()))
+    with no_denormals():
+        for _ in range(slots):
+            start = time.perf_counter()
+            rollout = module.stream.rollout()
+            seconds = time.perf_counter() - start
+            mask = rollout["agents", "valid"].squeeze(1)
+            rates.append(int(mask.sum()) / seconds)
+            rows = module.policy.rows(rollout.squeeze(1))
+            worked, grid, valid = worked + rows.count, grid + mask.numel(), valid + int(mask.sum())
+    return median(rates), worked / valid, grid / valid, peak_mib()
+
+
+def shares(method: str, environments: int, slots: int) -> dict[str, float]:
+    """Milliseconds of a slot by what they are spent on."""
+    module, env = setting(method, environments)
+    policy, stream, total = module.policy, module.stream, 0.0
+    spent = {"network": 0.0, "noise": 0.0, "environment": 0.0}
+
+    def timed(key: str, call: Any) -> Any:
+        start = time.perf_counter()
+        result = call()
+        spent[key] += time.perf_counter() - start
+        return result
+
+    with torch.no_grad(), no_denormals():
+        for _ in range(slots):
+            rows = policy.rows(stream.root)
+            condition = rows.take(policy.observe(stream.root)).float()
+            latent = policy.read_latent(stream.root, rows)
+            noise = timed("noise", lambda shape=condition.shape[:-1]: policy.noise(shape))
+            if noise is not None or not hasattr(policy, "draws"):
+                whole = policy.noise
+                cut = iter(() if noise is None else noise.split(256, -2))
+                policy.noise = lambda shape, cut=cut: next(cut, None)
+                timed("network", lambda c=condition, x=latent: policy._in_blocks(policy.condition(c), x))
+                policy.noise = whole
+            start = time.perf_counter()
+            rollout = stream.rollout()
+            total += time.perf_counter() - start
+            action, root = rollout["agents", "action"].squeeze(1), rollout.squeeze(1)
+
+            def physics(action: torch.Tensor = action, root: Any = root) -> None:
+                grid = env.source.slot(env._episode, env._slot)
+                server, tasks = grid.pack(action), grid.in_order()
+                slot_delays_s(server, tasks, root["queue_gcycles"], env.fleet)
+                sent = work_sent_gcycles(server, tasks.work_gcycles, root["queue_gcycles"].shape[-1])
+                next_queue_gcycles(root["queue_gcycles"], sent, env.fleet, grid.duration_s)
+
+            timed("environment", physics)
+    each = {key: 1e3 * seconds / slots for key, seconds in spent.items()}
+    each["tensordict, TorchRL, packing"] = 1e3 * total / slots - sum(each.values())
+    return each
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", default="lad-ts")
+    parser.add_argument("--environments", default="1,8,64,128")
+    parser.add_argument("--slots", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = [int(n) for n in options.environments.split(",")]
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for size in sizes:
+        with context.Pool(1) as pool:
+            rate, worked, grid, peak = pool.map(speed, [(options.method, size, options.slots, 0.0)])[0]
+        rows.append([str(size), "1", f"{rate:,.0f}", f"{1 - 1 / grid:.0%}", f"{1 - 1 / worked:.0%}", f"{peak:.0f}"])
+    size = sizes[-1]
+    with context.Pool(options.processes) as pool:
+        at = time.time() + 15
+        together = pool.map(speed, [(options.method, size, 2 * options.slots, at)] * options.processes, chunksize=1)
+    rate = sum(each[0] for each in together)
+    rows.append([str(size), str(options.processes), f"{rate:,.0f}", rows[-1][3], rows[-1][4], ""])
+    print(f"{options.method} in lad-ts, medians over {options.slots} slots; {machine()}")
+    columns = ["environments", "processes", "valid decisions/s", "padding, grid", "padding, packed", "peak MiB"]
+    print(table(columns, rows))
+    print()
+    parts = {size: shares(options.method, size, options.slots) for size in (sizes[0], sizes[-1])}
+    names = list(parts[sizes[0]])
+    lines = [[name, *(f"{p[name]:.2f} ms, {p[name] / sum(p.values()):.0%}" for p in parts.values())] for name in names]
+    print(table(["where a slot's time goes", *(f"{n} environments" for n in parts)], lines))
+
+
+if __name__ == "__main__":
+    main()
