@@ -547,3 +547,37 @@ def test_the_process_ends_with_two_and_one_sentence(argv, says):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert says in done.stderr
+
+
+# Exports and sweeps
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["export", "opt-ts", "--out", "x.onnx"], "opt-ts"),
+        (["export", "runs/none", "--out", "x.onnx"], "runs/none"),
+        (["export", "opt-ts"], "--out"),
+        (["export", "opt-ts", "--format", "tflite", "--out", "x"], "tflite"),
+        (["compare", "--sweep", "colour=1,2"], "colour=1,2"),
+        (["compare", "--sweep", "tasks"], "tasks"),
+        (["compare", "--sweep", "tasks="], "tasks="),
+        (["compare", "--sweep", "tasks=1,x"], "x"),
+        (["compare", "--sweep", "tasks=1,1"], "tasks=1,1"),
+        (["compare", "--sweep", "capacity=10"], "10"),
+        (["compare", "--sweep", "denoising-steps=1,2", "--methods", "sac-ts", *map(str, TINY)], "sac-ts"),
+        (["compare", "--sweep", "temperature=-1", "--methods", "sac-ts", *map(str, TINY)], "-1"),
+        (["compare", "--sweep", "tasks=0,1", "--methods", "sac-ts"], "0"),
+    ],
+)
+def test_exports_and_sweeps_that_cannot_be_are_refused(refused, argv, says):
+    refused(*argv, says=[says])
+
+
+def test_an_agent_that_is_not_there_is_refused(refused, tmp_path):
+    from diffpolicy.edge.training import build
+
+    build("sac-ts", Scenario.load("lad-ts").override(stations=2, slots=2)).policy.save(tmp_path / "policy")
+    refused("export", tmp_path / "policy", "--agent", 2, "--out", tmp_path / "x.onnx", says=["2"])
+    refused("export", tmp_path / "policy", "--out", tmp_path / "no" / "x.onnx", says=["no"])
+    assert not (tmp_path / "x.onnx").exists()

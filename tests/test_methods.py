@@ -24,7 +24,11 @@ CLASSES = {
     "d2sac-ts": DiffusionSACMethod,
     "sac-ts": SACMethod,
     "dqn-ts": DQNMethod,
+    "lad-ts-plus": DiffusionSACMethod,
+    "plus-one-step": DiffusionSACMethod,
+    "plus-no-chain": SACMethod,
 }
+PLUS = ("lad-ts-plus", "plus-one-step", "plus-no-chain")
 MINIMAL = {
     "transitions": "diffpolicy.edge.transitions.task_transitions",
     "learning_rates": {"actor": 1e-3, "critic": 1e-3, "alpha": 0.0},
@@ -62,10 +66,29 @@ def test_all_presets_share_the_constants_of_the_paper(name):
     constants = (method.hidden, method.gamma, method.capacity, method.batch_size, method.start_after, method.updates)
     assert constants == ([20, 20], 0.95, 1000, 64, 300, 1)
     assert not method.share_parameters
+    if name in PLUS:
+        return
     assert method.learning_rates["critic"] == (1e-4 if name == "dqn-ts" else 1e-3)
     if isinstance(method, SACMethod):
         assert (method.alpha, method.tau, method.learning_rates["actor"]) == (0.05, 0.005, 1e-4)
         assert method.learning_rates["alpha"] == (0.0 if name == "d2sac-ts" else 3e-4)
+
+
+def test_the_controls_of_lad_ts_plus_differ_from_it_in_the_chain_alone():
+    plus, one, none = (make_method(name) for name in PLUS)
+    assert dataclasses.replace(one, steps=plus.steps) == plus
+    assert (plus.steps, one.steps) == (5, 1)
+    shared = {f.name for f in dataclasses.fields(SACMethod)}
+    assert {name: getattr(none, name) for name in shared} == {name: getattr(plus, name) for name in shared}
+
+
+def test_lad_ts_plus_normalises_predicts_x0_and_keeps_its_temperature():
+    module = build("lad-ts-plus", SCENARIO)
+    policy = module.policy
+    assert policy.normalizer is not None
+    assert (policy.prediction, policy.sampler, policy.draws) == ("x0", "ddim", 0)
+    assert policy.prior == ActionMemory(key="task", store="probabilities", start="uniform")
+    assert module.learning_rates["alpha"] == 0
 
 
 def test_lad_ts_released_keeps_the_quirks_of_the_code():

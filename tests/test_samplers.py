@@ -202,3 +202,36 @@ def test_missing_noise_is_refused():
     schedule = NoiseSchedule.named("vp", 5)
     with pytest.raises(InputError, match="noise"):
         ddpm(lambda x, i: torch.zeros_like(x), torch.zeros(2), schedule)
+
+
+# Networks that predict x_0
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [None, 1, 3])
+def test_predicting_x0_or_the_noise_is_the_same_chain(eta, steps):
+    schedule = NoiseSchedule.named("vp", 5)
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    noise = torch.randn(4, 6, 3, generator=generator, dtype=torch.float64)
+
+    def eps(y, i):
+        a = schedule.values[i]
+        return (y - math.sqrt(a) * target) / math.sqrt(1 - a)
+
+    by_noise = run(eps, x, reverse_steps(schedule, steps, eta), noise)
+    by_x0 = run(lambda y, i: target, x, reverse_steps(schedule, steps, eta, "x0"), noise)
+    assert torch.allclose(by_noise, by_x0, atol=1e-9)
+    assert torch.allclose(by_x0, target, atol=1e-9)
+
+
+def test_the_last_prediction_of_x0_is_the_end_of_the_chain():
+    for name in ("vp", "linear", "cosine"):
+        last = reverse_steps(NoiseSchedule.named(name, 4), prediction="x0")[-1]
+        assert (last.keep, last.push, last.spread) == pytest.approx((0, 1, 0), abs=1e-9)
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(InputError, match="velocity"):
+        reverse_steps(NoiseSchedule.named("vp", 4), prediction="velocity")

@@ -14,12 +14,12 @@ from diffpolicy.edge import OffloadingEnv, Stream, make_method, play_episodes
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build, train
 from diffpolicy.training.callbacks import EvaluateEvery
-from diffpolicy.training.fit import fit
+from diffpolicy.training.fit import fit, no_denormals
 from toys import quick_method, same_tensors, small
 
 SLOTS = 8
 SCENARIO = small(3, 5, SLOTS)
-MEMORIES = ("lad-ts", "lad-ts-released")
+MEMORIES = ("lad-ts", "lad-ts-released", "lad-ts-plus", "plus-one-step")
 LAD_TS_FIRST = ["lad-ts", *(pytest.param(name, marks=pytest.mark.slow) for name in METHOD_NAMES if name != "lad-ts")]
 
 
@@ -46,6 +46,7 @@ def run(method, out=None, episodes=4, callbacks=(), **options):
         callbacks=callbacks,
         max_seconds=options.get("max_seconds"),
         checkpoint_every=options.get("checkpoint_every", 50),
+        compiled=options.get("compiled", False),
     )
     if out is not None:
         module.policy.save(out)
@@ -197,6 +198,37 @@ def test_a_checkpoint_runs_no_code_when_it_is_read(method, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+# Compilation
+
+
+def test_a_compiled_run_learns_the_same_but_for_rounding(method):
+    file = method("sac-ts")
+    eager, compiled = (run(file, episodes=3, compiled=on)[0] for on in (False, True))
+    for (name, a), b in zip(eager.objective.named_parameters(), compiled.objective.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_keeps_what_it_began_with(first, method, tmp_path):
+    file = method("dqn-ts")  # whose loss is TorchRL's, so that nothing is really compiled here
+    run(file, tmp_path, 1, compiled=first)
+    with pytest.raises(InputError, match="with.* compilation"):
+        run(file, episodes=2, resume=tmp_path / "checkpoint.ckpt", compiled=not first)
+    assert run(file, episodes=2, resume=tmp_path / "checkpoint.ckpt", compiled=first)[1].episodes == 2
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_training_flushes_denormals_and_gives_the_setting_back(before):
+    tiny = torch.tensor(1e-40)
+    torch.set_flush_denormal(before)
+    try:
+        with no_denormals():
+            assert tiny * 1 == 0
+        assert bool(tiny * 1 == 0) == before
+    finally:
+        torch.set_flush_denormal(False)
+
+
 # Where it goes wrong
 
 
@@ -243,8 +275,9 @@ def test_missing_learning_rates_are_named(method):
 # Ending before the end
 
 
-def test_ctrl_c_ends_after_the_episode_and_the_run_can_go_on(method, tmp_path):
-    file = method("lad-ts")
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_ctrl_c_ends_after_the_episode_and_the_run_can_go_on(name, method, tmp_path):
+    file = method(name)
     run(file, tmp_path / "whole", 4)
     before = signal.getsignal(signal.SIGINT)
     _, fitted = run(file, tmp_path / "cut", 4, [At(1, 3, lambda module: signal.raise_signal(signal.SIGINT))])

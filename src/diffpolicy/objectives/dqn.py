@@ -47,6 +47,9 @@ class StackedDQNLoss(DQNLoss):
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The loss of a batch of rows; reward `[.., M]`."""
         rows = tensordict.copy()
+        policy = self.__dict__["policy"]
+        for key in ("observation", ("next", "observation")):
+            rows[key] = policy.normalized(rows[key])
         reward = rows["reward"].unsqueeze(-1)
         rows["next", "reward"] = reward
         for key in ("done", "terminated"):

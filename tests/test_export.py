@@ -1,0 +1,197 @@
+"""Exported decisions: the same as the policy's on inputs that the export was not checked on, and pure."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, InputError
+from diffpolicy.edge.names import METHOD_NAMES
+from diffpolicy.edge.training import build
+from diffpolicy.policies import CategoricalHead
+from toys import GuessEnv, small
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from diffpolicy.export import Decision, ExportedDecision, export_decision, write
+
+SCENARIO = small(3, 5, 6)
+
+
+def policy_of(name):
+    """A preset's policy, with statistics of observations if it keeps them."""
+    policy = build(name, SCENARIO).policy
+    if policy.normalizer is not None:
+        seen = 5 * torch.rand(50, policy.observation_dim, generator=torch.Generator().manual_seed(1))
+        policy.normalizer.update(policy.normalizer.moments(seen))
+    return policy
+
+
+def both(policy, path, rows, seed=7):
+    """Outputs of the policy's own decision and of the file, on the same inputs."""
+    decision, exported = Decision(policy), ExportedDecision(path)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {i.name: i.random(rows, generator) for i in decision.inputs}
+    with torch.no_grad():
+        ours = dict(zip((o.name for o in decision.outputs), decision(*inputs.values()), strict=True))
+    return ours, exported(**inputs), inputs
+
+
+def agree(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, a in ours.items():
+        assert a.dtype == theirs[name].dtype
+        if name == "action":
+            assert (a != theirs[name]).float().mean() <= 0.01
+        else:
+            assert torch.allclose(a, theirs[name], rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("rows", [1, 33])
+def test_an_onnx_file_decides_as_the_policy(name, rows, tmp_path):
+    policy = policy_of(name)
+    result = export_decision(policy, tmp_path / "decision.onnx")
+    assert result.difference <= 1e-5
+    ours, theirs, _ = both(policy, tmp_path / "decision.onnx", rows)
+    agree(ours, theirs)
+    assert ours["action"].shape == (3, rows)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+def test_an_aotinductor_package_decides_as_the_policy(tmp_path):
+    policy = policy_of("d2sac-ts").for_agent(1)
+    export_decision(policy, tmp_path / "decision.pt2", "aoti")
+    for rows in (1, 33):
+        ours, theirs, _ = both(policy, tmp_path / "decision.pt2", rows)
+        agree(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["lad-ts-plus", "dqn-ts"])
+def test_one_agent_of_a_stack_is_the_same_as_its_slice(name, tmp_path):
+    policy = policy_of(name)
+    observation = 5 * torch.rand(3, 9, policy.observation_dim)
+    latent = torch.rand(3, 9, 3) if name == "lad-ts-plus" else None
+    whole = policy.logits(observation, latent)
+    for agent in range(3):
+        one = policy.for_agent(agent)
+        assert one.agents is None
+        mine = one.logits(observation[agent], None if latent is None else latent[agent])
+        assert torch.allclose(whole[agent], mine, atol=1e-5)
+    export_decision(one, tmp_path / "one.onnx")
+    ours, theirs, _ = both(one, tmp_path / "one.onnx", 4)
+    agree(ours, theirs)
+    assert ours["action"].shape == (4,)
+
+
+@pytest.mark.parametrize(("agent", "says"), [(3, "3"), (-1, "-1")])
+def test_an_agent_that_does_not_exist_is_refused(agent, says):
+    with pytest.raises(InputError, match=says):
+        policy_of("sac-ts").for_agent(agent)
+
+
+def test_shared_parameters_have_no_agent_to_choose():
+    with pytest.raises(InputError, match="share"):
+        CategoricalPolicy(choices=3, observation_dim=2).for_agent(0)
+
+
+def test_a_mask_is_an_input_and_is_kept(tmp_path):
+    policy = CategoricalPolicy.from_specs(GuessEnv(mask=True))
+    export_decision(policy, tmp_path / "masked.onnx")
+    ours, theirs, inputs = both(policy, tmp_path / "masked.onnx", 200)
+    agree(ours, theirs)
+    assert inputs["mask"].gather(-1, theirs["action"].unsqueeze(-1)).all()
+
+
+def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(tmp_path):
+    policy = policy_of("lad-ts-released")
+    before = policy.generator.get_state()
+    export_decision(policy, tmp_path / "decision.onnx")
+    first, second = (both(policy, tmp_path / "decision.onnx", 5)[1] for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(policy.generator.get_state(), before)
+
+
+def test_a_decision_draws_its_choice_at_the_uniform_number():
+    policy = CategoricalPolicy(choices=4, observation_dim=2)
+    logits = torch.randn(1, 4).expand(10_000, 4)
+    uniform = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(policy.choose_at(logits, uniform), minlength=4) / 10_000
+    assert torch.allclose(share, logits[0].softmax(-1), atol=0.02)
+    assert (policy.choose_at(logits[:3], torch.tensor([0.0, 0.5, 1 - 1e-7])).diff() >= 0).all()
+
+
+@pytest.mark.parametrize("draw", ["sample", "argmax"])
+def test_the_inputs_are_those_that_the_policy_needs(draw):
+    policy = DiffusionPolicy(choices=3, observation_dim=2, steps=4, head=CategoricalHead(draw))
+    names = {i.name: i.shape for i in Decision(policy).inputs}
+    assert names["noise"] == (4, "rows", 3)  # where the chain starts, and three noisy steps
+    assert ("uniform" in names) == (draw == "sample")
+    assert "latent" not in names
+    assert "noise" not in {i.name for i in Decision(CategoricalPolicy(choices=3, observation_dim=2)).inputs}
+
+
+def test_the_description_tells_inputs_outputs_and_the_difference(tmp_path):
+    policy = policy_of("lad-ts")
+    result = export_decision(policy, tmp_path / "decision.onnx")
+    data = json.loads((tmp_path / "decision.onnx.json").read_text())
+    assert data["schema"] == "diffpolicy.decision/1"
+    assert [i["name"] for i in data["inputs"]] == ["observation", "latent", "noise"]
+    assert [o["name"] for o in data["outputs"]] == ["action", "logits", "next_latent"]
+    assert data["largest_difference"] == result.difference
+    assert data["policy"]["trained"] == {"through_chain": True}
+
+
+def test_a_graph_that_differs_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    def wrong(decision, path):
+        other = policy_of("sac-ts")
+        with torch.no_grad():
+            next(iter(other.parameters())).add_(0.1)
+        write._onnx(Decision(other), path)
+
+    monkeypatch.setitem(write.FORMATS, "onnx", (wrong, write.run_onnx))
+    with pytest.raises(InputError, match="differs"):
+        export_decision(policy_of("sac-ts"), tmp_path / "decision.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_choices_than_the_policys_are_refused():
+    decision = Decision(policy_of("dqn-ts"))
+
+    def other(inputs):
+        action, logits = decision(*inputs)
+        return [(action + 1) % 3, logits]
+
+    with pytest.raises(InputError, match="otherwise"):
+        write.compare(decision, other)
+
+
+def test_what_cannot_be_traced_is_refused_in_one_sentence(tmp_path):
+    class Loops(CategoricalPolicy):
+        def decode(self, x0, mask=None):
+            return x0 if float(x0.sum()) > 0 else -x0
+
+    with pytest.raises(InputError, match="cannot be traced"):
+        export_decision(Loops(choices=3, observation_dim=2), tmp_path / "x.onnx")
+    ChoicePolicy.kinds.pop(Loops._file_name())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "says"), [("tflite", "tflite"), ("", "''")])
+def test_an_unknown_format_is_refused(name, says, tmp_path):
+    with pytest.raises(InputError, match=says):
+        export_decision(policy_of("sac-ts"), tmp_path / "x", name)
+
+
+def test_damaged_files_and_wrong_inputs_are_refused(tmp_path):
+    path = tmp_path / "decision.onnx"
+    with pytest.raises(InputError, match=r"decision\.onnx\.json"):
+        ExportedDecision(path)
+    export_decision(policy_of("sac-ts").for_agent(0), path)
+    with pytest.raises(InputError, match="takes observation, uniform"):
+        ExportedDecision(path)(observation=torch.zeros(1, 5))
+    path.write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"decision\.onnx cannot be read"):
+        ExportedDecision(path)
