@@ -1,6 +1,6 @@
 """What makes `lad-ts-plus`: every change to `lad-ts` alone, and `lad-ts-plus` without it; five seeds each.
 
-    python benchmarks/ablation.py --episodes 60 --seeds 5 --processes 2 --out docs/_static/ablation.csv
+python benchmarks/ablation.py --episodes 60 --seeds 5 --processes 2 --out docs/_static/ablation.csv
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"alpha": 0.03, "learning_rates": {"actor": 1e-4, "critic": 1e-3, "alpha": 0.0}},
         {"alpha": 0.05, "learning_rates": {**RATES, "alpha": 3e-4}},
     ),
-    "rates 3e-4 and 3e-3": ({"learning_rates": {**RATES, "alpha": 3e-4}}, {"learning_rates": {"actor": 1e-4, "critic": 1e-3, "alpha": 0.0}}),
+    "rates 3e-4 and 3e-3": (
+        {"learning_rates": {**RATES, "alpha": 3e-4}},
+        {"learning_rates": {"actor": 1e-4, "critic": 1e-3, "alpha": 0.0}},
+    ),
     "x0 predicted, linear": (
         {"prediction": "x0", "denoiser_output": "linear"},
         {"prediction": "noise", "denoiser_output": "softmax"},
@@ -49,7 +52,11 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 OTHERS: dict[str, dict[str, Any]] = {
     "tanh head": {"denoiser_output": "tanh", "prediction": "noise"},
-    "target entropy 0.8 log A": {"target_entropy": "share", "entropy_share": 0.8, "learning_rates": {**RATES, "alpha": 1e-3}},
+    "target entropy 0.8 log A": {
+        "target_entropy": "share",
+        "entropy_share": 0.8,
+        "learning_rates": {**RATES, "alpha": 1e-3},
+    },
     "marginal entropy, 4 chains": {"entropy": "marginal", "entropy_samples": 4, "sampler": "ddpm"},
     "critics read the latent": {"critic_latent": True},
     "memory forgotten at resets": {"prior": {**MEMORY, "lifetime": "episode"}},
@@ -124,7 +131,9 @@ def main() -> None:
             file.flush()
             rows.append([name, f"{ratios.mean():.3f} ± {half:.3f}", f"{ratios.max():.3f}", f"{seconds:.0f}"])
             print(rows[-1], flush=True)
-    print(f"ratio to opt-ts after {options.episodes} episodes, {options.eval_episodes} evaluation episodes, seeds: {options.seeds}")
+    print(
+        f"ratio to opt-ts after {options.episodes} episodes, {options.eval_episodes} evaluation episodes, seeds: {options.seeds}"
+    )
     print(table(["variant", "ratio, 95 % over seeds", "worst", "training s"], rows))
     print(f"{time.monotonic() - start:.0f} s")
 

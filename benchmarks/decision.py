@@ -1,7 +1,7 @@
 """One decision of a station: eager, compiled, ONNX Runtime and AOTInductor, side by side.
 
-    python benchmarks/decision.py                # a policy of the preset lad-ts, untrained: weights do not change the time
-    python benchmarks/decision.py runs/lad-ts
+python benchmarks/decision.py                # a policy of the preset lad-ts, untrained: weights do not change the time
+python benchmarks/decision.py runs/lad-ts
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    whole = ChoicePolicy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
+    whole = (
+        ChoicePolicy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
+    )
     policy = whole.for_agent(options.agent) if whole.agents is not None else whole
     decision = Decision(policy)
     compiled = torch.compile(Decision(policy), dynamic=True)
@@ -61,7 +63,9 @@ def main() -> None:
             times = interleaved(candidates, rounds=options.rounds)
             eager = times["policy(tensordict)"]
             for name, seconds in times.items():
-                rows.append([str(batch), name, f"{1e6 * seconds:.0f}", f"{1e6 * seconds / batch:.2f}", f"{seconds / eager:.3f}"])
+                rows.append(
+                    [str(batch), name, f"{1e6 * seconds:.0f}", f"{1e6 * seconds / batch:.2f}", f"{seconds / eager:.3f}"]
+                )
     print(f"one decision, {policy.choices} choices; {machine()}")
     print(table(["rows", "how", "us a call", "us a row", "of eager"], rows))
 

@@ -1,6 +1,6 @@
 """How costs grow: a decision and an update, from 20 to 1,000 servers and from 10 to 500 tasks a station and slot.
 
-    python benchmarks/growth.py --out docs/_static/growth.png
+python benchmarks/growth.py --out docs/_static/growth.png
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def draw(path: Path, by_servers: list, by_tasks: list, measured: dict) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True, sharey=True)
     for panel, (name, pairs, kind) in zip(
-        axes, (("servers (50 tasks)", by_servers, 0), ("tasks a station and slot (20 servers)", by_tasks, 1)), strict=True
+        axes,
+        (("servers (50 tasks)", by_servers, 0), ("tasks a station and slot (20 servers)", by_tasks, 1)),
+        strict=True,
     ):
         x = np.array([pair[kind] for pair in pairs])
         slot = np.array([measured[pair][0] * pair[1] * STATIONS / 1e3 for pair in pairs])

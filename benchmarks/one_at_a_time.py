@@ -67,7 +67,11 @@ class Actor(nn.Module):
                 beta * self.before[k].sqrt() / (1 - self.bar[k]) * x0
                 + (1 - self.before[k]) * self.alpha[k].sqrt() / (1 - self.bar[k]) * x
             )
-            x = mean if k == 0 else mean + (beta * (1 - self.before[k]) / (1 - self.bar[k])).sqrt() * torch.randn_like(x)
+            x = (
+                mean
+                if k == 0
+                else mean + (beta * (1 - self.before[k]) / (1 - self.bar[k])).sqrt() * torch.randn_like(x)
+            )
         return x
 
 
@@ -163,7 +167,9 @@ class Training:
         delays = []
         for b, agent in enumerate(self.agents):
             for n in range(arrivals.counts[b]):
-                d, w, result = (float(v[b, n]) for v in (arrivals.input_mbit, arrivals.work_gcycles, arrivals.result_mbit))
+                d, w, result = (
+                    float(v[b, n]) for v in (arrivals.input_mbit, arrivals.work_gcycles, arrivals.result_mbit)
+                )
                 s = np.array([d, w, *self.queue], dtype=np.float32)
                 x = self.memory[t, b, n].copy()
                 if self.last[b] is not None:

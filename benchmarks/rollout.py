@@ -1,7 +1,7 @@
 """How fast a policy acts in the TorchRL environment: valid decisions per second, what padding costs, where time goes.
 
-    python benchmarks/rollout.py
-    python benchmarks/rollout.py --environments 1,8,64 --processes 2
+python benchmarks/rollout.py
+python benchmarks/rollout.py --environments 1,8,64 --processes 2
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], *, rounds: int = 9, seconds: float = 0.05) -> dict[str, float]:
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 9, seconds: float = 0.05
+) -> dict[str, float]:
     """Median seconds of a call of each, over rounds in which all take turns.
 
     Args:
@@ -55,7 +57,9 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     """Columns of text, the first flush left."""
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in [columns, *rows]
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))

@@ -97,7 +97,10 @@ def torchrl_losses(pipe: Connection) -> None:
         core = TensorDictModule(single.logits, in_keys=["observation", "latent"], out_keys=["logits"])
         core.single = single
         actor = ProbabilisticActor(
-            core, in_keys=["logits"], out_keys=["action"], distribution_class=torch.distributions.Categorical,
+            core,
+            in_keys=["logits"],
+            out_keys=["action"],
+            distribution_class=torch.distributions.Categorical,
             spec=Categorical(20),
         )
         critics = [
@@ -108,11 +111,19 @@ def torchrl_losses(pipe: Connection) -> None:
             for _ in range(2)
         ]  # fmt: skip
         loss = DiscreteSACLoss(
-            actor, critics, action_space="categorical", num_actions=20, num_qvalue_nets=2, target_entropy=-1.0, alpha_init=0.05
+            actor,
+            critics,
+            action_space="categorical",
+            num_actions=20,
+            num_qvalue_nets=2,
+            target_entropy=-1.0,
+            alpha_init=0.05,
         )
         loss.make_value_estimator(gamma=0.95)
         params = [*core.single.parameters(), *loss.parameters()]
-        learners.append((loss, torch.optim.Adam({id(p): p for p in params}.values(), lr=1e-4), SoftUpdate(loss, tau=0.005)))
+        learners.append(
+            (loss, torch.optim.Adam({id(p): p for p in params}.values(), lr=1e-4), SoftUpdate(loss, tau=0.005))
+        )
 
     def slot() -> None:
         rollout = module.stream.rollout()
@@ -242,7 +253,13 @@ def main() -> None:
     peaks = {name: contender.stop() for name, contender in contenders.items()}
     slots[f"{ours}, two processes"] = median(pairs)
     rows = [
-        [name, f"{1e3 * s:.1f}", f"{SLOTS * s:.3f}", f"{s / slots[ours]:.2f}", f"{peaks[name]:.0f}" if name in peaks else ""]
+        [
+            name,
+            f"{1e3 * s:.1f}",
+            f"{SLOTS * s:.3f}",
+            f"{s / slots[ours]:.2f}",
+            f"{peaks[name]:.0f}" if name in peaks else "",
+        ]
         for name, s in slots.items()
     ]
     torch.set_num_threads(1)

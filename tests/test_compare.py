@@ -3,6 +3,7 @@
 import csv
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from diffpolicy import ChoicePolicy, InputError
 from diffpolicy.edge import evaluate, play_episodes
 from diffpolicy.edge.compare import compare
 from diffpolicy.edge.comparison import Comparison, converged, curves_csv, over_seeds
-from diffpolicy.edge.jobs import Job, Outcome, Plan, heuristics_for, jobs_of, work
+from diffpolicy.edge.jobs import Job, Outcome, Plan, finished, heuristics_for, jobs_of, work
 from diffpolicy.edge.metrics import Result
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.plots import delay_by_size, learning_curves
+from diffpolicy.edge.plots import delay_by_size, learning_curves, sweep_plot
+from diffpolicy.edge.sweep import Sweep, run_sweep
 from diffpolicy.edge.tables import comparison_json, comparison_table
 from diffpolicy.training import Played
 from toys import quick_method, small
@@ -282,3 +284,64 @@ def test_a_fall_within_one_percent_or_within_the_noise_does_not_count():
 def test_a_short_curve_has_not_converged(n):
     assert not converged([3.0] * n)
     assert converged([3.0] * 20)
+
+
+# Going on where an earlier run ended
+
+
+def test_what_was_finished_is_taken_up_and_gives_the_same_table(tmp_path, methods):
+    def plan(**changes):
+        return Plan(SCENARIO, methods, tmp_path, episodes=2, eval_episodes=2, seconds=None, processes=1, **changes)
+
+    first = compare(plan())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.json")}
+    again = compare(plan(resume=True))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.json")} == before
+    for row in first.rows:
+        other = again.row(row.name)
+        assert other.result.to_dict() == row.result.to_dict()
+        assert (other.curves, other.train_seconds) == (row.curves, row.train_seconds)
+
+
+@pytest.mark.parametrize("change", [{"episodes": 3}, {"seed": 1}, {"changes": {"gamma": 0.5}}, {"compiled": True}])
+def test_another_run_is_not_taken_for_this_one(change, tmp_path, methods):
+    plan = {"episodes": 2, "eval_episodes": 1, "seconds": None, "processes": 1}
+    compare(Plan(SCENARIO, methods[1:], tmp_path, **plan))
+    job = jobs_of(Plan(SCENARIO, methods[1:], tmp_path, **{**plan, "resume": True, **change}), time.monotonic())[0]
+    assert finished(replace(job, out=next(tmp_path.rglob("outcome.json")).parent)) is None
+
+
+def test_an_unfinished_training_is_done_again(tmp_path, methods):
+    job = jobs_of(Plan(SCENARIO, methods[1:], tmp_path, episodes=2, seconds=None, resume=True), time.monotonic())[0]
+    assert finished(job) is None
+
+
+# Sweeps
+
+
+def test_a_sweep_compares_at_every_value(tmp_path, methods):
+    sweep = Sweep.parse("tasks=2,4")
+    plan = Plan(SCENARIO, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
+    results = run_sweep(plan, sweep)
+    assert [c.plan.scenario.workload.max_tasks for c in results] == [2, 4]
+    rows = read(tmp_path / "sweep.csv")
+    assert {row["tasks"] for row in rows} == {"2", "4"}
+    assert {row["policy"] for row in rows} == {methods[0], *HEURISTIC_NAMES}
+    for row in rows:
+        comparison = results[["2", "4"].index(row["tasks"])]
+        assert float(row["mean_delay_s"]) == comparison.row(row["policy"]).result.delays.mean_delay_s
+    sweep_plot(sweep, results, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_sweep_over_a_methods_knob_trains_with_it(tmp_path, methods):
+    sweep = Sweep.parse("denoising-steps=1,3")
+    plan = Plan(SCENARIO, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
+    run_sweep(plan, sweep)
+    steps = [ChoicePolicy.load(path).schedule.steps for path in sorted(tmp_path.rglob("policy.json"))]
+    assert steps == [1, 3]
+
+
+def test_a_sweeps_time_is_shared_by_its_values(tmp_path):
+    plan = Plan(SCENARIO, ["sac-ts"], tmp_path, seconds=300.0)
+    assert Sweep.parse("capacity=3:4,3:6,3:9").apply(plan, (3, 4)).seconds == 100.0

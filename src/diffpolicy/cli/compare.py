@@ -37,7 +37,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
     parser.add_argument(
-        "--sweep", metavar="KEY=V,V", help="at each value of tasks, stations, capacity, steps, denoising-steps, temperature..."
+        "--sweep",
+        metavar="KEY=V,V",
+        help="at each value of tasks, stations, capacity, steps, denoising-steps, temperature...",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="take what an earlier run of the same finished from --out"
     )
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
@@ -49,8 +54,13 @@ def _sweep(options: argparse.Namespace, plan: Plan) -> None:
     from diffpolicy.edge.plots import sweep_plot
     from diffpolicy.edge.sweep import Sweep, run_sweep
     from diffpolicy.edge.tables import comparison_json, comparison_table
+    from diffpolicy.edge.training import build
 
     sweep = Sweep.parse(options.sweep)
+    for value in sweep.values:
+        each = sweep.apply(plan, value)
+        for name in each.methods:
+            build(name, each.scenario, changes=each.changes)
     results = run_sweep(plan, sweep, opt.say)
     sweep_plot(sweep, results, plan.out / "sweep.png")
     if options.json:
@@ -100,17 +110,18 @@ def run(options: argparse.Namespace) -> None:
         processes=options.processes,
         seed=options.seed,
         compiled=options.compile,
+        resume=options.resume,
     )
     for name in methods:
         build(name, scenario)
+    if options.sweep is not None:
+        _sweep(options, plan)
+        return
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.say(
         f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "
         f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
-    if options.sweep is not None:
-        _sweep(options, plan)
-        return
     result = compare(plan, opt.say, started)
     learning_curves(result, out / "learning_curves.png")
     delay_by_size(result, out / "delay_by_size.png")

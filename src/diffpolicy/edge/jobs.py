@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from diffpolicy import _files
+from diffpolicy import _validate as check
+from diffpolicy._version import __version__
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.resolve import make_policy
+from diffpolicy.edge.resolve import make_method, make_policy
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
@@ -35,6 +39,7 @@ class Plan:
         seed: of evaluation, and the first training seed.
         out: folder.
         compiled: whether updates are compiled. changes: fields of the methods that are set to other values.
+        resume: whether what an earlier run finished in `out` is taken from there.
     """
 
     scenario: Scenario
@@ -48,6 +53,7 @@ class Plan:
     seed: int = 0
     compiled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:
@@ -72,6 +78,22 @@ class Job:
     out: Path | None = None
     compiled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
+    resume: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What its training depends on, as JSON holds it."""
+        method = replace(make_method(self.name), **self.changes)
+        values = {f.name: getattr(method, f.name) for f in fields(method)}
+        return {
+            "version": __version__,
+            "method": type(method).__name__,
+            **{key: f"{v.__module__}:{v.__qualname__}" if callable(v) else v for key, v in values.items()},
+            "scenario_sha256": self.scenario.digest(),
+            "seed": self.seed,
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            "compiled": self.compiled,
+        }
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
             seconds=share,
             compiled=plan.compiled,
             changes=dict(plan.changes),
+            resume=plan.resume,
             out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",
             **common,
         )
@@ -123,12 +146,26 @@ def heuristics_for(scenario: Scenario) -> list[str]:
     return [name for name in HEURISTIC_NAMES if name != "local" or None not in scenario.stations]
 
 
+def finished(job: Job) -> Outcome | None:
+    """What an earlier run of the same job left in its folder, played again; None if it was another or did not end."""
+    if job.out is None or not (job.out / "outcome.json").is_file():
+        return None
+    data = check.read_json(job.out / "outcome.json", "outcome file")
+    if not isinstance(data, dict) or data.get("job") != job.identity():
+        return None
+    policy = make_policy(job.out, job.scenario, seed=job.seed)
+    played = play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed)
+    return Outcome(job, played, data["history"], data["train_seconds"])
+
+
 def work(job: Job) -> Outcome:
     """Does one job, in a process of its own."""
     torch.set_num_threads(1)
     if not job.trained:
         policy = make_policy(job.name, job.scenario, seed=job.seed)
         return Outcome(job, play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed))
+    if job.resume and (done := finished(job)) is not None:
+        return done
     module = build(job.name, job.scenario, seed=job.seed, changes=job.changes)
     start = time.monotonic()
     fitted = train(
@@ -143,5 +180,9 @@ def work(job: Job) -> Outcome:
         compiled=job.compiled,
     )
     seconds = time.monotonic() - start
+    if job.out is not None:
+        kept = {"job": job.identity(), "train_seconds": seconds, "history": fitted.history}
+        _files.write_text(job.out / "outcome.json", json.dumps(kept) + "\n")
+    module.policy.generator.manual_seed(job.seed)  # as when it is loaded from its file
     played = play_episodes(job.scenario, module.policy, job.eval_episodes, job.arrivals_seed)
     return Outcome(job, played, fitted.history, seconds)

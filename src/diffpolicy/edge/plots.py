@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from diffpolicy import _files
 from diffpolicy.edge.comparison import Comparison
@@ -79,7 +79,9 @@ def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) ->
     for axes in (left, right):
         axes.set_xticks(x, labels)
         axes.set_xlabel(sweep.key)
-    left.set(ylabel="mean service delay, s", yscale="log")
+    left.set(ylabel="mean service delay, s", yscale="log", title=f"over {sweep.key}")
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(NullFormatter())
     right.set(ylabel="ratio of the mean to opt-ts")
     left.grid(alpha=0.3, which="both")
     _finish(figure, right, path)

@@ -105,12 +105,16 @@ def sweep_csv(sweep: Sweep, results: Sequence[Comparison]) -> str:
     """A line a value and policy; values that are not reached yet are left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([sweep.key, "load", "policy", "kind", "seeds", "episodes", "mean_delay_s", "ci95_s", "p95_delay_s", "ratio"])
+    writer.writerow(
+        [sweep.key, "load", "policy", "kind", "seeds", "episodes", "mean_delay_s", "ci95_s", "p95_delay_s", "ratio"]
+    )
     for value, comparison in zip(sweep.values, results, strict=False):
         for row in comparison.rows:
             d = row.result.delays
             kind = "method" if row.seeds else "heuristic"
             ci = "" if row.result.ci95_s is None else row.result.ci95_s
             numbers = [d.mean_delay_s, ci, d.p95_delay_s, row.result.ratio]
-            writer.writerow([sweep.label(value), row.load, row.name, kind, row.seeds or "", row.episodes or "", *numbers])
+            writer.writerow(
+                [sweep.label(value), row.load, row.name, kind, row.seeds or "", row.episodes or "", *numbers]
+            )
     return text.getvalue()

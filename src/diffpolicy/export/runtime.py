@@ -41,7 +41,9 @@ class ExportedDecision:
         data = check.read_json(description_path(path), "decision file")
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else data
-            raise InputError(f"decision file {description_path(path)}: schema must be '{SCHEMA}', got {check.show(found)}")
+            raise InputError(
+                f"decision file {description_path(path)}: schema must be '{SCHEMA}', got {check.show(found)}"
+            )
         self.description = data
         self.input_names = [i["name"] for i in data["inputs"]]
         self.output_names = [o["name"] for o in data["outputs"]]

@@ -92,7 +92,9 @@ def compare(decision: Decision, run: Callable[[list[Tensor]], list[Tensor]]) -> 
                 continue
             gap = ((a - b).abs() / a.abs().clamp_min(1)).max().item()
             if not gap <= TOLERANCE:
-                raise InputError(f"the exported {spec.name} differs by {gap:.2g} from the policy's, above {TOLERANCE:g}")
+                raise InputError(
+                    f"the exported {spec.name} differs by {gap:.2g} from the policy's, above {TOLERANCE:g}"
+                )
             largest = max(largest, gap)
     return largest
 

@@ -115,7 +115,12 @@ class LatentDiscreteSACLoss(LossModule):
         return policy.noise(torch.Size([*rows[:-1], rows[-1] * self.samples]))
 
     def _probabilities(
-        self, policy: ChoicePolicy, observation: Tensor, latent: Tensor | None, mask: Tensor | None, noise: Tensor | None
+        self,
+        policy: ChoicePolicy,
+        observation: Tensor,
+        latent: Tensor | None,
+        mask: Tensor | None,
+        noise: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
         if self.samples == 1:

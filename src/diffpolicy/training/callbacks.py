@@ -62,7 +62,9 @@ class Checkpoints(L.Callback):
             return
         self.saved = module.episodes
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.folder / "checkpoint.ckpt")  # gives its part to the first process, which writes
+            trainer.save_checkpoint(
+                self.folder / "checkpoint.ckpt"
+            )  # gives its part to the first process, which writes
             return
         _files.write(self.folder / "checkpoint.ckpt", trainer.save_checkpoint)
         _files.write_text(self.folder / "training.csv", history_csv(module.history))

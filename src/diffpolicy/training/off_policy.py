@@ -177,9 +177,12 @@ class OffPolicyModule(L.LightningModule):
 
     def _end_episode(self) -> None:
         self.episodes += self.stream.base_env.batch_size.numel() * self.trainer.world_size
-        played = distributed.summed(torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"]))]))
+        played = distributed.summed(
+            torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"]))])
+        )
         row = {"delay_s": float(played[0]) / max(int(played[1]), 1)}
-        row |= {k: float(v) / self._counts["updates"] for k, v in self._sums.items()}
+        updates = self._counts["updates"] * self.trainer.world_size
+        row |= {k: float(distributed.summed(v)) / updates for k, v in self._sums.items()}
         self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
         self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
@@ -191,7 +194,9 @@ class OffPolicyModule(L.LightningModule):
             self.sharded = True
             self.stream.shard(rank, world)
             for generator in (self.policy.generator, self.replay.generator):
-                generator.manual_seed(int(np.random.SeedSequence((generator.initial_seed(), rank)).generate_state(1)[0]))
+                generator.manual_seed(
+                    int(np.random.SeedSequence((generator.initial_seed(), rank)).generate_state(1)[0])
+                )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = {"stream": self.stream.state_dict(), "policy": self.policy.get_extra_state()}

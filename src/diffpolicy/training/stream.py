@@ -66,7 +66,9 @@ class RolloutStream(IterableDataset[TensorDict]):
         """
         shard = getattr(self.base_env, "shard", None)
         if shard is None:
-            raise InputError(f"{type(self.base_env).__name__} has no 'shard', so it cannot be trained in {world} processes")
+            raise InputError(
+                f"{type(self.base_env).__name__} has no 'shard', so it cannot be trained in {world} processes"
+            )
         shard(rank, world)
 
     @property
