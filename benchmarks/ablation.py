@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import table
 
 from diffpolicy.edge import Scenario, play_episodes
 from diffpolicy.edge.resolve import make_method
 from diffpolicy.edge.training import build
-from diffpolicy.edge.transitions import released_transitions, task_transitions
+from diffpolicy.edge.transitions import released_transitions
 from diffpolicy.training.evaluation import student_t
 from diffpolicy.training.fit import fit
+from timing import table
 
 RATES = {"actor": 3e-4, "critic": 3e-3, "alpha": 0.0}
 MEMORY = {"type": "ActionMemory", "key": "task", "store": "probabilities", "start": "uniform", "lifetime": "run"}
@@ -132,7 +132,8 @@ def main() -> None:
             rows.append([name, f"{ratios.mean():.3f} ± {half:.3f}", f"{ratios.max():.3f}", f"{seconds:.0f}"])
             print(rows[-1], flush=True)
     print(
-        f"ratio to opt-ts after {options.episodes} episodes, {options.eval_episodes} evaluation episodes, seeds: {options.seeds}"
+        f"ratio to opt-ts after {options.episodes} episodes; "
+        f"evaluation episodes: {options.eval_episodes}, seeds: {options.seeds}"
     )
     print(table(["variant", "ratio, 95 % over seeds", "worst", "training s"], rows))
     print(f"{time.monotonic() - start:.0f} s")

@@ -10,16 +10,17 @@ import argparse
 import logging
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 from tensordict import TensorDict
-from timing import interleaved, machine, table
 
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
 from diffpolicy.export import Decision, ExportedDecision, export_decision
 from diffpolicy.policies import ChoicePolicy
+from timing import interleaved, machine, table
 
 BATCHES = (1, 64, 1000)
 
@@ -55,10 +56,10 @@ def main() -> None:
             keyed = _plain(policy, td)
             ordered = list(inputs.values())
             candidates = {
-                "policy(tensordict)": lambda: policy(keyed),
-                "module": lambda: decision(*ordered),
-                "compiled": lambda: compiled(*ordered),
-                **{f: (lambda run=run: run(**inputs)) for f, run in exported.items()},
+                "policy(tensordict)": partial(policy, keyed),
+                "module": partial(decision, *ordered),
+                "compiled": partial(compiled, *ordered),
+                **{f: partial(run, **inputs) for f, run in exported.items()},
             }
             times = interleaved(candidates, rounds=options.rounds)
             eager = times["policy(tensordict)"]

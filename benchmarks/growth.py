@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import interleaved, machine, table
 
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
 from diffpolicy.edge.resolve import make_method
 from diffpolicy.training.fit import no_denormals
+from timing import interleaved, machine, table
 
 STATIONS = 20
 

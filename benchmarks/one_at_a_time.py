@@ -17,7 +17,7 @@ from collections import deque
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from diffpolicy.edge import Scenario, Stream
 

@@ -13,12 +13,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from timing import machine, peak_mib, table
 
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream
 from diffpolicy.edge.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.resolve import make_method
 from diffpolicy.training.fit import no_denormals
+from timing import machine, peak_mib, table
 
 
 def setting(method: str, environments: int) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ setting: 20 agents, about 510 decisions and 20 updates a slot. Medians over the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import runpy
@@ -23,11 +24,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from timing import machine, peak_mib, table
 
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
 from diffpolicy.training.fit import fit
+from timing import machine, peak_mib, table
 
 SLOTS = 59
 
@@ -175,8 +176,8 @@ def released(pipe: Connection, folder: str) -> None:
         return result
 
     kind.update_proc_queues = counted
-    sys.stdout = open(os.devnull, "w")
-    runpy.run_path("main_lad.py", run_name="__main__")
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        runpy.run_path("main_lad.py", run_name="__main__")
 
 
 def work(pipe: Connection, contender: Callable[..., None], arguments: tuple[Any, ...]) -> None:

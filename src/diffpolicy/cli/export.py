@@ -52,6 +52,6 @@ def run(options: argparse.Namespace) -> None:
         )
     else:
         print(
-            f"{result.path}: {result.format}, {size:,} bytes; differs from the policy by at most {result.difference:.1e} "
-            f"on random inputs; inputs and outputs are described in {result.path}.json"
+            f"{result.path}: {result.format}, {size:,} bytes; differs from the policy by at most "
+            f"{result.difference:.1e} on random inputs; inputs and outputs are described in {result.path}.json"
         )

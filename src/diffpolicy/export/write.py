@@ -130,8 +130,16 @@ def _export(decision: Decision) -> Any:
 def _onnx(decision: Decision, path: Path) -> None:
     optional("onnxscript")
     graph, example = _export(decision)
-    names = {"input_names": [i.name for i in decision.inputs], "output_names": [o.name for o in decision.outputs]}
-    torch.onnx.export(graph, example, str(path), dynamo=True, external_data=False, verbose=False, **names)
+    torch.onnx.export(
+        graph,
+        example,
+        str(path),
+        input_names=[i.name for i in decision.inputs],
+        output_names=[o.name for o in decision.outputs],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
 
 
 def _aoti(decision: Decision, path: Path) -> None:

@@ -22,6 +22,8 @@ class RunningNorm(nn.Module):
     count: Tensor
     mean: Tensor
     square: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -61,5 +63,5 @@ class RunningNorm(nn.Module):
         return ((x - self.shift) * self.scale).clamp(-LIMIT, LIMIT)
 
     def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args)
         self._refresh()

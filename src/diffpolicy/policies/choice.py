@@ -225,7 +225,8 @@ class ChoicePolicy(TensorDictModuleBase):
         tensors = {k: mine[k] if mine[k].shape == v.shape else mine[k][agent].view_as(v) for k, v in own.items()}
         single.load_state_dict(tensors, strict=False)
         single.trained = dict(self.trained)
-        return single.train(self.training)
+        single.train(self.training)
+        return single
 
     # How a step goes
 

@@ -129,7 +129,7 @@ class DiffusionPolicy(ChoicePolicy):
 
     @property
     def draws(self) -> int:
-        """Normal numbers that a choice takes for each of its A logits: x_I without a memory, and each noisy step's z."""
+        """Normal numbers that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
         noisy = len(self.path) - 1 if ETA[self.sampler] > 0 else 0
         return noisy + (not self.prior.remembers)
 

@@ -114,8 +114,8 @@ def fit(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     batch = module.train_dataloader().base_env.batch_size.numel()
-    # replays and memories are buffers too, and each process has its own
-    strategy: Any = "auto" if devices in (1, "1") else DDPStrategy(broadcast_buffers=False)
+    # all start from the same seed, and replays are buffers too, of which each process has its own
+    strategy: Any = "auto" if devices in (1, "1") else DDPStrategy(broadcast_buffers=False, init_sync=False)
     with warnings.catch_warnings(), no_denormals():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = _trainer(

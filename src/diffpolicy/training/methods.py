@@ -155,7 +155,8 @@ class DiffusionSACMethod(SACMethod):
 
     Args:
         prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "task"}` or `ActionMemory(key="task").to_dict()`.
-        steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`. denoiser_output, time: of `MLPDenoiser`.
+        steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`.
+        denoiser_output, time: of `MLPDenoiser`.
     """
 
     prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})

@@ -226,7 +226,8 @@ class OffPolicyModule(L.LightningModule):
         mine = processes[self.trainer.global_rank]
         self.stream.load_state_dict(mine["stream"])
         self.policy.set_extra_state(mine["policy"])
-        if "replay" in mine:
-            prefix = "replay."
-            checkpoint["state_dict"].update({prefix + k: v for k, v in mine["replay"].items()})
+        if "replay" in mine:  # the file's own state is the first process's
+            own = {f"replay.{key}": value for key, value in mine["replay"].items()}
+            generators = [key for key in checkpoint["state_dict"] if key.endswith("policy._extra_state")]
+            checkpoint["state_dict"].update(own | dict.fromkeys(generators, mine["policy"]))
         self.episodes, self.history = state["episodes"], list(state["history"])
