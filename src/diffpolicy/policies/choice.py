@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,7 +11,6 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Categorical
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
@@ -20,6 +19,7 @@ from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies import files
 from diffpolicy.policies.heads import mask_logits
 from diffpolicy.policies.rows import Rows
+from diffpolicy.policies.specs import check_specs, plain_key, read_specs
 
 LARGEST = 10**6
 """Of any width: a larger one is a slip, and would only exhaust the memory."""
@@ -86,10 +86,10 @@ class ChoicePolicy(TensorDictModuleBase):
             raise InputError(
                 f"observation_widths {self.observation_widths} must sum to observation_dim {observation_dim}"
             )
-        self.action_key = _key(action_key)
-        self.observation_keys = [_key(k) for k in observation_keys]
-        self.mask_key = None if mask_key is None else _key(mask_key)
-        self.valid_key = None if valid_key is None else _key(valid_key)
+        self.action_key = plain_key(action_key)
+        self.observation_keys = [plain_key(k) for k in observation_keys]
+        self.mask_key = None if mask_key is None else plain_key(mask_key)
+        self.valid_key = None if valid_key is None else plain_key(valid_key)
         self.information, self.seed = information, seed
         self.trained: dict[str, Any] = {}
         self.generator = torch.Generator().manual_seed(seed)
@@ -121,40 +121,8 @@ class ChoicePolicy(TensorDictModuleBase):
         Raises:
             InputError: a key is not in the specs, or the action is not categorical.
         """
-        action = _key(action_key if action_key is not None else env.action_key)
-        if action not in {_key(k) for k in env.full_action_spec.keys(True, True)}:
-            raise InputError(f"the environment has no action {action!r}; it has {env.action_keys}")
-        group = action[:-1] if isinstance(action, tuple) else ()
-        specs = env.observation_spec
-        names = {_key(k) for k in specs.keys(True, True)}
-
-        def beside(name: str) -> NestedKey:
-            return _key((*group, name))
-
-        keys = [_key(k) for k in observation_keys] if observation_keys is not None else [beside("observation")]
-        for key in keys:
-            if key not in names:
-                raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, names))}")
-        spec = env.full_action_spec[action]
-        if not isinstance(spec, Categorical):
-            raise InputError(f"the action {action!r} must be categorical, got {type(spec).__name__}")
-        agents = None
-        if group and not share_parameters:
-            agents = env.full_action_spec[group].shape[-1]
-        if mask_key == "auto":
-            mask_key = beside("action_mask") if beside("action_mask") in names else None
-        elif mask_key is not None and _key(mask_key) not in names:
-            raise InputError(f"the environment has no mask {mask_key!r}; it has {sorted(map(str, names))}")
-        widths = [specs[k].shape[-1] for k in keys]
         return cls(
-            choices=int(spec.space.n),
-            observation_dim=sum(widths),
-            observation_widths=widths,
-            agents=agents,
-            action_key=action,
-            observation_keys=keys,
-            mask_key=mask_key,
-            valid_key=beside("valid") if beside("valid") in names else None,
+            **read_specs(env, action_key, observation_keys, mask_key, share_parameters=share_parameters),
             information=getattr(env, "information", "paper"),
             **options,
         )
@@ -316,22 +284,7 @@ class ChoicePolicy(TensorDictModuleBase):
 
     def check_env(self, env: EnvBase) -> None:
         """Raises InputError if the policy does not fit the environment's numbers of choices, agents and features."""
-        spec = env.full_action_spec.get(self.action_key, None)
-        if spec is None:
-            raise InputError(f"the policy decides {self.action_key!r}, which the environment does not have")
-        for key in (*self.observation_keys, self.mask_key, self.valid_key):
-            if key is not None and key not in env.observation_spec.keys(True, True):
-                raise InputError(f"the policy reads {key!r}, which the environment does not show")
-        mine = {"choices": self.choices, "agents": self.agents, "observed features": self.observation_dim}
-        group = self.action_key[:-1] if isinstance(self.action_key, tuple) else ()
-        theirs = {
-            "choices": int(spec.space.n),
-            "agents": env.full_action_spec[group].shape[-1] if group and self.agents is not None else None,
-            "observed features": sum(env.observation_spec[k].shape[-1] for k in self.observation_keys),
-        }
-        for name, value in mine.items():
-            if value != theirs[name]:
-                raise InputError(f"the policy was made for {value} {name}, and the environment has {theirs[name]}")
+        check_specs(self, env)
 
     # Saving and loading
 
@@ -355,8 +308,8 @@ class ChoicePolicy(TensorDictModuleBase):
     @classmethod
     def _from_config(cls: type[Policy], config: dict[str, Any]) -> Policy:
         for name in ("action_key", "mask_key", "valid_key"):
-            config[name] = _key(config[name])
-        config["observation_keys"] = [_key(k) for k in config["observation_keys"]]
+            config[name] = plain_key(config[name])
+        config["observation_keys"] = [plain_key(k) for k in config["observation_keys"]]
         return cls(**config)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -422,14 +375,6 @@ class ChoicePolicy(TensorDictModuleBase):
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Takes up what `get_extra_state` gave."""
         self.generator.set_state(state["generator"].cpu().to(torch.uint8))
-
-
-def _key(key: Any) -> Any:
-    """A nested key in its plain form: a text, or a tuple of at least two."""
-    if isinstance(key, str) or key is None:
-        return key
-    names = tuple(key) if isinstance(key, Iterable) else (key,)
-    return names[0] if len(names) == 1 else names
 
 
 def _json_key(key: NestedKey | None) -> str | list[str] | None:
