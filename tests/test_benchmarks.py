@@ -1,0 +1,67 @@
+"""What the benchmarks compare with is the same problem and the same algorithm."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffpolicy.diffusion import NoiseSchedule, ddpm
+from diffpolicy.edge import OffloadingEnv, Stream
+from diffpolicy.edge.training import build
+from toys import small
+
+SCENARIO = small(3, 5, 4)
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import one_at_a_time
+
+    return one_at_a_time
+
+
+def test_the_obvious_way_plays_the_same_episodes(one_at_a_time):
+    training = one_at_a_time.Training(SCENARIO)
+    for b, agent in enumerate(training.agents):
+        agent.act = lambda s, x, b=b: (b, x)  # everything stays at home
+    env = OffloadingEnv(SCENARIO, [1], stream=Stream.TRAINING, dtype=torch.float64)
+    root = env.reset()
+    for _ in range(SCENARIO.slots):
+        valid = root["agents", "valid"][0]
+        root["agents", "action"] = torch.arange(3).view(1, 3, 1).expand(1, 3, valid.shape[-1]).contiguous()
+        step = env.step(root)
+        delays = -step["next", "agents", "reward"][0][valid]
+        assert training.play_slot() == pytest.approx(delays.tolist())
+        root = env.step_mdp(step)
+
+
+def test_its_chain_is_the_published_one(one_at_a_time, monkeypatch):
+    actor = one_at_a_time.Actor(5, 3)
+    s, x = torch.randn(4, 5), torch.randn(4, 3)
+    noise = torch.randn(4, 4, 3)
+    drawn = iter(noise)
+    monkeypatch.setattr(torch, "randn_like", lambda like: next(drawn))
+    schedule = NoiseSchedule.named("vp", 5)
+    ours = ddpm(lambda y, i: actor.denoiser(y, torch.full((4,), i), s), x, schedule, noise=noise)
+    assert torch.allclose(actor(s, x), ours, atol=1e-4)
+
+
+def test_it_has_as_many_parameters_as_the_preset(one_at_a_time):
+    agent = one_at_a_time.Training(SCENARIO).agents[0]
+    module = build("lad-ts-released", SCENARIO)
+    theirs = sum(p.numel() for p in agent.actor.parameters())
+    assert theirs * 3 == sum(p.numel() for p in module.policy.parameters())
+
+
+def test_it_updates_once_a_slot_and_agent_when_there_is_enough(one_at_a_time, monkeypatch):
+    monkeypatch.setattr(one_at_a_time, "START", 10)
+    monkeypatch.setattr(one_at_a_time, "BATCH", 4)
+    training = one_at_a_time.Training(SCENARIO)
+    before = [p.clone() for agent in training.agents for p in agent.actor.parameters()]
+    for _ in range(3 * SCENARIO.slots):
+        training.play_slot()
+    after = [p for agent in training.agents for p in agent.actor.parameters()]
+    assert all(len(agent.replay) > 10 for agent in training.agents)
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
