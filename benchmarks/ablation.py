@@ -9,14 +9,14 @@ import argparse
 import csv
 import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from diffpolicy.edge import Scenario, play_episodes
+from diffpolicy.edge import Scenario, make_policy, play_episodes
 from diffpolicy.edge.resolve import make_method
 from diffpolicy.edge.training import build
 from diffpolicy.edge.transitions import released_transitions
@@ -61,12 +61,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "critics read the latent": {"critic_latent": True},
     "memory forgotten at resets": {"prior": {**MEMORY, "lifetime": "episode"}},
     "no memory (Gaussian prior)": {"prior": {"type": "GaussianPrior"}},
-    "slow target actor": {"target_actor": True},
     "zeros between slots": {"transitions": released_transitions},
     "3 updates a slot": {"updates": 3},
     "shared parameters": SHARED,
     "discount 0": {"gamma": 0.0},
-    "2 steps": {"steps": 2},
 }
 """Further changes to lad-ts-plus, which it does not have."""
 
@@ -94,48 +92,55 @@ def run(job: tuple[str, int, int, int]) -> tuple[float, float]:
     return float(play_episodes(scenario, module.policy, eval_episodes).cost.mean()), seconds
 
 
+def lines(results: dict[str, list[tuple[float, float]]], base: float) -> list[list[str]]:
+    """A row for each variant that has results: name, seeds, mean ratio, half-width, worst ratio, training seconds."""
+    rows = []
+    for name, mine in results.items():
+        if not mine:
+            continue
+        ratios, n = np.array([delay for delay, _ in mine]) / base, len(mine)
+        half = f"{student_t(n - 1) * ratios.std(ddof=1) / n**0.5:.4f}" if n > 1 else ""
+        seconds = np.mean([s for _, s in mine])
+        rows.append([name, str(n), f"{ratios.mean():.4f}", half, f"{ratios.max():.4f}", f"{seconds:.1f}"])
+    return rows
+
+
 def main() -> None:
-    """Trains everything, prints and writes the table as it grows."""
+    """Trains everything, seed after seed, and prints and writes the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--eval-episodes", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after this time")
     parser.add_argument("--only", help="rows whose names hold this text")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation.csv"))
     options = parser.parse_args()
-    scenario = Scenario.load("lad-ts")
-    from diffpolicy.edge import make_policy
-
+    scenario, start = Scenario.load("lad-ts"), time.monotonic()
     base = float(play_episodes(scenario, make_policy("opt-ts", scenario), options.eval_episodes).cost.mean())
     names = [name for name in variants() if options.only is None or options.only in name]
-    jobs = [(name, seed, options.episodes, options.eval_episodes) for name in names for seed in range(options.seeds)]
     for preset, changes in variants().values():  # a slip in a change shows before anything is trained
         assert all(hasattr(make_method(preset), key) for key in changes)
+    jobs = [(name, seed, options.episodes, options.eval_episodes) for seed in range(options.seeds) for name in names]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows, start = [], time.monotonic()
-    with (
-        ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool,
-        options.out.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "episodes", "seeds", "ratio", "ci95", "worst", "train_s"])
-        results = pool.map(run, jobs)
-        for name in names:
-            mine = [next(results) for _ in range(options.seeds)]
-            ratios = np.array([delay for delay, _ in mine]) / base
-            n = len(ratios)
-            half = student_t(n - 1) * ratios.std(ddof=1) / n**0.5 if n > 1 else float("nan")
-            seconds = float(np.mean([s for _, s in mine]))
-            writer.writerow([name, options.episodes, n, ratios.mean(), half, ratios.max(), seconds])
-            file.flush()
-            rows.append([name, f"{ratios.mean():.3f} ± {half:.3f}", f"{ratios.max():.3f}", f"{seconds:.0f}"])
-            print(rows[-1], flush=True)
-    print(
-        f"ratio to opt-ts after {options.episodes} episodes; "
-        f"evaluation episodes: {options.eval_episodes}, seeds: {options.seeds}"
-    )
-    print(table(["variant", "ratio, 95 % over seeds", "worst", "training s"], rows))
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    columns = ["variant", "seeds", "ratio", "ci95", "worst", "train_s"]
+    waiting: dict[Any, str] = {}
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+        while jobs or waiting:
+            while jobs and len(waiting) < options.processes and time.monotonic() - start < 60 * options.minutes:
+                job = jobs.pop(0)
+                waiting[pool.submit(run, job)] = job[0]
+            if not waiting:
+                break
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                name = waiting.pop(future)
+                results[name].append(future.result())
+                print(f"{time.monotonic() - start:5.0f} s  {name}: {results[name][-1][0] / base:.3f}", flush=True)
+            with options.out.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([columns, *lines(results, base)])
+    print(f"ratio to opt-ts after {options.episodes} episodes; evaluation episodes: {options.eval_episodes}")
+    print(table(columns, lines(results, base)))
     print(f"{time.monotonic() - start:.0f} s")
 
 

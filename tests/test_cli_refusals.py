@@ -581,3 +581,16 @@ def test_an_agent_that_is_not_there_is_refused(refused, tmp_path):
     refused("export", tmp_path / "policy", "--agent", 2, "--out", tmp_path / "x.onnx", says=["2"])
     refused("export", tmp_path / "policy", "--out", tmp_path / "no" / "x.onnx", says=["no"])
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_compiling_without_a_compiler_is_refused_in_one_sentence(tmp_path):
+    import os
+
+    words = ["train", "sac-ts", "--stations", "3", "--slots", "10", "--tasks", "40", "--episodes", "6", "--compile"]
+    env = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "diffpolicy", *words, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("diffpolicy: the updates cannot be compiled here")
+    assert str(tmp_path / "none") in last

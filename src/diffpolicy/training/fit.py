@@ -139,6 +139,9 @@ def fit(
             trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
         except InputError as error:
             raise InputError(f"checkpoint {resume} cannot be resumed: {error}") from None
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = next(line for line in str(error).splitlines() if line.strip())
+            raise InputError(f"the updates cannot be compiled here: {reason}") from None
         except RuntimeError as error:
             if "loading state_dict" not in str(error):
                 raise
