@@ -4,7 +4,7 @@ import csv
 import sys
 from pathlib import Path
 
-METHODS = {"lad-ts", "d2sac-ts", "sac-ts", "dqn-ts"}
+METHODS = {"lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain"}
 RULES = {"opt-ts", "weighted-round-robin", "capacity-proportional", "power-of-two", "least-work-own"}
 RULES |= {"round-robin", "slot-greedy", "random", "least-work", "local"}
 
