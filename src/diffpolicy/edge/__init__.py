@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.scenario import Scenario as Scenario
     from diffpolicy.edge.scenario import Server as Server
+    from diffpolicy.edge.sweep import Sweep as Sweep
+    from diffpolicy.edge.sweep import run_sweep as run_sweep
     from diffpolicy.edge.tasks import TaskList as TaskList
     from diffpolicy.edge.transitions import released_transitions as released_transitions
     from diffpolicy.edge.transitions import task_transitions as task_transitions
@@ -62,6 +64,8 @@ __getattr__, __dir__ = attach(
         "make_method": "diffpolicy.edge.resolve",
         "Scenario": "diffpolicy.edge.scenario",
         "Server": "diffpolicy.edge.scenario",
+        "Sweep": "diffpolicy.edge.sweep",
+        "run_sweep": "diffpolicy.edge.sweep",
         "TaskList": "diffpolicy.edge.tasks",
         "task_transitions": "diffpolicy.edge.transitions",
         "released_transitions": "diffpolicy.edge.transitions",
@@ -84,6 +88,7 @@ __all__ = (
     "Server",
     "SlotTasks",
     "Stream",
+    "Sweep",
     "TaskList",
     "Workload",
     "assign_in_order",
@@ -94,6 +99,7 @@ __all__ = (
     "play_episodes",
     "released_transitions",
     "replay",
+    "run_sweep",
     "slot_delays_s",
     "task_transitions",
     "unloaded_delay_s",

@@ -18,9 +18,10 @@ def gathered(x: Tensor) -> list[Tensor]:
     """A tensor of every process, in their order; all of one shape."""
     if processes() == 1:
         return [x]
-    parts = [torch.empty_like(x) for _ in range(processes())]
-    dist.all_gather(parts, x.contiguous())
-    return parts
+    sent = x.contiguous().to("cuda" if dist.get_backend() == "nccl" else "cpu")  # what NCCL takes, and what Gloo does
+    parts = [torch.empty_like(sent) for _ in range(processes())]
+    dist.all_gather(parts, sent)
+    return [part.to(x.device) for part in parts]
 
 
 def summed(x: Tensor) -> Tensor:
