@@ -40,7 +40,7 @@ class Fitted:
 
 @contextmanager
 def no_denormals() -> Iterator[None]:
-    """Rounds numbers below 1e-38 to zero: a nearly one-hot softmax has many, and they cost a quarter of an update."""
+    """Rounds numbers below 1e-38 to zero: a nearly one-hot softmax has many, and they slow an update down."""
     before = bool(torch.tensor(1e-40) * 1 == 0)
     torch.set_flush_denormal(True)
     try:
