@@ -7,7 +7,7 @@ from torchrl.envs.utils import check_env_specs
 
 import oracle
 from diffpolicy import InputError
-from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, TaskList
+from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList
 
 LEVELS = ["paper", "stale", "live"]
 ARRIVALS = ["valid", "input_mbit", "work_gcycles"]
@@ -324,12 +324,6 @@ def test_bad_arguments_are_refused(scenario, options, says):
 def test_a_scenario_without_a_workload_needs_tasks(scenario):
     with pytest.raises(InputError, match="no workload"):
         OffloadingEnv(Scenario(1.0, scenario.servers, name="bare"))
-
-
-def test_availability_is_not_simulated_and_says_so(scenario):
-    servers = (*scenario.servers, Server(1.0, 1.0, availability=[[0, 1]]))
-    with pytest.raises(InputError, match="availability"):
-        OffloadingEnv(Scenario(1.0, servers, workload=scenario.workload))
 
 
 def test_a_task_file_is_one_environment(scenario, read_tasks):

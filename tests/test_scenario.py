@@ -38,7 +38,13 @@ def test_a_scenario_survives_its_file_form(scenario, data):
 
 
 def test_every_optional_key_survives_the_file_form(data):
-    data["servers"][1] |= {"name": "b", "power_w": 70.0, "price_per_hour": 0.5, "models": ["sd3"], "availability": [1]}
+    data["servers"][1] |= {
+        "name": "b",
+        "power_w": 70.0,
+        "price_per_hour": 0.5,
+        "models": ["sd3"],
+        "availability": {"down_s": [[1.0, 2.0]]},
+    }
     data["stations"] = [2, None, 0, 0]
     assert Scenario.from_dict(data).to_dict() == data
 
@@ -140,7 +146,7 @@ BAD = [
     (["stations"], [None, "a"], "stations[1]", "'a'"),
     (["stations"], [True], "stations[0]", "True"),
     (["workload"], 5, "workload"),
-    (["workload", "kind"], "poisson", "workload.kind"),
+    (["workload", "kind"], "carnival", "workload.kind"),
     (["workload", "tasks_per_station_and_slot"], [3, 2], "workload.tasks_per_station_and_slot", "[3, 2]"),
     (["workload", "tasks_per_station_and_slot"], [-1, 2], "workload.tasks_per_station_and_slot[0]", "-1"),
     (["workload", "tasks_per_station_and_slot"], [0, 0], "workload.tasks_per_station_and_slot[1]", "0"),

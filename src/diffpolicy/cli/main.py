@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from diffpolicy._version import __version__
-from diffpolicy.cli import compare, evaluate, export, replay, train
+from diffpolicy.cli import calibrate, compare, evaluate, export, profile, replay, tasks, train
 from diffpolicy.cli.options import Parser
 from diffpolicy.errors import InputError
 
-COMMANDS = (compare, train, evaluate, replay, export)
+COMMANDS = (compare, train, evaluate, replay, export, tasks, profile, calibrate)
 
 
 def parser() -> Parser:

@@ -43,6 +43,17 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def positive(text: str) -> float:
+    """An option's type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
+    return value
+
+
 def bounds(text: str) -> tuple[int, int]:
     """An option's type: LO:HI."""
     lo, _, hi = text.partition(":")
@@ -74,7 +85,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
-    parser.add_argument("--scenario", default="lad-ts", help="a built-in name (lad-ts) or a JSON file (default lad-ts)")
+    parser.add_argument(
+        "--scenario",
+        default="lad-ts",
+        help="a built-in name (lad-ts, dedgeai, gpu-mix) or a JSON file (default lad-ts)",
+    )
     if not overrides:
         return
     group = parser.add_argument_group("overrides, by the draws of the released code")

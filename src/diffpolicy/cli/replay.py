@@ -12,7 +12,7 @@ HELP = "run a task file under its own decisions or under a policy"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--scenario", required=True, help="a built-in name (lad-ts) or a JSON file")
+    parser.add_argument("--scenario", required=True, help="a built-in name (lad-ts, dedgeai, gpu-mix) or a JSON file")
     parser.add_argument("--tasks", required=True, metavar="FILE", help="CSV of tasks in order of arrival")
     parser.add_argument("--policy", metavar="POLICY", help="decides instead of the file's column 'server'")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of a diffusion policy, instead of its own")

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy.edge.measured_tasks import measured_of_file, on_grid
 from diffpolicy.edge.queueing import SlotTasks
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.service import Measured
 from diffpolicy.edge.tasks import NO_ORIGIN, TaskList
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.workload import Stream, Workload
 from diffpolicy.errors import InputError
 
 
@@ -27,6 +29,7 @@ class SlotGrid:
         order: flat grid index of each task in order of arrival, then of invalid entries, int64 `[E, K]`, K being the
             greatest number of tasks in any of the environments.
         duration_s: length of the slot in seconds, `[E, 1]`.
+        measured: what a measured service model knows of the tasks, `[E, B, N]`; None under the linear law.
     """
 
     home: Tensor
@@ -36,6 +39,7 @@ class SlotGrid:
     valid: Tensor
     order: Tensor
     duration_s: Tensor
+    measured: Measured | None = None
 
     def in_order(self) -> SlotTasks:
         """The tasks in order of arrival, `[E, K]`."""
@@ -52,6 +56,14 @@ class SlotGrid:
         flat = packed.new_zeros(self.valid.shape).flatten(1)
         return flat.scatter(1, self.order, packed).view(self.valid.shape)
 
+    def measured_in_order(self) -> Measured:
+        """What a measured service model knows of the tasks in order of arrival, `[E, K]`."""
+        assert self.measured is not None
+        base = self.measured.base_s.flatten(1, 2)
+        index = self.order.unsqueeze(-1).expand(-1, -1, base.shape[-1])
+        rest = (self.pack(getattr(self.measured, name)) for name in ("model", "kind", "images", "luck"))
+        return Measured(base.gather(1, index), *rest)
+
 
 class WorkloadSource:
     """Tasks drawn by a scenario's workload: `slot(k, t)` gives the grids of slots t of episodes k.
@@ -65,9 +77,10 @@ class WorkloadSource:
     def __init__(
         self, scenario: Scenario, seed: int, stream: Stream, dtype: torch.dtype, device: torch.device | None
     ) -> None:
-        if scenario.workload is None:
-            raise InputError(f"scenario {scenario.name} has no workload; give a tasks file, or add 'workload' to it")
+        if not isinstance(scenario.workload, Workload):
+            raise InputError(f"scenario {scenario.name} has no workload of slots")
         self.workload = scenario.workload
+        self.models: tuple[str, ...] = ()
         self.seed, self.stream = seed, stream
         self.max_tasks, self.slots = self.workload.max_tasks, scenario.slots
         self._like: dict[str, Any] = {"dtype": dtype, "device": device}
@@ -75,6 +88,10 @@ class WorkloadSource:
         self._stations = len(home)
         self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
         self._slot_s = torch.tensor([[scenario.slot_s]], dtype=dtype, device=device)
+
+    def start_s(self, episode: int) -> float:
+        """When an episode's first step begins, seconds."""
+        return 0.0
 
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         drawn = [
@@ -112,6 +129,7 @@ class TaskListSource:
         agent = np.maximum(tasks.origin, 0)
         servers = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
         self._home = np.where(tasks.origin == NO_ORIGIN, NO_ORIGIN, servers[agent])
+        self.models, self._measured = measured_of_file(tasks, scenario, self._like)
         by_station = np.lexsort((np.arange(len(agent)), agent, tasks.slot))
         group = tasks.slot[by_station] * self._stations + agent[by_station]
         starts = np.r_[True, group[1:] != group[:-1]]
@@ -121,19 +139,24 @@ class TaskListSource:
         self._agent = agent
         self.max_tasks = int(index.max()) + 1
 
-    def _rows(self, t: int) -> slice:
+    def rows(self, t: int) -> slice:
+        """Rows of the file that a step plays."""
         return slice(self._bounds[t], self._bounds[t + 1]) if t < self.slots else slice(0, 0)
+
+    def start_s(self, episode: int) -> float:
+        """When the first step begins, seconds."""
+        return self._tasks.start_s
 
     def cells(self, t: int) -> Tensor:
         """Flat grid index of each task of a step, in the file's order, int64 `[K]`."""
-        rows = self._rows(t)
+        rows = self.rows(t)
         return torch.as_tensor(self._agent[rows] * self.max_tasks + self._index[rows])
 
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         if len(slot) != 1:
             raise InputError(f"a tasks file is played in one environment, not in {len(slot)}")
         t = slot[0]
-        rows = self._rows(t)
+        rows = self.rows(t)
         order = self.cells(t).to(self._like["device"]).unsqueeze(0)
         shape = (1, self._stations, self.max_tasks)
 
@@ -152,4 +175,5 @@ class TaskListSource:
             valid=grid(np.ones(len(tasks), dtype=bool), torch.bool),
             order=order,
             duration_s=torch.tensor([[duration]], **self._like),
+            measured=None if self._measured is None else on_grid(self._measured, rows, order, shape),
         )

@@ -11,9 +11,14 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy._validate import show
-from diffpolicy.edge.arrivals import SlotGrid, TaskListSource, WorkloadSource
-from diffpolicy.edge.queueing import Fleet, next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.arrivals import SlotGrid, TaskListSource
+from diffpolicy.edge.availability import Outages
+from diffpolicy.edge.in_flight import RESENDS, Again, InFlight
+from diffpolicy.edge.measured_tasks import service_tables
+from diffpolicy.edge.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.request_source import Source, make_source
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.service import ServiceState
 from diffpolicy.edge.tasks import TaskList
 from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
@@ -75,8 +80,6 @@ class OffloadingEnv(EnvBase):
             raise InputError(f"first_episode must be at least 0, got {first_episode}")
         if seed < 0:
             raise InputError(f"seed must be at least 0, got {seed}")
-        if any(server.availability is not None for server in scenario.servers):
-            raise InputError("servers with 'availability' are not simulated by this version")
         device = None if device is None else torch.device(device)
         super().__init__(device=device, batch_size=size)
         self.scenario, self.information = scenario, information
@@ -85,29 +88,34 @@ class OffloadingEnv(EnvBase):
             torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=dtype, device=device),
             torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=dtype, device=device),
         )
-        self.source: WorkloadSource | TaskListSource = (
-            WorkloadSource(scenario, seed, stream, dtype, device)
-            if tasks is None
-            else TaskListSource(tasks, scenario, dtype, device)
-        )
+        self.source: Source = make_source(scenario, tasks, seed, stream, dtype, device)
+        self.service = service_tables(scenario, self.source.models, {"dtype": dtype, "device": device})
+        outages = [server.availability for server in scenario.servers]
+        self._outages = None if all(x is None for x in outages) else Outages(outages, seed, stream)
+        self._flight = None if self._outages is None else InFlight(size[0])
         self._first_episode, self._stride = first_episode, size[0]
         self._next_episode = [first_episode + e for e in range(size[0])]
         self._episode = list(self._next_episode)
         self._slot = [0] * size[0]
         self._queue = torch.zeros(size[0], len(scenario.servers), dtype=dtype, device=device)
+        self._state = ServiceState.fresh(size[0], len(scenario.servers), dtype, device)
+        self._clock_s = torch.zeros(size[0], dtype=torch.float64)
+        self._outage_s = torch.zeros_like(self._queue)
         self._grid: SlotGrid | None = None
+        self._again: Again | None = None
         self._make_specs()
 
     # What it looks like
 
     def _make_specs(self) -> None:
         e, b, s = self.batch_size[0], len(self.scenario.stations), len(self.scenario.servers)
-        n = self.source.max_tasks
+        n = self.source.max_tasks + (RESENDS if self._flight is not None else 0)
+        seen = 2 + s if self.service is None else 2 + 2 * s
         like = {"dtype": self.dtype, "device": self.device}
         integer = {"dtype": torch.int64, "device": self.device}
         flag = {"dtype": torch.bool, "device": self.device}
         agents = {
-            "observation": Unbounded((e, b, n, 2 + s), **like),
+            "observation": Unbounded((e, b, n, seen), **like),
             "valid": Binary(n, (e, b, n), **flag),
             "action_mask": Binary(s, (e, b, s), **flag),
             "input_mbit": Unbounded((e, b, n), **like),
@@ -124,6 +132,13 @@ class OffloadingEnv(EnvBase):
                 shape=(e,),
             )
             root["shared_seed"] = Unbounded((e, 1), **integer)
+            if self.service is not None:
+                models = max(len(self.source.models), 1)
+                agents["service_s"] = Unbounded((e, b, n, s), **like)
+                agents["model"] = Bounded(-1, models - 1, (e, b, n), **integer)
+                root["servers"]["loaded"] = Bounded(-1, models - 1, (e, s), **integer)
+        if self._flight is not None:
+            agents["task"] = Unbounded((e, b, n), **integer)
         if self.information == "live":
             agents["arrival"] = Bounded(0, b * n, (e, b, n), **integer)
         root["agents"] = Composite(agents, shape=(e, b))
@@ -140,16 +155,20 @@ class OffloadingEnv(EnvBase):
         grid = self.grid
         e, b, n = grid.valid.shape
         s = self._queue.shape[-1]
+        parts = [
+            torch.stack([grid.input_mbit, grid.work_gcycles], -1),
+            self._queue[:, None, None].expand(e, b, n, s),
+        ]
+        service_s = None
+        if self.service is not None:
+            assert grid.measured is not None
+            service_s = self.service.present_s(grid.measured, self._state)
+            parts.append(service_s)
+        up = self.up
         agents = {
-            "observation": torch.cat(
-                [
-                    torch.stack([grid.input_mbit, grid.work_gcycles], -1),
-                    self._queue[:, None, None].expand(e, b, n, s),
-                ],
-                -1,
-            ),
+            "observation": torch.cat(parts, -1),
             "valid": grid.valid.clone(),
-            "action_mask": torch.ones(e, b, s, dtype=torch.bool, device=self.device),
+            "action_mask": (up | ~up.any(-1, keepdim=True))[:, None].expand(e, b, s).clone(),
             "input_mbit": grid.input_mbit.clone(),
             "work_gcycles": grid.work_gcycles.clone(),
         }
@@ -160,10 +179,15 @@ class OffloadingEnv(EnvBase):
             root["servers"] = TensorDict(
                 capacity_gcycles_per_s=self.fleet.capacity_gcycles_per_s.expand(e, s).clone(),
                 rate_mbit_per_s=self.fleet.rate_mbit_per_s.expand(e, s).clone(),
-                up=torch.ones(e, s, dtype=torch.bool, device=self.device),
+                up=(up | ~up.any(-1, keepdim=True)).clone(),
                 batch_size=[e],
             )
             root["shared_seed"] = self._shared_seed()
+            if service_s is not None and grid.measured is not None:
+                agents["service_s"], agents["model"] = service_s.clone(), grid.measured.model.clone()
+                root["servers"]["loaded"] = self._state.loaded.clone()
+        if self._again is not None:
+            agents["task"] = self._again.task.clone()
         if self.information == "live":
             rank = torch.arange(grid.order.shape[1], device=self.device).expand_as(grid.order)
             last = torch.full((e, b * n), b * n, dtype=torch.int64, device=self.device)
@@ -183,7 +207,14 @@ class OffloadingEnv(EnvBase):
         """The tasks of the present slot."""
         if self._grid is None:
             self._grid = self.source.slot(self._episode, self._slot)
+            if self._flight is not None:
+                self._grid, self._again = self._flight.place(self._grid, self._clock_s.to(self.dtype))
         return self._grid
+
+    @property
+    def up(self) -> Tensor:
+        """Which servers are up at the start of the present slot, bool `[E, S]`."""
+        return self._outage_s <= 0
 
     @property
     def queue_gcycles(self) -> Tensor:
@@ -201,9 +232,14 @@ class OffloadingEnv(EnvBase):
                 self._episode[e] = self._next_episode[e]
                 self._next_episode[e] += self._stride
                 self._slot[e] = 0
+                self._clock_s[e] = self.source.start_s(self._episode[e])
+                if self._flight is not None:
+                    self._flight.reset(e)
         keep = torch.tensor([not now for now in chosen], device=self.device).unsqueeze(-1)
         self._queue = self._queue * keep
+        self._state = self._state.where(keep)
         self._grid = None
+        self._find_outages()
         done = torch.zeros(self.batch_size[0], 1, dtype=torch.bool, device=self.device)
         result = self.observe()
         return result.update({"done": done, "terminated": done.clone(), "truncated": done.clone()})
@@ -212,22 +248,67 @@ class OffloadingEnv(EnvBase):
         grid = self.grid
         tasks = grid.in_order()
         server = grid.pack(tensordict["agents", "action"])
-        delay_s = slot_delays_s(server, tasks, self._queue, self.fleet)
-        sent = work_sent_gcycles(server, tasks.work_gcycles, self._queue.shape[-1])
-        self._queue = next_queue_gcycles(self._queue, sent, self.fleet, grid.duration_s)
+        waits = self._queue + self.fleet.capacity_gcycles_per_s * self._outage_s
+        if self.service is None:
+            delay_s = slot_delays_s(server, tasks, waits, self.fleet)
+            sent = work_sent_gcycles(server, tasks.work_gcycles, self._queue.shape[-1])
+        else:
+            measured = grid.measured_in_order()
+            through_s, sent, state = self.service.play(server, measured, tasks.valid, waits, self._state, self.fleet)
+            delay_s = through_s + self._transfer_s(server, tasks)
+            self._state = state.later(grid.duration_s)
+        cost_s = grid.unpack(delay_s)
+        if self._flight is not None and self._again is not None:
+            action, clock, columns = tensordict["agents", "action"], self._clock_s.to(self.dtype), self.source.max_tasks
+            self._flight.depart(grid, self._again, action, cost_s, clock, columns)
+            cost_s = torch.where(grid.valid, cost_s + self._again.age_s - self._again.counted_s, 0.0)
+        self._queue = next_queue_gcycles(waits, sent, self.fleet, grid.duration_s)
+        before_s = self._clock_s
+        self._clock_s = before_s + grid.duration_s.squeeze(-1).cpu().double()
         self._slot = [t + 1 for t in self._slot]
         self._grid = None
+        self._find_outages(before_s)
         horizon = self.source.slots
         truncated = torch.tensor([horizon is not None and t >= horizon for t in self._slot], device=self.device)
         result = self.observe()
-        result["agents", "reward"] = -grid.unpack(delay_s)
+        result["agents", "reward"] = -cost_s
         terminated = torch.zeros(self.batch_size[0], 1, dtype=torch.bool, device=self.device)
         truncated = truncated.unsqueeze(-1)
         return result.update({"done": truncated.clone(), "terminated": terminated, "truncated": truncated})
 
+    def _transfer_s(self, server: Tensor, tasks: SlotTasks) -> Tensor:
+        """Seconds on the links, `[E, K]`, zero where not valid."""
+        v = self.fleet.rate_mbit_per_s.expand_as(self._queue).gather(-1, server)
+        sent = torch.where(server == tasks.origin, 0.0, tasks.input_mbit) + tasks.result_mbit
+        return torch.where(tasks.valid, sent / v, 0.0)
+
+    def _find_outages(self, since_s: Tensor | None = None) -> None:
+        """Who is down now, and what failures since then took back; queues hold no more than what is left of them."""
+        if self._outages is None or self._flight is None:
+            return
+        e, s = self._queue.shape
+        down = torch.zeros(e, s, dtype=torch.float64)
+        struck = torch.zeros(e, s, dtype=torch.bool)
+        for i, episode in enumerate(self._episode):
+            now = float(self._clock_s[i])
+            for a, timeline in enumerate(self._outages.of(episode)):
+                down[i, a] = timeline.back_s(now) - now
+                failure_s = now if since_s is None else timeline.failure_s(float(since_s[i]), now)
+                if since_s is not None and failure_s <= now:
+                    struck[i, a] = True
+                    self._flight.strike(i, a, failure_s)
+        self._flight.prune(self._clock_s.to(self.dtype))
+        struck = struck.to(self._queue.device)
+        self._outage_s = down.to(self._queue)
+        left = self._queue - self.fleet.capacity_gcycles_per_s * self._outage_s
+        self._queue = left.clamp_min(0).masked_fill(struck, 0)
+        self._state = self._state.where(~struck)
+
     def _set_seed(self, seed: int | None) -> None:
-        if isinstance(self.source, WorkloadSource) and seed is not None:
+        if not isinstance(self.source, TaskListSource) and seed is not None:
             self.source.seed = seed
+            if self._outages is not None:
+                self._outages = Outages(self._outages.servers, seed, self._outages.stream)
         self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
 
     def shard(self, rank: int, world: int) -> None:
@@ -249,15 +330,24 @@ class OffloadingEnv(EnvBase):
             "next_episode": list(self._next_episode),
             "slot": list(self._slot),
             "queue_gcycles": self._queue.clone(),
+            "clock_s": self._clock_s.clone(),
+            "outage_s": self._outage_s.clone(),
+            "service": None if self.service is None else {k: v.clone() for k, v in vars(self._state).items()},
+            "in_flight": None if self._flight is None else self._flight.state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
-        if isinstance(self.source, WorkloadSource):
-            self.source.seed = state["seed"]
+        if not isinstance(self.source, TaskListSource):
+            self._set_seed(state["seed"])
         self._episode, self._slot = list(state["episode"]), list(state["slot"])
         self._next_episode = list(state["next_episode"])
         self._queue = state["queue_gcycles"].to(self._queue)
+        self._clock_s, self._outage_s = state["clock_s"].clone(), state["outage_s"].to(self._outage_s)
+        if self.service is not None:
+            self._state = ServiceState(**{k: v.to(self._queue.device) for k, v in state["service"].items()})
+        if self._flight is not None:
+            self._flight.restore(state["in_flight"])
         self._grid = None
 
 

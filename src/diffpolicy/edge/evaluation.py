@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
 
 from diffpolicy.edge.arrivals import TaskListSource
 from diffpolicy.edge.env import Information, OffloadingEnv
@@ -19,11 +18,12 @@ from diffpolicy.edge.metrics import Delays, Result
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.tasks import TaskList
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.workload import Stream, Workload
 from diffpolicy.errors import InputError
 from diffpolicy.training.evaluation import Played, play, undisturbed
 
 WORK = ("agents", "work_gcycles")
+TASK = ("agents", "task")
 BATCH = 16
 """Episodes that are played side by side."""
 
@@ -76,8 +76,21 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
                 first_episode=first,
             )
             _check(policy, env)
-            parts.append(play(env, policy, scenario.slots, note_keys=[WORK], first_episode=first))
+            again = TASK in env.observation_spec.keys(True, True)
+            notes = [WORK, TASK] if again else [WORK]
+            played = play(env, policy, scenario.slots, note_keys=notes, first_episode=first)
+            parts.append(_by_task(played) if again else played)
     return Played.join(parts)
+
+
+def _by_task(played: Played) -> Played:
+    """One cost a task: what each of its sendings cost, added up."""
+    task = np.stack([played.episode, played.notes[str(TASK)].astype(np.int64)])
+    _, first, index = np.unique(task, axis=1, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    cost = np.bincount(index.reshape(-1), played.cost).astype(np.float64)[order]
+    rows = first[order]
+    return Played(cost, played.episode[rows], played.seconds, {str(WORK): played.notes[str(WORK)][rows]})
 
 
 def evaluate(
@@ -115,10 +128,11 @@ def evaluate(
 
 
 def offered_load(scenario: Scenario, played: Played, episodes: int) -> float:
-    """Work offered / (capacity x time) of what was played."""
-    capacity = sum(server.capacity_gcycles_per_s for server in scenario.servers)
+    """Work offered / (capacity x time) of what was played; in continuous time what the workload offers."""
+    if not isinstance(scenario.workload, Workload):
+        return scenario.load_factor()
     time_s = scenario.slot_s * (scenario.slots or 0) * episodes
-    return float(played.notes[str(WORK)].sum()) / (capacity * time_s)
+    return float(played.notes[str(WORK)].sum()) / (scenario.capacity_gcycles_per_s * time_s)
 
 
 @dataclass(frozen=True)
@@ -184,22 +198,30 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
     env = OffloadingEnv(scenario, [1], information=information, tasks=tasks, dtype=torch.float64)
     source = env.source
     assert isinstance(source, TaskListSource)
-    servers: list[Tensor] = []
-    delays: list[Tensor] = []
+    server, delay_s = np.zeros(len(tasks), dtype=np.int64), np.zeros(len(tasks))
+    steps = 0
 
     def watch(step: TensorDictBase) -> None:
-        cells = source.cells(len(servers))
-        servers.append(step["agents", "action"].flatten()[cells])
-        delays.append(-step["next", "agents", "reward"].flatten()[cells])
+        nonlocal steps
+        action, cost = step["agents", "action"], -step["next", "agents", "reward"]
+        if TASK in env.observation_spec.keys(True, True):
+            valid = step["agents", "valid"]
+            rows = step[TASK][valid].numpy()
+            server[rows] = action[valid].numpy()
+            delay_s[rows] += cost[valid].numpy()
+        else:
+            rows = source.rows(steps)
+            cells = source.cells(steps)
+            server[rows], delay_s[rows] = action.flatten()[cells].numpy(), cost.flatten()[cells].numpy()
+        steps += 1
 
     with naming(name), undisturbed(policy):
         _check(policy, env)
         play(env, policy, len(tasks.duration_s), watch=watch)
-    if not all(bool(delay.isfinite().all()) for delay in delays):
+    if not np.isfinite(delay_s).all():
         raise InputError(f"delays under {name} are too large to be numbers")
-    capacity = sum(server.capacity_gcycles_per_s for server in scenario.servers)
-    load = float(tasks.work_gcycles.sum() / (capacity * tasks.duration_s.sum()))
-    return Replay(scenario.name, name, load, torch.cat(servers).numpy(), torch.cat(delays).numpy())
+    load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
+    return Replay(scenario.name, name, load, server, delay_s)
 
 
 def _check(policy: Any, env: OffloadingEnv) -> None:

@@ -1,7 +1,9 @@
 """Rules that need no training, with the tensordict interface of a learned policy.
 
 Each reads the keys in `in_keys` at its level of information and writes `("agents", "action")`, int64 `[E, B, N]`;
-ties go to the lowest index. With `c_a(q) = q_a / f_a + w / f_a + r / v_a + [a is not the origin] d / v_a`.
+ties go to the lowest index. With `c_a(q) = q_a / f_a + w / f_a + r / v_a + [a is not the origin] d / v_a`. Where
+servers have measured times, the time that the task would take on a, as a is at the start of the slot, stands for
+w / f_a.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import RecurrentState
 
 ACTION: NestedKey = ("agents", "action")
+SERVICE: NestedKey = ("agents", "service_s")
 _SIZES: list[NestedKey] = [("agents", "input_mbit"), ("agents", "work_gcycles"), ("agents", "valid")]
 _SERVERS: list[NestedKey] = [("servers", "capacity_gcycles_per_s"), ("servers", "rate_mbit_per_s"), ("servers", "up")]
 _COSTS: list[NestedKey] = [
@@ -37,15 +40,17 @@ class Heuristic(TensorDictModuleBase):
 
     Args:
         stations: B. servers: S. seed: of the generator.
+        measured: whether servers have measured times, which rules that weigh costs then read.
     """
 
     name: ClassVar[str]
     information: ClassVar[Information] = "stale"
     reads: ClassVar[list[NestedKey]]
 
-    def __init__(self, stations: int, servers: int, seed: int = 0) -> None:
+    def __init__(self, stations: int, servers: int, seed: int = 0, *, measured: bool = False) -> None:
         super().__init__()
-        self.in_keys = list(self.reads)
+        weighs = measured and ("agents", "result_mbit") in self.reads
+        self.in_keys = [*self.reads, *([SERVICE] if weighs else [])]
         self.out_keys = [ACTION]
         self.stations, self.servers = stations, servers
         self.generator = torch.Generator().manual_seed(seed)
@@ -103,16 +108,25 @@ class Local(Heuristic):
 
 
 class RoundRobin(Heuristic):
-    """Station b sends its tasks to b, b + 1, b + 2, ... modulo S, going on from slot to slot."""
+    """Station b sends its tasks to b, b + 1, b + 2, ... modulo S, going on from slot to slot.
+
+    A turn of a server that is down falls to the next one that is up.
+    """
 
     name, information = "round-robin", "paper"
-    reads: ClassVar = [("agents", "valid"), ("agents", "turn")]
+    reads: ClassVar = [("agents", "valid"), ("agents", "action_mask"), ("agents", "turn")]
 
     def decide(self, td: TensorDictBase) -> Tensor:
         valid, turn = td["agents", "valid"], td["agents", "turn"]
         position = valid.long().cumsum(-1) - 1
         td["next", "agents", "turn"] = (turn + valid.sum(-1)) % self.servers
         server: Tensor = (turn.unsqueeze(-1) + position.clamp_min(0)) % self.servers
+        up = td["agents", "action_mask"]
+        if not up.all():
+            index = torch.arange(self.servers, device=up.device)
+            distance = (index - index.unsqueeze(-1)) % self.servers  # from each server to each other one
+            far = torch.where(up.unsqueeze(-2), distance, self.servers)
+            server = far.argmin(-1).gather(-1, server)
         return server
 
     def make_tensordict_primer(self) -> RecurrentState:
@@ -203,7 +217,13 @@ class LeastWorkOwn(Heuristic):
             tasks.origin, tasks.input_mbit, tasks.result_mbit, self.stations * tasks.work_gcycles, tasks.valid
         )
         queue = td["queue_gcycles"][:, None].expand(-1, self.stations, -1)
-        return assign_in_order(lambda k, q: (q / f + delay[:, :, k]).masked_fill(down, torch.inf), scaled, queue)
+        work_on = _work_on(td, f.unsqueeze(-2))
+        return assign_in_order(
+            lambda k, q: (q / f + delay[:, :, k]).masked_fill(down, torch.inf),
+            scaled,
+            queue,
+            None if work_on is None else self.stations * work_on,
+        )
 
 
 class OptTS(Heuristic):
@@ -218,12 +238,13 @@ class OptTS(Heuristic):
         order = td["agents", "arrival"].flatten(1).argsort(dim=-1, stable=True)[:, :count]
         tasks = SlotTasks(*(getattr(grid, x).flatten(1).gather(1, order) for x in SlotTasks.__dataclass_fields__))
         fleet, down = _fleet(td), ~td["servers", "up"]
-        delay, f = (
-            unloaded_delay_s(tasks, fleet).masked_fill(down.unsqueeze(-2), torch.inf),
-            fleet.capacity_gcycles_per_s,
-        )
-        delays = delay.unbind(-2)
-        server = assign_in_order(lambda k, q: q / f + delays[k], tasks, td["queue_gcycles"])
+        delay, f = unloaded_delay_s(tasks, fleet), fleet.capacity_gcycles_per_s
+        work_on = _work_on(td, f[:, None, None])
+        if work_on is not None:
+            work_on = work_on.flatten(1, 2).gather(1, order.unsqueeze(-1).expand(-1, -1, f.shape[-1]))
+            delay = delay + (work_on - tasks.work_gcycles.unsqueeze(-1)) / f.unsqueeze(-2)
+        delays = delay.masked_fill(down.unsqueeze(-2), torch.inf).unbind(-2)
+        server = assign_in_order(lambda k, q: q / f + delays[k], tasks, td["queue_gcycles"], work_on)
         return torch.zeros_like(grid.origin).flatten(1).scatter(1, order, server).view(grid.valid.shape)
 
 
@@ -265,7 +286,19 @@ def _unloaded_s(td: TensorDictBase) -> Tensor:
     """Delay of each task on each server if nothing were queued, `[E, B, N, S]`."""
     fleet = _fleet(td)
     per_station = Fleet(fleet.capacity_gcycles_per_s[:, None], fleet.rate_mbit_per_s[:, None])
-    return unloaded_delay_s(_tasks(td), per_station)
+    delay = unloaded_delay_s(_tasks(td), per_station)
+    f = per_station.capacity_gcycles_per_s.unsqueeze(-2)
+    work_on = _work_on(td, f)
+    return delay if work_on is None else delay + (work_on - td["agents", "work_gcycles"].unsqueeze(-1)) / f
+
+
+def _work_on(td: TensorDictBase, f: Tensor) -> Tensor | None:
+    """What each task would add to each server's queue under measured times, `[E, B, N, S]`; None without them."""
+    service_s = td.get(SERVICE, None)
+    if service_s is None:
+        return None
+    work: Tensor = service_s * f * td["agents", "valid"].unsqueeze(-1)
+    return work
 
 
 def _backlog_s(td: TensorDictBase) -> Tensor:

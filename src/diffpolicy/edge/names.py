@@ -22,4 +22,4 @@ METHOD_NAMES = (
     "plus-one-step",
     "plus-no-chain",
 )
-SCENARIO_NAMES = ("lad-ts",)
+SCENARIO_NAMES = ("lad-ts", "dedgeai", "gpu-mix")

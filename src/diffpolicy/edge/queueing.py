@@ -104,7 +104,7 @@ def next_queue_gcycles(queue_gcycles: Tensor, sent_gcycles: Tensor, fleet: Fleet
 Score = Callable[[int, Tensor], Tensor]
 
 
-def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor) -> Tensor:
+def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor, work_on: Tensor | None = None) -> Tensor:
     """Decides a slot's tasks one after the other; each sees the queues that the earlier ones left.
 
     Args:
@@ -112,6 +112,7 @@ def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor) -> Te
             smallest wins, ties go to the lowest index.
         tasks: the slot's tasks.
         queue_gcycles: queues at the start of the slot, `[*, S]`; not changed.
+        work_on: what a task adds to each server's queue where that is not its own work, `[*, K, S]`.
 
     Returns:
         Decisions, int64 `[*, K]`.
@@ -122,5 +123,5 @@ def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor) -> Te
     for k, w in enumerate(work):
         server = score(k, queue).argmin(-1, keepdim=True)
         decisions[..., k] = server.squeeze(-1)
-        queue.scatter_add_(-1, server, w)
+        queue.scatter_add_(-1, server, w if work_on is None else work_on[..., k, :].gather(-1, server))
     return decisions

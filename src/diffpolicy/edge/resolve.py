@@ -32,7 +32,7 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     if kind == "heuristic":
         from diffpolicy.edge.heuristics import HEURISTICS
 
-        return HEURISTICS[text](len(scenario.stations), len(scenario.servers), seed=seed)
+        return HEURISTICS[text](len(scenario.stations), len(scenario.servers), seed=seed, measured=scenario.measured)
     if kind == "file":
         from diffpolicy.policies import ChoicePolicy
 

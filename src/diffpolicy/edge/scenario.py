@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from diffpolicy import _validate as check
 from diffpolicy.edge import released
+from diffpolicy.edge.availability import Availability
+from diffpolicy.edge.names import SCENARIO_NAMES
+from diffpolicy.edge.requests import REQUEST_KINDS, RequestWorkload, TraceWorkload
+from diffpolicy.edge.service_times import ServerService
 from diffpolicy.edge.workload import Workload
 from diffpolicy.errors import InputError
 
 SCHEMA = "diffpolicy.scenario/1"
-_OPTIONAL = ("name", "power_w", "price_per_hour", "models", "availability")
+_OPTIONAL = ("name", "power_w", "price_per_hour", "models", "availability", "service")
 _SERVER = ("capacity_gcycles_per_s", "rate_mbit_per_s", *_OPTIONAL)
 _SCENARIO = ("schema", "slot_s", "slots", "servers", "stations", "workload")
 
@@ -30,7 +36,8 @@ class Server:
         power_w: electrical power while it works.
         price_per_hour: what it costs.
         models: names of the models that it can serve.
-        availability: when it is up.
+        availability: when it is down; None: never.
+        service: measured times of its runs; None: the linear law, work / capacity.
     """
 
     capacity_gcycles_per_s: float
@@ -39,7 +46,8 @@ class Server:
     power_w: float | None = None
     price_per_hour: float | None = None
     models: tuple[str, ...] | None = None
-    availability: Any = None
+    availability: Availability | None = None
+    service: ServerService | None = None
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> Server:
@@ -57,6 +65,10 @@ class Server:
             for model in data["models"]:
                 if not isinstance(model, str):
                     raise InputError(f"{key}.models must hold texts, got {check.show(model)}")
+        if data.get("availability") is not None:
+            data["availability"] = Availability.from_dict(data["availability"], f"{key}.availability")
+        if data.get("service") is not None:
+            data["service"] = ServerService.from_dict(data["service"], f"{key}.service")
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +76,9 @@ class Server:
         given = {name: getattr(self, name) for name in _SERVER if getattr(self, name) is not None}
         if self.models is not None:
             given["models"] = list(self.models)
+        for name in ("availability", "service"):
+            if name in given:
+                given[name] = given[name].to_dict()
         return given
 
 
@@ -92,7 +107,7 @@ class Scenario:
     servers: tuple[Server, ...]
     slots: int | None = None
     stations: tuple[int | None, ...] = ()
-    workload: Workload | None = None
+    workload: Workload | RequestWorkload | TraceWorkload | None = None
     name: str = field(default="scenario", compare=False)
 
     def __post_init__(self) -> None:
@@ -104,18 +119,42 @@ class Scenario:
         object.__setattr__(self, "servers", checked)
         if self.slots is not None:
             object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1))
+        self._check_services(checked)
         stations = check.sequence(self.stations, "stations") or list(range(len(servers)))
         for b, server in enumerate(stations):
             if server is not None and not 0 <= check.integer(server, f"stations[{b}]") < len(servers):
                 raise InputError(f"stations[{b}] must be a server index from 0 to {len(servers) - 1}, got {server}")
         object.__setattr__(self, "stations", tuple(None if s is None else int(s) for s in stations))
 
+    def _check_services(self, servers: tuple[Server, ...]) -> None:
+        """Either all servers have measured times or none, and all can run what the workload asks for."""
+        without = [a for a, server in enumerate(servers) if server.service is None]
+        if without and len(without) < len(servers):
+            raise InputError(f"servers[{without[0]}] lacks the key 'service', which other servers have")
+        for model in getattr(self.workload, "models", ()) if not without else ():
+            for a, server in enumerate(servers):
+                if server.service is not None and server.service.times(model) is None:
+                    raise InputError(
+                        f"servers[{a}].service.models lacks {check.show(model)}, which the workload asks for"
+                    )
+
+    @property
+    def measured(self) -> bool:
+        """Whether runs take measured times instead of work / capacity."""
+        return self.servers[0].service is not None
+
+    @property
+    def capacity_gcycles_per_s(self) -> float:
+        """Work that the fleet does in a second, outages counted off."""
+        up = [1.0 if s.availability is None else s.availability.share_up() for s in self.servers]
+        return sum(s.capacity_gcycles_per_s * x for s, x in zip(self.servers, up, strict=True))
+
     @classmethod
     def load(cls, source: str | Path) -> Scenario:
         """A built-in scenario by its name, or a JSON file.
 
         Args:
-            source: a name (`lad-ts`) or a path.
+            source: a name (`lad-ts`, `dedgeai`, `gpu-mix`) or a path.
 
         Raises:
             InputError: neither a built-in name nor a readable, valid file.
@@ -123,10 +162,14 @@ class Scenario:
         if source == "lad-ts":
             return cls.lad_ts()
         path = Path(source)
-        if not path.exists() and path.suffix != ".json":
-            raise InputError(f"scenario {check.show(str(source))} is neither built in (lad-ts) nor a file")
+        if source in SCENARIO_NAMES:
+            path = Path(str(resources.files("diffpolicy.edge") / "scenarios" / f"{source}.json"))
+        elif not path.exists() and path.suffix != ".json":
+            raise InputError(
+                f"scenario {check.show(str(source))} is neither built in ({', '.join(SCENARIO_NAMES)}) nor a file"
+            )
         try:
-            return cls.from_dict(check.read_json(path, "scenario file"), name=str(source))
+            return cls.from_dict(check.read_json(path, "scenario file"), name=str(source), folder=path.parent)
         except InputError as error:
             message = str(error)
             raise InputError(message if str(path) in message else f"scenario file {path}: {message}") from None
@@ -139,8 +182,12 @@ class Scenario:
         return cls(1.0, servers, slots=released.SLOTS, workload=released.workload(), name="lad-ts")
 
     @classmethod
-    def from_dict(cls, data: Any, name: str = "scenario") -> Scenario:
-        """The object of a scenario file; unknown keys are refused."""
+    def from_dict(cls, data: Any, name: str = "scenario", folder: Path | None = None) -> Scenario:
+        """The object of a scenario file; unknown keys are refused.
+
+        Args:
+            data: the object. name: how it is called. folder: where files that it names are looked for.
+        """
         if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise InputError(f"schema must be '{SCHEMA}', got {check.show(data['schema'])}")
         data = check.mapping(data, "scenario", allowed=_SCENARIO, required=("schema", "slot_s", "servers"))
@@ -152,7 +199,7 @@ class Scenario:
             servers=tuple(Server.from_dict(server, f"servers[{a}]") for a, server in enumerate(servers)),
             slots=data.get("slots"),
             stations=tuple(data.get("stations", ())),
-            workload=None if data.get("workload") is None else Workload.from_dict(data["workload"]),
+            workload=None if data.get("workload") is None else _workload(data["workload"], folder or Path()),
             name=name,
         )
 
@@ -176,8 +223,11 @@ class Scenario:
         """Expected work offered over capacity x time; above 1 the queues grow without bound."""
         if self.workload is None:
             raise InputError(f"scenario {self.name} has no workload, so its load is not known")
-        capacity = sum(server.capacity_gcycles_per_s for server in self.servers)
-        return len(self.stations) * self.workload.mean_work_gcycles() / (capacity * self.slot_s)
+        if isinstance(self.workload, Workload):
+            per_second = len(self.stations) * self.workload.mean_work_gcycles() / self.slot_s
+        else:
+            per_second = self.workload.mean_work_gcycles_per_s()
+        return per_second / self.capacity_gcycles_per_s
 
     def override(
         self,
@@ -202,6 +252,8 @@ class Scenario:
         """
         scenario = self
         if stations is not None or capacity is not None:
+            if self.measured:
+                raise InputError(f"scenario {self.name} has measured servers, which cannot be drawn anew")
             lo, hi = _bounds(capacity or released.CAPACITY_GCYCLES_PER_S, "capacity", least=1, width=0)
             size = len(self.servers) if stations is None else check.integer(stations, "stations", least=1)
             f = released.capacities(size, lo, hi)
@@ -224,6 +276,10 @@ class Scenario:
         if self.workload is None:
             raise InputError(f"scenario {self.name} has no workload, so its tasks and steps cannot be overridden")
         old = self.workload
+        if not isinstance(old, Workload):
+            raise InputError(
+                f"scenario {self.name} has a workload of kind {old.kind!r}, whose tasks and steps cannot be overridden"
+            )
         lo, hi = old.tasks_per_station_and_slot
         hi = hi if tasks is None else check.integer(tasks, "tasks", least=1)
         drawn = released.workload(max(hi, len(old.steps)), *_bounds(steps or released.STEPS, "steps", 1, 1))
@@ -234,6 +290,19 @@ class Scenario:
             result_mbit=old.result_mbit + drawn.result_mbit[len(old.result_mbit) :],
             steps=(() if steps else old.steps) + drawn.steps[0 if steps else len(old.steps) :],
         )
+
+
+def _workload(data: Any, folder: Path) -> Workload | RequestWorkload | TraceWorkload:
+    """The `workload` object of a scenario file, by its kind."""
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if kind == "trace":
+        return TraceWorkload.from_dict(data, folder)
+    if kind in REQUEST_KINDS:
+        return RequestWorkload.from_dict(data)
+    if kind is not None and kind != "lad-ts":
+        known = ", ".join(("lad-ts", *REQUEST_KINDS, "trace"))
+        raise InputError(f"workload.kind must be one of {known}, got {check.show(kind)}")
+    return Workload.from_dict(data)
 
 
 def _bounds(value: tuple[int, int], key: str, least: int, width: int) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 _SIZES = ("input_mbit", "result_mbit", "gcycles_per_step")
 NO_ORIGIN = -1
+DEFAULT_MODEL = "default"
+"""What a task needs whose file has no column `model`; `*` among a server's models covers it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,11 @@ class TaskList:
         duration_s: length of each step in seconds, gaps included, `[number of steps]`.
         origin: station of each task, or -1 for the common dispatcher, `[K]`.
         input_mbit: `[K]`. result_mbit: `[K]`. work_gcycles: `[K]`, work of a step times steps.
+        steps: denoising steps, `[K]`.
         server: recorded decisions `[K]`, or None.
+        start_s: when the first step begins, seconds.
+        models: distinct names of the column `model`. model: index into them, `[K]`.
+        megapixels: width x height / 10^6 of an image, `[K]`; None without the columns. images: `[K]`, or None.
         header: columns of the file. rows: its rows as texts, carried along.
     """
 
@@ -40,7 +47,13 @@ class TaskList:
     input_mbit: Floats
     result_mbit: Floats
     work_gcycles: Floats
+    steps: Ints
     server: Ints | None = None
+    start_s: float = 0.0
+    models: tuple[str, ...] = ("",)
+    model: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    megapixels: Floats | None = None
+    images: Ints | None = None
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
 
@@ -75,12 +88,15 @@ class TaskList:
         for k in np.flatnonzero(~np.isfinite(work)):
             raise table.error(int(k), "gcycles_per_step", "times steps must be finite")
         if "slot" in table.header:
-            slot, duration_s = _steps_of_slots(table, scenario.slot_s)
+            slot, duration_s, start_s = _steps_of_slots(table, scenario.slot_s)
         else:
-            slot, duration_s = _steps_of_arrivals(table, scenario.slot_s)
+            slot, duration_s, start_s = _steps_of_arrivals(table, scenario.slot_s)
         return cls(
+            **_requests(table, scenario),
+            steps=steps,
             slot=slot,
             duration_s=duration_s,
+            start_s=start_s,
             origin=table.ints("origin", least=0, most=len(scenario.stations) - 1, empty=NO_ORIGIN),
             input_mbit=sizes["input_mbit"],
             result_mbit=sizes["result_mbit"],
@@ -185,20 +201,42 @@ class _Table:
         return values
 
 
-def _steps_of_slots(table: _Table, slot_s: float) -> tuple[Ints, Floats]:
+def _requests(table: _Table, scenario: Scenario) -> dict[str, Any]:
+    """What measured servers need to know of tasks: model, size, number of images."""
+    if not scenario.measured or not {"width", "height"} <= set(table.header):
+        return {}
+    pixels = table.ints("width", least=1) * table.ints("height", least=1)
+    given: dict[str, Any] = {"megapixels": pixels / 1e6}
+    if "images" in table.header:
+        given["images"] = table.ints("images", least=1)
+    column = table.header.index("model") if "model" in table.header else None
+    names = [DEFAULT_MODEL if column is None else row[column].strip() for row in table.rows]
+    given["models"] = tuple(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(given["models"])}
+    given["model"] = np.array([number[name] for name in names], dtype=np.int64)
+    for a, server in enumerate(scenario.servers):
+        for k, name in enumerate(names):
+            if server.service is not None and server.service.times(name) is None:
+                where = f"tasks file {table.path}, line {table.lines[k]}, column 'model'"
+                raise InputError(f"{where} names {check.show(name)}, which server {a} has no times of")
+    return given
+
+
+def _steps_of_slots(table: _Table, slot_s: float) -> tuple[Ints, Floats, float]:
     """One step a slot that has tasks; its length covers the empty slots that follow it."""
     number = table.ints("slot", least=0)
     for k in np.flatnonzero(np.diff(number) < 0):
         raise table.error(int(k) + 1, "slot", f"must not be smaller than in the row before ({number[k]})")
     starts, step = np.unique(number, return_inverse=True)
-    return step.astype(np.int64), slot_s * np.append(np.diff(starts), 1).astype(np.float64)
+    lengths = slot_s * np.append(np.diff(starts), 1).astype(np.float64)
+    return step.astype(np.int64), lengths, slot_s * float(starts[0])
 
 
-def _steps_of_arrivals(table: _Table, slot_s: float) -> tuple[Ints, Floats]:
+def _steps_of_arrivals(table: _Table, slot_s: float) -> tuple[Ints, Floats, float]:
     """One task a step; a step lasts until the next arrival, the last one a slot."""
     arrival_s = table.floats("arrival_s", least=0)
     for k in np.flatnonzero(np.diff(arrival_s) < 0):
         raise table.error(
             int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({float(arrival_s[k])!r})"
         )
-    return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s)
+    return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s), float(arrival_s[0])

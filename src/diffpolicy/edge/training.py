@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.methods import OffPolicyMethod
 from diffpolicy.training.off_policy import OffPolicyModule
 
 
@@ -43,6 +45,8 @@ def build(
     made = make_method(method)
     try:
         made = replace(made, **(changes or {}))
+        if any(server.availability is not None for server in scenario.servers) and isinstance(made, OffPolicyMethod):
+            made = replace(made, masks=True, transitions=partial(made.transitions, masks=True))  # type: ignore[call-arg]
         module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None

@@ -7,7 +7,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 
-def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool = False) -> TensorDict:
+def task_transitions(
+    rollout: TensorDictBase, *, zero_queues_between_slots: bool = False, masks: bool = False
+) -> TensorDict:
     """Transitions (s, x, a, r, s', x') from each task of a station to the station's next one.
 
     The successor of a slot's last task is the station's first task of the next slot, with the queues as updated. The
@@ -18,6 +20,7 @@ def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool
         rollout: batch `[E, T]`, from `OffloadingEnv`.
         zero_queues_between_slots: put empty queues into the successor's observation where it stands in another slot,
             as the released code does (a defect that `lad-ts-released` keeps).
+        masks: give `action_mask` and `("next", "action_mask")` too, the servers that are up.
 
     Returns:
         Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
@@ -64,9 +67,15 @@ def task_transitions(rollout: TensorDictBase, *, zero_queues_between_slots: bool
     )
     if "latent" in agents.keys():
         result["latent"], result["next", "latent"] = now_and_next("latent")
+    if masks:
+        up = torch.cat([agents["action_mask"], last["action_mask"].unsqueeze(1)], 1).transpose(1, 2)
+        slot = (successor // n).flatten(2)
+        after = up.gather(2, slot.unsqueeze(-1).expand(-1, -1, -1, up.shape[-1]))
+        result["action_mask"] = up[:, :, :t].unsqueeze(3).expand(e, b, t, n, -1)
+        result["next", "action_mask"] = after.view(e, b, t, n, -1)
     return result
 
 
-def released_transitions(rollout: TensorDictBase) -> TensorDict:
+def released_transitions(rollout: TensorDictBase, *, masks: bool = False) -> TensorDict:
     """`task_transitions` with the empty queues of the released code between slots; for `lad-ts-released`."""
-    return task_transitions(rollout, zero_queues_between_slots=True)
+    return task_transitions(rollout, zero_queues_between_slots=True, masks=masks)

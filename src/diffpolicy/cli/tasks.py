@@ -1,0 +1,152 @@
+"""`diffpolicy tasks`: a recorded trace as a task file, thinned, cut and brought to a load."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from diffpolicy import _files
+from diffpolicy.cli import options as opt
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.trace import Trace
+from diffpolicy.errors import InputError
+
+HELP = "turn a recorded trace into a task file"
+FORMATS = ("alibaba", "azure", "vllm-omni", "csv")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("trace", metavar="TRACE", help="the recorded file; azure-sample: the one that comes along")
+    parser.add_argument("--format", choices=FORMATS, help="of the file; azure for azure-sample")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the task file (CSV) to write")
+    parser.add_argument(
+        "--columns", type=_columns, metavar="NAME=COLUMN,...", help="of a csv: arrival_s=at,model=net,steps=n,..."
+    )
+    parser.add_argument("--unit", choices=("s", "ms", "us", "ns", "datetime"), help="of a csv's arrivals (default s)")
+    parser.add_argument("--max-broken", type=float, default=0.01, metavar="SHARE", help="of rows (default 0.01)")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="leave out what arrives before, s")
+    parser.add_argument("--end", type=float, default=math.inf, metavar="S", help="leave out what arrives from here, s")
+    parser.add_argument("--keep", type=float, metavar="SHARE", help="keep each request with this chance")
+    parser.add_argument(
+        "--scenario", default="lad-ts", help="gives stations, capacity and, to azure, a mix of requests"
+    )
+    parser.add_argument("--load", type=float, help="stretch time so that work offered / capacity is this")
+    parser.add_argument("--steps", type=opt.whole(1), help="of every request, where the trace does not say")
+    parser.add_argument(
+        "--gcycles-per-step", type=float, default=1.0, metavar="X", help="work of a step of one image (default 1)"
+    )
+    parser.add_argument("--input-mbit", type=float, default=0.01, metavar="X", help="of a request (default 0.01)")
+    parser.add_argument("--result-mbit", type=float, default=12.0, metavar="X", help="of an image (default 12)")
+    parser.add_argument("--seed", type=opt.whole(0), default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Reads, cuts, thins, stretches and writes, in this order."""
+    scenario = Scenario.load(options.scenario)
+    _files.check_writable(options.out)
+    read = _read(options)
+    trace = read
+    if options.start != 0.0 or options.end != math.inf:
+        trace = trace.window(options.start, options.end)
+    if options.keep is not None:
+        trace = trace.thin(options.keep, options.seed)
+    trace = _with_requests(trace, scenario, options)
+    capacity = scenario.capacity_gcycles_per_s
+    if options.load is not None:
+        trace = trace.to_load(options.load, capacity, options.gcycles_per_step)
+    trace.to_tasks(
+        options.out,
+        len(scenario.stations),
+        options.gcycles_per_step,
+        input_mbit=options.input_mbit,
+        result_mbit=options.result_mbit,
+        seed=options.seed,
+    )
+    spans = trace.arrival_s[-1] > trace.arrival_s[0]
+    summary = {
+        "out": str(options.out),
+        "read": len(read),
+        "broken": read.broken.count,
+        "first_broken": list(read.broken.first),
+        "written": len(trace),
+        "span_s": float(trace.arrival_s[-1]),
+        "rate_per_s": trace.rate_per_s() if spans else None,
+        "load": trace.load(capacity, options.gcycles_per_step) if spans else None,
+        "gap_cv": trace.gap_cv() if spans else None,
+        "models": len(trace.models()),
+        "switch_share": trace.switch_share(),
+    }
+    if options.json:
+        opt.print_json(summary)
+    else:
+        print(_text(summary))
+
+
+def _read(options: argparse.Namespace) -> Trace:
+    from diffpolicy.edge import traces
+
+    sample = options.trace == "azure-sample"
+    kind = "azure" if sample and options.format is None else options.format
+    if kind is None:
+        raise InputError(f"--format must say what {options.trace} is: {', '.join(FORMATS)}")
+    if kind != "csv" and (options.columns is not None or options.unit is not None):
+        raise InputError(f"--columns and --unit belong to --format csv, got {kind}")
+    broken = options.max_broken
+    if not 0 <= broken <= 1:
+        raise InputError(f"--max-broken must be from 0 to 1, got {broken:g}")
+    if sample:
+        if kind != "azure":
+            raise InputError(f"azure-sample is of the format azure, got {kind}")
+        return traces.azure_sample()
+    if kind == "csv":
+        if options.columns is None:
+            raise InputError("--format csv needs --columns, at least arrival_s=COLUMN")
+        return traces.read_csv(options.trace, options.columns, unit=options.unit or "s", max_broken=broken)
+    if kind == "vllm-omni":
+        return traces.read_vllm_omni(options.trace, seed=options.seed, max_broken=broken)
+    reader = traces.read_alibaba if kind == "alibaba" else traces.read_azure
+    return reader(options.trace, max_broken=broken)
+
+
+def _with_requests(trace: Trace, scenario: Scenario, options: argparse.Namespace) -> Trace:
+    """What arrivals alone do not say comes from `--steps`, or else from the mix of the scenario's workload."""
+    if trace.steps.all():
+        if options.steps is not None:
+            raise InputError(f"--steps is for traces without steps, and {trace.name} has them")
+        return trace
+    if options.steps is not None:
+        return trace.with_steps(options.steps)
+    workload = scenario.workload
+    mix = getattr(workload, "mix", None)
+    if mix is None:
+        raise InputError(
+            f"{trace.name} does not say what its requests ask for; give --steps, "
+            f"or a --scenario whose workload has a 'mix'"
+        )
+    return trace.with_requests(mix, options.seed, getattr(workload, "model_persistence", 0.0))
+
+
+def _columns(text: str) -> dict[str, str]:
+    """An option's type: NAME=COLUMN,NAME=COLUMN."""
+    pairs = [part.partition("=") for part in opt.names(text)]
+    for name, sign, column in pairs:
+        if not (name.strip() and sign and column.strip()):
+            raise argparse.ArgumentTypeError(f"must be NAME=COLUMN with commas between them, got {text!r}")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _text(summary: dict[str, object]) -> str:
+    lines = [
+        f"{summary['out']}: {summary['written']:,} of {summary['read']:,} requests read, {summary['broken']} broken"
+    ]
+    lines += [f"  {line}" for line in summary["first_broken"]]  # type: ignore[attr-defined]
+    if summary["rate_per_s"] is not None:
+        lines.append(
+            f"  {summary['rate_per_s']:.4g} requests/s over {summary['span_s']:,.0f} s; load {summary['load']:.3g}; "
+            f"inter-arrival CV {summary['gap_cv']:.2f}"
+        )
+    models = "1 model" if summary["models"] == 1 else f"{summary['models']} models"
+    lines.append(f"  {models}; {summary['switch_share']:.0%} of requests need another than the one before")
+    return "\n".join(lines)
