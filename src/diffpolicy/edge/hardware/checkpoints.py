@@ -8,6 +8,7 @@ import math
 import os
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,9 @@ def quiet() -> Iterator[None]:
     for off in bars[0]:
         off()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for log, level in zip(logs, before, strict=True):
             log.set_verbosity(level)

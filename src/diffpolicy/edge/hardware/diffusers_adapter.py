@@ -124,7 +124,16 @@ class DiffusersAdapter:
         variants = sd3_variants() if self.model == SD3_MEDIUM.name else None
         encoders = tuple(name for name in networks if name.startswith("text_encoder"))
         settings: Any = getattr(self._denoiser(), "config", None)
-        config = None if settings is None else json.dumps(dict(settings), sort_keys=True, default=str)
+        config = (
+            None
+            if settings is None
+            else json.dumps(
+                # the path that a checkpoint came from is nobody's business, and does not change the model
+                {name: value for name, value in settings.items() if name != "_name_or_path"},
+                sort_keys=True,
+                default=str,
+            )
+        )
         return Description(
             devices.server_info(self._device, self.name),
             devices.software(self._dtype, offload_encoders=self.offload_encoders),

@@ -67,7 +67,8 @@ def from_mlenergy(path: str | Path) -> list[ServerProfile]:
     for line, row in enumerate(reader, 2):
         key = f"ML.ENERGY table {path}, line {line}"
         if row["gpu"] not in GPUS or row["model"] not in MODELS:
-            raise InputError(f"{key}: {row['model']} on {row['gpu']} is not a model and GPU of the leaderboard")
+            unknown = f"{check.show(row['gpu'])}, {check.show(row['model'])}"
+            raise InputError(f"{key} names an unknown GPU or model: {unknown}")
         side = MODELS[row["model"]][1]
         batch, steps = (check.integer(_number(row, name, key), f"{key}, {name}", least=1) for name in COLUMNS[3:5])
         seconds = check.number(_number(row, "batch_latency_s", key), f"{key}, batch_latency_s", above=0)
