@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import namedtuple
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 
 from diffpolicy import ActionMemory, DiffusionPolicy
 from diffpolicy.edge import OffloadingEnv, Scenario, TaskList
+
+# a model that is not there is refused at once, without asking a hub for it
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 DATA = Path(__file__).parent / "data"
 COLUMNS = "slot,origin,input_mbit,result_mbit,gcycles_per_step,steps,server"

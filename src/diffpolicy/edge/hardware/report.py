@@ -69,7 +69,7 @@ def _cold(profile: ServerProfile) -> list[str]:
 def _rest(profile: ServerProfile) -> list[str]:
     lines = [
         f"throughput, {t.width}x{t.height}, {t.steps} steps: {t.images_per_s:.4g} images/s with "
-        f"{t.concurrency} request{'s' if t.concurrency > 1 else ''} of {t.batch} at once"
+        f"{t.concurrency} call{'s' if t.concurrency > 1 else ''} at a time, batch {t.batch}"
         for t in profile.throughput
     ]
     lines += [f"skipped {s.width}x{s.height}, {s.steps} steps, batch {s.batch}: {s.reason}" for s in profile.skipped]
