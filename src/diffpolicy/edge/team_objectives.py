@@ -60,7 +60,8 @@ def cvar_delay_s(outcome: TensorDictBase, level: float = 0.95) -> Tensor:
         eta = ordered[(slow > 0).byte().argmax()]
         part = torch.where(each > 0, slow / each.clamp_min(1e-300), 0.0).clamp_max(1)
         part = torch.empty_like(delay).scatter(0, place, part.to(delay))
-    return eta + (weight * part * (delay - eta)).sum() / weight.sum() / (1 - level)
+    tail: Tensor = eta + (weight * part * (delay - eta)).sum() / weight.sum() / (1 - level)
+    return tail
 
 
 def late_share(outcome: TensorDictBase, deadline_s: float, softness_s: float = 0.1) -> Tensor:
@@ -88,7 +89,8 @@ def size_weighted_delay_s(outcome: TensorDictBase, fairness: float) -> Tensor:
     known = (outcome["weight"].sum(-1) > 0) & (work > 0)
     share = torch.where(known, work / work.max().clamp_min(1e-30), 1.0).pow(fairness) * known
     weight = outcome["weight"] * share.unsqueeze(-1)
-    return (weight * outcome["delay_s"]).sum() / weight.sum()
+    mean: Tensor = (weight * outcome["delay_s"]).sum() / weight.sum()
+    return mean
 
 
 def mean_energy_j(outcome: TensorDictBase) -> Tensor:
@@ -157,12 +159,14 @@ def delay_prices(objective: Objective, outcome: TensorDictBase) -> Tensor:
     delay = outcome["delay_s"].detach().requires_grad_()
     cost = objective(outcome.copy().set("delay_s", delay))
     (slope,) = torch.autograd.grad(cost, delay)
-    return slope.sum(-1) * outcome["weight"].sum()
+    prices: Tensor = slope.sum(-1) * outcome["weight"].sum()
+    return prices
 
 
 def _mean(outcome: TensorDictBase, value: Tensor) -> Tensor:
     weight = outcome["weight"]
-    return (weight * value).sum() / weight.sum()
+    mean: Tensor = (weight * value).sum() / weight.sum()
+    return mean
 
 
 def _need(outcome: TensorDictBase, key: str, what: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffpolicy.training.methods import SACMethod as SACMethod
     from diffpolicy.training.methods import parse_method as parse_method
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
+    from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
     from diffpolicy.training.stream import RolloutStream as RolloutStream
 
@@ -39,6 +40,7 @@ __getattr__, __dir__ = attach(
         "DQNMethod": "diffpolicy.training.methods",
         "parse_method": "diffpolicy.training.methods",
         "OffPolicyModule": "diffpolicy.training.off_policy",
+        "PathwiseModule": "diffpolicy.training.pathwise",
         "PackedReplay": "diffpolicy.training.replay",
         "RolloutStream": "diffpolicy.training.stream",
     },
@@ -52,6 +54,7 @@ __all__ = (
     "OffPolicyMethod",
     "OffPolicyModule",
     "PackedReplay",
+    "PathwiseModule",
     "Played",
     "RolloutStream",
     "SACMethod",

@@ -1,0 +1,92 @@
+"""Pathwise gradients: any differentiable cost of a tensordict, and a policy's chances as a differentiable tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.envs.utils import ExplorationType
+from torchrl.objectives.common import LossModule
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.choice import ChoicePolicy
+
+
+class PathwiseLoss(LossModule):
+    """A cost that depends on a policy's parameters through everything that was played: the pathwise derivative.
+
+    Where an environment's steps are differentiable in what the policy gives (chances, vectors), the gradient of a
+    whole episode's cost needs no critic and no score function (Heess et al. 2015, arXiv 1510.09142).
+
+    Args:
+        policy: whose parameters are optimised.
+        cost: from what was played, with its gradients, to a scalar.
+        in_keys: what the cost reads; needed only to call the loss with keyword arguments.
+
+    Writes loss_pathwise.
+
+    Example:
+        >>> loss = PathwiseLoss(policy, lambda td: td["cost"].mean())
+    """
+
+    deterministic_sampling_mode = ExplorationType.RANDOM
+    out_keys = ["loss_pathwise"]  # noqa: RUF012 (TorchRL's attribute)
+
+    def __init__(
+        self, policy: nn.Module, cost: Callable[[TensorDictBase], Tensor], *, in_keys: Sequence[NestedKey] = ()
+    ) -> None:
+        super().__init__()
+        self.policy, self.cost = policy, cost
+        self._keys = list(in_keys)
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from what was played."""
+        return self._keys
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        self._keys = list(values)
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        pass
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """The cost of what was played."""
+        cost = self.cost(tensordict)
+        if cost.numel() != 1:
+            raise InputError(f"a cost must be a scalar, got one of shape {list(cost.shape)}")
+        return TensorDict({"loss_pathwise": cost.squeeze()})
+
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
+        """What is optimised, by the name of its learning rate."""
+        return {"actor": self.policy.parameters()}
+
+
+def choice_probabilities(policy: ChoicePolicy, td: TensorDictBase, *, temperature: float = 1.0) -> Tensor:
+    """A policy's chances of each choice, softmax(logits / temperature), with their gradient, `[*, A]`.
+
+    A diffusion policy's are those at the end of one chain of each item, with noise drawn from its own generator, and
+    the gradient goes through the whole chain. Where no item is valid all chances are zero.
+
+    Args:
+        policy: without a memory. td: what it observes.
+        temperature: 1 is what a policy that samples plays; below 1 comes nearer to one that takes the argmax.
+
+    Raises:
+        InputError: the policy remembers its actions.
+    """
+    if getattr(getattr(policy, "prior", None), "remembers", False):
+        raise InputError("a policy with an ActionMemory has no chances of one slot alone; take a GaussianPrior")
+    if not temperature > 0:
+        raise InputError(f"temperature must be greater than 0, got {temperature}")
+    rows = policy.rows(td)
+    like = next(policy.parameters())
+    observation = rows.take(policy.observe(td)).to(like)
+    logits = policy.logits(observation, mask=policy.read_mask(td, rows))
+    return rows.put((logits / temperature).softmax(-1))

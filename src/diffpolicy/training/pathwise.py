@@ -1,0 +1,172 @@
+"""`PathwiseModule`: training through a differentiable episode, as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from diffpolicy.errors import InputError
+from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.objectives.pathwise import PathwiseLoss
+from diffpolicy.policies.choice import ChoicePolicy
+
+
+class PathwiseStream(IterableDataset[int]):
+    """One update a pass: what it plays, the module plays itself, since a gradient must go through it.
+
+    Args:
+        env: what is played, batch `[E]`.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.base_env = env
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[int]:
+        yield 0
+
+    def remember(self) -> None:
+        """Nothing: policies that are trained pathwise remember no actions."""
+
+
+class PathwiseModule(L.LightningModule):
+    """Gradient descent on the cost of whole episodes; one training step plays E of them and is an epoch.
+
+    Args:
+        policy: what acts.
+        objective: the cost of what was played.
+        rollout: `rollout(policy)` plays episodes and gives a tensordict with its gradients; its `env` is batched
+            `[E]` and saves its state, as `FluidRollout` has it. A policy that normalises needs `observation` and
+            `valid` in what was played.
+        learning_rates: by the name of the objective's group; for Adam.
+        clip_norm: greatest norm of a gradient; long episodes make a few huge ones.
+        anneal: updates over which the learning rates fall by a cosine to a twentieth; None: they stay.
+
+    Example:
+        >>> module = PathwiseModule(policy, PathwiseLoss(policy, mean_delay_s), FluidRollout(scenario))
+        >>> fit(module, episodes=400)
+    """
+
+    policy: ChoicePolicy
+
+    def __init__(
+        self,
+        policy: ChoicePolicy,
+        objective: PathwiseLoss,
+        rollout: Any,
+        *,
+        learning_rates: Mapping[str, float] | None = None,
+        clip_norm: float = 1.0,
+        anneal: int | None = None,
+    ) -> None:
+        super().__init__()
+        groups = list(objective.parameter_groups())
+        rates = dict(learning_rates) if learning_rates is not None else dict.fromkeys(groups, 0.01)
+        if sorted(groups) != sorted(rates):
+            raise InputError(f"learning_rates must name {', '.join(groups)}, got {', '.join(rates)}")
+        for name, rate in rates.items():
+            if not 0 <= rate < float("inf"):
+                raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
+        if not clip_norm > 0:
+            raise InputError(f"clip_norm must be greater than 0, got {clip_norm}")
+        if anneal is not None and anneal < 1:
+            raise InputError(f"anneal must be at least 1, got {anneal}")
+        # not submodules: the objective holds the policy's parameters, and they must not be saved twice
+        self.__dict__.update(policy=policy, rollout=rollout, stream=PathwiseStream(rollout.env))
+        self.automatic_optimization = False
+        self.objective, self.learning_rates = objective, rates
+        self.clip_norm, self.anneal = clip_norm, anneal
+        self.identity, self.compiled, self.episodes = "", False, 0
+        self.history: list[dict[str, float]] = []
+
+    def set_compiled(self, compiled: bool) -> None:
+        """Refuses compilation: an episode is no graph of one shape."""
+        if compiled:
+            raise InputError("pathwise training cannot be compiled: slots differ in their numbers of tasks")
+
+    def configure_optimizers(self) -> Any:
+        groups = self.objective.parameter_groups()
+        optimizer = torch.optim.Adam(
+            [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()]
+        )
+        if self.anneal is None:
+            return optimizer
+        total = self.anneal
+
+        def factor(step: int) -> float:
+            return 0.05 + 0.95 * (1 + math.cos(math.pi * min(step / total, 1))) / 2
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
+
+    def train_dataloader(self) -> PathwiseStream:
+        stream: PathwiseStream = self.__dict__["stream"]
+        return stream
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            raise InputError(f"pathwise training runs in one process, got {self.trainer.world_size}")
+
+    def on_train_start(self) -> None:
+        self.objective.train()
+
+    def training_step(self, batch: int, batch_idx: int) -> None:
+        played = self.__dict__["rollout"](self.policy)
+        losses = self.objective(played)
+        total = sum(value for key, value in losses.items() if key.startswith("loss"))
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"training stopped in update {self.current_epoch + 1}: the cost is {total.item()}")
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(total)
+        norm = self._clip()
+        optimizer.step()
+        if self.anneal is not None:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+        if self.policy.normalizer is not None:
+            seen = played["observation"][played["valid"]]
+            self.policy.normalizer.update(RunningNorm.moments(seen).to(self.policy.normalizer.mean))
+        self.episodes += self.train_dataloader().base_env.batch_size.numel()
+        # `delay_s` is what progress bars show of an update: the mean cost
+        row = {"delay_s": float(total.detach()), "gradient_norm": float(norm)}
+        self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
+        self.history.append({"episode": self.episodes, **row})
+
+    def _clip(self) -> Tensor:
+        """Scales the gradient down to the greatest norm; its norm before that."""
+        norm = torch.nn.utils.clip_grad_norm_(list(self.objective.parameters()), self.clip_norm)
+        if not torch.isfinite(norm):
+            bad = next(
+                name
+                for name, value in self.objective.named_parameters()
+                if value.grad is not None and not torch.isfinite(value.grad).all()
+            )
+            raise FloatingPointError(
+                f"training stopped in update {self.current_epoch + 1}: the gradient of {bad} is not finite"
+            )
+        return norm
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["diffpolicy"] = {
+            "identity": self.identity,
+            "env": self.train_dataloader().base_env.get_extra_state(),
+            "episodes": self.episodes,
+            "history": self.history,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["diffpolicy"]
+        if state.get("identity") != self.identity:
+            raise InputError(f"it was written by {state.get('identity')}, and this run is {self.identity}")
+        size, mine = len(state["env"]["slot"]), self.train_dataloader().base_env.batch_size.numel()
+        if size != mine:
+            raise InputError(f"it holds {size} environments, and this run has {mine}")
+        self.train_dataloader().base_env.set_extra_state(state["env"])
+        self.episodes, self.history = state["episodes"], list(state["history"])
