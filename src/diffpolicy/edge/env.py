@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy._validate import show
 from diffpolicy.edge.arrivals import SlotGrid, TaskListSource
-from diffpolicy.edge.availability import Outages
-from diffpolicy.edge.in_flight import RESENDS, Again, InFlight
+from diffpolicy.edge.down_time import DownTime
 from diffpolicy.edge.measured_tasks import service_tables
+from diffpolicy.edge.observation import LEVELS, Sight, shared_seeds
+from diffpolicy.edge.observation import Information as Information
 from diffpolicy.edge.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.request_source import Source, make_source
 from diffpolicy.edge.scenario import Scenario
@@ -22,9 +23,6 @@ from diffpolicy.edge.service import ServiceState
 from diffpolicy.edge.tasks import TaskList
 from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
-
-Information = Literal["paper", "stale", "live"]
-LEVELS: tuple[Information, ...] = get_args(Information)
 
 
 class OffloadingEnv(EnvBase):
@@ -90,9 +88,6 @@ class OffloadingEnv(EnvBase):
         )
         self.source: Source = make_source(scenario, tasks, seed, stream, dtype, device)
         self.service = service_tables(scenario, self.source.models, {"dtype": dtype, "device": device})
-        outages = [server.availability for server in scenario.servers]
-        self._outages = None if all(x is None for x in outages) else Outages(outages, seed, stream)
-        self._flight = None if self._outages is None else InFlight(size[0])
         self._first_episode, self._stride = first_episode, size[0]
         self._next_episode = [first_episode + e for e in range(size[0])]
         self._episode = list(self._next_episode)
@@ -100,121 +95,44 @@ class OffloadingEnv(EnvBase):
         self._queue = torch.zeros(size[0], len(scenario.servers), dtype=dtype, device=device)
         self._state = ServiceState.fresh(size[0], len(scenario.servers), dtype, device)
         self._clock_s = torch.zeros(size[0], dtype=torch.float64)
-        self._outage_s = torch.zeros_like(self._queue)
+        self._down = DownTime([server.availability for server in scenario.servers], seed, stream, self._queue)
+        self._sight = Sight(information, self.fleet, self.service, self._down.places > 0, device)
         self._grid: SlotGrid | None = None
-        self._again: Again | None = None
         self._make_specs()
 
     # What it looks like
 
     def _make_specs(self) -> None:
         e, b, s = self.batch_size[0], len(self.scenario.stations), len(self.scenario.servers)
-        n = self.source.max_tasks + (RESENDS if self._flight is not None else 0)
-        seen = 2 + s if self.service is None else 2 + 2 * s
-        like = {"dtype": self.dtype, "device": self.device}
-        integer = {"dtype": torch.int64, "device": self.device}
+        n = self.source.max_tasks + self._down.places
+        self.observation_spec = self._sight.spec(e, b, n)
+        action = Categorical(s, (e, b, n), dtype=torch.int64, device=self.device)
+        self.action_spec = Composite(agents=Composite(action=action, shape=(e, b)), shape=(e,))
+        reward = Unbounded((e, b, n), dtype=self.dtype, device=self.device)
+        self.reward_spec = Composite(agents=Composite(reward=reward, shape=(e, b)), shape=(e,))
         flag = {"dtype": torch.bool, "device": self.device}
-        agents = {
-            "observation": Unbounded((e, b, n, seen), **like),
-            "valid": Binary(n, (e, b, n), **flag),
-            "action_mask": Binary(s, (e, b, s), **flag),
-            "input_mbit": Unbounded((e, b, n), **like),
-            "work_gcycles": Unbounded((e, b, n), **like),
-        }
-        root: dict[str, Any] = {"queue_gcycles": Unbounded((e, s), **like)}
-        if self.information != "paper":
-            agents["result_mbit"] = Unbounded((e, b, n), **like)
-            agents["home"] = Bounded(-1, s - 1, (e, b, n), **integer)
-            root["servers"] = Composite(
-                capacity_gcycles_per_s=Unbounded((e, s), **like),
-                rate_mbit_per_s=Unbounded((e, s), **like),
-                up=Binary(s, (e, s), **flag),
-                shape=(e,),
-            )
-            root["shared_seed"] = Unbounded((e, 1), **integer)
-            if self.service is not None:
-                models = max(len(self.source.models), 1)
-                agents["service_s"] = Unbounded((e, b, n, s), **like)
-                agents["model"] = Bounded(-1, models - 1, (e, b, n), **integer)
-                root["servers"]["loaded"] = Bounded(-1, models - 1, (e, s), **integer)
-        if self._flight is not None:
-            agents["task"] = Unbounded((e, b, n), **integer)
-        if self.information == "live":
-            agents["arrival"] = Bounded(0, b * n, (e, b, n), **integer)
-        root["agents"] = Composite(agents, shape=(e, b))
-        self.observation_spec = Composite(root, shape=(e,))
-        self.action_spec = Composite(
-            agents=Composite(action=Categorical(s, (e, b, n), **integer), shape=(e, b)), shape=(e,)
-        )
-        self.reward_spec = Composite(agents=Composite(reward=Unbounded((e, b, n), **like), shape=(e, b)), shape=(e,))
         done = {name: Binary(1, (e, 1), **flag) for name in ("done", "terminated", "truncated")}
         self.done_spec = Composite(done, shape=(e,))
 
     def observe(self) -> TensorDict:
         """What may be seen of the present slot, at this environment's level of information; batch `[E]`."""
-        grid = self.grid
-        e, b, n = grid.valid.shape
-        s = self._queue.shape[-1]
-        parts = [
-            torch.stack([grid.input_mbit, grid.work_gcycles], -1),
-            self._queue[:, None, None].expand(e, b, n, s),
-        ]
-        service_s = None
-        if self.service is not None:
-            assert grid.measured is not None
-            service_s = self.service.present_s(grid.measured, self._state)
-            parts.append(service_s)
-        up = self.up
-        agents = {
-            "observation": torch.cat(parts, -1),
-            "valid": grid.valid.clone(),
-            "action_mask": (up | ~up.any(-1, keepdim=True))[:, None].expand(e, b, s).clone(),
-            "input_mbit": grid.input_mbit.clone(),
-            "work_gcycles": grid.work_gcycles.clone(),
-        }
-        root: dict[str, Any] = {"queue_gcycles": self._queue.clone()}
+        grid, shared = self.grid, None
         if self.information != "paper":
-            agents["result_mbit"] = grid.result_mbit.clone()
-            agents["home"] = grid.home.clone()
-            root["servers"] = TensorDict(
-                capacity_gcycles_per_s=self.fleet.capacity_gcycles_per_s.expand(e, s).clone(),
-                rate_mbit_per_s=self.fleet.rate_mbit_per_s.expand(e, s).clone(),
-                up=(up | ~up.any(-1, keepdim=True)).clone(),
-                batch_size=[e],
-            )
-            root["shared_seed"] = self._shared_seed()
-            if service_s is not None and grid.measured is not None:
-                agents["service_s"], agents["model"] = service_s.clone(), grid.measured.model.clone()
-                root["servers"]["loaded"] = self._state.loaded.clone()
-        if self._again is not None:
-            agents["task"] = self._again.task.clone()
-        if self.information == "live":
-            rank = torch.arange(grid.order.shape[1], device=self.device).expand_as(grid.order)
-            last = torch.full((e, b * n), b * n, dtype=torch.int64, device=self.device)
-            arrival = last.scatter(1, grid.order, rank).view(e, b, n)
-            agents["arrival"] = torch.where(grid.valid, arrival, b * n)
-        root["agents"] = TensorDict(agents, batch_size=[e, b], device=self.device)
-        return TensorDict(root, batch_size=self.batch_size, device=self.device)
-
-    def _shared_seed(self) -> Tensor:
-        """A number per environment and slot that all stations know: 63 bits mixed of (seed, stream, episode, slot)."""
-        of_run = _mix(_mix(getattr(self.source, "seed", 0)) ^ int(getattr(self.source, "stream", 0)))
-        mixed = [_mix(_mix(of_run ^ k) ^ t) for k, t in zip(self._episode, self._slot, strict=True)]
-        return torch.tensor(mixed, dtype=torch.int64, device=self.device).unsqueeze(-1)
+            seed, stream = getattr(self.source, "seed", 0), int(getattr(self.source, "stream", 0))
+            shared = torch.tensor(shared_seeds(seed, stream, self._episode, self._slot), device=self.device)[:, None]
+        return self._sight.see(grid, self._queue, self.up, self._state, self._down.task, shared)
 
     @property
     def grid(self) -> SlotGrid:
         """The tasks of the present slot."""
         if self._grid is None:
-            self._grid = self.source.slot(self._episode, self._slot)
-            if self._flight is not None:
-                self._grid, self._again = self._flight.place(self._grid, self._clock_s.to(self.dtype))
+            self._grid = self._down.place(self.source.slot(self._episode, self._slot), self._clock_s)
         return self._grid
 
     @property
     def up(self) -> Tensor:
         """Which servers are up at the start of the present slot, bool `[E, S]`."""
-        return self._outage_s <= 0
+        return self._down.left_s <= 0
 
     @property
     def queue_gcycles(self) -> Tensor:
@@ -233,8 +151,7 @@ class OffloadingEnv(EnvBase):
                 self._next_episode[e] += self._stride
                 self._slot[e] = 0
                 self._clock_s[e] = self.source.start_s(self._episode[e])
-                if self._flight is not None:
-                    self._flight.reset(e)
+                self._down.reset(e)
         keep = torch.tensor([not now for now in chosen], device=self.device).unsqueeze(-1)
         self._queue = self._queue * keep
         self._state = self._state.where(keep)
@@ -248,7 +165,7 @@ class OffloadingEnv(EnvBase):
         grid = self.grid
         tasks = grid.in_order()
         server = grid.pack(tensordict["agents", "action"])
-        waits = self._queue + self.fleet.capacity_gcycles_per_s * self._outage_s
+        waits = self._queue + self.fleet.capacity_gcycles_per_s * self._down.left_s
         if self.service is None:
             delay_s = slot_delays_s(server, tasks, waits, self.fleet)
             sent = work_sent_gcycles(server, tasks.work_gcycles, self._queue.shape[-1])
@@ -257,11 +174,7 @@ class OffloadingEnv(EnvBase):
             through_s, sent, state = self.service.play(server, measured, tasks.valid, waits, self._state, self.fleet)
             delay_s = through_s + self._transfer_s(server, tasks)
             self._state = state.later(grid.duration_s)
-        cost_s = grid.unpack(delay_s)
-        if self._flight is not None and self._again is not None:
-            action, clock, columns = tensordict["agents", "action"], self._clock_s.to(self.dtype), self.source.max_tasks
-            self._flight.depart(grid, self._again, action, cost_s, clock, columns)
-            cost_s = torch.where(grid.valid, cost_s + self._again.age_s - self._again.counted_s, 0.0)
+        cost_s = self._down.charge(grid, tensordict["agents", "action"], grid.unpack(delay_s), self._clock_s)
         self._queue = next_queue_gcycles(waits, sent, self.fleet, grid.duration_s)
         before_s = self._clock_s
         self._clock_s = before_s + grid.duration_s.squeeze(-1).cpu().double()
@@ -283,32 +196,18 @@ class OffloadingEnv(EnvBase):
         return torch.where(tasks.valid, sent / v, 0.0)
 
     def _find_outages(self, since_s: Tensor | None = None) -> None:
-        """Who is down now, and what failures since then took back; queues hold no more than what is left of them."""
-        if self._outages is None or self._flight is None:
+        """Finds who is down now; queues hold no more than what is left of them, and nothing where a server failed."""
+        struck = self._down.find(self._episode, self._clock_s, since_s)
+        if struck is None:
             return
-        e, s = self._queue.shape
-        down = torch.zeros(e, s, dtype=torch.float64)
-        struck = torch.zeros(e, s, dtype=torch.bool)
-        for i, episode in enumerate(self._episode):
-            now = float(self._clock_s[i])
-            for a, timeline in enumerate(self._outages.of(episode)):
-                down[i, a] = timeline.back_s(now) - now
-                failure_s = now if since_s is None else timeline.failure_s(float(since_s[i]), now)
-                if since_s is not None and failure_s <= now:
-                    struck[i, a] = True
-                    self._flight.strike(i, a, failure_s)
-        self._flight.prune(self._clock_s.to(self.dtype))
-        struck = struck.to(self._queue.device)
-        self._outage_s = down.to(self._queue)
-        left = self._queue - self.fleet.capacity_gcycles_per_s * self._outage_s
+        left = self._queue - self.fleet.capacity_gcycles_per_s * self._down.left_s
         self._queue = left.clamp_min(0).masked_fill(struck, 0)
         self._state = self._state.where(~struck)
 
     def _set_seed(self, seed: int | None) -> None:
         if not isinstance(self.source, TaskListSource) and seed is not None:
             self.source.seed = seed
-            if self._outages is not None:
-                self._outages = Outages(self._outages.servers, seed, self._outages.stream)
+            self._down.reseed(seed)
         self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
 
     def shard(self, rank: int, world: int) -> None:
@@ -331,9 +230,8 @@ class OffloadingEnv(EnvBase):
             "slot": list(self._slot),
             "queue_gcycles": self._queue.clone(),
             "clock_s": self._clock_s.clone(),
-            "outage_s": self._outage_s.clone(),
             "service": None if self.service is None else {k: v.clone() for k, v in vars(self._state).items()},
-            "in_flight": None if self._flight is None else self._flight.state(),
+            **self._down.state(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -343,17 +241,8 @@ class OffloadingEnv(EnvBase):
         self._episode, self._slot = list(state["episode"]), list(state["slot"])
         self._next_episode = list(state["next_episode"])
         self._queue = state["queue_gcycles"].to(self._queue)
-        self._clock_s, self._outage_s = state["clock_s"].clone(), state["outage_s"].to(self._outage_s)
+        self._clock_s = state["clock_s"].clone()
         if self.service is not None:
             self._state = ServiceState(**{k: v.to(self._queue.device) for k, v in state["service"].items()})
-        if self._flight is not None:
-            self._flight.restore(state["in_flight"])
+        self._down.restore(state)
         self._grid = None
-
-
-def _mix(x: int) -> int:
-    """SplitMix64's finaliser, kept to 63 bits."""
-    x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return (x ^ (x >> 31)) >> 1
