@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy.edge.request_types import Ints
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.service import NOTHING, Measured, MeasuredService
-from diffpolicy.edge.tasks import Floats, Ints, TaskList
+from diffpolicy.edge.tasks import TaskList
+from diffpolicy.edge.workload import Floats
 
 
 def service_tables(scenario: Scenario, models: tuple[str, ...], like: dict[str, Any]) -> MeasuredService | None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from diffpolicy import _validate as check
+from diffpolicy.edge.request_types import Ints
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.task_table import NO_ORIGIN as NO_ORIGIN
+from diffpolicy.edge.task_table import TaskTable
+from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 _SIZES = ("input_mbit", "result_mbit", "gcycles_per_step")
-NO_ORIGIN = -1
 DEFAULT_MODEL = "default"
 """What a task needs whose file has no column `model`; `*` among a server's models covers it."""
 
@@ -74,7 +74,7 @@ class TaskList:
             InputError: names the file, the line (the header is line 1), the column and the value.
         """
         path = Path(path)
-        table = _Table.read(path)
+        table = TaskTable.read(path)
         needed = ["origin", *_SIZES, "steps"] + (["server"] if decisions else [])
         needed += [] if "arrival_s" in table.header else ["slot"]
         for name in needed:
@@ -118,90 +118,7 @@ class TaskList:
         return text.getvalue()
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The texts of a CSV file, and columns of numbers out of it."""
-
-    path: Path
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]
-
-    @classmethod
-    def read(cls, path: Path) -> _Table:
-        reader = csv.reader(io.StringIO(check.read_text(path, "tasks file"), newline=""), strict=True)
-        rows: list[tuple[str, ...]] = []
-        lines: list[int] = []
-        try:
-            header = tuple(name.strip() for name in next(reader, []))
-            for row in reader:
-                if row:
-                    rows.append(tuple(row))
-                    lines.append(reader.line_num)
-        except csv.Error as error:
-            raise InputError(f"tasks file {path}, line {reader.line_num}: {error}") from None
-        if not header:
-            raise InputError(f"tasks file {path} is empty")
-        for i, name in enumerate(header):
-            if name in header[:i]:
-                raise InputError(f"tasks file {path} has the column '{name}' twice")
-        for line, values in zip(lines, rows, strict=True):
-            if len(values) != len(header):
-                raise InputError(
-                    f"tasks file {path}, line {line}: {len(values)} values for {len(header)} columns, "
-                    f"got {check.show(','.join(values))}"
-                )
-        if not rows:
-            raise InputError(f"tasks file {path} has a header and no tasks")
-        return cls(path, header, tuple(rows), tuple(lines))
-
-    def error(self, k: int, column: str, what: str) -> InputError:
-        value = self.rows[k][self.header.index(column)]
-        where = f"tasks file {self.path}, line {self.lines[k]}, column '{column}'"
-        return InputError(f"{where} {what}, got {check.show(value)}")
-
-    def floats(self, column: str, *, least: float | None = None) -> Floats:
-        i = self.header.index(column)
-        texts = [row[i] for row in self.rows]
-        try:
-            values = np.array(texts, dtype=np.float64)
-        except ValueError:
-            for k, text in enumerate(texts):
-                try:
-                    float(text)
-                except ValueError:
-                    raise self.error(k, column, "must be a number") from None
-            raise
-        for bad in np.flatnonzero(~np.isfinite(values)):
-            raise self.error(int(bad), column, "must be a finite number")
-        if least is not None:
-            for bad in np.flatnonzero(values < least):
-                raise self.error(int(bad), column, f"must be at least {least:g}")
-        return values
-
-    def ints(self, column: str, *, least: int, most: int | None = None, empty: int | None = None) -> Ints:
-        i = self.header.index(column)
-        values = np.empty(len(self.rows), dtype=np.int64)
-        for k, row in enumerate(self.rows):
-            text = row[i].strip()
-            if not text and empty is not None:
-                values[k] = empty
-                continue
-            try:
-                value = float(text) if not text.lstrip("+-").isdigit() else int(text)
-            except ValueError:
-                raise self.error(k, column, "must be a whole number") from None
-            if value != value or value in (float("inf"), float("-inf")) or value != int(value) or abs(value) >= 2**53:
-                raise self.error(k, column, "must be a whole number")
-            if value < least:
-                raise self.error(k, column, f"must be at least {least}")
-            if most is not None and value > most:
-                raise self.error(k, column, f"must be at most {most}")
-            values[k] = int(value)
-        return values
-
-
-def _requests(table: _Table, scenario: Scenario) -> dict[str, Any]:
+def _requests(table: TaskTable, scenario: Scenario) -> dict[str, Any]:
     """What measured servers need to know of tasks: model, size, number of images."""
     if not scenario.measured or not {"width", "height"} <= set(table.header):
         return {}
@@ -222,7 +139,7 @@ def _requests(table: _Table, scenario: Scenario) -> dict[str, Any]:
     return given
 
 
-def _steps_of_slots(table: _Table, slot_s: float) -> tuple[Ints, Floats, float]:
+def _steps_of_slots(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, float]:
     """One step a slot that has tasks; its length covers the empty slots that follow it."""
     number = table.ints("slot", least=0)
     for k in np.flatnonzero(np.diff(number) < 0):
@@ -232,7 +149,7 @@ def _steps_of_slots(table: _Table, slot_s: float) -> tuple[Ints, Floats, float]:
     return step.astype(np.int64), lengths, slot_s * float(starts[0])
 
 
-def _steps_of_arrivals(table: _Table, slot_s: float) -> tuple[Ints, Floats, float]:
+def _steps_of_arrivals(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, float]:
     """One task a step; a step lasts until the next arrival, the last one a slot."""
     arrival_s = table.floats("arrival_s", least=0)
     for k in np.flatnonzero(np.diff(arrival_s) < 0):

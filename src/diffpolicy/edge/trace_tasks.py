@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy.edge.request_types import Ints, TypeTable
-from diffpolicy.edge.tasks import NO_ORIGIN, _Table
+from diffpolicy.edge.task_table import NO_ORIGIN, TaskTable
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
 
@@ -23,7 +23,7 @@ def read_trace_tasks(path: Path) -> tuple[TypeTable, Floats, Ints]:
     Raises:
         InputError: names the file, the line, the column and the value.
     """
-    table = _Table.read(path)
+    table = TaskTable.read(path)
     for name in _NEEDED:
         if name not in table.header:
             raise InputError(f"tasks file {path} has no column '{name}'")

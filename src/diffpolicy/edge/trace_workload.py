@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpolicy import _validate as check
 from diffpolicy.edge.request_types import Ints, Requests, TypeTable, generators, rate_factor
+from diffpolicy.edge.trace_tasks import read_trace_tasks
 from diffpolicy.edge.workload import Floats, Stream
 from diffpolicy.errors import InputError
 
@@ -48,9 +49,6 @@ class TraceWorkload:
         object.__setattr__(self, "train_share", share)
         if self.rate_per_s is not None:
             object.__setattr__(self, "rate_per_s", check.number(self.rate_per_s, "workload.rate_per_s", above=0))
-        # the reader of task files knows scenarios, which know this module
-        from diffpolicy.edge.trace_tasks import read_trace_tasks
-
         table, arrival_s, origin = read_trace_tasks(self.path)
         object.__setattr__(self, "_table", table)
         object.__setattr__(self, "_arrival_s", arrival_s)
