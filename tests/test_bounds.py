@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from diffpolicy import InputError
-from diffpolicy.edge import Scenario, TaskList, make_policy, play_episodes, replay
+from diffpolicy.edge import Scenario, Server, TaskList, Workload, make_policy, play_episodes, replay
 from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.bounds import Episode, pooled_bound
 from diffpolicy.edge.clairvoyant import best_known, sweep
+from diffpolicy.edge.static_split import best_static_split
 from toys import small
 
 
@@ -126,3 +127,43 @@ def test_a_search_refuses_what_it_cannot_start_from():
         best_known(episode, sweeps=0)
     with pytest.raises(InputError, match="heat must be a number of at least 0, got nan"):
         best_known(episode, heat=float("nan"))
+
+
+def test_the_fluid_optimum_separates_sizes_and_fills_no_server_that_it_need_not():
+    scenario = Scenario.load("lad-ts")
+    split = best_static_split(scenario, steps=600)
+    assert np.allclose(split.share.sum(1), 1)
+    f = np.array([s.capacity_gcycles_per_s for s in scenario.servers])
+    assert split.load @ f / f.sum() == pytest.approx(scenario.load_factor())
+    tasks = split.share * split.tasks_per_slot[:, None]
+    size = (tasks * split.work_gcycles[:, None]).sum(0) / tasks.sum(0)
+    assert size.max() > 3 * size.min()
+    assert split.residual < 0.3
+    over = split.load > 1.05
+    assert over.any()
+    assert split.price_s_per_gcycle[over] == pytest.approx((tasks.sum(0) / f)[over] * (29 + 0.5))
+    episode = Episode.of(scenario)
+    drawn = episode.delays_s(split.draw(episode)).mean()
+    assert drawn < 0.8 * episode.delays_s(episode.greedy()).mean()
+    assert drawn == pytest.approx(split.mean_delay_s, rel=0.15)
+
+
+def test_two_equal_servers_share_one_size_in_the_fluid():
+    workload = Workload((4, 4), (0.0, 0.0), (0.5,) * 4, (1,) * 4, (0.0,) * 4)
+    scenario = Scenario(1.0, (Server(4.0, 1.0), Server(4.0, 1.0)), 10, workload=workload)
+    split = best_static_split(scenario, steps=400)
+    assert split.load == pytest.approx([0.5, 0.5], abs=0.01)
+    assert split.mean_delay_s == pytest.approx(1.0 / 4 + 0.5 / 4, rel=1e-3)  # half of the slot's work, and its own
+    assert split.price_s_per_gcycle == pytest.approx([0.5, 0.5], abs=0.01)  # four tasks wait, half of them, 1/4 s
+
+
+def test_the_fluid_refuses_what_it_cannot_describe():
+    for wrong, words in (
+        (replace(small(), workload=None), "needs a workload of kind lad-ts and 'slots' for a fluid optimum"),
+        (replace(small(), slots=None), "needs a workload of kind lad-ts and 'slots' for a fluid optimum"),
+        (Scenario.load("gpu-mix"), "has measured servers"),
+    ):
+        with pytest.raises(InputError, match=words):
+            best_static_split(wrong)
+    with pytest.raises(InputError, match="steps must be at least 1 and seed at least 0, got 0 and 0"):
+        best_static_split(small(), steps=0)

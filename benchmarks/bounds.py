@@ -1,0 +1,69 @@
+"""How much better than opt-ts a rule could be: lower bounds, the fluid optimum and the best known assignments.
+
+python benchmarks/bounds.py --out runs/bounds.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+
+from diffpolicy.edge import Scenario
+from diffpolicy.edge.bounds import Episode, pooled_bound
+from diffpolicy.edge.clairvoyant import best_known
+from diffpolicy.edge.static_split import best_static_split
+from timing import table
+
+COLUMNS = ["tasks", "load", "rule or bound", "mean delay, s", "ratio to opt-ts", "least", "greatest"]
+
+
+def measure(scenario: Scenario, episodes: int, sweeps: int) -> dict[str, list[float]]:
+    """Mean delay in seconds by rule or bound, of each episode; a bound's is weighted by its episode's tasks alike."""
+    split = best_static_split(scenario)
+    rows: dict[str, list[float]] = {}
+    for k in range(episodes):
+        episode = Episode.of(scenario, k)
+        found = best_known(episode, sweeps=sweeps)
+        measured = {
+            "opt-ts": found.start_s,
+            "lower bound": pooled_bound(episode).mean_delay_s,
+            "best known": found.mean_delay_s,
+            "best static split, drawn": float(episode.delays_s(split.draw(episode, k)).mean()),
+            f"fluid optimum (residual {split.residual:.2g})": split.mean_delay_s,
+        }
+        for name, value in measured.items():
+            rows.setdefault(name, []).append(value)
+    return rows
+
+
+def main() -> None:
+    """Prints the table, and writes it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", type=int, nargs="+", default=[25, 40, 50])
+    parser.add_argument("--episodes", type=int, default=4)
+    parser.add_argument("--sweeps", type=int, default=48)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = []
+    for tasks in options.tasks:
+        scenario = Scenario.load("lad-ts").override(tasks=tasks)
+        rows = measure(scenario, options.episodes, options.sweeps)
+        base = rows["opt-ts"]
+        for name, values in rows.items():
+            ratios = [x / y for x, y in zip(values, base, strict=True)]
+            mean = sum(values) / len(values)
+            shown = [mean, mean * len(base) / sum(base), min(ratios), max(ratios)]
+            lines.append([str(tasks), f"{scenario.load_factor():.2f}", name, *(f"{x:.3f}" for x in shown)])
+    print(table(COLUMNS, lines))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines])
+
+
+if __name__ == "__main__":
+    main()
