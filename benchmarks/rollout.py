@@ -17,6 +17,7 @@ import torch
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream
 from diffpolicy.edge.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.resolve import make_method
+from diffpolicy.policies.rows import in_blocks
 from diffpolicy.training.fit import no_denormals
 from timing import machine, peak_mib, table
 
@@ -72,7 +73,7 @@ def shares(method: str, environments: int, slots: int) -> dict[str, float]:
                 whole = policy.noise
                 cut = iter(() if noise is None else noise.split(256, -2))
                 policy.noise = lambda shape, cut=cut: next(cut, None)
-                timed("network", lambda c=condition, x=latent: policy._in_blocks(policy.condition(c), x))
+                timed("network", lambda c=condition, x=latent: in_blocks(policy.output, policy.condition(c), x))
                 policy.noise = whole
             start = time.perf_counter()
             rollout = stream.rollout()

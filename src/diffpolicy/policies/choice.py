@@ -1,14 +1,12 @@
-"""`ChoicePolicy`: what all learned policies over discrete choices share: keys, rows, drawing, saving and loading."""
+"""`ChoicePolicy`: what all learned policies over discrete choices share: keys, rows and drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -16,19 +14,17 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
-from diffpolicy.policies import files
 from diffpolicy.policies.heads import mask_logits
-from diffpolicy.policies.rows import Rows
-from diffpolicy.policies.specs import check_specs, plain_key, read_specs
+from diffpolicy.policies.rows import Rows, in_blocks
+from diffpolicy.policies.saving import SavedPolicy
+from diffpolicy.policies.specs import check_specs, json_key, plain_key, read_specs
 
 LARGEST = 10**6
 """Of any width: a larger one is a slip, and would only exhaust the memory."""
-BLOCK = 256
-"""Rows, of each agent, that networks work on at once when acting on the CPU (measured; several times faster)."""
 Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
-class ChoicePolicy(TensorDictModuleBase):
+class ChoicePolicy(SavedPolicy):
     """One of A choices for each item, from what is observed of it.
 
     A subclass gives `logits`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
@@ -45,18 +41,6 @@ class ChoicePolicy(TensorDictModuleBase):
         normalize: whether observations are normalised by their running statistics, which training keeps.
         seed: of the generator that draws initial parameters, noise and choices.
     """
-
-    kinds: ClassVar[dict[str, type[ChoicePolicy]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        ChoicePolicy.kinds[cls._file_name()] = cls
-
-    @classmethod
-    def _file_name(cls) -> str:
-        """What files call the class: ours by the bare name, a user's with its module, so neither hides the other."""
-        ours = cls.__module__.split(".")[0] == "diffpolicy"
-        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self,
@@ -177,25 +161,6 @@ class ChoicePolicy(TensorDictModuleBase):
         """
         return logits.argmax(-1)
 
-    def for_agent(self: Policy, agent: int) -> Policy:
-        """The policy of one of a stack's agents, whose rows are `[M, F]`; it remembers nothing yet.
-
-        Raises:
-            InputError: the policy has one set of parameters for all, or no such agent.
-        """
-        if self.agents is None:
-            raise InputError("all agents share this policy's parameters, so there is none to choose")
-        if not 0 <= agent < self.agents:
-            raise InputError(f"agent must be from 0 to {self.agents - 1}, got {agent}")
-        single = type(self)._from_config({**self.config(), "agents": None})
-        own = {k: v for k, v in single.state_dict().items() if isinstance(v, Tensor)}
-        mine = self.state_dict()
-        tensors = {k: mine[k] if mine[k].shape == v.shape else mine[k][agent].view_as(v) for k, v in own.items()}
-        single.load_state_dict(tensors, strict=False)
-        single.trained = dict(self.trained)
-        single.train(self.training)
-        return single
-
     # How a step goes
 
     @property
@@ -252,19 +217,11 @@ class ChoicePolicy(TensorDictModuleBase):
         observation = rows.take(self.observe(tensordict)).to(like)
         latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
         latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
-        x0 = self._in_blocks(self.condition(observation), latent)
+        x0 = in_blocks(self.output, self.condition(observation), latent)
         self.write_latent(tensordict, rows, x0)
         choice = self.choose(mask_logits(self.decode(x0, mask), mask))
         action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)
-
-    def _in_blocks(self, condition: Tensor, latent: Tensor | None) -> Tensor:
-        """`output`, without gradients block by block: what a block needs stays in the processor's cache."""
-        rows = condition.shape[-2]
-        if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
-            return self.output(condition, latent)
-        parts = [None] * -(-rows // BLOCK) if latent is None else latent.split(BLOCK, -2)
-        return torch.cat([self.output(c, x) for c, x in zip(condition.split(BLOCK, -2), parts, strict=True)], -2)
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         """Allowed choices of rows, or None."""
@@ -286,7 +243,7 @@ class ChoicePolicy(TensorDictModuleBase):
         """Raises InputError if the policy does not fit the environment's numbers of choices, agents and features."""
         check_specs(self, env)
 
-    # Saving and loading
+    # How files describe it
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
@@ -294,12 +251,12 @@ class ChoicePolicy(TensorDictModuleBase):
             "choices": self.choices,
             "observation_dim": self.observation_dim,
             "agents": self.agents,
-            "action_key": _json_key(self.action_key),
-            "observation_keys": [_json_key(k) for k in self.observation_keys],
+            "action_key": json_key(self.action_key),
+            "observation_keys": [json_key(k) for k in self.observation_keys],
             "observation_widths": self.observation_widths,
             "condition_dim": self.condition_dim,
-            "mask_key": _json_key(self.mask_key),
-            "valid_key": _json_key(self.valid_key),
+            "mask_key": json_key(self.mask_key),
+            "valid_key": json_key(self.valid_key),
             "information": self.information,
             "normalize": self.normalizer is not None,
             "seed": self.seed,
@@ -310,72 +267,4 @@ class ChoicePolicy(TensorDictModuleBase):
         for name in ("action_key", "mask_key", "valid_key"):
             config[name] = plain_key(config[name])
         config["observation_keys"] = [plain_key(k) for k in config["observation_keys"]]
-        return cls(**config)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is saved: parameters and buffers by name."""
-        return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if isinstance(v, Tensor)}
-
-    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        own = {k: v for k, v in self.state_dict().items() if isinstance(v, Tensor)}
-        for name in sorted(own.keys() | tensors.keys()):
-            a, b = own.get(name), tensors.get(name)
-            if a is None or b is None or a.shape != b.shape:
-                shapes = [None if x is None else list(x.shape) for x in (b, a)]
-                raise InputError(f"tensor '{name}' has shape {shapes[0]}, and policy.json asks for {shapes[1]}")
-        self.load_state_dict(tensors, strict=False)
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes `policy.safetensors` and `policy.json` into a folder.
-
-        Raises:
-            InputError: the folder cannot be written to.
-        """
-        description = {"class": self._file_name(), "config": self.config(), "trained": self.trained}
-        return files.write(folder, description, self.tensors())
-
-    @classmethod
-    def load(cls: type[Policy], path: str | Path, **modules: Any) -> Policy:
-        """A policy from its folder or either of its files; nothing is unpickled.
-
-        Called on `ChoicePolicy` it makes the class that the file names, which must have been imported.
-
-        Args:
-            path: folder or file.
-            modules: networks of your own, which no file describes, by the constructor's name: `denoiser=MyNet()`.
-
-        Raises:
-            InputError: not a policy of this schema, or its tensors do not fit.
-        """
-        description, tensors = files.read(path)
-        try:
-            kind = ChoicePolicy.kinds.get(str(description.get("class")))
-            if kind is None or not issubclass(kind, cls):
-                raise InputError(f"class {description.get('class')!r} is not known here; import its module first")
-            try:
-                policy = kind._from_config({**description["config"], **modules})
-            except InputError as error:
-                raise InputError(f"config: {error}") from None
-            except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
-                raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
-            policy._load_tensors(tensors)
-            trained = description.get("trained") or {}
-            if not isinstance(trained, dict):
-                raise InputError(f"'trained' must be an object, got {check.show(trained)}")
-            policy.trained = dict(trained)
-        except InputError as error:
-            raise InputError(f"policy {path}: {error}") from None
-        policy.eval()
-        return policy
-
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """The generator's state, so that a checkpoint continues the same draws."""
-        return {"generator": self.generator.get_state()}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `get_extra_state` gave."""
-        self.generator.set_state(state["generator"].cpu().to(torch.uint8))
-
-
-def _json_key(key: NestedKey | None) -> str | list[str] | None:
-    return list(key) if isinstance(key, tuple) else key
+        return super()._from_config(config)

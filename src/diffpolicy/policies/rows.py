@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 WORTH_PACKING = 0.9
 """Packing costs a sort; with more rows valid than this share, working on all of them is cheaper."""
+BLOCK = 256
+"""Rows, of each agent, that networks work on at once when acting on the CPU (measured; several times faster)."""
 
 
 class Rows:
@@ -64,3 +68,16 @@ class Rows:
             flat = flat.new_zeros(self.shape.numel(), width).index_copy_(0, self.index, flat)
         result = flat.view(*self.shape, width)
         return result if self.agent_dim is None or self.valid is None else result * self.valid.unsqueeze(-1)
+
+
+def in_blocks(network: Callable[[Tensor, Tensor | None], Tensor], condition: Tensor, latent: Tensor | None) -> Tensor:
+    """A network's output on rows, without gradients block by block: what a block needs stays in the processor's cache.
+
+    Args:
+        network: of `condition` and `latent`. condition: `[.., M, C]`. latent: `[.., M, A]`, or None.
+    """
+    rows = condition.shape[-2]
+    if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
+        return network(condition, latent)
+    parts = [None] * -(-rows // BLOCK) if latent is None else latent.split(BLOCK, -2)
+    return torch.cat([network(c, x) for c, x in zip(condition.split(BLOCK, -2), parts, strict=True)], -2)

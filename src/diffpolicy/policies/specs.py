@@ -20,6 +20,11 @@ def plain_key(key: Any) -> Any:
     return names[0] if len(names) == 1 else names
 
 
+def json_key(key: NestedKey | None) -> str | list[str] | None:
+    """A plain key as JSON holds it."""
+    return list(key) if isinstance(key, tuple) else key
+
+
 def read_specs(
     env: EnvBase,
     action_key: NestedKey | None,
