@@ -187,6 +187,25 @@ def test_a_replay_buffer_credits_the_rollouts_that_it_takes(busy):
     assert torch.equal(stored["next", "agents", "reward"], rollout["next", "agents", "reward"])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_collector_credits_the_episodes_that_it_plays(busy):
+    from torchrl.collectors import Collector  # warns of itself when it is imported
+
+    env = OffloadingEnv(busy, [3], information="stale", dtype=torch.float64)
+    collector = Collector(
+        env,
+        make_policy("slot-greedy", busy),
+        frames_per_batch=3 * busy.slots,
+        total_frames=6 * busy.slots,
+        postproc=DifferenceReward().inv,
+        auto_register_policy_transforms=False,
+    )
+    for k, batch in enumerate(collector):
+        expected = rolled(busy, "slot-greedy", episodes=k + 1)[:, -busy.slots :]
+        assert torch.equal(batch["next", "agents", "reward"], difference_rewards(expected))
+    collector.shutdown()
+
+
 def test_the_transform_credits_by_an_objective(busy):
     rollout = rolled(busy)
     reward = difference_rewards(rollout)

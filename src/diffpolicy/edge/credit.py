@@ -30,7 +30,11 @@ from diffpolicy.errors import InputError
 
 Counterfactual = Literal["marginal", "removal"]
 REWARD = ("next", "agents", "reward")
-_NEEDED = (("agents", "action"), ("agents", "valid"), ("agents", "observation"), REWARD, ("next", "queue_gcycles"))
+_NEEDED = (
+    *(("agents", name) for name in ("action", "valid", "observation", "work_gcycles")),
+    *(("next", name) for name in ("queue_gcycles", "done")),
+    REWARD,
+)
 
 
 def later_tasks(rollout: TensorDictBase, price: Tensor | None = None) -> Tensor:
