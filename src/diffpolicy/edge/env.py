@@ -14,8 +14,9 @@ from diffpolicy._validate import show
 from diffpolicy.edge.arrivals import SlotGrid, TaskListSource
 from diffpolicy.edge.down_time import DownTime
 from diffpolicy.edge.measured_tasks import service_tables
-from diffpolicy.edge.observation import LEVELS, Sight, shared_seeds
+from diffpolicy.edge.observation import LEVELS as LEVELS
 from diffpolicy.edge.observation import Information as Information
+from diffpolicy.edge.observation import Sight, shared_seeds
 from diffpolicy.edge.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.request_source import Source, make_source
 from diffpolicy.edge.scenario import Scenario
