@@ -24,7 +24,9 @@ class Server:
         name: how people call it.
         power_w: electrical power while it works.
         price_per_hour: what it costs.
-        models: names of the models that it can serve.
+        models: names of the models that it can serve; kept in files and read by nothing: any task may be sent to any
+            server. What measured servers can run stands in `service.models`, and a workload that asks for another
+            model is refused.
         availability: when it is down; None: never.
         service: measured times of its runs; None: the linear law, work / capacity.
     """
