@@ -70,6 +70,20 @@ def test_the_digest_sees_every_number_and_not_the_name(scenario, data):
         assert Scenario.from_dict(changed(data, path, 7)).digest() != scenario.digest()
 
 
+def test_the_digest_sees_what_is_in_a_trace(data, tmp_path):
+    rows = "arrival_s,input_mbit,result_mbit,gcycles_per_step,steps\n0,1,1,1,1\n1,1,1,1,1\n{},1,1,1,1\n"
+    data["workload"] = {"kind": "trace", "file": "trace.csv", "train_share": 0.5}
+    made = []
+    for place, last in (("a", 2), ("b", 2), ("c", 3)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "trace.csv").write_text(rows.format(last))
+        made.append(Scenario.from_dict(data, folder=tmp_path / place))
+    assert made[0] == made[1]
+    assert made[0].digest() == made[1].digest()
+    assert made[0] != made[2]
+    assert made[0].digest() != made[2].digest()
+
+
 def test_a_scenario_is_frozen(scenario):
     with pytest.raises(AttributeError):
         scenario.slot_s = 2.0

@@ -156,8 +156,11 @@ class Scenario:
         return data
 
     def digest(self) -> str:
-        """SHA-256 of the file form: equal scenarios have equal digests, whatever they are called."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the file form and a trace's contents: equal scenarios have equal digests, whatever their name."""
+        data = self.to_dict()
+        if isinstance(self.workload, TraceWorkload):
+            data["workload"]["sha256"] = self.workload.sha256
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def load_factor(self) -> float:
         """Expected work offered over capacity x time; above 1 the queues grow without bound."""

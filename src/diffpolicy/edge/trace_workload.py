@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from diffpolicy.errors import InputError
 class TraceWorkload:
     """Requests of a recorded trace: each episode is a window of it, and no request serves both streams.
 
-    Training episodes are windows of the first `train_share` of the rows, evaluation episodes of the rest.
+    Training episodes are windows of the first `train_share` of the rows, evaluation episodes of the rest. Two
+    workloads are equal if their files are, wherever these lie.
 
     Args:
         file: a task file (CSV) with `arrival_s`; an absolute path, or one from `folder`.
@@ -36,6 +38,8 @@ class TraceWorkload:
     rate_per_s: float | None = None
     folder: Path = field(default=Path(), compare=False, repr=False)
     kind: str = field(default="trace", init=False)
+    sha256: str = field(init=False, repr=False)
+    """Of the file's bytes."""
     _table: TypeTable = field(init=False, repr=False, compare=False)
     _arrival_s: Floats = field(init=False, repr=False, compare=False)
     _origin: Ints = field(init=False, repr=False, compare=False)
@@ -50,6 +54,7 @@ class TraceWorkload:
         if self.rate_per_s is not None:
             object.__setattr__(self, "rate_per_s", check.number(self.rate_per_s, "workload.rate_per_s", above=0))
         table, arrival_s, origin = read_trace_tasks(self.path)
+        object.__setattr__(self, "sha256", hashlib.sha256(self.path.read_bytes()).hexdigest())
         object.__setattr__(self, "_table", table)
         object.__setattr__(self, "_arrival_s", arrival_s)
         object.__setattr__(self, "_origin", origin)
