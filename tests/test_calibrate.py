@@ -80,6 +80,24 @@ def test_a_calibrated_scenario_plays_at_its_load():
     assert offered / seconds / scenario.capacity_gcycles_per_s == pytest.approx(0.6, rel=0.1)
 
 
+def test_profiles_that_share_no_point_need_a_mix(tmp_path, capsys):
+    other = made("other", sizes=((256, 256),))
+    with pytest.raises(InputError, match=r"profiles fast and other were measured at no size .* such as --mix"):
+        calibrate([made(), made("slow", 0.5), other])
+    paths = []
+    for profile in (made(), other):
+        paths.append(str(tmp_path / f"{profile.name}.json"))
+        profile.save(paths[-1])
+    out = tmp_path / "s.json"
+    assert main(["calibrate", *paths, "--out", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
+    assert main(["calibrate", *paths, "--out", str(out), "--mix", "128:20,96x64:4"]) == 0
+    kinds = Scenario.load(out).workload.mix
+    assert [(k.width, k.height, k.steps) for k in kinds] == [(128, 128, 20), (96, 64, 4)]
+    assert kinds[0].work_gcycles == pytest.approx(made().service_s(128, 128, 20))
+
+
 def test_poor_fits_are_refused_unless_they_are_wanted(tmp_path, capsys):
     with pytest.raises(InputError, match="profile fast fits poorly"):
         calibrate([made(ok=False)])
@@ -118,6 +136,10 @@ def test_the_command_writes_a_scenario_that_evaluate_and_replay_take(tmp_path, c
     [
         (["--load", "0"], "--load: must be a finite number above 0"),
         (["--mtbf", "5"], "--mtbf and --mttr belong together"),
+        (["--mix", "64"], "--mix must be sizes and steps such as 512:20,768x1024:30, got '64'"),
+        (["--mix", "64:4,x:4"], "--mix must be sizes"),
+        (["--mix", "64:few"], "steps of --mix must be whole numbers"),
+        (["--mix", "64:0"], "steps must be at least 1, got 0"),
         ([], "neither shipped"),
     ],
 )

@@ -18,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="SCENARIO", help="JSON file")
     parser.add_argument("--load", type=opt.positive, default=0.8, help="work offered / capacity, default 0.8")
+    parser.add_argument("--mix", metavar="WxH:N,W:N", help="sizes and steps asked for (default: what all measured)")
     parser.add_argument("--slots", type=opt.whole(1), default=200, help="requests of an episode, default 200")
     parser.add_argument("--rate", type=opt.positive, default=1000.0, help="Mbit/s of each link, default 1000")
     parser.add_argument("--batching", action="store_true", help="like requests that wait share a batch")
@@ -31,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Reads, checks, writes; needs no torch."""
     from diffpolicy.edge.availability import Availability
-    from diffpolicy.edge.hardware.calibrate import calibrate, seconds
+    from diffpolicy.edge.hardware.calibrate import calibrate, parse_mix, seconds
     from diffpolicy.edge.hardware.server_profile import ServerProfile
     from diffpolicy.edge.requests import RequestWorkload
     from diffpolicy.edge.tables import render
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
         load=options.load,
         slots=options.slots,
         rate_mbit_per_s=options.rate,
+        mix=None if options.mix is None else parse_mix(options.mix),
         accept_poor_fit=options.accept_poor_fit,
         joins=options.batching,
         cold=options.cold,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffpolicy import _validate as check
 from diffpolicy.edge.availability import Availability
+from diffpolicy.edge.hardware.grid import parse_numbers, parse_sizes
 from diffpolicy.edge.hardware.server_profile import ServerProfile
 from diffpolicy.edge.requests import RequestType, RequestWorkload
 from diffpolicy.edge.scenario import Scenario, Server
@@ -42,14 +44,14 @@ def calibrate(
         load: work offered / (capacity x time) of the workload.
         slots: requests of an episode.
         rate_mbit_per_s: of the link to each server.
-        mix: what is asked for; by default `default_mix(profiles)`.
+        mix: what is asked for, any work; by default `default_mix(profiles)`.
         accept_poor_fit: take profiles whose law explains less than 0.9 of the variance.
         joins: whether like requests that wait share a batch.
         cold: whether each server must load its model first.
         availability: outages of every server; the load counts them off.
 
     Raises:
-        InputError: no profile, a poor or unfinished one, or a value out of range.
+        InputError: no profile, a poor or unfinished one, no mix that all were measured at, or a value out of range.
     """
     if not profiles:
         raise InputError("a calibration needs at least one profile, got none")
@@ -130,19 +132,45 @@ def batch_gain(profile: ServerProfile) -> tuple[float, ...]:
 
 
 def default_mix(profiles: Sequence[ServerProfile]) -> tuple[RequestType, ...]:
-    """The sizes and steps that all profiles were measured at, in equal shares; those of the first if there are none."""
+    """The sizes and steps that all profiles were measured at, in equal shares.
+
+    Raises:
+        InputError: there are none.
+    """
     points = [{(p.width, p.height, p.steps) for p in profile.points} for profile in profiles]
-    common = sorted(set.intersection(*points)) or sorted(points[0])
-    return tuple(
-        RequestType(
-            width=width,
-            height=height,
-            steps=steps,
-            gcycles_per_step=1.0,
-            input_mbit=PROMPT_MBIT,
-            result_mbit=width * height * BITS_PER_PIXEL / 1e6,
-        )
-        for width, height, steps in common
+    for k, profile in enumerate(profiles):
+        if not set.intersection(*points[: k + 1]):
+            raise InputError(
+                f"profiles {profiles[0].name} and {profile.name} were measured at no size and number of steps that all "
+                "profiles share; say what is asked for, such as --mix 512:20,768x1024:30"
+            )
+    return tuple(one_image(*point) for point in sorted(set.intersection(*points)))
+
+
+def parse_mix(text: str) -> tuple[RequestType, ...]:
+    """`512:20,768x1024:30` as requests in equal shares: sizes in pixels, one number a square, and denoising steps.
+
+    Raises:
+        InputError: the text is of another form.
+    """
+    kinds = []
+    for part in text.split(","):
+        size, sign, steps = part.partition(":")
+        if not sign:
+            raise InputError(f"--mix must be sizes and steps such as 512:20,768x1024:30, got {check.show(text)}")
+        kinds.append(one_image(*parse_sizes(size, "--mix")[0], parse_numbers(steps, "steps of --mix")[0]))
+    return tuple(kinds)
+
+
+def one_image(width: int, height: int, steps: int) -> RequestType:
+    """A request of one image, its work not known yet. Args: width, height: pixels. steps: denoising steps."""
+    return RequestType(
+        width=width,
+        height=height,
+        steps=steps,
+        gcycles_per_step=1.0,
+        input_mbit=PROMPT_MBIT,
+        result_mbit=width * height * BITS_PER_PIXEL / 1e6,
     )
 
 
