@@ -112,7 +112,7 @@ class Dispatcher:
 
 def believed(profiles: list[Any]) -> Any:
     """The scenario of the three workers, each answering the nominal size in its own one."""
-    from diffpolicy.edge.hardware.calibrate import calibrate, seconds, service_of
+    from diffpolicy.edge.hardware.calibration import calibrate, seconds, service_of
     from diffpolicy.edge.hardware.server_profile import ServerProfile
     from diffpolicy.edge.requests import RequestType
     from diffpolicy.edge.service_times import ANY_MODEL

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy.edge import Scenario, make_policy, play_episodes
-from diffpolicy.edge.hardware.calibrate import service_of
+from diffpolicy.edge.hardware.calibration import service_of
 from diffpolicy.edge.hardware.server_profile import ServerProfile
 from diffpolicy.edge.requests import TraceWorkload
 from diffpolicy.edge.scenario import Server

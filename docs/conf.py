@@ -47,7 +47,7 @@ autodoc_default_options = {"members": True}
 autosummary_generate = False
 python_use_unqualified_type_names = True
 
-LAYERS = ("", ".diffusion", ".networks", ".policies", ".objectives", ".training", ".edge", ".export")
+LAYERS = ("", ".diffusion", ".networks", ".policies", ".objectives", ".training", ".edge", ".edge.hardware", ".export")
 
 
 def check_public_names(app: Sphinx, env: Any) -> None:

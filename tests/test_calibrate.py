@@ -7,7 +7,7 @@ import pytest
 
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, Scenario, evaluate
-from diffpolicy.edge.hardware.calibrate import batch_gain, calibrate, service_of
+from diffpolicy.edge.hardware.calibration import batch_gain, calibrate, service_of
 from diffpolicy.edge.hardware.records import (
     ColdStart,
     Fit,

@@ -11,7 +11,7 @@ import pytest
 import diffpolicy
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "torchrl", "tensordict", "lightning", "matplotlib")
+HEAVY = ("torch", "torchrl", "tensordict", "lightning", "matplotlib", "diffusers", "transformers", "httpx")
 
 
 def loaded(code):
@@ -34,7 +34,7 @@ def after(*argv):
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    assert loaded("import diffpolicy, diffpolicy.edge, diffpolicy.errors")[0] == "[]"
+    assert loaded("import diffpolicy, diffpolicy.edge, diffpolicy.edge.hardware, diffpolicy.errors")[0] == "[]"
 
 
 def test_policies_environments_and_evaluation_load_neither_lightning_nor_matplotlib():
@@ -45,6 +45,19 @@ def test_policies_environments_and_evaluation_load_neither_lightning_nor_matplot
 
 def test_scenarios_and_task_files_load_nothing_heavy():
     assert loaded("from diffpolicy.edge import Scenario, TaskList\nScenario.load('lad-ts').load_factor()")[0] == "[]"
+
+
+def test_workloads_profiles_and_calibration_load_nothing_heavy():
+    code = (
+        "from diffpolicy.edge import Availability, ModelTimes, RequestWorkload, ServerService, TraceWorkload\n"
+        "from diffpolicy.edge.hardware import HttpAdapter, ServerProfile, SimulatedAdapter, calibrate, profile\n"
+        "calibrate([ServerProfile.load('tiny-cpu')], accept_poor_fit=True)"
+    )
+    assert loaded(code)[0] == "[]"
+
+
+def test_the_adapter_of_diffusers_loads_it_only_when_it_starts():
+    assert loaded("from diffpolicy.edge.hardware import DiffusersAdapter")[0] == "['torch']"
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["compare", "--help"], ["train", "--help"]])
@@ -80,7 +93,9 @@ def test_a_mistake_is_refused_before_anything_heavy_is_loaded(argv):
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["diffpolicy", "diffpolicy.edge", "diffpolicy.training", "diffpolicy.policies"])
+@pytest.mark.parametrize(
+    "name", ["diffpolicy", "diffpolicy.edge", "diffpolicy.edge.hardware", "diffpolicy.training", "diffpolicy.policies"]
+)
 def test_every_public_name_is_there(name):
     package = importlib.import_module(name)
     for public in package.__all__:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from diffpolicy.edge import evaluate
-from diffpolicy.edge.hardware.calibrate import calibrate
+from diffpolicy.edge.hardware.calibration import calibrate
 from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
 from diffpolicy.edge.hardware.grid import Grid
 from diffpolicy.edge.hardware.profiler import profile

@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Reads, checks, writes; needs no torch."""
     from diffpolicy.edge.availability import Availability
-    from diffpolicy.edge.hardware.calibrate import calibrate, parse_mix, seconds
+    from diffpolicy.edge.hardware.calibration import calibrate, parse_mix, seconds
     from diffpolicy.edge.hardware.server_profile import ServerProfile
     from diffpolicy.edge.requests import RequestWorkload
     from diffpolicy.edge.tables import render

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.availability import Availability as Availability
     from diffpolicy.edge.comparison import Comparison as Comparison
     from diffpolicy.edge.env import OffloadingEnv as OffloadingEnv
     from diffpolicy.edge.evaluation import Evaluation as Evaluation
@@ -25,13 +26,18 @@ if TYPE_CHECKING:
     from diffpolicy.edge.queueing import unloaded_delay_s as unloaded_delay_s
     from diffpolicy.edge.queueing import work_ahead_gcycles as work_ahead_gcycles
     from diffpolicy.edge.queueing import work_sent_gcycles as work_sent_gcycles
+    from diffpolicy.edge.request_types import RequestType as RequestType
+    from diffpolicy.edge.requests import RequestWorkload as RequestWorkload
     from diffpolicy.edge.resolve import make_method as make_method
     from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.scenario import Scenario as Scenario
-    from diffpolicy.edge.scenario import Server as Server
+    from diffpolicy.edge.server import Server as Server
+    from diffpolicy.edge.service_times import ModelTimes as ModelTimes
+    from diffpolicy.edge.service_times import ServerService as ServerService
     from diffpolicy.edge.sweep import Sweep as Sweep
     from diffpolicy.edge.sweep import run_sweep as run_sweep
     from diffpolicy.edge.tasks import TaskList as TaskList
+    from diffpolicy.edge.trace_workload import TraceWorkload as TraceWorkload
     from diffpolicy.edge.transitions import released_transitions as released_transitions
     from diffpolicy.edge.transitions import task_transitions as task_transitions
     from diffpolicy.edge.workload import Stream as Stream
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "Availability": "diffpolicy.edge.availability",
         "Plan": "diffpolicy.edge.jobs",
         "Comparison": "diffpolicy.edge.comparison",
         "OffloadingEnv": "diffpolicy.edge.env",
@@ -60,13 +67,18 @@ __getattr__, __dir__ = attach(
         "unloaded_delay_s": "diffpolicy.edge.queueing",
         "work_ahead_gcycles": "diffpolicy.edge.queueing",
         "work_sent_gcycles": "diffpolicy.edge.queueing",
+        "RequestType": "diffpolicy.edge.request_types",
+        "RequestWorkload": "diffpolicy.edge.requests",
         "make_policy": "diffpolicy.edge.resolve",
         "make_method": "diffpolicy.edge.resolve",
         "Scenario": "diffpolicy.edge.scenario",
-        "Server": "diffpolicy.edge.scenario",
+        "Server": "diffpolicy.edge.server",
+        "ModelTimes": "diffpolicy.edge.service_times",
+        "ServerService": "diffpolicy.edge.service_times",
         "Sweep": "diffpolicy.edge.sweep",
         "run_sweep": "diffpolicy.edge.sweep",
         "TaskList": "diffpolicy.edge.tasks",
+        "TraceWorkload": "diffpolicy.edge.trace_workload",
         "task_transitions": "diffpolicy.edge.transitions",
         "released_transitions": "diffpolicy.edge.transitions",
         "Workload": "diffpolicy.edge.workload",
@@ -75,21 +87,27 @@ __getattr__, __dir__ = attach(
 )
 __all__ = (
     "HEURISTICS",
+    "Availability",
     "Comparison",
     "Delays",
     "Evaluation",
     "Fleet",
     "Heuristic",
+    "ModelTimes",
     "OffloadingEnv",
     "Plan",
     "Replay",
+    "RequestType",
+    "RequestWorkload",
     "Result",
     "Scenario",
     "Server",
+    "ServerService",
     "SlotTasks",
     "Stream",
     "Sweep",
     "TaskList",
+    "TraceWorkload",
     "Workload",
     "assign_in_order",
     "evaluate",
