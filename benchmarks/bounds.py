@@ -21,7 +21,7 @@ COLUMNS = ["tasks", "load", "rule or bound", "mean delay, s", "ratio to opt-ts",
 
 
 def measure(scenario: Scenario, episodes: int, sweeps: int) -> dict[str, list[float]]:
-    """Mean delay in seconds by rule or bound, of each episode; a bound's is weighted by its episode's tasks alike."""
+    """Mean delay of each episode in seconds, by rule or bound."""
     split = best_static_split(scenario)
     rows: dict[str, list[float]] = {}
     for k in range(episodes):
