@@ -51,9 +51,9 @@ def test_it_finds_the_best_choice_directly_and_through_a_chain(steps):
         policy = CategoricalPolicy.from_specs(rollout.env)
     else:
         policy = DiffusionPolicy.from_specs(rollout.env, steps=steps, prediction="x0")
-    module = PathwiseModule(policy, PathwiseLoss(policy, cost), rollout, learning_rates={"actor": 0.02})
-    fitted = fit(module, episodes=150 * 32)
-    assert fitted.episodes == 150 * 32
+    module = PathwiseModule(policy, PathwiseLoss(policy, cost), rollout, learning_rates={"actor": 0.03})
+    fitted = fit(module, episodes=100 * 32)
+    assert fitted.episodes == 100 * 32
     assert fitted.history[-1]["delay_s"] < fitted.history[0]["delay_s"] / 3
     assert wrong(policy) < 0.15
 
@@ -73,9 +73,9 @@ def table_module(seed=0, **options):
 
 
 def test_a_table_trained_in_the_fluid_form_is_better_in_the_real_one():
-    scenario, table, module = table_module(learning_rates={"actor": 0.3}, anneal=30)
+    scenario, table, module = table_module(learning_rates={"actor": 0.3}, anneal=20)
     before = play_episodes(scenario, table, 8).cost.mean()
-    fit(module, episodes=120)
+    fit(module, episodes=80)
     after = play_episodes(scenario, table, 8).cost.mean()
     assert after < 0.85 * before
     assert after < play_episodes(scenario, make_policy("capacity-proportional", scenario), 8).cost.mean()
