@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from diffpolicy._version import __version__
-from diffpolicy.cli import calibrate, compare, evaluate, export, profile, replay, tasks, train
+from diffpolicy.cli import calibrate, compare, evaluate, export, profile, replay, tasks, train, train_fleet
 from diffpolicy.cli.options import Parser
 from diffpolicy.errors import InputError
 
-COMMANDS = (compare, train, evaluate, replay, export, tasks, profile, calibrate)
+COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate)
 
 
 def parser() -> Parser:
@@ -22,7 +22,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"diffpolicy {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for module in COMMANDS:
-        name = module.__name__.rsplit(".", 1)[-1]
+        name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_options(command)
         command.set_defaults(run=module.run)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import evaluate as evaluate
     from diffpolicy.edge.evaluation import play_episodes as play_episodes
     from diffpolicy.edge.evaluation import replay as replay
+    from diffpolicy.edge.heuristic import Heuristic as Heuristic
     from diffpolicy.edge.heuristics import HEURISTICS as HEURISTICS
-    from diffpolicy.edge.heuristics import Heuristic as Heuristic
     from diffpolicy.edge.jobs import Plan as Plan
     from diffpolicy.edge.metrics import Delays as Delays
     from diffpolicy.edge.metrics import Result as Result
@@ -56,7 +56,7 @@ __getattr__, __dir__ = attach(
         "replay": "diffpolicy.edge.evaluation",
         "play_episodes": "diffpolicy.edge.evaluation",
         "HEURISTICS": "diffpolicy.edge.heuristics",
-        "Heuristic": "diffpolicy.edge.heuristics",
+        "Heuristic": "diffpolicy.edge.heuristic",
         "Delays": "diffpolicy.edge.metrics",
         "Result": "diffpolicy.edge.metrics",
         "Fleet": "diffpolicy.edge.queueing",

@@ -12,18 +12,16 @@ from typing import ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
-from diffpolicy.edge.env import Information
+from diffpolicy.edge.heuristic import SERVICE, Heuristic
+from diffpolicy.edge.price import Price
 from diffpolicy.edge.queueing import Fleet, SlotTasks, assign_in_order, unloaded_delay_s
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import RecurrentState
 
-ACTION: NestedKey = ("agents", "action")
-SERVICE: NestedKey = ("agents", "service_s")
 _SIZES: list[NestedKey] = [("agents", "input_mbit"), ("agents", "work_gcycles"), ("agents", "valid")]
 _SERVERS: list[NestedKey] = [("servers", "capacity_gcycles_per_s"), ("servers", "rate_mbit_per_s"), ("servers", "up")]
 _COSTS: list[NestedKey] = [
@@ -33,38 +31,6 @@ _COSTS: list[NestedKey] = [
     ("agents", "result_mbit"),
     ("agents", "home"),
 ]
-
-
-class Heuristic(TensorDictModuleBase):
-    """A rule `decide(tensordict) -> servers`; what it draws comes from its own generator.
-
-    Args:
-        stations: B. servers: S. seed: of the generator.
-        measured: whether servers have measured times, which rules that weigh costs then read.
-    """
-
-    name: ClassVar[str]
-    information: ClassVar[Information] = "stale"
-    reads: ClassVar[list[NestedKey]]
-
-    def __init__(self, stations: int, servers: int, seed: int = 0, *, measured: bool = False) -> None:
-        super().__init__()
-        weighs = measured and ("agents", "result_mbit") in self.reads
-        self.in_keys = [*self.reads, *([SERVICE] if weighs else [])]
-        self.out_keys = [ACTION]
-        self.stations, self.servers = stations, servers
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def decide(self, td: TensorDictBase) -> Tensor:
-        """Servers for the tasks of the slot, int64 `[E, B, N]`; entries that are not valid mean nothing."""
-        raise NotImplementedError
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        return tensordict.set(ACTION, self.decide(tensordict))
-
-    def uniform(self, *shape: int) -> Tensor:
-        """U[0, 1) from the rule's own generator."""
-        return torch.rand(*shape, generator=self.generator)
 
 
 class Random(Heuristic):
@@ -252,6 +218,7 @@ HEURISTICS: dict[str, type[Heuristic]] = {
     rule.name: rule
     for rule in (
         OptTS,
+        Price,
         WeightedRoundRobin,
         CapacityProportional,
         PowerOfTwo,

@@ -2,6 +2,7 @@
 
 HEURISTIC_NAMES = (
     "opt-ts",
+    "price",
     "weighted-round-robin",
     "capacity-proportional",
     "power-of-two",
@@ -23,3 +24,4 @@ METHOD_NAMES = (
     "plus-no-chain",
 )
 SCENARIO_NAMES = ("lad-ts", "dedgeai", "gpu-mix")
+PRETRAINED_NAMES = ("live", "stale", "live-one-pass", "stale-one-pass")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES
+from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.errors import InputError
 
@@ -19,8 +19,8 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     """A policy for a scenario.
 
     Args:
-        source: a heuristic's name; a policy folder or either of its files; `module:attribute`, a tensordict module or
-            a function of the scenario that makes one.
+        source: a heuristic's name; `pretrained:NAME`; a policy folder or either of its files; `module:attribute`, a
+            tensordict module or a function of the scenario that makes one.
         scenario: gives the numbers of stations and servers.
         seed: of what the policy draws.
 
@@ -32,11 +32,17 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     if kind == "heuristic":
         from diffpolicy.edge.heuristics import HEURISTICS
 
-        return HEURISTICS[text](len(scenario.stations), len(scenario.servers), seed=seed, measured=scenario.measured)
-    if kind == "file":
+        rule: Any = HEURISTICS[text](
+            len(scenario.stations), len(scenario.servers), seed=seed, measured=scenario.measured
+        )
+        return rule.for_scenario(scenario) if hasattr(rule, "for_scenario") else rule
+    if kind in ("file", "pretrained"):
+        from diffpolicy.edge.fleet_policy import load_bundled
         from diffpolicy.policies import ChoicePolicy
 
-        policy = ChoicePolicy.load(text)
+        policy: Any = ChoicePolicy.load(text) if kind == "file" else load_bundled(text.removeprefix("pretrained:"))
+        if hasattr(policy, "for_scenario"):
+            policy.for_scenario(scenario)
         policy.generator.manual_seed(seed)
         return policy
     made = import_attribute(text, "policy")
@@ -67,7 +73,7 @@ def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> 
 
 
 def check_policy(text: str) -> str:
-    """What kind of policy a text names, `heuristic`, `file` or `attribute`, without loading torch.
+    """What kind of policy a text names, `heuristic`, `pretrained`, `file` or `attribute`, without loading torch.
 
     Raises:
         InputError: none.
@@ -86,9 +92,9 @@ def check_policy(text: str) -> str:
             raise InputError(f"a policy's files are called policy.json and policy.safetensors, got {text}")
         return "file"
     if text.startswith("pretrained:"):
-        raise InputError(
-            f"policy {check.show(text)} is not bundled with this version, which has no pretrained policies"
-        )
+        if text.removeprefix("pretrained:") in PRETRAINED_NAMES:
+            return "pretrained"
+        raise InputError(f"policy {check.show(text)} is not bundled; there are {', '.join(PRETRAINED_NAMES)}")
     if _is_attribute(text):
         return "attribute"
     raise InputError(

@@ -1,0 +1,140 @@
+"""How far below Opt-TS the bundled rules are: loads, capacities, horizons, and fleets that they never saw.
+
+Plays the evaluation stream's arrivals (the same as `diffpolicy evaluate`) by the compiled player, which tests hold to
+the decisions of the tensors. What stale stations imagine is drawn from the same law with other bits than in `evaluate`.
+
+python benchmarks/fleets.py --out runs/fleets              # a quarter of an hour on one core
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch.nn.utils import parameters_to_vector
+
+from diffpolicy.edge import Workload, released
+from diffpolicy.edge.fleet_policy import load_bundled
+from diffpolicy.edge.fleet_training import RECIPES, Fleet, Player
+from diffpolicy.edge.workload import Stream
+from diffpolicy.training.evaluation import student_t
+from timing import table
+
+RULES = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
+PERCENTS = (50, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row. Args: group: rows of one group are averaged. episodes: of each."""
+
+    name: str
+    law: Workload
+    capacity: np.ndarray
+    rate: np.ndarray
+    slots: int = 59
+    episodes: int = 16
+    group: str = ""
+
+
+def problems(quick: bool) -> list[Problem]:
+    """The rows, in order."""
+    f, v, rows = released.capacities(20), released.rates(20), []
+    names = {50: "lad-ts (50 tasks)"}
+    for tasks in (50, 25, 40, 10, 20, 30, 60, 70):
+        rows.append(Problem(names.get(tasks, f"{tasks} tasks"), released.workload(tasks), f, v))
+    rows.insert(3, Problem("capacities 10..20", released.workload(50), released.capacities(20, 10, 20), v))
+    for slots in (20, 40, 80, 120, 240, 590):
+        rows.append(Problem(f"{slots} slots", released.workload(50), f, v, slots, 16 if slots < 200 else 4))
+    rng = np.random.Generator(np.random.PCG64(2024))
+    for servers in (5, 50, 200):
+        for load in (0.6, 0.98, 1.24):
+            for number in range(5):
+                rows.append(random_problem(rng, servers, load, number))
+    return rows[:3] if quick else rows
+
+
+def random_problem(rng: np.random.Generator, servers: int, load: float, number: int) -> Problem:
+    """Capacities U{10..50}, rates U{400..500}, new task tables, and work per step scaled to the load."""
+    capacity = rng.integers(10, 50, servers, endpoint=True).astype(np.float64)
+    rate = rng.integers(400, 500, servers, endpoint=True).astype(np.float64)
+    steps, result = rng.integers(1, 15, 50), rng.uniform(0.6, 1.0, 50)
+    per_step = rng.uniform(0.1024, 0.3072, 50)
+    chance = np.minimum(1, (50 - np.arange(50)) / 50)
+    per_step *= load * capacity.sum() / (servers * (chance @ (per_step * steps)))
+    law = Workload((1, 50), (2.0, 5.0), tuple(per_step.tolist()), tuple(steps.tolist()), tuple(result.tolist()))
+    name = f"{servers} servers, load {load}"
+    return Problem(f"{name}, fleet {number}", law, capacity, rate, episodes=4 if servers == 200 else 16, group=name)
+
+
+def main() -> None:
+    """Prints the table, and writes every row into a CSV."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/fleets"))
+    parser.add_argument("--rules", default=",".join(RULES))
+    parser.add_argument("--quick", action="store_true", help="three rows only")
+    options = parser.parse_args()
+    rules = options.rules.split(",")
+    players = {}
+    for rule in rules:
+        policy = load_bundled(rule)
+        theta = parameters_to_vector(policy.denoiser.parameters()).detach().double().numpy()
+        players[rule] = (Player(RECIPES[rule], policy.hidden), theta)
+    greedy = Player(RECIPES["price"], 32)
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines, groups = [], {}
+    with (options.out / "fleets.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["problem", "load", "rule", "mean_s", "ratio", "ratio_half_ci95", "p50", "p95", "p99", "max"])
+        for problem in problems(options.quick):
+            law, n = problem.law, problem.law.max_tasks
+            work = (np.array(law.gcycles_per_step) * np.array(law.steps))[:n]
+            fleet = Fleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)
+            stations = len(problem.capacity)
+            load = stations * law.mean_work_gcycles() / problem.capacity.sum()
+            costs: dict[str, list[np.ndarray]] = {name: [] for name in ("opt-ts", *rules)}
+            for episode in range(problem.episodes):
+                drawn = [law.draw(0, Stream.EVALUATION, episode, t, stations) for t in range(problem.slots)]
+                counts = np.stack([x.counts for x in drawn]).astype(np.int64)
+                rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, episode))))
+                imagined = rng.integers(1, n, counts.shape, endpoint=True)
+                inputs = np.stack([x.input_mbit for x in drawn])
+                inputs = np.stack([inputs, rng.uniform(2.0, 5.0, inputs.shape)])
+                for name in costs:
+                    delays = np.zeros(int(counts.sum()))
+                    player, theta = players.get(name, (greedy, np.zeros(2000)))
+                    mode = greedy.sim.GREEDY if name == "opt-ts" else None
+                    player.play_arrivals(theta, fleet, counts, inputs, imagined, mode, delays=delays)
+                    costs[name].append(delays)
+            base = np.array([d.mean() for d in costs["opt-ts"]])
+            cells = []
+            for name, parts in costs.items():
+                delays = np.concatenate(parts)
+                ratio = delays.mean() / np.concatenate(costs["opt-ts"]).mean()
+                means = np.array([d.mean() for d in parts])
+                residual = (means - ratio * base) / base.mean()
+                half = student_t(len(means) - 1) * residual.std(ddof=1) / math.sqrt(len(means))
+                spread = np.percentile(delays, PERCENTS)
+                shown = [f"{x:.4g}" for x in (load, delays.mean(), ratio, half, *spread)]
+                writer.writerow([problem.name, shown[0], name, *shown[1:]])
+                if name == "opt-ts":
+                    cells.append(f"{delays.mean():.3f}")
+                else:
+                    cells.append(f"{ratio:.3f} ± {half:.3f}")
+                    groups.setdefault(problem.group, {}).setdefault(name, []).append(ratio)
+            file.flush()
+            if not problem.group:
+                lines.append([problem.name, f"{load:.2f}", *cells])
+    for group, of in groups.items():
+        if group:
+            cells = [f"{np.mean(x):.3f} ({max(x):.3f})" for x in of.values()]
+            lines.append([f"{group}, five fleets: mean (worst)", "", "", *cells])
+    print(table(["ratio of mean delay to opt-ts", "load", "opt-ts s", *rules], lines))
+
+
+if __name__ == "__main__":
+    main()

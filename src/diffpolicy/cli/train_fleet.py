@@ -1,0 +1,40 @@
+"""`diffpolicy train-fleet`: trains a bundled policy, or the price rule, again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from diffpolicy import _files
+from diffpolicy.cli import options as opt
+from diffpolicy.edge.names import PRETRAINED_NAMES
+
+HELP = "train a policy that decides for any fleet, over random fleets, loads and horizons"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("name", choices=(*PRETRAINED_NAMES, "price"), help="which of the bundled ones")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy")
+    parser.add_argument("--seed", type=opt.whole(0), default=0, help="of everything that is drawn (default 0)")
+    parser.add_argument("--rounds", type=opt.whole(1), help="of price iteration, first (default: as bundled)")
+    parser.add_argument("--generations", type=opt.whole(1), help="of evolution, then (default: as bundled)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    import torch
+
+    from diffpolicy.edge.fleet_policy import bundle
+    from diffpolicy.edge.fleet_training import RECIPES, train_rule
+
+    _files.writable_folder(options.out)
+    torch.set_num_threads(1)
+    recipe = RECIPES[options.name]
+    changes = {k: getattr(options, k) for k in ("rounds", "generations") if getattr(options, k) is not None}
+    network = train_rule(
+        replace(recipe, **changes), seed=options.seed, report=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    bundle(options.name, network, replace(recipe, **changes), options.seed).save(options.out)
+    print(f"wrote {options.out}")

@@ -1,0 +1,315 @@
+"""From what a station or a dispatcher sees to priced decisions: memories, a slot's order, imagined stations."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Composite, Unbounded
+
+from diffpolicy.edge.fleet_features import LATENTS, TASKS_PER_SERVER
+from diffpolicy.edge.fleet_scan import (
+    CAPACITY,
+    LATENT,
+    LOAD,
+    RATE_N,
+    RATE_W,
+    TASKS,
+    WAITING,
+    WORK,
+    Coefficients,
+    FleetState,
+)
+from diffpolicy.edge.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.workload import Workload
+from diffpolicy.errors import InputError
+from diffpolicy.policies.recurrent import RecurrentState
+
+MEMORY = ("tasks", "work", "waiting", "load")
+"""Recurrent keys of each server beside its latents, in `"fleet"`: moving averages of tasks and of work a slot, tasks
+that wait on it, and the load at the end of the last slot, before it was worked on."""
+_SIZES = ("input_mbit", "work_gcycles", "valid", "result_mbit", "home")
+READS: list[NestedKey] = [
+    *(("agents", x) for x in _SIZES),
+    ("servers", "capacity_gcycles_per_s"),
+    ("servers", "rate_mbit_per_s"),
+    ("servers", "up"),
+    "queue_gcycles",
+]
+Rule = TypeVar("Rule", bound="FleetRule")
+
+
+class FleetRule:
+    """Decides for any number of servers and stations by own delay and price.
+
+    Live, it places the slot's tasks in order of arrival. Stale, every station imagines the same slot, with the queues
+    at its start and the other stations' tasks drawn from the law of arrivals with the shared seed, and places its own
+    tasks where it stands in it: no message is needed.
+
+    Args:
+        information: `live` or `stale`.
+        candidates: servers among which each task chooses, drawn uniformly; None: all.
+    """
+
+    def __init__(self, information: str, candidates: int | None = None) -> None:
+        if information not in ("live", "stale"):
+            raise InputError(f"a fleet rule is live or stale, got {information!r}")
+        if candidates is not None and candidates < 1:
+            raise InputError(f"candidates must be at least 1, got {candidates}")
+        self.information, self.candidates = information, candidates
+        self.workload: Workload | None = None
+        self.step_s = 1.0
+
+    def for_scenario(self: Rule, scenario: Scenario) -> Rule:
+        """The rule with a scenario's law of arrivals, which a stale rule imagines."""
+        other = copy.copy(self)
+        other.workload = scenario.workload if isinstance(scenario.workload, Workload) else None
+        rate = getattr(scenario.workload, "rate_per_s", None)
+        other.step_s = 1 / rate if rate else scenario.slot_s
+        return other
+
+    def primer(self, servers: int) -> RecurrentState:
+        """The recurrent keys `("fleet", ...)`."""
+        fields = {name: Unbounded(shape, dtype=torch.float64) for name, shape in _shapes(servers).items()}
+        spec = Composite(fleet=Composite(fields, shape=()))
+        return RecurrentState(spec, lambda e: self._fresh(e, servers))
+
+    @staticmethod
+    def _fresh(e: int, servers: int) -> TensorDict:
+        """Memories before anything was seen."""
+        values = {name: torch.zeros(e, *s, dtype=torch.float64) for name, s in _shapes(servers).items()}
+        values["latent"] += 1 / LATENTS
+        return TensorDict(fleet=TensorDict(values, batch_size=[e]), batch_size=[e])
+
+    def decide(self, td: TensorDictBase, coefficients: Coefficients, generator: torch.Generator) -> Tensor:
+        """Servers, int64 `[E, B, N]`; writes `("next", "fleet", ...)`."""
+        valid: Tensor = td["agents", "valid"]
+        e, b, n = valid.shape
+        seen = _tasks(td)
+        delay, service = _costs(seen, td)
+        state = self._start(td, seen)
+        state.renew_all(coefficients)
+        if self.information == "live" or b == 1:
+            arrival = torch.arange(n, device=valid.device).expand(e, 1, n) if b == 1 else td["agents", "arrival"]
+            flat = valid.flatten(1)
+            order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
+            order = order[:, : int(flat.sum(-1).max())]
+            turn, rest = _turns(order, valid, state.mean_n * state.count / b)
+            wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
+            chosen = state.scan(
+                delay.flatten(1, 2).gather(1, wide),
+                service.flatten(1, 2).gather(1, wide),
+                flat.gather(1, order),
+                turn,
+                rest,
+                coefficients,
+                candidates=self._drawn(order.shape, td, generator),
+            )
+            action = torch.zeros(e, b * n, dtype=torch.int64, device=valid.device).scatter(1, order, chosen)
+            self._remember(td, state)
+            return action.view(e, b, n)
+        return self._imagine(td, seen, delay, service, state, coefficients, generator)
+
+    def _drawn(self, shape: torch.Size, td: TensorDictBase, generator: torch.Generator) -> Tensor | None:
+        """The candidates of each task, distinct servers that are up, `[R, K, C]`; None: all servers are."""
+        up = td["servers", "up"]
+        if self.candidates is None or self.candidates >= up.shape[-1]:
+            return None
+        repeats = shape[0] // len(up)
+        chance = up.double().repeat_interleave(repeats, 0) + 1e-12
+        if self.candidates == 1:
+            return torch.multinomial(chance, shape[1], replacement=True, generator=generator).unsqueeze(-1)
+        # a random start and a random stride over a random order: distinct, uniform, and cheap
+        s = up.shape[-1]
+        order = torch.multinomial(chance, s, generator=generator)
+        start = torch.randint(s, (*shape, 1), generator=generator)
+        window = (start + torch.arange(self.candidates)) % s
+        return order.gather(1, window.flatten(1)).view(*shape, self.candidates)
+
+    def _start(self, td: TensorDictBase, seen: SlotTasks) -> FleetState:
+        """The fleet as the slot begins."""
+        f, up = td["servers", "capacity_gcycles_per_s"].double(), td["servers", "up"]
+        queue, memory = td["queue_gcycles"].double().masked_fill(~up, 0), td.get("fleet", None)
+        if memory is None:
+            memory = self._fresh(*f.shape)["fleet"]
+        e = len(f)
+        tasks, work = memory["tasks"], memory["work"]
+        fresh = tasks.sum(-1, keepdim=True) <= 0
+        if fresh.any():
+            stations = seen.valid.shape[1]
+            share = f * up / (f * up).sum(-1, keepdim=True)
+            if self.workload is not None:
+                lo, hi = self.workload.tasks_per_station_and_slot
+                mean_tasks = torch.full((e, 1), (lo + hi) / 2, dtype=torch.float64)
+                mean_work = torch.full((e, 1), self.workload.mean_work_gcycles(), dtype=torch.float64)
+            else:
+                here = seen.valid.sum(-1)
+                first = here.gt(0).byte().argmax(-1, keepdim=True)
+                mean_tasks = here.gather(-1, first).double().clamp_min(1)
+                works = seen.work_gcycles.sum(-1).double()
+                mean_work = works.gather(-1, first).clamp_min(1e-9)
+            tasks = torch.where(fresh, mean_tasks * stations * share, tasks)
+            work = torch.where(fresh, mean_work * stations * share, work)
+        ratio = torch.where(memory["load"] > 0, queue / memory["load"].clamp_min(1e-300), 0.0).clamp_max(1)
+        zero = torch.zeros_like(queue)
+        known = f.masked_fill(~up, torch.inf)
+        rank = 2 * ((known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1) + 0.5) / up.sum(-1, keepdim=True) - 1
+        changing = torch.stack([queue, memory["waiting"] * ratio, zero, zero, zero], -1)
+        servers = torch.cat([changing, memory["latent"], torch.stack([f, tasks, work, rank], -1)], -1)
+        return FleetState(servers, up, queue.sum(-1, keepdim=True), self.step_s)
+
+    def _remember(self, td: TensorDictBase, state: FleetState) -> None:
+        """Writes the memories of the next slot."""
+        x = state.servers
+        total = x[..., TASKS].sum(-1, keepdim=True)
+        share = 1 - torch.exp(-total / (TASKS_PER_SERVER * state.count))
+        values = {
+            "tasks": x[..., RATE_N] + share * (x[..., TASKS] - x[..., RATE_N]),
+            "work": x[..., RATE_W] + share * (x[..., WORK] - x[..., RATE_W]),
+            "waiting": x[..., WAITING],
+            "load": x[..., LOAD],
+            "latent": x[..., LATENT:CAPACITY],
+        }
+        td["next", "fleet"] = TensorDict(values, batch_size=td.batch_size)
+
+    def _imagine(
+        self,
+        td: TensorDictBase,
+        seen: SlotTasks,
+        delay: Tensor,
+        service: Tensor,
+        state: FleetState,
+        coefficients: Coefficients,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Stale decisions: the slot as all stations imagine it, and each one's own tasks in its place."""
+        e, b, n = seen.valid.shape
+        dream = self._dream(td, b)
+        flat = dream.valid.flatten(1)
+        most = int(flat.sum(-1).max())
+        order = (~flat).byte().argsort(dim=1, stable=True)[:, :most]
+        mu = state.mean_n * state.count / b
+        turn, rest = _turns(order, dream.valid, mu)
+        counts = dream.valid.sum(-1)
+        starts = counts.cumsum(-1) - counts
+        snapshots = state.servers.unsqueeze(1).repeat(1, b, 1, 1)
+        places: dict[int, list[tuple[int, int]]] = {}
+        for i, row in enumerate(starts.tolist()):
+            for j, k in enumerate(row):
+                places.setdefault(k, []).append((i, j))
+
+        def before(k: int) -> None:
+            for i, j in places.get(k, ()):
+                snapshots[i, j] = state.servers[i]
+
+        far, near = _costs(dream, td)
+        wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
+        state.scan(
+            far.flatten(1, 2).gather(1, wide),
+            near.flatten(1, 2).gather(1, wide),
+            flat.gather(1, order),
+            turn,
+            rest,
+            coefficients,
+            before=before,
+        )
+        before(most)
+        rows = torch.arange(e, device=delay.device).repeat_interleave(b)
+        own = state.at(rows, snapshots.flatten(0, 1))
+        index = torch.arange(n, device=delay.device)
+        mine = seen.valid.sum(-1, keepdim=True)
+        after = (b - 1 - torch.arange(b, device=delay.device)).view(1, b, 1) * mu.unsqueeze(-1)
+        left = (mine - index - 1).clamp_min(0) + after
+        done = starts.unsqueeze(-1) + index + 1
+        longest = int(mine.max())
+        shape = torch.Size([e * b, longest])
+        chosen = own.scan(
+            delay.flatten(0, 1)[:, :longest],
+            service.flatten(0, 1)[:, :longest],
+            seen.valid.flatten(0, 1)[:, :longest],
+            (done / (done + left)).flatten(0, 1)[:, :longest],
+            (left / (b * mu).unsqueeze(-1)).flatten(0, 1)[:, :longest],
+            coefficients,
+            candidates=self._drawn(shape, td, generator),
+        )
+        self._remember(td, state)
+        action = torch.zeros(e, b, n, dtype=torch.int64, device=delay.device)
+        action[..., :longest] = chosen.view(e, b, longest)
+        return action
+
+    def _dream(self, td: TensorDictBase, stations: int) -> SlotTasks:
+        """Tasks of all stations that the law of arrivals gives under the shared seed, `[E, B, N]`."""
+        if self.workload is None:
+            raise InputError(
+                "a stale fleet policy imagines the other stations' tasks, so its scenario needs a workload of "
+                f"kind 'lad-ts' where there are several stations, here {stations}"
+            )
+        law, e = self.workload, td.batch_size[0]
+        lo, hi = law.tasks_per_station_and_slot
+        counts, inputs = torch.zeros(e, stations, dtype=torch.int64), torch.zeros(e, stations, hi, dtype=torch.float64)
+        for i, seed in enumerate(td["shared_seed"].flatten().tolist()):
+            generator = torch.Generator().manual_seed(seed)
+            counts[i] = torch.randint(lo, hi + 1, (stations,), generator=generator)
+            inputs[i] = torch.rand(stations, hi, generator=generator, dtype=torch.float64)
+        least, largest = law.input_mbit
+        valid = torch.arange(hi) < counts.unsqueeze(-1)
+        work = torch.tensor(law.gcycles_per_step[:hi], dtype=torch.float64) * torch.tensor(law.steps[:hi])
+        result = torch.tensor(law.result_mbit[:hi], dtype=torch.float64)
+        home = td["agents", "home"][..., :1].expand(-1, -1, hi)
+        return SlotTasks(
+            home,
+            least + (largest - least) * inputs,
+            result.expand_as(inputs),
+            torch.where(valid, work, 0.0),
+            valid,
+        )
+
+
+def _shapes(servers: int) -> dict[str, tuple[int, ...]]:
+    return {**dict.fromkeys(MEMORY, (servers,)), "latent": (servers, LATENTS)}
+
+
+def _turns(order: Tensor, valid: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of the slot's tasks that have come and are still to come after each task, `[E, K]` each.
+
+    The station whose task it is knows how many it has; of stations that were not heard of yet, mu each are expected.
+    """
+    e, b, n = valid.shape
+    station = order // n
+    position = (valid.long().cumsum(-1) - 1).flatten(1).gather(1, order)
+    counts = valid.sum(-1)
+    own = (counts.gather(1, station) - position - 1).clamp_min(0)
+    new = torch.zeros(e, b, dtype=torch.int64, device=order.device)
+    first = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    begin = torch.full_like(new, order.shape[1]).scatter_reduce(1, station, first, "amin")
+    heard = (begin.unsqueeze(1) <= first.unsqueeze(-1)).sum(-1)
+    left = own + (b - heard) * mu
+    done = first + 1
+    return done / (done + left), left / (b * mu)
+
+
+def _tasks(td: TensorDictBase) -> SlotTasks:
+    a = td["agents"]
+    return SlotTasks(
+        a["home"], a["input_mbit"].double(), a["result_mbit"].double(), a["work_gcycles"].double(), a["valid"]
+    )
+
+
+def _costs(tasks: SlotTasks, td: TensorDictBase) -> tuple[Tensor, Tensor]:
+    """Delay of each task on each server if nothing were queued, and the seconds it keeps it busy, `[E, B, N, S]`."""
+    f, v = td["servers", "capacity_gcycles_per_s"].double()[:, None], td["servers", "rate_mbit_per_s"].double()[:, None]
+    delay = unloaded_delay_s(tasks, Fleet(f, v))
+    linear = tasks.work_gcycles.unsqueeze(-1) / f.unsqueeze(-2)
+    measured: Any = td.get(("agents", "service_s"), None)
+    if measured is not None and measured.shape == linear.shape:
+        service = measured.double() * tasks.valid.unsqueeze(-1)
+        delay = delay + service - linear
+    else:
+        service = linear.expand_as(delay)
+    down = ~td["servers", "up"][:, None, None]
+    return delay.masked_fill(down, torch.inf), service

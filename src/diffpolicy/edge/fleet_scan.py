@@ -1,0 +1,186 @@
+"""Tasks placed one after the other by own delay plus price, where a server's price is renewed whenever it is chosen.
+
+score(i, a) = delay of task i on a now + (seconds that i keeps a busy) * price_a; the smallest wins. A price counts the
+tasks that will wait behind (see `docs/deciding.md`); it is the sum of four counts with coefficients from a network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from diffpolicy.edge.fleet_features import BIAS, LATENTS, SCALE
+
+Coefficients = Callable[[Tensor, Tensor], Tensor]
+"""`(features [R, F], latents [R, K]) -> x_0 [R, K]`: the network, or the chain."""
+
+LOAD, WAITING, TASKS, WORK, PRICE, LATENT = range(6)
+"""First columns of `FleetState.servers`: queue and work sent in this slot; tasks that wait; tasks and work sent in this
+slot; price; then the K latents, and what does not change within a slot:"""
+CAPACITY, RATE_N, RATE_W, RANK, STATIC = (LATENT + LATENTS + i for i in range(5))
+"""capacity; moving averages of tasks and of work a slot; the capacity's rank; the features that follow from them."""
+_ORDER = (6, 7, 9, 0, 1, 12, 2, 3, 4, 13, 8, 5, 10, 11)
+"""Where each of the F features stands among the parts that `features` puts side by side."""
+
+
+@dataclass
+class FleetState:
+    """R fleets of S servers within a slot.
+
+    Args:
+        servers: `[R, S, C]`, see the columns above; without the features, which are appended.
+        up: bool `[R, S]`.
+        fleet_work: load of all servers that are up, `[R, 1]`.
+        step_s: usual length of a step, seconds.
+    """
+
+    servers: Tensor
+    up: Tensor
+    fleet_work: Tensor
+    step_s: float
+
+    def __post_init__(self) -> None:
+        up, x = self.up.to(self.servers), self.servers
+        self.count = up.sum(-1, keepdim=True)
+        self.total_f = (x[..., CAPACITY] * up).sum(-1, keepdim=True)
+        self.mean_n = ((x[..., RATE_N] * up).sum(-1, keepdim=True) / self.count).clamp_min(1e-9)
+        mean_f = self.total_f / self.count
+        mean_w = ((x[..., RATE_W] * up).sum(-1, keepdim=True) / self.count).clamp_min(1e-12)
+        self.mean_s = mean_w / self.mean_n / mean_f
+        load = mean_w * self.count / (self.total_f * self.step_s)
+        self.bias = torch.tensor(BIAS, dtype=x.dtype, device=x.device)
+        self.order = torch.tensor(_ORDER, device=x.device)
+        n, w = x[..., RATE_N] + 0.1 * self.mean_n, x[..., RATE_W] + 0.1 * mean_w
+        static = [
+            torch.log(x[..., CAPACITY] / mean_f),
+            x[..., RANK],
+            torch.log(n / (1.1 * self.mean_n)),
+            torch.log(w / n * self.mean_n / mean_w),
+            (load - 1).clamp(-1, 2).expand_as(n),
+            0.25 * torch.log1p(self.mean_n).expand_as(n),
+        ]
+        self.servers = torch.cat([x, torch.stack(static, -1)], -1)
+
+    def at(self, rows: Tensor, servers: Tensor) -> FleetState:
+        """Fleets picked and repeated. Args: rows: `[R']`. servers: all of their servers' columns, `[R', S, C]`."""
+        other = copy.copy(self)
+        for name in ("count", "total_f", "mean_n", "mean_s", "up"):
+            setattr(other, name, getattr(self, name)[rows])
+        other.servers = servers
+        other.fleet_work = (servers[..., LOAD] * other.up).sum(-1, keepdim=True)
+        return other
+
+    def features(self, row: Tensor, below: Tensor, turn: Tensor) -> Tensor:
+        """What the network reads of servers, `[R, S', F]`: no seconds, no number of servers, no clock.
+
+        In order: backlog and the fleet's, in services (logarithms); their difference over their sum; capacity over the
+        mean (logarithm) and its rank; the backlog's rank; share of the fleet's tasks and mean work of a task
+        (logarithms); load; share of the slot's tasks that have come; tasks that wait, and tasks of a slot and server
+        (logarithms); saturations of the fleet's and the server's backlog over a step.
+
+        Args:
+            row: the servers' columns, `[R, S', C]`. below: servers with less backlog, `[R, S']`.
+            turn: share of the slot's tasks that have come, `[R, 1]`.
+        """
+        backlog = row[..., LOAD] / row[..., CAPACITY]
+        fleet = (self.fleet_work / self.total_f).expand_as(backlog)
+        logs = 0.25 * torch.stack([backlog / self.mean_s, fleet / self.mean_s, row[..., WAITING]], -1).log1p()
+        both = torch.stack([fleet, backlog], -1)
+        others = [
+            (backlog - fleet) / (backlog + fleet + self.mean_s),
+            2 * (below + 0.5) / self.count - 1,
+            turn.expand_as(backlog),
+        ]
+        parts = [row[..., STATIC:], logs, others[0].unsqueeze(-1), both / (both + self.step_s)]
+        return torch.cat([*parts, torch.stack(others[1:], -1)], -1)[..., self.order]
+
+    def price(self, row: Tensor, x0: Tensor, rest: Tensor) -> Tensor:
+        """Tasks that will wait behind one that is sent to a server now, `[R, S']`.
+
+        Args:
+            row: the servers' columns. x0: `[R, S', K]`. rest: share of a slot's tasks still to come, `[R, 1]`.
+        """
+        n = row[..., RATE_N]
+        slots = self.fleet_work / self.total_f / self.step_s
+        counts = torch.stack([n * rest, row[..., WAITING], n * slots, self.mean_n.expand_as(n)], -1)
+        return (softplus(SCALE * x0 + self.bias) * counts).sum(-1)
+
+    def renewed(self, row: Tensor, below: Tensor, turn: Tensor, rest: Tensor, coefficients: Coefficients) -> Tensor:
+        """The servers' columns with new prices and new latents."""
+        features = self.features(row, below, turn)
+        latents = row[..., LATENT:CAPACITY]
+        x0 = coefficients(features.flatten(0, -2), latents.flatten(0, -2)).view(latents.shape)
+        price = self.price(row, x0, rest)
+        return torch.cat([row[..., :PRICE], price.unsqueeze(-1), x0.clamp(-1, 1), row[..., CAPACITY:]], -1)
+
+    def renew_all(self, coefficients: Coefficients, turn: float = 0.0, rest: float = 1.0) -> None:
+        """New prices for all servers, at the start of a slot."""
+        backlog = (self.servers[..., LOAD] / self.servers[..., CAPACITY]).masked_fill(~self.up, torch.inf)
+        below = (backlog.unsqueeze(-2) < backlog.unsqueeze(-1)).sum(-1)
+        like = self.fleet_work
+        self.servers = self.renewed(
+            self.servers, below, torch.full_like(like, turn), torch.full_like(like, rest), coefficients
+        )
+
+    def scan(
+        self,
+        delay_s: Tensor,
+        service_s: Tensor,
+        valid: Tensor,
+        turn: Tensor,
+        rest: Tensor,
+        coefficients: Coefficients,
+        *,
+        before: Callable[[int], None] | None = None,
+        candidates: Tensor | None = None,
+    ) -> Tensor:
+        """Places tasks in order; each sees what the earlier ones left. The state moves on.
+
+        Args:
+            delay_s: of each task on each server if nothing were queued, infinite where it may not go, `[R, K, S]`.
+            service_s: seconds that it keeps each server busy, `[R, K, S]`.
+            valid: which entries are tasks, `[R, K]`.
+            turn, rest: share of the slot's tasks that have come, and that are still to come, after each, `[R, K]`.
+            coefficients: the network.
+            before: called with k before task k is placed.
+            candidates: servers among which each task chooses, int64 `[R, K, C]`; None: all.
+
+        Returns:
+            Decisions, int64 `[R, K]`.
+        """
+        index = torch.arange(len(valid), device=valid.device)
+        whole = valid.all(0).tolist()
+        amount = valid.to(delay_s)
+        decisions = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
+        f, down = self.servers[..., CAPACITY].contiguous(), ~self.up
+        any_down = bool(down.any())
+        for k in range(valid.shape[1]):
+            if before is not None:
+                before(k)
+            load, price = self.servers[..., LOAD], self.servers[..., PRICE]
+            if candidates is None:
+                score = torch.addcmul(torch.addcdiv(delay_s[:, k], load, f), service_s[:, k], price)
+                a = score.argmin(-1)
+            else:
+                of = candidates[:, k]
+                some = delay_s[:, k].gather(-1, of) + load.gather(-1, of) / f.gather(-1, of)
+                some = some + service_s[:, k].gather(-1, of) * price.gather(-1, of)
+                a = of.gather(-1, some.argmin(-1, keepdim=True)).squeeze(-1)
+            decisions[:, k] = a
+            row = self.servers[index, a].unsqueeze(1)
+            capacity = row[:, 0, CAPACITY]
+            work = service_s[index, k, a] * capacity * amount[:, k]
+            self.fleet_work = self.fleet_work + work.unsqueeze(-1)
+            added = torch.stack([work, amount[:, k], amount[:, k], work], -1).unsqueeze(1)
+            moved = torch.cat([row[..., :PRICE] + added, row[..., PRICE:]], -1)
+            less = load * capacity.unsqueeze(-1) < moved[:, 0, LOAD, None] * f
+            less[index, a] = False
+            below = (less & self.up if any_down else less).sum(-1, keepdim=True)
+            moved = self.renewed(moved, below, turn[:, k, None], rest[:, k, None], coefficients)
+            self.servers[index, a] = (moved if whole[k] else torch.where(valid[:, k, None, None], moved, row))[:, 0]
+        return decisions

@@ -1,0 +1,108 @@
+"""`EvolutionModule`: antithetic evolution strategies on any module whose cost can be played, as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from diffpolicy.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+
+
+class EvolutionModule(L.LightningModule):
+    """Minimises a cost of a module's parameters that has no gradient, such as one of hard decisions.
+
+    The gradient of the cost smoothed by a Gaussian of width sigma is estimated from antithetic pairs (Salimans et al.
+    2017), g = sum_p clip(J(theta + sigma eps_p) - J(theta - sigma eps_p)) eps_p / (2 sigma P); Adam follows it with a
+    learning rate that falls as a cosine to a tenth. The module ends with the moving average of its parameters. One
+    training step is one generation, one epoch all of them.
+
+    Args:
+        module: whose parameters move.
+        cost: `cost(thetas, generation) -> costs`: flat parameters of both members of P pairs, float64 `[2, P, D]`, to
+            `[2, P]`; what is drawn for a pair must be common to both members.
+        generations: in all. pairs: P. sigma: of the perturbations. learning_rate: of Adam, at the start.
+        clip: of a pair's difference. average: weight of a new generation in the moving average.
+        seed: of the perturbations.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        cost: Callable[[Floats, int], Floats],
+        *,
+        generations: int,
+        pairs: int = 16,
+        sigma: float = 0.05,
+        learning_rate: float = 0.02,
+        clip: float = 0.3,
+        average: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"generations": generations, "pairs": pairs}.items():
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        for name, real in {"sigma": sigma, "learning_rate": learning_rate, "clip": clip}.items():
+            if not 0 < real < math.inf:
+                raise InputError(f"{name} must be above 0, got {real}")
+        self.automatic_optimization = False
+        self.module, self.cost = module, cost
+        self.generations, self.pairs, self.sigma, self.clip, self.average = generations, pairs, sigma, clip, average
+        self.learning_rate = learning_rate
+        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))
+        self.mean = parameters_to_vector(module.parameters()).detach().double().clone()
+        self.history: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99))
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(range(self.generations), batch_size=None)  # type: ignore[arg-type]
+
+    def training_step(self, generation: int, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        theta = parameters_to_vector(self.module.parameters()).detach().double().numpy()
+        epsilon = self.rng.standard_normal((self.pairs, theta.size))
+        both = np.stack([theta + self.sigma * epsilon, theta - self.sigma * epsilon])
+        costs = self.cost(both, int(generation))
+        if not np.isfinite(costs).all():
+            raise FloatingPointError(f"a cost of generation {generation} is not finite")
+        difference = np.clip(costs[0] - costs[1], -self.clip, self.clip)
+        gradient = torch.as_tensor(difference @ epsilon / (2 * self.sigma * self.pairs))
+        start = 0
+        for parameter in self.module.parameters():
+            stop = start + parameter.numel()
+            parameter.grad = gradient[start:stop].view_as(parameter).to(parameter)
+            start = stop
+        part = 0.5 * (1 + math.cos(math.pi * generation / self.generations))
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = self.learning_rate * (0.1 + 0.9 * part)
+        optimizer.step()  # type: ignore[union-attr]
+        now = parameters_to_vector(self.module.parameters()).detach().double()
+        self.mean += self.average * (now - self.mean)
+        self.history.append({"generation": float(generation), "cost": float(costs.mean())})
+
+    def on_train_end(self) -> None:
+        vector_to_parameters(self.mean.to(next(self.module.parameters())), self.module.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["evolution"] = {"mean": self.mean, "rng": str(self.rng.bit_generator.state)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        import ast
+
+        self.mean = checkpoint["evolution"]["mean"]
+        self.rng.bit_generator.state = ast.literal_eval(checkpoint["evolution"]["rng"])

@@ -1,0 +1,75 @@
+"""`ImitationModule`: regression on labels that fresh play gives, as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from diffpolicy.errors import InputError
+
+
+class ImitationModule(L.LightningModule):
+    """Dataset aggregation (Ross et al. 2011): play, label what was met, regress on the last rounds' rows, repeat.
+
+    One epoch is one round: `collect` plays with the module as it is and gives labelled rows; then `updates` steps of
+    Adam follow on rows drawn from the last `keep` rounds.
+
+    Args:
+        module: whose parameters move.
+        collect: `collect(round) -> tensors` of equal length, the rows and their labels.
+        loss: `loss(*rows) -> scalar`, of the module as it is.
+        rounds: in all. updates: of each round. keep: rounds that are remembered. batch_size: rows of an update.
+        learning_rate: of Adam. seed: of the draws of rows.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        collect: Callable[[int], tuple[Tensor, ...]],
+        loss: Callable[..., Tensor],
+        *,
+        rounds: int,
+        updates: int = 300,
+        keep: int = 3,
+        batch_size: int = 4096,
+        learning_rate: float = 3e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"rounds": rounds, "updates": updates, "keep": keep, "batch_size": batch_size}.items():
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        self.automatic_optimization = False
+        self.module, self.collect, self.loss = module, collect, loss
+        self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
+        self.learning_rate = learning_rate
+        self.generator = torch.Generator().manual_seed(seed)
+        self.memory: list[tuple[Tensor, ...]] = []
+        self.history: list[dict[str, float]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(range(self.rounds), batch_size=None)  # type: ignore[arg-type]
+
+    def training_step(self, number: int, batch_idx: int) -> None:
+        self.memory = [*self.memory, self.collect(int(number))][-self.keep :]
+        columns = [torch.cat(column) for column in zip(*self.memory, strict=True)]
+        optimizer = self.optimizers()
+        total = 0.0
+        for _ in range(self.updates):
+            rows = torch.randint(len(columns[0]), (self.batch_size,), generator=self.generator)
+            loss = self.loss(*(column[rows] for column in columns))
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss)
+            optimizer.step()  # type: ignore[union-attr]
+            total += float(loss.detach())
+        self.history.append({"round": float(number), "loss": total / self.updates})

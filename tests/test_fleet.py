@@ -1,0 +1,218 @@
+"""Price rules and fleet policies: any number of servers, and the same decisions as the compiled player's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from diffpolicy.edge import Scenario, Workload, evaluate, make_policy, play_episodes
+from diffpolicy.edge.availability import Availability
+from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.fleet_features import FEATURES, LATENTS
+from diffpolicy.edge.fleet_policy import FleetPolicy
+from diffpolicy.edge.fleet_training import RECIPES, Fleet, Player, Recipe, train_rule
+from diffpolicy.edge.names import PRETRAINED_NAMES
+from diffpolicy.edge.scenario import Server
+from diffpolicy.edge.workload import Stream
+from diffpolicy.errors import InputError
+from diffpolicy.networks.set_denoiser import SetDenoiser
+from diffpolicy.policies import ChoicePolicy
+from diffpolicy.policies.recurrent import with_recurrent_state
+from diffpolicy.training.evolution import EvolutionModule
+from diffpolicy.training.imitation import ImitationModule
+
+
+def small(servers: int = 4, tasks: int = 7, slots: int = 6) -> Scenario:
+    """A fleet that is a little overloaded."""
+    rng = np.random.default_rng(3)
+    fleet = tuple(
+        Server(float(f), float(v))
+        for f, v in zip(rng.uniform(3, 9, servers), rng.uniform(400, 500, servers), strict=True)
+    )
+    law = Workload(
+        (1, tasks),
+        (2.0, 5.0),
+        tuple(rng.uniform(0.1, 0.3, tasks).tolist()),
+        tuple(rng.integers(1, 15, tasks).tolist()),
+        tuple(rng.uniform(0.6, 1.0, tasks).tolist()),
+    )
+    return Scenario(1.0, fleet, slots=slots, workload=law)
+
+
+def lively(policy: FleetPolicy, seed: int = 1) -> FleetPolicy:
+    """The policy with larger weights, so that its prices matter, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    policy.double()
+    with torch.no_grad():
+        for parameter in policy.denoiser.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return policy
+
+
+@pytest.mark.parametrize("information", ["live", "stale"])
+@pytest.mark.parametrize(("steps", "remember"), [(1, False), (1, True), (2, True)])
+def test_decides_like_the_compiled_player(information: str, steps: int, remember: bool) -> None:
+    scenario = small()
+    law = scenario.workload
+    assert isinstance(law, Workload)
+    policy = lively(FleetPolicy(information=information, steps=steps, remember=remember)).for_scenario(scenario)
+    dreams = []
+    dream = policy.rule._dream
+    policy.rule._dream = lambda td, b: dreams.append(dream(td, b)) or dreams[-1]  # type: ignore[method-assign]
+    mean = play_episodes(scenario, policy, 1).cost.mean()
+    player = Player(Recipe(information, steps, remember), policy.hidden)
+    slots, b = 6, 4
+    drawn = [law.draw(0, Stream.EVALUATION, 0, t, b) for t in range(slots)]
+    counts = np.stack([x.counts for x in drawn]).astype(np.int64)
+    inputs = np.stack([np.stack([x.input_mbit for x in drawn])] * 2)
+    imagined = counts
+    if information == "stale":
+        imagined = np.stack([d.valid.sum(-1)[0].numpy() for d in dreams])
+        inputs[1] = np.stack([d.input_mbit[0].numpy() for d in dreams])
+    fleet = Fleet(
+        np.array([s.capacity_gcycles_per_s for s in scenario.servers]),
+        np.array([s.rate_mbit_per_s for s in scenario.servers]),
+        np.array(law.gcycles_per_step) * np.array(law.steps),
+        np.array(law.result_mbit),
+        slots,
+    )
+    theta = parameters_to_vector(policy.denoiser.parameters()).detach().numpy()
+    total, number, _ = player.play_arrivals(theta, fleet, counts, inputs, imagined)
+    assert total / number == pytest.approx(mean, rel=1e-9)
+    greedy = play_episodes(scenario, make_policy("opt-ts", scenario), 1).cost.mean()
+    assert mean != pytest.approx(greedy, rel=1e-4)
+
+
+def test_servers_may_stand_in_any_order() -> None:
+    scenario = small(slots=4)
+    turned = replace(scenario, servers=scenario.servers[::-1], stations=(3, 2, 1, 0))
+    costs = [
+        play_episodes(s, lively(FleetPolicy(information="live")).for_scenario(s), 2).cost for s in (scenario, turned)
+    ]
+    assert np.allclose(costs[0], costs[1], rtol=1e-12)
+
+
+def test_a_stale_station_decides_without_the_tasks_of_others() -> None:
+    scenario = small()
+    policy = lively(FleetPolicy(information="stale")).for_scenario(scenario)
+    env = with_recurrent_state(OffloadingEnv(scenario, [2], information="stale", dtype=torch.float64), policy)
+    td = env.reset()
+    seen = policy(td.clone())["agents", "action"][:, 1]
+    other = td.clone()
+    for name in ("input_mbit", "work_gcycles", "result_mbit"):
+        other["agents", name][:, 0] *= 3
+        other["agents", name][:, 2:] *= 0.5
+    assert torch.equal(seen, policy(other)["agents", "action"][:, 1])
+
+
+@pytest.mark.parametrize("name", ["price", *(f"pretrained:{n}" for n in PRETRAINED_NAMES)])
+@pytest.mark.parametrize("servers", [1, 3, 30])
+def test_bundled_rules_run_on_any_fleet(name: str, servers: int) -> None:
+    scenario = small(servers, slots=2)
+    result = evaluate([name], scenario, episodes=1).results[name]
+    assert 0 < result.delays.mean_delay_s < np.inf
+
+
+def test_bundled_rules_beat_the_greedy_rule_under_overload() -> None:
+    scenario = replace(Scenario.load("lad-ts"), slots=20)
+    names = ["price", "pretrained:live", "pretrained:stale"]
+    for result in evaluate(names, scenario, episodes=2).results.values():
+        assert result.ratio < 0.95
+
+
+def test_nobody_is_sent_to_a_server_that_is_down() -> None:
+    scenario = small(slots=3)
+    servers = (replace(scenario.servers[0], availability=Availability(down_s=((0.0, 10.0),))), *scenario.servers[1:])
+    scenario = replace(scenario, servers=servers)
+    policy = make_policy("pretrained:live", scenario)
+    env = with_recurrent_state(OffloadingEnv(scenario, [2], information="live", dtype=torch.float64), policy)
+    td = policy(env.reset())
+    assert (td["agents", "action"][td["agents", "valid"]] != 0).all()
+
+
+def test_candidates_as_many_as_servers_are_all() -> None:
+    scenario = small(slots=3)
+    every, some, few = (
+        lively(FleetPolicy(information="live", candidates=c)).for_scenario(scenario) for c in (None, 4, 2)
+    )
+    costs = [play_episodes(scenario, p, 2).cost.mean() for p in (every, some, few)]
+    assert costs[0] == costs[1] != costs[2]
+
+
+def test_a_fleet_policy_survives_saving(tmp_path) -> None:
+    policy = lively(FleetPolicy(information="stale", candidates=3))
+    policy.save(tmp_path)
+    again = ChoicePolicy.load(tmp_path)
+    assert isinstance(again, FleetPolicy)
+    assert again.config() == policy.config()
+    for a, b in zip(policy.denoiser.parameters(), again.denoiser.parameters(), strict=True):
+        assert torch.allclose(a.float(), b)
+
+
+def test_wrong_use_is_named() -> None:
+    with pytest.raises(InputError, match="live or stale"):
+        FleetPolicy(information="paper")
+    with pytest.raises(InputError, match="candidates must be at least 1, got 0"):
+        FleetPolicy(candidates=0)
+    with pytest.raises(InputError, match="pretrained:other"):
+        make_policy("pretrained:other", small())
+    policy = FleetPolicy(information="live")
+    with pytest.raises(InputError, match="shows stale"):
+        policy.check_env(OffloadingEnv(small(), [1], information="stale"))
+
+
+def test_the_denoiser_is_equivariant() -> None:
+    net = SetDenoiser(LATENTS, FEATURES, 2)
+    x, c = torch.randn(5, 7, LATENTS), torch.randn(5, 7, FEATURES)
+    turn = torch.randperm(7)
+    assert torch.allclose(net(x, 2, net.prepare(c))[:, turn], net(x[:, turn], 2, net.prepare(c[:, turn])))
+
+
+def test_training_lowers_its_cost_and_repeats_itself() -> None:
+    recipe = replace(RECIPES["live"], rounds=1, generations=3, pairs=2)
+    first, second = (parameters_to_vector(train_rule(recipe, hidden=8).parameters()) for _ in range(2))
+    assert torch.equal(first, second)
+    fleet = Fleet.draw(np.random.default_rng(0), (60, 60))
+    player = Player(Recipe("live", 1, False), 8)
+    taught = train_rule(Recipe("live", 1, False, rounds=3, generations=1, pairs=1), hidden=8)
+    theta = parameters_to_vector(taught.parameters()).detach().numpy()
+    assert player.play(theta, fleet, 0)[0] < player.play(theta, fleet, 0, player.sim.GREEDY)[0]
+
+
+def test_evolution_finds_the_minimum_of_a_parabola() -> None:
+    import lightning as L
+
+    net = torch.nn.Linear(3, 1, bias=False)
+    aim = np.array([0.3, -0.2, 0.1])
+    module = EvolutionModule(
+        net, lambda thetas, _: ((thetas - aim) ** 2).sum(-1), generations=300, learning_rate=0.05, average=0.2
+    )
+    L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
+        module
+    )
+    assert np.allclose(net.weight.detach().numpy(), aim, atol=0.03)
+    with pytest.raises(InputError, match="sigma must be above 0"):
+        EvolutionModule(net, lambda thetas, _: thetas[..., 0], generations=1, sigma=0)
+
+
+def test_imitation_regresses_on_labels() -> None:
+    import lightning as L
+
+    net = torch.nn.Linear(2, 1)
+    rows = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    module = ImitationModule(
+        net,
+        lambda _: (rows, rows.sum(-1, keepdim=True)),
+        lambda x, y: (net(x) - y).square().mean(),
+        rounds=3,
+        learning_rate=0.02,
+        batch_size=64,
+    )
+    L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(
+        module
+    )
+    assert module.history[-1]["loss"] < 1e-3
