@@ -143,6 +143,15 @@ def test_candidates_as_many_as_servers_are_all() -> None:
     assert costs[0] == costs[1] != costs[2]
 
 
+def test_without_prices_it_is_the_greedy_rule() -> None:
+    scenario = small(slots=3)
+    policy = lively(FleetPolicy(information="live", weight=0.0)).for_scenario(scenario)
+    greedy = make_policy("opt-ts", scenario)
+    assert np.allclose(*(play_episodes(scenario, p, 2).cost for p in (policy, greedy)), rtol=1e-9)
+    with pytest.raises(InputError, match="weight must be at least 0, got -1"):
+        FleetPolicy(weight=-1)
+
+
 def test_a_fleet_policy_survives_saving(tmp_path) -> None:
     policy = lively(FleetPolicy(information="stale", candidates=3))
     policy.save(tmp_path)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import evaluate as evaluate
     from diffpolicy.edge.evaluation import play_episodes as play_episodes
     from diffpolicy.edge.evaluation import replay as replay
+    from diffpolicy.edge.fleet_policy import FleetPolicy as FleetPolicy
     from diffpolicy.edge.heuristic import Heuristic as Heuristic
     from diffpolicy.edge.heuristics import HEURISTICS as HEURISTICS
     from diffpolicy.edge.jobs import Plan as Plan
@@ -56,6 +57,7 @@ __getattr__, __dir__ = attach(
         "replay": "diffpolicy.edge.evaluation",
         "play_episodes": "diffpolicy.edge.evaluation",
         "HEURISTICS": "diffpolicy.edge.heuristics",
+        "FleetPolicy": "diffpolicy.edge.fleet_policy",
         "Heuristic": "diffpolicy.edge.heuristic",
         "Delays": "diffpolicy.edge.metrics",
         "Result": "diffpolicy.edge.metrics",
@@ -92,6 +94,7 @@ __all__ = (
     "Delays",
     "Evaluation",
     "Fleet",
+    "FleetPolicy",
     "Heuristic",
     "ModelTimes",
     "OffloadingEnv",

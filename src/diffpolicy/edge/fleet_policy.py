@@ -36,7 +36,7 @@ class FleetPolicy(DiffusionPolicy):
         information: `live` or `stale`, see `FleetRule`.
         steps: I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
-        candidates: servers among which each task chooses; None: all.
+        candidates, weight: of `FleetRule`.
         sampler, sampler_steps, seed: of `DiffusionPolicy`.
 
     Example:
@@ -53,13 +53,14 @@ class FleetPolicy(DiffusionPolicy):
         hidden: int = 32,
         remember: bool = True,
         candidates: int | None = None,
+        weight: float = 1.0,
         sampler: str = "ddim",
         sampler_steps: int | None = None,
         seed: int = 0,
     ) -> None:
         if sampler != "ddim":
             raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {sampler!r}")
-        rule = FleetRule(information, candidates)
+        rule = FleetRule(information, candidates, weight)
         super().__init__(
             choices=LATENTS,
             observation_dim=FEATURES,
@@ -87,7 +88,7 @@ class FleetPolicy(DiffusionPolicy):
 
     @classmethod
     def pretrained(cls, name: str) -> FleetPolicy:
-        """A bundled policy: `live`, `stale`, or one of the controls.
+        """A bundled policy: `live`, `stale`, or one of the controls; `policy.rule.weight` may be set to another value.
 
         Raises:
             InputError: no such policy is bundled.
@@ -127,6 +128,7 @@ class FleetPolicy(DiffusionPolicy):
             "hidden": self.hidden,
             "remember": self.remember,
             "candidates": self.rule.candidates,
+            "weight": self.rule.weight,
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
             "seed": self.seed,

@@ -54,14 +54,18 @@ class FleetRule:
     Args:
         information: `live` or `stale`.
         candidates: servers among which each task chooses, drawn uniformly; None: all.
+        weight: of prices, at least 0. At 1 the mean delay is what counts; less spares the largest tasks, who pay for
+            it; at 0 the live rule is Opt-TS.
     """
 
-    def __init__(self, information: str, candidates: int | None = None) -> None:
+    def __init__(self, information: str, candidates: int | None = None, weight: float = 1.0) -> None:
         if information not in ("live", "stale"):
             raise InputError(f"a fleet rule is live or stale, got {information!r}")
         if candidates is not None and candidates < 1:
             raise InputError(f"candidates must be at least 1, got {candidates}")
-        self.information, self.candidates = information, candidates
+        if not 0 <= weight < float("inf"):
+            raise InputError(f"weight must be at least 0, got {weight}")
+        self.information, self.candidates, self.weight = information, candidates, weight
         self.workload: Workload | None = None
         self.step_s = 1.0
 
@@ -161,7 +165,7 @@ class FleetRule:
         rank = 2 * ((known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1) + 0.5) / up.sum(-1, keepdim=True) - 1
         changing = torch.stack([queue, memory["waiting"] * ratio, zero, zero, zero], -1)
         servers = torch.cat([changing, memory["latent"], torch.stack([f, tasks, work, rank], -1)], -1)
-        return FleetState(servers, up, queue.sum(-1, keepdim=True), self.step_s)
+        return FleetState(servers, up, queue.sum(-1, keepdim=True), self.step_s, self.weight)
 
     def _remember(self, td: TensorDictBase, state: FleetState) -> None:
         """Writes the memories of the next slot."""

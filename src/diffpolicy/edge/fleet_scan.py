@@ -37,12 +37,14 @@ class FleetState:
         up: bool `[R, S]`.
         fleet_work: load of all servers that are up, `[R, 1]`.
         step_s: usual length of a step, seconds.
+        weight: of prices beside own delays.
     """
 
     servers: Tensor
     up: Tensor
     fleet_work: Tensor
     step_s: float
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         up, x = self.up.to(self.servers), self.servers
@@ -108,7 +110,7 @@ class FleetState:
         n = row[..., RATE_N]
         slots = self.fleet_work / self.total_f / self.step_s
         counts = torch.stack([n * rest, row[..., WAITING], n * slots, self.mean_n.expand_as(n)], -1)
-        return (softplus(SCALE * x0 + self.bias) * counts).sum(-1)
+        return self.weight * (softplus(SCALE * x0 + self.bias) * counts).sum(-1)
 
     def renewed(self, row: Tensor, below: Tensor, turn: Tensor, rest: Tensor, coefficients: Coefficients) -> Tensor:
         """The servers' columns with new prices and new latents."""
