@@ -1,9 +1,10 @@
-"""Networks, alone or stacked: dense layers, the MLP denoiser, critics."""
+"""Networks, alone or stacked: dense layers, the MLP denoiser, critics; and a denoiser of sets."""
 
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser, TimeEmbedding
 from diffpolicy.networks.dense import MLP, Dense
 from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.networks.set_denoiser import SetDenoiser
 
 __all__ = [
     "MLP",
@@ -11,5 +12,6 @@ __all__ = [
     "Dense",
     "MLPDenoiser",
     "RunningNorm",
+    "SetDenoiser",
     "TimeEmbedding",
 ]

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from diffpolicy.training.evaluation import play as play
     from diffpolicy.training.evaluation import ratio_interval as ratio_interval
     from diffpolicy.training.evaluation import undisturbed as undisturbed
+    from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
+    from diffpolicy.training.imitation import ImitationModule as ImitationModule
     from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.training.methods import DQNMethod as DQNMethod
     from diffpolicy.training.methods import Method as Method
@@ -41,6 +43,8 @@ __getattr__, __dir__ = attach(
         "parse_method": "diffpolicy.training.methods",
         "OffPolicyModule": "diffpolicy.training.off_policy",
         "PathwiseModule": "diffpolicy.training.pathwise",
+        "EvolutionModule": "diffpolicy.training.evolution",
+        "ImitationModule": "diffpolicy.training.imitation",
         "PackedReplay": "diffpolicy.training.replay",
         "RolloutStream": "diffpolicy.training.stream",
     },
@@ -48,7 +52,9 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "DQNMethod",
     "DiffusionSACMethod",
+    "EvolutionModule",
     "Fitted",
+    "ImitationModule",
     "Interval",
     "Method",
     "OffPolicyMethod",
