@@ -24,7 +24,17 @@ from diffpolicy.edge.traces import read_alibaba
 from diffpolicy.edge.training import train
 from timing import table
 
-RULES = ("opt-ts", "least-work", "power-of-two", "weighted-round-robin", "capacity-proportional", "random")
+RULES = (
+    "opt-ts",
+    "price",
+    "pretrained:live",
+    "pretrained:stale",
+    "least-work",
+    "power-of-two",
+    "weighted-round-robin",
+    "capacity-proportional",
+    "random",
+)
 SWITCH_S = 22.7
 """Median time to load a base model in the trace's own record."""
 
@@ -51,6 +61,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=400)
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=3.0, help="of training for each scenario")
+    parser.add_argument("--environments", type=int, default=8, help="played side by side in training")
+    parser.add_argument("--trained", type=Path, help="a folder of an earlier run, whose policies are not trained again")
     parser.add_argument("--out", type=Path, default=Path("runs/traces"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -60,14 +72,23 @@ def main() -> None:
             fleet = on_trace(options.trace, Path(name), options.load, options.slots, options.servers)
             scenarios["alibaba"] = (fleet, 120.0)
         for title, (scenario, deadline_s) in scenarios.items():
-            fitted = train(
-                "lad-ts-plus", scenario, episodes=None, max_seconds=60 * options.minutes, out=options.out / title
-            )
+            folder = (options.trained or options.out) / title
+            if options.trained is None:
+                seconds = 60 * options.minutes
+                train(
+                    "lad-ts-plus",
+                    scenario,
+                    episodes=None,
+                    max_seconds=seconds,
+                    environments=options.environments,
+                    out=folder,
+                )
             rows = []
-            for policy in [*RULES, str(options.out / title)]:
-                cost = play_episodes(scenario, make_policy(policy, scenario), options.episodes).cost
+            for name in [*RULES, str(folder)]:
+                policy = make_policy(name, scenario)
+                cost = play_episodes(scenario, policy, options.episodes).cost
                 spread = [cost.mean(), *np.percentile(cost, [50, 95, 99])]
-                shown = policy if policy in RULES else f"lad-ts-plus, {fitted.episodes} episodes"
+                shown = name if name in RULES else f"lad-ts-plus, {policy.trained['episodes']} episodes"
                 rows.append([shown, *(f"{x:.2f}" for x in spread), f"{np.mean(cost <= deadline_s):.1%}"])
             columns = [title, "mean s", "p50", "p95", "p99", f"within {deadline_s:g} s"]
             print(table(columns, rows), end="\n\n", flush=True)

@@ -185,7 +185,7 @@ def test_training_lowers_its_cost_and_repeats_itself() -> None:
     recipe = replace(RECIPES["live"], rounds=1, generations=3, pairs=2)
     first, second = (parameters_to_vector(train_rule(recipe, hidden=8).parameters()) for _ in range(2))
     assert torch.equal(first, second)
-    fleet = Fleet.draw(np.random.default_rng(0), (60, 60))
+    fleet = Fleet.draw(np.random.default_rng(0), (60, 60), (4, 14))
     player = Player(Recipe("live", 1, False), 8)
     taught = train_rule(Recipe("live", 1, False, rounds=3, generations=1, pairs=1), hidden=8)
     theta = parameters_to_vector(taught.parameters()).detach().numpy()

@@ -43,6 +43,7 @@ class Recipe:
         steps: denoising steps, forward passes of the network for one price.
         remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
         rounds: of price iteration. generations: of evolution. pairs: of a generation.
+        servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
     """
 
     information: str
@@ -51,13 +52,15 @@ class Recipe:
     rounds: int = 8
     generations: int = 230
     pairs: int = 64
+    servers: tuple[int, int] = (4, 14)
+    slots: tuple[int, int] = (20, 150)
 
 
 RECIPES = {
     "price": Recipe("live", 1, False, generations=500),
     "live": Recipe("live", 2, True, generations=380),
     "live-one-pass": Recipe("live", 1, True, generations=500),
-    "stale": Recipe("stale", 2, True, generations=250, pairs=48),
+    "stale": Recipe("stale", 2, True, generations=260, pairs=32, servers=(5, 28), slots=(20, 90)),
     "stale-one-pass": Recipe("stale", 1, True, generations=330, pairs=48),
 }
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
@@ -74,8 +77,8 @@ class Fleet:
     slots: int
 
     @staticmethod
-    def draw(rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int] = (4, 14)) -> Fleet:
-        """Servers log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges."""
+    def draw(rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int]) -> Fleet:
+        """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges."""
 
         def log_uniform(lo: int, hi: int) -> int:
             return round(math.exp(rng.uniform(math.log(lo), math.log(hi))))
@@ -229,7 +232,7 @@ def train_rule(recipe: Recipe, *, hidden: int = 32, seed: int = 0, report: Any =
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet, episode = Fleet.draw(rng, (20, 150)), int(rng.integers(2**31))
+            fleet, episode = Fleet.draw(rng, recipe.slots, recipe.servers), int(rng.integers(2**31))
             greedy = player.play(thetas[0, p], fleet, episode, player.sim.GREEDY)[0]
             for sign in (0, 1):
                 costs[sign, p] = math.log(player.play(thetas[sign, p], fleet, episode)[0] / greedy)

@@ -98,8 +98,8 @@ def check_policy(text: str) -> str:
     if _is_attribute(text):
         return "attribute"
     raise InputError(
-        f"policy {check.show(text)} is neither a heuristic ({', '.join(HEURISTIC_NAMES)}), nor a policy folder, "
-        "nor module:attribute"
+        f"policy {check.show(text)} is neither a heuristic ({', '.join(HEURISTIC_NAMES)}), nor pretrained:NAME, "
+        "nor a policy folder, nor module:attribute"
     )
 
 

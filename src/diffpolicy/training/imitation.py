@@ -15,8 +15,8 @@ from diffpolicy.errors import InputError
 class ImitationModule(L.LightningModule):
     """Dataset aggregation (Ross et al. 2011): play, label what was met, regress on the last rounds' rows, repeat.
 
-    One epoch is one round: `collect` plays with the module as it is and gives labelled rows; then `updates` steps of
-    Adam follow on rows drawn from the last `keep` rounds.
+    One training step is one round, one epoch all of them: `collect` plays with the module as it is and gives labelled
+    rows; then `updates` steps of Adam follow on rows drawn from the last `keep` rounds.
 
     Args:
         module: whose parameters move.
