@@ -60,7 +60,7 @@ RECIPES = {
     "price": Recipe("live", 1, False, generations=500),
     "live": Recipe("live", 2, True, generations=380),
     "live-one-pass": Recipe("live", 1, True, generations=500),
-    "stale": Recipe("stale", 2, True, generations=260, pairs=32, servers=(5, 28), slots=(20, 90)),
+    "stale": Recipe("stale", 2, True, generations=250, pairs=48),
     "stale-one-pass": Recipe("stale", 1, True, generations=330, pairs=48),
 }
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
