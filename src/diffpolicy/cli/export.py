@@ -14,7 +14,7 @@ HELP = "write a policy's decision function for ONNX Runtime or AOTInductor"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policy", metavar="POLICY", help="a policy folder, or module:attribute")
+    parser.add_argument("policy", metavar="POLICY", help="a policy folder, pretrained:NAME, or module:attribute")
     parser.add_argument("--format", choices=["onnx", "aoti"], default="onnx", help="default onnx")
     parser.add_argument("--out", required=True, metavar="FILE", help="FILE.json beside it describes inputs and outputs")
     parser.add_argument("--agent", type=opt.whole(0), metavar="B", help="only the networks of this station")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy.edge.env import LEVELS
+from diffpolicy.edge.fleet_decision import FleetDecision
 from diffpolicy.edge.fleet_features import FEATURES, LATENTS
 from diffpolicy.edge.fleet_rule import MEMORY, READS, FleetRule
 from diffpolicy.edge.names import PRETRAINED_NAMES
@@ -100,6 +101,14 @@ class FleetPolicy(DiffusionPolicy):
         self.rule = self.rule.for_scenario(scenario)
         self._declare(measured=scenario.measured)
         return self
+
+    def decision(self) -> FleetDecision:
+        """One live decision as a pure function, which `export_decision` writes.
+
+        Raises:
+            InputError: the policy is stale.
+        """
+        return FleetDecision(self)
 
     def coefficients(self, features: Tensor, latent: Tensor) -> Tensor:
         """x_0 of servers, `[R, K]`. Args: features: `[R, F]`. latent: remembered, `[R, K]`."""

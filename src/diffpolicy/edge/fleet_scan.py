@@ -28,6 +28,14 @@ _ORDER = (6, 7, 9, 0, 1, 12, 2, 3, 4, 13, 8, 5, 10, 11)
 """Where each of the F features stands among the parts that `features` puts side by side."""
 
 
+def totals(servers: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Servers that are up, their capacity, and the means of their tasks and of their work of a slot, `[R, 1]` each."""
+    here = up.to(servers)
+    count = here.sum(-1, keepdim=True)
+    f, n, w = ((servers[..., i] * here).sum(-1, keepdim=True) for i in (CAPACITY, RATE_N, RATE_W))
+    return count, f, n / count, w / count
+
+
 @dataclass
 class FleetState:
     """R fleets of S servers within a slot.
@@ -36,23 +44,23 @@ class FleetState:
         servers: `[R, S, C]`, see the columns above; without the features, which are appended.
         up: bool `[R, S]`.
         fleet_work: load of all servers that are up, `[R, 1]`.
-        step_s: usual length of a step, seconds.
+        step_s: usual length of a step, seconds; a decision that is traced gives it as a tensor `[1]`.
         weight: of prices beside own delays.
+        totals: of the whole fleet (see `totals`), where the servers given are only some of it.
     """
 
     servers: Tensor
     up: Tensor
     fleet_work: Tensor
-    step_s: float
+    step_s: float | Tensor
     weight: float = 1.0
+    totals: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        up, x = self.up.to(self.servers), self.servers
-        self.count = up.sum(-1, keepdim=True)
-        self.total_f = (x[..., CAPACITY] * up).sum(-1, keepdim=True)
-        self.mean_n = ((x[..., RATE_N] * up).sum(-1, keepdim=True) / self.count).clamp_min(1e-9)
-        mean_f = self.total_f / self.count
-        mean_w = ((x[..., RATE_W] * up).sum(-1, keepdim=True) / self.count).clamp_min(1e-12)
+        x = self.servers
+        known = totals(x, self.up) if self.totals is None else self.totals
+        self.count, self.total_f, mean_n, mean_w = known
+        mean_f, self.mean_n, mean_w = self.total_f / self.count, mean_n.clamp_min(1e-9), mean_w.clamp_min(1e-12)
         self.mean_s = mean_w / self.mean_n / mean_f
         load = mean_w * self.count / (self.total_f * self.step_s)
         self.bias = torch.tensor(BIAS, dtype=x.dtype, device=x.device)
@@ -99,7 +107,7 @@ class FleetState:
             turn.expand_as(backlog),
         ]
         parts = [row[..., STATIC:], logs, others[0].unsqueeze(-1), both / (both + self.step_s)]
-        return torch.cat([*parts, torch.stack(others[1:], -1)], -1)[..., self.order]
+        return torch.cat([*parts, torch.stack(others[1:], -1)], -1).index_select(-1, self.order)
 
     def price(self, row: Tensor, x0: Tensor, rest: Tensor) -> Tensor:
         """Tasks that will wait behind one that is sent to a server now, `[R, S']`.

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.heads import mask_logits
 from diffpolicy.policies.priors import ActionMemory
+from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
 
-@dataclass(frozen=True)
-class DecisionInput:
-    """An input or output of a decision.
-
-    Args:
-        name: `observation`, `latent`, `noise`, `uniform` or `mask`; of outputs `action`, `logits` or `next_latent`.
-        shape: with "rows" for the number M of rows, e.g. `["rows", 22]`.
-        dtype: `float32`, `int64` or `bool`.
-        meaning: one line.
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    meaning: str
-
-    def random(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Values to try a decision on."""
-        shape = [rows if n == "rows" else int(n) for n in self.shape]
-        if self.dtype == "bool":
-            mask = torch.rand(shape, generator=generator) < 0.7
-            mask[..., 0] = True
-            return mask
-        if self.name == "uniform":
-            return torch.rand(shape, generator=generator)
-        return torch.randn(shape, generator=generator)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype, "meaning": self.meaning}
-
-
-class Decision(nn.Module):
+class Decision(PureDecision):
     """A policy's choice for rows; all that it draws and remembers goes in, and what it will remember comes out.
 
     Rows are `[M, ...]`, or `[G, M, ...]` for a policy with networks of its own for each of G agents (see
@@ -74,7 +42,7 @@ class Decision(nn.Module):
         if draws:
             inputs.append(DecisionInput("noise", (draws, *wide), "float32", "independent draws of N(0, 1)"))
         if policy.draws_choice:
-            inputs.append(DecisionInput("uniform", lead, "float32", "independent draws of U[0, 1)"))
+            inputs.append(DecisionInput("uniform", lead, "float32", "independent draws of U[0, 1)", (0.0, 1.0)))
         if policy.mask_key is not None:
             inputs.append(DecisionInput("mask", wide, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
@@ -88,7 +56,7 @@ class Decision(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The outputs, in their order. Args: tensors: the inputs, in their order."""
-        given = dict(zip((i.name for i in self.inputs), tensors, strict=True))
+        given = self.named(tensors)
         policy, mask = self.policy, given.get("mask")
         condition = policy.condition(given["observation"])
         x0 = policy.output(condition, given.get("latent"), given.get("noise"))
@@ -97,3 +65,19 @@ class Decision(nn.Module):
         if self.remembers:
             results.append(policy.prior.stored(x0))
         return tuple(results)
+
+    def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
+        """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
+        logits, uniform = outputs[1], self.named(inputs).get("uniform")
+        if uniform is None:
+            best, chosen = logits.amax(-1), logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+            return chosen >= best - tolerance * best.abs().clamp_min(1)
+        near = [self.policy.choose_at(logits, uniform + shift) for shift in (-tolerance, 0.0, tolerance)]
+        return torch.stack([action == choice for choice in near]).any(0)
+
+
+def decision_of(policy: ChoicePolicy) -> PureDecision:
+    """The policy's own decision, where it has one (a method `decision()`), or that about rows of observations."""
+    own = getattr(policy, "decision", None)
+    decision: PureDecision = Decision(policy) if own is None else own()
+    return decision

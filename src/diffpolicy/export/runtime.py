@@ -47,13 +47,40 @@ class ExportedDecision:
         self.description = data
         self.input_names = [i["name"] for i in data["inputs"]]
         self.output_names = [o["name"] for o in data["outputs"]]
+        self._form: list[tuple[torch.Size, torch.dtype]] = []
         self._run = run_onnx(path, threads) if data["format"] == "onnx" else run_aoti(path)
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """The outputs by name. Args: inputs: tensors by name, of the shapes in `description["inputs"]`."""
+        """The outputs by name.
+
+        Args:
+            inputs: tensors by name, of the shapes and types in `description["inputs"]`.
+
+        Raises:
+            InputError: other inputs; machine code would read past the end of a smaller one.
+        """
         if inputs.keys() != set(self.input_names):
             raise InputError(f"the decision takes {', '.join(self.input_names)}, got {', '.join(inputs)}")
-        return dict(zip(self.output_names, self._run([inputs[name] for name in self.input_names]), strict=True))
+        tensors = [inputs[name] for name in self.input_names]
+        form = [(x.shape, x.dtype) for x in tensors]
+        if form != self._form:
+            self._check(tensors)
+            self._form = form
+        return dict(zip(self.output_names, self._run(tensors), strict=True))
+
+    def _check(self, tensors: list[Tensor]) -> None:
+        """Raises InputError if a shape or a type is not the described one, or a free size is not the same in all."""
+        sizes: dict[str, int] = {}
+        for spec, x in zip(self.description["inputs"], tensors, strict=True):
+            if x.ndim == len(spec["shape"]):
+                for n, m in zip(spec["shape"], x.shape, strict=True):
+                    sizes.setdefault(str(n), m if isinstance(n, str) else n)
+            expected = [sizes.get(str(n), n) for n in spec["shape"]]
+            if list(x.shape) != expected or x.dtype != getattr(torch, spec["dtype"]):
+                found = str(x.dtype).removeprefix("torch.")
+                raise InputError(
+                    f"the decision's {spec['name']} must be {spec['dtype']} {expected}, got {found} {list(x.shape)}"
+                )
 
 
 def run_onnx(path: str | Path, threads: int = 1) -> Any:

@@ -19,14 +19,13 @@ from torch import Tensor
 from diffpolicy import _files
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
-from diffpolicy.export.decision import Decision
+from diffpolicy.export.decision import decision_of
 from diffpolicy.export.runtime import describe, description_path, optional, run_aoti, run_onnx
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.pure_decision import PureDecision
 
 TOLERANCE = 1e-5
 """By how much an exported number may differ from the policy's, relative to the larger of it and 1."""
-ROWS = (1, 7, 64)
-"""Numbers of rows on which an export is tried."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ class Exported:
 
 
 def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx") -> Exported:  # noqa: A002
-    """Writes a policy's decision function (see `Decision`), and beside it `PATH.json`, which describes its inputs.
+    """Writes a policy's decision function, and beside it `PATH.json`, which describes its inputs.
+
+    It is `Decision(policy)`, or what the policy's own method `decision()` gives (see `PureDecision`).
 
     Args:
         policy: any `ChoicePolicy`.
@@ -53,7 +54,7 @@ def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx"
     if format not in FORMATS:
         raise InputError(f"format must be {' or '.join(FORMATS)}, got {format!r}")
     _files.check_writable(path)
-    decision = Decision(policy)
+    decision = decision_of(policy)
     make, load = FORMATS[format]
     with tempfile.TemporaryDirectory() as folder:
         aside = Path(folder) / f"decision{SUFFIX[format]}"
@@ -73,7 +74,7 @@ def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx"
     return Exported(Path(path), format, difference)
 
 
-def compare(decision: Decision, run: Callable[[list[Tensor]], list[Tensor]]) -> float:
+def compare(decision: PureDecision, run: Callable[[list[Tensor]], list[Tensor]]) -> float:
     """The largest difference between a decision and its export on random inputs, relative to the larger of 1 and it.
 
     Raises:
@@ -81,16 +82,19 @@ def compare(decision: Decision, run: Callable[[list[Tensor]], list[Tensor]]) -> 
     """
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
-    for rows in ROWS:
-        inputs = [i.random(rows, generator) for i in decision.inputs]
+    for sizes in decision.trials:
+        inputs = [i.random(generator=generator, **sizes) for i in decision.inputs]
         with torch.no_grad():
             ours = decision(*inputs)
         theirs = run(inputs)
         for spec, a, b in zip(decision.outputs, ours, theirs, strict=True):
             if spec.name == "action":
-                _compare_actions(decision, inputs, ours[1], b)
+                right = decision.allows(b, inputs, ours, TOLERANCE)
+                if not bool(right.all()):
+                    wrong = int((~right).sum())
+                    raise InputError(f"the exported decision chooses otherwise in {wrong} of {right.numel()} rows")
                 continue
-            gap = ((a - b).abs() / a.abs().clamp_min(1)).max().item()
+            gap = torch.where(a == b, 0.0, (a - b).abs() / a.abs().clamp_min(1)).max().item()
             if not gap <= TOLERANCE:
                 raise InputError(
                     f"the exported {spec.name} differs by {gap:.2g} from the policy's, above {TOLERANCE:g}"
@@ -99,25 +103,15 @@ def compare(decision: Decision, run: Callable[[list[Tensor]], list[Tensor]]) -> 
     return largest
 
 
-def _compare_actions(decision: Decision, inputs: list[Tensor], logits: Tensor, action: Tensor) -> None:
-    """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
-    uniform = dict(zip((i.name for i in decision.inputs), inputs, strict=True)).get("uniform")
-    if uniform is None:
-        best, chosen = logits.amax(-1), logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        right = chosen >= best - TOLERANCE * best.abs().clamp_min(1)
-    else:
-        near = [decision.policy.choose_at(logits, uniform + shift) for shift in (-TOLERANCE, 0.0, TOLERANCE)]
-        right = torch.stack([action == choice for choice in near]).any(0)
-    if not bool(right.all()):
-        raise InputError(f"the exported decision chooses otherwise in {int((~right).sum())} of {right.numel()} rows")
-
-
-def _export(decision: Decision) -> Any:
-    """The graph, for any number of rows."""
+def _export(decision: PureDecision) -> Any:
+    """The graph, for any number of rows and of whatever else is free."""
     generator = torch.Generator().manual_seed(0)
-    example = tuple(i.random(3, generator) for i in decision.inputs)
-    rows = torch.export.Dim("rows", min=1, max=2**20)
-    shapes = tuple({d: rows for d, n in enumerate(i.shape) if n == "rows"} for i in decision.inputs)
+    names = sorted({n for i in decision.inputs for n in i.shape if isinstance(n, str)})
+    # sizes that differ and are above 1, so that the tracer takes none for another or for a constant
+    sizes = {"rows": 3, **{n: 5 + k for k, n in enumerate(n for n in names if n != "rows")}}
+    example = tuple(i.random(generator=generator, **sizes) for i in decision.inputs)
+    free = {n: torch.export.Dim(n, min=1, max=2**20) for n in names}
+    shapes = tuple({d: free[n] for d, n in enumerate(i.shape) if isinstance(n, str)} for i in decision.inputs)
     frozen = getattr(getattr(decision.policy, "denoiser", None), "frozen", contextlib.nullcontext)
     try:
         with frozen():
@@ -127,7 +121,7 @@ def _export(decision: Decision) -> Any:
         raise InputError(f"the policy cannot be traced, so it cannot be exported: {first}") from None
 
 
-def _onnx(decision: Decision, path: Path) -> None:
+def _onnx(decision: PureDecision, path: Path) -> None:
     optional("onnxscript")
     graph, example = _export(decision)
     torch.onnx.export(
@@ -142,7 +136,7 @@ def _onnx(decision: Decision, path: Path) -> None:
     )
 
 
-def _aoti(decision: Decision, path: Path) -> None:
+def _aoti(decision: PureDecision, path: Path) -> None:
     graph, _ = _export(decision)
     try:
         torch._inductor.aoti_compile_and_package(graph, package_path=str(path))
@@ -165,7 +159,7 @@ def _quiet() -> Any:
 
 
 SUFFIX = {"onnx": ".onnx", "aoti": ".pt2"}
-FORMATS: dict[str, tuple[Callable[[Decision, Path], None], Callable[[Path], Any]]] = {
+FORMATS: dict[str, tuple[Callable[[PureDecision, Path], None], Callable[[Path], Any]]] = {
     "onnx": (_onnx, run_onnx),
     "aoti": (_aoti, run_aoti),
 }

@@ -1,0 +1,216 @@
+"""A fleet's live decision as a pure function: the rule's own, whatever the order of servers, and the same exported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffpolicy.cli.main import main
+from diffpolicy.edge import Scenario, Workload
+from diffpolicy.edge.availability import Availability
+from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.fleet_features import LATENTS
+from diffpolicy.edge.fleet_policy import FleetPolicy
+from diffpolicy.edge.fleet_rule import _costs, _tasks
+from diffpolicy.edge.fleet_scan import CAPACITY, LATENT, LOAD, PRICE, RATE_N, RATE_W, WAITING
+from diffpolicy.edge.scenario import Server
+from diffpolicy.errors import InputError
+from diffpolicy.policies.recurrent import with_recurrent_state
+
+SLOTS = 6
+
+
+def small(*, down: bool) -> Scenario:
+    """Five servers, one of them perhaps down for a while, and five stations."""
+    rng = np.random.default_rng(5)
+    servers = [Server(float(f), float(v)) for f, v in zip(rng.uniform(3, 9, 5), rng.uniform(400, 500, 5), strict=True)]
+    if down:
+        servers[2] = replace(servers[2], availability=Availability(down_s=((1.0, 4.0),)))
+    law = Workload((1, 7), (2.0, 5.0), (0.2,) * 7, (3, 9, 14, 1, 8, 12, 5), (0.8,) * 7)
+    return Scenario(1.0, tuple(servers), slots=SLOTS, workload=law)
+
+
+def live(candidates: int | None = None) -> FleetPolicy:
+    """The bundled policy, with candidates or without."""
+    policy = FleetPolicy.pretrained("live")
+    policy.rule.candidates = candidates
+    return policy
+
+
+def drawn(decision, rows: int, servers: int, seed: int = 3) -> dict[str, torch.Tensor]:
+    """Inputs in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {i.name: i.random(rows, generator, servers=servers) for i in decision.inputs}
+    return {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}
+
+
+def decide(decision, inputs):
+    with torch.no_grad():
+        return dict(zip((o.name for o in decision.outputs), decision(*inputs.values()), strict=True))
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down) -> None:
+    scenario = small(down=down)
+    policy = live().double().for_scenario(scenario)
+    decision = policy.decision()
+    env = with_recurrent_state(OffloadingEnv(scenario, [4], information="live", dtype=torch.float64), policy)
+    root = env.reset()
+    seen = set()
+    for _ in range(SLOTS):
+        tasks = _tasks(root)
+        state = policy.rule._start(root, tasks)
+        valid = root["agents", "valid"]
+        first = root["agents", "arrival"].flatten(1).masked_fill(~valid.flatten(1), 10**6).argmin(-1)
+        delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in _costs(tasks, root))
+        x, scalar = state.servers, torch.ones(4, dtype=torch.float64)
+        columns = [x[..., c] for c in (LOAD, WAITING, CAPACITY, RATE_N, RATE_W)]
+        step_s = torch.tensor([policy.rule.step_s], dtype=torch.float64)
+        up = root["servers", "up"]
+        action, _, price, latent = decision(
+            *columns, x[..., LATENT:CAPACITY], delay, service, 0 * scalar, scalar, step_s, up
+        )
+        state.renew_all(policy.coefficients)
+        # the rule's rank of a capacity is in single precision
+        assert torch.allclose(price[up], state.servers[..., PRICE][up], rtol=1e-6)
+        assert torch.allclose(latent[up], state.servers[..., LATENT:CAPACITY][up], rtol=1e-6)
+        root = policy(root)
+        assert torch.equal(action, root["agents", "action"].flatten(1)[torch.arange(4), first])
+        seen |= set(action.tolist())
+        root = env.step_mdp(env.step(root))
+    assert len(seen) > 1
+
+
+def test_servers_may_stand_in_any_order() -> None:
+    decision = live().double().decision()
+    inputs = drawn(decision, 50, 9)
+    turn = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    of_servers = {i.name for i in decision.inputs if "servers" in i.shape}
+    turned = {n: x[:, turn].contiguous() if n in of_servers else x for n, x in inputs.items()}
+    ours, theirs = decide(decision, inputs), decide(decision, turned)
+    assert torch.equal(ours["action"], turn[theirs["action"]])
+    for name in ("score_s", "price", "next_latent"):
+        assert torch.allclose(ours[name][:, turn], theirs[name], rtol=1e-9)
+
+
+def test_equal_servers_have_equal_prices_and_nobody_goes_to_one_that_is_down() -> None:
+    decision = live().double().decision()
+    inputs = drawn(decision, 30, 6)
+    for spec in decision.inputs:
+        if "servers" in spec.shape and spec.dtype == "float32":
+            inputs[spec.name] = inputs[spec.name][:, :1].expand_as(inputs[spec.name]).contiguous()
+    outputs = decide(decision, inputs)
+    same = outputs["price"][:, :1].expand(-1, 6)
+    assert torch.allclose(outputs["price"][inputs["up"]], same[inputs["up"]], rtol=1e-9)
+    assert inputs["up"].gather(-1, outputs["action"].unsqueeze(-1)).all()
+    assert torch.equal(outputs["score_s"].isinf(), ~inputs["up"])
+
+
+def test_all_servers_as_candidates_are_all_servers() -> None:
+    every, some = live().double().decision(), live(7).double().decision()
+    inputs = {**drawn(every, 40, 7), "up": torch.ones(40, 7, dtype=torch.bool)}
+    of = torch.rand(40, 7, generator=torch.Generator().manual_seed(1)).argsort(-1)
+    known = {
+        **inputs,
+        **{n: inputs[n].gather(-1, of) for n in ("delay_s", "service_s")},
+        "candidates": of,
+        "servers_up": torch.full((40,), 7.0, dtype=torch.float64),
+        "fleet_capacity_gcycles_per_s": inputs["capacity_gcycles_per_s"].sum(-1),
+        "mean_tasks": inputs["tasks"].mean(-1),
+        "mean_work_gcycles": inputs["work_gcycles"].mean(-1),
+        "fleet_load_gcycles": inputs["load_gcycles"].sum(-1),
+    }
+    ours = decide(every, inputs)
+    theirs = decide(some, {i.name: known[i.name] for i in some.inputs})
+    assert torch.equal(ours["action"], theirs["action"])
+    assert torch.allclose(ours["price"].gather(-1, of), theirs["price"], rtol=1e-9)
+
+
+def test_servers_that_are_no_candidates_are_not_computed_on() -> None:
+    decision = live(3).double().decision()
+    inputs = drawn(decision, 20, 11)
+    others = torch.ones(20, 11, dtype=torch.bool).scatter(-1, inputs["candidates"], False)
+    poisoned = dict(inputs)
+    for spec in decision.inputs:
+        if "servers" in spec.shape:
+            x = inputs[spec.name].clone()
+            x[others] = torch.nan
+            poisoned[spec.name] = x
+    ours, theirs = decide(decision, inputs), decide(decision, poisoned)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours["price"].shape == (20, 3)
+
+
+def agree(policy, path, sizes) -> None:
+    """The file's outputs are the decision's, on inputs that the export was not checked on."""
+    from diffpolicy.export import ExportedDecision
+
+    decision, exported = policy.decision(), ExportedDecision(path)
+    for rows, servers in sizes:
+        inputs = {n: x.float() if x.is_floating_point() else x for n, x in drawn(decision, rows, servers, 9).items()}
+        ours, theirs = decide(decision, inputs), exported(**inputs)
+        assert ours.keys() == theirs.keys()
+        assert torch.equal(ours["action"], theirs["action"])
+        for name in ("score_s", "price", "next_latent"):
+            assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
+
+
+SIZES = ((1, 1), (1, 20), (5, 3), (2, 300))
+
+
+@pytest.mark.parametrize("candidates", [None, 4])
+def test_an_onnx_file_decides_as_the_policy_in_fleets_of_any_size(candidates, tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from diffpolicy.export import ExportedDecision, export_decision
+
+    policy = live(candidates)
+    assert export_decision(policy, tmp_path / "live.onnx").difference <= 1e-5
+    agree(policy, tmp_path / "live.onnx", SIZES)
+    exported = ExportedDecision(tmp_path / "live.onnx")
+    inputs = {i.name: i.random(2, torch.Generator(), servers=6) for i in policy.decision().inputs}
+    with pytest.raises(InputError, match=r"decision's waiting must be float32 \[2, 6\], got float32 \[2, 5\]"):
+        exported(**{**inputs, "waiting": inputs["waiting"][:, :5]})
+    with pytest.raises(InputError, match=rf"latent must be float32 \[2, 6, {LATENTS}\], got float64"):
+        exported(**{**inputs, "latent": inputs["latent"].double()})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("candidates", [None, 4])
+def test_an_aotinductor_package_does_too(candidates, tmp_path) -> None:
+    from diffpolicy.export import export_decision
+
+    policy = live(candidates)
+    export_decision(policy, tmp_path / "live.pt2", "aoti")
+    agree(policy, tmp_path / "live.pt2", SIZES)
+
+
+def test_the_command_exports_a_bundled_policy_and_a_folder(tmp_path, capsys) -> None:
+    pytest.importorskip("onnxscript")
+    main(["export", "pretrained:live", "--out", str(tmp_path / "a.onnx"), "--json"])
+    assert json.loads(capsys.readouterr().out)["largest_difference"] <= 1e-5
+    description = json.loads((tmp_path / "a.onnx.json").read_text())
+    assert [o["name"] for o in description["outputs"]] == ["action", "score_s", "price", "next_latent"]
+    assert description["inputs"][5]["shape"] == ["rows", "servers", LATENTS]
+    FleetPolicy(information="live", candidates=3, hidden=8).save(tmp_path / "policy")
+    main(["export", str(tmp_path / "policy"), "--out", str(tmp_path / "b.onnx")])
+    names = [i["name"] for i in json.loads((tmp_path / "b.onnx.json").read_text())["inputs"]]
+    assert "candidates" in names
+    assert "up" not in names
+
+
+def test_a_stale_policy_is_refused_in_one_sentence(tmp_path, capsys) -> None:
+    with pytest.raises(InputError, match="only a live fleet policy decides task by task, got one of stale"):
+        FleetPolicy(information="stale").decision()
+    code = main(["export", "pretrained:stale", "--out", str(tmp_path / "x.onnx")])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code
+    assert len(lines) == 1
+    assert "pretrained:stale" in lines[0]
+    assert list(tmp_path.iterdir()) == []
