@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=POLICY", help="one more, by folder")
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--slots", type=int, default=59)
+    parser.add_argument("--sizes-only", action="store_true", help="leave the front out")
     parser.add_argument("--out", type=Path, default=Path("runs/deciding"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,6 +91,8 @@ def main() -> None:
     figure.savefig(options.out / "sizes.png", dpi=80)
     sizes = [f"wait {x}" for x in labels]
     print(table(["policy", *sizes, *(f"to 5 longest {x}" for x in labels)], rows), end="\n\n")
+    if options.sizes_only:
+        return
 
     rows = []
     base = seen["opt-ts"].spread()
