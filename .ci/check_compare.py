@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 METHODS = {"lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain"}
-RULES = {"opt-ts", "weighted-round-robin", "capacity-proportional", "power-of-two", "least-work-own"}
+RULES = {"opt-ts", "price", "weighted-round-robin", "capacity-proportional", "power-of-two", "least-work-own"}
 RULES |= {"round-robin", "slot-greedy", "random", "least-work", "local"}
 
 
