@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FEATURES = 14
-"""F: scale-free features of one server, see `fleet_state.FleetState.features`."""
+"""F: scale-free features of one server, see `fleet_scan.FleetState.features`."""
 LATENTS = 4
 """K: coefficients of one server's price, the x_0 of the chain."""
 SCALE = 4.0

@@ -1,7 +1,7 @@
 """A compiled player of whole episodes under a price rule: what makes evolution and price iteration affordable.
 
-It plays the law of LAD-TS on a given fleet, with the features, prices and scans of `fleet_state`, in float64, about a
-thousand times faster for one episode than the batched tensors that decide in earnest; tests hold the two together.
+It plays the law of LAD-TS on a given fleet, with the features, prices and scans of `fleet_scan`, in float64, some
+hundred times faster for one episode than the batched tensors that decide in earnest; tests hold the two together.
 It needs the extra `fleet` (numba).
 """
 
