@@ -134,6 +134,18 @@ def test_nobody_is_sent_to_a_server_that_is_down() -> None:
     assert (td["agents", "action"][td["agents", "valid"]] != 0).all()
 
 
+@pytest.mark.parametrize("candidates", [1, 2, 3])
+def test_candidates_are_up(candidates: int) -> None:
+    scenario = small(slots=3)
+    down = replace(scenario.servers[0], availability=Availability(down_s=((0.0, 10.0),)))
+    scenario = replace(scenario, servers=(down, *scenario.servers[1:]))
+    policy = FleetPolicy(information="live", candidates=candidates).for_scenario(scenario)
+    env = with_recurrent_state(OffloadingEnv(scenario, [8], information="live", dtype=torch.float64), policy)
+    td = policy(env.reset())
+    chosen = td["agents", "action"][td["agents", "valid"]]
+    assert set(chosen.tolist()) == {1, 2, 3}
+
+
 def test_candidates_as_many_as_servers_are_all() -> None:
     scenario = small(slots=3)
     every, some, few = (

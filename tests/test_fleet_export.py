@@ -16,8 +16,8 @@ from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.fleet_features import LATENTS
 from diffpolicy.edge.fleet_policy import FleetPolicy
-from diffpolicy.edge.fleet_rule import _costs, _tasks
 from diffpolicy.edge.fleet_scan import CAPACITY, LATENT, LOAD, PRICE, RATE_N, RATE_W, WAITING
+from diffpolicy.edge.fleet_slot import costs_of, tasks_of
 from diffpolicy.edge.scenario import Server
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import with_recurrent_state
@@ -63,11 +63,11 @@ def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down) -> None:
     root = env.reset()
     seen = set()
     for _ in range(SLOTS):
-        tasks = _tasks(root)
+        tasks = tasks_of(root)
         state = policy.rule._start(root, tasks)
         valid = root["agents", "valid"]
         first = root["agents", "arrival"].flatten(1).masked_fill(~valid.flatten(1), 10**6).argmin(-1)
-        delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in _costs(tasks, root))
+        delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in costs_of(tasks, root))
         x, scalar = state.servers, torch.ones(4, dtype=torch.float64)
         columns = [x[..., c] for c in (LOAD, WAITING, CAPACITY, RATE_N, RATE_W)]
         step_s = torch.tensor([policy.rule.step_s], dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -24,7 +24,8 @@ from diffpolicy.edge.fleet_scan import (
     Coefficients,
     FleetState,
 )
-from diffpolicy.edge.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.fleet_slot import costs_of, imagined_tasks, tasks_of, turns
+from diffpolicy.edge.queueing import SlotTasks
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.workload import Workload
 from diffpolicy.errors import InputError
@@ -94,8 +95,8 @@ class FleetRule:
         """Servers, int64 `[E, B, N]`; writes `("next", "fleet", ...)`."""
         valid: Tensor = td["agents", "valid"]
         e, b, n = valid.shape
-        seen = _tasks(td)
-        delay, service = _costs(seen, td)
+        seen = tasks_of(td)
+        delay, service = costs_of(seen, td, td.get(("agents", "service_s"), None))
         state = self._start(td, seen)
         state.renew_all(coefficients)
         if self.information == "live" or b == 1:
@@ -103,7 +104,7 @@ class FleetRule:
             flat = valid.flatten(1)
             order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
             order = order[:, : int(flat.sum(-1).max())]
-            turn, rest = _turns(order, valid, state.mean_n * state.count / b)
+            turn, rest = turns(order, valid, state.mean_n * state.count / b)
             wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
             chosen = state.scan(
                 delay.flatten(1, 2).gather(1, wide),
@@ -120,20 +121,17 @@ class FleetRule:
         return self._imagine(td, seen, delay, service, state, coefficients, generator)
 
     def _drawn(self, shape: torch.Size, td: TensorDictBase, generator: torch.Generator) -> Tensor | None:
-        """The candidates of each task, distinct servers that are up, `[R, K, C]`; None: all servers are."""
+        """The candidates of each task, servers that are up, distinct if there are C, `[R, K, C]`; None: all are."""
         up = td["servers", "up"]
         if self.candidates is None or self.candidates >= up.shape[-1]:
             return None
-        repeats = shape[0] // len(up)
-        chance = up.double().repeat_interleave(repeats, 0) + 1e-12
-        if self.candidates == 1:
-            return torch.multinomial(chance, shape[1], replacement=True, generator=generator).unsqueeze(-1)
-        # a random start and a random stride over a random order: distinct, uniform, and cheap
-        s = up.shape[-1]
-        order = torch.multinomial(chance, s, generator=generator)
-        start = torch.randint(s, (*shape, 1), generator=generator)
-        window = (start + torch.arange(self.candidates)) % s
-        return order.gather(1, window.flatten(1)).view(*shape, self.candidates)
+        up = up.repeat_interleave(shape[0] // len(up), 0)
+        # windows, begun anywhere, of one random order of those that are up: each server as likely, and cheap
+        key = torch.rand(up.shape, generator=generator).to(up.device).masked_fill(~up, 2)
+        count = up.sum(-1).clamp_min(1).view(-1, 1, 1)
+        start = (torch.rand(*shape, 1, generator=generator).to(up.device) * count).long()
+        window = (start + torch.arange(self.candidates, device=up.device)) % count
+        return key.argsort(-1).gather(1, window.flatten(1)).view(*shape, self.candidates)
 
     def _start(self, td: TensorDictBase, seen: SlotTasks) -> FleetState:
         """The fleet as the slot begins."""
@@ -198,7 +196,7 @@ class FleetRule:
         most = int(flat.sum(-1).max())
         order = (~flat).byte().argsort(dim=1, stable=True)[:, :most]
         mu = state.mean_n * state.count / b
-        turn, rest = _turns(order, dream.valid, mu)
+        turn, rest = turns(order, dream.valid, mu)
         counts = dream.valid.sum(-1)
         starts = counts.cumsum(-1) - counts
         snapshots = state.servers.unsqueeze(1).repeat(1, b, 1, 1)
@@ -211,7 +209,7 @@ class FleetRule:
             for i, j in places.get(k, ()):
                 snapshots[i, j] = state.servers[i]
 
-        far, near = _costs(dream, td)
+        far, near = costs_of(dream, td)
         wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
         state.scan(
             far.flatten(1, 2).gather(1, wide),
@@ -253,67 +251,8 @@ class FleetRule:
                 "a stale fleet policy imagines the other stations' tasks, so its scenario needs a workload of "
                 f"kind 'lad-ts' where there are several stations, here {stations}"
             )
-        law, e = self.workload, td.batch_size[0]
-        lo, hi = law.tasks_per_station_and_slot
-        counts, inputs = torch.zeros(e, stations, dtype=torch.int64), torch.zeros(e, stations, hi, dtype=torch.float64)
-        for i, seed in enumerate(td["shared_seed"].flatten().tolist()):
-            generator = torch.Generator().manual_seed(seed)
-            counts[i] = torch.randint(lo, hi + 1, (stations,), generator=generator)
-            inputs[i] = torch.rand(stations, hi, generator=generator, dtype=torch.float64)
-        least, largest = law.input_mbit
-        valid = torch.arange(hi) < counts.unsqueeze(-1)
-        work = torch.tensor(law.gcycles_per_step[:hi], dtype=torch.float64) * torch.tensor(law.steps[:hi])
-        result = torch.tensor(law.result_mbit[:hi], dtype=torch.float64)
-        home = td["agents", "home"][..., :1].expand(-1, -1, hi)
-        return SlotTasks(
-            home,
-            least + (largest - least) * inputs,
-            result.expand_as(inputs),
-            torch.where(valid, work, 0.0),
-            valid,
-        )
+        return imagined_tasks(self.workload, td["shared_seed"], td["agents", "home"])
 
 
 def _shapes(servers: int) -> dict[str, tuple[int, ...]]:
     return {**dict.fromkeys(MEMORY, (servers,)), "latent": (servers, LATENTS)}
-
-
-def _turns(order: Tensor, valid: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares of the slot's tasks that have come and are still to come after each task, `[E, K]` each.
-
-    The station whose task it is knows how many it has; of stations that were not heard of yet, mu each are expected.
-    """
-    e, b, n = valid.shape
-    station = order // n
-    position = (valid.long().cumsum(-1) - 1).flatten(1).gather(1, order)
-    counts = valid.sum(-1)
-    own = (counts.gather(1, station) - position - 1).clamp_min(0)
-    new = torch.zeros(e, b, dtype=torch.int64, device=order.device)
-    first = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    begin = torch.full_like(new, order.shape[1]).scatter_reduce(1, station, first, "amin")
-    heard = (begin.unsqueeze(1) <= first.unsqueeze(-1)).sum(-1)
-    left = own + (b - heard) * mu
-    done = first + 1
-    return done / (done + left), left / (b * mu)
-
-
-def _tasks(td: TensorDictBase) -> SlotTasks:
-    a = td["agents"]
-    return SlotTasks(
-        a["home"], a["input_mbit"].double(), a["result_mbit"].double(), a["work_gcycles"].double(), a["valid"]
-    )
-
-
-def _costs(tasks: SlotTasks, td: TensorDictBase) -> tuple[Tensor, Tensor]:
-    """Delay of each task on each server if nothing were queued, and the seconds it keeps it busy, `[E, B, N, S]`."""
-    f, v = td["servers", "capacity_gcycles_per_s"].double()[:, None], td["servers", "rate_mbit_per_s"].double()[:, None]
-    delay = unloaded_delay_s(tasks, Fleet(f, v))
-    linear = tasks.work_gcycles.unsqueeze(-1) / f.unsqueeze(-2)
-    measured: Any = td.get(("agents", "service_s"), None)
-    if measured is not None and measured.shape == linear.shape:
-        service = measured.double() * tasks.valid.unsqueeze(-1)
-        delay = delay + service - linear
-    else:
-        service = linear.expand_as(delay)
-    down = ~td["servers", "up"][:, None, None]
-    return delay.masked_fill(down, torch.inf), service
