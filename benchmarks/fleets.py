@@ -101,14 +101,13 @@ def main() -> None:
                 drawn = [law.draw(0, Stream.EVALUATION, episode, t, stations) for t in range(problem.slots)]
                 counts = np.stack([x.counts for x in drawn]).astype(np.int64)
                 rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, episode))))
-                imagined = rng.integers(1, n, counts.shape, endpoint=True)
                 inputs = np.stack([x.input_mbit for x in drawn])
                 inputs = np.stack([inputs, rng.uniform(2.0, 5.0, inputs.shape)])
                 for name in costs:
                     delays = np.zeros(int(counts.sum()))
                     player, theta = players.get(name, (greedy, np.zeros(2000)))
                     mode = greedy.sim.GREEDY if name == "opt-ts" else None
-                    player.play_arrivals(theta, fleet, counts, inputs, imagined, mode, delays=delays)
+                    player.play_arrivals(theta, fleet, counts, inputs, mode, delays=delays)
                     costs[name].append(delays)
             base = np.array([d.mean() for d in costs["opt-ts"]])
             cells = []

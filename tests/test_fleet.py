@@ -14,6 +14,7 @@ from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.fleet_features import FEATURES, LATENTS
 from diffpolicy.edge.fleet_policy import FleetPolicy
+from diffpolicy.edge.fleet_slot import possible_tasks
 from diffpolicy.edge.fleet_training import RECIPES, Fleet, Player, Recipe, train_rule
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Server
@@ -69,10 +70,8 @@ def test_decides_like_the_compiled_player(information: str, steps: int, remember
     drawn = [law.draw(0, Stream.EVALUATION, 0, t, b) for t in range(slots)]
     counts = np.stack([x.counts for x in drawn]).astype(np.int64)
     inputs = np.stack([np.stack([x.input_mbit for x in drawn])] * 2)
-    imagined = counts
     if information == "stale":
-        imagined = np.stack([d.valid.sum(-1)[0].numpy() for d in dreams])
-        inputs[1] = np.stack([d.input_mbit[0].numpy() for d in dreams])
+        inputs[1] = np.stack([tasks.input_mbit[0].numpy() for tasks, _ in dreams])
     fleet = Fleet(
         np.array([s.capacity_gcycles_per_s for s in scenario.servers]),
         np.array([s.rate_mbit_per_s for s in scenario.servers]),
@@ -81,7 +80,7 @@ def test_decides_like_the_compiled_player(information: str, steps: int, remember
         slots,
     )
     theta = parameters_to_vector(policy.denoiser.parameters()).detach().numpy()
-    total, number, _ = player.play_arrivals(theta, fleet, counts, inputs, imagined)
+    total, number, _ = player.play_arrivals(theta, fleet, counts, inputs)
     assert total / number == pytest.approx(mean, rel=1e-9)
     greedy = play_episodes(scenario, make_policy("opt-ts", scenario), 1).cost.mean()
     assert mean != pytest.approx(greedy, rel=1e-4)
@@ -94,6 +93,21 @@ def test_servers_may_stand_in_any_order() -> None:
         play_episodes(s, lively(FleetPolicy(information="live")).for_scenario(s), 2).cost for s in (scenario, turned)
     ]
     assert np.allclose(costs[0], costs[1], rtol=1e-12)
+
+
+def test_every_possible_task_counts_by_its_chance() -> None:
+    scenario = small()
+    law = scenario.workload
+    assert isinstance(law, Workload)
+    env = OffloadingEnv(scenario, [1], information="stale", dtype=torch.float64)
+    td = env.reset()
+    tasks, chance = possible_tasks(law, td["shared_seed"], td["agents", "home"])
+    again, _ = possible_tasks(law, td["shared_seed"], td["agents", "home"])
+    assert torch.equal(tasks.input_mbit, again.input_mbit)
+    assert len(tasks.input_mbit.unique()) == tasks.input_mbit.numel()
+    counts = np.concatenate([law.draw(0, Stream.EVALUATION, e, 0, 4).counts for e in range(500)])
+    assert chance.numpy() == pytest.approx((counts[:, None] > np.arange(7)).mean(0), abs=0.05)
+    assert (tasks.work_gcycles[0, 0] @ chance).item() == pytest.approx(law.mean_work_gcycles())
 
 
 def test_a_stale_station_decides_without_the_tasks_of_others() -> None:

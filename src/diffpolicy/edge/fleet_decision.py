@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.fleet_features import LATENTS
-from diffpolicy.edge.fleet_scan import FleetState
+from diffpolicy.edge.fleet_scan import LATENT, FleetState
 from diffpolicy.errors import InputError
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
@@ -36,8 +36,8 @@ class FleetDecision(PureDecision):
     """The server of one task, by own delay plus the price of the time that it takes from others; rows are fleets.
 
     All prices are renewed from what the servers are now, so nothing but the inputs counts: no slot, no order of
-    servers. For the first task of a slot that is what `FleetRule` does; later in it that rule renews only the price of
-    a server that was chosen.
+    servers. For the first task of a slot that is what `FleetRule` does; later in it that rule renews the coefficients
+    of the server that was chosen and, in turn, of one other.
 
     With `candidates` C in the policy, a task chooses among C servers that the caller drew. Their rows are gathered
     first and everything is computed on them alone, so the cost does not depend on S. What must be known of the fleet
@@ -79,7 +79,9 @@ class FleetDecision(PureDecision):
             DecisionInput("delay_s", some, "float32", f"of the task on {whose} if nothing were queued", (0.1, 20.0)),
             DecisionInput("service_s", some, "float32", f"that the task keeps {whose} busy", (0.05, 2.0)),
             DecisionInput("turn", ("rows",), "float32", "share of the step's tasks that have come", (0.0, 1.0)),
-            DecisionInput("rest", ("rows",), "float32", "share of the step's tasks still to come", (0.0, 1.0)),
+            DecisionInput(
+                "rest", ("rows",), "float32", "share of the step's tasks still to come, this one among them", (0.0, 1.0)
+            ),
             DecisionInput("step_s", (1,), "float32", "usual length of a step, seconds", (0.5, 2.0)),
         ]
         if c is None:
@@ -91,7 +93,7 @@ class FleetDecision(PureDecision):
         self.outputs = (
             DecisionInput("action", ("rows",), "int64", "the server"),
             DecisionInput("score_s", some, "float32", f"own delay plus priced time, of {whose}; infinite if down"),
-            DecisionInput("price", some, "float32", f"tasks that will wait behind one sent to {whose} now"),
+            DecisionInput("price", some, "float32", f"tasks that will wait behind the task on {whose}"),
             DecisionInput("next_latent", (*some, LATENTS), "float32", f"what to remember of {whose}"),
         )
 
@@ -118,12 +120,12 @@ class FleetDecision(PureDecision):
         if known is not None:
             below = (below + 0.5) / here * known[0] - 0.5
         zero = torch.zeros_like(load)
-        changing = torch.stack([load, waiting, zero, zero, zero], -1)
+        changing = torch.stack([load, waiting, *[zero] * (LATENT - 2)], -1)
         row = torch.cat([changing, latent, torch.stack([f, tasks, work, rank], -1)], -1)
         state = FleetState(row, up, fleet, given["step_s"], self.policy.rule.weight, known)
         features = state.features(state.servers, below, given["turn"].unsqueeze(-1))
         x0 = self.policy.coefficients(features.flatten(0, -2), latent.flatten(0, -2)).view(latent.shape)
-        price = state.price(state.servers, x0, given["rest"].unsqueeze(-1))
+        price = state.price(state.terms(state.servers, x0), given["rest"].unsqueeze(-1), given["service_s"])
         score = given["delay_s"] + load / f + given["service_s"] * price
         if of is None:
             score = score.masked_fill(~up, torch.inf)

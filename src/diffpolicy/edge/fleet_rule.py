@@ -24,7 +24,7 @@ from diffpolicy.edge.fleet_scan import (
     Coefficients,
     FleetState,
 )
-from diffpolicy.edge.fleet_slot import costs_of, imagined_tasks, tasks_of, turns
+from diffpolicy.edge.fleet_slot import costs_of, possible_tasks, tasks_of, turns
 from diffpolicy.edge.queueing import SlotTasks
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.workload import Workload
@@ -48,9 +48,10 @@ Rule = TypeVar("Rule", bound="FleetRule")
 class FleetRule:
     """Decides for any number of servers and stations by own delay and price.
 
-    Live, it places the slot's tasks in order of arrival. Stale, every station imagines the same slot, with the queues
-    at its start and the other stations' tasks drawn from the law of arrivals with the shared seed, and places its own
-    tasks where it stands in it: no message is needed.
+    Live, it places the slot's tasks in order of arrival. Stale, every station imagines the same slot, from the queues
+    at its start: every task that a station may have, counted by its chance in the law of arrivals, its input drawn
+    with the shared seed. Then each places its own tasks where it stands in it: no message is needed, and what really
+    comes differs from what was imagined only by chance, independently from station to station.
 
     Args:
         information: `live` or `stale`.
@@ -105,6 +106,7 @@ class FleetRule:
             order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
             order = order[:, : int(flat.sum(-1).max())]
             turn, rest = turns(order, valid, state.mean_n * state.count / b)
+            rest = torch.cat([torch.ones_like(rest[:, :1]), rest[:, :-1]], -1)
             wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
             chosen = state.scan(
                 delay.flatten(1, 2).gather(1, wide),
@@ -113,6 +115,7 @@ class FleetRule:
                 turn,
                 rest,
                 coefficients,
+                others=_by_capacity(td),
                 candidates=self._drawn(order.shape, td, generator),
             )
             action = torch.zeros(e, b * n, dtype=torch.int64, device=valid.device).scatter(1, order, chosen)
@@ -161,7 +164,7 @@ class FleetRule:
         zero = torch.zeros_like(queue)
         known = f.masked_fill(~up, torch.inf)
         rank = 2 * ((known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1) + 0.5) / up.sum(-1, keepdim=True) - 1
-        changing = torch.stack([queue, memory["waiting"] * ratio, zero, zero, zero], -1)
+        changing = torch.stack([queue, memory["waiting"] * ratio, *[zero] * (LATENT - 2)], -1)
         servers = torch.cat([changing, memory["latent"], torch.stack([f, tasks, work, rank], -1)], -1)
         return FleetState(servers, up, queue.sum(-1, keepdim=True), self.step_s, self.weight)
 
@@ -191,43 +194,28 @@ class FleetRule:
     ) -> Tensor:
         """Stale decisions: the slot as all stations imagine it, and each one's own tasks in its place."""
         e, b, n = seen.valid.shape
-        dream = self._dream(td, b)
-        flat = dream.valid.flatten(1)
-        most = int(flat.sum(-1).max())
-        order = (~flat).byte().argsort(dim=1, stable=True)[:, :most]
+        dream, chance = self._dream(td, b)
+        far, near = (x.flatten(1, 2) for x in costs_of(dream, td))
         mu = state.mean_n * state.count / b
-        turn, rest = turns(order, dream.valid, mu)
-        counts = dream.valid.sum(-1)
-        starts = counts.cumsum(-1) - counts
-        snapshots = state.servers.unsqueeze(1).repeat(1, b, 1, 1)
-        places: dict[int, list[tuple[int, int]]] = {}
-        for i, row in enumerate(starts.tolist()):
-            for j, k in enumerate(row):
-                places.setdefault(k, []).append((i, j))
+        amount = chance.repeat(b).expand(e, -1)
+        come = amount.cumsum(-1)
+        left = (b * mu - come).clamp_min(0)
+        rest = torch.cat([torch.ones_like(mu), left[:, :-1] / (b * mu)], -1)
+        snapshots: list[Tensor] = []
 
         def before(k: int) -> None:
-            for i, j in places.get(k, ()):
-                snapshots[i, j] = state.servers[i]
+            if k % len(chance) == 0:
+                snapshots.append(state.servers.clone())
 
-        far, near = costs_of(dream, td)
-        wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
-        state.scan(
-            far.flatten(1, 2).gather(1, wide),
-            near.flatten(1, 2).gather(1, wide),
-            flat.gather(1, order),
-            turn,
-            rest,
-            coefficients,
-            before=before,
-        )
-        before(most)
+        state.scan(far, near, amount, come / (come + left), rest, coefficients, before=before)
         rows = torch.arange(e, device=delay.device).repeat_interleave(b)
-        own = state.at(rows, snapshots.flatten(0, 1))
-        index = torch.arange(n, device=delay.device)
+        own = state.at(rows, torch.stack(snapshots, 1).flatten(0, 1))
+        index, station = torch.arange(n, device=delay.device), torch.arange(b, device=delay.device).view(1, b, 1)
         mine = seen.valid.sum(-1, keepdim=True)
-        after = (b - 1 - torch.arange(b, device=delay.device)).view(1, b, 1) * mu.unsqueeze(-1)
-        left = (mine - index - 1).clamp_min(0) + after
-        done = starts.unsqueeze(-1) + index + 1
+        done = station * chance.sum() + index + 1
+        left = (mine - index - 1).clamp_min(0) + (b - 1 - station) * mu.unsqueeze(-1)
+        first = rest[:, :: len(chance)].unsqueeze(-1)
+        rest = torch.cat([first, (left / (b * mu).unsqueeze(-1))[..., :-1]], -1)
         longest = int(mine.max())
         shape = torch.Size([e * b, longest])
         chosen = own.scan(
@@ -235,7 +223,7 @@ class FleetRule:
             service.flatten(0, 1)[:, :longest],
             seen.valid.flatten(0, 1)[:, :longest],
             (done / (done + left)).flatten(0, 1)[:, :longest],
-            (left / (b * mu).unsqueeze(-1)).flatten(0, 1)[:, :longest],
+            rest.flatten(0, 1)[:, :longest],
             coefficients,
             candidates=self._drawn(shape, td, generator),
         )
@@ -244,14 +232,20 @@ class FleetRule:
         action[..., :longest] = chosen.view(e, b, longest)
         return action
 
-    def _dream(self, td: TensorDictBase, stations: int) -> SlotTasks:
-        """Tasks of all stations that the law of arrivals gives under the shared seed, `[E, B, N]`."""
+    def _dream(self, td: TensorDictBase, stations: int) -> tuple[SlotTasks, Tensor]:
+        """Tasks that all stations may have, `[E, B, N]`, and the chances that a station has them, `[N]`."""
         if self.workload is None:
             raise InputError(
                 "a stale fleet policy imagines the other stations' tasks, so its scenario needs a workload of "
                 f"kind 'lad-ts' where there are several stations, here {stations}"
             )
-        return imagined_tasks(self.workload, td["shared_seed"], td["agents", "home"])
+        return possible_tasks(self.workload, td["shared_seed"], td["agents", "home"])
+
+
+def _by_capacity(td: TensorDictBase) -> Tensor:
+    """Servers from the slowest on, of equals the one with the slowest link, int64 `[E, S]`."""
+    order: Tensor = td["servers", "rate_mbit_per_s"].argsort(dim=-1, stable=True)
+    return order.gather(-1, td["servers", "capacity_gcycles_per_s"].gather(-1, order).argsort(dim=-1, stable=True))
 
 
 def _shapes(servers: int) -> dict[str, tuple[int, ...]]:

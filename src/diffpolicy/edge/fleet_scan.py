@@ -1,7 +1,9 @@
-"""Tasks placed one after the other by own delay plus price, where a server's price is renewed whenever it is chosen.
+"""Tasks placed one after the other by own delay plus price.
 
-score(i, a) = delay of task i on a now + (seconds that i keeps a busy) * price_a; the smallest wins. A price counts the
-tasks that will wait behind (see `docs/deciding.md`); it is the sum of four counts with coefficients from a network.
+score(i, a) = delay of task i on a now + s_ia * price_ia, s_ia being the seconds that i keeps a busy; the smallest wins.
+A price counts the tasks that will wait behind (see `docs/deciding.md`): the sum of five counts with coefficients from
+a network. The counts are always those of now; the coefficients of a server are renewed when it is chosen, and those of
+one other server beside it, in turn, where a scan is asked to.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from diffpolicy.edge.fleet_features import BIAS, LATENTS, SCALE
 Coefficients = Callable[[Tensor, Tensor], Tensor]
 """`(features [R, F], latents [R, K]) -> x_0 [R, K]`: the network, or the chain."""
 
-LOAD, WAITING, TASKS, WORK, PRICE, LATENT = range(6)
+LOAD, WAITING, TASKS, WORK, PRICE = range(5)
 """First columns of `FleetState.servers`: queue and work sent in this slot; tasks that wait; tasks and work sent in this
-slot; price; then the K latents, and what does not change within a slot:"""
+slot; the terms of the price, see `FleetState.terms`; then"""
+TERMS = 4
+LATENT = PRICE + TERMS
+"""the K latents, and what does not change within a slot:"""
 CAPACITY, RATE_N, RATE_W, RANK, STATIC = (LATENT + LATENTS + i for i in range(5))
 """capacity; moving averages of tasks and of work a slot; the capacity's rank; the features that follow from them."""
 _ORDER = (6, 7, 9, 0, 1, 12, 2, 3, 4, 13, 8, 5, 10, 11)
@@ -109,43 +114,52 @@ class FleetState:
         parts = [row[..., STATIC:], logs, others[0].unsqueeze(-1), both / (both + self.step_s)]
         return torch.cat([*parts, torch.stack(others[1:], -1)], -1).index_select(-1, self.order)
 
-    def price(self, row: Tensor, x0: Tensor, rest: Tensor) -> Tensor:
-        """Tasks that will wait behind one that is sent to a server now, `[R, S']`.
+    def terms(self, row: Tensor, x0: Tensor) -> Tensor:
+        """A price as a function of what changes from task to task, `[R, S', 4]`; see `price`.
 
         Args:
-            row: the servers' columns. x0: `[R, S', K]`. rest: share of a slot's tasks still to come, `[R, 1]`.
+            row: the servers' columns. x0: `[R, S', K]`.
         """
-        n = row[..., RATE_N]
-        slots = self.fleet_work / self.total_f / self.step_s
-        counts = torch.stack([n * rest, row[..., WAITING], n * slots, self.mean_n.expand_as(n)], -1)
-        return self.weight * (softplus(SCALE * x0 + self.bias) * counts).sum(-1)
+        n, m = row[..., RATE_N], row[..., WAITING]
+        c = self.weight * softplus(SCALE * x0 + self.bias)
+        a_step = n / self.step_s
+        parts = [n * c[..., 0], a_step * c[..., 2], m * c[..., 1] + self.mean_n * c[..., 3], a_step * c[..., 4]]
+        return torch.stack(parts, -1)
 
-    def renewed(self, row: Tensor, below: Tensor, turn: Tensor, rest: Tensor, coefficients: Coefficients) -> Tensor:
+    def price(self, terms: Tensor, rest: Tensor, service_s: Tensor) -> Tensor:
+        """Tasks that will wait behind a task on each server, `[R, S']`.
+
+        Args:
+            terms: `[R, S', 4]`. rest: share of a slot's tasks still to come, this one among them, `[R, 1]`.
+            service_s: seconds that the task keeps each busy, `[R, S']`.
+        """
+        of_rest, of_backlog, fixed, of_service = terms.unbind(-1)
+        at_once = torch.addcmul(torch.addcmul(fixed, of_rest, rest), of_backlog, self.fleet_work / self.total_f)
+        return torch.addcmul(at_once, of_service, service_s)
+
+    def renewed(self, row: Tensor, below: Tensor, turn: Tensor, coefficients: Coefficients) -> Tensor:
         """The servers' columns with new prices and new latents."""
         features = self.features(row, below, turn)
         latents = row[..., LATENT:CAPACITY]
         x0 = coefficients(features.flatten(0, -2), latents.flatten(0, -2)).view(latents.shape)
-        price = self.price(row, x0, rest)
-        return torch.cat([row[..., :PRICE], price.unsqueeze(-1), x0.clamp(-1, 1), row[..., CAPACITY:]], -1)
+        return torch.cat([row[..., :PRICE], self.terms(row, x0), x0.clamp(-1, 1), row[..., CAPACITY:]], -1)
 
-    def renew_all(self, coefficients: Coefficients, turn: float = 0.0, rest: float = 1.0) -> None:
+    def renew_all(self, coefficients: Coefficients) -> None:
         """New prices for all servers, at the start of a slot."""
         backlog = (self.servers[..., LOAD] / self.servers[..., CAPACITY]).masked_fill(~self.up, torch.inf)
         below = (backlog.unsqueeze(-2) < backlog.unsqueeze(-1)).sum(-1)
-        like = self.fleet_work
-        self.servers = self.renewed(
-            self.servers, below, torch.full_like(like, turn), torch.full_like(like, rest), coefficients
-        )
+        self.servers = self.renewed(self.servers, below, torch.zeros_like(self.fleet_work), coefficients)
 
     def scan(
         self,
         delay_s: Tensor,
         service_s: Tensor,
-        valid: Tensor,
+        amount: Tensor,
         turn: Tensor,
         rest: Tensor,
         coefficients: Coefficients,
         *,
+        others: Tensor | None = None,
         before: Callable[[int], None] | None = None,
         candidates: Tensor | None = None,
     ) -> Tensor:
@@ -154,43 +168,49 @@ class FleetState:
         Args:
             delay_s: of each task on each server if nothing were queued, infinite where it may not go, `[R, K, S]`.
             service_s: seconds that it keeps each server busy, `[R, K, S]`.
-            valid: which entries are tasks, `[R, K]`.
-            turn, rest: share of the slot's tasks that have come, and that are still to come, after each, `[R, K]`.
+            amount: 1 where an entry is a task, 0 where not; between them, the chance that it is one, `[R, K]`.
+            turn: share of the slot's tasks that have come after each, `[R, K]`.
+            rest: share of the slot's tasks still to come before each, itself among them, `[R, K]`.
             coefficients: the network.
+            others: order of all servers, int64 `[R, S]`, in which each task renews one beside the chosen; None: none.
             before: called with k before task k is placed.
             candidates: servers among which each task chooses, int64 `[R, K, C]`; None: all.
 
         Returns:
             Decisions, int64 `[R, K]`.
         """
-        index = torch.arange(len(valid), device=valid.device)
-        whole = valid.all(0).tolist()
-        amount = valid.to(delay_s)
-        decisions = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
-        f, down = self.servers[..., CAPACITY].contiguous(), ~self.up
-        any_down = bool(down.any())
-        for k in range(valid.shape[1]):
+        index = torch.arange(len(amount), device=amount.device)
+        whole = (amount > 0).all(0).tolist()
+        amount = amount.to(delay_s)
+        decisions = torch.zeros(amount.shape, dtype=torch.int64, device=amount.device)
+        f, any_down = self.servers[..., CAPACITY].contiguous(), bool((~self.up).any())
+        both = index.unsqueeze(-1)
+        for k in range(amount.shape[1]):
             if before is not None:
                 before(k)
-            load, price = self.servers[..., LOAD], self.servers[..., PRICE]
+            load, terms, left = self.servers[..., LOAD], self.servers[..., PRICE:LATENT], rest[:, k, None]
             if candidates is None:
+                price = self.price(terms, left, service_s[:, k])
                 score = torch.addcmul(torch.addcdiv(delay_s[:, k], load, f), service_s[:, k], price)
                 a = score.argmin(-1)
             else:
                 of = candidates[:, k]
+                service = service_s[:, k].gather(-1, of)
                 some = delay_s[:, k].gather(-1, of) + load.gather(-1, of) / f.gather(-1, of)
-                some = some + service_s[:, k].gather(-1, of) * price.gather(-1, of)
-                a = of.gather(-1, some.argmin(-1, keepdim=True)).squeeze(-1)
+                price = self.price(terms[both, of], left, service)
+                a = of.gather(-1, (some + service * price).argmin(-1, keepdim=True)).squeeze(-1)
             decisions[:, k] = a
-            row = self.servers[index, a].unsqueeze(1)
-            capacity = row[:, 0, CAPACITY]
-            work = service_s[index, k, a] * capacity * amount[:, k]
+            work = service_s[index, k, a] * f[index, a] * amount[:, k]
             self.fleet_work = self.fleet_work + work.unsqueeze(-1)
-            added = torch.stack([work, amount[:, k], amount[:, k], work], -1).unsqueeze(1)
-            moved = torch.cat([row[..., :PRICE] + added, row[..., PRICE:]], -1)
-            less = load * capacity.unsqueeze(-1) < moved[:, 0, LOAD, None] * f
-            less[index, a] = False
-            below = (less & self.up if any_down else less).sum(-1, keepdim=True)
-            moved = self.renewed(moved, below, turn[:, k, None], rest[:, k, None], coefficients)
-            self.servers[index, a] = (moved if whole[k] else torch.where(valid[:, k, None, None], moved, row))[:, 0]
+            self.servers[index, a, :PRICE] += torch.stack([work, amount[:, k], amount[:, k], work], -1)
+            who = a.unsqueeze(-1)
+            if others is not None:
+                who = torch.cat([others[:, (k + 1) % f.shape[-1], None], who], -1)
+            row = self.servers[both, who]
+            less = load.unsqueeze(1) * row[..., CAPACITY, None] < row[..., LOAD, None] * f.unsqueeze(1)
+            below = (less & self.up.unsqueeze(1) if any_down else less).sum(-1)
+            moved = self.renewed(row, below, turn[:, k, None], coefficients)
+            if not whole[k]:
+                moved = torch.where(amount[:, k, None, None] > 0, moved, row)
+            self.servers[both, who] = moved
         return decisions

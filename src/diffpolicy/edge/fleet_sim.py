@@ -19,99 +19,105 @@ GREEDY, LIVE, STALE = 0, 1, 2
 """Modes: the greedy rule Opt-TS, and the price rule with live or stale information."""
 
 _F, _K = FEATURES, LATENTS
-_B0, _B1, _B2, _B3 = BIAS
-# columns of a server's state
-_Q, _C, _CAP, _RANK, _N, _W, _M, _PRICE, _LATENT = range(9)
+_BIAS = np.array(BIAS)
+# rows of the state, a column being a server: load, capacity, averages of tasks and work, tasks that wait; the terms of
+# the price; the latents; the features that do not change within a slot
+_Q, _CAP, _N, _W, _M, _PRICE = range(6)
+_L = _PRICE + 4
+_FIXED = _L + _K
+_ROWS = _FIXED + 4
 # places in the scalars
-_TURN, _REST, _FBAR, _NBAR, _WBAR, _PBAR, _RHO, _DT, _X = range(9)
+_TURN, _REST, _X, _NBAR, _PBAR, _DT, _OVER, _TASKS = range(8)
 
 
-@njit(cache=True, nogil=True)
-def _softplus(z: float) -> float:
-    return math.log1p(math.exp(-abs(z))) + max(z, 0.0)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _coefficient(x: float, k: int) -> float:
+    z: float = SCALE * x + _BIAS[k]
+    return math.log(1.0 + math.exp(-abs(z))) + max(z, 0.0)
 
 
-@njit(cache=True, nogil=True)
-def _network(theta: Any, feature: Any, x: Any, i: int, steps: int, hidden: Any, out: Any) -> None:
-    """`SetDenoiser` at step i, 1..I, for one server; theta holds its parameters in their order."""
-    width = hidden.shape[0]
-    step = (_F + _K + i - 1) * width
-    for h in range(width):
-        hidden[h] = theta[step + h]
-    for j in range(_F):
-        for h in range(width):
-            hidden[h] += feature[j] * theta[j * width + h]
-    for j in range(_K):
-        for h in range(width):
-            hidden[h] += x[j] * theta[(_F + j) * width + h]
-    last = (_F + _K + steps) * width
-    for k in range(_K):
-        out[k] = theta[last + width * _K + k]
-    for h in range(width):
-        y = hidden[h] / (1.0 + abs(hidden[h]))
-        for k in range(_K):
-            out[k] += y * theta[last + h * _K + k]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _clip(x: float) -> float:
+    return min(max(x, -1.0), 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _refresh(a: int, state: Any, scalars: Any, theta: Any, path: Any, remember: bool, work: Any) -> None:
-    """Server a's features, its chain, and its price."""
-    servers = state.shape[0]
-    feature, hidden, out, x = work[:_F], work[_F : -2 * _K], work[-2 * _K : -_K], work[-_K:]
-    load, capacity, n, w, m = state[a, _Q] + state[a, _C], state[a, _CAP], state[a, _N], state[a, _W], state[a, _M]
-    fleet_s, mean_s, dt, nbar, wbar = scalars[_X], scalars[_PBAR], scalars[_DT], scalars[_NBAR], scalars[_WBAR]
+    """Server a's features, its chain, and the terms of its price. Args: work: room for features and two layers."""
+    servers, width = state.shape[1], (work.shape[0] - _F) // 2
+    feature, base, hidden = work[:_F], work[_F : _F + width], work[_F + width :]
+    load, capacity, n, m = state[_Q, a], state[_CAP, a], state[_N, a], state[_M, a]
+    fleet_s, mean_s, dt, nbar = scalars[_X], scalars[_PBAR], scalars[_DT], scalars[_NBAR]
     backlog = load / capacity
     below = 0
     for b in range(servers):
-        if (state[b, _Q] + state[b, _C]) * capacity < load * state[b, _CAP]:
-            below += 1
-    feature[0] = 0.25 * math.log1p(backlog / mean_s)
-    feature[1] = 0.25 * math.log1p(fleet_s / mean_s)
+        below += state[_Q, b] * capacity < load * state[_CAP, b]
+    feature[0] = 0.25 * math.log(1.0 + backlog / mean_s)
+    feature[1] = 0.25 * math.log(1.0 + fleet_s / mean_s)
     feature[2] = (backlog - fleet_s) / (backlog + fleet_s + mean_s)
-    feature[3] = math.log(capacity / scalars[_FBAR])
-    feature[4] = state[a, _RANK]
+    feature[3], feature[4] = state[_FIXED, a], state[_FIXED + 1, a]
     feature[5] = 2.0 * (below + 0.5) / servers - 1.0
-    feature[6] = math.log((n + 0.1 * nbar) / (1.1 * nbar))
-    feature[7] = math.log((w + 0.1 * wbar) / (n + 0.1 * nbar) * nbar / wbar)
-    feature[8] = min(max(scalars[_RHO] - 1.0, -1.0), 2.0)
-    feature[9] = scalars[_TURN]
-    feature[10] = 0.25 * math.log1p(m)
-    feature[11] = 0.25 * math.log1p(nbar)
-    feature[12] = fleet_s / (fleet_s + dt)
-    feature[13] = backlog / (backlog + dt)
-    for k in range(_K):
-        x[k] = state[a, _LATENT + k] if remember else 0.0
-    steps = path.shape[0]
+    feature[6], feature[7] = state[_FIXED + 2, a], state[_FIXED + 3, a]
+    feature[8], feature[9] = scalars[_OVER], scalars[_TURN]
+    feature[10], feature[11] = 0.25 * math.log(1.0 + m), scalars[_TASKS]
+    feature[12], feature[13] = fleet_s / (fleet_s + dt), backlog / (backlog + dt)
+    # `SetDenoiser` of one server; theta holds its parameters in their order
+    base[:] = 0.0
+    for j in range(_F):
+        z = feature[j]
+        for h in range(width):
+            base[h] += z * theta[j * width + h]
+    # the K = 5 latents are written out: as an array they take twice the time
+    x0, x1, x2, x3, x4 = 0.0, 0.0, 0.0, 0.0, 0.0
+    if remember:
+        x0, x1, x2, x3, x4 = state[_L, a], state[_L + 1, a], state[_L + 2, a], state[_L + 3, a], state[_L + 4, a]
+    steps, half, u = path.shape[0], width // 2, _F * width
+    v = (_F + _K + steps) * width
     for s in range(steps):
-        _network(theta, feature, x, steps - s, steps, hidden, out)
-        for k in range(_K):
-            x[k] = path[s, 0] * x[k] + path[s, 1] * out[k]
-    for k in range(_K):
-        state[a, _LATENT + k] = min(max(x[k], -1.0), 1.0)
-    state[a, _PRICE] = (
-        n * scalars[_REST] * _softplus(SCALE * x[0] + _B0)
-        + m * _softplus(SCALE * x[1] + _B1)
-        + n * fleet_s / dt * _softplus(SCALE * x[2] + _B2)
-        + nbar * _softplus(SCALE * x[3] + _B3)
-    )
+        t = (_F + _K + steps - s - 1) * width
+        for h in range(width):
+            z = base[h] + theta[t + h] + x0 * theta[u + h] + x1 * theta[u + width + h] + x2 * theta[u + 2 * width + h]
+            z += x3 * theta[u + 3 * width + h] + x4 * theta[u + 4 * width + h]
+            hidden[h] = z / (1.0 + abs(z))
+        # two sums for each output, since a sum waits for its last addition
+        b = v + width * _K
+        o0, o1, o2, o3, o4 = theta[b], theta[b + 1], theta[b + 2], theta[b + 3], theta[b + 4]
+        p0, p1, p2, p3, p4 = 0.0, 0.0, 0.0, 0.0, 0.0
+        for h in range(half):
+            y, z, b, c = hidden[h], hidden[half + h], v + h * _K, v + (half + h) * _K
+            o0, p0 = o0 + y * theta[b], p0 + z * theta[c]
+            o1, p1 = o1 + y * theta[b + 1], p1 + z * theta[c + 1]
+            o2, p2 = o2 + y * theta[b + 2], p2 + z * theta[c + 2]
+            o3, p3 = o3 + y * theta[b + 3], p3 + z * theta[c + 3]
+            o4, p4 = o4 + y * theta[b + 4], p4 + z * theta[c + 4]
+        keep, push = path[s, 0], path[s, 1]
+        x0, x1, x2 = keep * x0 + push * (o0 + p0), keep * x1 + push * (o1 + p1), keep * x2 + push * (o2 + p2)
+        x3, x4 = keep * x3 + push * (o3 + p3), keep * x4 + push * (o4 + p4)
+    state[_L, a], state[_L + 1, a], state[_L + 2, a] = _clip(x0), _clip(x1), _clip(x2)
+    state[_L + 3, a], state[_L + 4, a] = _clip(x3), _clip(x4)
+    state[_PRICE, a] = n * _coefficient(x0, 0)
+    state[_PRICE + 1, a] = n / dt * _coefficient(x2, 2)
+    state[_PRICE + 2, a] = m * _coefficient(x1, 1) + nbar * _coefficient(x3, 3)
+    state[_PRICE + 3, a] = n / dt * _coefficient(x4, 4)
 
 
-@njit(cache=True, nogil=True)
-def _best(state: Any, rate: Any, home: int, w: float, d: float, r: float, priced: bool) -> int:
-    """The server with the smallest score for a task."""
-    least, arg = 1e300, 0
-    for a in range(state.shape[0]):
-        score = (state[a, _Q] + state[a, _C] + w) / state[a, _CAP] + r / rate[a]
-        if home != a:
-            score += d / rate[a]
-        if priced:
-            score += w / state[a, _CAP] * state[a, _PRICE]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _best(state: Any, rate: Any, home: int, w: float, d: float, r: float, rest: float, fleet_s: float, on: bool) -> int:
+    """The server with the smallest score for a task. Args: on: whether prices count."""
+    least, arg = math.inf, 0
+    for a in range(state.shape[1]):
+        f = state[_CAP, a]
+        way = r if home == a else r + d
+        score = (state[_Q, a] + w) / f + way / rate[a]
+        if on:
+            price = state[_PRICE, a] * rest + state[_PRICE + 1, a] * fleet_s + state[_PRICE + 2, a]
+            score += w / f * (price + w / f * state[_PRICE + 3, a])
         if score < least:
             least, arg = score, a
     return arg
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def play(
     theta: Any,
     hidden: int,
@@ -122,14 +128,13 @@ def play(
     rate: Any,
     home: Any,
     rank: Any,
+    order: Any,
     work_by_index: Any,
     result_by_index: Any,
+    chance: Any,
     counts: Any,
     inputs: Any,
-    imagined: Any,
     slot_s: float,
-    mean_tasks: float,
-    mean_work: float,
     records: Any,
     stride: int,
     outlook: float,
@@ -143,108 +148,122 @@ def play(
         remember: whether chains start from the remembered latents, or from zero.
         mode: GREEDY, LIVE or STALE.
         capacity, rate, rank: `[S]`. home: `[B]`. work_by_index, result_by_index: `[N]`.
-        counts, imagined: tasks by slot and station, `[T, B]`. inputs: Mbit, `[2, T, B, N]`, real and imagined.
-        slot_s: seconds. mean_tasks, mean_work: of all stations in a slot, by the law.
+        order: of the servers whose prices are renewed in turn, `[S]`.
+        chance: that a station has a task of an index, `[N]`.
+        counts: tasks by slot and station, `[T, B]`. inputs: Mbit, real and imagined, `[2, T, B, N]`.
+        slot_s: seconds.
         records: takes (features, terms of the price, label) of every `stride`-th decision, `[R, F + K + 1]`; with R =
             0 nothing is recorded. The label counts the later tasks of the busy period until slot
             t + outlook t + least_outlook; decisions whose outlook passes the end are left out.
         delays: takes each task's delay in arrival order, `[K]`; with K = 0 nothing is written.
     """
     slots, stations = counts.shape
-    servers = capacity.shape[0]
-    state = np.zeros((servers, _LATENT + _K))
-    own = np.zeros((servers, _LATENT + _K))
+    servers, kinds = capacity.shape[0], work_by_index.shape[0]
+    state = np.zeros((_ROWS, servers))
+    own = np.zeros((_ROWS, servers))
     total_f = capacity.sum()
-    for a in range(servers):
-        state[a, _CAP], state[a, _RANK] = capacity[a], rank[a]
-        state[a, _N], state[a, _W] = mean_tasks * capacity[a] / total_f, mean_work * capacity[a] / total_f
-        state[a, _LATENT:] = 1.0 / _K
-    scalars, scratch = np.zeros(9), np.zeros(_F + hidden + 2 * _K)
-    real_c, tasks, work = np.zeros(servers), np.zeros(servers), np.zeros(servers)
+    share_of = capacity / total_f
+    state[_CAP], state[_FIXED + 1] = capacity, rank
+    state[_N] = stations * chance.sum() * share_of
+    state[_W] = stations * (chance * work_by_index).sum() * share_of
+    state[_L : _L + _K] = 1.0 / _K
+    scalars, scratch = np.zeros(8), np.zeros(_F + 2 * hidden)
+    feature = scratch[:_F]
+    real, tasks, work = np.zeros(servers), np.zeros(servers), np.zeros(servers)
     sent, busy = np.zeros((slots + 1, servers)), np.zeros((slots, servers))
     recorded = records.shape[0]
     at = np.zeros((recorded, 2), np.int64)
     total, number, found, seen = 0.0, 0, 0, 0
     for t in range(slots):
-        nbar, wbar = state[:, _N].sum() / servers, state[:, _W].sum() / servers
-        queued = state[:, _Q].sum()
+        nbar, wbar, fbar = state[_N].sum() / servers, state[_W].sum() / servers, total_f / servers
         mu = nbar * servers / stations
-        scalars[_FBAR], scalars[_NBAR], scalars[_WBAR], scalars[_DT] = total_f / servers, nbar, wbar, slot_s
-        scalars[_PBAR], scalars[_RHO] = wbar / nbar / scalars[_FBAR], wbar * servers / (total_f * slot_s)
-        scalars[_TURN], scalars[_REST], scalars[_X] = 0.0, 1.0, queued / total_f
-        state[:, _C] = 0.0
-        real_c[:], tasks[:], work[:] = 0.0, 0.0, 0.0
+        load = state[_Q].sum()
+        scalars[_TURN], scalars[_REST], scalars[_X] = 0.0, 1.0, load / total_f
+        scalars[_NBAR], scalars[_PBAR], scalars[_DT] = nbar, wbar / nbar / fbar, slot_s
+        scalars[_OVER] = min(max(wbar / (fbar * slot_s) - 1.0, -1.0), 2.0)
+        scalars[_TASKS] = 0.25 * math.log(1.0 + nbar)
+        real[:] = state[_Q]
+        tasks[:], work[:] = 0.0, 0.0
         if mode != GREEDY:
             for a in range(servers):
+                n, w = state[_N, a] + 0.1 * nbar, state[_W, a] + 0.1 * wbar
+                state[_FIXED, a] = math.log(capacity[a] / fbar)
+                state[_FIXED + 2, a] = math.log(n / (1.1 * nbar))
+                state[_FIXED + 3, a] = math.log(w / n * nbar / wbar)
+            for a in range(servers):
                 _refresh(a, state, scalars, theta, path, remember, scratch)
-        k = 0
+        k, place = 0.0, 0
         for b in range(stations):
             if mode == STALE:
                 own[:] = state
-                done, sent_here = k, state[:, _C].sum()
+                turn, rest, x = scalars[_TURN], scalars[_REST], scalars[_X]
+                here = load
                 for i in range(counts[t, b]):
                     w, d, r = work_by_index[i], inputs[0, t, b, i], result_by_index[i]
-                    a = _best(own, rate, home[b], w, d, r, True)
-                    delay = (state[a, _Q] + real_c[a] + w) / capacity[a] + r / rate[a]
-                    delay += d / rate[a] if home[b] != a else 0.0
+                    a = _best(own, rate, home[b], w, d, r, scalars[_REST], scalars[_X], True)
+                    delay = (real[a] + w) / capacity[a] + (r if home[b] == a else r + d) / rate[a]
                     if delays.shape[0]:
                         delays[number] = delay
                     total += delay
                     number += 1
-                    real_c[a] += w
-                    own[a, _C] += w
-                    own[a, _M] += 1.0
-                    sent_here += w
-                    done += 1
-                    rest = counts[t, b] - i - 1 + (stations - b - 1) * mu
-                    scalars[_TURN], scalars[_REST] = done / (done + rest), rest / (stations * mu)
-                    scalars[_X] = (queued + sent_here) / total_f
+                    real[a] += w
+                    own[_Q, a] += w
+                    own[_M, a] += 1.0
+                    here += w
+                    done, left = k + i + 1.0, counts[t, b] - i - 1 + (stations - b - 1) * mu
+                    scalars[_TURN], scalars[_REST] = done / (done + left), left / (stations * mu)
+                    scalars[_X] = here / total_f
                     _refresh(a, own, scalars, theta, path, remember, scratch)
-            count = imagined[t, b] if mode == STALE else counts[t, b]
-            which = 1 if mode == STALE else 0
-            here = state[:, _C].sum()
-            for i in range(count):
-                w, d, r = work_by_index[i], inputs[which, t, b, i], result_by_index[i]
-                a = _best(state, rate, home[b], w, d, r, mode != GREEDY)
+                scalars[_TURN], scalars[_REST], scalars[_X] = turn, rest, x
+            for i in range(kinds if mode == STALE else counts[t, b]):
+                amount = chance[i] if mode == STALE else 1.0
+                w, d, r = work_by_index[i], inputs[1 if mode == STALE else 0, t, b, i], result_by_index[i]
+                a = _best(state, rate, home[b], w, d, r, scalars[_REST], scalars[_X], mode != GREEDY)
                 if mode != STALE:
-                    delay = (state[a, _Q] + state[a, _C] + w) / capacity[a] + r / rate[a]
-                    delay += d / rate[a] if home[b] != a else 0.0
+                    delay = (state[_Q, a] + w) / capacity[a] + (r if home[b] == a else r + d) / rate[a]
                     if delays.shape[0]:
                         delays[number] = delay
                     total += delay
                     number += 1
-                state[a, _C] += w
-                tasks[a] += 1.0
+                state[_Q, a] += amount * w
+                tasks[a] += amount
                 if mode == GREEDY:
                     continue
-                work[a] += w
-                state[a, _M] += 1.0
-                here += w
-                k += 1
-                rest = count - i - 1 + (stations - b - 1) * mu
-                scalars[_TURN], scalars[_REST] = k / (k + rest), rest / (stations * mu)
-                scalars[_X] = (queued + here) / total_f
+                work[a] += amount * w
+                state[_M, a] += amount
+                load += amount * w
+                k += amount
+                place += 1
+                own_left = counts[t, b] - i - 1 + (stations - b - 1) * mu
+                left = max(stations * mu - k, 0.0) if mode == STALE else own_left
+                scalars[_TURN], scalars[_REST] = k / (k + left), left / (stations * mu)
+                scalars[_X] = load / total_f
+                # the server whose turn it is, and the one that was chosen
+                other = order[place % servers]
+                if mode == LIVE and other != a:
+                    _refresh(other, state, scalars, theta, path, remember, scratch)
                 _refresh(a, state, scalars, theta, path, remember, scratch)
                 if recorded:
                     seen += 1
                     if seen % stride == 0 and found < recorded:
-                        records[found, :_F] = scratch[:_F]
-                        records[found, _F] = state[a, _N] * scalars[_REST]
-                        records[found, _F + 1] = state[a, _M]
-                        records[found, _F + 2] = state[a, _N] * scalars[_X] / slot_s
+                        n = state[_N, a]
+                        records[found, :_F] = feature
+                        records[found, _F] = n * scalars[_REST]
+                        records[found, _F + 1] = state[_M, a]
+                        records[found, _F + 2] = n * scalars[_X] / slot_s
                         records[found, _F + 3] = nbar
-                        records[found, _F + 4] = tasks[a]
+                        records[found, _F + 4] = n * w / capacity[a] / slot_s
+                        records[found, _F + _K] = tasks[a]
                         at[found, 0], at[found, 1] = t, a
                         found += 1
         share = 1.0 - math.exp(-tasks.sum() / (TASKS_PER_SERVER * servers))
         for a in range(servers):
-            state[a, _N] += share * (tasks[a] - state[a, _N])
-            state[a, _W] += share * (work[a] - state[a, _W])
-            before = state[a, _Q] + state[a, _C]
-            true = before if mode != STALE else state[a, _Q] + real_c[a]
-            left = max(true - capacity[a] * slot_s, 0.0)
-            state[a, _M] = state[a, _M] * min(left / before, 1.0) if before > 0 else 0.0
-            state[a, _Q] = left
+            state[_N, a] += share * (tasks[a] - state[_N, a])
+            state[_W, a] += share * (work[a] - state[_W, a])
+            before = state[_Q, a]
+            left = max((real[a] if mode == STALE else before) - capacity[a] * slot_s, 0.0)
+            state[_M, a] = state[_M, a] * min(left / before, 1.0) if before > 0 else 0.0
+            state[_Q, a] = left
             sent[t + 1, a] = sent[t, a] + tasks[a]
             busy[t, a] = 1.0 if left > 0 else 0.0
     kept = 0
@@ -257,6 +276,6 @@ def play(
         while end < last and busy[end, a] > 0:
             end += 1
         records[kept] = records[i]
-        records[kept, _F + _K] = sent[end + 1, a] - sent[t, a] - records[i, _F + 4]
+        records[kept, _F + _K] = sent[end + 1, a] - sent[t, a] - records[i, _F + _K]
         kept += 1
     return total, number, kept

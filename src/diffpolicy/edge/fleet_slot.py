@@ -58,28 +58,27 @@ def costs_of(tasks: SlotTasks, td: TensorDictBase, measured: Tensor | None = Non
     return delay.masked_fill(down, torch.inf), service
 
 
-def imagined_tasks(law: Workload, shared_seed: Tensor, home: Tensor) -> SlotTasks:
-    """Tasks of all stations that a law of arrivals gives under the seeds that they share, `[E, B, N]`.
+def possible_tasks(law: Workload, shared_seed: Tensor, home: Tensor) -> tuple[SlotTasks, Tensor]:
+    """The tasks that stations may have by a law of arrivals, `[E, B, N]`, and the chances that one has them, `[N]`.
 
     Args:
-        law: of arrivals. shared_seed: of each environment's slot, int64 `[E, 1]`.
+        law: of arrivals. shared_seed: of each environment's slot, which draws the inputs, int64 `[E, 1]`.
         home: server at each station, as the environment tells it of every task, int64 `[E, B, *]`.
     """
     e, stations = home.shape[:2]
-    lo, hi = law.tasks_per_station_and_slot
-    counts, inputs = torch.zeros(e, stations, dtype=torch.int64), torch.zeros(e, stations, hi, dtype=torch.float64)
+    n = law.max_tasks
+    inputs = torch.zeros(e, stations, n, dtype=torch.float64)
     for i, seed in enumerate(shared_seed.flatten().tolist()):
         generator = torch.Generator().manual_seed(seed)
-        counts[i] = torch.randint(lo, hi + 1, (stations,), generator=generator)
-        inputs[i] = torch.rand(stations, hi, generator=generator, dtype=torch.float64)
+        inputs[i] = torch.rand(stations, n, generator=generator, dtype=torch.float64)
     least, largest = law.input_mbit
-    valid = torch.arange(hi) < counts.unsqueeze(-1)
-    work = torch.tensor(law.gcycles_per_step[:hi], dtype=torch.float64) * torch.tensor(law.steps[:hi])
-    result = torch.tensor(law.result_mbit[:hi], dtype=torch.float64)
-    return SlotTasks(
-        home[..., :1].expand(-1, -1, hi),
+    work = torch.tensor(law.gcycles_per_step[:n], dtype=torch.float64) * torch.tensor(law.steps[:n])
+    result = torch.tensor(law.result_mbit[:n], dtype=torch.float64)
+    tasks = SlotTasks(
+        home[..., :1].expand(-1, -1, n),
         least + (largest - least) * inputs,
         result.expand_as(inputs),
-        torch.where(valid, work, 0.0),
-        valid,
+        work.expand_as(inputs),
+        torch.ones_like(inputs, dtype=torch.bool),
     )
+    return tasks, torch.from_numpy(law.chances())

@@ -44,6 +44,7 @@ class Recipe:
         remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
         rounds: of price iteration. generations: of evolution. pairs: of a generation.
         servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
+        long: of evolution, see `Fleet.draw`.
     """
 
     information: str
@@ -53,15 +54,16 @@ class Recipe:
     generations: int = 230
     pairs: int = 64
     servers: tuple[int, int] = (4, 14)
-    slots: tuple[int, int] = (20, 150)
+    slots: tuple[int, int] = (16, 150)
+    long: tuple[float, int] = (0.12, 600)
 
 
 RECIPES = {
-    "price": Recipe("live", 1, False, generations=500),
-    "live": Recipe("live", 2, True, generations=380),
-    "live-one-pass": Recipe("live", 1, True, generations=500),
-    "stale": Recipe("stale", 2, True, generations=250, pairs=48),
-    "stale-one-pass": Recipe("stale", 1, True, generations=330, pairs=48),
+    "price": Recipe("live", 1, False, generations=360),
+    "live": Recipe("live", 2, True, generations=270),
+    "live-one-pass": Recipe("live", 1, True, generations=350),
+    "stale": Recipe("stale", 2, True, generations=200, pairs=48),
+    "stale-one-pass": Recipe("stale", 1, True, generations=260, pairs=48),
 }
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
@@ -77,8 +79,17 @@ class Fleet:
     slots: int
 
     @staticmethod
-    def draw(rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int]) -> Fleet:
-        """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges."""
+    def draw(
+        rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int], long: tuple[float, int] = (0.0, 0)
+    ) -> Fleet:
+        """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
+
+        Args:
+            rng: owned by the caller. slots, servers: least and greatest.
+            long: share of episodes of `slots[1]` to `long[1]` slots instead, on fleets of at most the middle size.
+        """
+        if rng.random() < long[0]:
+            slots, servers = (slots[1], long[1]), (servers[0], (servers[0] + servers[1]) // 2)
 
         def log_uniform(lo: int, hi: int) -> int:
             return round(math.exp(rng.uniform(math.log(lo), math.log(hi))))
@@ -122,9 +133,10 @@ class Player:
         rng = np.random.Generator(np.random.PCG64(seed))
         servers, n = len(fleet.capacity), len(fleet.work)
         shape = (fleet.slots, servers)
-        counts, imagined = rng.integers(1, n, shape, endpoint=True), rng.integers(1, n, shape, endpoint=True)
+        counts = rng.integers(1, n, shape, endpoint=True)
         inputs = rng.uniform(2.0, 5.0, (2, *shape, n))
-        total, number, kept = self.play_arrivals(theta, fleet, counts, inputs, imagined, mode, records, stride)
+        drawn = np.arange(servers)  # at random, so as good an order as any
+        total, number, kept = self.play_arrivals(theta, fleet, counts, inputs, mode, records, stride, order=drawn)
         return total / number, kept
 
     def play_arrivals(
@@ -133,17 +145,18 @@ class Player:
         fleet: Fleet,
         counts: npt.NDArray[np.int64],
         inputs: Floats,
-        imagined: npt.NDArray[np.int64],
         mode: int | None = None,
         records: Floats | None = None,
         stride: int = 1,
         delays: Floats | None = None,
+        order: npt.NDArray[np.int64] | None = None,
     ) -> tuple[float, int, int]:
         """Sum of delays, number of tasks and number of records of an episode of given arrivals.
 
         Args:
             theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
-            counts, inputs, imagined, records, stride, delays: of `fleet_sim.play`.
+            counts, inputs, records, stride, delays: of `fleet_sim.play`.
+            order: in which prices are renewed; None: by capacity, as `FleetRule` does.
             mode: of `fleet_sim`; by default the recipe's.
         """
         servers, n = len(fleet.capacity), len(fleet.work)
@@ -160,14 +173,13 @@ class Player:
             fleet.rate,
             np.arange(servers),
             2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1,
+            np.lexsort((fleet.rate, fleet.capacity)) if order is None else order,
             fleet.work,
             fleet.result,
+            chance,
             counts,
             inputs,
-            imagined,
             1.0,
-            float(servers * chance.sum()),
-            float(servers * (chance @ fleet.work)),
             np.zeros((0, FEATURES + LATENTS + 1)) if records is None else records,
             stride,
             OUTLOOK,
@@ -232,7 +244,7 @@ def train_rule(recipe: Recipe, *, hidden: int = 32, seed: int = 0, report: Any =
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet, episode = Fleet.draw(rng, recipe.slots, recipe.servers), int(rng.integers(2**31))
+            fleet, episode = Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long), int(rng.integers(2**31))
             greedy = player.play(thetas[0, p], fleet, episode, player.sim.GREEDY)[0]
             for sign in (0, 1):
                 costs[sign, p] = math.log(player.play(thetas[sign, p], fleet, episode)[0] / greedy)

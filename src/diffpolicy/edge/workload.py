@@ -112,11 +112,14 @@ class Workload:
         """The greatest number of tasks of a station in one slot, N."""
         return self.tasks_per_station_and_slot[1]
 
+    def chances(self) -> Floats:
+        """Chance that a station has a task of each index in a slot, `[N]`."""
+        lo, hi = self.tasks_per_station_and_slot
+        return np.array([np.mean(np.arange(lo, hi + 1) > n) for n in range(hi)])
+
     def mean_work_gcycles(self) -> float:
         """Expected work of one station in one slot, Gcycles."""
-        lo, hi = self.tasks_per_station_and_slot
-        chance = np.array([np.mean(np.arange(lo, hi + 1) > n) for n in range(hi)])
-        return float(chance @ self._work)  # type: ignore[attr-defined]
+        return float(self.chances() @ self._work)  # type: ignore[attr-defined]
 
     def draw(self, seed: int, stream: Stream, episode: int, slot: int, stations: int) -> SlotArrivals:
         """The arrivals of one slot of one episode: a function of its arguments alone, on any machine.
