@@ -18,8 +18,9 @@ import numpy as np
 from torch.nn.utils import parameters_to_vector
 
 from diffpolicy.edge import Workload, released
+from diffpolicy.edge.fleet_player import Fleet, Player
 from diffpolicy.edge.fleet_policy import load_bundled
-from diffpolicy.edge.fleet_training import RECIPES, Fleet, Player
+from diffpolicy.edge.fleet_training import RECIPES
 from diffpolicy.edge.workload import Stream
 from diffpolicy.training.evaluation import student_t
 from timing import table

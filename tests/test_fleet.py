@@ -13,9 +13,10 @@ from diffpolicy.edge import Scenario, Workload, evaluate, make_policy, play_epis
 from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.fleet_features import FEATURES, LATENTS
+from diffpolicy.edge.fleet_player import Fleet, Player, Recipe
 from diffpolicy.edge.fleet_policy import FleetPolicy
 from diffpolicy.edge.fleet_slot import possible_tasks
-from diffpolicy.edge.fleet_training import RECIPES, Fleet, Player, Recipe, train_rule
+from diffpolicy.edge.fleet_training import RECIPES, named_objective, train_rule
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Server
 from diffpolicy.edge.workload import Stream
@@ -93,6 +94,44 @@ def test_servers_may_stand_in_any_order() -> None:
         play_episodes(s, lively(FleetPolicy(information="live")).for_scenario(s), 2).cost for s in (scenario, turned)
     ]
     assert np.allclose(costs[0], costs[1], rtol=1e-12)
+
+
+def test_objectives_are_of_the_same_episode() -> None:
+    fleet = Fleet.draw(np.random.default_rng(0), (12, 12), (4, 4))
+    player = Player(RECIPES["live"], 32)
+    theta = parameters_to_vector(FleetPolicy.pretrained("live").denoiser.parameters()).detach().double().numpy()
+    outcome = player.outcome(theta, fleet, 3)
+    mean = player.play(theta, fleet, 3)[0]
+    assert named_objective("mean")(outcome).item() == pytest.approx(mean)
+    assert named_objective("cvar:0")(outcome).item() == pytest.approx(mean)
+    assert named_objective("size:0")(outcome).item() == pytest.approx(mean)
+    assert named_objective("cvar:0.99")(outcome).item() > 2 * mean
+    assert named_objective("late:1e9")(outcome).item() == 0
+    assert (outcome["delay_s"][:, 0] >= outcome["unloaded_s"] - 1e-12).all()
+    alone = outcome["unloaded_s"].unsqueeze(-1)
+    assert named_objective("slowdown")(outcome).item() == pytest.approx((outcome["delay_s"] / alone).mean().item())
+
+
+@pytest.mark.parametrize("text", ["", "mode", "mean:1", "cvar", "cvar:1", "cvar:x", "late:-1", "size:nan"])
+def test_unknown_objectives_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="objective"):
+        named_objective(text)
+
+
+def test_evolution_lowers_the_objective_that_was_asked_for() -> None:
+    recipe = replace(RECIPES["price"], rounds=1, generations=25, pairs=8, slots=(12, 20), long=(0.0, 0))
+    player, rng = Player(recipe, 8), np.random.default_rng(5)
+    fleets = [Fleet.draw(rng, (12, 20), (4, 8)) for _ in range(24)]
+    found = []
+    for name in ("slowdown", "cvar:0.98"):
+        net = train_rule(recipe, hidden=8, objective=named_objective(name))
+        theta = parameters_to_vector(net.parameters()).detach().numpy()
+        outcomes = [player.outcome(theta, fleet, k) for k, fleet in enumerate(fleets)]
+        found.append(
+            [np.mean([np.log(named_objective(o)(x).item()) for x in outcomes]) for o in ("slowdown", "cvar:0.98")]
+        )
+    assert found[0][0] < found[1][0]
+    assert found[1][1] < found[0][1]
 
 
 def test_every_possible_task_counts_by_its_chance() -> None:

@@ -17,6 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("name", choices=(*PRETRAINED_NAMES, "price"), help="which of the bundled ones")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy")
+    parser.add_argument(
+        "--objective",
+        default="mean",
+        metavar="WHAT",
+        help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
+    )
     parser.add_argument("--seed", type=opt.whole(0), default=0, help="of everything that is drawn (default 0)")
     parser.add_argument("--rounds", type=opt.whole(1), help="of price iteration, first (default: as bundled)")
     parser.add_argument("--generations", type=opt.whole(1), help="of evolution, then (default: as bundled)")
@@ -27,14 +33,25 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from diffpolicy.edge.fleet_policy import bundle
-    from diffpolicy.edge.fleet_training import RECIPES, train_rule
+    from diffpolicy.edge.fleet_training import RECIPES, named_objective, train_rule
 
+    objective = None if options.objective == "mean" else named_objective(options.objective)
     _files.writable_folder(options.out)
     torch.set_num_threads(1)
     recipe = RECIPES[options.name]
     changes = {k: getattr(options, k) for k in ("rounds", "generations") if getattr(options, k) is not None}
     network = train_rule(
-        replace(recipe, **changes), seed=options.seed, report=lambda line: print(line, file=sys.stderr, flush=True)
+        replace(recipe, **changes),
+        seed=options.seed,
+        objective=objective,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    bundle(options.name, network, replace(recipe, **changes), options.seed).save(options.out)
+    policy = bundle(options.name, network, replace(recipe, **changes), options.seed)
+    if objective is not None:
+        policy.trained |= {
+            "command": f"diffpolicy train-fleet {options.name} --objective {options.objective} "
+            f"--seed {options.seed} --out DIR",
+            "objective": options.objective,
+        }
+    policy.save(options.out)
     print(f"wrote {options.out}")

@@ -9,54 +9,22 @@ import logging
 import math
 import time
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parameters_to_vector
 
-from diffpolicy.diffusion.samplers import reverse_steps
-from diffpolicy.diffusion.schedules import NoiseSchedule
-from diffpolicy.edge import released
+from diffpolicy.edge import team_objectives as team
 from diffpolicy.edge.fleet_features import BIAS, FEATURES, LATENTS, SCALE
+from diffpolicy.edge.fleet_player import Fleet, Floats, Player, Recipe
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
-
-Floats = npt.NDArray[np.float64]
-OUTLOOK, LEAST_OUTLOOK = 0.5, 10
-"""A label of slot t counts what follows until slot t + OUTLOOK t + LEAST_OUTLOOK."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one of the bundled rules is trained.
-
-    Args:
-        information: `live` or `stale`, under which evolution plays.
-        steps: denoising steps, forward passes of the network for one price.
-        remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
-        rounds: of price iteration. generations: of evolution. pairs: of a generation.
-        servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
-        long: of evolution, see `Fleet.draw`.
-    """
-
-    information: str
-    steps: int
-    remember: bool
-    rounds: int = 8
-    generations: int = 230
-    pairs: int = 64
-    servers: tuple[int, int] = (4, 14)
-    slots: tuple[int, int] = (16, 150)
-    long: tuple[float, int] = (0.12, 600)
-
 
 RECIPES = {
     "price": Recipe("live", 1, False, generations=360),
@@ -68,127 +36,36 @@ RECIPES = {
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """A random problem. Args: as `fleet_sim.play` takes them; slots: T."""
+def named_objective(text: str) -> team.Objective:
+    """An objective by its name: `mean`, `slowdown`, `cvar:LEVEL`, `late:SECONDS` or `size:FAIRNESS`.
 
-    capacity: Floats
-    rate: Floats
-    work: Floats
-    result: Floats
-    slots: int
-
-    @staticmethod
-    def draw(
-        rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int], long: tuple[float, int] = (0.0, 0)
-    ) -> Fleet:
-        """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
-
-        Args:
-            rng: owned by the caller. slots, servers: least and greatest.
-            long: share of episodes of `slots[1]` to `long[1]` slots instead, on fleets of at most the middle size.
-        """
-        if rng.random() < long[0]:
-            slots, servers = (slots[1], long[1]), (servers[0], (servers[0] + servers[1]) // 2)
-
-        def log_uniform(lo: int, hi: int) -> int:
-            return round(math.exp(rng.uniform(math.log(lo), math.log(hi))))
-
-        s, n = log_uniform(*servers), int(rng.integers(8, 76))
-        lo, hi = [(10, 50), (10, 50), (10, 20), (20, 40), (5, 60)][rng.integers(5)]
-        if rng.random() < 0.3:  # the released tables, whose work and results go together
-            law = released.workload(n)
-            work = np.array(law.gcycles_per_step) * np.array(law.steps)
-            result = np.array(law.result_mbit)
-        else:
-            work = rng.uniform(0.1024, 0.3072, n) * rng.integers(1, 15, n)
-            result = rng.uniform(0.6, 1.0, n)
-        capacity = rng.integers(lo, hi, s, endpoint=True).astype(np.float64)
-        rate = rng.integers(400, 500, s, endpoint=True).astype(np.float64)
-        return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*slots))
+    Raises:
+        InputError: there is none of that name, or its number is missing or out of range.
+    """
+    name, _, number = text.partition(":")
+    plain: dict[str, team.Objective] = {"mean": team.mean_delay_s, "slowdown": team.mean_slowdown}
+    if name in plain and not number:
+        return plain[name]
+    ranges = {"cvar": (0.0, 1.0), "late": (0.0, math.inf), "size": (0.0, math.inf)}
+    try:
+        value = float(number)
+        lo, hi = ranges[name]
+    except (KeyError, ValueError):
+        raise InputError(
+            f"an objective is mean, slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS, got {text!r}"
+        ) from None
+    if not lo <= value < hi:
+        raise InputError(f"the number of objective {text!r} must be at least {lo:g} and below {hi:g}")
+    if name == "cvar":
+        return lambda outcome: team.cvar_delay_s(outcome, value)
+    if name == "late":
+        return lambda outcome: team.late_share(outcome, value, 0.0)
+    return lambda outcome: team.size_weighted_delay_s(outcome, value)
 
 
-class Player:
-    """Plays the compiled episodes of a recipe."""
-
-    def __init__(self, recipe: Recipe, hidden: int) -> None:
-        try:
-            from diffpolicy.edge import fleet_sim
-        except ModuleNotFoundError:
-            raise InputError("training over fleets needs numba; install diffpolicy[fleet]") from None
-        self.sim, self.recipe, self.hidden = fleet_sim, recipe, hidden
-        steps = reverse_steps(NoiseSchedule.named("vp", recipe.steps), None, 0.0, "x0")
-        self.path = np.array([[step.keep, step.push] for step in steps])
-
-    def play(
-        self,
-        theta: Floats,
-        fleet: Fleet,
-        seed: int,
-        mode: int | None = None,
-        records: Floats | None = None,
-        stride: int = 1,
-    ) -> tuple[float, int]:
-        """Mean delay in seconds of an episode that a seed draws, and how many records it left."""
-        rng = np.random.Generator(np.random.PCG64(seed))
-        servers, n = len(fleet.capacity), len(fleet.work)
-        shape = (fleet.slots, servers)
-        counts = rng.integers(1, n, shape, endpoint=True)
-        inputs = rng.uniform(2.0, 5.0, (2, *shape, n))
-        drawn = np.arange(servers)  # at random, so as good an order as any
-        total, number, kept = self.play_arrivals(theta, fleet, counts, inputs, mode, records, stride, order=drawn)
-        return total / number, kept
-
-    def play_arrivals(
-        self,
-        theta: Floats,
-        fleet: Fleet,
-        counts: npt.NDArray[np.int64],
-        inputs: Floats,
-        mode: int | None = None,
-        records: Floats | None = None,
-        stride: int = 1,
-        delays: Floats | None = None,
-        order: npt.NDArray[np.int64] | None = None,
-    ) -> tuple[float, int, int]:
-        """Sum of delays, number of tasks and number of records of an episode of given arrivals.
-
-        Args:
-            theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
-            counts, inputs, records, stride, delays: of `fleet_sim.play`.
-            order: in which prices are renewed; None: by capacity, as `FleetRule` does.
-            mode: of `fleet_sim`; by default the recipe's.
-        """
-        servers, n = len(fleet.capacity), len(fleet.work)
-        chance = np.minimum(1, (n - np.arange(n)) / n)
-        if mode is None:
-            mode = self.sim.LIVE if self.recipe.information == "live" else self.sim.STALE
-        return self.sim.play(  # type: ignore[no-any-return]
-            theta,
-            self.hidden,
-            self.path,
-            self.recipe.remember,
-            mode,
-            fleet.capacity,
-            fleet.rate,
-            np.arange(servers),
-            2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1,
-            np.lexsort((fleet.rate, fleet.capacity)) if order is None else order,
-            fleet.work,
-            fleet.result,
-            chance,
-            counts,
-            inputs,
-            1.0,
-            np.zeros((0, FEATURES + LATENTS + 1)) if records is None else records,
-            stride,
-            OUTLOOK,
-            LEAST_OUTLOOK,
-            np.zeros(0) if delays is None else delays,
-        )
-
-
-def train_rule(recipe: Recipe, *, hidden: int = 32, seed: int = 0, report: Any = None) -> SetDenoiser:
+def train_rule(
+    recipe: Recipe, *, hidden: int = 32, seed: int = 0, objective: team.Objective | None = None, report: Any = None
+) -> SetDenoiser:
     """The network of a recipe, trained from nothing.
 
     Price iteration regresses each server's price, with a logarithmic loss, on the number of later tasks of its busy
@@ -197,6 +74,8 @@ def train_rule(recipe: Recipe, *, hidden: int = 32, seed: int = 0, report: Any =
 
     Args:
         recipe: see `RECIPES`. hidden: width of the network. seed: of everything. report: takes lines of progress.
+        objective: of which evolution takes the ratio, a thousandth added to both sides; None: the mean delay. Price
+            iteration always learns the prices of the mean delay.
     """
     generator = torch.Generator().manual_seed(seed)
     network = SetDenoiser(LATENTS, FEATURES, recipe.steps, hidden=hidden, generator=generator).double()
@@ -240,14 +119,19 @@ def train_rule(recipe: Recipe, *, hidden: int = 32, seed: int = 0, report: Any =
         if recipe.remember:
             network.of_x.mul_(0.3)
 
+    def worth(theta: Floats, fleet: Fleet, episode: int, mode: int | None = None) -> float:
+        if objective is None:
+            return player.play(theta, fleet, episode, mode)[0]
+        return 1e-3 + float(objective(player.outcome(theta, fleet, episode, mode)))
+
     def cost(thetas: Floats, generation: int) -> Floats:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
             fleet, episode = Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long), int(rng.integers(2**31))
-            greedy = player.play(thetas[0, p], fleet, episode, player.sim.GREEDY)[0]
+            greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
-                costs[sign, p] = math.log(player.play(thetas[sign, p], fleet, episode)[0] / greedy)
+                costs[sign, p] = math.log(worth(thetas[sign, p], fleet, episode) / greedy)
         if generation % 20 == 0:
             report(f"generation {generation}: {math.exp(costs.mean()):.3f}, {time.perf_counter() - started:.0f} s")
         return costs

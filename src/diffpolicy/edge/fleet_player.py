@@ -1,0 +1,183 @@
+"""Random fleets, and a player of whole episodes on them: what `fleet_training` trains on. It needs numba."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tensordict import TensorDict
+
+from diffpolicy.diffusion.samplers import reverse_steps
+from diffpolicy.diffusion.schedules import NoiseSchedule
+from diffpolicy.edge import released
+from diffpolicy.edge.fleet_features import FEATURES, LATENTS
+from diffpolicy.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+OUTLOOK, LEAST_OUTLOOK = 0.5, 10
+"""A label of slot t counts what follows until slot t + OUTLOOK t + LEAST_OUTLOOK."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the bundled rules is trained.
+
+    Args:
+        information: `live` or `stale`, under which evolution plays.
+        steps: denoising steps, forward passes of the network for one price.
+        remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
+        rounds: of price iteration. generations: of evolution. pairs: of a generation.
+        servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
+        long: of evolution, see `Fleet.draw`.
+    """
+
+    information: str
+    steps: int
+    remember: bool
+    rounds: int = 8
+    generations: int = 230
+    pairs: int = 64
+    servers: tuple[int, int] = (4, 14)
+    slots: tuple[int, int] = (16, 150)
+    long: tuple[float, int] = (0.12, 600)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A random problem. Args: as `fleet_sim.play` takes them; slots: T."""
+
+    capacity: Floats
+    rate: Floats
+    work: Floats
+    result: Floats
+    slots: int
+
+    @staticmethod
+    def draw(
+        rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int], long: tuple[float, int] = (0.0, 0)
+    ) -> Fleet:
+        """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
+
+        Args:
+            rng: owned by the caller. slots, servers: least and greatest.
+            long: share of episodes of `slots[1]` to `long[1]` slots instead, on fleets of at most the middle size.
+        """
+        if rng.random() < long[0]:
+            slots, servers = (slots[1], long[1]), (servers[0], (servers[0] + servers[1]) // 2)
+
+        def log_uniform(lo: int, hi: int) -> int:
+            return round(math.exp(rng.uniform(math.log(lo), math.log(hi))))
+
+        s, n = log_uniform(*servers), int(rng.integers(8, 76))
+        lo, hi = [(10, 50), (10, 50), (10, 20), (20, 40), (5, 60)][rng.integers(5)]
+        if rng.random() < 0.3:  # the released tables, whose work and results go together
+            law = released.workload(n)
+            work = np.array(law.gcycles_per_step) * np.array(law.steps)
+            result = np.array(law.result_mbit)
+        else:
+            work = rng.uniform(0.1024, 0.3072, n) * rng.integers(1, 15, n)
+            result = rng.uniform(0.6, 1.0, n)
+        capacity = rng.integers(lo, hi, s, endpoint=True).astype(np.float64)
+        rate = rng.integers(400, 500, s, endpoint=True).astype(np.float64)
+        return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*slots))
+
+
+class Player:
+    """Plays the compiled episodes of a recipe."""
+
+    def __init__(self, recipe: Recipe, hidden: int) -> None:
+        try:
+            from diffpolicy.edge import fleet_sim
+        except ModuleNotFoundError:
+            raise InputError("training over fleets needs numba; install diffpolicy[fleet]") from None
+        self.sim, self.recipe, self.hidden = fleet_sim, recipe, hidden
+        steps = reverse_steps(NoiseSchedule.named("vp", recipe.steps), None, 0.0, "x0")
+        self.path = np.array([[step.keep, step.push] for step in steps])
+
+    def play(
+        self,
+        theta: Floats,
+        fleet: Fleet,
+        seed: int,
+        mode: int | None = None,
+        records: Floats | None = None,
+        stride: int = 1,
+    ) -> tuple[float, int]:
+        """Mean delay in seconds of an episode that a seed draws, and how many records it left."""
+        counts, inputs = self.arrivals(fleet, seed)
+        drawn = np.arange(len(fleet.capacity))  # at random, so as good an order as any
+        total, number, kept = self.play_arrivals(theta, fleet, counts, inputs, mode, records, stride, order=drawn)
+        return total / number, kept
+
+    @staticmethod
+    def arrivals(fleet: Fleet, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Tasks by slot and station, `[T, B]`, and their inputs in Mbit, real and imagined, `[2, T, B, N]`."""
+        rng = np.random.Generator(np.random.PCG64(seed))
+        n = len(fleet.work)
+        shape = (fleet.slots, len(fleet.capacity))
+        return rng.integers(1, n, shape, endpoint=True), rng.uniform(2.0, 5.0, (2, *shape, n))
+
+    def outcome(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> TensorDict:
+        """What `team_objectives` reads of the episode that a seed draws: its K tasks in order of arrival."""
+        counts, inputs = self.arrivals(fleet, seed)
+        delays = np.zeros(int(counts.sum()))
+        self.play_arrivals(theta, fleet, counts, inputs, mode, delays=delays, order=np.arange(len(fleet.capacity)))
+        slot, home, kind = np.nonzero(np.arange(len(fleet.work)) < counts[..., None])
+        way = fleet.result[kind, None] + inputs[0][slot, home, kind, None] * (
+            home[:, None] != np.arange(len(fleet.capacity))
+        )
+        alone = (fleet.work[kind, None] / fleet.capacity + way / fleet.rate).min(-1)
+        values = {"delay_s": delays[:, None], "work_gcycles": fleet.work[kind], "unloaded_s": alone}
+        tensors = {name: torch.from_numpy(x) for name, x in values.items()}
+        return TensorDict(tensors | {"weight": torch.ones_like(tensors["delay_s"])})
+
+    def play_arrivals(
+        self,
+        theta: Floats,
+        fleet: Fleet,
+        counts: npt.NDArray[np.int64],
+        inputs: Floats,
+        mode: int | None = None,
+        records: Floats | None = None,
+        stride: int = 1,
+        delays: Floats | None = None,
+        order: npt.NDArray[np.int64] | None = None,
+    ) -> tuple[float, int, int]:
+        """Sum of delays, number of tasks and number of records of an episode of given arrivals.
+
+        Args:
+            theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
+            counts, inputs, records, stride, delays: of `fleet_sim.play`.
+            order: in which prices are renewed; None: by capacity, as `FleetRule` does.
+            mode: of `fleet_sim`; by default the recipe's.
+        """
+        servers, n = len(fleet.capacity), len(fleet.work)
+        chance = np.minimum(1, (n - np.arange(n)) / n)
+        if mode is None:
+            mode = self.sim.LIVE if self.recipe.information == "live" else self.sim.STALE
+        return self.sim.play(  # type: ignore[no-any-return]
+            theta,
+            self.hidden,
+            self.path,
+            self.recipe.remember,
+            mode,
+            fleet.capacity,
+            fleet.rate,
+            np.arange(servers),
+            2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1,
+            np.lexsort((fleet.rate, fleet.capacity)) if order is None else order,
+            fleet.work,
+            fleet.result,
+            chance,
+            counts,
+            inputs,
+            1.0,
+            np.zeros((0, FEATURES + LATENTS + 1)) if records is None else records,
+            stride,
+            OUTLOOK,
+            LEAST_OUTLOOK,
+            np.zeros(0) if delays is None else delays,
+        )
