@@ -18,7 +18,7 @@ import numpy as np
 from torch.nn.utils import parameters_to_vector
 
 from diffpolicy.edge import Workload, released
-from diffpolicy.edge.fleet_player import Fleet, Player
+from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player
 from diffpolicy.edge.fleet_policy import load_bundled
 from diffpolicy.edge.fleet_training import RECIPES
 from diffpolicy.edge.workload import Stream
@@ -108,7 +108,7 @@ def main() -> None:
                     delays = np.zeros(int(counts.sum()))
                     player, theta = players.get(name, (greedy, np.zeros(2000)))
                     mode = greedy.sim.GREEDY if name == "opt-ts" else None
-                    player.play_arrivals(theta, fleet, counts, inputs, mode, delays=delays)
+                    player.play_arrivals(theta, fleet, Arrivals(counts, inputs), mode, delays=delays)
                     costs[name].append(delays)
             base = np.array([d.mean() for d in costs["opt-ts"]])
             cells = []

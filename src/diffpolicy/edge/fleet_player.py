@@ -31,7 +31,7 @@ class Recipe:
         remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
         rounds: of price iteration. generations: of evolution. pairs: of a generation.
         servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
-        long: of evolution, see `Fleet.draw`.
+        long, dispatched: of evolution, see `Fleet.draw`.
     """
 
     information: str
@@ -42,29 +42,46 @@ class Recipe:
     pairs: int = 64
     servers: tuple[int, int] = (4, 14)
     slots: tuple[int, int] = (16, 150)
-    long: tuple[float, int] = (0.12, 600)
+    long: tuple[float, int] = (0.08, 600)
+    dispatched: tuple[float, int, int] | None = (0.15, 200, 800)
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """A random problem. Args: as `fleet_sim.play` takes them; slots: T."""
+    """A random problem.
+
+    Args:
+        capacity, rate: of the servers. work, result: of tasks by index. slots: T.
+        slot_s: mean length of a slot, seconds.
+        dispatched: whether single requests of random indices come to a dispatcher, at exponential distances, instead of
+            slots of tasks to a station beside each server.
+    """
 
     capacity: Floats
     rate: Floats
     work: Floats
     result: Floats
     slots: int
+    slot_s: float = 1.0
+    dispatched: bool = False
 
     @staticmethod
     def draw(
-        rng: np.random.Generator, slots: tuple[int, int], servers: tuple[int, int], long: tuple[float, int] = (0.0, 0)
+        rng: np.random.Generator,
+        slots: tuple[int, int],
+        servers: tuple[int, int],
+        long: tuple[float, int] = (0.0, 0),
+        dispatched: tuple[float, int, int] | None = None,
     ) -> Fleet:
         """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
 
         Args:
             rng: owned by the caller. slots, servers: least and greatest.
             long: share of episodes of `slots[1]` to `long[1]` slots instead, on fleets of at most the middle size.
+            dispatched: share of problems with a dispatcher, and their least and greatest number of requests; loads of
+                0.3 to 1.2. None: no problem, and nothing is drawn for it.
         """
+        single = dispatched is not None and rng.random() < dispatched[0]
         if rng.random() < long[0]:
             slots, servers = (slots[1], long[1]), (servers[0], (servers[0] + servers[1]) // 2)
 
@@ -82,7 +99,33 @@ class Fleet:
             result = rng.uniform(0.6, 1.0, n)
         capacity = rng.integers(lo, hi, s, endpoint=True).astype(np.float64)
         rate = rng.integers(400, 500, s, endpoint=True).astype(np.float64)
+        if single and dispatched is not None:
+            slot_s = work[:n].mean() / capacity.sum() / rng.uniform(0.3, 1.2)
+            return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*dispatched[1:]), slot_s, True)
         return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*slots))
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What comes in an episode. Args: as `fleet_sim.play` takes them; without first and gaps, the law of LAD-TS."""
+
+    counts: npt.NDArray[np.int64]
+    inputs: Floats
+    first: npt.NDArray[np.int64] | None = None
+    gaps: Floats | None = None
+
+    @staticmethod
+    def draw(fleet: Fleet, seed: int) -> Arrivals:
+        """An episode of a fleet."""
+        rng = np.random.Generator(np.random.PCG64(seed))
+        n = len(fleet.work)
+        if fleet.dispatched:
+            shape = (fleet.slots, 1)
+            gaps = rng.exponential(fleet.slot_s, fleet.slots)
+            inputs = rng.uniform(2.0, 5.0, (2, *shape, 1))
+            return Arrivals(np.ones(shape, np.int64), inputs, rng.integers(0, n, shape), gaps)
+        shape = (fleet.slots, len(fleet.capacity))
+        return Arrivals(rng.integers(1, n, shape, endpoint=True), rng.uniform(2.0, 5.0, (2, *shape, n)))
 
 
 class Player:
@@ -107,28 +150,21 @@ class Player:
         stride: int = 1,
     ) -> tuple[float, int]:
         """Mean delay in seconds of an episode that a seed draws, and how many records it left."""
-        counts, inputs = self.arrivals(fleet, seed)
         drawn = np.arange(len(fleet.capacity))  # at random, so as good an order as any
-        total, number, kept = self.play_arrivals(theta, fleet, counts, inputs, mode, records, stride, order=drawn)
+        arrivals = Arrivals.draw(fleet, seed)
+        total, number, kept = self.play_arrivals(theta, fleet, arrivals, mode, records, stride, order=drawn)
         return total / number, kept
-
-    @staticmethod
-    def arrivals(fleet: Fleet, seed: int) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Tasks by slot and station, `[T, B]`, and their inputs in Mbit, real and imagined, `[2, T, B, N]`."""
-        rng = np.random.Generator(np.random.PCG64(seed))
-        n = len(fleet.work)
-        shape = (fleet.slots, len(fleet.capacity))
-        return rng.integers(1, n, shape, endpoint=True), rng.uniform(2.0, 5.0, (2, *shape, n))
 
     def outcome(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> TensorDict:
         """What `team_objectives` reads of the episode that a seed draws: its K tasks in order of arrival."""
-        counts, inputs = self.arrivals(fleet, seed)
-        delays = np.zeros(int(counts.sum()))
-        self.play_arrivals(theta, fleet, counts, inputs, mode, delays=delays, order=np.arange(len(fleet.capacity)))
-        slot, home, kind = np.nonzero(np.arange(len(fleet.work)) < counts[..., None])
-        way = fleet.result[kind, None] + inputs[0][slot, home, kind, None] * (
-            home[:, None] != np.arange(len(fleet.capacity))
-        )
+        arrivals, n = Arrivals.draw(fleet, seed), len(fleet.work)
+        here = np.arange(len(fleet.capacity))
+        delays = np.zeros(int(arrivals.counts.sum()))
+        self.play_arrivals(theta, fleet, arrivals, mode, delays=delays, order=here)
+        slot, station, i = np.nonzero(np.arange(n) < arrivals.counts[..., None])
+        kind = i if arrivals.first is None else (arrivals.first[slot, station] + i) % n
+        away = (station[:, None] != here) | fleet.dispatched
+        way = fleet.result[kind, None] + arrivals.inputs[0][slot, station, i, None] * away
         alone = (fleet.work[kind, None] / fleet.capacity + way / fleet.rate).min(-1)
         values = {"delay_s": delays[:, None], "work_gcycles": fleet.work[kind], "unloaded_s": alone}
         tensors = {name: torch.from_numpy(x) for name, x in values.items()}
@@ -138,8 +174,7 @@ class Player:
         self,
         theta: Floats,
         fleet: Fleet,
-        counts: npt.NDArray[np.int64],
-        inputs: Floats,
+        arrivals: Arrivals,
         mode: int | None = None,
         records: Floats | None = None,
         stride: int = 1,
@@ -150,14 +185,16 @@ class Player:
 
         Args:
             theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
-            counts, inputs, records, stride, delays: of `fleet_sim.play`.
+            arrivals: see there. records, stride, delays: of `fleet_sim.play`.
             order: in which prices are renewed; None: by capacity, as `FleetRule` does.
             mode: of `fleet_sim`; by default the recipe's.
         """
         servers, n = len(fleet.capacity), len(fleet.work)
-        chance = np.minimum(1, (n - np.arange(n)) / n)
+        counts, first, gaps = arrivals.counts, arrivals.first, arrivals.gaps
+        chance = np.full(n, 1 / n) if fleet.dispatched else np.minimum(1, (n - np.arange(n)) / n)
         if mode is None:
-            mode = self.sim.LIVE if self.recipe.information == "live" else self.sim.STALE
+            alone = fleet.dispatched or self.recipe.information == "live"
+            mode = self.sim.LIVE if alone else self.sim.STALE
         return self.sim.play(  # type: ignore[no-any-return]
             theta,
             self.hidden,
@@ -166,15 +203,17 @@ class Player:
             mode,
             fleet.capacity,
             fleet.rate,
-            np.arange(servers),
+            np.array([-1]) if fleet.dispatched else np.arange(servers),
             2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1,
             np.lexsort((fleet.rate, fleet.capacity)) if order is None else order,
             fleet.work,
             fleet.result,
             chance,
             counts,
-            inputs,
-            1.0,
+            arrivals.inputs,
+            np.zeros_like(counts) if first is None else first,
+            np.full(len(counts), fleet.slot_s) if gaps is None else gaps,
+            fleet.slot_s,
             np.zeros((0, FEATURES + LATENTS + 1)) if records is None else records,
             stride,
             OUTLOOK,

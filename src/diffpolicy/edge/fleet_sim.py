@@ -134,6 +134,8 @@ def play(
     chance: Any,
     counts: Any,
     inputs: Any,
+    first: Any,
+    gaps: Any,
     slot_s: float,
     records: Any,
     stride: int,
@@ -147,11 +149,13 @@ def play(
         theta: parameters, flat. hidden: width. path: keep and push of each reverse step, `[I, 2]`.
         remember: whether chains start from the remembered latents, or from zero.
         mode: GREEDY, LIVE or STALE.
-        capacity, rate, rank: `[S]`. home: `[B]`. work_by_index, result_by_index: `[N]`.
+        capacity, rate, rank: `[S]`. home: `[B]`, -1 for a station without a server.
+        work_by_index, result_by_index: `[N]`.
         order: of the servers whose prices are renewed in turn, `[S]`.
         chance: that a station has a task of an index, `[N]`.
         counts: tasks by slot and station, `[T, B]`. inputs: Mbit, real and imagined, `[2, T, B, N]`.
-        slot_s: seconds.
+        first: a station's tasks are of the indices first, first + 1, ... (modulo N) in a slot, `[T, B]`; 0 if STALE.
+        gaps: seconds from each slot to the next, `[T]`. slot_s: their usual length.
         records: takes (features, terms of the price, label) of every `stride`-th decision, `[R, F + K + 1]`; with R =
             0 nothing is recorded. The label counts the later tasks of the busy period until slot
             t + outlook t + least_outlook; decisions whose outlook passes the end are left out.
@@ -217,7 +221,8 @@ def play(
                 scalars[_TURN], scalars[_REST], scalars[_X] = turn, rest, x
             for i in range(kinds if mode == STALE else counts[t, b]):
                 amount = chance[i] if mode == STALE else 1.0
-                w, d, r = work_by_index[i], inputs[1 if mode == STALE else 0, t, b, i], result_by_index[i]
+                j = (first[t, b] + i) % kinds
+                w, d, r = work_by_index[j], inputs[1 if mode == STALE else 0, t, b, i], result_by_index[j]
                 a = _best(state, rate, home[b], w, d, r, scalars[_REST], scalars[_X], mode != GREEDY)
                 if mode != STALE:
                     delay = (state[_Q, a] + w) / capacity[a] + (r if home[b] == a else r + d) / rate[a]
@@ -261,7 +266,7 @@ def play(
             state[_N, a] += share * (tasks[a] - state[_N, a])
             state[_W, a] += share * (work[a] - state[_W, a])
             before = state[_Q, a]
-            left = max((real[a] if mode == STALE else before) - capacity[a] * slot_s, 0.0)
+            left = max((real[a] if mode == STALE else before) - capacity[a] * gaps[t], 0.0)
             state[_M, a] = state[_M, a] * min(left / before, 1.0) if before > 0 else 0.0
             state[_Q, a] = left
             sent[t + 1, a] = sent[t, a] + tasks[a]

@@ -26,12 +26,14 @@ from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
 
+STALE: dict[str, Any] = {"pairs": 48, "long": (0.12, 600), "dispatched": None}
+"""Behind a dispatcher nothing is stale, so these play none."""
 RECIPES = {
-    "price": Recipe("live", 1, False, generations=360),
-    "live": Recipe("live", 2, True, generations=270),
-    "live-one-pass": Recipe("live", 1, True, generations=350),
-    "stale": Recipe("stale", 2, True, generations=200, pairs=48),
-    "stale-one-pass": Recipe("stale", 1, True, generations=260, pairs=48),
+    "price": Recipe("live", 1, False, generations=270),
+    "live": Recipe("live", 2, True, generations=210),
+    "live-one-pass": Recipe("live", 1, True, generations=260),
+    "stale": Recipe("stale", 2, True, generations=200, **STALE),
+    "stale-one-pass": Recipe("stale", 1, True, generations=260, **STALE),
 }
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
@@ -93,7 +95,7 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
         for _ in range(24):
-            fleet = Fleet.draw(rng, (50, 200), (4, 30))
+            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=recipe.dispatched and (0.0, 0, 0))
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
             play_seed = int(rng.integers(2**31))
@@ -128,7 +130,10 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet, episode = Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long), int(rng.integers(2**31))
+            fleet, episode = (
+                Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched),
+                int(rng.integers(2**31)),
+            )
             greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
                 costs[sign, p] = math.log(worth(thetas[sign, p], fleet, episode) / greedy)
