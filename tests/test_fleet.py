@@ -90,7 +90,7 @@ def test_decides_like_the_compiled_player(information: str, steps: int, remember
 def test_decides_like_the_compiled_player_behind_one_dispatcher() -> None:
     slots, law = 40, Workload((1, 1), (2.0, 5.0), (0.3,), (9,), (0.8,))
     scenario = replace(small(slots=slots), slot_s=0.12, stations=(None,), workload=law)
-    policy = lively(FleetPolicy(information="live")).for_scenario(scenario)
+    policy = FleetPolicy.pretrained("live").double().for_scenario(scenario)
     mean = play_episodes(scenario, policy, 1).cost.mean()
     drawn = [law.draw(0, Stream.EVALUATION, 0, t, 1) for t in range(slots)]
     inputs = np.stack([np.stack([x.input_mbit for x in drawn])] * 2)
