@@ -147,7 +147,9 @@ def test_unknown_objectives_are_refused(text: str) -> None:
 
 
 def test_evolution_lowers_the_objective_that_was_asked_for() -> None:
-    recipe = replace(RECIPES["price"], rounds=1, generations=25, pairs=8, slots=(12, 20), long=(0.0, 0))
+    recipe = replace(
+        RECIPES["price"], rounds=1, generations=25, pairs=8, slots=(12, 20), long=(0.0, 0), dispatched=None
+    )
     player, rng = Player(recipe, 8), np.random.default_rng(5)
     fleets = [Fleet.draw(rng, (12, 20), (4, 8)) for _ in range(24)]
     found = []
