@@ -1,9 +1,9 @@
 """How far below Opt-TS the bundled rules are: loads, capacities, horizons, and fleets that they never saw.
 
 Plays the evaluation stream's arrivals (the same as `diffpolicy evaluate`) by the compiled player, which tests hold to
-the decisions of the tensors. What stale stations imagine is drawn from the same law with other bits than in `evaluate`.
+the decisions of the tensors. The inputs of the tasks that stale stations imagine are drawn with other bits than there.
 
-python benchmarks/fleets.py --out runs/fleets              # a quarter of an hour on one core
+python benchmarks/fleets.py --out runs/fleets              # some ten minutes on one core
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from diffpolicy.edge.fleet_features import FEATURES, LATENTS
 from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player, Recipe
 from diffpolicy.edge.fleet_policy import FleetPolicy
 from diffpolicy.edge.fleet_slot import possible_tasks
-from diffpolicy.edge.fleet_training import RECIPES, named_objective, train_rule
+from diffpolicy.edge.fleet_training import RECIPES, train_rule
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Server
+from diffpolicy.edge.team_objectives import named_objective
 from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser

@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from diffpolicy.edge.fleet_policy import bundle
-    from diffpolicy.edge.fleet_training import RECIPES, named_objective, train_rule
+    from diffpolicy.edge.fleet_training import RECIPES, train_rule
+    from diffpolicy.edge.team_objectives import named_objective
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
     _files.writable_folder(options.out)
@@ -46,12 +47,5 @@ def run(options: argparse.Namespace) -> None:
         objective=objective,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    policy = bundle(options.name, network, replace(recipe, **changes), options.seed)
-    if objective is not None:
-        policy.trained |= {
-            "command": f"diffpolicy train-fleet {options.name} --objective {options.objective} "
-            f"--seed {options.seed} --out DIR",
-            "objective": options.objective,
-        }
-    policy.save(options.out)
+    bundle(options.name, network, replace(recipe, **changes), options.seed, options.objective).save(options.out)
     print(f"wrote {options.out}")

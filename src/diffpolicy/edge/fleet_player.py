@@ -1,4 +1,4 @@
-"""Random fleets, and a player of whole episodes on them: what `fleet_training` trains on. It needs numba."""
+"""Random fleets, and a player of whole episodes on them, which needs numba: what `fleet_training` trains on."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ class FleetPolicy(DiffusionPolicy):
 
     A row of the chain is a server, its x the K coefficients of the price, its condition F scale-free features, so the
     same parameters serve any fleet, also one whose servers come and go. The chain runs for all servers as a slot
-    begins and for a server whenever a task was sent to it; x_0 is remembered for its next run (`ActionMemory`). A task
-    goes where its own delay plus the price of the time that it takes from others is smallest.
+    begins, for a server whenever a task was sent to it, and live for one more beside it, in turn; x_0 is remembered for
+    its next run (`ActionMemory`). A task goes where its own delay plus the price of the time that it takes from others
+    is smallest.
 
     Args:
         information: `live` or `stale`, see `FleetRule`.
@@ -148,8 +148,12 @@ class FleetPolicy(DiffusionPolicy):
         return cls(**config)
 
 
-def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int) -> FleetPolicy:
-    """A trained network as a policy. Args: recipe: a `fleet_training.Recipe`. seed: that it was trained with."""
+def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: str = "mean") -> FleetPolicy:
+    """A trained network as a policy.
+
+    Args:
+        name: of the recipe. network: trained. recipe: a `fleet_training.Recipe`. seed, objective: of the training.
+    """
     policy = FleetPolicy(
         information=recipe.information,
         steps=recipe.steps,
@@ -158,9 +162,12 @@ def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int) -> FleetPoli
         seed=seed,
     )
     policy.denoiser.load_state_dict(network.state_dict())
-    fields: Mapping[str, Any] = {**vars(recipe), "seed": seed}
+    fields: dict[str, Any] = {**vars(recipe), "seed": seed}
+    aim = ""
+    if objective != "mean":
+        aim, fields["objective"] = f" --objective {objective}", objective
     policy.trained = {
-        "command": f"diffpolicy train-fleet {name} --seed {seed} --out DIR",
+        "command": f"diffpolicy train-fleet {name}{aim} --seed {seed} --out DIR",
         "through_chain": True,
         **fields,
     }

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parameters_to_vector
 
-from diffpolicy.edge import team_objectives as team
 from diffpolicy.edge.fleet_features import BIAS, FEATURES, LATENTS, SCALE
 from diffpolicy.edge.fleet_player import Fleet, Floats, Player, Recipe
-from diffpolicy.errors import InputError
+from diffpolicy.edge.team_objectives import Objective
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
@@ -38,35 +37,8 @@ RECIPES = {
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
 
-def named_objective(text: str) -> team.Objective:
-    """An objective by its name: `mean`, `slowdown`, `cvar:LEVEL`, `late:SECONDS` or `size:FAIRNESS`.
-
-    Raises:
-        InputError: there is none of that name, or its number is missing or out of range.
-    """
-    name, _, number = text.partition(":")
-    plain: dict[str, team.Objective] = {"mean": team.mean_delay_s, "slowdown": team.mean_slowdown}
-    if name in plain and not number:
-        return plain[name]
-    ranges = {"cvar": (0.0, 1.0), "late": (0.0, math.inf), "size": (0.0, math.inf)}
-    try:
-        value = float(number)
-        lo, hi = ranges[name]
-    except (KeyError, ValueError):
-        raise InputError(
-            f"an objective is mean, slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS, got {text!r}"
-        ) from None
-    if not lo <= value < hi:
-        raise InputError(f"the number of objective {text!r} must be at least {lo:g} and below {hi:g}")
-    if name == "cvar":
-        return lambda outcome: team.cvar_delay_s(outcome, value)
-    if name == "late":
-        return lambda outcome: team.late_share(outcome, value, 0.0)
-    return lambda outcome: team.size_weighted_delay_s(outcome, value)
-
-
 def train_rule(
-    recipe: Recipe, *, hidden: int = 32, seed: int = 0, objective: team.Objective | None = None, report: Any = None
+    recipe: Recipe, *, hidden: int = 32, seed: int = 0, objective: Objective | None = None, report: Any = None
 ) -> SetDenoiser:
     """The network of a recipe, trained from nothing.
 
@@ -94,8 +66,10 @@ def train_rule(
     def collect(number: int) -> tuple[Tensor, ...]:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
+        # no dispatchers here, but a recipe that has them draws for them, as the bundled ones did
+        none = None if recipe.dispatched is None else (0.0, 0, 0)
         for _ in range(24):
-            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=recipe.dispatched and (0.0, 0, 0))
+            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=none)
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
             play_seed = int(rng.integers(2**31))
@@ -130,10 +104,8 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet, episode = (
-                Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched),
-                int(rng.integers(2**31)),
-            )
+            fleet = Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched)
+            episode = int(rng.integers(2**31))
             greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
                 costs[sign, p] = math.log(worth(thetas[sign, p], fleet, episode) / greedy)

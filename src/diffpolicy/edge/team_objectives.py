@@ -15,6 +15,7 @@ An objective is any function from an outcome to a scalar, as `lambda o: mean_del
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -103,6 +104,38 @@ def mean_price(outcome: TensorDictBase) -> Tensor:
     """Mean price of a task's computation, its server's price per hour x busy time."""
     _need(outcome, "price", "'price_per_hour' of every server of the scenario")
     return _mean(outcome, outcome["price"])
+
+
+def named_objective(text: str) -> Objective:
+    """An objective by its name: `mean`, `slowdown`, `cvar:LEVEL`, `late:SECONDS` or `size:FAIRNESS`.
+
+    `late` counts a task as late or not, so it has no gradient; the others are those of this module.
+
+    Args:
+        text: the name, and its number where it takes one: from 0, a level below 1.
+
+    Raises:
+        InputError: there is none of that name, or its number is missing or out of range.
+    """
+    name, _, number = text.partition(":")
+    plain: dict[str, Objective] = {"mean": mean_delay_s, "slowdown": mean_slowdown}
+    if name in plain and not number:
+        return plain[name]
+    ranges = {"cvar": (0.0, 1.0), "late": (0.0, math.inf), "size": (0.0, math.inf)}
+    try:
+        value = float(number)
+        lo, hi = ranges[name]
+    except (KeyError, ValueError):
+        raise InputError(
+            f"an objective is mean, slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS, got {text!r}"
+        ) from None
+    if not lo <= value < hi:
+        raise InputError(f"the number of objective {text!r} must be at least {lo:g} and below {hi:g}")
+    if name == "cvar":
+        return lambda outcome: cvar_delay_s(outcome, value)
+    if name == "late":
+        return lambda outcome: late_share(outcome, value, 0.0)
+    return lambda outcome: size_weighted_delay_s(outcome, value)
 
 
 def busy_costs(work_gcycles: Tensor, scenario: Scenario) -> dict[str, Tensor]:
