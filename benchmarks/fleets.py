@@ -51,6 +51,9 @@ def problems(quick: bool) -> list[Problem]:
     rows.insert(3, Problem("capacities 10..20", released.workload(50), released.capacities(20, 10, 20), v))
     for slots in (20, 40, 80, 120, 240, 590):
         rows.append(Problem(f"{slots} slots", released.workload(50), f, v, slots, 16 if slots < 200 else 4))
+    for tasks in (60, 70):
+        rows.append(Problem(f"{tasks} tasks, 590 slots", released.workload(tasks), f, v, 590, 4))
+    rows.append(Problem("capacities 10..20, 590 slots", released.workload(50), rows[3].capacity, v, 590, 4))
     rng = np.random.Generator(np.random.PCG64(2024))
     for servers in (5, 50, 200):
         for load in (0.6, 0.98, 1.24):

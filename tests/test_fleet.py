@@ -16,7 +16,7 @@ from diffpolicy.edge.fleet_features import FEATURES, LATENTS
 from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player, Recipe
 from diffpolicy.edge.fleet_policy import FleetPolicy
 from diffpolicy.edge.fleet_slot import possible_tasks
-from diffpolicy.edge.fleet_training import RECIPES, train_rule
+from diffpolicy.edge.fleet_training import RECIPES, horizons, train_rule
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Server
 from diffpolicy.edge.team_objectives import named_objective
@@ -131,7 +131,11 @@ def test_objectives_are_of_the_same_episode(dispatched: tuple[float, int, int] |
     theta = parameters_to_vector(FleetPolicy.pretrained("live").denoiser.parameters()).detach().double().numpy()
     outcome = player.outcome(theta, fleet, 3)
     mean = player.play(theta, fleet, 3)[0]
+    sums = player.until(theta, fleet, 3)
     assert named_objective("mean")(outcome).item() == pytest.approx(mean)
+    assert sums[-1] / len(outcome["delay_s"]) == pytest.approx(mean)
+    assert (np.diff(sums) > 0).all()
+    assert len(sums) == fleet.slots
     assert named_objective("cvar:0")(outcome).item() == pytest.approx(mean)
     assert named_objective("size:0")(outcome).item() == pytest.approx(mean)
     assert named_objective("cvar:0.99")(outcome).item() > 1.5 * mean
@@ -265,6 +269,8 @@ def test_wrong_use_is_named() -> None:
         FleetPolicy(candidates=0)
     with pytest.raises(InputError, match="pretrained:other"):
         make_policy("pretrained:other", small())
+    with pytest.raises(InputError, match="multiple of 4, got 30"):
+        Player(RECIPES["live"], 30)
     policy = FleetPolicy(information="live")
     with pytest.raises(InputError, match="shows stale"):
         policy.check_env(OffloadingEnv(small(), [1], information="stale"))
@@ -275,6 +281,25 @@ def test_the_denoiser_is_equivariant() -> None:
     x, c = torch.randn(5, 7, LATENTS), torch.randn(5, 7, FEATURES)
     turn = torch.randperm(7)
     assert torch.allclose(net(x, 2, net.prepare(c))[:, turn], net(x[:, turn], 2, net.prepare(c[:, turn])))
+
+
+def test_an_episode_counts_with_its_beginnings() -> None:
+    fleet = Fleet.draw(np.random.default_rng(0), (170, 170), (4, 4))
+    assert horizons(fleet, 1) == [169]
+    assert horizons(fleet, 2) == [169, 84]
+    assert horizons(fleet, 9) == [169, 84, 41, 20]
+    assert horizons(Fleet.draw(np.random.default_rng(0), (9, 9), (4, 4), dispatched=(1.0, 80, 80)), 9) == [79]
+
+
+def test_a_beginning_is_an_episode_of_its_own() -> None:
+    """What happens later changes nothing before."""
+    fleet = Fleet.draw(np.random.default_rng(0), (40, 40), (4, 4))
+    player, arrivals = Player(RECIPES["live"], 32), Arrivals.draw(fleet, 3)
+    theta = parameters_to_vector(FleetPolicy.pretrained("live").denoiser.parameters()).detach().double().numpy()
+    sums = np.zeros(40)
+    player.play_arrivals(theta, fleet, arrivals, until=sums)
+    half = Arrivals(arrivals.counts[:20], arrivals.inputs[:, :20])
+    assert player.play_arrivals(theta, replace(fleet, slots=20), half)[0] == sums[19]
 
 
 def test_training_lowers_its_cost_and_repeats_itself() -> None:

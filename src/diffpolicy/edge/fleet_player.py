@@ -32,6 +32,7 @@ class Recipe:
         rounds: of price iteration. generations: of evolution. pairs: of a generation.
         servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
         long, dispatched: of evolution, see `Fleet.draw`.
+        horizons: evolution counts an episode of T slots as up to so many, of T, T/2, T/4, ... slots.
     """
 
     information: str
@@ -44,6 +45,7 @@ class Recipe:
     slots: tuple[int, int] = (16, 150)
     long: tuple[float, int] = (0.08, 600)
     dispatched: tuple[float, int, int] | None = (0.15, 200, 800)
+    horizons: int = 2
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class Player:
     """Plays the compiled episodes of a recipe."""
 
     def __init__(self, recipe: Recipe, hidden: int) -> None:
+        if hidden % 4:
+            raise InputError(f"the compiled player needs a hidden width that is a multiple of 4, got {hidden}")
         try:
             from diffpolicy.edge import fleet_sim
         except ModuleNotFoundError:
@@ -154,6 +158,13 @@ class Player:
         arrivals = Arrivals.draw(fleet, seed)
         total, number, kept = self.play_arrivals(theta, fleet, arrivals, mode, records, stride, order=drawn)
         return total / number, kept
+
+    def until(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> Floats:
+        """Sum of the delays of an episode's tasks up to each slot, seconds `[T]`."""
+        sums = np.zeros(fleet.slots)
+        arrivals, order = Arrivals.draw(fleet, seed), np.arange(len(fleet.capacity))
+        self.play_arrivals(theta, fleet, arrivals, mode, order=order, until=sums)
+        return sums
 
     def outcome(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> TensorDict:
         """What `team_objectives` reads of the episode that a seed draws: its K tasks in order of arrival."""
@@ -180,12 +191,13 @@ class Player:
         stride: int = 1,
         delays: Floats | None = None,
         order: npt.NDArray[np.int64] | None = None,
+        until: Floats | None = None,
     ) -> tuple[float, int, int]:
         """Sum of delays, number of tasks and number of records of an episode of given arrivals.
 
         Args:
             theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
-            arrivals: see there. records, stride, delays: of `fleet_sim.play`.
+            arrivals: see there. records, stride, delays, until: of `fleet_sim.play`.
             order: in which prices are renewed; None: by capacity, as `FleetRule` does.
             mode: of `fleet_sim`; by default the recipe's.
         """
@@ -219,4 +231,5 @@ class Player:
             OUTLOOK,
             LEAST_OUTLOOK,
             np.zeros(0) if delays is None else delays,
+            np.zeros(0) if until is None else until,
         )

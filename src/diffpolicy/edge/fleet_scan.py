@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from diffpolicy.edge.fleet_features import BIAS, LATENTS, SCALE
+from diffpolicy.edge.fleet_features import BIAS, CEILING, LATENTS, SCALE
 
 Coefficients = Callable[[Tensor, Tensor], Tensor]
 """`(features [R, F], latents [R, K]) -> x_0 [R, K]`: the network, or the chain."""
@@ -93,10 +93,10 @@ class FleetState:
     def features(self, row: Tensor, below: Tensor, turn: Tensor) -> Tensor:
         """What the network reads of servers, `[R, S', F]`: no seconds, no number of servers, no clock.
 
-        In order: backlog and the fleet's, in services (logarithms); their difference over their sum; capacity over the
-        mean (logarithm) and its rank; the backlog's rank; share of the fleet's tasks and mean work of a task
-        (logarithms); load; share of the slot's tasks that have come; tasks that wait, and tasks of a slot and server
-        (logarithms); saturations of the fleet's and the server's backlog over a step.
+        In order: backlog and the fleet's, in services (logarithms that saturate); their difference over their sum;
+        capacity over the mean (logarithm) and its rank; the backlog's rank; share of the fleet's tasks and mean work of
+        a task (logarithms); load; share of the slot's tasks that have come; tasks that wait (likewise saturating), and
+        tasks of a slot and server (logarithm); saturations of the fleet's and the server's backlog over a step.
 
         Args:
             row: the servers' columns, `[R, S', C]`. below: servers with less backlog, `[R, S']`.
@@ -104,7 +104,8 @@ class FleetState:
         """
         backlog = row[..., LOAD] / row[..., CAPACITY]
         fleet = (self.fleet_work / self.total_f).expand_as(backlog)
-        logs = 0.25 * torch.stack([backlog / self.mean_s, fleet / self.mean_s, row[..., WAITING]], -1).log1p()
+        many = torch.stack([backlog / self.mean_s, fleet / self.mean_s, row[..., WAITING]], -1)
+        logs = 0.25 * ((1 + many) / (1 + many / CEILING)).log()
         both = torch.stack([fleet, backlog], -1)
         others = [
             (backlog - fleet) / (backlog + fleet + self.mean_s),

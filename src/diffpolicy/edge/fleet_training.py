@@ -37,6 +37,10 @@ RECIPES = {
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
 
+LEAST_HORIZON = 20
+"""Slots of the shortest part of an episode that counts as one."""
+
+
 def train_rule(
     recipe: Recipe, *, hidden: int = 32, seed: int = 0, objective: Objective | None = None, report: Any = None
 ) -> SetDenoiser:
@@ -44,7 +48,8 @@ def train_rule(
 
     Price iteration regresses each server's price, with a logarithmic loss, on the number of later tasks of its busy
     period until half as many slots again have passed as had (at least 10): an outlook that grows with what was seen
-    and knows no horizon. Evolution then lowers the mean logarithm of the ratio to Opt-TS on the same arrivals.
+    and knows no horizon. Evolution then lowers the mean logarithm of the ratio to Opt-TS on the same arrivals, over an
+    episode and its beginnings: since nothing is known of the end, each of them might have been all.
 
     Args:
         recipe: see `RECIPES`. hidden: width of the network. seed: of everything. report: takes lines of progress.
@@ -95,10 +100,10 @@ def train_rule(
         if recipe.remember:
             network.of_x.mul_(0.3)
 
-    def worth(theta: Floats, fleet: Fleet, episode: int, mode: int | None = None) -> float:
+    def worth(theta: Floats, fleet: Fleet, episode: int, mode: int | None = None) -> Floats:
         if objective is None:
-            return player.play(theta, fleet, episode, mode)[0]
-        return 1e-3 + float(objective(player.outcome(theta, fleet, episode, mode)))
+            return player.until(theta, fleet, episode, mode)[horizons(fleet, recipe.horizons)]
+        return np.array([1e-3 + float(objective(player.outcome(theta, fleet, episode, mode)))])
 
     def cost(thetas: Floats, generation: int) -> Floats:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
@@ -108,7 +113,7 @@ def train_rule(
             episode = int(rng.integers(2**31))
             greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
-                costs[sign, p] = math.log(worth(thetas[sign, p], fleet, episode) / greedy)
+                costs[sign, p] = np.log(worth(thetas[sign, p], fleet, episode) / greedy).mean()
         if generation % 20 == 0:
             report(f"generation {generation}: {math.exp(costs.mean()):.3f}, {time.perf_counter() - started:.0f} s")
         return costs
@@ -116,6 +121,14 @@ def train_rule(
     _run(EvolutionModule(network, cost, generations=recipe.generations, pairs=recipe.pairs, seed=seed))
     report(f"done in {time.perf_counter() - started:.0f} s")
     return network
+
+
+def horizons(fleet: Fleet, most: int) -> list[int]:
+    """Last slots of the episodes as which one counts: all of it, its first half, and so on; a dispatcher's is one."""
+    slots = [fleet.slots]
+    while not fleet.dispatched and len(slots) < most and slots[-1] // 2 >= LEAST_HORIZON:
+        slots.append(slots[-1] // 2)
+    return [t - 1 for t in slots]
 
 
 def _flat(network: nn.Module) -> Floats:
