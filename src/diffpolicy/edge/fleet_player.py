@@ -39,13 +39,13 @@ class Recipe:
     steps: int
     remember: bool
     rounds: int = 8
-    generations: int = 230
+    generations: int = 380
     pairs: int = 64
     servers: tuple[int, int] = (4, 14)
     slots: tuple[int, int] = (16, 150)
-    long: tuple[float, int] = (0.08, 600)
+    long: tuple[float, int] = (0.25, 600)
     dispatched: tuple[float, int, int] | None = (0.15, 200, 800)
-    horizons: int = 2
+    horizons: int = 3
 
 
 @dataclass(frozen=True)

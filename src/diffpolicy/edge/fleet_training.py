@@ -25,14 +25,14 @@ from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
 
-STALE: dict[str, Any] = {"pairs": 48, "long": (0.12, 600), "dispatched": None}
+STALE: dict[str, Any] = {"pairs": 48, "long": (0.2, 600), "dispatched": None}
 """Behind a dispatcher nothing is stale, so these play none."""
 RECIPES = {
-    "price": Recipe("live", 1, False, generations=270),
-    "live": Recipe("live", 2, True, generations=210),
-    "live-one-pass": Recipe("live", 1, True, generations=260),
-    "stale": Recipe("stale", 2, True, generations=200, **STALE),
-    "stale-one-pass": Recipe("stale", 1, True, generations=260, **STALE),
+    "price": Recipe("live", 1, False, generations=460),
+    "live": Recipe("live", 2, True, generations=380),
+    "live-one-pass": Recipe("live", 1, True, generations=460),
+    "stale": Recipe("stale", 2, True, generations=300, **STALE),
+    "stale-one-pass": Recipe("stale", 1, True, generations=360, **STALE),
 }
 """By name, `price` being the heuristic and `*-one-pass` the controls."""
 
