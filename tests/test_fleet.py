@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from diffpolicy.edge import Scenario, Workload, evaluate, make_policy, play_episodes
+from diffpolicy.edge import Scenario, TaskList, Workload, evaluate, make_policy, play_episodes, replay
 from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.fleet_features import FEATURES, LATENTS
@@ -112,6 +112,50 @@ def test_decides_like_the_compiled_player_behind_one_dispatcher() -> None:
     assert total / number == pytest.approx(mean, rel=1e-9)
     greedy = play_episodes(scenario, make_policy("opt-ts", scenario), 1).cost.mean()
     assert mean != pytest.approx(greedy, rel=1e-4)
+
+
+def requests(scenario: Scenario, number: int = 60, load: float = 0.9) -> TaskList:
+    """Single requests of 2.7 Gcycles at exponential distances, for a dispatcher."""
+    rng = np.random.default_rng(5)
+    gaps = rng.exponential(2.7 / scenario.capacity_gcycles_per_s / load, number)
+    return TaskList(
+        slot=np.arange(number),
+        duration_s=gaps,
+        origin=np.full(number, -1),
+        input_mbit=rng.uniform(2, 5, number),
+        result_mbit=np.full(number, 0.8),
+        work_gcycles=np.full(number, 2.7),
+        steps=np.full(number, 9),
+    )
+
+
+@pytest.mark.parametrize("information", ["live", "stale"])
+def test_replays_single_requests_as_the_compiled_player_plays_them(information: str) -> None:
+    """Told their distance, not the slot's length; and nothing is stale where each step is one request."""
+    scenario = replace(small(), workload=None)  # four stations, and a dispatcher beside them
+    tasks = requests(scenario)
+    policy = FleetPolicy.pretrained(information).double().for_scenario(scenario)
+    rule = policy.rule
+    played = replay(scenario, tasks, policy)
+    assert policy.rule is rule
+    fleet = Fleet(
+        np.array([s.capacity_gcycles_per_s for s in scenario.servers]),
+        np.array([s.rate_mbit_per_s for s in scenario.servers]),
+        np.array([2.7]),
+        np.array([0.8]),
+        len(tasks),
+        slot_s=tasks.duration_s[:-1].mean(),
+        dispatched=True,
+    )
+    inputs = np.stack([tasks.input_mbit.reshape(-1, 1, 1)] * 2)
+    counts = np.ones((len(tasks), 1), np.int64)
+    arrivals = Arrivals(counts, inputs, np.zeros_like(counts), tasks.duration_s)
+    delays = np.zeros(len(tasks))
+    theta = parameters_to_vector(policy.denoiser.parameters()).detach().numpy()
+    Player(RECIPES[information], policy.hidden).play_arrivals(theta, fleet, arrivals, delays=delays)
+    assert np.allclose(played.delay_s, delays, rtol=1e-9)
+    greedy = replay(scenario, tasks, make_policy("opt-ts", scenario))
+    assert not np.allclose(greedy.delay_s, delays, rtol=1e-4)
 
 
 def test_servers_may_stand_in_any_order() -> None:

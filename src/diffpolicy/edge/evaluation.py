@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,7 +215,8 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
             server[rows], delay_s[rows] = action.flatten()[cells].numpy(), cost.flatten()[cells].numpy()
         steps += 1
 
-    with naming(name), undisturbed(policy):
+    told = policy.told(tasks) if hasattr(policy, "told") else nullcontext()
+    with naming(name), undisturbed(policy), told:
         _check(policy, env)
         play(env, policy, len(tasks.duration_s), watch=watch)
     if not np.isfinite(delay_s).all():

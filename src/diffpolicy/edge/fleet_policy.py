@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from diffpolicy.edge.fleet_features import FEATURES, LATENTS
 from diffpolicy.edge.fleet_rule import MEMORY, READS, FleetRule
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.tasks import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies.diffusion import DiffusionPolicy
@@ -101,6 +104,16 @@ class FleetPolicy(DiffusionPolicy):
         self.rule = self.rule.for_scenario(scenario)
         self._declare(measured=scenario.measured)
         return self
+
+    @contextmanager
+    def told(self, tasks: TaskList) -> Iterator[None]:
+        """While this lasts, the rule knows how a file's single requests come and how long they are."""
+        before = self.rule
+        self.rule = before.for_tasks(tasks)
+        try:
+            yield
+        finally:
+            self.rule = before
 
     def decision(self) -> FleetDecision:
         """One live decision as a pure function, which `export_decision` writes.

@@ -27,6 +27,7 @@ from diffpolicy.edge.fleet_scan import (
 from diffpolicy.edge.fleet_slot import costs_of, possible_tasks, tasks_of, turns
 from diffpolicy.edge.queueing import SlotTasks
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.tasks import TaskList
 from diffpolicy.edge.workload import Workload
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import RecurrentState
@@ -70,6 +71,8 @@ class FleetRule:
         self.information, self.candidates, self.weight = information, candidates, weight
         self.workload: Workload | None = None
         self.step_s = 1.0
+        self.usual: tuple[float, float] | None = None
+        """Tasks and work of a step, where each step is one request: then nothing is stale and nothing is imagined."""
 
     def for_scenario(self: Rule, scenario: Scenario) -> Rule:
         """The rule with a scenario's law of arrivals, which a stale rule imagines."""
@@ -77,6 +80,14 @@ class FleetRule:
         other.workload = scenario.workload if isinstance(scenario.workload, Workload) else None
         rate = getattr(scenario.workload, "rate_per_s", None)
         other.step_s = 1 / rate if rate else scenario.slot_s
+        return other
+
+    def for_tasks(self: Rule, tasks: TaskList) -> Rule:
+        """The rule for a task file: where each step is one request, it is told their mean distance and work."""
+        other, steps = copy.copy(self), tasks.duration_s
+        if len(steps) == len(tasks) > 1:
+            other.usual = 1.0, float(tasks.work_gcycles.mean())
+            other.step_s = float(steps[:-1].mean()) or self.step_s
         return other
 
     def primer(self, servers: int) -> RecurrentState:
@@ -100,12 +111,15 @@ class FleetRule:
         delay, service = costs_of(seen, td, td.get(("agents", "service_s"), None))
         state = self._start(td, seen)
         state.renew_all(coefficients)
-        if self.information == "live" or b == 1:
-            arrival = torch.arange(n, device=valid.device).expand(e, 1, n) if b == 1 else td["agents", "arrival"]
+        if self.information == "live" or b == 1 or self.usual is not None:
+            arrival = td.get(("agents", "arrival"), None)
+            if b == 1 or arrival is None:
+                arrival = torch.arange(b * n, device=valid.device).view(1, b, n).expand(e, b, n)
             flat = valid.flatten(1)
             order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
             order = order[:, : int(flat.sum(-1).max())]
-            turn, rest = turns(order, valid, state.mean_n * state.count / b)
+            stations = b if self.usual is None else 1
+            turn, rest = turns(order, valid.view(e, stations, -1), state.mean_n * state.count / stations)
             rest = torch.cat([torch.ones_like(rest[:, :1]), rest[:, :-1]], -1)
             wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
             chosen = state.scan(
@@ -148,7 +162,9 @@ class FleetRule:
         if fresh.any():
             stations = seen.valid.shape[1]
             share = f * up / (f * up).sum(-1, keepdim=True)
-            if self.workload is not None:
+            if self.usual is not None:
+                mean_tasks, mean_work = (torch.full((e, 1), x / stations, dtype=torch.float64) for x in self.usual)
+            elif self.workload is not None:
                 lo, hi = self.workload.tasks_per_station_and_slot
                 mean_tasks = torch.full((e, 1), (lo + hi) / 2, dtype=torch.float64)
                 mean_work = torch.full((e, 1), self.workload.mean_work_gcycles(), dtype=torch.float64)

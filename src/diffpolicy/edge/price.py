@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from tensordict import TensorDictBase
@@ -10,6 +11,7 @@ from torch import Tensor
 from diffpolicy.edge.fleet_rule import READS
 from diffpolicy.edge.heuristic import SERVICE, Heuristic
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.tasks import TaskList
 from diffpolicy.policies.recurrent import RecurrentState
 
 
@@ -35,6 +37,10 @@ class Price(Heuristic):
         """The rule itself, told the usual length of a step and the law of arrivals."""
         self.policy.for_scenario(scenario)
         return self
+
+    def told(self, tasks: TaskList) -> AbstractContextManager[None]:
+        """See `FleetPolicy.told`."""
+        return self.policy.told(tasks)
 
     def decide(self, td: TensorDictBase) -> Tensor:
         return self.policy.rule.decide(td, self.policy.coefficients, self.generator)
