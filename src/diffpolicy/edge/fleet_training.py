@@ -25,8 +25,8 @@ from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
 
-STALE: dict[str, Any] = {"pairs": 48, "long": (0.2, 600), "dispatched": None}
-"""Behind a dispatcher nothing is stale, so these play none."""
+STALE: dict[str, Any] = {"pairs": 48, "long": (0.2, 600), "dispatched": (0.1, 200, 800)}
+"""Behind a dispatcher nothing is stale, and a stale policy decides as a live one."""
 RECIPES = {
     "price": Recipe("live", 1, False, generations=460),
     "live": Recipe("live", 2, True, generations=380),
@@ -71,10 +71,8 @@ def train_rule(
     def collect(number: int) -> tuple[Tensor, ...]:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
-        # no dispatchers here, but a recipe that has them draws for them, as the bundled ones did
-        none = None if recipe.dispatched is None else (0.0, 0, 0)
         for _ in range(24):
-            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=none)
+            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=(0.0, 0, 0))  # no dispatchers here
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
             play_seed = int(rng.integers(2**31))
