@@ -183,8 +183,9 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
     """Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
 
     Args:
-        scenario: its servers; its slots and workload are not used.
-        tasks: the file's tasks. policy: None: the column `server` decides.
+        scenario: its servers; its slots are not used, and its workload only by a policy that knows it.
+        tasks: the file's tasks. Where each step is one request, a policy with `told` learns how they come.
+        policy: None: the column `server` decides.
         name: of the policy, for the report.
 
     Raises:

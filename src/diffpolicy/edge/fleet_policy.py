@@ -107,7 +107,11 @@ class FleetPolicy(DiffusionPolicy):
 
     @contextmanager
     def told(self, tasks: TaskList) -> Iterator[None]:
-        """While this lasts, the rule knows how a file's single requests come and how long they are."""
+        """While this lasts, the rule knows how a task file's single requests come, if its steps are such.
+
+        Args:
+            tasks: whose mean distance in seconds and mean work in Gcycles the rule is given.
+        """
         before = self.rule
         self.rule = before.for_tasks(tasks)
         try:

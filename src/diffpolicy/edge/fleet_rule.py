@@ -72,7 +72,7 @@ class FleetRule:
         self.workload: Workload | None = None
         self.step_s = 1.0
         self.usual: tuple[float, float] | None = None
-        """Tasks and work of a step, where each step is one request: then nothing is stale and nothing is imagined."""
+        """Tasks and Gcycles of a step, where each step is one request: then nothing is stale and nothing imagined."""
 
     def for_scenario(self: Rule, scenario: Scenario) -> Rule:
         """The rule with a scenario's law of arrivals, which a stale rule imagines."""
