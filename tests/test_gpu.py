@@ -8,7 +8,7 @@ from diffpolicy.edge.training import build
 from diffpolicy.training.fit import fit
 from toys import quick_method, small
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 SCENARIO = small(3, 5, 8)
 
 
