@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffpolicy._read import read_text as read_text
+from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 
 
@@ -66,20 +68,6 @@ def mapping(value: Any, key: str, *, allowed: Iterable[str], required: Iterable[
     return dict(value)
 
 
-def read_text(path: Path, what: str) -> str:
-    """The text of a file, or one sentence about why it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{what} {path} does not exist") from None
-    except IsADirectoryError:
-        raise InputError(f"{what} {path} is a folder, not a file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{what} {path} is not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read: {error.strerror}") from None
-
-
 def read_json(path: Path, what: str) -> Any:
     """A JSON document; a repeated key is refused, since one of its two values would be lost."""
 
@@ -87,20 +75,21 @@ def read_json(path: Path, what: str) -> Any:
         result: dict[str, Any] = {}
         for key, value in pairs:
             if key in result:
-                raise InputError(f"{what} {path} has the key {show(key)} twice")
+                raise InputError(f"{name} has the key {show(key)} twice")
             result[key] = value
         return result
 
     text = read_text(path, what)
+    name = f"{what} {show_path(path)}"
     if not text.strip():
-        raise InputError(f"{what} {path} is empty")
+        raise InputError(f"{name} is empty")
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise InputError(f"{what} {path} is not JSON: {error.msg} in line {error.lineno}") from None
+        raise InputError(f"{name} is not JSON: {error.msg} in line {error.lineno}") from None
     except RecursionError:
-        raise InputError(f"{what} {path} is not JSON: nested too deeply") from None
+        raise InputError(f"{name} is not JSON: nested too deeply") from None
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{what} {path} cannot be read: {error}") from None
+        raise InputError(f"{name} cannot be read: {error}") from None

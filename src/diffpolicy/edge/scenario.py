@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy import _validate as check
+from diffpolicy._read import show_path
 from diffpolicy.edge import released
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.requests import REQUEST_KINDS, RequestWorkload, TraceWorkload
@@ -112,7 +113,8 @@ class Scenario:
             return cls.from_dict(check.read_json(path, "scenario file"), name=str(source), folder=path.parent)
         except InputError as error:
             message = str(error)
-            raise InputError(message if str(path) in message else f"scenario file {path}: {message}") from None
+            name = show_path(path)
+            raise InputError(message if name in message else f"scenario file {name}: {message}") from None
 
     @classmethod
     def lad_ts(cls) -> Scenario:
