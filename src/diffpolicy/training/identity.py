@@ -1,0 +1,160 @@
+"""What a run is, by content: described as JSON holds it, so that two runs can be compared field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import types
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffpolicy._validate import show
+from diffpolicy.errors import InputError
+
+MISSING = "nothing"
+"""How a field that one of two descriptions lacks is shown."""
+
+
+def describe(value: Any, where: str = "it") -> Any:
+    """A value's content, as JSON holds it: equal contents have equal descriptions, in this process or another one.
+
+    Dataclasses become their class and fields, functions and classes `module:qualname`, a `functools.partial` its
+    function, arguments and keywords, tensors a digest of their bytes.
+
+    Args:
+        value: of any of these, and lists and mappings of them. where: names it in messages.
+
+    Raises:
+        InputError: it holds what has no name and no content that can be told, as a lambda; `where` names it.
+    """
+    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return f"{_name(type(value), where)}.{value.name}"
+    if isinstance(value, functools.partial):
+        return {
+            "partial": describe(value.func, where),
+            "args": [describe(x, f"{where}'s argument {k + 1}") for k, x in enumerate(value.args)],
+            "keywords": {key: describe(x, f"{where}'s {key}") for key, x in sorted(value.keywords.items())},
+        }
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        own = {name: describe(x, name if where == "it" else f"{where}.{name}") for name, x in fields.items()}
+        return {"class": _name(type(value), where), **own}
+    if isinstance(value, Mapping):
+        return {str(key): describe(x, f"{where}.{key}") for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(x, f"{where}[{k}]") for k, x in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted((describe(x, where) for x in value), key=str)
+    if isinstance(value, (torch.dtype, torch.device, PurePath)):
+        return str(value)
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "sha256": content_digest(value)}
+    if isinstance(value, types.MethodType):
+        return {"method": _name(value.__func__, where), "of": describe(value.__self__, where)}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _name(value, where)
+    if callable(getattr(value, "to_dict", None)):
+        return {"class": _name(type(value), where), "content": describe(value.to_dict(), where)}
+    raise InputError(
+        f"{where} cannot be described by a file, so a run with it could not be resumed: {show(value)}; "
+        "give a function or class of a module, a functools.partial of one, or a dataclass"
+    )
+
+
+def _name(value: Any, where: str) -> str:
+    """`module:qualname` of a function or class, by which another process finds it."""
+    module, name = getattr(value, "__module__", None) or "builtins", value.__qualname__
+    if "<" in name:
+        raise InputError(
+            f"{where} is {module}:{name}, which has no name that another process could find it by, so a run with it "
+            "could not be resumed; define it at the top of a module"
+        )
+    return f"{module}:{name}"
+
+
+def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """The first field in which two descriptions differ, its value in the one and in the other; None if there is none.
+
+    Args:
+        before, now: of `describe`. where: path of the field that they are, such as `method.learning_rates`.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            path = f"{where}.{key}" if where else str(key)
+            found = difference(before.get(key, MISSING), now.get(key, MISSING), path)
+            if found is not None:
+                return found
+        return None
+    same = type(before) is type(now) or {type(before), type(now)} == {int, float}
+    return None if same and before == now else (where, before, now)
+
+
+def check_same(before: Any, now: Any, source: str) -> None:
+    """Refuses to take one run for another.
+
+    Args:
+        before: the description that was saved. now: this run's. source: names where the first comes from.
+
+    Raises:
+        InputError: they differ; names the first field and both values.
+    """
+    found = difference(before, now)
+    if found is not None:
+        where, old, new = found
+        where = where.removeprefix("method.") if where != "method.class" else "method"
+        raise InputError(f"{source} was trained with {where} {_said(old)}, and this run has {_said(new)}")
+
+
+def _said(value: Any) -> str:
+    """A value within a sentence: names bare, digests short."""
+    if isinstance(value, str):
+        digest = len(value) == 64 and set(value) <= set("0123456789abcdef")
+        return value[:12] if digest else show(value)[1:-1] if value else "''"
+    return show(value)
+
+
+def digest(description: Any) -> str:
+    """SHA-256 of a description, hexadecimal."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 of everything in nested dictionaries and lists, tensors by their bytes: what a damaged file changes.
+
+    Args:
+        value: of what `torch.load(weights_only=True)` gives: mappings, lists, tensors, numbers, texts.
+    """
+    total = hashlib.sha256()
+    for part in _parts(value):
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
+        yield f"{plain.dtype} {list(plain.shape)}".encode()
+        yield plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)}".encode()
+        for key, x in value.items():
+            yield repr(key).encode()
+            yield from _parts(x)
+    elif isinstance(value, (list, tuple)):
+        yield f"list {len(value)}".encode()
+        for x in value:
+            yield from _parts(x)
+    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
+        yield f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
+    else:
+        yield type(value).__name__.encode()
