@@ -1,10 +1,13 @@
 """Profiling: the file, the law, the adapters and the command, with a tiny pipeline and a small server."""
 
+import base64
+import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from PIL import Image
 
 from diffpolicy.cli.main import main
 from diffpolicy.edge.hardware.adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
@@ -187,15 +190,22 @@ def test_a_pipeline_without_a_known_denoiser_is_refused():
         adapter._ready(type("Odd", (), {"components": {}})())
 
 
-class Images(BaseHTTPRequestHandler):
-    """A small server of the images API; what it answers is set on the class."""
+def holding(sent):
+    file = io.BytesIO()
+    Image.new("RGB", tuple(map(int, sent["size"].split("x")))).save(file, "PNG")
+    return {"created": 1, "data": [{"b64_json": base64.b64encode(file.getvalue()).decode()}] * sent["n"]}
 
-    status, body, seen = 200, {"created": 1, "data": [{"b64_json": "aGk="}]}, []
+
+class Images(BaseHTTPRequestHandler):
+    """A small server of the images API; what it answers is set on the class, or is what was asked for."""
+
+    status, body, seen = 200, None, []
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         type(self).seen.append((self.path, sent, self.headers.get("Authorization")))
-        data = json.dumps(self.body).encode() if isinstance(self.body, dict) else self.body
+        body = holding(sent) if self.body is None else self.body
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

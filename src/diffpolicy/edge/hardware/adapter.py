@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from diffpolicy.edge.hardware.records import ColdStart, Memory, ModelInfo, ServerInfo, Software
+from diffpolicy.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class GenerateTiming:
     """What a call took; None where the server does not tell.
 
     Args:
-        total_s: from the call to the images. text_s: text encoding. step_s: each run of the denoiser.
+        total_s: from the call to the images. text_s: text encoding. step_s: each denoising step.
         decode_s: the VAE. peak_bytes: greatest memory held by tensors of the device.
+        network_calls: runs of the denoiser; a scheduler of second order takes two for a step.
+        waited_s: what the server asked to wait before it took the call, which is no part of `total_s`.
     """
 
     total_s: float
@@ -38,6 +41,8 @@ class GenerateTiming:
     step_s: tuple[float, ...] | None = None
     decode_s: float | None = None
     peak_bytes: int | None = None
+    network_calls: int | None = None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,19 @@ class Description:
 
 class OutOfMemoryError(RuntimeError):
     """A call needed more memory than there is; the server goes on."""
+
+
+class CallRefusedError(InputError):
+    """One call was refused, dropped or answered wrongly; other calls may succeed.
+
+    Args:
+        where: the server, as messages name it. reason: what happened; it stands in the profile, so it names no address.
+        again: whether the same call may succeed later.
+    """
+
+    def __init__(self, where: str, reason: str, *, again: bool) -> None:
+        super().__init__(f"{where} {reason}")
+        self.reason, self.again = reason, again
 
 
 @runtime_checkable
@@ -81,11 +99,12 @@ class ServerAdapter(Protocol):
 
         Raises:
             OutOfMemoryError: the device's memory does not suffice for this call.
-            InputError: the server does not answer as it should.
+            CallRefusedError: this call failed, and others may not.
+            InputError: no call can succeed.
         """
 
     def step_flops(self, width: int, height: int, batch: int) -> float | None:
-        """Floating-point operations of one denoising step; None where they are not known."""
+        """Floating-point operations of one run of the denoiser; None where they are not known."""
 
     def close(self) -> None:
         """Frees what `start` took."""

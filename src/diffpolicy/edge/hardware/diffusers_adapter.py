@@ -14,7 +14,13 @@ import torch
 from torch import nn
 
 from diffpolicy.edge.hardware import devices
-from diffpolicy.edge.hardware.adapter import Description, GenerateRequest, GenerateTiming, OutOfMemoryError
+from diffpolicy.edge.hardware.adapter import (
+    CallRefusedError,
+    Description,
+    GenerateRequest,
+    GenerateTiming,
+    OutOfMemoryError,
+)
 from diffpolicy.edge.hardware.architectures import ARCHITECTURES, SD3_MEDIUM, architecture
 from diffpolicy.edge.hardware.building import count_parameters, random_pipeline, sd3_variants, step_flops
 from diffpolicy.edge.hardware.checkpoints import check_source, count_checkpoint, load_pipeline, quiet
@@ -162,7 +168,7 @@ class DiffusersAdapter:
         if gpu:
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
-            with StageTimer(self._pipeline, self._denoiser(), self._device) as timer:
+            with StageTimer(self._pipeline, self._denoiser(), self._device, steps=request.steps) as timer:
                 self._pipeline(
                     request.prompt,
                     width=request.width,
@@ -180,10 +186,11 @@ class DiffusersAdapter:
             raise self._out_of_memory(error) from None
         except ValueError as error:
             size = f"{request.width}x{request.height}"
-            raise InputError(f"model {self.model} refuses {size} with {request.steps} steps: {error}") from None
+            reason = f"refuses {size} with {request.steps} steps: {' '.join(str(error).split())}"
+            raise CallRefusedError(f"model {self.model}", reason, again=False) from None
         self._text_tokens = timer.text_tokens
         peak = torch.cuda.max_memory_allocated(self._device) if gpu else None
-        return GenerateTiming(timer.total_s, timer.text_s, timer.step_s, timer.decode_s, peak)
+        return GenerateTiming(timer.total_s, timer.text_s, timer.step_s, timer.decode_s, peak, timer.network_calls)
 
     def step_flops(self, width: int, height: int, batch: int) -> float | None:
         """Operations of one step, where the architecture is built in."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffpolicy.errors import InputError
 
-PACKAGES = ("diffusers", "transformers", "accelerate", "httpx", "pynvml", "tokenizers", "huggingface_hub")
+PACKAGES = ("diffusers", "transformers", "accelerate", "httpx", "pynvml", "tokenizers", "huggingface_hub", "PIL")
 
 
 def need(module: str) -> Any:

@@ -67,6 +67,7 @@ class Point(Record):
         latency_s: a whole call. step_s: one denoising step, over all steps of all calls.
         text_s, decode_s: medians of text encoding and of the VAE.
         peak_bytes: greatest memory held by tensors of the device. energy_j: of one image.
+        network_calls_per_step: runs of the denoiser; about 2 with a scheduler of second order.
     """
 
     width: int = item(whole)
@@ -81,6 +82,7 @@ class Point(Record):
     decode_s: float | None = optional(seconds)
     peak_bytes: int | None = optional(amount)
     energy_j: float | None = optional(seconds)
+    network_calls_per_step: float | None = optional(positive)
 
     @property
     def size(self) -> tuple[int, int, int]:

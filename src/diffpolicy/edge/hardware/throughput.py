@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from diffpolicy.edge.hardware.adapter import GenerateRequest, ServerAdapter
+from diffpolicy.edge.hardware.adapter import CallRefusedError, GenerateRequest, ServerAdapter
 from diffpolicy.edge.hardware.records import Point, Throughput
 
 CALLS_EACH = 3
@@ -30,12 +30,23 @@ def levels(most: int) -> list[int]:
     return sorted({most, *(2**i for i in range(most.bit_length()) if 2**i <= most)})
 
 
-def concurrent_throughput(adapter: ServerAdapter, request: GenerateRequest, concurrency: int) -> Throughput:
-    """So many threads send like requests without a pause; images over the time of all."""
-    calls = CALLS_EACH * concurrency
+def concurrent_throughput(adapter: ServerAdapter, requests: Sequence[GenerateRequest], concurrency: int) -> Throughput:
+    """So many threads send requests of one size without a pause; images over the time of all.
+
+    Raises:
+        CallRefusedError: a request was refused, or the server made it wait, so that it does not take so many at once.
+    """
+    pool = ThreadPoolExecutor(concurrency)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(concurrency) as pool:
-        for call in [pool.submit(adapter.generate, request) for _ in range(calls)]:
-            call.result()
-    rate = calls * request.batch / (time.perf_counter() - begun)
-    return Throughput(concurrency, request.batch, request.width, request.height, request.steps, rate)
+    try:
+        timings = [call.result() for call in [pool.submit(adapter.generate, request) for request in requests]]
+    finally:
+        # calls that an interruption or a refusal leaves under way end when the adapter is closed
+        pool.shutdown(wait=False, cancel_futures=True)
+    elapsed_s = time.perf_counter() - begun
+    waited_s = max(timing.waited_s for timing in timings)
+    if waited_s:
+        raise CallRefusedError("the server", f"made a call wait for {waited_s:.3g} s", again=True)
+    first = requests[0]
+    rate = sum(request.batch for request in requests) / elapsed_s
+    return Throughput(concurrency, first.batch, first.width, first.height, first.steps, rate)
