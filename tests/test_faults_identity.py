@@ -58,7 +58,20 @@ def test_the_field_that_differs_is_named_with_both_values(changes, says):
     check_same(describe(method), describe(replace(method)), "checkpoint x")
 
 
-@pytest.mark.parametrize("value", [lambda x: x, functools.partial(lambda x: x), object(), {"a": [lambda x: x]}])
+def test_a_function_without_a_name_is_told_by_its_code():
+    def make(by, more=1):
+        def scaled(x, y=more):
+            return [x / by + y for _ in range(2)]
+
+        return scaled
+
+    assert describe(make(2)) == describe(make(2)) != describe(make(3))
+    assert describe(make(2)) != describe(make(2, 5))
+    assert describe(lambda x: x + 1) != describe(lambda x: x + 2)
+    assert describe(lambda x: x.a) != describe(lambda x: x.b)
+
+
+@pytest.mark.parametrize("value", [object(), functools.partial(half, object()), [{"a": object()}]])
 def test_what_has_no_name_and_no_content_is_refused(value):
     with pytest.raises(InputError, match=r"^transitions.* could not be resumed"):
         describe(value, "transitions")

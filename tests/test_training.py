@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import signal
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -444,7 +445,7 @@ def test_a_trained_policy_is_saved_with_its_origin_and_can_be_evaluated(name, me
     train(file, SCENARIO, episodes=2, out=tmp_path / "out", seed=3)
     policy = ChoicePolicy.load(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "policy.json").read_text())["trained"]
-    assert data["method"] == file
+    assert data["method"] == Path(file).name
     assert (data["episodes"], data["seed"]) == (2, 3)
     assert data["scenario_sha256"] == SCENARIO.digest()
     first, second = (play_episodes(SCENARIO, policy, 2) for _ in range(2))

@@ -175,6 +175,7 @@ def work(job: Job) -> Outcome:
         max_seconds=job.seconds,
         seed=job.seed,
         out=job.out,
+        overwrite=True,
         module=module,
         checkpoint_every=10**9,
         compiled=job.compiled,

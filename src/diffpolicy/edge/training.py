@@ -50,8 +50,7 @@ def build(
         module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
-    with_changes = "".join(f", {key} {value}" for key, value in sorted((changes or {}).items()))
-    module.identity = f"{method}{with_changes} on a scenario with SHA-256 {scenario.digest()[:12]}"
+    module.identity = {"method": made, "seed": seed, "environments": environments, "scenario": scenario.digest()}
     return module
 
 
@@ -70,6 +69,7 @@ def train(
     eval_episodes: int = 4,
     tensorboard: bool = False,
     module: OffPolicyModule | None = None,
+    overwrite: bool = False,
     **trainer: Any,
 ) -> Fitted:
     """Trains a method, and writes its policy, checkpoint and `training.csv` into a folder.
@@ -77,11 +77,13 @@ def train(
     Args:
         method, scenario, environments, seed: of `build`; module: what it gave, if it was called before.
         episodes, max_seconds, resume, label: of `fit`.
-        out: folder; None: nothing is written.
+        out: folder; None: nothing is written. overwrite: whether another run in it is replaced.
         evaluate_every: episodes between two evaluations on common arrivals. eval_episodes: of each.
         tensorboard: log there too. trainer: options of Lightning's trainer.
     """
     module = module or build(method, scenario, seed=seed, environments=environments)
+    if out is not None:
+        module.policy.config()  # refuses, before any work, a policy that could not be saved after it
     callbacks: list[L.Callback] = []
     if evaluate_every is not None:
 
@@ -100,6 +102,7 @@ def train(
         max_seconds=max_seconds,
         out=out,
         resume=resume,
+        overwrite=overwrite,
         label=label,
         callbacks=callbacks,
         logger=logger,
@@ -107,7 +110,7 @@ def train(
     )
     policy = module.policy
     policy.trained |= {
-        "method": method,
+        "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
         "episodes": fitted.episodes,
         "seed": seed,
         "scenario": scenario.name,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -17,7 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffpolicy import _files
-from diffpolicy.training.off_policy import OffPolicyModule
+from diffpolicy._signals import StopRequests
+from diffpolicy.errors import InputError
+from diffpolicy.training import checkpoint
+from diffpolicy.training.trainable import Trainable
 
 
 class EpisodeProgress(L.Callback):
@@ -48,26 +49,50 @@ class EpisodeProgress(L.Callback):
 class Checkpoints(L.Callback):
     """Writes `checkpoint.ckpt` and `training.csv` at ends of episodes, and when the run ends or is interrupted.
 
+    Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved.
+
     Args:
-        folder: where to. every: episodes between two checkpoints.
+        folder: where to. every: episodes between two checkpoints. file: what writes them.
     """
 
-    def __init__(self, folder: str | Path, every: int = 50) -> None:
-        self.folder, self.every = Path(folder), every
+    def __init__(self, folder: str | Path, every: int, file: checkpoint.CheckpointFile) -> None:
+        self.folder, self.every, self.file = Path(folder), every, file
         self.saved = -1
 
-    def save(self, trainer: L.Trainer, module: OffPolicyModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        path = self.folder / "checkpoint.ckpt"
+        self.file.run["episodes"] = pl_module.episodes
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(path)  # gives its part to the first process, which writes
+            return
+        try:
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".trial.") as aside:
+                trainer.save_checkpoint(Path(aside) / path.name)
+                checkpoint.read(Path(aside) / path.name)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        except InputError:
+            raise InputError(
+                f"{type(pl_module).__name__} saves what no checkpoint can give back: its state must be of tensors, "
+                "numbers, texts, lists and dictionaries"
+            ) from None
+
+    def save(self, trainer: L.Trainer, module: Trainable) -> None:
         """Writes both files, unless nothing has happened since the last time."""
         if self.saved == module.episodes:
             return
+        path = self.folder / "checkpoint.ckpt"
+        self._write(trainer, module, path)
+        if trainer.is_global_zero:
+            _files.write_text(self.folder / "training.csv", history_csv(module.history))
         self.saved = module.episodes
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(
-                self.folder / "checkpoint.ckpt"
-            )  # gives its part to the first process, which writes
-            return
-        _files.write(self.folder / "checkpoint.ckpt", trainer.save_checkpoint)
-        _files.write_text(self.folder / "training.csv", history_csv(module.history))
+
+    def _write(self, trainer: L.Trainer, module: Trainable, path: Path) -> None:
+        self.file.run["episodes"] = module.episodes
+        if trainer.is_global_zero:
+            _files.write(path, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint(path)  # gives its part to the first process, which writes
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if (trainer.current_epoch + 1) % self.every == 0:
@@ -105,7 +130,7 @@ class EvaluateEvery(L.Callback):
 
 
 class StopCleanly(L.Callback):
-    """Ends the run at the end of an episode: on Ctrl-C (a second one stops at once), or when its time is over.
+    """Ends the run at the end of a pass: on SIGINT or SIGTERM (a second one stops at once), or when its time is over.
 
     Args:
         max_seconds: of the run, or None.
@@ -113,26 +138,16 @@ class StopCleanly(L.Callback):
 
     def __init__(self, max_seconds: float | None = None) -> None:
         self.max_seconds = max_seconds
-        self.interrupted = False
-        self._previous: Any = None
+        self.requests = StopRequests()
+        self.started = False
         self._start = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._interrupt)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+        self.started, self._start = True, time.monotonic()
+        self.requests.listen()  # Lightning has put its own handler for SIGTERM there, which loses the pass
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         over = self.max_seconds is not None and time.monotonic() - self._start >= self.max_seconds
-        if trainer.strategy.reduce_boolean_decision(self.interrupted or over, all=False):
+        asked = self.requests.number is not None
+        if trainer.strategy.reduce_boolean_decision(asked or over, all=False):
             trainer.should_stop = True
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None

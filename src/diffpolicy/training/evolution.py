@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,17 +13,18 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from diffpolicy.errors import InputError
+from diffpolicy.training.trainable import Numbers, Trainable, described
 
 Floats = npt.NDArray[np.float64]
 
 
-class EvolutionModule(L.LightningModule):
+class EvolutionModule(Trainable):
     """Minimises a cost of a module's parameters that has no gradient, such as one of hard decisions.
 
     The gradient of the cost smoothed by a Gaussian of width sigma is estimated from antithetic pairs (Salimans et al.
     2017), g = sum_p clip(J(theta + sigma eps_p) - J(theta - sigma eps_p)) eps_p / (2 sigma P); Adam follows it with a
     learning rate that falls as a cosine to a tenth. The module ends with the moving average of its parameters. One
-    training step is one generation, one epoch all of them.
+    training step is one generation, which `fit` takes as an episode.
 
     Args:
         module: whose parameters move.
@@ -62,15 +62,31 @@ class EvolutionModule(L.LightningModule):
         self.module, self.cost = module, cost
         self.generations, self.pairs, self.sigma, self.clip, self.average = generations, pairs, sigma, clip, average
         self.learning_rate = learning_rate
+        self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))
         self.mean = parameters_to_vector(module.parameters()).detach().double().clone()
+        self.passes, self.pass_items, self.episodes = generations, 1, 0
         self.history: list[dict[str, float]] = []
+
+    def content(self) -> dict[str, Any]:
+        """What can be seen of what it was built from."""
+        return {
+            "module": type(self),
+            "trains": described(type(self.module)),
+            "shapes": [list(p.shape) for p in self.module.parameters()],
+            "cost": described(self.cost),
+            **{
+                name: getattr(self, name)
+                for name in ("generations", "pairs", "sigma", "learning_rate", "clip", "average")
+            },
+            "seed": self.seed,
+        }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99))
 
-    def train_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader(range(self.generations), batch_size=None)  # type: ignore[arg-type]
+    def train_dataloader(self) -> Numbers:
+        return Numbers(self, self.generations)
 
     def training_step(self, generation: int, batch_idx: int) -> None:
         optimizer = self.optimizers()
@@ -93,16 +109,23 @@ class EvolutionModule(L.LightningModule):
         optimizer.step()  # type: ignore[union-attr]
         now = parameters_to_vector(self.module.parameters()).detach().double()
         self.mean += self.average * (now - self.mean)
+        self.episodes += 1
         self.history.append({"generation": float(generation), "cost": float(costs.mean())})
 
     def on_train_end(self) -> None:
+        self.remember()
+
+    def remember(self) -> None:
+        """The moving average, into the module."""
         vector_to_parameters(self.mean.to(next(self.module.parameters())), self.module.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["evolution"] = {"mean": self.mean, "rng": str(self.rng.bit_generator.state)}
+        checkpoint["evolution"] = {"mean": self.mean, "rng": str(self.rng.bit_generator.state), "history": self.history}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         import ast
 
         self.mean = checkpoint["evolution"]["mean"]
+        self.history = list(checkpoint["evolution"]["history"])
+        self.episodes = len(self.history)
         self.rng.bit_generator.state = ast.literal_eval(checkpoint["evolution"]["rng"])

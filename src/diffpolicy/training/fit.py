@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +16,16 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
+from diffpolicy import _files
+from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
+from diffpolicy.training import checkpoint
 from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, StopCleanly
-from diffpolicy.training.off_policy import OffPolicyModule
+from diffpolicy.training.identity import describe
+from diffpolicy.training.trainable import Trainable
+
+PARENT = "DIFFPOLICY_PARENT"
+"""Tells the processes that Lightning starts beside this one who their parent is."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,33 @@ class Fitted:
 
     Args:
         episodes: done in all.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether a signal ended it.
         history: a row an episode.
         first: whether this is the first process of a distributed run, the one that writes and reports.
+        signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
     """
 
     episodes: int
     interrupted: bool
     history: list[dict[str, float]]
     first: bool = True
+    signal: int | None = None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning reports errors alone; its loggers' levels come back afterwards."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -49,29 +74,8 @@ def no_denormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _trainer(**options: Any) -> L.Trainer:
-    """Lightning's trainer, whose refusals name what was asked of it."""
-    try:
-        return L.Trainer(**options)
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-        asked = ", ".join(f"{name} {options[name]!r}" for name in ("accelerator", "devices", "precision"))
-        raise InputError(f"Lightning cannot train with {asked}: {str(error).splitlines()[0]}") from None
-
-
-def _check_checkpoint(path: Path) -> None:
-    """Refuses what is no checkpoint of ours, in one sentence."""
-    if not path.is_file():
-        raise InputError(f"checkpoint {path} does not exist")
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, pickle.UnpicklingError):
-        raise InputError(f"checkpoint {path} cannot be read as a checkpoint") from None
-    if not isinstance(data, dict) or "diffpolicy" not in data:
-        raise InputError(f"checkpoint {path} was not written by diffpolicy")
-
-
 def fit(
-    module: OffPolicyModule,
+    module: Trainable,
     *,
     episodes: int | None = None,
     max_seconds: float | None = None,
@@ -85,39 +89,47 @@ def fit(
     logger: Any = False,
     checkpoint_every: int = 50,
     compiled: bool = False,
+    overwrite: bool = False,
 ) -> Fitted:
     """Trains a module; one epoch is one episode.
+
+    SIGINT (Ctrl-C) and SIGTERM end the run after the episode at hand, with a checkpoint; `Fitted.signal` tells which. A
+    second one ends it at once, and the last checkpoint stays.
 
     Args:
         module: fresh, or with `resume` built as the one that was saved.
         episodes: in all, also when resuming; None: until the time is over.
         max_seconds: ends the run after the episode in which they pass.
-        out: folder for `checkpoint.ckpt` and `training.csv`; None: nothing is written.
+        out: folder for `checkpoint.ckpt` and `training.csv`; None: nothing is written. It may hold files of yours, but
+            no other run's.
         resume: a checkpoint to go on from.
         label: of the progress bar; None: no bar.
         callbacks, accelerator, devices, precision, logger: of Lightning's trainer.
         checkpoint_every: episodes.
         compiled: whether the objective's losses run through `torch.compile`: half a minute at the start, then a
             faster run with other roundings; a run keeps what it began with.
+        overwrite: whether another run in `out` is replaced.
 
     Raises:
         FloatingPointError: a loss was not finite; names the first bad tensor.
-        InputError: the checkpoint does not fit the module.
+        InputError: before the first episode: the checkpoint is damaged or of another run, the module could not be
+            resumed, or `out` holds another run or cannot be written to; later: the disk is full.
+        KeyboardInterrupt: a second signal.
     """
     module.set_compiled(compiled)
-    stop = StopCleanly(max_seconds)
+    keeps = out is not None or resume is not None
+    identity = describe(module.content() if module.identity is None else module.identity, "run") if keeps else None
+    saved = None if resume is None else checkpoint.read(resume)
+    file, stop = checkpoint.CheckpointFile(saved), StopCleanly(max_seconds)
     mine: list[L.Callback] = [stop, *callbacks]
     if out is not None:
-        mine.append(Checkpoints(out, checkpoint_every))
+        module.check_saves()
+        mine.append(Checkpoints(_files.writable_folder(out), checkpoint_every, file))
     if label is not None:
         mine.append(EpisodeProgress(label))
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    batch = module.train_dataloader().base_env.batch_size.numel()
     # all start from the same seed, and replays are buffers too, of which each process has its own
     strategy: Any = "auto" if devices in (1, "1") else DDPStrategy(broadcast_buffers=False, init_sync=False)
-    with warnings.catch_warnings(), no_denormals():
-        warnings.filterwarnings("ignore", module="lightning")
+    with quiet(), no_denormals(), stop.requests, _with_parent():
         trainer = _trainer(
             max_epochs=-1,
             accelerator=accelerator,
@@ -126,25 +138,80 @@ def fit(
             precision=precision,
             logger=logger,
             callbacks=mine,
+            plugins=[file],
+            limit_train_batches=module.pass_items,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        if episodes is not None:
-            trainer.fit_loop.max_epochs = -(-episodes // (batch * trainer.world_size))
-        if resume is not None:
-            _check_checkpoint(Path(resume))
+        trainer.fit_loop.max_epochs = passes = _passes(module, episodes, trainer.world_size)
+        done = 0 if saved is None else saved["run"]["episodes"]
+        file.run = checkpoint.describe_run(identity, compiled=compiled, processes=trainer.world_size, episodes=done)
+        if saved is not None:
+            checkpoint.check_resumes(saved["run"], file.run, f"checkpoint {resume}")
+            if 0 <= passes * module.lanes * trainer.world_size < done:
+                raise InputError(
+                    f"the run of checkpoint {resume} has {done} episodes already, so episodes must be at least {done}, "
+                    f"got {episodes}"
+                )
+        if out is not None and not overwrite:
+            checkpoint.check_folder(out, resume, file.run)
         try:
             trainer.fit(module, ckpt_path=None if resume is None else str(resume), weights_only=True)
-        except InputError as error:
-            raise InputError(f"checkpoint {resume} cannot be resumed: {error}") from None
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            reason = next(line for line in str(error).splitlines() if line.strip())
-            raise InputError(f"the updates cannot be compiled here: {reason}") from None
-        except RuntimeError as error:
-            if "loading state_dict" not in str(error):
-                raise
-            raise InputError(f"checkpoint {resume} cannot be resumed: it holds networks of other shapes") from None
-    module.train_dataloader().remember()
-    return Fitted(module.episodes, stop.interrupted, module.history, trainer.is_global_zero)
+        except BaseException as error:
+            for process in getattr(trainer.strategy.launcher, "procs", None) or []:
+                process.kill()
+            raise _in_our_words(error, stop, resume if file.given else None) from error
+        module.remember()
+    number = stop.requests.number
+    return Fitted(module.episodes, number is not None, module.history, trainer.is_global_zero, number)
+
+
+def _trainer(**options: Any) -> L.Trainer:
+    """Lightning's trainer, whose refusals name what was asked of it."""
+    try:
+        return L.Trainer(**options)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        asked = ", ".join(f"{name} {options[name]!r}" for name in ("accelerator", "devices", "precision"))
+        raise InputError(f"Lightning cannot train with {asked}: {str(error).splitlines()[0]}") from None
+
+
+def _passes(module: Trainable, episodes: int | None, processes: int) -> int:
+    """How many passes a run has in all, as Lightning counts its epochs: -1 has no end."""
+    if episodes is None:
+        return -1 if module.passes is None else module.passes
+    passes = -(-episodes // (module.lanes * processes))
+    if module.passes is not None and passes > module.passes:
+        raise InputError(f"this {type(module).__name__} is of {module.passes} in all, so episodes cannot be {episodes}")
+    return passes
+
+
+def _in_our_words(error: BaseException, stop: StopCleanly, resume: str | Path | None) -> BaseException:
+    """What a run that failed raises. Args: resume: the checkpoint, once Lightning has it."""
+    if isinstance(error, SystemExit) and stop.requests.number is not None:
+        return Stopped(stop.requests.number)  # Lightning exits with 1 on an interrupt, and with 0 on SIGTERM
+    if isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+        reason = next(line for line in str(error).splitlines() if line.strip())
+        return InputError(f"the updates cannot be compiled here: {reason}")
+    if isinstance(error, Exception) and resume is not None and not stop.started:
+        reason = str(error) if isinstance(error, InputError) else "what it holds does not fit this run"
+        return InputError(f"checkpoint {resume} cannot be resumed: {reason}")
+    return error
+
+
+@contextmanager
+def _with_parent() -> Iterator[None]:
+    """Processes that Lightning starts beside this one end with it, however it ends."""
+    if PARENT in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with(int(os.environ[PARENT]))
+        yield
+        return
+    before = os.environ.get(PARENT)
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[PARENT]
+        if before is not None:
+            os.environ[PARENT] = before

@@ -26,13 +26,15 @@ def describe(value: Any, where: str = "it") -> Any:
     """A value's content, as JSON holds it: equal contents have equal descriptions, in this process or another one.
 
     Dataclasses become their class and fields, functions and classes `module:qualname`, a `functools.partial` its
-    function, arguments and keywords, tensors a digest of their bytes.
+    function, arguments and keywords, tensors a digest of their bytes. A function that no name finds, as a lambda or
+    one within another function, is told by a digest of its code and of what it encloses.
 
     Args:
         value: of any of these, and lists and mappings of them. where: names it in messages.
 
     Raises:
-        InputError: it holds what has no name and no content that can be told, as a lambda; `where` names it.
+        InputError: it holds what has no name and no content that can be told, as an object of any class; `where`
+            names it.
     """
     if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
         return value
@@ -46,6 +48,7 @@ def describe(value: Any, where: str = "it") -> Any:
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        fields |= {name: x for name, x in getattr(value, "__dict__", {}).items() if name not in fields}
         own = {name: describe(x, name if where == "it" else f"{where}.{name}") for name, x in fields.items()}
         return {"class": _name(type(value), where), **own}
     if isinstance(value, Mapping):
@@ -71,14 +74,20 @@ def describe(value: Any, where: str = "it") -> Any:
 
 
 def _name(value: Any, where: str) -> str:
-    """`module:qualname` of a function or class, by which another process finds it."""
-    module, name = getattr(value, "__module__", None) or "builtins", value.__qualname__
-    if "<" in name:
-        raise InputError(
-            f"{where} is {module}:{name}, which has no name that another process could find it by, so a run with it "
-            "could not be resumed; define it at the top of a module"
-        )
-    return f"{module}:{name}"
+    """`module:qualname` of a function or class, and a digest of the code where that name finds nothing."""
+    name = f"{getattr(value, '__module__', None) or 'builtins'}:{value.__qualname__}"
+    code = getattr(value, "__code__", None)
+    if "<" not in name or code is None:
+        return name
+    cells = [describe(cell.cell_contents, f"what {where} encloses") for cell in value.__closure__ or ()]
+    held = describe([value.__defaults__, value.__kwdefaults__], f"a default of {where}")
+    return f"{name} {digest([_code(code), cells, held])[:12]}"
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    """What a function does, without the file and lines where it stands."""
+    constants = [_code(x) if isinstance(x, types.CodeType) else repr(x) for x in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
 
 
 def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
@@ -110,7 +119,8 @@ def check_same(before: Any, now: Any, source: str) -> None:
     found = difference(before, now)
     if found is not None:
         where, old, new = found
-        where = where.removeprefix("method.") if where != "method.class" else "method"
+        for outer in ("run.", "method."):
+            where = where.removeprefix(outer) if where != "method.class" else "method"
         raise InputError(f"{source} was trained with {where} {_said(old)}, and this run has {_said(new)}")
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
+from diffpolicy.training.trainable import Numbers, Trainable, described
 
 
-class ImitationModule(L.LightningModule):
+class ImitationModule(Trainable):
     """Dataset aggregation (Ross et al. 2011): play, label what was met, regress on the last rounds' rows, repeat.
 
-    One training step is one round, one epoch all of them: `collect` plays with the module as it is and gives labelled
-    rows; then `updates` steps of Adam follow on rows drawn from the last `keep` rounds.
+    One training step is one round, which `fit` takes as an episode: `collect` plays with the module as it is and gives
+    labelled rows; then `updates` steps of Adam follow on rows drawn from the last `keep` rounds.
 
     Args:
         module: whose parameters move.
@@ -52,13 +52,26 @@ class ImitationModule(L.LightningModule):
         self.learning_rate = learning_rate
         self.generator = torch.Generator().manual_seed(seed)
         self.memory: list[tuple[Tensor, ...]] = []
+        self.passes, self.pass_items, self.episodes = rounds, 1, 0
         self.history: list[dict[str, float]] = []
+
+    def content(self) -> dict[str, Any]:
+        """What can be seen of what it was built from."""
+        return {
+            "module": type(self),
+            "trains": described(type(self.module)),
+            "shapes": [list(p.shape) for p in self.module.parameters()],
+            "collect": described(self.collect),
+            "loss": described(self.loss),
+            **{name: getattr(self, name) for name in ("rounds", "updates", "keep", "batch_size", "learning_rate")},
+            "seed": self.generator.initial_seed(),
+        }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
 
-    def train_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader(range(self.rounds), batch_size=None)  # type: ignore[arg-type]
+    def train_dataloader(self) -> Numbers:
+        return Numbers(self, self.rounds)
 
     def training_step(self, number: int, batch_idx: int) -> None:
         self.memory = [*self.memory, self.collect(int(number))][-self.keep :]
@@ -72,4 +85,19 @@ class ImitationModule(L.LightningModule):
             self.manual_backward(loss)
             optimizer.step()  # type: ignore[union-attr]
             total += float(loss.detach())
+        self.episodes += 1
         self.history.append({"round": float(number), "loss": total / self.updates})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["imitation"] = {
+            "memory": [list(rows) for rows in self.memory],
+            "generator": self.generator.get_state(),
+            "history": self.history,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["imitation"]
+        self.memory = [tuple(rows) for rows in state["memory"]]
+        self.generator.set_state(state["generator"])
+        self.history = list(state["history"])
+        self.episodes = len(self.history)

@@ -25,6 +25,7 @@ from diffpolicy.policies.priors import Prior
 from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
+from diffpolicy.training.trainable import env_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class OffPolicyMethod(Method):
     def build(self, env: EnvBase, *, episode_steps: int, seed: int = 0) -> OffPolicyModule:
         of_policy, of_objective, of_replay = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
         policy = self.policy(env, of_policy).train()
-        return OffPolicyModule(
+        module = OffPolicyModule(
             policy,
             self.objective(policy, of_objective),
             RolloutStream(env, policy, episode_steps=episode_steps, steps=self.rollout_steps),
@@ -95,6 +96,14 @@ class OffPolicyMethod(Method):
             updates=self.updates,
             start_after=self.start_after,
         )
+        module.identity = {
+            "method": self,
+            "seed": seed,
+            "environments": module.lanes,
+            "episode_steps": episode_steps,
+            "env": env_content(env),
+        }
+        return module
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -18,11 +17,12 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
+from diffpolicy.training.trainable import Trainable, described, env_content, objective_content, policy_content
 
 Transitions = Callable[[TensorDictBase], TensorDict]
 
 
-class OffPolicyModule(L.LightningModule):
+class OffPolicyModule(Trainable):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
 
     One epoch is one episode of the stream's environments. The losses of an objective (its outputs `loss*`) are added
@@ -77,12 +77,39 @@ class OffPolicyModule(L.LightningModule):
         self.transitions = transitions
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
-        self.identity, self.compiled, self.sharded, self.started = "", False, False, False
+        self.sharded, self.started = False, False
         self.episodes = 0
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
         self._counts = {"tasks": 0, "updates": 0}
         self.history: list[dict[str, float]] = []
+
+    @property
+    def lanes(self) -> int:
+        """Environments side by side."""
+        return int(self.stream.base_env.batch_size.numel())
+
+    def content(self) -> dict[str, Any]:
+        """What can be seen of what it was built from."""
+        return {
+            "module": type(self),
+            "environments": self.lanes,
+            "episode_steps": self.stream.episode_steps,
+            "rollout_steps": self.stream.steps,
+            "env": env_content(self.stream.base_env),
+            "policy": policy_content(self.policy),
+            "objective": objective_content(self.objective),
+            "transitions": described(self.transitions),
+            "learning_rates": self.learning_rates,
+            "batch_size": self.batch_size,
+            "updates": self.updates,
+            "start_after": self.start_after,
+            "capacity": self.replay.capacity,
+        }
+
+    def remember(self) -> None:
+        """What environment 0 remembers, into the policy."""
+        self.stream.remember()
 
     def set_compiled(self, compiled: bool) -> None:
         """Whether updates run through `torch.compile`; for a whole run, since the roundings differ.
@@ -203,8 +230,6 @@ class OffPolicyModule(L.LightningModule):
         if self.trainer.world_size > 1:
             mine["replay"] = dict(self.replay.state_dict())
         checkpoint["diffpolicy"] = {
-            "identity": self.identity,
-            "compiled": self.compiled,
             "processes": distributed.gathered_objects(mine),
             "episodes": self.episodes,
             "history": self.history,
@@ -212,17 +237,7 @@ class OffPolicyModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
-        written_by = state.get("identity")
-        if written_by != self.identity:
-            raise InputError(f"it was written by {written_by}, and this run is {self.identity}")
-        if state["compiled"] != self.compiled:
-            words = {True: "with", False: "without"}
-            raise InputError(
-                f"it was written {words[state['compiled']]} compilation, and this run is {words[self.compiled]} it"
-            )
         processes = state["processes"]
-        if len(processes) != self.trainer.world_size:
-            raise InputError(f"it holds {len(processes)} processes, and this run has {self.trainer.world_size}")
         mine = processes[self.trainer.global_rank]
         self.stream.load_state_dict(mine["stream"])
         self.policy.set_extra_state(mine["policy"])

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -15,6 +14,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.training.stream import saves_state
+from diffpolicy.training.trainable import Trainable, described, objective_content, policy_content
 
 
 class PathwiseStream(IterableDataset[int]):
@@ -37,7 +38,7 @@ class PathwiseStream(IterableDataset[int]):
         """Nothing: policies that are trained pathwise remember no actions."""
 
 
-class PathwiseModule(L.LightningModule):
+class PathwiseModule(Trainable):
     """Gradient descent on the cost of whole episodes; one training step plays E of them and is an epoch.
 
     Args:
@@ -84,8 +85,35 @@ class PathwiseModule(L.LightningModule):
         self.automatic_optimization = False
         self.objective, self.learning_rates = objective, rates
         self.clip_norm, self.anneal = clip_norm, anneal
-        self.identity, self.compiled, self.episodes = "", False, 0
+        self.episodes = 0
         self.history: list[dict[str, float]] = []
+
+    @property
+    def lanes(self) -> int:
+        """Episodes of an update."""
+        return int(self.train_dataloader().base_env.batch_size.numel())
+
+    def content(self) -> dict[str, Any]:
+        """What can be seen of what it was built from."""
+        return {
+            "module": type(self),
+            "environments": self.lanes,
+            "rollout": described(self.__dict__["rollout"]),
+            "policy": policy_content(self.policy),
+            "objective": objective_content(self.objective),
+            "learning_rates": self.learning_rates,
+            "clip_norm": self.clip_norm,
+            "anneal": self.anneal,
+        }
+
+    def check_saves(self) -> None:
+        """Refuses an environment whose state cannot be saved: it would go on elsewhere than where it stopped."""
+        env = self.train_dataloader().base_env
+        if not saves_state(env):
+            raise InputError(
+                f"{type(env).__name__} has no get_extra_state and set_extra_state, so this run could not be resumed; "
+                "give it both, or write no checkpoints"
+            )
 
     def set_compiled(self, compiled: bool) -> None:
         """Refuses compilation: an episode is no graph of one shape."""
@@ -155,7 +183,6 @@ class PathwiseModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["diffpolicy"] = {
-            "identity": self.identity,
             "env": self.train_dataloader().base_env.get_extra_state(),
             "episodes": self.episodes,
             "history": self.history,
@@ -163,10 +190,5 @@ class PathwiseModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
-        if state.get("identity") != self.identity:
-            raise InputError(f"it was written by {state.get('identity')}, and this run is {self.identity}")
-        size, mine = len(state["env"]["slot"]), self.train_dataloader().base_env.batch_size.numel()
-        if size != mine:
-            raise InputError(f"it holds {size} environments, and this run has {mine}")
         self.train_dataloader().base_env.set_extra_state(state["env"])
         self.episodes, self.history = state["episodes"], list(state["history"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
@@ -92,9 +93,6 @@ class RolloutStream(IterableDataset[TensorDict]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
-        size = len(state["env"]["slot"]) if "slot" in state["env"] else None
-        if size not in (None, self.base_env.batch_size.numel()):
-            raise InputError(f"it holds {size} environments, and this run has {self.base_env.batch_size.numel()}")
         self.base_env.set_extra_state(state["env"])
         if self.memory is not None:
             self.memory.set_extra_state(state["memory"])
@@ -106,3 +104,10 @@ class RolloutStream(IterableDataset[TensorDict]):
             self.base_env.set_extra_state(state["env"])
             if self.memory is not None:
                 self.memory.set_extra_state(state["memory"])
+
+
+def saves_state(env: EnvBase) -> bool:
+    """Whether an environment can save its state and take it up again."""
+    return all(
+        getattr(type(env), hook) is not getattr(nn.Module, hook) for hook in ("get_extra_state", "set_extra_state")
+    )

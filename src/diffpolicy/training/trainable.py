@@ -1,0 +1,121 @@
+"""`Trainable`: what `fit` asks of a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+from torch.utils.data import IterableDataset
+from torchrl.envs import EnvBase
+
+from diffpolicy.errors import InputError
+from diffpolicy.training.identity import describe
+
+
+class Trainable(L.LightningModule):
+    """A module that `fit` trains: one pass after the other, each an epoch that adds a row to `history`.
+
+    Attributes:
+        identity: what the run is, said by whoever built the module, of what `identity.describe` takes; None: `content`
+            tells it.
+        compiled: whether updates run through `torch.compile`.
+        passes: in all, when nobody says how many; None: without end.
+        pass_items: items of the training set that make a pass; None: all of them.
+    """
+
+    identity: Any = None
+    compiled: bool = False
+    passes: int | None = None
+    pass_items: int | None = None
+    episodes: int
+    history: list[dict[str, float]]
+
+    @property
+    def lanes(self) -> int:
+        """Episodes of a pass, in one process."""
+        return 1
+
+    def set_compiled(self, compiled: bool) -> None:
+        """Whether updates run through `torch.compile`; refused where they cannot."""
+        if compiled:
+            raise InputError(f"updates of {type(self).__name__} cannot be compiled")
+
+    def content(self) -> dict[str, Any]:
+        """What tells this run from another: class, hyperparameters and seeds, as far as they can be seen."""
+        return {"module": type(self)}
+
+    def check_saves(self) -> None:
+        """Refuses, before the first pass, what could not be resumed.
+
+        Raises:
+            InputError: it says why.
+        """
+
+    def remember(self) -> None:
+        """Puts into what is trained whatever belongs there at the end of a run and is moved by no gradient."""
+
+
+class Numbers(IterableDataset[int]):
+    """The numbers of a module's passes, from the first that is not done. Args: module: counts. total: of them."""
+
+    def __init__(self, module: Trainable, total: int) -> None:
+        self.module, self.total = module, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self.module.episodes, self.total)
+
+    def remember(self) -> None:
+        """Nothing: what is numbered remembers no actions."""
+
+
+def described(value: Any) -> Any:
+    """A value's content, or its class where that cannot be told."""
+    try:
+        return describe(value)
+    except (InputError, ValueError):
+        return describe(type(value))
+
+
+def policy_content(policy: Any) -> Any:
+    """Class, constructor's arguments (the seed among them) and shapes of a policy's parameters."""
+    try:
+        config = policy.config()
+    except (AttributeError, NotImplementedError, InputError):
+        config = None
+    shapes = {name: list(p.shape) for name, p in policy.named_parameters()} if hasattr(policy, "parameters") else {}
+    return {"class": described(type(policy)), "config": described(config), "parameters": shapes}
+
+
+def objective_content(objective: Any) -> dict[str, Any]:
+    """Class, and numbers and texts of an objective: what its constructor was given, mostly."""
+    gamma = getattr(getattr(objective, "_value_estimator", None), "gamma", None)
+    numbers = {
+        name: value
+        for name, value in vars(objective).items()
+        if not name.startswith("_") and name != "training" and isinstance(value, (int, float, str))
+    }
+    functions = {name: described(value) for name, value in vars(objective).items() if name == "cost"}
+    return {
+        "class": described(type(objective)),
+        **numbers,
+        **functions,
+        **({} if gamma is None else {"gamma": float(gamma)}),
+    }
+
+
+def env_content(env: EnvBase) -> dict[str, Any]:
+    """Class, observations, actions and rewards of an environment: keys, shapes and types, not ranges."""
+    specs = {"observation": env.full_observation_spec, "action": env.full_action_spec, "reward": env.full_reward_spec}
+    return {
+        "class": described(type(env)),
+        **{
+            name: [
+                f"{key!r} {list(spec[key].shape)} {spec[key].dtype}" for key in sorted(spec.keys(True, True), key=str)
+            ]
+            for name, spec in specs.items()
+        },
+    }
