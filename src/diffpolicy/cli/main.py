@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
+from diffpolicy import _signals
 from diffpolicy._version import __version__
 from diffpolicy.cli import calibrate, compare, evaluate, export, profile, replay, tasks, train, train_fleet
 from diffpolicy.cli.options import Parser
@@ -30,13 +32,18 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit status: 0 done, 2 wrong input, 130 interrupted, 1 anything else."""
+    """Runs a command.
+
+    Returns:
+        Its exit status: 0 done, 2 wrong input, 130 after Ctrl-C, 143 after SIGTERM, 1 anything else.
+    """
     warnings.showwarning = _warn  # type: ignore[assignment]
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         options = parser().parse_args(words)
         options.words = words
-        status = int(options.run(options) or 0)
+        with _signals.terminated_at_once():
+            status = int(options.run(options) or 0)
         sys.stdout.flush()
         return status
     except InputError as error:
@@ -44,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"diffpolicy: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("diffpolicy: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        print(f"diffpolicy: stopped by {_signals.name(number)}", file=sys.stderr)
+        return _signals.exit_status(number)
     except BrokenPipeError:
         _close_stdout()
     except SystemExit:

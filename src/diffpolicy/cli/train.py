@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from diffpolicy import _files
+from diffpolicy import _files, _signals
 from diffpolicy import _validate as check
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
@@ -77,9 +77,10 @@ def run(options: argparse.Namespace) -> int:
         )
     elif mean is not None:
         print(f"{result.episodes} episodes; mean delay of the last {len(last)}: {mean:.3f} s; policy in {out}")
-    if result.interrupted:
-        print(f"diffpolicy: interrupted; go on with --resume {out / 'checkpoint.ckpt'}", file=sys.stderr)
-        return 130
+    if result.signal is not None:
+        name, path = _signals.name(result.signal), out / "checkpoint.ckpt"
+        print(f"diffpolicy: {name} after {result.episodes} episodes; go on with --resume {path}", file=sys.stderr)
+        return _signals.exit_status(result.signal)
     return 0
 
 

@@ -105,7 +105,7 @@ def check_resumes(saved: dict[str, Any], now: dict[str, Any], source: str) -> No
     """Refuses to go on from the checkpoint of another run.
 
     Args:
-        saved: `run` of the checkpoint. now: of `describe_run`. source: names the checkpoint.
+        saved: `run` of the checkpoint. now: of `describe_run`. source: names the checkpoint, as the sentence begins.
 
     Raises:
         InputError: they differ; names the first difference, with both values.
@@ -144,9 +144,9 @@ def check_folder(folder: str | Path, resume: str | Path | None, now: dict[str, A
         return
     run = read(last)["run"]
     try:
-        check_resumes(run, now, f"checkpoint {last}")
+        check_resumes(run, now, f"the output folder {folder} holds another run already, which")
     except InputError as error:
-        raise InputError(f"the output folder {folder} holds another run: {error}") from None
+        raise InputError(f"{error}; give another folder") from None
     if run["episodes"] > now["episodes"]:
         raise InputError(
             f"the output folder {folder} holds {run['episodes']} episodes of this run already, and checkpoint {resume} "

@@ -149,7 +149,7 @@ def fit(
         done = 0 if saved is None else saved["run"]["episodes"]
         file.run = checkpoint.describe_run(identity, compiled=compiled, processes=trainer.world_size, episodes=done)
         if saved is not None:
-            checkpoint.check_resumes(saved["run"], file.run, f"checkpoint {resume}")
+            checkpoint.check_resumes(saved["run"], file.run, f"checkpoint {resume} cannot be resumed: it")
             if 0 <= passes * module.lanes * trainer.world_size < done:
                 raise InputError(
                     f"the run of checkpoint {resume} has {done} episodes already, so episodes must be at least {done}, "

@@ -111,7 +111,7 @@ def check_same(before: Any, now: Any, source: str) -> None:
     """Refuses to take one run for another.
 
     Args:
-        before: the description that was saved. now: this run's. source: names where the first comes from.
+        before: the description that was saved. now: this run's. source: names where the first comes from, as the sentence begins.
 
     Raises:
         InputError: they differ; names the first field and both values.
@@ -119,6 +119,8 @@ def check_same(before: Any, now: Any, source: str) -> None:
     found = difference(before, now)
     if found is not None:
         where, old, new = found
+        if not where:
+            raise InputError(f"{source} is of another run: {_said(old)}, and this one is {_said(new)}")
         for outer in ("run.", "method."):
             where = where.removeprefix(outer) if where != "method.class" else "method"
         raise InputError(f"{source} was trained with {where} {_said(old)}, and this run has {_said(new)}")
