@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
+from diffpolicy._pairs import Pair
+from diffpolicy._read import show_path
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
 
 SCHEMA = "diffpolicy.policy/1"
+NAMES = ("policy.json", "policy.safetensors")
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """What a folder says of its policy.
+
+    Args:
+        description: class, config, trained. tensors: by name.
+        whole: whether the tensors are those that the description was written with.
+    """
+
+    description: dict[str, Any]
+    tensors: dict[str, Tensor]
+    whole: bool
 
 
 def write(folder: str | Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
-    """Writes both files, the description last, so that an interrupted writing leaves no policy that looks whole.
+    """Writes both files, as one: whoever is interrupted here leaves the old policy or the new one.
 
     Args:
         folder: made if it is not there.
@@ -27,16 +44,16 @@ def write(folder: str | Path, description: dict[str, Any], tensors: dict[str, Te
         tensors: by name.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: JSON cannot hold the description, or the folder cannot be written to.
     """
+    for key, value in description.items():
+        check_json(value, key)
     folder = _files.writable_folder(folder)
-    text = json.dumps({"schema": SCHEMA, "version": __version__, **description}, indent=1) + "\n"
-    _files.write(folder / "policy.safetensors", lambda aside: save_file(tensors, aside))
-    _files.write_text(folder / "policy.json", text)
+    _pair(folder).write({"schema": SCHEMA, "version": __version__, **description}, safetensors.torch.save(tensors))
     return folder
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: str | Path) -> PolicyFile:
     """Description and tensors of a policy.
 
     Args:
@@ -45,14 +62,52 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         InputError: a file is missing or damaged, or the schema is another one.
     """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    json_path, tensor_path = folder / "policy.json", folder / "policy.safetensors"
-    data = check.read_json(json_path, "policy file")
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else data
-        raise InputError(f"policy file {json_path}: schema must be '{SCHEMA}', got {check.show(found)}")
+    pair = _pair(folder_of(path))
+    content = pair.read()
+    schema = content.description.get("schema")
+    if schema != SCHEMA:
+        raise InputError(f"policy file {show_path(pair.text)}: schema must be '{SCHEMA}', got {check.show(schema)}")
     try:
-        return data, load_file(tensor_path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"policy file {tensor_path} cannot be read: {error}") from None
+        tensors = safetensors.torch.load(content.data)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"policy file {show_path(pair.data)} cannot be read: {error}") from None
+    return PolicyFile(content.description, tensors, content.whole)
+
+
+def folder_of(path: str | Path) -> Path:
+    """The folder of a policy that is named by it or by either of its files.
+
+    Raises:
+        InputError: there is none of that name, or another file has it.
+    """
+    name = show_path(path)
+    if not str(path):
+        raise InputError("a policy's folder must be named, got ''")
+    path = Path(path)
+    if path.is_dir():
+        if not any((path / file).exists() for file in NAMES):
+            raise InputError(f"policy folder {name} has no policy.json")
+        return path
+    if path.name in NAMES and any((path.parent / file).exists() for file in NAMES):
+        return path.parent
+    if path.exists():
+        raise InputError(f"a policy's files are called {' and '.join(NAMES)}, got {name}")
+    raise InputError(f"policy {name} does not exist")
+
+
+def check_json(value: Any, name: str) -> None:
+    """Raises InputError, which names the entry, if JSON would not give a value back as it is; tuples become lists."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{name} has the key {check.show(key)}, which is no text, so no file can hold it")
+            check_json(entry, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, entry in enumerate(value):
+            check_json(entry, f"{name}[{i}]")
+    elif not (value is None or isinstance(value, (str, int, float))):
+        raise InputError(f"{name} is {check.show(value)}, which no file can hold; make it a text or a number")
+
+
+def _pair(folder: Path) -> Pair:
+    return Pair(folder / "policy.safetensors", folder / "policy.json", "tensors_sha256", "policy file")

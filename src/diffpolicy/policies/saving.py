@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from diffpolicy import _validate as check
+from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
 
@@ -83,26 +84,47 @@ class SavedPolicy(TensorDictModuleBase):
         Raises:
             InputError: not a policy of this schema, or its tensors do not fit.
         """
-        description, tensors = files.read(path)
+        file = files.read(path)
         try:
-            kind = SavedPolicy.kinds.get(str(description.get("class")))
-            if kind is None or not issubclass(kind, cls):
-                raise InputError(f"class {description.get('class')!r} is not known here; import its module first")
-            try:
-                policy = kind._from_config({**description["config"], **modules})
-            except InputError as error:
-                raise InputError(f"config: {error}") from None
-            except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
-                raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
-            policy._load_tensors(tensors)
-            trained = description.get("trained") or {}
-            if not isinstance(trained, dict):
-                raise InputError(f"'trained' must be an object, got {check.show(trained)}")
-            policy.trained = dict(trained)
+            policy = cls._described_by(file.description, modules)
+            policy._load_tensors(file.tensors)
         except InputError as error:
-            raise InputError(f"policy {path}: {error}") from None
+            mixed = "" if file.whole else "; and its tensors are not those that policy.json was written with"
+            raise InputError(f"policy {show_path(path)}: {error}{mixed}") from None
+        if not file.whole:
+            raise InputError(
+                f"policy {show_path(path)}: policy.safetensors is not the file that policy.json was written with (its "
+                "SHA-256 is another); bring both from the same folder, or save the policy again"
+            )
         policy.eval()
         return policy
+
+    @classmethod
+    def _described_by(cls: type[Policy], description: dict[str, Any], modules: dict[str, Any]) -> Policy:
+        """The policy that a file describes, with fresh parameters. Args: modules: see `load`."""
+        kind = cls._kind(description.get("class"))
+        config, trained = description.get("config"), description.get("trained") or {}
+        for name, value in {"config": config, "trained": trained}.items():
+            if not isinstance(value, dict):
+                raise InputError(f"'{name}' must be an object, got {check.show(value)}")
+        try:
+            policy = kind._from_config({**description["config"], **modules})
+        except InputError as error:
+            raise InputError(f"config: {error}") from None
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
+        policy.trained = dict(trained)
+        return policy
+
+    @classmethod
+    def _kind(cls: type[Policy], name: Any) -> type[Policy]:
+        """The class that a file names, if it is this one or derived from it."""
+        kind = SavedPolicy.kinds.get(str(name))
+        if kind is None:
+            raise InputError(f"class {check.show(name)} is not known here; import its module first")
+        if not issubclass(kind, cls):
+            raise InputError(f"it is a {kind.__name__}, not a {cls.__name__}")
+        return kind
 
     def for_agent(self: Policy, agent: int) -> Policy:
         """The policy of one of a stack's agents, whose rows are `[M, F]`; it remembers nothing yet.
