@@ -14,8 +14,9 @@ LIMIT = 16 * MIB
 
 
 def show_path(path: str | Path) -> str:
-    """A path as it stands in a message: on one line, with what cannot be printed escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+    """A path as it stands in a message: short, on one line, with what cannot be printed escaped."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+    return text if len(text) <= 500 else f"{text[:200]}...{text[-200:]}"
 
 
 def read_bytes(path: str | Path, what: str, limit: int = LIMIT) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 from diffpolicy import _files
 from diffpolicy.cli import options as opt
@@ -65,11 +66,12 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     spans = trace.arrival_s[-1] > trace.arrival_s[0]
-    summary = {
+    summary: dict[str, Any] = {
         "out": str(options.out),
         "read": len(read),
         "broken": read.broken.count,
         "first_broken": list(read.broken.first),
+        "skipped": dict(read.skipped),
         "written": len(trace),
         "span_s": float(trace.arrival_s[-1]),
         "rate_per_s": trace.rate_per_s() if spans else None,
@@ -134,14 +136,19 @@ def _columns(text: str) -> dict[str, str]:
     for name, sign, column in pairs:
         if not (name.strip() and sign and column.strip()):
             raise argparse.ArgumentTypeError(f"must be NAME=COLUMN with commas between them, got {text!r}")
-    return {name.strip(): column.strip() for name, _, column in pairs}
+    columns = {name.strip(): column.strip() for name, _, column in pairs}
+    if len(columns) < len(pairs):
+        raise argparse.ArgumentTypeError(f"must name each NAME once, got {text!r}")
+    return columns
 
 
-def _text(summary: dict[str, object]) -> str:
+def _text(summary: dict[str, Any]) -> str:
     lines = [
         f"{summary['out']}: {summary['written']:,} of {summary['read']:,} requests read, {summary['broken']} broken"
     ]
-    lines += [f"  {line}" for line in summary["first_broken"]]  # type: ignore[attr-defined]
+    lines += [f"  {line}" for line in summary["first_broken"]]
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in summary["skipped"].items())
+    lines += [f"  left out: {skipped}"] if skipped else []
     if summary["rate_per_s"] is not None:
         lines.append(
             f"  {summary['rate_per_s']:.4g} requests/s over {summary['span_s']:,.0f} s; load {summary['load']:.3g}; "

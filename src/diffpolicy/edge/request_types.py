@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffpolicy import _validate as check
+from diffpolicy.edge.table_values import MOST
 from diffpolicy.edge.workload import Floats, Stream
 from diffpolicy.errors import InputError
 
@@ -49,9 +50,13 @@ class RequestType:
         if not isinstance(self.model, str) or not self.model:
             raise InputError(f"model must be a text, got {check.show(self.model)}")
         for name in _COUNTS:
-            object.__setattr__(self, name, check.integer(getattr(self, name), name, least=1))
+            count = check.integer(getattr(self, name), name, least=1)
+            if count > MOST[name]:
+                raise InputError(f"{name} must be at most {MOST[name]}, got {check.show(getattr(self, name))}")
+            object.__setattr__(self, name, count)
         for name in _AMOUNTS:
             object.__setattr__(self, name, check.number(getattr(self, name), name, least=0))
+        check.number(self.work_gcycles, "gcycles_per_step times steps", least=0)
 
     @property
     def work_gcycles(self) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 
 from diffpolicy import _validate as check
 from diffpolicy.edge.request_types import Ints
+from diffpolicy.edge.table_reader import read_table
+from diffpolicy.edge.table_values import LONGEST_GAP_S, first_long_gap, to_number, to_whole
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
 
@@ -20,73 +21,45 @@ NO_ORIGIN = -1
 
 @dataclass(frozen=True)
 class TaskTable:
-    """The texts of a CSV file, K rows, and columns of numbers out of it.
+    """The texts of a task file, K rows, and columns of numbers out of it.
 
     Args:
-        path: names the file in messages.
+        name: of the file, in messages.
         header: names of the columns. rows: values by row and column.
-        lines: where each row stands in the file; the header is line 1.
+        lines: where each row begins in the file; the header is line 1.
+        sha256: of the file's bytes.
     """
 
-    path: Path
+    name: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
+    sha256: str = ""
 
     @classmethod
-    def read(cls, path: Path) -> TaskTable:
-        """A file's table.
+    def read(cls, path: str | Path, needed: Sequence[str | tuple[str, ...]] = ()) -> TaskTable:
+        """A file's table. Args: needed: as in `read_table`.
 
         Raises:
-            InputError: it cannot be read, a column stands twice, a row is too long or short, or there is no row.
+            InputError: it cannot be read, a column lacks or stands twice, a row is broken, or there is no row.
         """
-        reader = csv.reader(io.StringIO(check.read_text(path, "tasks file"), newline=""), strict=True)
-        rows: list[tuple[str, ...]] = []
-        lines: list[int] = []
-        try:
-            header = tuple(name.strip() for name in next(reader, []))
-            for row in reader:
-                if row:
-                    rows.append(tuple(row))
-                    lines.append(reader.line_num)
-        except csv.Error as error:
-            raise InputError(f"tasks file {path}, line {reader.line_num}: {error}") from None
-        if not header:
-            raise InputError(f"tasks file {path} is empty")
-        for i, name in enumerate(header):
-            if name in header[:i]:
-                raise InputError(f"tasks file {path} has the column '{name}' twice")
-        for line, values in zip(lines, rows, strict=True):
-            if len(values) != len(header):
-                raise InputError(
-                    f"tasks file {path}, line {line}: {len(values)} values for {len(header)} columns, "
-                    f"got {check.show(','.join(values))}"
-                )
-        if not rows:
-            raise InputError(f"tasks file {path} has a header and no tasks")
-        return cls(path, header, tuple(rows), tuple(lines))
+        table = read_table(path, "tasks file", needed).complete("tasks")
+        return cls(table.name, table.header, table.rows, table.lines, table.sha256)
 
     def error(self, k: int, column: str, what: str) -> InputError:
         """A sentence about the value in row k of a column. Args: what: what it must be, and is not."""
         value = self.rows[k][self.header.index(column)]
-        where = f"tasks file {self.path}, line {self.lines[k]}, column '{column}'"
-        return InputError(f"{where} {what}, got {check.show(value)}")
+        return InputError(f"{self.name}, line {self.lines[k]}, column '{column}' {what}, got {check.show(value)}")
 
     def floats(self, column: str, *, least: float | None = None) -> Floats:
         """A column of finite numbers, `[K]`. Args: least: bound."""
         i = self.header.index(column)
-        texts = [row[i] for row in self.rows]
-        try:
-            values = np.array(texts, dtype=np.float64)
-        except ValueError:
-            for k, text in enumerate(texts):
-                try:
-                    float(text)
-                except ValueError:
-                    raise self.error(k, column, "must be a number") from None
-            raise
-        for bad in np.flatnonzero(~np.isfinite(values)):
-            raise self.error(int(bad), column, "must be a finite number")
+        values = np.empty(len(self.rows))
+        for k, row in enumerate(self.rows):
+            try:
+                values[k] = to_number(row[i])
+            except ValueError as error:
+                raise self.error(k, column, str(error)) from None
         if least is not None:
             for bad in np.flatnonzero(values < least):
                 raise self.error(int(bad), column, f"must be at least {least:g}")
@@ -102,14 +75,25 @@ class TaskTable:
                 values[k] = empty
                 continue
             try:
-                value = float(text) if not text.lstrip("+-").isdigit() else int(text)
-            except ValueError:
-                raise self.error(k, column, "must be a whole number") from None
-            if value != value or value in (float("inf"), float("-inf")) or value != int(value) or abs(value) >= 2**53:
-                raise self.error(k, column, "must be a whole number")
+                value = to_whole(text)
+            except ValueError as error:
+                raise self.error(k, column, str(error)) from None
             if value < least:
                 raise self.error(k, column, f"must be at least {least}")
             if most is not None and value > most:
                 raise self.error(k, column, f"must be at most {most}")
-            values[k] = int(value)
+            values[k] = value
         return values
+
+    def arrivals(self) -> Floats:
+        """The column `arrival_s`, `[K]`: seconds of at least 0 that do not decrease, without a gap of years."""
+        arrival_s = self.floats("arrival_s", least=0)
+        for k in np.flatnonzero(np.diff(arrival_s) < 0):
+            before = float(arrival_s[k])
+            raise self.error(int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({before!r})")
+        gap = first_long_gap(arrival_s.tolist())
+        if gap is not None:
+            before = float(arrival_s[gap])
+            most = f"must not be more than {LONGEST_GAP_S // 86_400} days after the row before ({before!r})"
+            raise self.error(gap + 1, "arrival_s", most)
+        return arrival_s

@@ -14,6 +14,7 @@ import numpy as np
 from diffpolicy import _validate as check
 from diffpolicy.edge.request_types import Ints
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.table_values import MOST
 from diffpolicy.edge.task_table import NO_ORIGIN as NO_ORIGIN
 from diffpolicy.edge.task_table import TaskTable
 from diffpolicy.edge.workload import Floats
@@ -73,16 +74,11 @@ class TaskList:
         Raises:
             InputError: names the file, the line (the header is line 1), the column and the value.
         """
-        path = Path(path)
-        table = TaskTable.read(path)
-        needed = ["origin", *_SIZES, "steps"] + (["server"] if decisions else [])
-        needed += [] if "arrival_s" in table.header else ["slot"]
-        for name in needed:
-            if name not in table.header:
-                hint = " and no policy is given to decide in its place" if name == "server" else ""
-                raise InputError(f"tasks file {path} has no column '{name}'{hint}")
+        table = TaskTable.read(path, ("origin", *_SIZES, "steps", ("slot", "arrival_s")))
+        if decisions and "server" not in table.header:
+            raise InputError(f"{table.name} has no column 'server' and no policy is given to decide in its place")
         sizes = {name: table.floats(name, least=0) for name in _SIZES}
-        steps = table.ints("steps", least=1)
+        steps = table.ints("steps", least=1, most=MOST["steps"])
         with np.errstate(over="ignore"):
             work = sizes["gcycles_per_step"] * steps
         for k in np.flatnonzero(~np.isfinite(work)):
@@ -122,10 +118,10 @@ def _requests(table: TaskTable, scenario: Scenario) -> dict[str, Any]:
     """What measured servers need to know of tasks: model, size, number of images."""
     if not scenario.measured or not {"width", "height"} <= set(table.header):
         return {}
-    pixels = table.ints("width", least=1) * table.ints("height", least=1)
+    pixels = table.ints("width", least=1, most=MOST["width"]) * table.ints("height", least=1, most=MOST["height"])
     given: dict[str, Any] = {"megapixels": pixels / 1e6}
     if "images" in table.header:
-        given["images"] = table.ints("images", least=1)
+        given["images"] = table.ints("images", least=1, most=MOST["images"])
     column = table.header.index("model") if "model" in table.header else None
     names = [DEFAULT_MODEL if column is None else row[column].strip() for row in table.rows]
     given["models"] = tuple(dict.fromkeys(names))
@@ -134,7 +130,7 @@ def _requests(table: TaskTable, scenario: Scenario) -> dict[str, Any]:
     for a, server in enumerate(scenario.servers):
         for k, name in enumerate(names):
             if server.service is not None and server.service.times(name) is None:
-                where = f"tasks file {table.path}, line {table.lines[k]}, column 'model'"
+                where = f"{table.name}, line {table.lines[k]}, column 'model'"
                 raise InputError(f"{where} names {check.show(name)}, which server {a} has no times of")
     return given
 
@@ -151,9 +147,5 @@ def _steps_of_slots(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, floa
 
 def _steps_of_arrivals(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, float]:
     """One task a step; a step lasts until the next arrival, the last one a slot."""
-    arrival_s = table.floats("arrival_s", least=0)
-    for k in np.flatnonzero(np.diff(arrival_s) < 0):
-        raise table.error(
-            int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({float(arrival_s[k])!r})"
-        )
+    arrival_s = table.arrivals()
     return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s), float(arrival_s[0])

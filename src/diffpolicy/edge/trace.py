@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy.edge.request_types import Ints, RequestType, TypeTable
+from diffpolicy.edge.table_values import LONGEST_GAP_S, MOST, first_long_gap
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
 
@@ -48,6 +49,7 @@ class Trace:
         exec_s: recorded run times in seconds, not-a-number where there are none, `[K]`.
         gcycles_per_step, input_mbit, result_mbit: not-a-number where `work_gcycles` and `to_tasks` are to say, `[K]`.
         name: where it is from. broken: what could not be read.
+        skipped: how many rows were left out, by reason. With these and the broken ones every row of the file counts.
     """
 
     arrival_s: Floats
@@ -62,6 +64,7 @@ class Trace:
     result_mbit: Floats
     name: str = "trace"
     broken: Broken = Broken()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -105,14 +108,20 @@ class Trace:
         if not len(rows):
             raise InputError(f"{self.name} has no request left by {what}")
         arrays = {
-            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("model", "name", "broken")
+            f.name: getattr(self, f.name)[rows]
+            for f in fields(self)
+            if f.name not in ("model", "name", "broken", "skipped")
         }
         arrays["arrival_s"] = arrays["arrival_s"] - arrays["arrival_s"][0]
         return replace(self, model=tuple(self.model[k] for k in rows), **arrays)
 
     def rescaled(self, factor: float) -> Trace:
         """All times multiplied by `factor`: 2 halves the rate and keeps the shape."""
-        return replace(self, arrival_s=self.arrival_s * check.number(factor, "factor", above=0))
+        with np.errstate(over="ignore"):
+            arrival_s = self.arrival_s * check.number(factor, "factor", above=0)
+        if not np.isfinite(arrival_s).all():
+            raise InputError(f"factor must leave all times finite, got {check.show(factor)}")
+        return replace(self, arrival_s=arrival_s)
 
     def work_gcycles(self, gcycles_per_step: Work = 1.0) -> Floats:
         """Work of each request, `[K]`; `gcycles_per_step` as in `to_tasks`."""
@@ -159,6 +168,8 @@ class Trace:
     def with_steps(self, steps: int) -> Trace:
         """The same arrivals, each asking for one image of `steps` denoising steps."""
         count = check.integer(steps, "steps", least=1)
+        if count > MOST["steps"]:
+            raise InputError(f"steps must be at most {MOST['steps']}, got {check.show(steps)}")
         return replace(self, steps=np.full(len(self), count, dtype=np.int64))
 
     def _per_step(self, gcycles_per_step: Work) -> Floats:
@@ -199,9 +210,20 @@ class Trace:
             InputError: the record says only when requests arrived, or a value is out of range.
         """
         per_step = self._per_step(gcycles_per_step)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(per_step * self.steps).all()
+        if not finite:
+            raise InputError("gcycles_per_step times images and steps must be finite")
+        if first_long_gap(self.arrival_s.tolist()) is not None:
+            raise InputError(
+                f"{self.name} must have a request at least every {LONGEST_GAP_S // 86_400} days to be a task file; "
+                f"its span is {self.arrival_s[-1]:g} s"
+            )
         inputs = np.where(np.isnan(self.input_mbit), check.number(input_mbit, "input_mbit", least=0), self.input_mbit)
         each = check.number(result_mbit, "result_mbit", least=0)
         results = np.where(np.isnan(self.result_mbit), each * self.images, self.result_mbit)
+        if not np.isfinite(results).all():
+            raise InputError(f"result_mbit times images must be finite, got {check.show(result_mbit)}")
         count = check.integer(stations, "stations", least=1)
         origin = np.random.default_rng(seed).integers(count, size=len(self))
         numbers = (self.arrival_s, origin, inputs, results, per_step, self.steps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from diffpolicy.edge.request_types import Ints, TypeTable
+from diffpolicy.edge.table_values import MOST
 from diffpolicy.edge.task_table import NO_ORIGIN, TaskTable
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
@@ -14,29 +16,39 @@ from diffpolicy.errors import InputError
 _NEEDED = ("arrival_s", "input_mbit", "result_mbit", "gcycles_per_step", "steps")
 
 
-def read_trace_tasks(path: Path) -> tuple[TypeTable, Floats, Ints]:
-    """Reads a task file without a scenario; where a column lacks, the model is `default`, 1024 x 1024, one image.
+@dataclass(frozen=True)
+class TraceTasks:
+    """A task file without a scenario, K rows.
 
-    Returns:
-        What each row asks for, K of them; arrival_s `[K]`; origin, -1 where the file names none, `[K]`.
+    Args:
+        table: what each row asks for; where a column lacks, the model is `default`, 1024 x 1024, one image.
+        arrival_s: `[K]`. origin: -1 where the file names none, `[K]`.
+        sha256: of the file's bytes.
+    """
+
+    table: TypeTable
+    arrival_s: Floats
+    origin: Ints
+    sha256: str
+
+
+def read_trace_tasks(path: Path) -> TraceTasks:
+    """Reads a task file without a scenario.
 
     Raises:
-        InputError: names the file, the line, the column and the value.
+        InputError: names the file, the line, the column and the value; where the header is not that of a task file it
+            quotes nothing of it, since a scenario may name any file.
     """
-    table = TaskTable.read(path)
-    for name in _NEEDED:
-        if name not in table.header:
-            raise InputError(f"tasks file {path} has no column '{name}'")
-    arrival_s = table.floats("arrival_s", least=0)
-    for k in np.flatnonzero(np.diff(arrival_s) < 0):
-        before = float(arrival_s[k])
-        raise table.error(int(k) + 1, "arrival_s", f"must not be smaller than in the row before ({before!r})")
+    table = TaskTable.read(path, _NEEDED)
+    arrival_s = table.arrivals()
     if not arrival_s[-1] > arrival_s[0]:
-        raise InputError(f"tasks file {path} must span some time, but all its arrival_s are {float(arrival_s[0])!r}")
+        raise InputError(f"{table.name} must span some time, but all its arrival_s are {float(arrival_s[0])!r}")
     rows = len(table.rows)
 
-    def whole(name: str, default: int, least: int = 1) -> Ints:
-        return table.ints(name, least=least) if name in table.header else np.full(rows, default, dtype=np.int64)
+    def whole(name: str, default: int) -> Ints:
+        if name not in table.header:
+            return np.full(rows, default, dtype=np.int64)
+        return table.ints(name, least=1, most=MOST[name])
 
     steps = whole("steps", 1)
     if "model" in table.header:
@@ -60,6 +72,5 @@ def read_trace_tasks(path: Path) -> tuple[TypeTable, Floats, Ints]:
         result_mbit=table.floats("result_mbit", least=0),
         work=work,
     )
-    if "origin" in table.header:
-        return columns, arrival_s, table.ints("origin", least=0, empty=NO_ORIGIN)
-    return columns, arrival_s, np.full(rows, NO_ORIGIN, dtype=np.int64)
+    origin = table.ints("origin", least=0, empty=NO_ORIGIN) if "origin" in table.header else np.full(rows, NO_ORIGIN)
+    return TraceTasks(columns, arrival_s, origin, table.sha256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import _validate as check
+from diffpolicy._read import show_path
 from diffpolicy.edge.request_types import Ints, Requests, TypeTable, generators, rate_factor
 from diffpolicy.edge.trace_tasks import read_trace_tasks
 from diffpolicy.edge.workload import Floats, Stream
@@ -53,11 +53,14 @@ class TraceWorkload:
         object.__setattr__(self, "train_share", share)
         if self.rate_per_s is not None:
             object.__setattr__(self, "rate_per_s", check.number(self.rate_per_s, "workload.rate_per_s", above=0))
-        table, arrival_s, origin = read_trace_tasks(self.path)
-        object.__setattr__(self, "sha256", hashlib.sha256(self.path.read_bytes()).hexdigest())
-        object.__setattr__(self, "_table", table)
-        object.__setattr__(self, "_arrival_s", arrival_s)
-        object.__setattr__(self, "_origin", origin)
+        try:
+            tasks = read_trace_tasks(self.path)
+        except InputError as error:
+            raise InputError(f"workload.file: {error}") from None
+        object.__setattr__(self, "sha256", tasks.sha256)
+        object.__setattr__(self, "_table", tasks.table)
+        object.__setattr__(self, "_arrival_s", tasks.arrival_s)
+        object.__setattr__(self, "_origin", tasks.origin)
 
     @property
     def path(self) -> Path:
@@ -106,10 +109,12 @@ class TraceWorkload:
         if last - first < count:
             what = "training" if stream is Stream.TRAINING else "evaluation"
             raise InputError(
-                f"workload.file {self.path} has {last - first} requests for {what}, an episode needs {count}"
+                f"workload.file {show_path(self.path)} has {last - first} requests for {what}, an episode needs {count}"
             )
         if self._origin.max(initial=-1) >= stations:
-            raise InputError(f"workload.file {self.path} names the origin {self._origin.max()} of {stations} stations")
+            raise InputError(
+                f"workload.file {show_path(self.path)} names the origin {self._origin.max()} of {stations} stations"
+            )
         when, where, _, luck = generators(seed, stream, episode)
         row = first + int(when.integers(last - first - count + 1)) + np.arange(count)
         begin_s = self._arrival_s[max(int(row[0]) - 1, 0)] if count else 0.0

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy import _validate as check
+from diffpolicy._read import read_text, show_path
+from diffpolicy.edge.table_reader import TABLE_BYTES, split_lines
+from diffpolicy.edge.table_values import LONGEST_GAP_S, UNITS, Moment
 from diffpolicy.edge.trace import Trace
 from diffpolicy.edge.trace_rows import (
     SIZE,
-    UNITS,
+    WHAT,
     Request,
     call,
-    csv_rows,
     gather,
-    moment_ns,
+    gather_table,
+    image_size,
+    moment,
+    one_of,
     seconds,
     text,
-    time_ns,
     whole,
 )
 from diffpolicy.errors import InputError
@@ -28,6 +32,9 @@ from diffpolicy.errors import InputError
 __all__ = ["Trace", "azure_sample", "read_alibaba", "read_azure", "read_csv", "read_vllm_omni"]
 
 MAX_BROKEN = 0.01
+KINDS = ("TXT_2_IMG", "IMG_2_IMG", "INPAINTING")
+ARRIVED = ("SUCCEED", "FAILED")
+UNFINISHED = ("PENDING", "PROCESSING")
 COLUMNS = ("arrival_s", "model", "steps", "images", "width", "height", "exec_s")
 
 
@@ -41,7 +48,7 @@ def read_alibaba(
     """Reads `lora_request_trace.csv` of Alibaba's GenTD26: requests to Stable Diffusion in production.
 
     Requests that succeeded or failed both arrived; those still pending when the record ended are left out, as are
-    other kinds. Times are whole seconds.
+    other kinds: `Trace.skipped` counts them. Times are whole seconds.
 
     Args:
         path: the CSV, from github.com/alibaba/clusterdata, cluster-trace-v2026-GenAI.
@@ -54,23 +61,27 @@ def read_alibaba(
 
     Paper: Lin et al., Understanding Diffusion Model Serving in Production, SoCC 2025.
     """
-    chosen = tuple(kinds)
+    if isinstance(kinds, str) or not set(chosen := tuple(kinds)) <= set(KINDS):
+        raise InputError(f"kinds must be a list of {', '.join(KINDS)}, got {check.show(kinds)}")
+    size = image_size(size)
 
-    def parse(row: dict[str, str]) -> Request | None:
-        if row["predict_type"] not in chosen or row["predict_status"] not in ("SUCCEED", "FAILED"):
-            return None
+    def parse(row: Mapping[str, str]) -> Request | str:
+        if one_of(row, "predict_type", KINDS) not in chosen:
+            return f"predict_type {row['predict_type'].strip()}"
+        if one_of(row, "predict_status", ARRIVED + UNFINISHED) in UNFINISHED:
+            return f"predict_status {row['predict_status'].strip()}"
         return Request(
-            moment_ns(row["gmt_create"], "gmt_create"),
+            moment(row, "gmt_create", "datetime"),
             text(row, "checkpoint_model_version_id"),
-            whole(row, "num_inference_steps"),
-            whole(row, "num_images_per_prompt"),
+            whole(row, "num_inference_steps", "steps"),
+            whole(row, "num_images_per_prompt", "images"),
             *size,
             seconds(row, "exec_time_seconds"),
         )
 
     needed: list[str] = ["gmt_create", "predict_type", "predict_status", "exec_time_seconds", "num_images_per_prompt"]
     needed += ["num_inference_steps", "checkpoint_model_version_id"]
-    return gather(path, csv_rows(Path(path), needed), parse, max_broken)
+    return gather_table(path, needed, parse, max_broken)
 
 
 def read_azure(path: str | Path, *, max_broken: float = MAX_BROKEN) -> Trace:
@@ -87,10 +98,10 @@ def read_azure(path: str | Path, *, max_broken: float = MAX_BROKEN) -> Trace:
     Paper: Patel et al., Splitwise, ISCA 2024.
     """
 
-    def parse(row: dict[str, str]) -> Request:
-        return Request(moment_ns(row["TIMESTAMP"], "TIMESTAMP"))
+    def parse(row: Mapping[str, str]) -> Request:
+        return Request(moment(row, "TIMESTAMP", "datetime"))
 
-    return gather(path, csv_rows(Path(path), ("TIMESTAMP",)), parse, max_broken)
+    return gather_table(path, ("TIMESTAMP",), parse, max_broken)
 
 
 def azure_sample() -> Trace:
@@ -112,30 +123,31 @@ def read_vllm_omni(
     Raises:
         InputError: no such trace, or too many broken lines; the sentence names the first.
     """
-    gap_ns = 10**9 / check.number(rate_per_s, "rate_per_s", above=0)
+    if check.number(rate_per_s, "rate_per_s", above=0) * LONGEST_GAP_S < 1:
+        raise InputError(f"rate_per_s must be at least one in {LONGEST_GAP_S:,} s, got {check.show(rate_per_s)}")
+    gap_ns = 10**9 / rate_per_s
     rng = np.random.default_rng(seed)
     clock = 0.0
     timed: list[bool] = []
 
-    def parse(row: dict[str, str]) -> Request:
+    def parse(row: Mapping[str, str]) -> Request:
         nonlocal clock
         clock += float(rng.standard_exponential()) * gap_ns
         values = call(row["line"])
         given = "timestamp" in values
-        now = time_ns(values["timestamp"], "timestamp", "s") if given else round(clock)
-        images = whole(values, "num_images_per_prompt") if "num_images_per_prompt" in values else 1
-        sizes = (whole(values, "width"), whole(values, "height"))
-        request = Request(now, "default", whole(values, "num_inference_steps"), images, *sizes)
+        now = moment(values, "timestamp", "s") if given else Moment(round(clock))
+        images = whole(values, "num_images_per_prompt", "images") if "num_images_per_prompt" in values else 1
+        sizes = (whole(values, "width", "width"), whole(values, "height", "height"))
+        request = Request(now, "default", whole(values, "num_inference_steps", "steps"), images, *sizes)
         timed.append(given)
         return request
 
-    text = check.read_text(Path(path), "trace file")
-    lines = ((n, {"line": line.strip()}) for n, line in enumerate(text.splitlines(), 1) if line.strip())
-    trace = gather(path, lines, parse, max_broken)
+    name = f"{WHAT} {show_path(path)}"
+    lines = [(n, line.strip()) for n, line in enumerate(split_lines(read_text(path, WHAT, TABLE_BYTES), name), 1)]
+    rows = [(n, {"line": line}) for n, line in lines if line]
+    trace = gather(name, rows, parse, max_broken, blank=len(lines) - len(rows))
     if any(timed) and not all(timed):
-        raise InputError(
-            f"trace file {path} has {sum(timed)} of {len(timed)} lines with a timestamp, and others without"
-        )
+        raise InputError(f"{name} has {sum(timed)} of {len(timed)} lines with a timestamp, and others without")
     return trace
 
 
@@ -168,15 +180,17 @@ def read_csv(
         ([0.0, 0.5], ('flux', 'sdxl'))
     """
     columns = check.mapping(columns, "columns", allowed=COLUMNS, required=("arrival_s",))
+    _check_columns(columns)
+    size = image_size(size)
     if unit not in UNITS:
         raise InputError(f"unit must be one of {', '.join(UNITS)}, got {check.show(unit)}")
 
-    def count(row: dict[str, str], name: str, default: int) -> int:
-        return whole(row, columns[name]) if name in columns else default
+    def count(row: Mapping[str, str], name: str, default: int) -> int:
+        return whole(row, columns[name], name) if name in columns else default
 
-    def parse(row: dict[str, str]) -> Request:
+    def parse(row: Mapping[str, str]) -> Request:
         return Request(
-            time_ns(row[columns["arrival_s"]], columns["arrival_s"], unit),
+            moment(row, columns["arrival_s"], unit),
             text(row, columns["model"]) if "model" in columns else "default",
             count(row, "steps", 0),
             count(row, "images", 1),
@@ -185,4 +199,15 @@ def read_csv(
             seconds(row, columns["exec_s"]) if "exec_s" in columns else float("nan"),
         )
 
-    return gather(path, csv_rows(Path(path), tuple(columns.values())), parse, max_broken)
+    return gather_table(path, tuple(columns.values()), parse, max_broken)
+
+
+def _check_columns(columns: Mapping[str, object]) -> None:
+    """One column may be both sides of a square image; otherwise each says one thing."""
+    roles: dict[str, str] = {}
+    for role, column in columns.items():
+        if not isinstance(column, str) or not column:
+            raise InputError(f"columns, {role} must be the name of a column, got {check.show(column)}")
+        before = roles.setdefault(column, role)
+        if before != role and {before, role} != {"width", "height"}:
+            raise InputError(f"columns names the column {check.show(column)} twice, for {before} and {role}")

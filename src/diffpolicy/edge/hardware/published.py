@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from diffpolicy.edge.hardware.records import (
     Throughput,
 )
 from diffpolicy.edge.hardware.server_profile import ServerProfile
+from diffpolicy.edge.table_reader import read_table
+from diffpolicy.edge.table_values import to_number
 from diffpolicy.errors import InputError
 
 PREFERRED = "c97bae16"
@@ -59,13 +59,11 @@ def from_mlenergy(path: str | Path) -> list[ServerProfile]:
     Example:
         >>> [profile.name for profile in from_mlenergy("t2i_profiles.csv")]
     """
-    reader = csv.DictReader(io.StringIO(check.read_text(Path(path), "ML.ENERGY table")))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-    if missing:
-        raise InputError(f"ML.ENERGY table {path} lacks the column '{missing[0]}'")
+    table = read_table(path, "ML.ENERGY table", COLUMNS).complete("rows")
     groups: dict[tuple[str, str], dict[tuple[int, int], tuple[str, Point]]] = defaultdict(dict)
-    for line, row in enumerate(reader, 2):
-        key = f"ML.ENERGY table {path}, line {line}"
+    for line, values in zip(table.lines, table.rows, strict=True):
+        key = f"{table.name}, line {line}"
+        row = dict(zip(table.header, values, strict=True))
         if row["gpu"] not in GPUS or row["model"] not in MODELS:
             unknown = f"{check.show(row['gpu'])}, {check.show(row['model'])}"
             raise InputError(f"{key} names an unknown GPU or model: {unknown}")
@@ -75,6 +73,8 @@ def from_mlenergy(path: str | Path) -> list[ServerProfile]:
         energy = check.number(_number(row, "energy_per_image_j", key), f"{key}, energy_per_image_j", least=0)
         point = Point(side, side, steps, batch, 1, 0, Spread.of([seconds]), energy_j=energy)
         known = groups[row["gpu"], row["model"]]
+        if (batch, steps) in known and known[batch, steps][0] == row["commit"]:
+            raise InputError(f"{key} gives batch {batch} and {steps} steps of a GPU and model for the second time")
         if (batch, steps) not in known or row["commit"] == PREFERRED:
             known[batch, steps] = row["commit"], point
     return [_mlenergy(gpu, model, [known[key] for key in sorted(known)]) for (gpu, model), known in groups.items()]
@@ -157,6 +157,6 @@ def _published(
 
 def _number(row: dict[str, str], name: str, key: str) -> float:
     try:
-        return float(row[name])
-    except (TypeError, ValueError):
-        raise InputError(f"{key}, {name} must be a number, got {check.show(row[name])}") from None
+        return to_number(row[name])
+    except ValueError as error:
+        raise InputError(f"{key}, {name} {error}, got {check.show(row[name])}") from None
