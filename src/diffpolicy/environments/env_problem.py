@@ -1,0 +1,179 @@
+"""`EnvProblem`: a problem out of a function that makes environments."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+from torchrl.envs import EnvBase
+
+from diffpolicy import _validate as check
+from diffpolicy.environments.lanes import Lanes
+from diffpolicy.environments.problem import Cost, Problem, Split
+from diffpolicy.environments.seeds import episode_seed
+from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import Keys
+
+GIVEN = ("batch", "seed", "split", "view", "device")
+"""What a factory may ask for, by these names."""
+
+
+class EnvProblem(Problem):
+    """A problem made of any TorchRL environment.
+
+    Args:
+        make_env: makes an environment. It is given those of `batch`, `seed`, `split`, `view` and `device` that it
+            names. One that names no `batch` makes single lanes, of batch `[]` or `[1]`, which are put side by side;
+            one that names no `seed` has its environment seeded by `set_seed`.
+        steps: of an episode; None: until it is done.
+        rules: untrained policies by name, the first the baseline: a function of a tensordict, a tensordict module, or
+            a class or function that makes one of a `seed`. By default `random`.
+        cost: its label, or a `Cost`; the cost of an episode is minus the sum of its rewards.
+        name: of the problem; by default the factory's.
+        version: of the problem; where it is given, other source with the same version is the same problem.
+        transitions: makes transitions of a rollout; by default `step_transitions`.
+        methods: presets that `compare` trains by default.
+
+    Raises:
+        InputError: an argument is of another kind, or the factory asks for what it is not given.
+
+    Example:
+        >>> problem = EnvProblem(lambda batch, seed: Clinic(batch, seed), steps=50)
+        >>> problem.make_env(8, seed=1).batch_size
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[..., EnvBase],
+        *,
+        steps: int | None = None,
+        rules: Mapping[str, Any] | None = None,
+        cost: str | Cost = "cost",
+        name: str | None = None,
+        version: str | None = None,
+        transitions: Callable[[TensorDictBase], TensorDict] | None = None,
+        methods: Sequence[str] = Problem.methods,
+    ) -> None:
+        if not callable(make_env):
+            raise InputError(f"make_env must be a function that makes an environment, got {check.show(make_env)}")
+        if steps is not None:
+            check.integer(steps, "steps", least=1)
+        self.factory, self.asks = make_env, _asked(make_env)
+        self.steps, self.version = steps, version
+        self.cost = cost if isinstance(cost, Cost) else Cost(cost)
+        self.name = name or _name(make_env)
+        self.methods = tuple(methods)
+        self._rules = dict(rules or {})
+        for rule, policy in self._rules.items():
+            if not callable(policy):
+                raise InputError(
+                    f"rule {rule!r} must be a function of a tensordict or a module, got {check.show(policy)}"
+                )
+        self._transitions = transitions
+
+    def make_env(
+        self, batch: int = 1, seed: int = 0, *, split: Split = "train", view: str | None = None, device: Any = None
+    ) -> EnvBase:
+        given = {"batch": batch, "split": split, "view": view, "device": device}
+        chosen = {name: given[name] for name in self.asks if name in given}
+        if "batch" in self.asks:
+            env = self._make(seed, chosen)
+            if tuple(env.batch_size) != (batch,):
+                raise InputError(
+                    f"problem {self.name}: make_env(batch={batch}) gave an environment of batch {list(env.batch_size)}"
+                )
+            return env
+        return Lanes([self._make(episode_seed(seed, k), chosen) for k in range(batch)])
+
+    def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
+        env = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
+        if not isinstance(env, EnvBase):
+            raise InputError(f"problem {self.name}: make_env must give a TorchRL environment, got {check.show(env)}")
+        if "seed" not in self.asks:
+            env.set_seed(seed)
+        return env
+
+    def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
+        return super().transitions(rollout, keys) if self._transitions is None else self._transitions(rollout)
+
+    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+        if not self._rules:
+            return super().rules()
+        return {name: functools.partial(_seeded, policy) for name, policy in self._rules.items()}
+
+    def description(self) -> dict[str, Any]:
+        env = self.make_env()
+        specs = {
+            name: {
+                str(key): str(spec[key].__class__.__name__) + str(list(spec[key].shape))
+                for key in spec.keys(True, True)
+            }
+            for name, spec in (
+                ("observation", env.observation_spec),
+                ("action", env.full_action_spec),
+                ("reward", env.full_reward_spec),
+            )
+        }
+        return {
+            **super().description(),
+            "specs": specs,
+            "reference": self.reference,
+            **({"source": _source(self.factory)} if self.version is None else {"version": self.version}),
+        }
+
+
+def _asked(make_env: Callable[..., Any]) -> tuple[str, ...]:
+    """Which arguments a factory is given by name."""
+    try:
+        parameters = inspect.signature(make_env).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    for parameter in parameters:
+        if (
+            parameter.name not in GIVEN
+            and parameter.default is parameter.empty
+            and parameter.kind
+            not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            )
+        ):
+            raise InputError(
+                f"make_env asks for {parameter.name!r}, and it is given {', '.join(GIVEN)} alone; "
+                "give it a default, or put a function of these around it"
+            )
+    return tuple(p.name for p in parameters if p.name in GIVEN and p.kind is not p.POSITIONAL_ONLY)
+
+
+def _name(make_env: Any) -> str:
+    while isinstance(make_env, functools.partial):
+        make_env = make_env.func
+    name = getattr(make_env, "__name__", type(make_env).__name__)
+    return "problem" if name == "<lambda>" else name
+
+
+def _seeded(policy: Any, seed: int) -> Any:
+    """A rule as an experiment plays it: a class or a function of `seed` is called with it."""
+    if isinstance(policy, nn.Module):
+        return policy
+    try:
+        names = list(inspect.signature(policy).parameters)
+    except (TypeError, ValueError):
+        return policy
+    return policy(seed=seed) if names == ["seed"] or (isinstance(policy, type) and "seed" in names) else policy
+
+
+def _source(make_env: Any) -> str | None:
+    """SHA-256 of the source of the module that defines a factory; None where it has none, as in an interpreter."""
+    while isinstance(make_env, functools.partial):
+        make_env = make_env.func
+    try:
+        return hashlib.sha256(inspect.getsource(inspect.getmodule(make_env) or make_env).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None

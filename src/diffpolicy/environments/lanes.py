@@ -1,0 +1,88 @@
+"""`Lanes`: environments of one episode each, side by side as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.data import Composite
+from torchrl.envs import EnvBase
+
+from diffpolicy.environments.seeds import episode_seed
+from diffpolicy.errors import InputError
+
+
+class Lanes(EnvBase):
+    """One-lane environments as an environment of batch `[E]`; what one draws does not depend on its neighbours.
+
+    A lane that has ended waits for its reset: it shows its last observation again, at reward 0.
+
+    Args:
+        lanes: of batch `[]` or `[1]`, all with the same specs.
+
+    Raises:
+        InputError: there is none, one has another batch, or their specs differ.
+    """
+
+    batch_locked = True
+
+    def __init__(self, lanes: Sequence[EnvBase]) -> None:
+        if not lanes:
+            raise InputError("Lanes needs at least one environment, got none")
+        for k, lane in enumerate(lanes):
+            if lane.batch_size not in (torch.Size([]), torch.Size([1])):
+                raise InputError(f"a lane must have batch [] or [1], and lane {k} has {list(lane.batch_size)}")
+        super().__init__(device=lanes[0].device, batch_size=torch.Size([len(lanes)]))
+        self.lanes = list(lanes)
+        self._flat = lanes[0].batch_size == torch.Size([])
+        specs = [_spec(lane, "observation_spec") for lane in lanes]
+        for k, spec in enumerate(specs):
+            if set(spec.keys(True, True)) != set(specs[0].keys(True, True)):
+                raise InputError(f"lane {k} shows {sorted(map(str, spec.keys(True, True)))}, unlike lane 0")
+        self.observation_spec, self.action_spec, self.reward_spec, self.done_spec = (
+            self._of_all([_spec(lane, name) for lane in lanes])
+            for name in ("observation_spec", "full_action_spec", "full_reward_spec", "full_done_spec")
+        )
+        self._last: list[TensorDictBase] = []
+
+    def _of_all(self, specs: list[Composite]) -> Composite:
+        one = specs[0] if not self._flat else specs[0].unsqueeze(0)
+        return one.expand(len(specs), *one.shape[1:])
+
+    def _rows(self, tds: Sequence[TensorDictBase]) -> TensorDictBase:
+        return torch.stack(list(tds), 0) if self._flat else torch.cat(list(tds), 0)
+
+    def _row(self, td: TensorDictBase, k: int) -> TensorDictBase:
+        return td[k] if self._flat else td[k : k + 1]
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        asked = None if tensordict is None else tensordict.get("_reset", None)
+        again = torch.ones(len(self.lanes), dtype=torch.bool) if asked is None else asked.flatten()
+        fresh = [lane.reset() if again[k] or not self._last else self._last[k] for k, lane in enumerate(self.lanes)]
+        self._last = fresh
+        return self._rows(fresh).clone()
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        steps = []
+        for k, lane in enumerate(self.lanes):
+            if bool(self._last[k]["done"].any()):
+                waiting = self._last[k].clone()
+                for key in lane.reward_keys:
+                    waiting.set(key, lane.full_reward_spec[key].zero())
+                steps.append(waiting)
+                continue
+            chosen = self._row(tensordict.select(*self.action_keys), k)
+            steps.append(lane.step(self._last[k].clone(False).update(chosen))["next"])
+        self._last = [step.exclude(*self.reward_keys) for step in steps]
+        return self._rows(steps)
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Each lane its own, by the seed and its number."""
+        for k, lane in enumerate(self.lanes):
+            lane.set_seed(episode_seed(seed or 0, k))
+
+
+def _spec(lane: EnvBase, name: str) -> Composite:
+    return getattr(lane, name)

@@ -1,0 +1,81 @@
+"""From a rollout of any environment to transitions, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import Keys
+
+ENDED = "ended"
+"""Marks a step that a lane played after the end of its episode, bool of the rollout's batch."""
+
+
+def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
+    """Transitions (s, a, r, s') from each step to the next.
+
+    Args:
+        rollout: batch `[E, T]`; steps that are marked by `ended` are not valid.
+        keys: of its environment.
+
+    Returns:
+        Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents: observation (features, `[*, F]`), action, reward,
+        valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there, action_mask and
+        latent with their next ones.
+
+    Raises:
+        InputError: a key is not in the rollout, or a value has another shape; names both.
+    """
+    shape = torch.Size([*rollout.batch_size, *(() if keys.agents is None else (keys.agents,)), *keys.items])
+
+    def ordered(x: Tensor) -> Tensor:
+        """From `[E, T, B, ...]` to `[E, B, T, ...]`."""
+        return x if keys.agents is None else x.transpose(1, 2)
+
+    def each(key: NestedKey, td: TensorDictBase, after: int = 0) -> Tensor:
+        """A value of every item, `[*shape, *after]`; what several share is repeated."""
+        value = td.get(key, None)
+        if value is None:
+            raise InputError(f"the rollout has no {key!r}")
+        at_root = not isinstance(key, tuple)
+        if not after and value.ndim > rollout.ndim + (not at_root and keys.agents is not None):
+            value = value.squeeze(-1) if value.shape[-1] == 1 else value
+        if at_root and keys.agents is not None:
+            value = value.unsqueeze(rollout.ndim)
+        while value.ndim < len(shape) + after:
+            value = value.unsqueeze(value.ndim - after)
+        try:
+            return ordered(value.expand(*shape, *value.shape[value.ndim - after :] if after else ()))
+        except RuntimeError:
+            raise InputError(
+                f"{key!r} has shape {list(td.get(key).shape)}, which does not fit items of shape {list(shape)}"
+            ) from None
+
+    after = rollout["next"]
+    result: dict[str, Any] = {
+        "observation": ordered(keys.observe(rollout)),
+        "action": ordered(rollout[keys.action.key]),
+        "reward": each(keys.reward, after),
+        "next": {
+            "observation": ordered(keys.observe(after)),
+            "terminated": each("terminated", after),
+            "done": each("done", after),
+        },
+    }
+    extra = {"action_mask": keys.mask, "latent": (*keys.group, "latent") if keys.group else "latent"}
+    for name, key in extra.items():
+        if key is not None and rollout.get(key, None) is not None:
+            result[name], result["next"][name] = each(key, rollout, 1), each(key, after, 1)
+    valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
+    if keys.valid is not None:
+        valid = valid & rollout[keys.valid]
+    ended = rollout.get(ENDED, None)
+    if ended is not None:
+        valid = valid & ~ended.view(*rollout.batch_size, *[1] * (len(shape) - rollout.ndim))
+    result["valid"] = ordered(valid)
+    return TensorDict(result, batch_size=result["valid"].shape)
