@@ -69,14 +69,16 @@ def run(options: argparse.Namespace) -> int:
     )
     if not result.first:
         return 0
-    last = result.history[-10:]
+    last = [row for row in result.history if row["episode"] > result.episodes - 10]
     mean = sum(row["delay_s"] for row in last) / len(last) if last else None
     if options.json:
         opt.print_json(
             {"method": options.method, "episodes": result.episodes, "last10_mean_delay_s": mean, "out": str(out)}
         )
     elif mean is not None:
-        print(f"{result.episodes} episodes; mean delay of the last {len(last)}: {mean:.3f} s; policy in {out}")
+        before = max((int(row["episode"]) for row in result.history if row not in last), default=0)
+        covered = result.episodes - before
+        print(f"{result.episodes} episodes; mean delay of the last {covered}: {mean:.3f} s; policy in {out}")
     if result.signal is not None:
         name, path = _signals.name(result.signal), out / "checkpoint.ckpt"
         print(f"diffpolicy: {name} after {result.episodes} episodes; go on with --resume {path}", file=sys.stderr)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from diffpolicy.edge.evaluation import offered_load
 from diffpolicy.edge.jobs import Outcome, Plan
 from diffpolicy.edge.metrics import Result
-from diffpolicy.training.evaluation import Played, mean_interval, student_t
+from diffpolicy.training.evaluation import Interval, Played, pooled_interval
 
 BASELINE = "opt-ts"
 
@@ -88,18 +88,18 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
 
 
 def over_seeds(result: Result, played: list[Played], baseline: Played) -> Result:
-    """The same result with its intervals over training seeds instead of over episodes."""
-    means = np.array([p.cost.mean() for p in played])
-    ratios = means / baseline.cost.mean()
-    half = student_t(len(ratios) - 1) * float(ratios.std(ddof=1)) / len(ratios) ** 0.5
-    interval = (float(ratios.mean()) - half, float(ratios.mean()) + half)
-    return Result(
-        result.delays,
-        mean_interval(means).half_width,
-        float(ratios.mean()),
-        interval,
-        result.decisions_per_second,
-    )
+    """The same result with its intervals over training seeds instead of over episodes.
+
+    A seed is what an episode is in `pooled_interval`; the baseline, which has none, counts as known.
+    """
+    seed = np.repeat(np.arange(len(played)), [len(p.cost) for p in played])
+    pooled = pooled_interval(Played(np.concatenate([p.cost for p in played]), seed, 0.0, {}))
+    half, known = pooled.half_width, float(baseline.cost.mean())
+    if result.ratio is None or half is None:
+        return replace(result, ci95_s=half, difference=Interval(pooled.mean - known, half))
+    ratio = pooled.mean / known
+    interval = (ratio - half / known, ratio + half / known)
+    return replace(result, ci95_s=half, ratio=ratio, ratio_ci95=interval)
 
 
 def converged(curve: Sequence[float]) -> bool:
@@ -130,6 +130,7 @@ def comparison_csv(comparison: Comparison) -> str:
     for row in comparison.rows:
         data = row.result.to_dict()
         lo, hi = data.pop("ratio_ci95") or ("", "")
+        data = {name: value for name, value in data.items() if name in names}  # a difference has no column
         writer.writerow(
             {
                 "method": row.name,

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffpolicy.training.evaluation import Played, mean_interval, ratio_interval
+from diffpolicy.training.evaluation import (
+    Interval,
+    Played,
+    difference_interval,
+    has_ratio,
+    pooled_interval,
+    ratio_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -34,37 +41,43 @@ class Result:
     """One policy's delays over episodes of identical arrivals.
 
     Args:
-        delays: pooled over tasks. ci95_s: half-width of the 95 % interval over episode means, None for one episode.
-        ratio: of the mean delay to the baseline's; ratio_ci95: its interval, paired over episodes.
+        delays: pooled over tasks. ci95_s: half-width of the pooled mean's 95 % interval, None for one episode.
+        ratio: of the mean delay to the baseline's, None where an episode of either costs nothing; ratio_ci95: its
+            interval, paired over episodes.
         decisions_per_second: while evaluating.
+        difference: of the mean delay from the baseline's, paired over episodes, seconds.
     """
 
     delays: Delays
     ci95_s: float | None
-    ratio: float
+    ratio: float | None
     ratio_ci95: tuple[float, float] | None
     decisions_per_second: float
+    difference: Interval
 
     @classmethod
     def of(cls, played: Played, baseline: Played) -> Result:
         """Summary of a policy's episodes beside the baseline's."""
-        ratio, ratio_ci95 = ratio_interval(played, baseline)
+        ratio, ratio_ci95 = ratio_interval(played, baseline) if has_ratio(played, baseline) else (None, None)
         return cls(
             Delays.of(played.cost),
-            mean_interval(played.episode_means()).half_width,
+            pooled_interval(played).half_width,
             ratio,
             ratio_ci95,
             len(played.cost) / max(played.seconds, 1e-9),
+            difference_interval(played, baseline),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As `evaluate --json` prints it."""
+        """As `evaluate --json` prints it; the difference stands in it where there is no ratio."""
         d = asdict(self.delays)
         interval = None if self.ratio_ci95 is None else list(self.ratio_ci95)
+        apart = {"difference_s": self.difference.mean, "difference_ci95_s": self.difference.half_width}
         return {
             "mean_delay_s": d.pop("mean_delay_s"),
             "ci95_s": self.ci95_s,
             **d,
             "ratio": self.ratio,
             "ratio_ci95": interval,
+            **(apart if self.ratio is None else {}),
         }

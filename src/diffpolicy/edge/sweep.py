@@ -113,7 +113,7 @@ def sweep_csv(sweep: Sweep, results: Sequence[Comparison]) -> str:
             d = row.result.delays
             kind = "method" if row.seeds else "heuristic"
             ci = "" if row.result.ci95_s is None else row.result.ci95_s
-            numbers = [d.mean_delay_s, ci, d.p95_delay_s, row.result.ratio]
+            numbers = [d.mean_delay_s, ci, d.p95_delay_s, "" if row.result.ratio is None else row.result.ratio]
             writer.writerow(
                 [sweep.label(value), row.load, row.name, kind, row.seeds or "", row.episodes or "", *numbers]
             )

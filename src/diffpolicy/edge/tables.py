@@ -47,7 +47,10 @@ def with_interval(mean: float, half_width: float | None) -> str:
 
 
 def ratio_cell(result: Result) -> str:
-    """A ratio and its interval's half-width."""
+    """A ratio and its interval's half-width; where there is no ratio, the difference in seconds."""
+    if result.ratio is None:
+        half = result.difference.half_width
+        return f"{result.difference.mean:+.3f} s" + ("" if half is None else f" ± {half:.3f}")
     if result.ratio_ci95 is None:
         return f"{result.ratio:.3f}"
     return f"{result.ratio:.3f} ± {(result.ratio_ci95[1] - result.ratio_ci95[0]) / 2:.3f}"

@@ -21,8 +21,29 @@ from diffpolicy.training import checkpoint
 from diffpolicy.training.trainable import Trainable
 
 
+class EveryEpisodes:
+    """Says once a pass whether another `every` episodes have been played; a pass of several lanes may play more.
+
+    Args:
+        every: episodes, at least 1.
+
+    Raises:
+        InputError: there are less than one.
+    """
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise InputError(f"the episodes between two checkpoints or evaluations must be at least 1, got {every}")
+        self.every, self.before = every, 0
+
+    def passed(self, episodes: int) -> bool:
+        """Whether a multiple of `every` lies in what was played since the last call. Args: episodes: in all."""
+        before, self.before = self.before, episodes
+        return episodes // self.every > before // self.every
+
+
 class EpisodeProgress(L.Callback):
-    """A bar over episodes on stderr, with the last episode's delay in it. Args: label: of the bar."""
+    """A bar over episodes on stderr, with the last pass's delay in it. Args: label: of the bar."""
 
     def __init__(self, label: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -30,24 +51,26 @@ class EpisodeProgress(L.Callback):
         self.label = label
         self.bar: Any = None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         self.progress.start()
-        self.bar = self.progress.add_task(self.label, total=trainer.max_epochs, completed=trainer.current_epoch)
+        each = pl_module.lanes * trainer.world_size
+        total = None if trainer.max_epochs in (None, -1) else trainer.max_epochs * each
+        self.bar = self.progress.add_task(self.label, total=total, completed=pl_module.episodes)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.bar is None:
             return
         delay = pl_module.history[-1]["delay_s"]
-        self.progress.update(self.bar, advance=1, description=f"{self.label}  delay {delay:.2f} s")
+        self.progress.update(self.bar, completed=pl_module.episodes, description=f"{self.label}  delay {delay:.2f} s")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.progress.stop()
 
 
 class Checkpoints(L.Callback):
-    """Writes `checkpoint.ckpt` and `training.csv` at ends of episodes, and when the run ends or is interrupted.
+    """Writes `checkpoint.ckpt` and `training.csv` between passes, and when the run ends or is interrupted.
 
     Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved.
 
@@ -56,10 +79,11 @@ class Checkpoints(L.Callback):
     """
 
     def __init__(self, folder: str | Path, every: int, file: checkpoint.CheckpointFile) -> None:
-        self.folder, self.every, self.file = Path(folder), every, file
+        self.folder, self.due, self.file = Path(folder), EveryEpisodes(every), file
         self.saved = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.due.before = pl_module.episodes
         path = self.folder / "checkpoint.ckpt"
         self.file.run["episodes"] = pl_module.episodes
         if not trainer.is_global_zero:
@@ -95,7 +119,7 @@ class Checkpoints(L.Callback):
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0:
+        if self.due.passed(pl_module.episodes):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -103,7 +127,7 @@ class Checkpoints(L.Callback):
 
 
 def history_csv(history: list[dict[str, float]]) -> str:
-    """A line an episode; a figure that an episode did not have is left empty."""
+    """A line for each pass, with the episodes until then; a figure that an episode did not have is left empty."""
     names = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -113,17 +137,20 @@ def history_csv(history: list[dict[str, float]]) -> str:
 
 
 class EvaluateEvery(L.Callback):
-    """Evaluates the policy on common arrivals after every so many episodes, and adds the figures to the history.
+    """Evaluates the policy on common arrivals whenever so many episodes more have been played, and adds the figures to the history.
 
     Args:
         evaluate: from the policy to named figures. every: episodes.
     """
 
     def __init__(self, evaluate: Callable[[Any], Mapping[str, float]], every: int) -> None:
-        self.evaluate, self.every = evaluate, every
+        self.evaluate, self.due = evaluate, EveryEpisodes(every)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.due.before = pl_module.episodes
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if (trainer.current_epoch + 1) % self.every == 0:
+        if self.due.passed(pl_module.episodes):
             pl_module.train_dataloader().remember()
             figures = dict(self.evaluate(pl_module.policy))
             pl_module.history[-1].update(figures)

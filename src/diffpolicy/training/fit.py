@@ -35,7 +35,7 @@ class Fitted:
     Args:
         episodes: done in all.
         interrupted: whether a signal ended it.
-        history: a row an episode.
+        history: a row a pass.
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
     """
@@ -91,15 +91,15 @@ def fit(
     compiled: bool = False,
     overwrite: bool = False,
 ) -> Fitted:
-    """Trains a module; one epoch is one episode.
+    """Trains a module; one epoch is one pass, an episode of each of its environments in each process.
 
     SIGINT (Ctrl-C) and SIGTERM end the run after the episode at hand, with a checkpoint; `Fitted.signal` tells which. A
     second one ends it at once, and the last checkpoint stays.
 
     Args:
         module: fresh, or with `resume` built as the one that was saved.
-        episodes: in all, also when resuming; None: until the time is over.
-        max_seconds: ends the run after the episode in which they pass.
+        episodes: in all, also when resuming, rounded up to whole passes; None: until the time is over.
+        max_seconds: ends the run after the pass in which they are over.
         out: folder for `checkpoint.ckpt` and `training.csv`; None: nothing is written. It may hold files of yours, but
             no other run's.
         resume: a checkpoint to go on from.

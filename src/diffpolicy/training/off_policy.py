@@ -16,7 +16,7 @@ from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
-from diffpolicy.training.stream import RolloutStream
+from diffpolicy.training.stream import RolloutStream, counted_parts
 from diffpolicy.training.trainable import Trainable, described, env_content, objective_content, policy_content
 
 Transitions = Callable[[TensorDictBase], TensorDict]
@@ -25,7 +25,7 @@ Transitions = Callable[[TensorDictBase], TensorDict]
 class OffPolicyModule(Trainable):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
 
-    One epoch is one episode of the stream's environments. The losses of an objective (its outputs `loss*`) are added
+    One epoch is one pass of the stream, an episode of each of its environments. The losses of an objective (its outputs `loss*`) are added
     and go through one optimiser with a learning rate for each of its groups.
 
     Args:
@@ -82,6 +82,7 @@ class OffPolicyModule(Trainable):
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
         self._counts = {"tasks": 0, "updates": 0}
+        self._tasks: set[tuple[int, int]] = set()
         self.history: list[dict[str, float]] = []
 
     @property
@@ -135,18 +136,19 @@ class OffPolicyModule(Trainable):
 
     def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
         start = time.perf_counter()
-        rows = self.transitions(rollout)
+        parts = [self.transitions(part) for part in counted_parts(rollout)]
         self._observe(rollout)
         if self.policy.normalizer is not None:
-            self._see(self.policy.normalizer, rows)
-        self.replay.extend(rows, agent_dim=1 if len(rows.batch_size) > 1 else 0)
+            self._see(self.policy.normalizer, parts)
+        for rows in parts:
+            self.replay.extend(rows, agent_dim=1 if len(rows.batch_size) > 1 else 0)
         optimizer: Any = self.optimizers()
         if self._may_update():
             for k in range(self.updates):
                 # Lightning counts a step of its own wrapper; the others go to the optimiser itself, which is cheaper
                 self.update(optimizer if k == 0 else optimizer.optimizer)
         self.update_seconds += time.perf_counter() - start
-        if batch_idx + 1 == len(self.train_dataloader()):
+        if not self.stream.played:
             self._end_episode()
 
     def update(self, optimizer: Any) -> None:
@@ -174,10 +176,11 @@ class OffPolicyModule(Trainable):
             self.started = bool(self.trainer.strategy.reduce_boolean_decision(enough, all=True))
         return self.started
 
-    def _see(self, normalizer: RunningNorm, rows: TensorDict) -> None:
+    def _see(self, normalizer: RunningNorm, parts: list[TensorDict]) -> None:
         """Takes the valid observations of all processes into account."""
-        seen = rows["observation"].flatten(0, -2)
-        moments = RunningNorm.moments(seen[rows["valid"].flatten()] if "valid" in rows.keys() else seen)
+        seen = [rows["observation"].flatten(0, -2) for rows in parts]
+        valid = [x[rows["valid"].flatten()] if "valid" in rows.keys() else x for x, rows in zip(seen, parts)]
+        moments = RunningNorm.moments(torch.cat(valid) if valid else normalizer.mean.new_zeros(0, len(normalizer.mean)))
         for each in distributed.gathered(moments):
             normalizer.update(each.to(normalizer.mean))
 
@@ -189,14 +192,24 @@ class OffPolicyModule(Trainable):
         for name, value in named:
             if value.is_floating_point() and not torch.isfinite(value).all():
                 bad = value[~torch.isfinite(value)].flatten()[0].item()
-                return f"training stopped in episode {self.current_epoch + 1}: {name} holds {bad}"
-        return f"training stopped in episode {self.current_epoch + 1}: the sum of the losses is not finite"
+                return f"training stopped in episode {self.episodes + 1}: {name} holds {bad}"
+        return f"training stopped in episode {self.episodes + 1}: the sum of the losses is not finite"
 
     def _observe(self, rollout: TensorDict) -> None:
+        """Adds up cost and number of tasks of what counts; a task that is sent again is still one."""
         reward = rollout.get(("next", "agents", "reward"), None)
         reward = rollout["next", "reward"] if reward is None else reward
+        counted, task = rollout.get("counted", None), rollout.get(("agents", "task"), None)
         valid = rollout.get(("agents", "valid"), None)
-        self._counts["tasks"] += int(valid.sum()) if valid is not None else reward.numel()
+        if counted is not None:
+            counted = counted.view(*counted.shape, *[1] * (reward.ndim - counted.ndim)).expand_as(reward)
+            reward = torch.where(counted, reward, 0)
+            valid = counted if valid is None else valid & counted.view_as(valid)
+        if task is not None:
+            lane = torch.arange(len(task)).view(-1, *[1] * (task.ndim - 1)).expand_as(task)
+            self._tasks.update(zip(lane[valid].tolist(), task[valid].tolist(), strict=True))
+        else:
+            self._counts["tasks"] += int(valid.sum()) if valid is not None else reward.numel()
         self._add("cost", -reward.sum().double())
 
     def _add(self, key: str, value: Tensor) -> None:
@@ -205,12 +218,12 @@ class OffPolicyModule(Trainable):
     def _end_episode(self) -> None:
         self.episodes += self.stream.base_env.batch_size.numel() * self.trainer.world_size
         played = distributed.summed(
-            torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"]))])
+            torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"] + len(self._tasks)))])
         )
         row = {"delay_s": float(played[0]) / max(int(played[1]), 1)}
         updates = self._counts["updates"] * self.trainer.world_size
         row |= {k: float(distributed.summed(v)) / updates for k, v in self._sums.items()}
-        self._sums, self._counts = {}, {"tasks": 0, "updates": 0}
+        self._sums, self._counts, self._tasks = {}, {"tasks": 0, "updates": 0}, set()
         self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 

@@ -8,25 +8,29 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.recurrent import with_recurrent_state
+from diffpolicy.training.evaluation import ended
 
 
 class RolloutStream(IterableDataset[TensorDict]):
-    """Each item is a rollout of `steps` steps, batch `[E, steps]`; one pass is one episode of `episode_steps` steps.
+    """Each item is a rollout of `steps` steps, batch `[E, steps]`; one pass is one episode of each lane.
 
-    The environment runs on from pass to pass and resets itself at the end of an episode. Nothing is computed ahead:
-    an item is played when it is asked for, with the parameters of that moment.
+    A lane's episode is over after `episode_steps` steps, or once the environment says so at its root. A lane that
+    ends before the others is reset and goes on, but what it does then is not of this pass: it is false in the key
+    `counted` `[E, steps]`, which an item has where not all of it counts (see `counted_parts`). The pass ends when all
+    lanes have, and every lane begins the next one with a reset. Nothing is computed ahead: an item is played when it
+    is asked for, with the parameters of that moment.
 
     Args:
         env: batched `[E]`; its recurrent keys for the policy are added.
         policy: a tensordict module.
-        episode_steps: T. steps: of one item; T must be a multiple of it.
+        episode_steps: T, at most. steps: of one item; T must be a multiple of it.
     """
 
     def __init__(self, env: EnvBase, policy: Any, *, episode_steps: int, steps: int = 1) -> None:
@@ -36,13 +40,20 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.env = with_recurrent_state(env, policy)
         self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
         self.root: TensorDictBase | None = None
+        self.played = 0
+        """Items of the present pass; 0 when it is over."""
+        self.going = torch.ones(env.batch_size.numel(), dtype=torch.bool)
+        """Which lanes have not yet ended in the present pass."""
+        self.whole = False
+        """Whether a pass plays all its items, also those that nothing counts: processes side by side go in step."""
         self.seconds = 0.0
 
     def __len__(self) -> int:
         return self.episode_steps // self.steps
 
     def __iter__(self) -> Iterator[TensorDict]:
-        for _ in range(len(self)):
+        yield self.rollout()
+        while self.played:
             yield self.rollout()
 
     @torch.no_grad()
@@ -51,13 +62,32 @@ class RolloutStream(IterableDataset[TensorDict]):
         start = time.perf_counter()
         if self.root is None:
             self.root = self.env.reset()
-        played = []
+        played, counted = [], []
         for _ in range(self.steps):
             step, self.root = self.env.step_and_maybe_reset(self.policy(self.root))
             played.append(step)
+            counted.append(self.going)
+            over = ended(step["next"], len(self.going))
+            self.going = self.going & ~over
+        self.played += 1
+        if self.played == len(self) or not (self.whole or self.going.any()):
+            self._begin_again(~over)
         result = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
+        if not all(lanes.all() for lanes in counted):
+            result["counted"] = torch.stack(counted, 1).view(*self.base_env.batch_size, -1).to(result.device)
         self.seconds += time.perf_counter() - start
         return result
+
+    def _begin_again(self, unfinished: Tensor) -> None:
+        """Ends the pass: resets the lanes that are in the middle of an episode, bool `[E]`."""
+        self.played, self.going = 0, torch.ones_like(self.going)
+        if unfinished.any():
+            assert self.root is not None
+            for key in self.env.reset_keys:
+                like = self.root[*key[:-1], "done"] if isinstance(key, tuple) else self.root["done"]
+                chosen = unfinished.view(*self.base_env.batch_size, *[1] * (like.ndim - self.base_env.batch_dims))
+                self.root.set(key, chosen.to(like.device).expand_as(like))
+            self.root = self.env.reset(self.root, select_reset_only=True)
 
     def shard(self, rank: int, world: int) -> None:
         """Takes every `world`-th episode, from `rank` on, so that processes side by side never play the same.
@@ -71,6 +101,7 @@ class RolloutStream(IterableDataset[TensorDict]):
                 f"{type(self.base_env).__name__} has no 'shard', so it cannot be trained in {world} processes"
             )
         shard(rank, world)
+        self.whole = world > 1
 
     @property
     def memory(self) -> MemoryState | None:
@@ -111,3 +142,19 @@ def saves_state(env: EnvBase) -> bool:
     return all(
         getattr(type(env), hook) is not getattr(nn.Module, hook) for hook in ("get_extra_state", "set_extra_state")
     )
+
+
+def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:
+    """What counts of a stream's item: the lanes up to where their episodes ended.
+
+    Args:
+        rollout: `[E, T]`, with `counted` `[E, T]` where not all of it counts.
+
+    Returns:
+        Rollouts `[E', T']` of lanes that end together, the shortest first; the item itself if all of it counts.
+    """
+    counted = rollout.get("counted", None)
+    if counted is None:
+        return [rollout]
+    rollout, lengths = rollout.exclude("counted"), counted.sum(-1)
+    return [rollout[lengths == t][:, :t] for t in lengths.unique().tolist() if t]
