@@ -1,4 +1,4 @@
-"""Where an episode ends and what it counts, intervals of pooled figures, and numbers of episodes that are not epochs."""
+"""Where an episode ends and what it counts, intervals of pooled figures, and epochs that are no episodes."""
 
 import csv
 from dataclasses import replace

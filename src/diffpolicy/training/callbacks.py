@@ -137,7 +137,7 @@ def history_csv(history: list[dict[str, float]]) -> str:
 
 
 class EvaluateEvery(L.Callback):
-    """Evaluates the policy on common arrivals whenever so many episodes more have been played, and adds the figures to the history.
+    """Evaluates the policy on common arrivals after every so many episodes, and adds the figures to the history.
 
     Args:
         evaluate: from the policy to named figures. every: episodes.

@@ -138,7 +138,7 @@ def play(
             episodes.append(number.expand_as(reward)[counted])
             for key in note_keys:
                 notes[str(key)].append(_entries(step, key, lanes, reward)[counted].double())
-            going &= ~ended(step["next"], lanes)
+            going &= ~ended(step.get("next"), lanes)
     if not any(len(cost) for cost in costs):
         raise InputError("no task arrived, so there is nothing to evaluate")
     return Played(
@@ -256,7 +256,8 @@ def _both(first: Played, second: Played) -> tuple[tuple[Floats, Floats], tuple[F
 
 def _mean_residuals(sums: Floats, counts: Floats) -> Floats:
     """What each episode adds to a pooled mean, linearised."""
-    return (sums - sums.sum() / counts.sum() * counts) / counts.mean()
+    residuals: Floats = (sums - sums.sum() / counts.sum() * counts) / counts.mean()
+    return residuals
 
 
 def _half_width(residuals: Floats) -> float | None:

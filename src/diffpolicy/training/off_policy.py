@@ -25,8 +25,8 @@ Transitions = Callable[[TensorDictBase], TensorDict]
 class OffPolicyModule(Trainable):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
 
-    One epoch is one pass of the stream, an episode of each of its environments. The losses of an objective (its outputs `loss*`) are added
-    and go through one optimiser with a learning rate for each of its groups.
+    One epoch is one pass of the stream, an episode of each of its environments. The losses of an objective (its outputs
+    `loss*`) are added and go through one optimiser with a learning rate for each of its groups.
 
     Args:
         policy: what acts.
@@ -179,7 +179,9 @@ class OffPolicyModule(Trainable):
     def _see(self, normalizer: RunningNorm, parts: list[TensorDict]) -> None:
         """Takes the valid observations of all processes into account."""
         seen = [rows["observation"].flatten(0, -2) for rows in parts]
-        valid = [x[rows["valid"].flatten()] if "valid" in rows.keys() else x for x, rows in zip(seen, parts)]
+        valid = [
+            x[rows["valid"].flatten()] if "valid" in rows.keys() else x for x, rows in zip(seen, parts, strict=True)
+        ]
         moments = RunningNorm.moments(torch.cat(valid) if valid else normalizer.mean.new_zeros(0, len(normalizer.mean)))
         for each in distributed.gathered(moments):
             normalizer.update(each.to(normalizer.mean))

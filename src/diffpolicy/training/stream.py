@@ -67,14 +67,15 @@ class RolloutStream(IterableDataset[TensorDict]):
             step, self.root = self.env.step_and_maybe_reset(self.policy(self.root))
             played.append(step)
             counted.append(self.going)
-            over = ended(step["next"], len(self.going))
+            over = ended(step.get("next"), len(self.going))
             self.going = self.going & ~over
         self.played += 1
         if self.played == len(self) or not (self.whole or self.going.any()):
             self._begin_again(~over)
         result = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
         if not all(lanes.all() for lanes in counted):
-            result["counted"] = torch.stack(counted, 1).view(*self.base_env.batch_size, -1).to(result.device)
+            flags = torch.stack(counted, 1).view(*self.base_env.batch_size, -1)
+            result.set("counted", flags.to(result.device))
         self.seconds += time.perf_counter() - start
         return result
 
@@ -84,7 +85,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         if unfinished.any():
             assert self.root is not None
             for key in self.env.reset_keys:
-                like = self.root[*key[:-1], "done"] if isinstance(key, tuple) else self.root["done"]
+                like = self.root.get((*key[:-1], "done") if isinstance(key, tuple) else "done")
                 chosen = unfinished.view(*self.base_env.batch_size, *[1] * (like.ndim - self.base_env.batch_dims))
                 self.root.set(key, chosen.to(like.device).expand_as(like))
             self.root = self.env.reset(self.root, select_reset_only=True)
