@@ -72,7 +72,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.played += 1
         if self.played == len(self) or not (self.whole or self.going.any()):
             self._begin_again(~over)
-        result = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
+        result: Any = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
         if not all(lanes.all() for lanes in counted):
             flags = torch.stack(counted, 1).view(*self.base_env.batch_size, -1)
             result.set("counted", flags.to(result.device))
