@@ -111,7 +111,8 @@ def check_same(before: Any, now: Any, source: str) -> None:
     """Refuses to take one run for another.
 
     Args:
-        before: the description that was saved. now: this run's. source: names where the first comes from, as the sentence begins.
+        before: the description that was saved. now: this run's. source: where the first comes from, as the sentence
+            begins.
 
     Raises:
         InputError: they differ; names the first field and both values.
