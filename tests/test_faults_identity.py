@@ -1,17 +1,30 @@
 """Runs are told apart by content, end where nothing is lost, and are resumed only as what they were."""
 
+import errno
 import functools
+import logging
+import math
+import os
+import pickle
+import random
+import shutil
 import signal
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 
 from diffpolicy import InputError
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import make_method
+from diffpolicy.edge.training import train
+from diffpolicy.training import DQNMethod, OffPolicyModule, SACMethod, checkpoint
+from diffpolicy.training.fit import fit
 from diffpolicy.training.identity import check_same, content_digest, describe, difference
+from toys import GuessEnv, guess_transitions, quick_method, small
 
 # One identity, by content
 
@@ -129,3 +142,361 @@ def test_sigterm_can_stop_at_once():
         signal.raise_signal(signal.SIGTERM)
     assert error.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Resuming, and what is refused before any work
+
+
+SCENARIO = small(2, 3, 4)
+
+
+def toy(seed=0, *, env=None, transitions=guess_transitions, **changes):
+    """A module on a problem of its own, made by a method of its own."""
+    method = SACMethod(
+        transitions=transitions,
+        learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3},
+        hidden=[4],
+        start_after=10,
+        capacity=50,
+        batch_size=8,
+    )
+    return replace(method, **changes).build(env or GuessEnv(2), episode_steps=5, seed=seed)
+
+
+def by_hand(seed=0, **changes):
+    """The same without a method."""
+    made = toy(seed)
+    options = {"learning_rates": {"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}, "batch_size": 8, "start_after": 10}
+    return OffPolicyModule(
+        made.policy, made.objective, made.stream, made.replay, made.transitions, **{**options, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of_four(tmp_path_factory):
+    out = tmp_path_factory.mktemp("four")
+    fit(toy(), episodes=4, out=out)
+    return out / "checkpoint.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: toy(1), "seed 0, and this run has 1"),
+        (lambda: toy(learning_rates={"actor": 3e-4, "critic": 1e-3, "alpha": 1e-3}), r"actor 0\.001, .* has 0\.0003"),
+        (lambda: toy(gamma=0.5), r"gamma 0\.95, and this run has 0\.5"),
+        (lambda: toy(normalize=True), "normalize False"),
+        (lambda: toy(transitions=functools.partial(guess_transitions)), "transitions"),
+        (lambda: toy(env=GuessEnv(3)), "environments 2, and this run has 3"),
+        (lambda: toy(env=GuessEnv(2, choices=4)), r"env\.observation"),
+        (
+            lambda: DQNMethod(
+                transitions=guess_transitions, learning_rates={"critic": 1e-3}, start_after=10, hidden=[4]
+            ).build(GuessEnv(2), episode_steps=5),
+            "method .*SACMethod, and this run has .*DQNMethod",
+        ),
+        (by_hand, "SACMethod, and this run has nothing"),
+    ],
+)
+def test_a_run_of_other_content_is_not_resumed(make, says, checkpoint_of_four):
+    module = make()
+    played = []
+    module.stream.rollout = lambda: played.append(1)
+    with pytest.raises(InputError, match=rf"four.*checkpoint\.ckpt cannot be resumed: it was trained with .*{says}"):
+        fit(module, episodes=8, resume=checkpoint_of_four)
+    assert not played
+
+
+def test_what_is_built_by_hand_is_told_apart_too(tmp_path):
+    fit(by_hand(), episodes=2, out=tmp_path)
+    assert fit(by_hand(), episodes=4, resume=tmp_path / "checkpoint.ckpt").episodes == 4
+    for other in (by_hand(1), by_hand(batch_size=9), by_hand(learning_rates={"actor": 1, "critic": 1, "alpha": 1})):
+        with pytest.raises(InputError, match="cannot be resumed: it was trained with"):
+            fit(other, episodes=4, resume=tmp_path / "checkpoint.ckpt")
+
+
+def test_fewer_episodes_than_are_done_are_refused(checkpoint_of_four):
+    with pytest.raises(InputError, match=r"has 4 episodes already, so episodes must be at least 4, got 2"):
+        fit(toy(), episodes=2, resume=checkpoint_of_four)
+    assert fit(toy(), episodes=3, resume=checkpoint_of_four).episodes == 4  # two side by side
+
+
+def test_transitions_that_are_a_partial_train_and_resume(tmp_path):
+    fit(toy(transitions=functools.partial(guess_transitions)), episodes=4, out=tmp_path / "whole")
+    fit(toy(transitions=functools.partial(guess_transitions)), episodes=2, out=tmp_path / "half")
+    path = tmp_path / "half" / "checkpoint.ckpt"
+    fit(toy(transitions=functools.partial(guess_transitions)), episodes=4, out=tmp_path / "half", resume=path)
+    assert same_csv(tmp_path, "whole", "half")
+
+
+def same_csv(folder, *names):
+    return len({(folder / name / "training.csv").read_bytes() for name in names}) == 1
+
+
+class Odd:
+    """Transitions that no file describes."""
+
+    def __call__(self, rollout):
+        return guess_transitions(rollout)
+
+
+def test_what_cannot_be_described_is_refused_before_training(tmp_path):
+    module = toy(transitions=Odd())
+    played = []
+    module.stream.rollout = lambda: played.append(1)
+    with pytest.raises(InputError, match=r"transitions cannot be described .* could not be resumed"):
+        fit(module, episodes=2, out=tmp_path / "out")
+    assert not played
+    assert not (tmp_path / "out").exists()
+    assert fit(toy(transitions=Odd()), episodes=2).episodes == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_says_what_to_do(tmp_path):
+    old = {"state_dict": {}, "diffpolicy": {"identity": "lad-ts on a scenario", "compiled": False, "processes": []}}
+    torch.save(old, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match=r"old\.ckpt was written by an earlier version .* resume it with that version"):
+        fit(toy(), episodes=2, resume=tmp_path / "old.ckpt")
+
+
+def test_nothing_of_the_machine_stands_in_a_checkpoint_or_policy(tmp_path):
+    method = quick_method("lad-ts", tmp_path)
+    train(method, SCENARIO, episodes=1, out=tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        for place in (tmp_path, Path.home(), Path(__file__).parent, Path.cwd()):
+            assert str(place).encode() not in path.read_bytes() or str(place) == "/", path.name
+
+
+def test_lightnings_loggers_are_left_as_they_were(tmp_path):
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger, level in zip(loggers, (logging.WARNING, logging.DEBUG), strict=True):
+            logger.setLevel(level)
+        fit(toy(), episodes=2)
+        with pytest.raises(InputError):
+            fit(toy(), accelerator="nonsense")
+        assert [logger.level for logger in loggers] == [logging.WARNING, logging.DEBUG]
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+# Folders
+
+
+@pytest.mark.parametrize("name", ["checkpoint.ckpt", "training.csv", "policy.json", "policy.safetensors"])
+def test_the_folder_of_another_run_is_refused_and_stays_as_it_is(name, tmp_path):
+    (tmp_path / name).write_bytes(b"precious")
+    for resume in ({}, {"resume": "elsewhere"}):
+        if resume:
+            fit(toy(), episodes=2, out=tmp_path / "elsewhere")
+            resume = {"resume": tmp_path / "elsewhere" / "checkpoint.ckpt"}
+        with pytest.raises(InputError, match=f"{tmp_path.name}"):
+            fit(toy(), episodes=4, out=tmp_path, **resume)
+        assert (tmp_path / name).read_bytes() == b"precious"
+
+
+def test_files_of_the_users_do_not_matter(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    fit(toy(), episodes=2, out=tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.ckpt", "notes.txt", "training.csv"]
+
+
+def test_only_the_same_run_goes_on_in_a_folder_and_never_backwards(tmp_path):
+    early, late, other = (tmp_path / name for name in ("early", "late", "other"))
+    fit(toy(), episodes=2, out=early)
+    fit(toy(), episodes=4, out=late)
+    fit(toy(1), episodes=2, out=other)
+    with pytest.raises(InputError, match=r"late holds 4 episodes of this run already, and .* 2"):
+        fit(toy(), episodes=6, out=late, resume=early / "checkpoint.ckpt")
+    with pytest.raises(InputError, match=r"other holds another run already, which was trained with seed 1"):
+        fit(toy(), episodes=6, out=other, resume=early / "checkpoint.ckpt")
+    assert fit(toy(), episodes=4, out=early, resume=late / "checkpoint.ckpt").episodes == 4
+    assert fit(toy(), episodes=6, out=late, resume=late / "checkpoint.ckpt").episodes == 6
+    assert fit(toy(1), episodes=2, out=late, overwrite=True).episodes == 2
+
+
+def test_a_full_disk_is_called_one_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    written = []
+
+    def write_bytes(path, data):
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return path.open("wb").write(data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(InputError, match=r"^cannot write .*checkpoint\.ckpt: No space left on device$"):
+        fit(toy(), episodes=20, out=tmp_path, checkpoint_every=1)
+    assert checkpoint.read(tmp_path / "checkpoint.ckpt")["run"]["episodes"] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.ckpt", "training.csv"]
+    written[:] = [1, 2, 3]
+    module = toy()
+    with pytest.raises(InputError, match="No space left on device"):
+        fit(module, episodes=20, out=tmp_path / "full")
+    assert module.episodes == 0  # tried before the first episode
+
+
+def test_a_refusal_of_the_environment_keeps_its_words(tmp_path):
+    class Refuses(GuessEnv):
+        def _step(self, tensordict):
+            raise InputError("the clinic is closed")
+
+    with pytest.raises(InputError, match=r"^the clinic is closed$"):
+        fit(toy(env=Refuses(2)), episodes=2, out=tmp_path)
+
+
+# Damaged checkpoints
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "zeroed":
+        data[:] = bytes(len(data))
+    elif how == "empty":
+        data.clear()
+    elif how == "text":
+        data[:] = b"a checkpoint\n"
+    elif how == "another pickle":
+        data[:] = pickle.dumps({"run": {"schema": "x"}})
+    elif how == "another schema":
+        torch.save({"run": {"schema": 3}}, path)
+        return
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["truncated", "zeroed", "empty", "text", "another pickle", "another schema"])
+def test_a_damaged_checkpoint_is_one_sentence(how, checkpoint_of_four, tmp_path):
+    path = tmp_path / "bad.ckpt"
+    shutil.copy(checkpoint_of_four, path)
+    damage(path, how)
+    refused(path)
+
+
+@pytest.mark.parametrize("what", ["nothing", "folder", "pipe", "device"])
+def test_what_is_no_file_is_refused_without_waiting(what, tmp_path):
+    path = tmp_path / "bad.ckpt"
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    refused(path)
+
+
+def refused(path):
+    module = toy()
+    with pytest.raises(InputError) as error:
+        fit(module, episodes=8, resume=path)
+    assert path.name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert module.episodes == 0
+
+
+def leaves(value, path=()):
+    """Places of everything in nested dictionaries and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, x in items:
+        yield (*path, key)
+        yield from leaves(x, (*path, key))
+
+
+def put(data, place, value):
+    for key in place[:-1]:
+        data = data[key]
+    if value is None:
+        del data[place[-1]]
+    else:
+        data[place[-1]] = value
+
+
+VALUES = (None, -1, 10**30, math.nan, "x", [], {}, torch.zeros(2, 2), torch.full((), math.inf))
+
+
+def test_no_mutation_of_a_checkpoint_is_more_than_a_sentence(checkpoint_of_four, tmp_path):
+    rng = random.Random(0)
+    path, whole = tmp_path / "bad.ckpt", checkpoint_of_four.read_bytes()
+    same, sentences = 0, []
+    for _ in range(160):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 10, 1000))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        path.write_bytes(data)
+        try:
+            checkpoint.read(path)
+            same += 1  # where the file has gaps, nothing that it holds has changed
+        except InputError as error:
+            sentences.append(str(error))
+    assert same < 40
+    assert all("bad.ckpt" in sentence and "\n" not in sentence for sentence in sentences)
+    for _ in range(40):
+        content = torch.load(checkpoint_of_four, weights_only=True)
+        put(content, rng.choice([p for p in leaves(content) if p != ("run", "version")]), rng.choice(VALUES))
+        torch.save(content, path)
+        with pytest.raises(InputError, match=r"bad\.ckpt"):
+            checkpoint.read(path)
+
+
+def test_mutations_that_know_the_digest_are_refused_too(checkpoint_of_four, tmp_path):
+    """As if the digest were not there: what Lightning, the module and its parts raise becomes a sentence."""
+    rng = random.Random(1)
+    path, sentences = tmp_path / "bad.ckpt", []
+    for _ in range(16):
+        content = torch.load(checkpoint_of_four, weights_only=True)
+        places = [p for p in leaves(content) if p[0] not in ("run", "epoch", "global_step") and "history" not in p]
+        put(content, rng.choice(places), rng.choice((None, "x", [1], torch.zeros(2, 2))))
+        del content["run"]["sha256"]
+        content["run"]["sha256"] = content_digest(content)
+        torch.save(content, path)
+        try:
+            fit(toy(), episodes=4, resume=path)
+        except InputError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 5
+    assert all("bad.ckpt" in sentence and "\n" not in sentence for sentence in sentences)
+
+
+# Ends
+
+
+class Raise(L.Callback):
+    """Raises a signal before a step of an episode counted from 0."""
+
+    def __init__(self, episode, *numbers):
+        self.episode, self.numbers = episode, numbers
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (self.episode, 3):
+            for number in self.numbers:
+                signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_pass_and_nothing_is_lost(number, tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    fit(toy(), episodes=8, out=tmp_path / "whole")
+    fitted = fit(toy(), episodes=8, out=tmp_path / "cut", callbacks=[Raise(1, number)])
+    assert (fitted.signal, fitted.interrupted, fitted.episodes) == (number, True, 4)
+    path = tmp_path / "cut" / "checkpoint.ckpt"
+    fitted = fit(toy(), episodes=8, out=tmp_path / "cut", resume=path)
+    assert (fitted.signal, fitted.interrupted) == (None, False)
+    assert same_csv(tmp_path, "whole", "cut")
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_run_at_once_and_the_last_checkpoint_stays(last, tmp_path):
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped) as error:
+        fit(toy(), episodes=8, out=tmp_path, checkpoint_every=1, callbacks=[Raise(2, signal.SIGINT, last)])
+    assert error.value.number == last
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert checkpoint.read(tmp_path / "checkpoint.ckpt")["run"]["episodes"] == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.ckpt", "training.csv"]
+    assert fit(toy(), episodes=8, resume=tmp_path / "checkpoint.ckpt").episodes == 8

@@ -128,7 +128,9 @@ def check_same(before: Any, now: Any, source: str) -> None:
 
 
 def _said(value: Any) -> str:
-    """A value within a sentence: names bare, digests short."""
+    """A value within a sentence: names bare, digests short, of a dataclass the class."""
+    if isinstance(value, dict) and "class" in value:
+        value = value["class"]
     if isinstance(value, str):
         digest = len(value) == 64 and set(value) <= set("0123456789abcdef")
         return value[:12] if digest else show(value)[1:-1] if value else "''"
