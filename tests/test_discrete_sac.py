@@ -130,7 +130,11 @@ def by_hand(loss, td, policy_latent, alpha):
             total_actor += (-alpha[j] * entropy - gain) / count
             entropy_sum += float(entropy)
         entropies.append(entropy_sum / count)
-        total_alpha += alpha[j] * (entropies[-1] - loss.target_entropy)
+        target = loss.target_entropy
+        if loss.entropy_share is not None and "action_mask" in td.keys():
+            allowed = (td["action_mask"] if g is None else td["action_mask"][g]).sum(-1).tolist()
+            target = loss.entropy_share * sum(math.log(n) for n in allowed) / count
+        total_alpha += alpha[j] * (entropies[-1] - target)
     return {
         "loss_qvalue": total_q,
         "loss_actor": total_actor,

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffpolicy.edge.fleet_features import LATENTS
 from diffpolicy.edge.fleet_scan import LATENT, FleetState
 from diffpolicy.errors import InputError
+from diffpolicy.policies.masks import mark_no_choice
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class FleetDecision(PureDecision):
             inputs += [DecisionInput(n, ("rows",), "float32", text, span) for n, span, text in _FLEET]
         self.inputs = tuple(inputs)
         self.outputs = (
-            DecisionInput("action", ("rows",), "int64", "the server"),
+            DecisionInput("action", ("rows",), "int64", "the server; -1 if none is up"),
             DecisionInput("score_s", some, "float32", f"own delay plus priced time, of {whose}; infinite if down"),
             DecisionInput("price", some, "float32", f"tasks that will wait behind the task on {whose}"),
             DecisionInput("next_latent", (*some, LATENTS), "float32", f"what to remember of {whose}"),
@@ -130,8 +131,7 @@ class FleetDecision(PureDecision):
         if of is None:
             score = score.masked_fill(~up, torch.inf)
         action = score.argmin(-1)
-        if of is not None:
-            action = of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        action = mark_no_choice(action, up) if of is None else of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         return action, score, price, x0.clamp(-1, 1)
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:

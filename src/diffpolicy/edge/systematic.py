@@ -12,7 +12,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.heads import mask_logits
+from diffpolicy.policies.masks import mark_no_choice, mask_logits
 
 CLASSES = 64
 """Size classes, an eighth of an octave wide; they repeat after eight octaves."""
@@ -75,6 +75,7 @@ class SystematicDraws(TensorDictModuleBase):
         policy.write_latent(tensordict, rows, x0)
         uniform = rows.take(self.uniforms(tensordict).unsqueeze(-1)).squeeze(-1)
         choice = policy.choose_at(mask_logits(policy.decode(x0, mask), mask), uniform)
+        choice = mark_no_choice(choice, mask)
         return tensordict.set(policy.action_key, rows.put(choice.unsqueeze(-1)).squeeze(-1))
 
     def primer_for(self, env: EnvBase) -> object:

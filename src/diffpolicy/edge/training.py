@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -45,13 +46,21 @@ def build(
     made = make_method(method)
     try:
         made = replace(made, **(changes or {}))
-        if any(server.availability is not None for server in scenario.servers) and isinstance(made, OffPolicyMethod):
-            made = replace(made, masks=True, transitions=partial(made.transitions, masks=True))  # type: ignore[call-arg]
+        if isinstance(made, OffPolicyMethod):
+            made = _with_masks(made, any(server.availability is not None for server in scenario.servers))
         module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
     module.identity = {"method": made, "seed": seed, "environments": environments, "scenario": scenario.digest()}
     return module
+
+
+def _with_masks(method: OffPolicyMethod, fails: bool) -> OffPolicyMethod:
+    """A method that reads masks where servers fail, unless it says otherwise; elsewhere all may be chosen always."""
+    masks, transitions = fails if method.masks is None else method.masks, method.transitions
+    if masks and "masks" in inspect.signature(transitions).parameters:
+        transitions = partial(transitions, masks=True)  # type: ignore[call-arg]
+    return replace(method, masks=masks, transitions=transitions)
 
 
 def train(

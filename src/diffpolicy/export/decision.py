@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.heads import mask_logits
+from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
@@ -47,7 +47,7 @@ class Decision(PureDecision):
             inputs.append(DecisionInput("mask", wide, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
         outputs = [
-            DecisionInput("action", lead, "int64", "the choice"),
+            DecisionInput("action", lead, "int64", "the choice; -1 where the mask allows none"),
             DecisionInput("logits", wide, "float32", "of the choices"),
         ]
         if self.remembers:
@@ -61,19 +61,22 @@ class Decision(PureDecision):
         condition = policy.condition(given["observation"])
         x0 = policy.output(condition, given.get("latent"), given.get("noise"))
         logits = mask_logits(policy.decode(x0, mask), mask)
-        results = [policy.choose_at(logits, given.get("uniform")), logits]
+        results = [mark_no_choice(policy.choose_at(logits, given.get("uniform")), mask), logits]
         if self.remembers:
             results.append(policy.prior.stored(x0))
         return tuple(results)
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
-        logits, uniform = outputs[1], self.named(inputs).get("uniform")
+        given, logits = self.named(inputs), outputs[1]
+        uniform, mask = given.get("uniform"), given.get("mask")
         if uniform is None:
-            best, chosen = logits.amax(-1), logits.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-            return chosen >= best - tolerance * best.abs().clamp_min(1)
-        near = [self.policy.choose_at(logits, uniform + shift) for shift in (-tolerance, 0.0, tolerance)]
-        return torch.stack([action == choice for choice in near]).any(0)
+            best, chosen = logits.amax(-1), logits.gather(-1, action.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+            near = chosen >= best - tolerance * best.abs().clamp_min(1)
+        else:
+            shifts = (-tolerance, 0.0, tolerance)
+            near = torch.stack([action == self.policy.choose_at(logits, uniform + shift) for shift in shifts]).any(0)
+        return near if mask is None else torch.where(mask.any(-1), near & (action >= 0), action == NO_CHOICE)
 
 
 def decision_of(policy: ChoicePolicy) -> PureDecision:

@@ -17,6 +17,7 @@ from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
 from diffpolicy.policies.choice import ChoicePolicy
 
 
@@ -36,16 +37,17 @@ class LatentDiscreteSACLoss(LossModule):
         policy: gives `logits(observation, latent)`. critic: of width F, or F + A with `critic_latent`.
         gamma: discount. tau: share of the new parameters in the targets, each update.
         alpha: initial temperature.
-        target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share" of `entropy_share`
-            log A.
+        target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share": of each row
+            `entropy_share` log(number of its allowed choices), log A without a mask.
         entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
         samples: chains a row for the marginal entropy.
         target_actor: whether pi' comes from a slowly following copy of the policy, as in D2SAC.
         critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
         reward_scale: factor on rewards before anything else; alpha is in units of scaled reward.
 
-    Keys (see `set_keys`): observation, latent, action, reward, terminated, mask; rows of batch `[M]`, or `[G, M]` for
-    G agents; reward `[.., M]`. Writes loss_actor, loss_qvalue, loss_alpha, alpha, entropy.
+    Keys (see `set_keys`): observation, latent, action, reward, terminated, mask (of the next step too; needed if the
+    policy reads masks); rows of batch `[M]`, or `[G, M]` for G agents; reward `[.., M]`. Writes loss_actor,
+    loss_qvalue, loss_alpha, alpha, entropy. A row that allows nothing has value and entropy 0.
     """
 
     @dataclass
@@ -88,6 +90,7 @@ class LatentDiscreteSACLoss(LossModule):
         self.target_critic = _frozen_copy(critic)
         self.target_policy = _frozen_copy(policy) if target_actor else None
         self.gamma, self.tau = gamma, tau
+        self.entropy_share = entropy_share if target_entropy == "share" else None
         self.target_entropy = entropy_share * math.log(policy.choices) if target_entropy == "share" else target_entropy
         self.samples = samples if entropy == "marginal" else 1
         self.critic_latent, self.reward_scale = critic_latent, reward_scale
@@ -102,11 +105,18 @@ class LatentDiscreteSACLoss(LossModule):
         """Keys read from the rows."""
         k = self.tensor_keys
         state: list[NestedKey] = [k.observation, *([k.latent] if self.reads_latent else [])]
-        return [k.action, k.reward, *state, *(("next", *_tuple(key)) for key in state)]
+        state += [] if self.policy.mask_key is None else [k.mask]
+        return [k.action, k.reward, *state, *map(next_key, state)]
 
     @in_keys.setter
     def in_keys(self, values: Any) -> None:
         raise AttributeError("use set_keys")
+
+    def check_rows(self, td: TensorDictBase) -> None:
+        """Raises InputError if rows, or transitions that are to become rows, lack what is read. Args: td: any batch."""
+        k = self.tensor_keys
+        check_rows(td, self.in_keys, k.observation, self.policy)
+        row_masks(td, k.mask, self.policy, wide(td, k.observation).shape[:-1])
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         pass
@@ -125,12 +135,19 @@ class LatentDiscreteSACLoss(LossModule):
         """Pi and log pi of rows, `[.., M, A]`; with several samples those of the mean over chains."""
         if self.samples == 1:
             log_p = policy.logits(observation, latent, mask, noise).log_softmax(-1)
-            return log_p.exp(), log_p
+            return _allowed(log_p.exp(), mask), log_p
         k, m = self.samples, observation.shape[-2]
         many = [None if x is None else x.repeat_interleave(k, -2) for x in (observation, latent, mask)]
         log_each = policy.logits(many[0], many[1], many[2], noise).log_softmax(-1)  # type: ignore[arg-type]
         log_p = log_each.unflatten(-2, (m, k)).logsumexp(-2) - math.log(k)
-        return log_p.exp(), log_p
+        return _allowed(log_p.exp(), mask), log_p
+
+    def _entropy_target(self, mask: Tensor | None, like: Tensor) -> Tensor | float:
+        """What the entropy of rows is held at, the mean over M. Args: mask: `[.., M, A]`. like: entropies."""
+        if mask is None or self.entropy_share is None:
+            return self.target_entropy
+        target = self.entropy_share * mask.sum(-1).clamp_min(1).to(like).log()
+        return target.mean(-1, keepdim=True).view_as(like)
 
     def _critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:
         observation = self.policy.normalized(observation)
@@ -141,19 +158,22 @@ class LatentDiscreteSACLoss(LossModule):
         """The losses of a batch of rows."""
         k = self.tensor_keys
         nxt = tensordict["next"]
-        rows = tensordict[k.observation].shape[:-1]
+        self.check_rows(tensordict)
+        observation, next_observation = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
+        rows, dtype = observation.shape[:-1], self.policy.dtype
+        mask, next_mask = row_masks(tensordict, k.mask, self.policy, rows)
         actor = self.policy if self.target_policy is None else self.target_policy
         terminated = nxt.get(k.terminated, None)
         losses = self.losses(
-            observation=tensordict[k.observation],
-            next_observation=nxt[k.observation],
+            observation=observation,
+            next_observation=next_observation,
             latent=tensordict[k.latent] if self.reads_latent else None,
             next_latent=nxt[k.latent] if self.reads_latent else None,
-            mask=tensordict.get(k.mask, None),
-            next_mask=nxt.get(k.mask, None),
-            action=tensordict[k.action].view(rows),
-            reward=tensordict[k.reward].view(rows),
-            terminated=None if terminated is None else terminated.view(rows),
+            mask=mask,
+            next_mask=next_mask,
+            action=tensordict[k.action].view(rows).long(),
+            reward=tensordict[k.reward].view(rows).to(dtype),
+            terminated=None if terminated is None else terminated.view(rows).bool(),
             next_noise=self._noise(actor, rows),
             noise=self._noise(self.policy, rows),
         )
@@ -201,7 +221,7 @@ class LatentDiscreteSACLoss(LossModule):
         entropy = -negative_entropy.detach().mean(-1, keepdim=True)
         if log_alpha.ndim == 0:
             entropy = entropy.squeeze(-1)
-        loss_alpha = (log_alpha.exp() * (entropy - self.target_entropy)).sum()
+        loss_alpha = (log_alpha.exp() * (entropy - self._entropy_target(mask, entropy))).sum()
         return cost.mean(-1).sum(), loss_q, loss_alpha, alpha.mean(), entropy.mean()
 
     def update_targets(self) -> None:
@@ -229,5 +249,6 @@ def _frozen_copy(module: Any) -> Any:
     return other.requires_grad_(False)
 
 
-def _tuple(key: NestedKey) -> tuple[str, ...]:
-    return key if isinstance(key, tuple) else (key,)
+def _allowed(p: Tensor, mask: Tensor | None) -> Tensor:
+    """Chances with zeros where nothing is allowed; forbidden choices beside allowed ones have none anyway."""
+    return p if mask is None else p * mask

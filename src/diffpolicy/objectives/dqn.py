@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictSequential
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.modules import QValueModule
 from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
 
 
@@ -23,7 +26,9 @@ class StackedDQNLoss(DQNLoss):
         gamma: discount. target_interval: updates between two copies to the target network.
         double: whether the online network chooses the target's action (van Hasselt et al. 2016).
 
-    Keys: observation, action, reward, terminated, done; writes `loss`.
+    Keys: observation, action, reward, terminated, done, action_mask; writes `loss`. The target takes the best of the
+    next step's allowed choices, `("next", "action_mask")`; both masks are needed if the policy reads masks. Where none
+    is allowed the episode is over.
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class StackedDQNLoss(DQNLoss):
             raise InputError(f"target_interval must be at least 1, got {target_interval}")
         network = TensorDictSequential(
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),
-            QValueModule(action_space="categorical"),
+            QValueModule(action_space="categorical", action_mask_key="action_mask"),
         )
         super().__init__(network, action_space="categorical", delay_value=True, double_dqn=double)
         self.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
@@ -44,18 +49,43 @@ class StackedDQNLoss(DQNLoss):
             value_network_update_interval=target_interval - 1,  # it copies one call after its counter is there
         )
 
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the rows."""
+        state = ["observation", *([] if self.__dict__["policy"].mask_key is None else ["action_mask"])]
+        return ["action", "reward", *state, *map(next_key, state)]
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        raise AttributeError("the keys are fixed")
+
+    def check_rows(self, td: TensorDictBase) -> None:
+        """Raises InputError if rows, or transitions that are to become rows, lack what is read. Args: td: any batch."""
+        policy = self.__dict__["policy"]
+        check_rows(td, self.in_keys, "observation", policy)
+        row_masks(td, "action_mask", policy, wide(td, "observation").shape[:-1])
+
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The loss of a batch of rows; reward `[.., M]`."""
-        rows = tensordict.copy()
         policy = self.__dict__["policy"]
+        self.check_rows(tensordict)
+        rows = tensordict.copy()
         for key in ("observation", ("next", "observation")):
-            rows[key] = policy.normalized(rows[key])
-        reward = rows["reward"].unsqueeze(-1)
+            rows[key] = policy.condition(wide(tensordict, key))
+        shape = rows["observation"].shape[:-1]
+        rows["action"] = rows["action"].view(shape).long()
+        reward = rows["reward"].view(*shape, 1).to(policy.dtype)
         rows["next", "reward"] = reward
+        _, allowed = row_masks(tensordict, "action_mask", policy, shape)
+        # the value of what was done is read off whatever the mask says, so only the next one counts
+        everything = torch.ones(*shape, policy.choices, dtype=torch.bool, device=reward.device)
+        allowed = everything if allowed is None else allowed
+        none = ~allowed.any(-1, keepdim=True)
+        rows["action_mask"], rows["next", "action_mask"] = everything, allowed | none
         for key in ("done", "terminated"):
             flag = rows.get(("next", key), None)
-            none = reward.new_zeros(reward.shape, dtype=torch.bool)
-            rows["next", key] = none if flag is None else flag.view(reward.shape)
+            over = torch.zeros_like(reward, dtype=torch.bool) if flag is None else flag.view(reward.shape).bool()
+            rows["next", key] = over | none
         return super().forward(rows).apply(lambda loss: loss * self.agents)
 
     def update_targets(self) -> None:

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
-from diffpolicy.policies.heads import mask_logits
+from diffpolicy.policies.masks import aligned_mask, mark_no_choice, mask_logits, readable
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.policies.specs import check_specs, json_key, plain_key, read_specs
@@ -181,7 +181,8 @@ class ChoicePolicy(SavedPolicy):
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def normalized(self, observation: Tensor) -> Tensor:
-        """Rows as networks read them. Args: observation: `[.., M, F]`."""
+        """Rows as networks read them, in their type. Args: observation: `[.., M, F]`, of any type of number."""
+        observation = observation.to(self.dtype)
         return observation if self.normalizer is None else self.normalizer(observation)
 
     def condition(self, observation: Tensor) -> Tensor:
@@ -216,21 +217,44 @@ class ChoicePolicy(SavedPolicy):
         like = next(iter(self.parameters()))
         observation = rows.take(self.observe(tensordict)).to(like)
         latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
+        told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
         latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
         x0 = in_blocks(self.output, self.condition(observation), latent)
         self.write_latent(tensordict, rows, x0)
         choice = self.choose(mask_logits(self.decode(x0, mask), mask))
+        choice = choice if told else mark_no_choice(choice, mask)
         action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
-        """Allowed choices of rows, or None."""
+        """Allowed choices of rows, bool `[.., M, A]`, or None.
+
+        Raises:
+            InputError: the mask is missing, of another shape, or allows an item nothing; where it is traced or on a
+                GPU such an item's choice is -1.
+        """
         if self.mask_key is None:
             return None
-        mask = td[self.mask_key]
-        while mask.ndim <= len(rows.shape):
-            mask = mask.unsqueeze(-2)
+        mask = td.get(self.mask_key, None)
+        if mask is None:
+            raise InputError(f"the policy reads the mask {self.mask_key!r}, which it is not given")
+        mask = aligned_mask(mask, self.mask_key, rows.shape, self.choices)
+        if readable(mask):
+            some = mask.any(-1)
+            if not some.all():
+                none = ~some & self._awaited(td, rows)
+                if none.any():
+                    raise InputError(f"the mask {self.mask_key!r} allows no choice at {none.nonzero()[0].tolist()}")
         return rows.take(mask.expand(*rows.shape, self.choices))
+
+    def _awaited(self, td: TensorDictBase, rows: Rows) -> Tensor:
+        """Items that need a choice, bool `[*]`: those that exist, in environments that are not done."""
+        valid = torch.ones(rows.shape, dtype=torch.bool) if rows.valid is None else rows.valid
+        done = td.get("done", None)
+        if done is None:
+            return valid
+        over: Tensor = done.reshape(*td.batch_size, -1).any(-1)
+        return valid & ~over.view(*td.batch_size, *[1] * (valid.ndim - td.batch_dims))
 
     def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         """The latent of rows, where the policy has one."""

@@ -12,6 +12,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.masks import masked_value
 
 
 class CategoricalPolicy(ChoicePolicy):
@@ -84,8 +85,10 @@ class GreedyValuePolicy(ChoicePolicy):
         best = logits.argmax(-1)
         if not self.training:
             return best
-        allowed = logits > -1e8
-        u = torch.rand(2, *best.shape, generator=self.generator, device=self.generator.device).to(logits)
+        allowed = logits > masked_value(logits.dtype)
+        # a narrow type would round a rank up to the number of choices
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        u = torch.rand(2, *best.shape, generator=self.generator, device=self.generator.device).to(logits.device, wide)
         rank = (u[1].unsqueeze(-1) * allowed.sum(-1, keepdim=True)).floor()
         drawn = ((allowed.cumsum(-1) - 1 == rank) & allowed).byte().argmax(-1)
         return torch.where(u[0] < self.epsilon, drawn, best)

@@ -10,14 +10,6 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 
-MASKED = -1e9
-"""Logit of a choice that is not allowed; finite, so that entropies and gradients stay so."""
-
-
-def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Logits with those of forbidden choices at `MASKED`. Args: mask: bool, allowed, broadcastable to `[*, A]`."""
-    return logits if mask is None else logits.masked_fill(~mask, MASKED)
-
 
 @dataclass(frozen=True)
 class CategoricalHead:
@@ -45,7 +37,8 @@ class CategoricalHead:
         """Choices, int64 `[*]`; a sample inverts the running sum at `uniform`, U[0, 1) of shape `[*]`."""
         if self.draw == "argmax" or uniform is None:
             return logits.argmax(-1)
-        total = logits.softmax(-1).cumsum(-1)
+        # a narrow type would round the uniform number to 1 and the sum past the last choice
+        total = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1).cumsum(-1)
         # a hair below the whole, so that rounding never reaches past the last choice with a chance
         return (total <= uniform.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))).sum(-1)
 

@@ -46,8 +46,8 @@ class OffPolicyMethod(Method):
         learning_rates: by the name of the objective's group.
         hidden, act: of all networks.
         share_parameters: one set for all agents instead of one each.
-        masks: whether the policy reads the environment's action mask; `transitions` must then give `action_mask` and
-            `("next", "action_mask")`, bool `[*, A]`.
+        masks: whether the policy reads the environment's action mask; None: where there is one. `transitions` must
+            then give `action_mask` and `("next", "action_mask")`, bool `[*, A]`.
         normalize: whether networks read observations normalised by their running statistics.
         gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
         start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
@@ -59,7 +59,7 @@ class OffPolicyMethod(Method):
     hidden: list[int] = field(default_factory=lambda: [20, 20])
     act: str = "relu"
     share_parameters: bool = False
-    masks: bool = False
+    masks: bool | None = None
     normalize: bool = False
     gamma: float = 0.95
     capacity: int = 1000
@@ -74,6 +74,11 @@ class OffPolicyMethod(Method):
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
+    @property
+    def mask_key(self) -> str | None:
+        """What `ChoicePolicy.from_specs` is told."""
+        return None if self.masks is False else "auto"
+
     @abstractmethod
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
         """What acts."""
@@ -85,6 +90,8 @@ class OffPolicyMethod(Method):
     def build(self, env: EnvBase, *, episode_steps: int, seed: int = 0) -> OffPolicyModule:
         of_policy, of_objective, of_replay = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
         policy = self.policy(env, of_policy).train()
+        if self.masks and policy.mask_key is None:
+            raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
         module = OffPolicyModule(
             policy,
             self.objective(policy, of_objective),
@@ -128,7 +135,7 @@ class SACMethod(OffPolicyMethod):
             act=self.act,
             share_parameters=self.share_parameters,
             head=CategoricalHead(self.draw),
-            mask_key="auto" if self.masks else None,
+            mask_key=self.mask_key,
             normalize=self.normalize,
             seed=seed,
         )
@@ -194,7 +201,7 @@ class DiffusionSACMethod(SACMethod):
             },
             head=CategoricalHead(self.draw),
             share_parameters=self.share_parameters,
-            mask_key="auto" if self.masks else None,
+            mask_key=self.mask_key,
             normalize=self.normalize,
             seed=seed,
         )
@@ -223,7 +230,7 @@ class DQNMethod(OffPolicyMethod):
             act=self.act,
             epsilon=self.epsilon,
             share_parameters=self.share_parameters,
-            mask_key="auto" if self.masks else None,
+            mask_key=self.mask_key,
             normalize=self.normalize,
             seed=seed,
         )

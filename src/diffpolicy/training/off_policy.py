@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
@@ -77,7 +78,7 @@ class OffPolicyModule(Trainable):
         self.transitions = transitions
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
-        self.sharded, self.started = False, False
+        self.sharded, self.started, self.checked = False, False, False
         self.episodes = 0
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
@@ -137,11 +138,13 @@ class OffPolicyModule(Trainable):
     def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
         start = time.perf_counter()
         parts = [self.transitions(part) for part in counted_parts(rollout)]
+        for rows in parts if not self.checked else ():
+            self._check(rows)
         self._observe(rollout)
         if self.policy.normalizer is not None:
             self._see(self.policy.normalizer, parts)
         for rows in parts:
-            self.replay.extend(rows, agent_dim=1 if len(rows.batch_size) > 1 else 0)
+            self.replay.extend(rows, agent_dim=None if self.replay.agents is None else 1)
         optimizer: Any = self.optimizers()
         if self._may_update():
             for k in range(self.updates):
@@ -169,6 +172,14 @@ class OffPolicyModule(Trainable):
         for key, value in losses.items():
             self._add(key, value.detach())
 
+    def _check(self, rows: Any) -> None:
+        """Refuses the first transitions if the objective cannot be trained on them; the replay compares later ones."""
+        if not isinstance(rows, TensorDictBase):
+            raise InputError(f"'transitions' must give a TensorDict, got {type(rows).__name__}")
+        if hasattr(self.objective, "check_rows"):
+            self.objective.check_rows(rows)
+        self.checked = True
+
     def _may_update(self) -> bool:
         """Whether every agent, in every process, has enough transitions; once true it stays so."""
         if not self.started:
@@ -178,7 +189,7 @@ class OffPolicyModule(Trainable):
 
     def _see(self, normalizer: RunningNorm, parts: list[TensorDict]) -> None:
         """Takes the valid observations of all processes into account."""
-        seen = [rows["observation"].flatten(0, -2) for rows in parts]
+        seen = [wide(rows, "observation").flatten(0, -2) for rows in parts]
         valid = [
             x[rows["valid"].flatten()] if "valid" in rows.keys() else x for x, rows in zip(seen, parts, strict=True)
         ]

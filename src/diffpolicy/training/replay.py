@@ -47,27 +47,63 @@ class PackedReplay(nn.Module):
         Args:
             transitions: any batch; `valid`, bool of the batch's shape, tells which to take (all without it).
             agent_dim: which batch dimension counts the agents; needed with a stack.
+
+        Raises:
+            InputError: no dimension of the batch counts the agents, or the keys and shapes are not those of before.
         """
         keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
+        valid = self._checked_valid(transitions, agent_dim)
+        shapes = {k: tuple(transitions[k].shape[len(batch) :]) for k in keys}
+        self._check_fields(shapes)
         flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in map(transitions.get, keys)]
         columns = [v.float() for v in flat]
         if not self.fields:
-            shapes = [tuple(transitions[k].shape[len(batch) :]) for k in keys]
-            self.fields = [(k, shape, transitions[k].dtype) for k, shape in zip(keys, shapes, strict=True)]
+            self.fields = [(k, shape, transitions[k].dtype) for k, shape in shapes.items()]
             width = sum(c.shape[-1] for c in columns)
             if self.data.shape[-1] != width:
                 self.data = self.data.new_zeros(*self.data.shape[:-1], width)
         packed = torch.cat(columns, -1).to(self.data)
-        valid = transitions.get("valid", None)
-        if valid is None:
-            valid = torch.ones(batch, dtype=torch.bool, device=packed.device)
         valid = valid.to(packed.device)
-        if self.agents is not None:
-            packed, valid = packed.movedim(agent_dim or 0, 0), valid.movedim(agent_dim or 0, 0)
+        if agent_dim is not None and self.agents is not None:
+            packed, valid = packed.movedim(agent_dim, 0), valid.movedim(agent_dim, 0)
         groups = len(self.size)
         rows = valid.numel() // groups
         self._write(packed.reshape(groups, rows, packed.shape[-1]), valid.reshape(groups, rows))
+
+    def _checked_valid(self, transitions: TensorDict, agent_dim: int | None) -> Tensor:
+        """Which transitions to take, bool of their batch, once it is sure which dimension counts the agents."""
+        batch = transitions.batch_size
+        if not batch:
+            raise InputError("the replay takes transitions of at least one batch dimension, got batch []")
+        if self.agents is not None:
+            if agent_dim is None or not 0 <= agent_dim < len(batch):
+                raise InputError(
+                    f"the replay keeps {self.agents} agents, so agent_dim must be a dimension of the transitions' "
+                    f"batch {list(batch)}, got {agent_dim}"
+                )
+            if batch[agent_dim] != self.agents:
+                raise InputError(
+                    f"the replay keeps {self.agents} agents, and dimension {agent_dim} of the transitions' batch "
+                    f"{list(batch)} counts {batch[agent_dim]}"
+                )
+        valid = transitions.get("valid", None)
+        if valid is None:
+            return torch.ones(batch, dtype=torch.bool)
+        if valid.shape != batch:
+            raise InputError(f"the transitions' 'valid' must have their batch {list(batch)}, got {list(valid.shape)}")
+        taken: Tensor = valid.to(torch.bool)
+        return taken
+
+    def _check_fields(self, shapes: dict[NestedKey, tuple[int, ...]]) -> None:
+        """Refuses other keys or shapes than those that the columns are."""
+        before = {key: shape for key, shape, _ in self.fields}
+        if not before:
+            return
+        for key in [*before, *shapes]:
+            if before.get(key) != shapes.get(key):
+                was, now = (f"shape {list(x[key])}" if key in x else "none" for x in (before, shapes))
+                raise InputError(f"the replay holds {key!r} of {was}, and the new transitions give {now}")
 
     def _write(self, packed: Tensor, valid: Tensor) -> None:
         """Puts the valid ones of rows `[G, M, D]` into the rings, in their order; of too many the last ones stay."""

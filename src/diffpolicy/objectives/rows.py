@@ -1,0 +1,64 @@
+"""What losses read of rows, checked: which keys there must be, and masks as bool of the rows' shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.masks import as_mask
+
+
+def next_key(key: NestedKey) -> tuple[str, ...]:
+    """The same key of the next step."""
+    return ("next", *key) if isinstance(key, tuple) else ("next", key)
+
+
+def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: NestedKey, policy: ChoicePolicy) -> None:
+    """Refuses rows or transitions that lack a key, or whose observations are not those of the policy.
+
+    Args:
+        td: of any batch. keys: that there must be. observation: which of them is observed, `[*batch, F]`.
+
+    Raises:
+        InputError: names the key, and the shape if it is another one.
+    """
+    missing = [key for key in keys if td.get(key, None) is None]
+    if missing:
+        raise InputError(f"the transitions do not give {', '.join(map(repr, missing))}, which the objective reads")
+    for key in (observation, next_key(observation)):
+        shape = wide(td, key).shape
+        if shape[-1] != policy.observation_dim or (td.batch_dims and shape[:-1] != td.batch_size):
+            wanted = f"[{', '.join(map(str, [*(td.batch_size or ['rows']), policy.observation_dim]))}]"
+            raise InputError(f"the transitions' {key!r} must have shape {wanted}, got {list(td[key].shape)}")
+
+
+def wide(td: TensorDictBase, key: NestedKey) -> Tensor:
+    """Observations of rows, `[*batch, F]`; one number a row is a width of 1."""
+    observation: Tensor = td[key]
+    return observation.unsqueeze(-1) if observation.ndim == td.batch_dims > 0 else observation
+
+
+def row_masks(
+    td: TensorDictBase, key: NestedKey, policy: ChoicePolicy, rows: torch.Size
+) -> tuple[Tensor | None, Tensor | None]:
+    """Allowed choices of rows and of their successors, bool `[.., M, A]`; None where there is no mask.
+
+    Args:
+        td: rows. key: of the mask. policy: tells A. rows: `[.., M]`.
+
+    Raises:
+        InputError: a mask is of another shape.
+    """
+    masks = [td.get(name, None) for name in (key, next_key(key))]
+    for name, mask in zip((key, next_key(key)), masks, strict=True):
+        if mask is not None and mask.shape != (*rows, policy.choices):
+            wanted = [*rows, policy.choices]
+            raise InputError(f"the mask {name!r} of the rows must have shape {wanted}, got {list(mask.shape)}")
+    now, after = (None if mask is None else as_mask(mask, key) for mask in masks)
+    return now, after
