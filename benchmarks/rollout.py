@@ -69,12 +69,7 @@ def shares(method: str, environments: int, slots: int) -> dict[str, float]:
             condition = rows.take(policy.observe(stream.root)).float()
             latent = policy.read_latent(stream.root, rows)
             noise = timed("noise", lambda shape=condition.shape[:-1]: policy.noise(shape))
-            if noise is not None or not hasattr(policy, "draws"):
-                whole = policy.noise
-                cut = iter(() if noise is None else noise.split(256, -2))
-                policy.noise = lambda shape, cut=cut: next(cut, None)
-                timed("network", lambda c=condition, x=latent: in_blocks(policy.output, policy.condition(c), x))
-                policy.noise = whole
+            timed("network", lambda c=condition, x=latent, z=noise: in_blocks(policy.output, policy.condition(c), x, z))
             start = time.perf_counter()
             rollout = stream.rollout()
             total += time.perf_counter() - start

@@ -12,7 +12,7 @@ from diffpolicy.edge.fleet_features import LATENTS
 from diffpolicy.edge.fleet_scan import LATENT, FleetState
 from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import mark_no_choice
-from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
+from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
 
 if TYPE_CHECKING:
     from diffpolicy.edge.fleet_policy import FleetPolicy
@@ -69,7 +69,7 @@ class FleetDecision(PureDecision):
                 f"only a live fleet policy decides task by task, got one of {policy.information} information, "
                 "which imagines a whole slot at once"
             )
-        self.policy = policy.eval()
+        self.policy = in_eval_mode(policy)
         c = policy.rule.candidates
         each: tuple[int | str, ...] = ("rows", "servers")
         some: tuple[int | str, ...] = ("rows", "servers" if c is None else c)

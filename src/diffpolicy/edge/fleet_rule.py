@@ -30,6 +30,7 @@ from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.tasks import TaskList
 from diffpolicy.edge.workload import Workload
 from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.recurrent import RecurrentState
 
 MEMORY = ("tasks", "work", "waiting", "load")
@@ -56,7 +57,8 @@ class FleetRule:
 
     Args:
         information: `live` or `stale`.
-        candidates: servers among which each task chooses, drawn uniformly; None: all.
+        candidates: servers among which each task chooses, drawn uniformly; None: all. An action without chance, by
+            TorchRL's `set_exploration_type`, chooses among all.
         weight: of prices, at least 0. At 1 the mean delay is what counts; less spares the largest tasks, who pay for
             it; at 0 the live rule is Opt-TS.
     """
@@ -140,7 +142,7 @@ class FleetRule:
     def _drawn(self, shape: torch.Size, td: TensorDictBase, generator: torch.Generator) -> Tensor | None:
         """The candidates of each task, servers that are up, distinct if there are C, `[R, K, C]`; None: all are."""
         up = td["servers", "up"]
-        if self.candidates is None or self.candidates >= up.shape[-1]:
+        if self.candidates is None or self.candidates >= up.shape[-1] or without_chance():
             return None
         up = up.repeat_interleave(shape[0] // len(up), 0)
         # windows, begun anywhere, of one random order of those that are up: each server as likely, and cheap

@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.edge.env import Information
+from diffpolicy.policies.draws import Draws
 
 ACTION: NestedKey = ("agents", "action")
 SERVICE: NestedKey = ("agents", "service_s")
@@ -34,7 +35,7 @@ class Heuristic(TensorDictModuleBase):
         self.in_keys = [*self.reads, *([SERVICE] if weighs else [])]
         self.out_keys = [ACTION]
         self.stations, self.servers = stations, servers
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Draws(seed)
 
     def decide(self, td: TensorDictBase) -> Tensor:
         """Servers for the tasks of the slot, int64 `[E, B, N]`; entries that are not valid mean nothing."""

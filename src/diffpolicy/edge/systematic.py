@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
 
 CLASSES = 64
@@ -71,9 +72,11 @@ class SystematicDraws(TensorDictModuleBase):
         like = next(iter(policy.parameters()))
         observation = rows.take(policy.observe(tensordict)).to(like)
         latent, mask = policy.read_latent(tensordict, rows), policy.read_mask(tensordict, rows)
-        x0 = policy.output(policy.condition(observation), latent)
+        condition, still = policy.condition(observation), without_chance()
+        noise = policy.no_noise(condition.shape[:-1]) if still else policy.noise(condition.shape[:-1])
+        x0 = policy.output(condition, latent, noise)
         policy.write_latent(tensordict, rows, x0)
-        uniform = rows.take(self.uniforms(tensordict).unsqueeze(-1)).squeeze(-1)
+        uniform = None if still else rows.take(self.uniforms(tensordict).unsqueeze(-1)).squeeze(-1)
         choice = policy.choose_at(mask_logits(policy.decode(x0, mask), mask), uniform)
         choice = mark_no_choice(choice, mask)
         return tensordict.set(policy.action_key, rows.put(choice.unsqueeze(-1)).squeeze(-1))

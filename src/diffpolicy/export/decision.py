@@ -10,7 +10,7 @@ from torch import Tensor
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
 from diffpolicy.policies.priors import ActionMemory
-from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
+from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
 
 
 class Decision(PureDecision):
@@ -20,7 +20,7 @@ class Decision(PureDecision):
     `ChoicePolicy.for_agent`). Which inputs there are depends on the policy: `inputs` tells.
 
     Args:
-        policy: any `ChoicePolicy`; it acts as in `eval` mode.
+        policy: any `ChoicePolicy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Example:
         >>> decision = Decision(policy)
@@ -31,7 +31,7 @@ class Decision(PureDecision):
 
     def __init__(self, policy: ChoicePolicy) -> None:
         super().__init__()
-        self.policy = policy.eval()
+        self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)
         inputs = [DecisionInput("observation", (*lead, policy.observation_dim), "float32", "what is observed, raw")]

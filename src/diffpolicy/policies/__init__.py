@@ -3,6 +3,7 @@
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.direct import CategoricalPolicy, GreedyValuePolicy
+from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -15,6 +16,7 @@ __all__ = [
     "CategoricalPolicy",
     "ChoicePolicy",
     "DiffusionPolicy",
+    "Draws",
     "GaussianPrior",
     "GreedyValuePolicy",
     "MemoryState",

@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.policies.draws import Draws, without_chance
 from diffpolicy.policies.masks import aligned_mask, mark_no_choice, mask_logits, readable
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
@@ -76,7 +77,7 @@ class ChoicePolicy(SavedPolicy):
         self.valid_key = None if valid_key is None else plain_key(valid_key)
         self.information, self.seed = information, seed
         self.trained: dict[str, Any] = {}
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Draws(seed)
         self.normalizer = RunningNorm(observation_dim) if normalize else None
         self.in_keys = [*self.observation_keys, *(k for k in (self.mask_key, self.valid_key) if k is not None)]
         self.out_keys = [self.action_key]
@@ -131,9 +132,24 @@ class ChoicePolicy(SavedPolicy):
         """
         raise NotImplementedError
 
+    @property
+    def draws(self) -> int:
+        """Numbers of N(0, 1) that a choice takes for each of its logits."""
+        return 0
+
     def noise(self, rows: torch.Size) -> Tensor | None:
-        """What one pass over rows takes of N(0, 1), `[draws, *rows, A]`; None if nothing. Args: rows: `[.., M]`."""
-        return None
+        """What one pass over rows takes of N(0, 1), from the policy's own generator: `[draws, *rows, A]`, or None.
+
+        Args:
+            rows: `[M]`, or `[G, M]`.
+        """
+        if not self.draws:
+            return None
+        return torch.randn((self.draws, *rows, self.choices), generator=self.generator, device=self.generator.device)
+
+    def no_noise(self, rows: torch.Size) -> Tensor | None:
+        """What stands for `noise` where an action without chance is asked for: its mode, zeros of the same shape."""
+        return torch.zeros(self.draws, *rows, self.choices) if self.draws else None
 
     def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of rows from the networks' output.
@@ -212,16 +228,33 @@ class ChoicePolicy(SavedPolicy):
         """
         return mask_logits(self.decode(self.output(self.condition(observation), latent, noise), mask), mask)
 
+    def reseed(self, seed: int, stream: int = 0) -> None:
+        """Begins a stream of a seed, so that copies of a policy, as a collector's workers have, draw apart.
+
+        Args:
+            seed: at least 0. stream: number of the copy; 0 draws as a policy that is made with the seed.
+        """
+        self.generator.reseed(seed, stream)
+
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Acts: writes the action, and what is remembered.
+
+        All random numbers of a pass are drawn at once, the chain's before the choice's. Under TorchRL's
+        `set_exploration_type` with another type than `RANDOM` none are: the chain starts from the mode of its start
+        and spreads no noise, and the choice is the likeliest.
+        """
         rows = self.rows(tensordict)
         like = next(iter(self.parameters()))
         observation = rows.take(self.observe(tensordict)).to(like)
         latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
         told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
         latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
-        x0 = in_blocks(self.output, self.condition(observation), latent)
+        condition, still = self.condition(observation), without_chance()
+        noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
+        x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
         self.write_latent(tensordict, rows, x0)
-        choice = self.choose(mask_logits(self.decode(x0, mask), mask))
+        logits = mask_logits(self.decode(x0, mask), mask)
+        choice = logits.argmax(-1) if still else self.choose(logits)
         choice = choice if told else mark_no_choice(choice, mask)
         action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)

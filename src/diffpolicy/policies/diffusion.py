@@ -18,6 +18,7 @@ from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -105,7 +106,7 @@ class DiffusionPolicy(ChoicePolicy):
         other = copy.copy(self)
         other.__dict__ = dict(self.__dict__)
         other.trained = dict(self.trained)
-        other.generator = torch.Generator().manual_seed(self.seed)
+        other.generator = Draws(self.seed)
         other._set_sampler(sampler, steps)
         if self.trained.get("through_chain") and other.path != self.path:
             warnings.warn(
@@ -129,20 +130,9 @@ class DiffusionPolicy(ChoicePolicy):
 
     @property
     def draws(self) -> int:
-        """Normal numbers that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
+        """Numbers of N(0, 1) that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
         noisy = len(self.path) - 1 if ETA[self.sampler] > 0 else 0
         return noisy + (not self.prior.remembers)
-
-    def noise(self, rows: torch.Size) -> Tensor | None:
-        """What one pass over rows takes of N(0, 1), from the policy's own generator: `[draws, *rows, A]`, or None.
-
-        Args:
-            rows: `[M]`, or `[G, M]`.
-        """
-        if not self.draws:
-            return None
-        shape = (self.draws, *rows, self.choices)
-        return torch.randn(shape, generator=self.generator, device=self.generator.device)
 
     def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
         """x_0 of rows; a pure function of its arguments.

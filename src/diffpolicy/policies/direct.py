@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchrl.envs.utils import ExplorationType, exploration_type
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
@@ -64,7 +65,7 @@ class GreedyValuePolicy(ChoicePolicy):
 
     Args:
         hidden, act: of the MLP.
-        epsilon: rate of uniform choices in `train` mode.
+        epsilon: rate of uniform choices in `train` mode, and under TorchRL's `set_exploration_type(RANDOM)`.
         others: of `ChoicePolicy`.
     """
 
@@ -83,7 +84,8 @@ class GreedyValuePolicy(ChoicePolicy):
 
     def choose(self, logits: Tensor) -> Tensor:
         best = logits.argmax(-1)
-        if not self.training:
+        explores = self.training or exploration_type() is ExplorationType.RANDOM
+        if not explores:
             return best
         allowed = logits > masked_value(logits.dtype)
         # a narrow type would round a rank up to the number of choices

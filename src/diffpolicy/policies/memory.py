@@ -10,6 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
+from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.recurrent import RecurrentState
 
@@ -24,7 +25,8 @@ class MemoryState(RecurrentState):
     Args:
         memory: the switches. key: the latent's key. shape: of one environment's latent, `[*group, N, A]`.
         group: how many of its dimensions belong to the key's own nested tensordict.
-        generator: draws blank memories.
+        generator: draws blank memories; they are the mode of their law where TorchRL's `set_exploration_type` asks for
+            acting without chance.
         remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `task`); None while
             training, where memories live as long as `memory.lifetime` says.
     """
@@ -51,7 +53,7 @@ class MemoryState(RecurrentState):
         self.slot: Tensor | None = None
 
     def _blank(self, *lead: int) -> Tensor:
-        return self.memory.blank((*lead, *self.latent_shape), self.generator)
+        return self.memory.blank((*lead, *self.latent_shape), None if without_chance() else self.generator)
 
     def _start(self, e: int) -> Tensor:
         """The bank at the start of an episode, `[E, T, *group, N, A]`."""

@@ -75,11 +75,11 @@ class ActionMemory(Prior):
         """What is remembered of a decision. Args: x0: the end of the chain, `[*, A]`."""
         return (x0.softmax(-1) if self.store == "probabilities" else x0.clamp(-1, 1)).detach()
 
-    def blank(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Memories before any decision, `[*, A]`."""
+    def blank(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+        """Memories before any decision, `[*, A]`; without a generator the mode of their law."""
         if self.start == "uniform":
             return torch.full(shape, 1.0 / shape[-1])
-        return torch.randn(shape, generator=generator)
+        return torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
 
 
 _CHOICES = {

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_eval_mode(policy: Module) -> Module:
+    """A twin in `eval` mode that shares all tensors and the generator, so that the policy's own mode stays as it is."""
+    parts = [*policy.parameters(), *policy.buffers(), getattr(policy, "generator", None)]
+    twin = copy.deepcopy(policy, {id(part): part for part in parts if part is not None})
+    return twin.eval()
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class DecisionInput:
 
 class PureDecision(nn.Module):
     """Base of decisions that can be exported; a subclass sets `policy`, `inputs` and `outputs`.
+
+    The policy is one in `eval` mode, see `in_eval_mode`.
 
     `forward` takes the inputs and gives the outputs, in their order; `action` is the first of these. A policy whose
     rows are not observations has a method `decision()` that gives its own.

@@ -70,14 +70,21 @@ class Rows:
         return result if self.agent_dim is None or self.valid is None else result * self.valid.unsqueeze(-1)
 
 
-def in_blocks(network: Callable[[Tensor, Tensor | None], Tensor], condition: Tensor, latent: Tensor | None) -> Tensor:
+def in_blocks(
+    network: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
+    condition: Tensor,
+    latent: Tensor | None,
+    noise: Tensor | None,
+) -> Tensor:
     """A network's output on rows, without gradients block by block: what a block needs stays in the processor's cache.
 
     Args:
-        network: of `condition` and `latent`. condition: `[.., M, C]`. latent: `[.., M, A]`, or None.
+        network: of `condition`, `latent` and `noise`; it draws nothing, so that blocks are a matter of speed alone.
+        condition: `[.., M, C]`. latent: `[.., M, A]`, or None. noise: `[draws, .., M, A]`, or None.
     """
     rows = condition.shape[-2]
     if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
-        return network(condition, latent)
-    parts = [None] * -(-rows // BLOCK) if latent is None else latent.split(BLOCK, -2)
-    return torch.cat([network(c, x) for c, x in zip(condition.split(BLOCK, -2), parts, strict=True)], -2)
+        return network(condition, latent, noise)
+    blocks = -(-rows // BLOCK)
+    parts = [[None] * blocks if x is None else x.split(BLOCK, -2) for x in (latent, noise)]
+    return torch.cat([network(*x) for x in zip(condition.split(BLOCK, -2), *parts, strict=True)], -2)

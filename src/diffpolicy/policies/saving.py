@@ -13,6 +13,7 @@ from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
+from diffpolicy.policies.draws import Draws
 
 Policy = TypeVar("Policy", bound="SavedPolicy")
 
@@ -27,7 +28,7 @@ class SavedPolicy(TensorDictModuleBase):
     kinds: ClassVar[dict[str, type[SavedPolicy]]] = {}
     agents: int | None
     trained: dict[str, Any]
-    generator: torch.Generator
+    generator: Draws
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

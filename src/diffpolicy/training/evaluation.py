@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
@@ -71,18 +71,19 @@ class Played:
 
 @contextmanager
 def undisturbed(policy: Any) -> Iterator[None]:
-    """Lets a policy act in `eval` mode, and leaves its mode and its generator as they were."""
-    training = getattr(policy, "training", False)
-    generator = getattr(policy, "generator", None)
-    state = generator.get_state() if generator is not None else None
-    if hasattr(policy, "eval"):
-        policy.eval()
+    """Lets a policy act in `eval` mode, and leaves the modes and generators of all its parts as they were."""
+    parts = list(policy.modules()) if isinstance(policy, nn.Module) else [policy]
+    modes = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
+    generators = [getattr(part, "generator", None) for part in parts]
+    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
+    for part, _ in modes[:1]:
+        part.eval()
     try:
         yield
     finally:
-        if hasattr(policy, "train"):
-            policy.train(training)
-        if generator is not None:
+        for part, training in modes:
+            part.training = training
+        for generator, state in states:
             generator.set_state(state)
 
 

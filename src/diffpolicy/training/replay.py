@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import Draws
 
 
 class PackedReplay(nn.Module):
@@ -34,7 +35,7 @@ class PackedReplay(nn.Module):
         if capacity < 1:
             raise InputError(f"the replay's capacity must be at least 1, got {capacity}")
         self.capacity, self.agents = capacity, agents
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Draws(seed)
         self.fields: list[tuple[NestedKey, tuple[int, ...], torch.dtype]] = []
         groups = agents or 1
         self.register_buffer("data", torch.empty(groups, capacity, 0))

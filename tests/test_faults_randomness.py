@@ -1,0 +1,240 @@
+"""What is drawn, from where, and who may change it: draws, streams of a seed, copies, and acting without chance."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.multiprocessing
+from tensordict import TensorDict
+from torch import nn
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from diffpolicy import (
+    ActionMemory,
+    CategoricalHead,
+    CategoricalPolicy,
+    DiffusionPolicy,
+    GreedyValuePolicy,
+    with_recurrent_state,
+)
+from diffpolicy.edge import OffloadingEnv, make_policy
+from diffpolicy.edge.fleet_policy import FleetPolicy
+from diffpolicy.edge.systematic import SystematicDraws
+from diffpolicy.errors import InputError
+from diffpolicy.export.decision import Decision
+from diffpolicy.policies import Draws, rows
+from diffpolicy.training import PackedReplay, undisturbed
+from toys import GuessEnv, small
+
+KINDS = [
+    pytest.param(lambda env, **o: DiffusionPolicy.from_specs(env, **o), id="gaussian"),
+    pytest.param(lambda env, **o: DiffusionPolicy.from_specs(env, prior=ActionMemory(), **o), id="memory"),
+    pytest.param(lambda env, **o: CategoricalPolicy.from_specs(env, **o), id="categorical"),
+    pytest.param(lambda env, **o: GreedyValuePolicy.from_specs(env, epsilon=0.5, **o).train(), id="greedy"),
+]
+
+
+def actions(policy, env, steps=3):
+    """The actions of some steps of a copy of an environment, `[E, steps, ...]`."""
+    env = with_recurrent_state(copy.deepcopy(env), policy)
+    played = env.rollout(steps, policy, break_when_any_done=False, auto_cast_to_device=False)
+    return played[policy.action_key]
+
+
+# Blocks are a matter of speed
+
+
+@pytest.mark.parametrize("agents", [None, 2])
+@pytest.mark.parametrize("make", KINDS)
+@torch.no_grad()
+def test_the_size_of_a_block_changes_no_action(make, agents, monkeypatch):
+    env = GuessEnv(600, agents)
+    seen = []
+    for block in (256, 77, 10**6):
+        monkeypatch.setattr(rows, "BLOCK", block)
+        seen.append(actions(make(env, seed=4), env))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_a_gradient_changes_no_action():
+    env = GuessEnv(600)
+    td = env.reset()
+    with torch.no_grad():
+        first = DiffusionPolicy.from_specs(env)(td.clone())["action"]
+    assert torch.equal(first, DiffusionPolicy.from_specs(env)(td.clone())["action"])
+
+
+# Copies, and processes that are spawned
+
+
+def test_draws_are_those_of_torch():
+    ours, theirs = Draws(7), torch.Generator().manual_seed(7)
+    assert torch.equal(torch.randn(50, generator=ours), torch.randn(50, generator=theirs))
+    assert torch.equal(ours.get_state(), theirs.get_state())
+    assert ours.initial_seed() == 7
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_draws_goes_on_from_the_same_state(again):
+    ours = Draws(7)
+    torch.randn(5, generator=ours)
+    other = again(ours)
+    assert isinstance(other, Draws)
+    assert other.initial_seed() == 7
+    expected = torch.randn(20, generator=ours)
+    assert torch.equal(torch.randn(20, generator=other), expected)
+
+
+def test_streams_of_a_seed_differ_and_the_first_is_the_seed_itself():
+    first, again, second = Draws(7), Draws(7, stream=0), Draws(7, stream=1)
+    other = Draws(8, stream=1)
+    x, y, z, w = (torch.rand(100, generator=g) for g in (first, again, second, other))
+    assert torch.equal(x, y)
+    assert len({x[0].item(), z[0].item(), w[0].item()}) == 3
+    for seed, stream in ((-1, 0), (2**64, 0), (0, -1), (1.5, 0)):
+        with pytest.raises(InputError, match=r"^(seed|stream) must be"):
+            Draws(seed, stream)
+
+
+def act(job):
+    """What a policy does, in a process of its own. Args: job: the policy, an environment and a stream, or None."""
+    policy, env, stream = job
+    if stream is not None:
+        policy.reseed(3, stream)
+    return actions(policy, env)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_policy_and_its_copies_draw_the_same(make):
+    env = GuessEnv(8)
+    policy = make(env, seed=2)
+    actions(policy, env)  # somewhere in its stream
+    twins = copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))
+    expected = actions(policy, env)
+    for twin in twins:
+        assert torch.equal(actions(twin, env), expected)
+
+
+def test_policies_arrive_in_spawned_processes_and_explore_apart():
+    env = OffloadingEnv(small(), [2])
+    policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(), steps=2, seed=3)
+    with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
+        same, first, second = pool.map(act, [(policy, env, None), (policy, env, 1), (policy, env, 2)])
+    assert torch.equal(same, actions(policy, env))
+    assert not torch.equal(first, second)
+    policy.reseed(3, 1)
+    assert torch.equal(first, actions(policy, env))
+
+
+@pytest.mark.parametrize("name", ["random", "power-of-two", "pretrained:live"])
+def test_rules_and_replays_pickle_too(name, scenario):
+    rule = make_policy(name, scenario, seed=1)
+    twin = pickle.loads(pickle.dumps(rule))
+    assert torch.equal(torch.rand(9, generator=twin.generator), torch.rand(9, generator=rule.generator))
+    replay = PackedReplay(10, None, seed=1)
+    replay.extend(TensorDict(x=torch.arange(10.0), batch_size=[10]))
+    assert torch.equal(copy.deepcopy(replay).sample(9)["x"], pickle.loads(pickle.dumps(replay)).sample(9)["x"])
+
+
+def test_parts_that_share_their_draws_share_them_in_a_copy():
+    env = OffloadingEnv(small(), [2], information="stale")
+    twin = pickle.loads(pickle.dumps(SystematicDraws(CategoricalPolicy.from_specs(env))))
+    assert twin.generator is twin.policy.generator
+
+
+# Acting without chance
+
+WITHOUT = [ExplorationType.DETERMINISTIC, ExplorationType.MODE]
+
+
+@pytest.mark.parametrize("kind", WITHOUT)
+@pytest.mark.parametrize("agents", [None, 2])
+@pytest.mark.parametrize("make", KINDS)
+def test_without_chance_the_seed_does_not_matter_and_nothing_is_drawn(make, agents, kind):
+    env = GuessEnv(40, agents)
+    first, second = make(env, seed=1), make(env, seed=1)
+    second.reseed(2)
+    state = first.generator.get_state()
+    with set_exploration_type(kind):
+        assert torch.equal(actions(first, env), actions(second, env))
+    assert torch.equal(first.generator.get_state(), state)
+    assert not torch.equal(actions(first, env), actions(second, env))
+
+
+def test_without_chance_the_chain_starts_at_the_mode_and_the_likeliest_choice_is_taken():
+    env = GuessEnv(40)
+    policy = DiffusionPolicy.from_specs(env, head=CategoricalHead("sample"))
+    td = env.reset()
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        chosen = policy(td.clone())["action"]
+    x = policy.chain(policy.condition(td["observation"]), torch.zeros(40, 3), torch.zeros(policy.draws - 1, 40, 3))
+    assert torch.equal(chosen, x.argmax(-1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("make", KINDS)
+def test_random_exploration_is_that_of_train_mode(make, training):
+    env = GuessEnv(40)
+    expected = actions(make(env, seed=1).train(), env)
+    with set_exploration_type(ExplorationType.RANDOM):
+        assert torch.equal(actions(make(env, seed=1).train(training), env), expected)
+
+
+def test_rules_with_a_policy_within_heed_it_too():
+    env = OffloadingEnv(small(), [3], information="stale")
+    policy = SystematicDraws(CategoricalPolicy.from_specs(env), over="station")
+    td = env.reset()
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        assert torch.equal(policy(td.clone())["agents", "action"], policy.policy(td.clone())["agents", "action"])
+    live = OffloadingEnv(small(), [3], information="live")
+    td = live.reset()
+    few = FleetPolicy(candidates=2)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        assert torch.equal(few(td.clone())["agents", "action"], few(td.clone())["agents", "action"])
+
+
+# What is passed in stays as it was
+
+
+def modes(policy):
+    return [part.training for part in policy.modules()]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_decision_leaves_the_policy_as_it_was(training):
+    env = GuessEnv(4)
+    policy = DiffusionPolicy.from_specs(env).train(training)
+    policy.denoiser.train(not training)
+    before = modes(policy)
+    decision = Decision(policy)
+    assert modes(policy) == before
+    assert not any(modes(decision.policy))
+    with torch.no_grad():
+        next(policy.parameters()).add_(1)
+    assert torch.equal(next(decision.policy.parameters()), next(policy.parameters()))
+    fleet = FleetPolicy().train()
+    fleet.decision()
+    assert all(modes(fleet))
+
+
+class Both(nn.Module):
+    """A policy made of two, one of which is frozen; draws from the second."""
+
+    def __init__(self, env):
+        super().__init__()
+        self.first, self.second = CategoricalPolicy.from_specs(env), CategoricalPolicy.from_specs(env, seed=1)
+
+
+def test_undisturbed_leaves_every_part_as_it_was():
+    env = GuessEnv(4)
+    policy = Both(env).train()
+    policy.first.eval()
+    before, states = modes(policy), [p.generator.get_state() for p in (policy.first, policy.second)]
+    with undisturbed(policy):
+        assert not any(modes(policy))
+        policy.second(env.reset())
+    assert modes(policy) == before
+    for part, state in zip((policy.first, policy.second), states, strict=True):
+        assert torch.equal(part.generator.get_state(), state)
