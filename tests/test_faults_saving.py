@@ -2,15 +2,21 @@
 
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tensordict import TensorDict
+from torch import nn
 
 from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, GreedyValuePolicy, InputError, _files
+from diffpolicy.networks import MLPDenoiser, SetDenoiser
 from diffpolicy.policies import files
 
 FILES = ["policy.json", "policy.safetensors"]
@@ -190,3 +196,413 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "policy.safetensors")
     with pytest.raises(InputError, match="pipe"):
         files.read(tmp_path)
+
+
+# Denoisers of your own
+
+
+class Plain(nn.Module):
+    """A denoiser that says nothing of itself. Args: tanh: what no shape tells."""
+
+    def __init__(self, width=3, condition=2, tanh=True):
+        super().__init__()
+        self.layer, self.tanh = nn.Linear(width + condition, width), tanh
+
+    def forward(self, x, i, cond):
+        y = self.layer(torch.cat([x, cond], -1))
+        return y.tanh() if self.tanh else y
+
+
+class Configured(Plain):
+    def config(self):
+        return {"tanh": self.tanh}
+
+    def __init__(self, tanh=True):
+        super().__init__(tanh=tanh)
+
+
+class Told(Configured):
+    def __init__(self, tanh, gain):
+        super().__init__(tanh)
+        self.gain = gain
+
+    def forward(self, x, i, cond):
+        return self.gain * super().forward(x, i, cond)
+
+    def to_dict(self):
+        return {"tanh": self.tanh, "gain": self.gain}
+
+    @classmethod
+    def from_dict(cls, data):
+        return cls(data["tanh"], data["gain"])
+
+
+class Scaled(MLPDenoiser):
+    """A subclass with a constructor of its own, whose inherited `to_dict` does not tell the scale."""
+
+    def __init__(self, *widths, scale=1.0, **options):
+        super().__init__(*widths, **options)
+        self.scale = scale
+
+
+def logits_of(policy, agents=None):
+    generator = torch.Generator().manual_seed(0)
+    lead = (5,) if agents is None else (agents, 5)
+    noise = torch.randn(policy.draws, *lead, 3, generator=generator)
+    with torch.no_grad():
+        return policy.logits(torch.randn(*lead, 2, generator=generator), None, None, noise)
+
+
+OWN = {
+    "mlp": lambda: MLPDenoiser(3, 2, 5, output="tanh", act="mish", hidden=(7,), time=8),
+    "mlp of more steps": lambda: MLPDenoiser(3, 2, 9, output="softmax"),
+    "set": lambda: SetDenoiser(3, 2, 5, hidden=6),
+    "config": lambda: Configured(tanh=False),
+    "to_dict": lambda: Told(tanh=False, gain=0.5),
+}
+
+
+@pytest.mark.parametrize("agents", [None, 2])
+@pytest.mark.parametrize("name", OWN)
+def test_a_denoiser_of_ones_own_comes_back_as_it_was(name, agents, tmp_path):
+    policy = tiny(kind=DiffusionPolicy, denoiser=OWN[name](), agents=agents).eval()
+    policy.save(tmp_path)
+    loaded = ChoicePolicy.load(tmp_path)
+    assert torch.equal(logits_of(policy, agents), logits_of(loaded, agents))
+    assert type(loaded.denoiser) is type(policy.denoiser)
+    again = DiffusionPolicy.load(tmp_path, denoiser=OWN[name]())
+    assert torch.equal(logits_of(policy, agents), logits_of(again, agents))
+    before = (tmp_path / "policy.json").read_bytes()
+    loaded.save(tmp_path)
+    assert (tmp_path / "policy.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("make", [Plain, lambda: Scaled(3, 2, 5, scale=2.0)])
+def test_a_denoiser_that_no_file_describes_must_be_given_again(make, tmp_path):
+    policy = tiny(kind=DiffusionPolicy, denoiser=make()).eval()
+    policy.save(tmp_path)
+    with pytest.raises(InputError, match=rf"{type(policy.denoiser).__name__}.*load\(path, denoiser="):
+        ChoicePolicy.load(tmp_path)
+    assert torch.equal(logits_of(policy), logits_of(ChoicePolicy.load(tmp_path, denoiser=make())))
+    for other in (nn.Linear(3, 3), Configured(), MLPDenoiser(3, 2, 5), {"act": "mish"}, None):
+        with pytest.raises(InputError, match=type(policy.denoiser).__name__):
+            ChoicePolicy.load(tmp_path, denoiser=other)
+
+
+def test_a_given_denoiser_of_another_shape_or_with_other_options_is_refused(tmp_path):
+    tiny(kind=DiffusionPolicy, denoiser=Plain()).save(tmp_path / "a")
+    with pytest.raises(InputError, match=r"denoiser\.layer\.weight"):
+        ChoicePolicy.load(tmp_path / "a", denoiser=Plain(condition=3))
+    tiny(kind=DiffusionPolicy, denoiser={"act": "mish"}).save(tmp_path / "b")
+    for other in (MLPDenoiser(3, 2, 5), MLPDenoiser(3, 2, 5, act="mish", output="tanh"), {"act": "relu"}):
+        with pytest.raises(InputError, match="mish"):
+            ChoicePolicy.load(tmp_path / "b", denoiser=other)
+    assert ChoicePolicy.load(tmp_path / "b", denoiser=MLPDenoiser(3, 2, 5, act="mish")).denoiser.act_name == "mish"
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "says"),
+    [
+        (lambda: MLPDenoiser(4, 2, 5), "4 actions"),
+        (lambda: MLPDenoiser(3, 3, 5), "3 condition"),
+        (lambda: MLPDenoiser(3, 2, 4), "4 steps"),
+        (lambda: MLPDenoiser(3, 2, 5, stack=3), "stack = 3"),
+    ],
+)
+def test_a_denoiser_of_other_widths_is_refused_when_the_policy_is_made(denoiser, says):
+    with pytest.raises(InputError, match=says):
+        tiny(kind=DiffusionPolicy, denoiser=denoiser(), agents=2)
+
+
+@pytest.mark.parametrize("told", [{"x": torch.zeros(1)}, {"kind": "y"}, [1]])
+def test_a_denoiser_that_describes_itself_in_no_json_is_refused_when_it_is_saved(told, tmp_path):
+    class Odd(Configured):
+        def config(self):
+            return told
+
+    Odd.__qualname__ = "Odd"
+    policy = tiny(kind=DiffusionPolicy, denoiser=Odd())
+    with pytest.raises(InputError, match=r"Odd\.config\(\)"):
+        policy.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+class MakesIts(DiffusionPolicy):
+    """Makes its denoiser itself."""
+
+    def __init__(self, **options):
+        super().__init__(denoiser=MLPDenoiser(3, 2, 5, output="tanh"), **options)
+
+
+class MakesPlain(DiffusionPolicy):
+    def __init__(self, **options):
+        super().__init__(denoiser=Plain(), **options)
+
+
+@pytest.mark.parametrize("kind", [MakesIts, MakesPlain])
+def test_a_subclass_that_makes_its_denoiser_itself_loads(kind, tmp_path):
+    policy = tiny(kind=kind).eval()
+    policy.save(tmp_path)
+    assert torch.equal(logits_of(policy), logits_of(ChoicePolicy.load(tmp_path)))
+
+
+@pytest.mark.parametrize("name", [*OWN, "stack", "options"])
+def test_each_agent_has_a_denoiser_of_its_own(name):
+    denoiser = {"stack": lambda: MLPDenoiser(3, 2, 6, stack=2), "options": lambda: {"act": "mish"}} | OWN
+    policy = tiny(kind=DiffusionPolicy, denoiser=denoiser[name](), agents=2).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    whole = logits_of(policy, 2)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(policy.draws, 2, 5, 3, generator=generator)
+    observation = torch.randn(2, 5, 2, generator=generator)
+    for agent in range(2):
+        one = policy.for_agent(agent)
+        assert one.agents is None
+        with torch.no_grad():
+            mine = one.logits(observation[agent], None, None, noise[:, agent])
+        assert torch.allclose(mine, whole[agent], atol=1e-6)
+    before = whole.clone()
+    loss = policy.logits(observation, None, None, noise)[0].sum()
+    loss.backward()
+    with torch.no_grad():  # a step of agent 0's loss
+        for parameter in policy.parameters():
+            parameter.sub_(0 if parameter.grad is None else parameter.grad)
+        after = policy.logits(observation, None, None, noise)
+    assert torch.equal(after[1], before[1])
+    assert not torch.equal(after[0], before[0])
+
+
+def test_one_agent_of_a_stack_of_ones_own_is_refused_in_a_sentence():
+    class Stacked(Plain):
+        stack = 2
+
+        def forward(self, x, i, cond):
+            return x
+
+    policy = tiny(kind=DiffusionPolicy, denoiser=Stacked(), agents=2)
+    assert policy(TensorDict({"observation": torch.zeros(2, 2)}, [])).get("action").shape == (2,)
+    with pytest.raises(InputError, match=r"Stacked.*for_agent"):
+        policy.for_agent(0)
+
+
+class Needy(CategoricalPolicy):
+    """Takes an option that its `config` does not tell."""
+
+    def __init__(self, *, scale=1.0, usual=3, **options):
+        super().__init__(**options)
+        self.times, self.usual = scale, usual
+
+
+def test_an_option_that_no_file_holds_must_be_given_again(tmp_path):
+    policy = tiny(kind=Needy, scale=2.0)
+    policy.save(tmp_path)
+    with pytest.raises(InputError, match=r"scale.*load\(path, scale=\.\.\.\)"):
+        ChoicePolicy.load(tmp_path)
+    with pytest.raises(InputError, match="scale"):
+        tiny(kind=Needy, agents=2, scale=2.0).for_agent(0)
+    assert ChoicePolicy.load(tmp_path, scale=2.0).times == 2.0
+
+
+def test_precision_comes_back(tmp_path):
+    policy = tiny(kind=DiffusionPolicy, normalize=True).double()
+    policy.save(tmp_path)
+    loaded = ChoicePolicy.load(tmp_path)
+    assert all(
+        torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(policy.parameters(), loaded.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("action_key", []), ("action_key", [3]), ("mask_key", ""), ("observation_keys", [[]]), ("observation_keys", 3),
+     ("information", 7), ("normalize", "yes"), ("epsilon", None)],
+)  # fmt: skip
+def test_keys_that_are_none_are_refused_when_a_policy_is_loaded(key, value, tmp_path):
+    tiny(kind=GreedyValuePolicy).save(tmp_path)
+    data = json.loads((tmp_path / "policy.json").read_text())
+    data["config"][key] = value
+    (tmp_path / "policy.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=key if value is not None else "config"):
+        ChoicePolicy.load(tmp_path)
+
+
+# Names of classes
+
+SCRIPT = """
+import sys
+from diffpolicy import CategoricalPolicy, ChoicePolicy
+
+class Mine(CategoricalPolicy):
+    pass
+
+if __name__ == "__main__":
+    Mine(choices=3, observation_dim=2).save(sys.argv[1])
+    assert type(ChoicePolicy.load(sys.argv[1])) is Mine
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_a_class_of_a_script_is_called_as_another_script_imports_it(way, tmp_path):
+    (tmp_path / "own_things.py").write_text(SCRIPT)
+    argv = ["own_things.py"] if way == "script" else ["-m", "own_things"]
+    subprocess.run([sys.executable, *argv, "saved"], cwd=tmp_path, check=True)
+    data = json.loads((tmp_path / "saved" / "policy.json").read_text())
+    assert data["class"] == "own_things:Mine"
+    assert data["class_file"] == "own_things.py"
+
+
+def local_class():
+    class Local(CategoricalPolicy):
+        pass
+
+    return Local
+
+
+def renamed(folder, name):
+    data = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps({**data, "class": name}))
+
+
+class Mine(CategoricalPolicy):
+    """As a script might define it."""
+
+
+@pytest.mark.parametrize("name", ["__main__:Mine", "another_script:Mine"])
+def test_the_class_itself_loads_what_a_script_saved(name, tmp_path):
+    tiny(kind=Mine).save(tmp_path)
+    renamed(tmp_path, name)
+    assert type(Mine.load(tmp_path)) is Mine
+    with pytest.raises(InputError, match=r"Mine.*(import Mine first|Mine\.load)"):
+        ChoicePolicy.load(tmp_path)
+    with pytest.raises(InputError, match="Mine"):
+        Needy.load(tmp_path)
+
+
+def test_a_class_made_in_a_function_is_loaded_by_itself(tmp_path):
+    kind = local_class()
+    tiny(kind=kind).save(tmp_path)
+    assert type(ChoicePolicy.load(tmp_path)) is kind
+    other = local_class()  # the same name
+    with pytest.raises(InputError, match="several classes"):
+        ChoicePolicy.load(tmp_path)
+    assert type(kind.load(tmp_path)) is kind
+    assert type(other.load(tmp_path)) is other
+    renamed(tmp_path, "gone:make.<locals>.Gone")
+    with pytest.raises(InputError, match=r"made inside a function of gone.*Gone\.load"):
+        ChoicePolicy.load(tmp_path)
+
+
+# Whatever a file holds
+
+
+NUMBERS = [0, -1, 1, 2, 3.5, 1e9, 10**9, 2**70, -(2**70), 1e308, float("nan"), float("inf")]
+LISTS = [[], [200_000, 2500], [1] * 50, {}, {"kind": 3}, {"kind": "MLPDenoiser"}, {"a": {}}]
+HOSTILE = [None, True, False, "", "x", "\ud800", "a\0b", *NUMBERS, *LISTS]
+
+
+def places(value, path=()):
+    """Paths of all entries of a JSON value."""
+    yield path
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(entry, (*path, key))
+
+
+def mutated(data, draw):
+    """A copy of a JSON object with one entry replaced, left out or added."""
+    data = json.loads(json.dumps(data))
+    *path, last = draw.choice([p for p in places(data) if p])
+    parent = data
+    for key in path:
+        parent = parent[key]
+    how = draw.random()
+    if how < 0.7:
+        parent[last] = draw.choice(HOSTILE)
+    elif how < 0.85:
+        del parent[last]
+    elif isinstance(parent, dict):
+        parent[draw.choice(["colour", "given", "kind", "stack"])] = draw.choice(HOSTILE)
+    return data
+
+
+def saved_kinds(folder):
+    kinds = {
+        "mlp": tiny(kind=DiffusionPolicy, agents=2, normalize=True),
+        "own": tiny(kind=DiffusionPolicy, denoiser=Told(True, 0.5), agents=2),
+        "given": tiny(kind=DiffusionPolicy, denoiser=Plain()),
+        "sets": tiny(kind=DiffusionPolicy, denoiser=SetDenoiser(3, 2, 5)),
+        "values": tiny(kind=GreedyValuePolicy, mask_key=("a", "b"), action_key=("a", "c")),
+    }
+    return [policy.save(folder / name) for name, policy in kinds.items()]
+
+
+def loads_or_refuses(folder):
+    try:
+        ChoicePolicy.load(folder)
+    except InputError:
+        return False
+    return True
+
+
+def test_a_mutated_description_is_refused_or_loads(tmp_path):
+    draw = random.Random(0)
+    kept = 0
+    for folder in saved_kinds(tmp_path):
+        data = json.loads((folder / "policy.json").read_text())
+        for _ in range(60):
+            (folder / "policy.json").write_text(json.dumps(mutated(data, draw)))
+            kept += loads_or_refuses(folder)
+    assert kept < 150
+
+
+def test_garbled_tensors_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffpolicy._pairs.PAUSES_S", (0.0,))
+    draw = random.Random(0)
+    for folder in saved_kinds(tmp_path):
+        path = folder / "policy.safetensors"
+        good = path.read_bytes()
+        for _ in range(60):
+            bad = bytearray(good)
+            for _ in range(draw.randint(1, 4)):
+                bad[draw.randrange(min(len(bad), 400))] = draw.randrange(256)
+            bad = bad[: draw.choice([len(bad), draw.randrange(len(bad))])]
+            path.write_bytes(bad)
+            assert bytes(bad) == good or not loads_or_refuses(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("denoiser", {"hidden": [200_000, 2500]}),
+        ("denoiser", {"time": 10**8}),
+        ("denoiser", {"kind": "MLPDenoiser", "actions": 10**6, "condition": 10**6, "steps": 5, "hidden": [10**6]}),
+        ("denoiser", {"kind": "SetDenoiser", "latents": 10**6, "features": 10**6, "steps": 10**6}),
+        ("steps", 10**9),
+        ("agents", 10**6),
+        ("choices", 10**6),
+        ("condition_dim", 10**6),
+    ],
+)
+def test_counts_are_refused_before_memory_is_taken(key, value, tmp_path):
+    resource = pytest.importorskip("resource")
+    tiny(kind=DiffusionPolicy, agents=1).save(tmp_path)
+    data = json.loads((tmp_path / "policy.json").read_text())
+    data["config"][key] = value
+    (tmp_path / "policy.json").write_text(json.dumps(data))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(InputError):
+        ChoicePolicy.load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"hidden": []}, {"hidden": [True]}, {"hidden": 5}, {"time": 2.5}, {"time": "x"}, {"act": ["relu"]}, {"output": {}},
+     {"hidden": [10**7]}],
+)  # fmt: skip
+def test_options_of_a_denoiser_are_checked_by_name(options):
+    with pytest.raises(InputError, match=next(iter(options)).replace("act", "activation")):
+        tiny(kind=DiffusionPolicy, denoiser=options)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+
+LONGEST = 10_000
+"""Steps of a named schedule: ten times those of DDPM; more are a slip, and would only take time and memory."""
 
 
 class NoiseSchedule(nn.Module):
@@ -41,10 +45,11 @@ class NoiseSchedule(nn.Module):
     @classmethod
     def named(cls, name: str, steps: int) -> NoiseSchedule:
         """`vp`, `linear` or `cosine`, with I = `steps`."""
-        if name not in SCHEDULES:
-            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
-        if steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        if not isinstance(name, str) or name not in SCHEDULES:
+            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {check.show(name)}")
+        steps = check.integer(steps, "steps", least=1)
+        if steps > LONGEST:
+            raise InputError(f"steps must be at most {LONGEST}, got {check.show(steps)}")
         bars, product = [], 1.0
         for beta in SCHEDULES[name](steps):
             product *= 1.0 - beta

@@ -4,6 +4,7 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser, TimeEmbedding
 from diffpolicy.networks.dense import MLP, Dense
 from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.networks.set_denoiser import SetDenoiser
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CriticEnsemble",
     "Dense",
     "MLPDenoiser",
+    "PerAgent",
     "RunningNorm",
     "SetDenoiser",
     "TimeEmbedding",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.networks.dense import MLP, Dense, activation
+from diffpolicy.networks.dense import MLP, Dense, activation, width_of
 
 OUTPUTS = ("linear", "tanh", "softmax")
 
@@ -78,12 +80,15 @@ class MLPDenoiser(nn.Module):
         super().__init__()
         if output not in OUTPUTS:
             raise InputError(f"denoiser output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-        if not hidden or any(not isinstance(width, int) or width < 1 for width in hidden):
-            raise InputError(f"a denoiser needs hidden widths of at least 1, got hidden = {list(hidden)}")
+        if not check.sequence(hidden, "hidden"):
+            raise InputError("a denoiser needs hidden widths of at least 1, got hidden = []")
+        hidden = [width_of(width, f"hidden[{k}]") for k, width in enumerate(hidden)]
+        time = width_of(time, "time")
         if time < 2 or time % 2:
             raise InputError(f"the time embedding's width must be even and at least 2, got time = {time}")
         fan_in = actions + time + condition
-        self.output = output
+        self.actions, self.condition, self.steps, self.stack = actions, condition, steps, stack
+        self.hidden, self.act_name, self.output, self.time = hidden, act, output, time
         self.fixed_time: Tensor | None = None
         self.embedding = TimeEmbedding(steps, time, stack, generator)
         self.of_x = Dense(actions, hidden[0], stack, generator, fan_in=fan_in, bias=False)
@@ -91,6 +96,26 @@ class MLPDenoiser(nn.Module):
         self.of_condition = Dense(condition, hidden[0], stack, generator, fan_in=fan_in)
         self.act = activation(act)
         self.rest = MLP(hidden[0], actions, hidden[1:], act, stack, generator)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them."""
+        names = ("actions", "condition", "steps", "hidden", "output", "time", "stack")
+        return {**{name: getattr(self, name) for name in names}, "act": self.act_name}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MLPDenoiser:
+        """The denoiser that `to_dict` described, with fresh parameters."""
+        return cls(**data)
+
+    def for_agent(self, agent: int) -> MLPDenoiser:
+        """The denoiser of one agent of a stack, its parameters copied. Args: agent: 0..G - 1."""
+        single = copy.deepcopy(self)
+        for module in single.modules():
+            if isinstance(module, Dense) and module.weight.ndim == 3:
+                module.weight = nn.Parameter(module.weight[agent].detach().clone())
+                module.bias = None if module.bias is None else nn.Parameter(module.bias[agent, 0].detach().clone())
+        single.stack = single.embedding.stack = None
+        return single
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

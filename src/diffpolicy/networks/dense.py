@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh, "silu": nn.SiLU}
 
 
+WIDEST = 10**6
+"""A wider layer is a slip, and would only exhaust the memory."""
+
+
+def width_of(value: Any, name: str) -> int:
+    """A layer's width, a whole number from 1 to `WIDEST`."""
+    width = check.integer(value, name, least=1)
+    if width > WIDEST:
+        raise InputError(f"{name} must be at most {WIDEST}, got {check.show(value)}")
+    return width
+
+
 def activation(name: str) -> nn.Module:
     """A module by its name."""
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()
 
@@ -78,10 +92,8 @@ class MLP(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        widths = [inputs, *hidden, outputs]
-        for width in widths:
-            if not isinstance(width, int) or width < 1:
-                raise InputError(f"hidden widths must be whole numbers of at least 1, got {list(hidden)}")
+        hidden = [width_of(width, f"hidden[{k}]") for k, width in enumerate(check.sequence(hidden, "hidden"))]
+        widths = [width_of(inputs, "inputs"), *hidden, width_of(outputs, "outputs")]
         layers: list[nn.Module] = []
         for a, b in zip(widths, widths[1:], strict=False):
             layers += [Dense(a, b, stack, generator), activation(act)]

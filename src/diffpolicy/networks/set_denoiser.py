@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softsign
+
+from diffpolicy.networks.dense import width_of
 
 
 class SetDenoiser(nn.Module):
@@ -25,12 +28,23 @@ class SetDenoiser(nn.Module):
         self, latents: int, features: int, steps: int, *, hidden: int = 32, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        self.latents, self.features = width_of(latents, "latents"), width_of(features, "features")
+        self.steps, self.hidden = width_of(steps, "steps"), width_of(hidden, "hidden")
         spread = 1 / math.sqrt(features + latents)
         self.of_condition = nn.Parameter(torch.randn(features, hidden, generator=generator) * spread)
         self.of_x = nn.Parameter(torch.randn(latents, hidden, generator=generator) * spread)
         self.of_step = nn.Parameter(torch.zeros(steps, hidden))
         self.out = nn.Parameter(torch.randn(hidden, latents, generator=generator) * 0.02)
         self.out_bias = nn.Parameter(torch.zeros(latents))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them."""
+        return {name: getattr(self, name) for name in ("latents", "features", "steps", "hidden")}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SetDenoiser:
+        """The denoiser that `to_dict` described, with fresh parameters."""
+        return cls(**data)
 
     def prepare(self, condition: Tensor) -> Tensor:
         """The share of the hidden layer that the chain does not change, `[*, H]`. Args: condition: `[*, F]`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy.diffusion.samplers import ETA, reverse_steps, run
 from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
+from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.denoisers import describe, full, rebuild
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
@@ -36,9 +40,10 @@ class DiffusionPolicy(ChoicePolicy):
         steps: I of the schedule. schedule: `vp`, `linear` or `cosine`.
         sampler: `ddpm` or `ddim`. sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
-        denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module of your own with
-            `forward(x, t, cond)`; a module of your own is not saved by its shape, so pass it to the class again when
-            loading.
+        denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module with `forward(x, t, cond)`
+            and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
+            `from_dict`, or by `config`; one without them is passed again, `load(path, denoiser=MyNet())`. Where agents
+            have parameters of their own, each gets a copy of it, unless its attribute `stack` is their number.
         head: what x_0 means.
         others: of `ChoicePolicy`.
 
@@ -72,7 +77,7 @@ class DiffusionPolicy(ChoicePolicy):
         self.schedule = NoiseSchedule.named(schedule, steps)
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
         self.denoiser: nn.Module = (
-            denoiser
+            self._fitted(denoiser)
             if isinstance(denoiser, nn.Module)
             else MLPDenoiser(
                 self.choices,
@@ -88,6 +93,38 @@ class DiffusionPolicy(ChoicePolicy):
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
             self.out_keys = [*self.out_keys, _next(self.latent_key)]
+
+    def _fitted(self, denoiser: nn.Module) -> nn.Module:
+        """A module that was passed, as a policy of so many agents uses it; refuses one of other widths."""
+        stack = getattr(denoiser, "stack", None)
+        stack = stack if isinstance(stack, int) else None
+        if stack not in (None, self.agents):
+            raise InputError(f"denoiser has parameters for stack = {stack} agents, and the policy for {self.agents}")
+        if isinstance(denoiser, MLPDenoiser):
+            mine = {"actions": self.choices, "condition": self.condition_dim}
+            for name, width in mine.items():
+                if getattr(denoiser, name) != width:
+                    raise InputError(f"denoiser is of {getattr(denoiser, name)} {name}, and the policy of {width}")
+            if denoiser.steps < self.schedule.steps:
+                raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.schedule.steps}")
+        return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
+
+    def _denoiser_form(self) -> dict[str, Any]:
+        """Of the denoiser, for a file: its options where its widths are the policy's, else what `describe` says."""
+        denoiser = self.denoiser
+        if type(denoiser) is not MLPDenoiser:
+            return describe(denoiser)
+        form = denoiser.to_dict()
+        widths = {
+            "actions": self.choices,
+            "condition": self.condition_dim,
+            "steps": self.schedule.steps,
+            "stack": self.agents,
+        }
+        if any(form[name] != width for name, width in widths.items()):
+            return describe(denoiser)
+        options = {name: value for name, value in form.items() if name not in widths}
+        return self.options if full(self.options) == full(options) else options
 
     def _set_sampler(self, sampler: str, steps: int | None) -> None:
         if sampler not in ETA:
@@ -208,7 +245,7 @@ class DiffusionPolicy(ChoicePolicy):
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
             "prediction": self.prediction,
-            **({"denoiser": self.options} if isinstance(self.denoiser, MLPDenoiser) else {}),
+            "denoiser": self._denoiser_form(),
             "head": self.head.to_dict(),
         }
 
@@ -216,21 +253,62 @@ class DiffusionPolicy(ChoicePolicy):
     def _from_config(cls, config: dict[str, Any]) -> DiffusionPolicy:
         config["prior"] = Prior.from_dict(config["prior"])
         config["head"] = CategoricalHead(**config["head"])
-        return super()._from_config(config)
+        form = config.pop("denoiser", None)
+        given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
+        passed = config if given is None else {**config, "denoiser": given}
+        if cls.__init__ is not DiffusionPolicy.__init__ and not isinstance(form, nn.Module):
+            # a subclass may make its denoiser itself, and then takes none
+            with suppress(TypeError):
+                alone = super()._from_config(dict(config))
+                if given is None or alone._denoiser_form() == form:
+                    return alone
+        return super()._from_config(passed)
+
+    def _check_described(self, config: dict[str, Any]) -> None:
+        form = config.get("denoiser")
+        if form is None:
+            return
+        mine = full(self._denoiser_form())
+        if isinstance(form, Mapping) and form.get("given") is True:
+            kind = check.show(form.get("kind"))
+            if mine.get("kind") == form.get("kind"):
+                return
+            if type(self.denoiser) is MLPDenoiser:
+                raise InputError(
+                    f"the denoiser is a module {kind} of its own, which no file describes: pass it, "
+                    "load(path, denoiser=...), or give its class to_dict and from_dict before saving"
+                )
+            raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")
+        if mine != full(form):
+            raise InputError(f"denoiser was {full(form)} when the policy was saved, got {mine}")
+
+    def _of_agent(self, agent: int) -> dict[str, Any]:
+        if isinstance(self.denoiser, PerAgent):
+            return {"denoiser": copy.deepcopy(self.denoiser.each[agent])}
+        if "kind" not in self._denoiser_form():
+            return {}
+        own = getattr(self.denoiser, "for_agent", None)
+        if own is None:
+            name = type(self.denoiser).__name__
+            raise InputError(f"the denoiser {name} holds all agents' parameters; give it a method for_agent(agent)")
+        return {"denoiser": own(agent)}
 
     def tensors(self) -> dict[str, Tensor]:
         remembered = {} if self.remembered is None else {"remembered": self.remembered.cpu().contiguous()}
         return {**super().tensors(), **remembered}
 
-    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        remembered = tensors.pop("remembered", None)
-        super()._load_tensors(tensors)
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        remembered = tensors.get("remembered")
+        super()._check_tensors({k: v for k, v in tensors.items() if k != "remembered"})
         group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
         if remembered is not None and (remembered.ndim < group + 2 or remembered.shape[-1] != self.choices):
             raise InputError(
                 f"tensor 'remembered' has shape {list(remembered.shape)}, which {self.choices} choices do not fit"
             )
-        self.remembered = remembered
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        super()._load_tensors({k: v for k, v in tensors.items() if k != "remembered"})
+        self.remembered = tensors.get("remembered")
 
 
 def _next(key: NestedKey) -> NestedKey:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,6 +16,7 @@ from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
+from diffpolicy.policies.class_names import file_name, is_ours, source_file, where
 from diffpolicy.policies.draws import Draws
 
 Policy = TypeVar("Policy", bound="SavedPolicy")
@@ -26,6 +30,8 @@ class SavedPolicy(TensorDictModuleBase):
     """
 
     kinds: ClassVar[dict[str, type[SavedPolicy]]] = {}
+    ambiguous: ClassVar[set[str]] = set()
+    """Names of several classes: a function that makes a class may make another one by its next call."""
     agents: int | None
     trained: dict[str, Any]
     generator: Draws
@@ -33,14 +39,19 @@ class SavedPolicy(TensorDictModuleBase):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # the class that stands right on this one is a base of policies and none itself
-        if SavedPolicy not in cls.__bases__:
-            SavedPolicy.kinds[cls._file_name()] = cls
+        if SavedPolicy in cls.__bases__:
+            return
+        name = cls._file_name()
+        if "<locals>" in name and name in SavedPolicy.kinds:
+            SavedPolicy.ambiguous.add(name)
+        SavedPolicy.kinds[name] = cls
+        if cls.__module__ == "__main__":  # as earlier versions called it
+            SavedPolicy.kinds[f"__main__:{cls.__qualname__}"] = cls
 
     @classmethod
     def _file_name(cls) -> str:
-        """What files call the class: ours by the bare name, a user's with its module, so neither hides the other."""
-        ours = cls.__module__.split(".")[0] == "diffpolicy"
-        return cls.__name__ if ours else f"{cls.__module__}:{cls.__qualname__}"
+        """What files call the class."""
+        return file_name(cls)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
@@ -50,44 +61,96 @@ class SavedPolicy(TensorDictModuleBase):
     def _from_config(cls: type[Policy], config: dict[str, Any]) -> Policy:
         return cls(**config)
 
+    def _check_described(self, config: dict[str, Any]) -> None:
+        """Raises InputError if the policy, as it was made, is not what a file describes. Args: config: the file's."""
+
+    def _of_agent(self, agent: int) -> dict[str, Any]:
+        """Arguments of the constructor that `config` does not tell, for one agent of a stack."""
+        return {}
+
+    def needs(self) -> list[str]:
+        """Arguments of a subclass's constructor that `config` does not tell, so that loading must be given them again.
+
+        One that is kept as an attribute of its name and has its default value need not be.
+        """
+        told, found = self.config(), []
+        for cls in type(self).__mro__:
+            if is_ours(cls) or not issubclass(cls, SavedPolicy):
+                break
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
+            for name, p in list(parameters.items())[1:]:
+                kept = getattr(self, name, p.empty)
+                usual = kept is p.default or (isinstance(kept, (str, int, float)) and kept == p.default)
+                if (
+                    p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+                    and name not in told
+                    and not (usual and p.default is not p.empty)
+                ):
+                    found.append(name)
+        return found
+
     def tensors(self) -> dict[str, Tensor]:
         """What is saved: parameters and buffers by name."""
         return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if isinstance(v, Tensor)}
 
-    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Raises InputError if a file's tensors are not those of the policy: other names, shapes or kinds of number."""
         own = {k: v for k, v in self.state_dict().items() if isinstance(v, Tensor)}
         for name in sorted(own.keys() | tensors.keys()):
             a, b = own.get(name), tensors.get(name)
             if a is None or b is None or a.shape != b.shape:
                 shapes = [None if x is None else list(x.shape) for x in (b, a)]
                 raise InputError(f"tensor '{name}' has shape {shapes[0]}, and policy.json asks for {shapes[1]}")
+            if a.is_floating_point() != b.is_floating_point():
+                types = [str(x.dtype).removeprefix("torch.") for x in (b, a)]
+                raise InputError(f"tensor '{name}' is of type {types[0]}, and policy.json asks for {types[1]}")
+
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        types = {tensors[k].dtype for k, _ in self.named_parameters()}
+        if len(types) == 1:  # of a policy in double or half precision too
+            self.to(types.pop())
         self.load_state_dict(tensors, strict=False)
 
     def save(self, folder: str | Path) -> Path:
         """Writes `policy.safetensors` and `policy.json` into a folder.
 
         Raises:
-            InputError: the folder cannot be written to.
+            InputError: JSON cannot hold what the policy says of itself, or the folder cannot be written to.
         """
-        description = {"class": self._file_name(), "config": self.config(), "trained": self.trained}
+        file, needs = source_file(type(self)), self.needs()
+        description = {
+            "class": self._file_name(),
+            **({} if file is None else {"class_file": file}),
+            "config": self.config(),
+            **({"needs": needs} if needs else {}),
+            "trained": self.trained,
+        }
         return files.write(folder, description, self.tensors())
 
     @classmethod
     def load(cls: type[Policy], path: str | Path, **modules: Any) -> Policy:
         """A policy from its folder or either of its files; nothing is unpickled.
 
-        Called on `ChoicePolicy` it makes the class that the file names, which must have been imported.
+        Called on `ChoicePolicy` it makes the class that the file names, which must have been imported. Called on a
+        class of your own it takes the files of every class of that name, also those that a script wrote.
 
         Args:
             path: folder or file.
-            modules: networks of your own, which no file describes, by the constructor's name: `denoiser=MyNet()`.
+            modules: what no file describes, by the constructor's name: `denoiser=MyNet()`.
 
         Raises:
-            InputError: not a policy of this schema, or its tensors do not fit.
+            InputError: not a policy of this schema or class, its tensors do not fit, or something must be given.
         """
         file = files.read(path)
         try:
-            policy = cls._described_by(file.description, modules)
+            make = cls._described_by(file.description, modules)
+            _check_size(file)
+            # first without memory, so that what a file's numbers ask for is never more than what its tensors hold
+            skeleton = _on_meta(make)
+            if skeleton is not None:
+                skeleton._check_tensors(file.tensors)
+            policy = _made(make)
+            policy._check_tensors(file.tensors)
             policy._load_tensors(file.tensors)
         except InputError as error:
             mixed = "" if file.whole else "; and its tensors are not those that policy.json was written with"
@@ -101,31 +164,46 @@ class SavedPolicy(TensorDictModuleBase):
         return policy
 
     @classmethod
-    def _described_by(cls: type[Policy], description: dict[str, Any], modules: dict[str, Any]) -> Policy:
-        """The policy that a file describes, with fresh parameters. Args: modules: see `load`."""
-        kind = cls._kind(description.get("class"))
-        config, trained = description.get("config"), description.get("trained") or {}
-        for name, value in {"config": config, "trained": trained}.items():
-            if not isinstance(value, dict):
-                raise InputError(f"'{name}' must be an object, got {check.show(value)}")
-        try:
-            policy = kind._from_config({**description["config"], **modules})
-        except InputError as error:
-            raise InputError(f"config: {error}") from None
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError) as error:
-            raise InputError(f"'config' does not describe a {kind.__name__}: {error}") from None
-        policy.trained = dict(trained)
-        return policy
+    def _described_by(cls: type[Policy], description: dict[str, Any], modules: dict[str, Any]) -> Callable[[], Policy]:
+        """A function that makes the policy of a file, with fresh parameters. Args: modules: see `load`."""
+        kind = cls._kind(description.get("class"), description.get("class_file"))
+        config = _object(description.get("config"), "config")
+        _check_keys(config)
+        trained = _object(description.get("trained") or {}, "trained")
+        missing = [str(n) for n in check.sequence(description.get("needs", []), "'needs'") if str(n) not in modules]
+        if missing:
+            raise InputError(
+                f"a {kind.__name__} takes {', '.join(missing)}, which the file does not hold: pass it, "
+                f"load(path, {missing[0]}=...), or let config() of the class tell it before saving"
+            )
+
+        def make() -> Policy:
+            policy = kind._from_config(copy.deepcopy(config) | modules)
+            policy._check_described(config)
+            policy.trained = copy.deepcopy(trained)
+            return policy
+
+        return make
 
     @classmethod
-    def _kind(cls: type[Policy], name: Any) -> type[Policy]:
-        """The class that a file names, if it is this one or derived from it."""
-        kind = SavedPolicy.kinds.get(str(name))
-        if kind is None:
-            raise InputError(f"class {check.show(name)} is not known here; import its module first")
-        if not issubclass(kind, cls):
+    def _kind(cls: type[Policy], name: Any, file: Any) -> type[Policy]:
+        """The class that a file names, if it is this one or derived from it. Args: file: that defines it, a hint."""
+        if not isinstance(name, str):
+            raise InputError(f"class {check.show(name)} is no name of a class")
+        kind, qualname = SavedPolicy.kinds.get(name), name.partition(":")[2]
+        # the class that was called comes first: a script's own may have another module's name in the file
+        if name == cls._file_name() or (qualname == cls.__qualname__ and not (kind and issubclass(kind, cls))):
+            return cls
+        if name in SavedPolicy.ambiguous:
+            raise InputError(f"several classes are called {qualname} here: call load on the right one itself")
+        if kind is not None and not issubclass(kind, cls):
             raise InputError(f"it is a {kind.__name__}, not a {cls.__name__}")
-        return kind
+        if kind is not None:
+            return kind
+        if not qualname:
+            raise InputError(f"class {check.show(name)} is not known here; import it first")
+        own = qualname.rpartition(".")[2]
+        raise InputError(f"its class {where(name, file)}: import {own} first, or call {own}.load(path)")
 
     def for_agent(self: Policy, agent: int) -> Policy:
         """The policy of one of a stack's agents, whose rows are `[M, F]`; it remembers nothing yet.
@@ -137,10 +215,20 @@ class SavedPolicy(TensorDictModuleBase):
             raise InputError("all agents share this policy's parameters, so there is none to choose")
         if not 0 <= agent < self.agents:
             raise InputError(f"agent must be from 0 to {self.agents - 1}, got {agent}")
-        single = type(self)._from_config({**self.config(), "agents": None})
+        needs = self.needs()
+        if needs:
+            raise InputError(
+                f"config() of {type(self).__name__} does not tell {', '.join(needs)}, so no part can be made"
+            )
+        try:
+            single = type(self)._from_config({**self.config(), "agents": None, **self._of_agent(agent)})
+        except TypeError as error:
+            raise InputError(f"{type(self).__name__} cannot be made for one agent: {error}") from None
         own = {k: v for k, v in single.state_dict().items() if isinstance(v, Tensor)}
         mine = self.state_dict()
-        tensors = {k: mine[k] if mine[k].shape == v.shape else mine[k][agent].view_as(v) for k, v in own.items()}
+        # what is not there by that name is an agent's own module, which came with its values
+        shared = {k: v for k, v in own.items() if k in mine}
+        tensors = {k: mine[k] if mine[k].shape == v.shape else mine[k][agent].view_as(v) for k, v in shared.items()}
         single.load_state_dict(tensors, strict=False)
         single.trained = dict(self.trained)
         single.train(self.training)
@@ -153,3 +241,53 @@ class SavedPolicy(TensorDictModuleBase):
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Takes up what `get_extra_state` gave."""
         self.generator.set_state(state["generator"].cpu().to(torch.uint8))
+
+
+def _made(make: Callable[[], Policy]) -> Policy:
+    """The policy of a file; whatever is wrong with its config is one sentence."""
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"config: {error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"'config' does not describe the class: {reason}") from None
+
+
+def _on_meta(make: Callable[[], Policy]) -> Policy | None:
+    """The policy of a file without its memory; None where a class of a user cannot be made so."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except InputError as error:
+        raise InputError(f"config: {error}") from None
+    except Exception:  # what is really wrong shows when it is made in earnest
+        return None
+
+
+def _check_size(file: files.PolicyFile) -> None:
+    """Refuses more agents than a file has numbers: each has parameters of its own, and making them takes time."""
+    agents = file.description["config"].get("agents")
+    held = sum(x.numel() for x in file.tensors.values())
+    if isinstance(agents, (int, float)) and agents > held:
+        raise InputError(f"config: agents is {check.show(agents)}, and the tensors hold {held} numbers")
+
+
+def _check_keys(config: dict[str, Any]) -> None:
+    """Refuses keys of tensordicts that are none: a key is a text, or a list of texts."""
+    many = config.get("observation_keys", [])
+    keys = {f"observation_keys[{k}]": key for k, key in enumerate(many if isinstance(many, list) else [many])}
+    keys |= {name: config[name] for name in ("action_key", "mask_key", "valid_key") if config.get(name) is not None}
+    for name, key in keys.items():
+        names = key if isinstance(key, list) else [key]
+        if not names or not all(isinstance(n, str) and n for n in names):
+            raise InputError(f"config: {name} must be a text or a list of texts, got {check.show(key)}")
+    for name, kind in {"information": str, "normalize": bool}.items():
+        if not isinstance(config.get(name, kind()), kind):
+            raise InputError(f"config: {name} must be a {kind.__name__}, got {check.show(config[name])}")
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"'{name}' must be an object, got {check.show(value)}")
+    return value

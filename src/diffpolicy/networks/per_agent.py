@@ -1,0 +1,32 @@
+"""`PerAgent`: a copy of any network for each agent of a stack."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PerAgent(nn.Module):
+    """A denoiser of one agent made one of G: each agent has a copy of its own, which starts as the others do.
+
+    Args:
+        module: `forward(x, i, cond)` on rows `[M, A]`, and if it likes `prepare(condition)`. agents: G.
+    """
+
+    def __init__(self, module: nn.Module, agents: int) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(copy.deepcopy(module) for _ in range(agents))
+
+    def prepare(self, condition: Tensor) -> Tensor | list[Any]:
+        """What each agent's copy makes of its own condition, or the condition. Args: condition: `[G, M, C]`."""
+        if not hasattr(self.each[0], "prepare"):
+            return condition
+        return [module.prepare(c) for module, c in zip(self.each, condition.unbind(0), strict=True)]  # type: ignore[operator]
+
+    def forward(self, x: Tensor, i: int, prepared: Tensor | list[Any]) -> Tensor:
+        """Of the shape of x, `[G, M, A]`. Args: i: 1..I."""
+        parts = zip(self.each, x.unbind(0), prepared, strict=True)
+        return torch.stack([module(y, i, cond) for module, y, cond in parts])
