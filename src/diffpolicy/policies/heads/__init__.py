@@ -1,0 +1,17 @@
+"""What the end of a chain means: heads, made from the spec of an action."""
+
+from diffpolicy.policies.heads.bounded import BoundedHead
+from diffpolicy.policies.heads.categorical import CategoricalHead
+from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
+from diffpolicy.policies.heads.registry import head_for, head_from_dict
+
+__all__ = [
+    "MOST_JOINT",
+    "BoundedHead",
+    "CategoricalHead",
+    "Head",
+    "MultiCategoricalHead",
+    "head_for",
+    "head_from_dict",
+]

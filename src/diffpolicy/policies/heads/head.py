@@ -1,0 +1,122 @@
+"""`Head`: what x_0, the end of a chain, means for an action."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import Action
+
+MOST_JOINT = 4096
+"""Joint choices over which an expectation is still enumerated."""
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """A law of actions whose parameters x_0 holds, or the action itself.
+
+    A head is a set of pure functions of rows; it draws nothing itself. `[..]` below is the shape of the rows.
+
+    Attributes:
+        kinds: kinds of actions that it decides, see `Action.kind`.
+        x0_is: `parameters` of a law from which the action is drawn, or the `action`.
+        expectation: how an expectation over its law is had: `enumerated` over all joint choices, `pathwise` through
+            the draw, or `sampled`. An objective says which it needs.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    x0_is: ClassVar[Literal["parameters", "action"]] = "parameters"
+    expectation: ClassVar[Literal["enumerated", "pathwise", "sampled"]] = "sampled"
+
+    @abstractmethod
+    def sized(self, action: Action) -> Head:
+        """The head for an action of a spec.
+
+        Raises:
+            InputError: the action is of a kind that it does not decide.
+        """
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Numbers in x_0 of one row, W."""
+
+    @property
+    @abstractmethod
+    def event(self) -> tuple[int, ...]:
+        """Shape of one row's action."""
+
+    def read_mask(self, mask: Tensor) -> Tensor:
+        """A mask as the environment gives it, as one of x_0, `[.., W]`. Args: mask: `[.., anything]`."""
+        return mask
+
+    def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Parameters of the law, `[.., W]`. Args: x0: `[.., W]`. mask: allowed choices, bool `[.., W]`, or None."""
+        return x0
+
+    def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
+        """The random numbers that a sample of rows takes, or None. Args: rows: their shape. generator: draws them."""
+        return None
+
+    @abstractmethod
+    def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
+        """Actions, `[.., *event]`. Args: law: of `law`, `[.., W]`. draws: of `draws`; None: `mode`."""
+
+    @abstractmethod
+    def mode(self, law: Tensor) -> Tensor:
+        """The most probable actions, `[.., *event]`. Args: law: `[.., W]`."""
+
+    def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
+        """Log-probability (density) of actions, `[..]`. Args: law: `[.., W]`. action: `[.., *event]`."""
+        raise InputError(f"{type(self).__name__} has no log-probability")
+
+    def entropy(self, law: Tensor) -> Tensor:
+        """Entropy of the law, nats `[..]`. Args: law: `[.., W]`."""
+        raise InputError(f"the entropy of a {type(self).__name__} has no closed form")
+
+    def remember(self, x0: Tensor) -> Tensor:
+        """What an action memory that stores x_0 keeps of it, `[.., W]`: clipped, so that no visit amplifies it."""
+        return x0.clamp(-1, 1)
+
+    # Where an expectation is enumerated
+
+    @property
+    def joint(self) -> int:
+        """Number of joint choices, J.
+
+        Raises:
+            InputError: its law is not enumerated.
+        """
+        raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
+
+    def joint_log_prob(self, law: Tensor) -> Tensor:
+        """Log-probability of every joint choice, `[.., J]`. Args: law: `[.., W]`."""
+        raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
+
+    def joint_mask(self, mask: Tensor) -> Tensor:
+        """Which joint choices are allowed, bool `[.., J]`. Args: mask: bool `[.., W]`."""
+        raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
+
+    def joint_index(self, action: Tensor) -> Tensor:
+        """Number of a joint choice, int64 `[..]`. Args: action: `[.., *event]`."""
+        raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {"type": type(self).__name__, **asdict(self)}
+
+    def _check_kind(self, action: Action) -> None:
+        if action.kind not in self.kinds:
+            kinds = " or ".join(self.kinds)
+            raise InputError(f"a {type(self).__name__} decides {kinds} actions, and {action.key!r} is {action.kind}")
+
+
+def draw_of(draw: str, name: str) -> None:
+    """Raises InputError if a head's `draw` is none. Args: draw: of the head. name: of its class."""
+    if draw not in ("sample", "argmax"):
+        raise InputError(f"{name}.draw must be sample or argmax, got {draw!r}")

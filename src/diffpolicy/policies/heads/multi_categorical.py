@@ -1,0 +1,119 @@
+"""`MultiCategoricalHead`: x_0 holds the logits of several choices, made at once and independent of each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads.categorical import inverted
+from diffpolicy.policies.heads.head import MOST_JOINT, Head, draw_of
+from diffpolicy.policies.keys import Action
+from diffpolicy.policies.masks import mask_logits
+
+
+@dataclass(frozen=True)
+class MultiCategoricalHead(Head):
+    """K choices, of n_1, ..., n_K; x_0 holds a row of max n logits for each, in which those beyond n_k are forbidden.
+
+    Given x_0 the choices are independent; what binds them is the chain that x_0 comes from.
+
+    Args:
+        draw: `sample` from the softmax of each, or take the `argmax`.
+        nvec: n_1, ..., n_K; a policy sets it from its action's spec.
+
+    Example:
+        >>> head = MultiCategoricalHead(nvec=(3, 2))
+        >>> head.width, head.event, head.joint
+        (6, (2,), 6)
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("multi-categorical",)
+    expectation: ClassVar[Literal["enumerated", "pathwise", "sampled"]] = "enumerated"
+    draw: Literal["sample", "argmax"] = "sample"
+    nvec: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        draw_of(self.draw, "MultiCategoricalHead")
+        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
+
+    def sized(self, action: Action) -> MultiCategoricalHead:
+        self._check_kind(action)
+        return replace(self, nvec=action.nvec)
+
+    @property
+    def most(self) -> int:
+        """The greatest n_k."""
+        return max(self.nvec)
+
+    @property
+    def width(self) -> int:
+        return len(self.nvec) * self.most
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    def read_mask(self, mask: Tensor) -> Tensor:
+        """From TorchRL's flat mask, `[.., sum of n_k]`, to one of x_0, `[.., K max n]`."""
+        if mask.shape[-1] != sum(self.nvec):
+            raise InputError(f"a mask of {sum(self.nvec)} choices is needed, got shape {list(mask.shape)}")
+        parts = [torch.nn.functional.pad(p, (0, self.most - p.shape[-1])) for p in mask.split(list(self.nvec), -1)]
+        return torch.cat(parts, -1)
+
+    def _slots(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], len(self.nvec), self.most)
+
+    def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits, those of forbidden choices and of the padding at the least that keeps entropies finite."""
+        real = torch.arange(self.most, device=x0.device) < torch.tensor(self.nvec, device=x0.device).unsqueeze(-1)
+        allowed = real.flatten() if mask is None else mask & real.flatten()
+        return mask_logits(x0, allowed)
+
+    def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
+        if self.draw == "argmax":
+            return None
+        return torch.rand(*rows, len(self.nvec), generator=generator, device=generator.device)
+
+    def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
+        return self.mode(law) if self.draw == "argmax" or draws is None else inverted(self._slots(law), draws)
+
+    def mode(self, law: Tensor) -> Tensor:
+        return self._slots(law).argmax(-1)
+
+    def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
+        return self._slots(law).log_softmax(-1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1).sum(-1)
+
+    def entropy(self, law: Tensor) -> Tensor:
+        log_p = self._slots(law).log_softmax(-1)
+        return -(log_p.exp() * log_p).sum((-2, -1))
+
+    @property
+    def joint(self) -> int:
+        count = math.prod(self.nvec)
+        if count > MOST_JOINT:
+            raise InputError(f"{count} joint choices of {list(self.nvec)} are more than the {MOST_JOINT} enumerated")
+        return count
+
+    def joint_log_prob(self, law: Tensor) -> Tensor:
+        """Sums over all combinations, the last choice running fastest."""
+        total = law.new_zeros(*law.shape[:-1], 1)
+        for n, log_p in zip(self.nvec, self._slots(law).log_softmax(-1).unbind(-2), strict=True):
+            total = (total.unsqueeze(-1) + log_p[..., None, :n]).flatten(-2)
+        return total
+
+    def joint_mask(self, mask: Tensor) -> Tensor:
+        total = mask.new_ones(*mask.shape[:-1], 1)
+        for n, allowed in zip(self.nvec, self._slots(mask).unbind(-2), strict=True):
+            total = (total.unsqueeze(-1) & allowed[..., None, :n]).flatten(-2)
+        return total
+
+    def joint_index(self, action: Tensor) -> Tensor:
+        index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
+        for n, choice in zip(self.nvec, action.long().unbind(-1), strict=True):
+            index = index * n + choice
+        return index

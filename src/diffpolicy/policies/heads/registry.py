@@ -1,0 +1,41 @@
+"""Which head an action gets, and heads by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads.bounded import BoundedHead
+from diffpolicy.policies.heads.categorical import CategoricalHead
+from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
+from diffpolicy.policies.keys import Action
+
+HEADS: dict[str, type[Head]] = {kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead)}
+
+
+def head_for(action: Action, draw: str = "sample") -> Head:
+    """The usual head of an action, in its size.
+
+    Args:
+        action: of a spec. draw: `sample` or `argmax`.
+    """
+    kind = next(head for head in HEADS.values() if action.kind in head.kinds)
+    return kind(draw).sized(action)  # type: ignore[call-arg]
+
+
+def head_from_dict(data: Mapping[str, Any]) -> Head:
+    """The head that `to_dict` described; without a `type` a categorical one, as earlier files have it.
+
+    Raises:
+        InputError: no such head, or an argument that it does not take.
+    """
+    options = dict(data)
+    name = options.pop("type", "CategoricalHead")
+    if name not in HEADS:
+        raise InputError(f"head must be one of {', '.join(HEADS)}, got {name!r}")
+    try:
+        return HEADS[name](**options)
+    except TypeError as error:
+        raise InputError(f"head {name}: {error}") from None

@@ -1,0 +1,162 @@
+"""Heads as laws: chances that sum to one, densities that integrate to one, samples that follow them, masks."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import (
+    BoundedHead,
+    CategoricalHead,
+    MultiCategoricalHead,
+    head_for,
+    head_from_dict,
+)
+from diffpolicy.policies.keys import Action
+
+CATEGORICAL = CategoricalHead(choices=4)
+MULTI = MultiCategoricalHead(nvec=(3, 2, 4))
+BOUNDED = BoundedHead(low=(-2.0, 0.0), high=(2.0, 3.0))
+HEADS = [CATEGORICAL, CategoricalHead(choices=4, one_hot=True), MULTI, BOUNDED]
+
+
+def draw(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def x0_of(head, *rows, seed=0):
+    return torch.randn(*rows, head.width, generator=draw(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_shapes_on_rows_and_on_stacks(head):
+    for rows in ((), (5,), (2, 5)):
+        law = head.law(x0_of(head, *rows))
+        numbers = head.draws(torch.Size(rows), draw())
+        for action in (head.sample(law, numbers), head.sample(law, None), head.mode(law)):
+            assert action.shape == (*rows, *head.event)
+        assert head.log_prob(law, head.mode(law)).shape == rows
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_without_draws_a_sample_is_the_mode(head):
+    law = head.law(x0_of(head, 50))
+    assert torch.equal(head.sample(law, None), head.mode(law))
+    still = type(head)(**{**vars(head), "draw": "argmax"})
+    assert still.draws(torch.Size([50]), draw()) is None
+    assert torch.equal(still.sample(law, torch.rand(50)), head.mode(law))
+
+
+@pytest.mark.parametrize("head", [CATEGORICAL, MULTI], ids=str)
+def test_joint_chances_sum_to_one_and_are_those_of_single_actions(head):
+    law = head.law(x0_of(head, 7))
+    joint = head.joint_log_prob(law)
+    assert joint.shape == (7, head.joint)
+    assert torch.allclose(joint.exp().sum(-1), torch.ones(7, dtype=torch.float64))
+    nvec = (4,) if head is CATEGORICAL else head.nvec
+    for number, choice in enumerate(itertools.product(*map(range, nvec))):
+        action = torch.tensor(choice[0] if head is CATEGORICAL else choice).expand(7, *head.event)
+        assert (head.joint_index(action) == number).all()
+        assert torch.allclose(head.log_prob(law, action), joint[:, number])
+    assert torch.allclose(head.entropy(law), -(joint.exp() * joint).sum(-1))
+
+
+def test_a_categorical_head_agrees_with_torch():
+    law = CATEGORICAL.law(x0_of(CATEGORICAL, 9))
+    law_of_torch = torch.distributions.Categorical(logits=law)
+    action = CATEGORICAL.sample(law, CATEGORICAL.draws(torch.Size([9]), draw()))
+    assert torch.allclose(CATEGORICAL.log_prob(law, action), law_of_torch.log_prob(action))
+    assert torch.allclose(CATEGORICAL.entropy(law), law_of_torch.entropy())
+
+
+def test_samples_follow_the_law():
+    x0 = x0_of(MULTI, 1).expand(200_000, -1)
+    law = MULTI.law(x0)
+    index = MULTI.joint_index(MULTI.sample(law, MULTI.draws(torch.Size([200_000]), draw(1))))
+    seen = torch.bincount(index, minlength=MULTI.joint) / len(index)
+    assert 0.5 * (seen - MULTI.joint_log_prob(law[0]).exp()).abs().sum() < 0.01
+
+
+def test_masks_forbid():
+    mask = torch.tensor([True, False, True, True, False, False, True, True, False])
+    flat = MULTI.read_mask(mask.expand(1000, 9))
+    assert flat.shape == (1000, MULTI.width)
+    law = MULTI.law(x0_of(MULTI, 1000), flat)
+    action = MULTI.sample(law, MULTI.draws(torch.Size([1000]), draw()))
+    for k, allowed in enumerate(([0, 2], [0], [1, 2])):
+        assert set(action[:, k].tolist()) <= set(allowed)
+    joint = MULTI.joint_mask(flat)
+    assert int(joint[0].sum()) == 4
+    assert (MULTI.joint_log_prob(law).exp()[~joint] == 0).all()
+    assert torch.isfinite(MULTI.entropy(law)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_masked_laws_are_finite_in_their_type(dtype):
+    for head in (CATEGORICAL, MULTI):
+        mask = torch.ones(3, head.width, dtype=torch.bool)
+        mask[:, 0] = False
+        law = head.law(x0_of(head, 3).to(dtype), mask)
+        assert torch.isfinite(law).all()
+        assert torch.isfinite(head.entropy(law)).all()
+
+
+def test_a_bounded_density_integrates_to_one_and_stays_within_bounds():
+    head = BoundedHead(low=(-2.0,), high=(3.0,))
+    law = head.law(torch.tensor([0.3, -0.2], dtype=torch.float64))
+    grid = torch.linspace(-2, 3, 400_001, dtype=torch.float64)[1:-1]
+    density = head.log_prob(law.expand(len(grid), 2), grid.unsqueeze(-1)).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1.0, abs=1e-4)
+    numbers = head.draws(torch.Size([50_000]), draw()).double()
+    action, log_prob = head.with_log_prob(law.expand(50_000, 2), numbers)
+    assert float(action.min()) > -2
+    assert float(action.max()) < 3
+    assert torch.allclose(log_prob, head.log_prob(law.expand(50_000, 2), action), atol=1e-3)
+    assert float(action.mean()) == pytest.approx(float(torch.trapezoid(grid * density, grid)), abs=0.03)
+
+
+def test_a_bounded_law_has_gradients_and_is_finite_at_the_bounds():
+    x0 = x0_of(BOUNDED, 6).requires_grad_()
+    law = BOUNDED.law(x0)
+    action, log_prob = BOUNDED.with_log_prob(law, torch.randn(6, 2, generator=draw()).double())
+    (action.sum() + log_prob.sum()).backward()
+    assert torch.isfinite(x0.grad).all()
+    assert (x0.grad != 0).all()
+    assert torch.isfinite(BOUNDED.log_prob(law.detach(), torch.tensor([2.0, 0.0]).expand(6, 2))).all()
+
+
+def test_heads_are_made_for_actions_and_refuse_others():
+    bounded = Action("action", "bounded", (2,), (2,), (-1.0, -1.0), (1.0, 1.0))
+    multi = Action("action", "multi-categorical", (3, 2), (2,))
+    plain = Action(("agents", "action"), "categorical", (5,), ())
+    assert head_for(bounded) == BoundedHead(low=(-1.0, -1.0), high=(1.0, 1.0))
+    assert head_for(multi, "argmax") == MultiCategoricalHead("argmax", nvec=(3, 2))
+    assert head_for(plain).width == 5
+    with pytest.raises(InputError, match="BoundedHead decides bounded actions, and 'action' is multi-categorical"):
+        BoundedHead().sized(multi)
+
+
+@pytest.mark.parametrize("head", [MULTI, BOUNDED, CategoricalHead("argmax")], ids=str)
+def test_heads_are_described_by_json(head):
+    assert head_from_dict(json.loads(json.dumps(head.to_dict()))) == head
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: head_from_dict({"type": "GammaHead"}), "'GammaHead'"),
+        (lambda: head_from_dict({"type": "BoundedHead", "width": 3}), "'width'"),
+        (lambda: CategoricalHead("mean"), "'mean'"),
+        (lambda: BoundedHead(low=(1.0,), high=(1.0,)), "rise"),
+        (lambda: BOUNDED.joint, "cannot be enumerated"),
+        (lambda: MultiCategoricalHead(nvec=(100, 100)).joint, "10000 joint choices"),
+        (lambda: MULTI.read_mask(torch.ones(3, 5)), r"9 choices is needed, got shape \[3, 5\]"),
+        (lambda: BOUNDED.law(torch.zeros(4), torch.ones(4, dtype=torch.bool)), "mask"),
+        (lambda: BOUNDED.entropy(torch.zeros(4)), "closed form"),
+    ],
+)
+def test_mistakes_get_a_sentence(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
