@@ -16,15 +16,27 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from tensordict import TensorDict
 
-from diffpolicy import InputError
+from diffpolicy import CategoricalPolicy, InputError
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import make_method
 from diffpolicy.edge.training import train
-from diffpolicy.training import DQNMethod, OffPolicyModule, SACMethod, checkpoint
+from diffpolicy.objectives import PathwiseLoss
+from diffpolicy.objectives.pathwise import choice_probabilities
+from diffpolicy.training import (
+    DiffusionSACMethod,
+    DQNMethod,
+    EvolutionModule,
+    ImitationModule,
+    OffPolicyModule,
+    PathwiseModule,
+    SACMethod,
+    checkpoint,
+)
 from diffpolicy.training.fit import fit
 from diffpolicy.training.identity import check_same, content_digest, describe, difference
-from toys import GuessEnv, guess_transitions, quick_method, small
+from toys import GuessEnv, guess_transitions, quick_method, same_tensors, small
 
 # One identity, by content
 
@@ -500,3 +512,139 @@ def test_a_second_signal_ends_the_run_at_once_and_the_last_checkpoint_stays(last
     assert checkpoint.read(tmp_path / "checkpoint.ckpt")["run"]["episodes"] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.ckpt", "training.csv"]
     assert fit(toy(), episodes=8, resume=tmp_path / "checkpoint.ckpt").episodes == 8
+
+
+# Environments that cannot save their state, and every module
+
+
+class Forgetful(GuessEnv):
+    """Cannot save its state."""
+
+    get_extra_state = torch.nn.Module.get_extra_state
+    set_extra_state = torch.nn.Module.set_extra_state
+
+
+class Lengths(Forgetful):
+    """Each lane ends after a number of steps of its own."""
+
+    def _step(self, tensordict):
+        result = super()._step(tensordict)
+        over = self.now >= torch.arange(2, 2 + len(self.now)).view(-1, 1)
+        return result.set("done", over).set("truncated", over.clone())
+
+
+def chain(env, seed=0):
+    """A policy that remembers its actions, on an environment of its own."""
+    method = DiffusionSACMethod(
+        transitions=guess_transitions,
+        learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3},
+        prior={"type": "ActionMemory"},
+        hidden=[4],
+        steps=2,
+        start_after=10,
+        capacity=50,
+        batch_size=8,
+    )
+    return method.build(env, episode_steps=5, seed=seed)
+
+
+def resumes_bitwise(make, folder, episodes, cut):
+    """Whether a run that is cut equals one that never stopped: history, and all that is trained."""
+    whole, half, rest = make(), make(), make()
+    fit(whole, episodes=episodes, out=folder / "whole")
+    fit(half, episodes=cut, out=folder / "cut")
+    fitted = fit(rest, episodes=episodes, out=folder / "cut", resume=folder / "cut" / "checkpoint.ckpt")
+    assert fitted.history == whole.history == rest.history
+    assert fitted.episodes == whole.episodes
+    assert same_csv(folder, "whole", "cut")
+    return same_tensors(whole, rest)
+
+
+@pytest.mark.parametrize("make", [toy, chain])
+@pytest.mark.parametrize("env", [GuessEnv, Forgetful, Lengths])
+def test_any_environment_resumes_bitwise(make, env, tmp_path):
+    assert resumes_bitwise(lambda: make(env=env(2)), tmp_path, 8, 4)
+
+
+def test_passes_of_an_environment_without_a_state_differ_and_follow_the_seed():
+    def played(seed, world_seed=0):
+        torch.manual_seed(world_seed)
+        stream = toy(seed, env=Forgetful(2)).stream
+        return [torch.cat(list(stream), 1)["observation"] for _ in range(2)]
+
+    first, again, other = played(0), played(0, 1), played(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+
+
+class Pathwise:
+    """A rollout of one step of `GuessEnv`: the cost is the chance of a wrong guess."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def __call__(self, policy):
+        td = self.env.reset()
+        p = choice_probabilities(policy, td)
+        return TensorDict({"cost": 1 - p.gather(-1, self.env.best().unsqueeze(-1))})
+
+
+def mean_cost(td):
+    return td["cost"].mean()
+
+
+@pytest.mark.parametrize("env", [GuessEnv, Forgetful])
+def test_a_pathwise_run_resumes_bitwise(env, tmp_path):
+    def make(seed=0):
+        rollout = Pathwise(env(4))
+        policy = CategoricalPolicy.from_specs(rollout.env, seed=seed)
+        return PathwiseModule(policy, PathwiseLoss(policy, mean_cost), rollout)
+
+    assert resumes_bitwise(make, tmp_path, 24, 8)
+    with pytest.raises(InputError, match=r"policy\.config\.seed 0, and this run has 1"):
+        fit(make(1), episodes=24, resume=tmp_path / "cut" / "checkpoint.ckpt")
+
+
+def test_an_imitation_resumes_bitwise(tmp_path):
+    def make(rate=0.02):
+        net = torch.nn.Linear(2, 1)
+        with torch.no_grad():
+            net.weight.fill_(0.1), net.bias.fill_(0)
+
+        def collect(number):
+            rows = torch.randn(50, 2, generator=torch.Generator().manual_seed(number))
+            return rows, rows.sum(-1, keepdim=True)
+
+        return ImitationModule(
+            net,
+            collect,
+            lambda x, y: (net(x) - y).square().mean(),
+            rounds=6,
+            updates=5,
+            batch_size=8,
+            learning_rate=rate,
+        )
+
+    assert resumes_bitwise(make, tmp_path, None, 3)
+    assert len(checkpoint.read(tmp_path / "cut" / "checkpoint.ckpt")["imitation"]["history"]) == 6
+    for other, episodes in ((make(0.1), 6), (make(), 7), (make(), 2)):
+        with pytest.raises(InputError, match=r"learning_rate 0\.02|of 6 in all|at least 6"):
+            fit(other, episodes=episodes, resume=tmp_path / "cut" / "checkpoint.ckpt")
+
+
+def parabola(thetas, generation):
+    return ((thetas - 0.3) ** 2).sum(-1)
+
+
+def test_an_evolution_resumes_bitwise(tmp_path):
+    def make():
+        net = torch.nn.Linear(3, 1, bias=False)
+        torch.nn.init.zeros_(net.weight)
+        return EvolutionModule(net, parabola, generations=6, pairs=4)
+
+    assert resumes_bitwise(make, tmp_path, None, 2)
+    finished = make()
+    before = finished.module.weight.clone()
+    fit(finished, resume=tmp_path / "cut" / "checkpoint.ckpt")
+    assert not torch.equal(finished.module.weight, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -221,6 +222,12 @@ class OffloadingEnv(EnvBase):
         self._next_episode = [self._first_episode + e for e in range(self.batch_size[0])]
 
     # Saving and restoring
+
+    def digest(self) -> str:
+        """SHA-256 of what is played: scenario, seed, stream, level of information and first episode."""
+        seed, stream = getattr(self.source, "seed", None), getattr(self.source, "stream", None)
+        told = (self.scenario.digest(), seed, stream, self.information, self._first_episode)
+        return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def get_extra_state(self) -> dict[str, Any]:
         """Counters and queues: with them, arrivals included, the environment continues as if nothing had happened."""

@@ -95,7 +95,7 @@ class OffPolicyMethod(Method):
         module = OffPolicyModule(
             policy,
             self.objective(policy, of_objective),
-            RolloutStream(env, policy, episode_steps=episode_steps, steps=self.rollout_steps),
+            RolloutStream(env, policy, episode_steps=episode_steps, steps=self.rollout_steps, seed=seed),
             PackedReplay(self.capacity, policy.agents, of_replay),
             self.transitions,
             learning_rates=self.learning_rates,

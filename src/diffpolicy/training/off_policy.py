@@ -18,7 +18,7 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream, counted_parts
-from diffpolicy.training.trainable import Trainable, described, env_content, objective_content, policy_content
+from diffpolicy.training.trainable import Trainable, described, env_content, part_content, policy_content
 
 Transitions = Callable[[TensorDictBase], TensorDict]
 
@@ -100,7 +100,7 @@ class OffPolicyModule(Trainable):
             "rollout_steps": self.stream.steps,
             "env": env_content(self.stream.base_env),
             "policy": policy_content(self.policy),
-            "objective": objective_content(self.objective),
+            "objective": part_content(self.objective),
             "transitions": described(self.transitions),
             "learning_rates": self.learning_rates,
             "batch_size": self.batch_size,

@@ -14,8 +14,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.training.stream import saves_state
-from diffpolicy.training.trainable import Trainable, described, objective_content, policy_content
+from diffpolicy.training.stream import pass_seed, saves_state
+from diffpolicy.training.trainable import Trainable, env_content, part_content, policy_content
 
 
 class PathwiseStream(IterableDataset[int]):
@@ -44,8 +44,9 @@ class PathwiseModule(Trainable):
     Args:
         policy: what acts.
         objective: the cost of what was played.
-        rollout: `rollout(policy)` plays episodes and gives a tensordict with its gradients; its `env` is batched
-            `[E]` and saves its state, as `FluidRollout` has it. A policy that normalises needs `observation` and
+        rollout: `rollout(policy)` plays episodes, each from a reset, and gives a tensordict with its gradients; its
+            `env` is batched `[E]`, as `FluidRollout` has it. If that cannot save its state, each pass begins with its
+            `set_seed`. A policy that normalises needs `observation` and
             `valid` in what was played.
         learning_rates: by the name of the objective's group; for Adam.
         clip_norm: greatest norm of a gradient; long episodes make a few huge ones.
@@ -57,6 +58,7 @@ class PathwiseModule(Trainable):
     """
 
     policy: ChoicePolicy
+    stream: PathwiseStream
 
     def __init__(
         self,
@@ -91,28 +93,29 @@ class PathwiseModule(Trainable):
     @property
     def lanes(self) -> int:
         """Episodes of an update."""
-        return int(self.train_dataloader().base_env.batch_size.numel())
+        return int(self.stream.base_env.batch_size.numel())
 
     def content(self) -> dict[str, Any]:
         """What can be seen of what it was built from."""
         return {
             "module": type(self),
             "environments": self.lanes,
-            "rollout": described(self.__dict__["rollout"]),
+            "rollout": part_content(self.__dict__["rollout"]),
+            "env": env_content(self.stream.base_env),
             "policy": policy_content(self.policy),
-            "objective": objective_content(self.objective),
+            "objective": part_content(self.objective),
             "learning_rates": self.learning_rates,
             "clip_norm": self.clip_norm,
             "anneal": self.anneal,
         }
 
     def check_saves(self) -> None:
-        """Refuses an environment whose state cannot be saved: it would go on elsewhere than where it stopped."""
-        env = self.train_dataloader().base_env
-        if not saves_state(env):
+        """Refuses an environment that neither saves its state nor can be seeded."""
+        env = self.stream.base_env
+        if not saves_state(env) and not hasattr(env, "set_seed"):
             raise InputError(
-                f"{type(env).__name__} has no get_extra_state and set_extra_state, so this run could not be resumed; "
-                "give it both, or write no checkpoints"
+                f"{type(env).__name__} has neither get_extra_state and set_extra_state nor set_seed, so this run could "
+                "not be resumed; give it one of them, or write no checkpoints"
             )
 
     def set_compiled(self, compiled: bool) -> None:
@@ -135,8 +138,7 @@ class PathwiseModule(Trainable):
         return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, factor)]
 
     def train_dataloader(self) -> PathwiseStream:
-        stream: PathwiseStream = self.__dict__["stream"]
-        return stream
+        return self.stream
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -146,6 +148,8 @@ class PathwiseModule(Trainable):
         self.objective.train()
 
     def training_step(self, batch: int, batch_idx: int) -> None:
+        if not saves_state(self.stream.base_env):
+            self.stream.base_env.set_seed(pass_seed(getattr(self.policy, "seed", 0), self.current_epoch))
         played = self.__dict__["rollout"](self.policy)
         losses = self.objective(played)
         total = sum(value for key, value in losses.items() if key.startswith("loss"))
@@ -161,7 +165,7 @@ class PathwiseModule(Trainable):
         if self.policy.normalizer is not None:
             seen = played["observation"][played["valid"]]
             self.policy.normalizer.update(RunningNorm.moments(seen).to(self.policy.normalizer.mean))
-        self.episodes += self.train_dataloader().base_env.batch_size.numel()
+        self.episodes += self.stream.base_env.batch_size.numel()
         # `delay_s` is what progress bars show of an update: the mean cost
         row = {"delay_s": float(total.detach()), "gradient_norm": float(norm)}
         self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
@@ -183,12 +187,13 @@ class PathwiseModule(Trainable):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["diffpolicy"] = {
-            "env": self.train_dataloader().base_env.get_extra_state(),
+            "env": self.stream.base_env.get_extra_state() if saves_state(self.stream.base_env) else None,
             "episodes": self.episodes,
             "history": self.history,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["diffpolicy"]
-        self.train_dataloader().base_env.set_extra_state(state["env"])
+        if saves_state(self.stream.base_env):
+            self.stream.base_env.set_extra_state(state["env"])
         self.episodes, self.history = state["episodes"], list(state["history"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
-from diffpolicy.policies.recurrent import with_recurrent_state
+from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
 from diffpolicy.training.evaluation import ended
 
 
@@ -27,18 +28,26 @@ class RolloutStream(IterableDataset[TensorDict]):
     lanes have, and every lane begins the next one with a reset. Nothing is computed ahead: an item is played when it
     is asked for, with the parameters of that moment.
 
+    An environment that cannot save its state (no `get_extra_state` and `set_extra_state`) begins every pass, resumed or
+    not, with `set_seed(pass_seed(seed, number of the pass))` and a reset, so that a resumed run plays the same.
+
     Args:
         env: batched `[E]`; its recurrent keys for the policy are added.
         policy: a tensordict module.
         episode_steps: T, at most. steps: of one item; T must be a multiple of it.
+        seed: of an environment without a saved state; None: the policy's, or 0.
     """
 
-    def __init__(self, env: EnvBase, policy: Any, *, episode_steps: int, steps: int = 1) -> None:
+    def __init__(
+        self, env: EnvBase, policy: Any, *, episode_steps: int, steps: int = 1, seed: int | None = None
+    ) -> None:
         if steps < 1 or episode_steps % steps:
             raise InputError(f"steps must divide the {episode_steps} steps of an episode, got {steps}")
         self.base_env = env
         self.env = with_recurrent_state(env, policy)
         self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
+        self.saves, self.passes = saves_state(env), 0
+        self.seed = int(getattr(policy, "seed", 0) if seed is None else seed)
         self.root: TensorDictBase | None = None
         self.played = 0
         """Items of the present pass; 0 when it is over."""
@@ -60,7 +69,11 @@ class RolloutStream(IterableDataset[TensorDict]):
     def rollout(self) -> TensorDict:
         """The next `steps` steps, `[E, steps]`."""
         start = time.perf_counter()
-        if self.root is None:
+        if not self.saves and self.played == 0:
+            self.base_env.set_seed(pass_seed(self.seed, self.passes))
+            self.root = self.env.reset(self._carried())
+            self.passes += 1
+        elif self.root is None:
             self.root = self.env.reset()
         played, counted = [], []
         for _ in range(self.steps):
@@ -82,13 +95,20 @@ class RolloutStream(IterableDataset[TensorDict]):
     def _begin_again(self, unfinished: Tensor) -> None:
         """Ends the pass: resets the lanes that are in the middle of an episode, bool `[E]`."""
         self.played, self.going = 0, torch.ones_like(self.going)
-        if unfinished.any():
+        if self.saves and unfinished.any():
             assert self.root is not None
             for key in self.env.reset_keys:
                 like = self.root.get((*key[:-1], "done") if isinstance(key, tuple) else "done")
                 chosen = unfinished.view(*self.base_env.batch_size, *[1] * (like.ndim - self.base_env.batch_dims))
                 self.root.set(key, chosen.to(like.device).expand_as(like))
             self.root = self.env.reset(self.root, select_reset_only=True)
+
+    def _carried(self) -> TensorDictBase | None:
+        """What the policy carries from pass to pass, for the reset that begins one."""
+        primers = self.env.transform if isinstance(self.env, TransformedEnv) else None
+        if self.root is None or not isinstance(primers, RecurrentState):
+            return None
+        return self.root.select(*primers.primers.keys(True, True))
 
     def shard(self, rank: int, world: int) -> None:
         """Takes every `world`-th episode, from `rank` on, so that processes side by side never play the same.
@@ -117,15 +137,22 @@ class RolloutStream(IterableDataset[TensorDict]):
 
     def state_dict(self) -> dict[str, Any]:
         """Environment, memory and the present root: with them the stream goes on as if nothing had happened."""
+        if not self.saves and self.played:
+            raise InputError(
+                f"{type(self.base_env).__name__} cannot save its state, so it can only be saved between two passes"
+            )
         return {
-            "env": self.base_env.get_extra_state(),
+            "env": self.base_env.get_extra_state() if self.saves else None,
+            "passes": self.passes,
             "memory": None if self.memory is None else self.memory.get_extra_state(),
             "root": None if self.root is None else self.root.to_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
-        self.base_env.set_extra_state(state["env"])
+        self.passes = state["passes"]
+        if self.saves:
+            self.base_env.set_extra_state(state["env"])
         if self.memory is not None:
             self.memory.set_extra_state(state["memory"])
         if state["root"] is not None:
@@ -133,16 +160,22 @@ class RolloutStream(IterableDataset[TensorDict]):
             saved = TensorDict.from_dict(state["root"], batch_size=self.root.batch_size[:0])
             for key, value in saved.items(True, True):
                 self.root.set(key, value)
-            self.base_env.set_extra_state(state["env"])
+            if self.saves:
+                self.base_env.set_extra_state(state["env"])
             if self.memory is not None:
                 self.memory.set_extra_state(state["memory"])
 
 
 def saves_state(env: EnvBase) -> bool:
     """Whether an environment can save its state and take it up again."""
-    return all(
-        getattr(type(env), hook) is not getattr(nn.Module, hook) for hook in ("get_extra_state", "set_extra_state")
-    )
+    hooks = ("get_extra_state", "set_extra_state")
+    return all(getattr(getattr(env, hook), "__func__", None) is not getattr(nn.Module, hook) for hook in hooks)
+
+
+def pass_seed(seed: int, number: int) -> int:
+    """The seed of a training pass of an environment that cannot save its state. Args: number: of the pass, from 0."""
+    training = 1
+    return int(np.random.SeedSequence((abs(seed), training, number)).generate_state(1)[0])
 
 
 def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,25 +92,25 @@ def policy_content(policy: Any) -> Any:
     return {"class": described(type(policy)), "config": described(config), "parameters": shapes}
 
 
-def objective_content(objective: Any) -> dict[str, Any]:
-    """Class, and numbers and texts of an objective: what its constructor was given, mostly."""
-    gamma = getattr(getattr(objective, "_value_estimator", None), "gamma", None)
-    numbers = {
-        name: value
-        for name, value in vars(objective).items()
-        if not name.startswith("_") and name != "training" and isinstance(value, (int, float, str))
+def part_content(part: Any) -> dict[str, Any]:
+    """Class, public numbers, texts and functions of an object: what its constructor was given, mostly."""
+    gamma = getattr(getattr(part, "_value_estimator", None), "gamma", None)  # TorchRL keeps it there
+    plain = {
+        name: described(value)
+        for name, value in vars(part).items()
+        if not name.startswith("_") and name != "training" and _is_plain(value)
     }
-    functions = {name: described(value) for name, value in vars(objective).items() if name == "cost"}
-    return {
-        "class": described(type(objective)),
-        **numbers,
-        **functions,
-        **({} if gamma is None else {"gamma": float(gamma)}),
-    }
+    return {"class": described(type(part)), **plain, **({} if gamma is None else {"gamma": float(gamma)})}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, (int, float, str, types.FunctionType, functools.partial))
 
 
 def env_content(env: EnvBase) -> dict[str, Any]:
-    """Class, observations, actions and rewards of an environment: keys, shapes and types, not ranges."""
+    """What an environment is: class, keys, shapes and types of its specs, and its `digest()` if it has one."""
     specs = {"observation": env.full_observation_spec, "action": env.full_action_spec, "reward": env.full_reward_spec}
     return {
         "class": described(type(env)),
@@ -118,4 +120,5 @@ def env_content(env: EnvBase) -> dict[str, Any]:
             ]
             for name, spec in specs.items()
         },
+        **({"digest": env.digest()} if callable(getattr(env, "digest", None)) else {}),
     }
