@@ -1,8 +1,10 @@
-"""Sphinx builds these pages without a network: `sphinx-build -W --keep-going -b html docs docs/_build/html`."""
+"""Sphinx builds these pages, and browsers show them, without a network: `sphinx-build -W -b html docs OUT`."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,13 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"diffpolicy {release}"
+
+# formulas must be drawn without a network too, so MathJax is part of the pages; the package's name is no identifier
+_mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
+if _mathjax is None or _mathjax.origin is None:
+    raise ImportError("the docs need the extra 'docs': pip install -c constraints.txt '.[docs]'")
+html_static_path = [str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg.js")]
+mathjax_path = "tex-svg.js"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -61,6 +70,16 @@ def check_public_names(app: Sphinx, env: Any) -> None:
                 logger.warning("%s.%s is public and not in the reference", package.__name__, name)
 
 
+def check_sources(app: Sphinx, exception: Exception | None) -> None:
+    """Warns of what a page loads from elsewhere: scripts, styles, pictures."""
+    loads = re.compile(
+        r"""<(?:script|img|link(?=[^>]* rel="(?:stylesheet|icon|preload)"))[^>]* (?:src|href)="(?:https?:)?//"""
+    )
+    for page in Path(app.outdir).rglob("*.html") if exception is None else ():
+        if loads.search(page.read_text(encoding="utf-8")):
+            logger.warning("%s loads something from elsewhere, so that it is not whole without a network", page.name)
+
+
 def true_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -74,3 +93,4 @@ def true_signature(
 def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", check_public_names)
     app.connect("autodoc-process-signature", true_signature)
+    app.connect("build-finished", check_sources)

@@ -39,8 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--input-mbit", type=float, default=0.01, metavar="X", help="of a request (default 0.01)")
     parser.add_argument("--result-mbit", type=float, default=12.0, metavar="X", help="of an image (default 12)")
-    parser.add_argument("--seed", type=opt.whole(0), default=0, help="of everything that is drawn (default 0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    opt.add_common(parser)
 
 
 def run(options: argparse.Namespace) -> None:

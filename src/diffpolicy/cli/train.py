@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     name = Path(options.method).stem if "/" in options.method or options.method.endswith("ml") else options.method
     out = _files.writable_folder(options.out or Path("runs") / name.replace(":", "."))
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard needs the extra: pip install 'diffpolicy[tensorboard]'")
+        raise InputError("--tensorboard needs the extra: pip install -c constraints.txt '.[tensorboard]'")
 
     from diffpolicy.edge.training import train
 

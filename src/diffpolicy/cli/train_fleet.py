@@ -23,22 +23,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
-    parser.add_argument("--seed", type=opt.whole(0), default=0, help="of everything that is drawn (default 0)")
     parser.add_argument("--rounds", type=opt.whole(1), help="of price iteration, first (default: as bundled)")
     parser.add_argument("--generations", type=opt.whole(1), help="of evolution, then (default: as bundled)")
+    opt.add_common(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    import torch
-
     from diffpolicy.edge.fleet_policy import bundle
     from diffpolicy.edge.fleet_training import RECIPES, train_rule
     from diffpolicy.edge.team_objectives import named_objective
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
     _files.writable_folder(options.out)
-    torch.set_num_threads(1)
+    opt.set_threads(options.threads)
     recipe = RECIPES[options.name]
     changes = {k: getattr(options, k) for k in ("rounds", "generations") if getattr(options, k) is not None}
     network = train_rule(
@@ -48,4 +46,8 @@ def run(options: argparse.Namespace) -> None:
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     bundle(options.name, network, replace(recipe, **changes), options.seed, options.objective).save(options.out)
-    print(f"wrote {options.out}")
+    if options.json:
+        told = {"name": options.name, "objective": options.objective, "seed": options.seed, "out": options.out}
+        opt.print_json(told)
+    else:
+        print(f"wrote {options.out}")

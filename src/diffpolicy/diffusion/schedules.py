@@ -39,7 +39,7 @@ class NoiseSchedule(nn.Module):
 
     @property
     def steps(self) -> int:
-        """I."""
+        """Number of steps, I."""
         return len(self.values) - 1
 
     @classmethod

@@ -139,7 +139,7 @@ class Player:
         try:
             from diffpolicy.edge import fleet_sim
         except ModuleNotFoundError:
-            raise InputError("training over fleets needs numba; install diffpolicy[fleet]") from None
+            raise InputError("training over fleets needs numba: pip install -c constraints.txt '.[fleet]'") from None
         self.sim, self.recipe, self.hidden = fleet_sim, recipe, hidden
         steps = reverse_steps(NoiseSchedule.named("vp", recipe.steps), None, 0.0, "x0")
         self.path = np.array([[step.keep, step.push] for step in steps])

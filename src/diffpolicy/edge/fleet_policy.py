@@ -38,7 +38,7 @@ class FleetPolicy(DiffusionPolicy):
 
     Args:
         information: `live` or `stale`, see `FleetRule`.
-        steps: I. hidden: width of the network.
+        steps: of the chain, I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
         candidates, weight: of `FleetRule`.
         sampler, sampler_steps, seed: of `DiffusionPolicy`.

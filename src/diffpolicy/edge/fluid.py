@@ -106,7 +106,7 @@ class FluidRollout:
 
     Args:
         scenario: has a workload; linear law, no outages.
-        batch_size: E. seed: of the arrivals.
+        batch_size: environments, E. seed: of the arrivals.
         information: what the policy sees, `paper` or `stale`: nothing of the slot's other decisions.
         stream: training or evaluation episodes.
         slots: T, or `(least, greatest)`: drawn for each call, so that no policy can be tuned to one horizon; by

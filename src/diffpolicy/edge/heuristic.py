@@ -21,7 +21,7 @@ class Heuristic(TensorDictModuleBase):
     """A rule `decide(tensordict) -> servers`; what it draws comes from its own generator.
 
     Args:
-        stations: B. servers: S. seed: of the generator.
+        stations: their number, B. servers: their number, S. seed: of the generator.
         measured: whether servers have measured times, which rules that weigh costs then read.
     """
 

@@ -35,7 +35,7 @@ class InFlight:
     """The tasks that servers have not finished yet, and those that wait to be sent again, of E environments.
 
     Args:
-        environments: E.
+        environments: their number, E.
     """
 
     def __init__(self, environments: int) -> None:

@@ -58,7 +58,7 @@ def work_sent_gcycles(server: Tensor, work_gcycles: Tensor, servers: int) -> Ten
     Args:
         server: decisions, int64 `[*, K]`.
         work_gcycles: `[*, K]`, zero for entries that are no tasks.
-        servers: S.
+        servers: their number, S.
     """
     zeros = work_gcycles.new_zeros(*work_gcycles.shape[:-1], servers)
     return zeros.scatter_add(-1, server, work_gcycles)

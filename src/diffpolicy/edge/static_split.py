@@ -38,7 +38,7 @@ class StaticSplit:
         load: W_a / (f_a D), `[S]`.
         price_s_per_gcycle: what one more Gcycle sent to a server costs all other tasks there, in the mean over the
             slots, seconds, `[S]`; on a server that is just full it is the multiplier of its capacity.
-        mean_delay_s: J.
+        mean_delay_s: the least mean delay, J.
         residual: Frank and Wolfe's gap over J: how much, to first order, any other split could still gain; 0 where x
             is stationary. J is not convex, so that 0 does not prove the best of all.
     """

@@ -124,7 +124,7 @@ def optional(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise InputError(f"this needs {module}, of an extra: pip install 'diffpolicy[export]'") from None
+        raise InputError(f"this needs {module}, of an extra: pip install -c constraints.txt '.[export]'") from None
 
 
 def describe(data: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ class CriticEnsemble(nn.Module):
 
     Args:
         inputs: width of what a critic reads (the observation, and the latent if it is given).
-        actions: A.
+        actions: choices, A.
         ensemble: K; 2 for twin critics.
         hidden, act: of the networks.
         stack: G agents, or None.

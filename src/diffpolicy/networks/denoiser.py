@@ -28,7 +28,7 @@ class TimeEmbedding(nn.Module):
     """Sinusoids of the step (Vaswani et al. 2017), then a small MLP; for all steps 1..I at once.
 
     Args:
-        steps: I. dim: width, even. stack: G, or None. generator: draws the initial values.
+        steps: of the chain, I. dim: width, even. stack: G, or None. generator: draws the initial values.
     """
 
     sinusoids: Tensor

@@ -16,7 +16,7 @@ class RunningNorm(nn.Module):
     batches. Before the first `update` it changes nothing.
 
     Args:
-        features: F.
+        features: their number, F.
     """
 
     count: Tensor

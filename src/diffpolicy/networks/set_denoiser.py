@@ -20,7 +20,7 @@ class SetDenoiser(nn.Module):
 
     Args:
         latents: width K of x, of one pair. features: width F of c.
-        steps: I. hidden: width of the hidden layer.
+        steps: of the chain, I. hidden: width of the hidden layer.
         generator: draws the initial values.
     """
 

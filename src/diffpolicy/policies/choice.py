@@ -32,7 +32,7 @@ class ChoicePolicy(SavedPolicy):
     `[*batch, B, ...]`; then each of the B agents may have parameters of its own.
 
     Args:
-        choices: A. observation_dim: width of the observation keys together.
+        choices: their number, A. observation_dim: width of the observation keys together.
         agents: B stacked sets of parameters, or None for one that all share.
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
             bool `[*, A]`, valid which items exist, bool of the action's shape.

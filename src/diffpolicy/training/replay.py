@@ -21,7 +21,7 @@ class PackedReplay(nn.Module):
     is a module, so that its contents travel with a checkpoint.
 
     Args:
-        capacity: C.
+        capacity: most items, C.
         agents: G, or None for one buffer of rows `[C, D]`.
         seed: of the generator that draws batches.
     """

@@ -24,4 +24,4 @@ def need(module: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in PACKAGES:
             raise
-        raise InputError("profiling needs the extra 'hardware': pip install 'diffpolicy[hardware]'") from None
+        raise InputError("profiling needs the extra 'hardware': pip install -c constraints.txt '.[hardware]'") from None
