@@ -212,9 +212,10 @@ def test_the_example_of_an_own_problem_reaches_what_the_docs_say(capsys):
     printed = dict(re.findall(r"cost of a minute, (.*?): +([\d.]+)", capsys.readouterr().out))
     text = (DOCS / "extending.md").read_text(encoding="utf-8")
     before, after, best = re.search(
-        r"from a cost of ([\d.]+) to ([\d.]+) a\s+minute; the best rule, which is known .*? costs ([\d.]+)\.", text
+        r"from a cost of ([\d.]+) to less than ([\d.]+) a\s+minute; the best rule, which is known .*? costs ([\d.]+)\.",
+        text,
     ).groups()
-    # another processor rounds otherwise, and training carries that on
+    # another processor rounds otherwise, and training carries that on, so that the page names a bound
     assert float(before) == pytest.approx(float(printed["untrained policy"]), abs=0.06)
-    assert float(after) == pytest.approx(float(printed["trained policy"]), abs=0.25)
+    assert float(best) < float(printed["trained policy"]) < float(after)
     assert float(best) == pytest.approx(float(printed["the best rule"]), abs=0.06)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -78,6 +79,7 @@ def serving(answer):
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
+    http.handle_error = lambda *_: None  # clients that hang up are what is tested
     threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{http.server_port}", seen
@@ -359,6 +361,24 @@ def test_a_server_that_is_not_there_is_one_sentence_at_once():
     for host in ("a..b", "a" * 70):
         with pytest.raises(InputError, match=r"url http://|cannot be reached"):
             profile(HttpAdapter(f"http://{host}"), GRID)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_what_was_measured_and_tells_its_status(tmp_path, number):
+    out = tmp_path / "p.json"
+
+    def answer(count, sent):
+        if count == 4:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        return asked_for(sent)
+
+    begun = time.perf_counter()
+    status, _ = run(answer, out=out)
+    got = ServerProfile.load(out)
+    assert status == 128 + number
+    assert (got.complete, [p.steps for p in got.points], got.skipped) == (False, [2, 4], ())
+    assert time.perf_counter() - begun < 60
 
 
 def test_requests_at_once_that_are_refused_are_left_out():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffpolicy import _files
+from diffpolicy import _files, _signals
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         options.model = _default_model()
         grid = _grid(options, given, options.model)
     warnings: list[str] = []
+    interruptions: list[KeyboardInterrupt] = []
 
     def progress(text: str) -> None:
         if text.startswith("warning: "):
@@ -102,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         command=_command(options),
         progress=progress,
+        on_interrupt=interruptions.append,
     )
     result.save(options.out)
     if options.json:
@@ -109,9 +112,10 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(result)
         print(f"profile written to {options.out}")
-    if not result.complete:
-        print(f"diffpolicy: interrupted; what was measured is in {options.out}", file=sys.stderr)
-        return 130
+    for stop in interruptions:
+        number = getattr(stop, "number", signal.SIGINT)
+        print(f"diffpolicy: stopped by {_signals.name(number)}; what was measured is in {options.out}", file=sys.stderr)
+        return _signals.exit_status(number)
     return 0
 
 

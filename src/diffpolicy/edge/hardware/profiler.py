@@ -30,6 +30,7 @@ def profile(
     command: str | None = None,
     progress: Say | None = None,
     on_point: Callable[[Point], None] | None = None,
+    on_interrupt: Callable[[KeyboardInterrupt], None] | None = None,
 ) -> ServerProfile:
     """Starts a server, measures it and fits the law of its times.
 
@@ -46,6 +47,7 @@ def profile(
         command: what the profile says it was made by.
         progress: takes sentences on what goes on, warnings among them.
         on_point: takes each point once its last call is done.
+        on_interrupt: takes the interruption that ended the measurement, if one did.
 
     Raises:
         InputError: the server cannot be started or asked, no call succeeded, or a speed is impossible.
@@ -62,10 +64,12 @@ def profile(
     try:
         try:
             measure(run, grid, concurrency, say, on_point)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if not run.samples:
                 raise
             complete = False
+            if on_interrupt is not None:
+                on_interrupt(stop)
         except InputError as error:
             if not run.samples:
                 raise
