@@ -25,6 +25,7 @@ from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.recurrent import RecurrentState
+from diffpolicy.policies.specs import information_of
 
 
 class FleetPolicy(DiffusionPolicy):
@@ -143,7 +144,7 @@ class FleetPolicy(DiffusionPolicy):
 
     def check_env(self, env: EnvBase) -> None:
         """Raises InputError if the environment shows less than the policy reads."""
-        shown = getattr(env, "information", "paper")
+        shown = information_of(env)
         if LEVELS.index(shown) < LEVELS.index(self.information):
             raise InputError(f"the policy reads {self.information} information, and the environment shows {shown}")
 

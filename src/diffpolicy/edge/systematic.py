@@ -69,8 +69,7 @@ class SystematicDraws(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         policy = self.policy
         rows = policy.rows(tensordict)
-        like = next(iter(policy.parameters()))
-        observation = rows.take(policy.observe(tensordict)).to(like)
+        observation = policy.read_observation(tensordict, rows)
         latent, mask = policy.read_latent(tensordict, rows), policy.read_mask(tensordict, rows)
         condition, still = policy.condition(observation), without_chance()
         noise = policy.no_noise(condition.shape[:-1]) if still else policy.noise(condition.shape[:-1])

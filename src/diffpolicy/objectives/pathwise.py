@@ -86,7 +86,6 @@ def choice_probabilities(policy: ChoicePolicy, td: TensorDictBase, *, temperatur
     if not temperature > 0:
         raise InputError(f"temperature must be greater than 0, got {temperature}")
     rows = policy.rows(td)
-    like = next(policy.parameters())
-    observation = rows.take(policy.observe(td)).to(like)
+    observation = policy.read_observation(td, rows)
     logits = policy.logits(observation, mask=policy.read_mask(td, rows))
     return rows.put((logits / temperature).softmax(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from diffpolicy.policies.draws import Draws, without_chance
 from diffpolicy.policies.masks import aligned_mask, mark_no_choice, mask_logits, readable
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
-from diffpolicy.policies.specs import check_specs, json_key, plain_key, read_specs
+from diffpolicy.policies.specs import check_specs, information_of, json_key, plain_key, read_specs
 
 LARGEST = 10**6
 """Of any width: a larger one is a slip, and would only exhaust the memory."""
@@ -37,6 +38,8 @@ class ChoicePolicy(SavedPolicy):
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
             bool `[*, A]`, valid which items exist, bool of the action's shape.
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
+        item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
+            the tensordict's batch tells where the agents are.
         condition_dim: width of what `embed` gives, C; by default that of the observations.
         information: what kind of environment it reads (see `OffloadingEnv`).
         normalize: whether observations are normalised by their running statistics, which training keeps.
@@ -55,6 +58,7 @@ class ChoicePolicy(SavedPolicy):
         condition_dim: int | None = None,
         mask_key: NestedKey | None = None,
         valid_key: NestedKey | None = None,
+        item_dims: int | None = None,
         information: str = "paper",
         normalize: bool = False,
         seed: int = 0,
@@ -64,6 +68,7 @@ class ChoicePolicy(SavedPolicy):
             if check.integer(value, name, least=1) > LARGEST:
                 raise InputError(f"{name} must be at most {LARGEST}, got {value}")
         check.integer(seed, "seed", least=0)
+        self.item_dims = item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.observation_widths = list(observation_widths or [observation_dim])
         self.condition_dim = condition_dim or observation_dim
@@ -108,7 +113,7 @@ class ChoicePolicy(SavedPolicy):
         """
         return cls(
             **read_specs(env, action_key, observation_keys, mask_key, share_parameters=share_parameters),
-            information=getattr(env, "information", "paper"),
+            information=information_of(env),
             **options,
         )
 
@@ -187,14 +192,67 @@ class ChoicePolicy(SavedPolicy):
 
     def rows(self, td: TensorDictBase) -> Rows:
         """The valid items of a tensordict as rows."""
+        first = self._observed(td, 0)
         valid = None if self.valid_key is None else td[self.valid_key]
-        shape = valid.shape if valid is not None else td[self.observation_keys[0]].shape[:-1]
-        return Rows(shape, None if self.agents is None else td.batch_dims, valid)
+        shape = first.shape[:-1] if valid is None else valid.shape
+        return Rows(shape, self._agent_dim(td, shape), valid, first.device)
+
+    def _agent_dim(self, td: TensorDictBase, shape: torch.Size) -> int | None:
+        """Which dimension of the items counts the agents of a stack. Args: shape: of the items."""
+        if self.agents is None:
+            return None
+        dim = td.batch_dims if self.item_dims is None else len(shape) - 1 - self.item_dims
+        guessed = self.item_dims is None and not td.batch_dims and shape.count(self.agents) > 1
+        if guessed or not 0 <= dim < len(shape) or shape[dim] != self.agents:
+            raise InputError(
+                f"the policy has networks for {self.agents} agents, and items of shape {list(shape)} in a tensordict "
+                f"of batch {list(td.batch_size)} do not tell which dimension counts them"
+            )
+        return dim
 
     def observe(self, td: TensorDictBase) -> Tensor:
         """The observation keys, side by side, `[*, F]`."""
-        parts = [td[k] for k in self.observation_keys]
+        parts = [self._observed(td, i) for i in range(len(self.observation_keys))]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _observed(self, td: TensorDictBase, i: int) -> Tensor:
+        """The i-th observation key, `[*, width]`; where an item has one number without a dimension of its own, of 1."""
+        key, width = self.observation_keys[i], self.observation_widths[i]
+        value: Tensor = td[key]
+        if width == 1:
+            valid = None if self.valid_key is None else td.get(self.valid_key, None)
+            of = td.get(key[:-1]) if isinstance(key, tuple) else td
+            value = value.unsqueeze(-1) if value.ndim == (of.batch_dims if valid is None else valid.ndim) else value
+        if not value.ndim or value.shape[-1] != width:
+            raise InputError(f"the observation {key!r} must have {width} features, got shape {list(value.shape)}")
+        return value
+
+    def read_observation(self, td: TensorDictBase, rows: Rows) -> Tensor:
+        """What is observed of rows, in the networks' type and on their device, `[.., M, F]`.
+
+        Raises:
+            InputError: a number is not finite, seen on the CPU.
+        """
+        like = next(iter(self.parameters()))
+        observation = rows.take(self.observe(td)).to(like.dtype)
+        # a sum is ten times as fast as a look at each; where it overflows, each is looked at
+        if readable(observation) and not math.isfinite(observation.sum().item()):
+            self._refuse_infinite(td, rows)
+        return observation.to(like.device)
+
+    def _refuse_infinite(self, td: TensorDictBase, rows: Rows) -> None:
+        """Names the first number of an item that exists which is not finite; others mean nothing."""
+        for i, key in enumerate(self.observation_keys):
+            value = self._observed(td, i)
+            bad = ~torch.isfinite(value.to(self.dtype))
+            if rows.valid is not None:
+                bad = bad & rows.valid.unsqueeze(-1)
+            if bad.any():
+                at = bad.nonzero()[0].tolist()
+                dtype = str(self.dtype).removeprefix("torch.")
+                raise InputError(
+                    f"the observation {key!r} holds {value[tuple(at)].item()} at {at}, not finite in {dtype}"
+                )
 
     def normalized(self, observation: Tensor) -> Tensor:
         """Rows as networks read them, in their type. Args: observation: `[.., M, F]`, of any type of number."""
@@ -244,11 +302,10 @@ class ChoicePolicy(SavedPolicy):
         and spreads no noise, and the choice is the likeliest.
         """
         rows = self.rows(tensordict)
-        like = next(iter(self.parameters()))
-        observation = rows.take(self.observe(tensordict)).to(like)
+        observation = self.read_observation(tensordict, rows)
         latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
         told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
-        latent, mask = (None if x is None else x.to(like.device) for x in (latent, mask))
+        latent, mask = (None if x is None else x.to(observation.device) for x in (latent, mask))
         condition, still = self.condition(observation), without_chance()
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
         x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
@@ -282,7 +339,7 @@ class ChoicePolicy(SavedPolicy):
 
     def _awaited(self, td: TensorDictBase, rows: Rows) -> Tensor:
         """Items that need a choice, bool `[*]`: those that exist, in environments that are not done."""
-        valid = torch.ones(rows.shape, dtype=torch.bool) if rows.valid is None else rows.valid
+        valid = torch.ones(rows.shape, dtype=torch.bool, device="cpu") if rows.valid is None else rows.valid
         done = td.get("done", None)
         if done is None:
             return valid
@@ -314,6 +371,7 @@ class ChoicePolicy(SavedPolicy):
             "condition_dim": self.condition_dim,
             "mask_key": json_key(self.mask_key),
             "valid_key": json_key(self.valid_key),
+            "item_dims": self.item_dims,
             "information": self.information,
             "normalize": self.normalizer is not None,
             "seed": self.seed,

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
+from diffpolicy.errors import InputError
+
 
 class RecurrentState(TensorDictPrimer):
     """A primer whose initial values come from a function, and which may outlive an episode.
@@ -50,16 +52,30 @@ class RecurrentState(TensorDictPrimer):
         return tensordict_reset
 
 
+def check_batch(env: EnvBase, who: str) -> None:
+    """Raises InputError if an environment's batch is not `[E]`. Args: who: needs it."""
+    if len(env.batch_size) != 1:
+        raise InputError(
+            f"{who} needs an environment of batch [E], got batch {list(env.batch_size)}; "
+            "TorchRL's SerialEnv(E, make_env) makes one of E alike that have no batch"
+        )
+
+
 def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
     """The environment with the recurrent keys of a policy, if it has any.
 
     Args:
-        env: any batched environment.
+        env: of batch `[E]`, if the policy has recurrent keys.
         policy: its `primer_for(env)`, or else TorchRL's `make_tensordict_primer()`, gives the transform.
+
+    Raises:
+        InputError: the policy has some, and the environment has another batch.
     """
     if hasattr(policy, "primer_for"):
         primer = policy.primer_for(env)
     else:
         make = getattr(policy, "make_tensordict_primer", None)
         primer = None if make is None else make()
+    if primer is not None:
+        check_batch(env, "a policy with a memory")
     return env if primer is None else TransformedEnv(env, primer, auto_unwrap=False)

@@ -21,9 +21,16 @@ class Rows:
         agent_dim: which of its dimensions counts the agents of a stack; None: all entries are rows alike.
         valid: which entries to work on, bool of `shape`; None: all. For a stack the rows are padded to the largest
             number of valid entries of any agent.
+        device: of the values.
     """
 
-    def __init__(self, shape: torch.Size, agent_dim: int | None, valid: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        shape: torch.Size,
+        agent_dim: int | None,
+        valid: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self.shape, self.agent_dim = shape, agent_dim
         self.valid = valid
         self.index: Tensor | None = None
@@ -32,7 +39,7 @@ class Rows:
             if valid is not None:
                 self.index = valid.flatten().nonzero().squeeze(-1)
             return
-        places = torch.arange(shape.numel(), device=None if valid is None else valid.device).view(shape)
+        places = torch.arange(shape.numel(), device=device if valid is None else valid.device).view(shape)
         places = self._by_agent(places)
         if valid is not None:
             flat = self._by_agent(valid)

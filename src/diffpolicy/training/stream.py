@@ -15,7 +15,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
-from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
+from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
 from diffpolicy.training.evaluation import ended
 
 
@@ -36,6 +36,9 @@ class RolloutStream(IterableDataset[TensorDict]):
         policy: a tensordict module.
         episode_steps: T, at most. steps: of one item; T must be a multiple of it.
         seed: of an environment without a saved state; None: the policy's, or 0.
+
+    Raises:
+        InputError: `steps` does not divide T, or the environment has another batch.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class RolloutStream(IterableDataset[TensorDict]):
     ) -> None:
         if steps < 1 or episode_steps % steps:
             raise InputError(f"steps must divide the {episode_steps} steps of an episode, got {steps}")
+        check_batch(env, "training")
         self.base_env = env
         self.env = with_recurrent_state(env, policy)
         self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
