@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import json
 import logging
 import math
 import os
@@ -20,8 +21,8 @@ from tensordict import TensorDict
 
 from diffpolicy import CategoricalPolicy, InputError
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
-from diffpolicy.edge import make_method
-from diffpolicy.edge.training import train
+from diffpolicy.edge import Scenario, make_method
+from diffpolicy.edge.training import build, train
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities
 from diffpolicy.training import (
@@ -34,6 +35,7 @@ from diffpolicy.training import (
     SACMethod,
     checkpoint,
 )
+from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import fit
 from diffpolicy.training.identity import check_same, content_digest, describe, difference
 from toys import GuessEnv, guess_transitions, quick_method, same_tensors, small
@@ -272,7 +274,8 @@ def test_a_checkpoint_of_an_earlier_version_says_what_to_do(tmp_path):
 
 def test_nothing_of_the_machine_stands_in_a_checkpoint_or_policy(tmp_path):
     method = quick_method("lad-ts", tmp_path)
-    train(method, SCENARIO, episodes=1, out=tmp_path / "out")
+    (tmp_path / "own.json").write_text(json.dumps(SCENARIO.to_dict()))
+    train(method, Scenario.load(tmp_path / "own.json"), episodes=1, out=tmp_path / "out")
     for path in (tmp_path / "out").iterdir():
         for place in (tmp_path, Path.home(), Path(__file__).parent, Path.cwd()):
             assert str(place).encode() not in path.read_bytes() or str(place) == "/", path.name
@@ -648,3 +651,59 @@ def test_an_evolution_resumes_bitwise(tmp_path):
     before = finished.module.weight.clone()
     fit(finished, resume=tmp_path / "cut" / "checkpoint.ckpt")
     assert not torch.equal(finished.module.weight, before)
+
+
+def test_evaluating_an_evolution_does_not_disturb_it(tmp_path):
+    def make():
+        net = torch.nn.Linear(3, 1, bias=False)
+        torch.nn.init.zeros_(net.weight)
+        return EvolutionModule(net, parabola, generations=6, pairs=4)
+
+    plain, seen = make(), make()
+    fit(plain)
+    fit(
+        seen,
+        label="evolution",
+        callbacks=[EvaluateEvery(lambda policy: {"norm": float(policy.weight.detach().norm())}, 2)],
+    )
+    assert same_tensors(plain, seen)
+    assert ["norm" in row for row in seen.history] == [False, True] * 3
+
+
+@pytest.mark.parametrize("options", [{"episodes": 0}, {"episodes": -1}, {"episodes": 2, "max_seconds": math.nan}])
+def test_a_length_that_is_none_is_refused(options):
+    with pytest.raises(InputError, match="must be greater than 0, got"):
+        fit(toy(), **options)
+
+
+def test_fit_runs_in_other_threads(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(fit(toy(), episodes=2, out=tmp_path)))
+    thread.start()
+    thread.join()
+    assert results[0].episodes == 2
+
+
+def test_the_seed_of_a_policy_is_that_of_its_run(tmp_path):
+    method = quick_method("sac-ts", tmp_path)
+    train(method, SCENARIO, episodes=1, out=tmp_path / "out", seed=5, module=build(method, SCENARIO, seed=3))
+    assert json.loads((tmp_path / "out" / "policy.json").read_text())["trained"]["seed"] == 3
+    with pytest.raises(InputError, match=r"trained with seed 3, and this run has 4"):
+        train(method, SCENARIO, episodes=2, seed=4, resume=tmp_path / "out" / "checkpoint.ckpt")
+
+
+class Keep(L.Callback):
+    """Saves by itself after each pass."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.folder / "kept" / f"{pl_module.episodes}.ckpt")
+
+
+def test_checkpoints_of_a_callback_of_the_users_can_be_resumed_from(tmp_path):
+    fit(toy(), episodes=4, callbacks=[Keep(tmp_path)])
+    path = tmp_path / "kept" / "2.ckpt"
+    assert checkpoint.read(path)["run"]["episodes"] == 2
+    assert fit(toy(), episodes=4, resume=path).episodes == 4

@@ -86,7 +86,7 @@ def terminated_at_once() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def end_with(parent: int, *, every_s: float = 0.5) -> None:
+def end_with(parent: int, *, every_s: float = 0.1) -> None:
     """Ends this process soon after its parent is gone, however that went: a process that nobody waits for trains on.
 
     Args:

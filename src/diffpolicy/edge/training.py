@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -121,8 +122,8 @@ def train(
     policy.trained |= {
         "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
         "episodes": fitted.episodes,
-        "seed": seed,
-        "scenario": scenario.name,
+        "seed": module.identity["seed"] if module.identity is not None else seed,
+        "scenario": scenario.name.rsplit(os.sep, 1)[-1],
         "scenario_sha256": scenario.digest(),
     }
     if out is not None and fitted.first:

@@ -62,8 +62,10 @@ class EpisodeProgress(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.bar is None:
             return
-        delay = pl_module.history[-1]["delay_s"]
-        self.progress.update(self.bar, completed=pl_module.episodes, description=f"{self.label}  delay {delay:.2f} s")
+        last = pl_module.history[-1]
+        shown = next((f"{key} {last[key]:.3g}" for key in ("cost", "loss") if key in last), "")
+        shown = f"delay {last['delay_s']:.2f} s" if "delay_s" in last else shown
+        self.progress.update(self.bar, completed=pl_module.episodes, description=f"{self.label}  {shown}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.progress.stop()
@@ -75,17 +77,16 @@ class Checkpoints(L.Callback):
     Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved.
 
     Args:
-        folder: where to. every: episodes between two checkpoints. file: what writes them.
+        folder: where to. every: episodes between two checkpoints.
     """
 
-    def __init__(self, folder: str | Path, every: int, file: checkpoint.CheckpointFile) -> None:
-        self.folder, self.due, self.file = Path(folder), EveryEpisodes(every), file
+    def __init__(self, folder: str | Path, every: int = 50) -> None:
+        self.folder, self.due = Path(folder), EveryEpisodes(every)
         self.saved = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.due.before = pl_module.episodes
         path = self.folder / "checkpoint.ckpt"
-        self.file.run["episodes"] = pl_module.episodes
         if not trainer.is_global_zero:
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
             return
@@ -106,17 +107,12 @@ class Checkpoints(L.Callback):
         if self.saved == module.episodes:
             return
         path = self.folder / "checkpoint.ckpt"
-        self._write(trainer, module, path)
-        if trainer.is_global_zero:
-            _files.write_text(self.folder / "training.csv", history_csv(module.history))
-        self.saved = module.episodes
-
-    def _write(self, trainer: L.Trainer, module: Trainable, path: Path) -> None:
-        self.file.run["episodes"] = module.episodes
         if trainer.is_global_zero:
             _files.write(path, trainer.save_checkpoint)
+            _files.write_text(self.folder / "training.csv", history_csv(module.history))
         else:
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
+        self.saved = module.episodes
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.due.passed(pl_module.episodes):
@@ -151,7 +147,7 @@ class EvaluateEvery(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.due.passed(pl_module.episodes):
-            pl_module.train_dataloader().remember()
+            pl_module.remember()
             figures = dict(self.evaluate(pl_module.policy))
             pl_module.history[-1].update(figures)
 

@@ -14,6 +14,7 @@ from diffpolicy import _validate as check
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
 from diffpolicy.training.identity import check_same, content_digest
+from diffpolicy.training.trainable import Trainable
 
 SCHEMA = "diffpolicy.checkpoint/2"
 OURS = ("checkpoint.ckpt", "training.csv", "policy.json", "policy.safetensors")
@@ -24,19 +25,20 @@ class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints with `run`, what they are of; gives to Lightning the one that was read and checked before.
 
     Args:
-        checked: of `read`, or None.
+        module: whose episodes a checkpoint holds. checked: of `read`, or None.
     """
 
-    def __init__(self, checked: dict[str, Any] | None) -> None:
-        self.checked, self.given = checked, False
+    def __init__(self, module: Trainable, checked: dict[str, Any] | None) -> None:
+        self.module, self.checked, self.given = module, checked, False
         self.run: dict[str, Any] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        content = {**checkpoint, "run": self.run}
-        content["run"] = {**self.run, "sha256": content_digest(content)}
+        run = {**self.run, "episodes": self.module.episodes}
+        content = {**checkpoint, "run": {**run, "sha256": content_digest({**checkpoint, "run": run})}}
         # to memory first: a full disk is then an OSError with its reason, and no RuntimeError of the zip writer's
         memory = io.BytesIO()
         torch.save(content, memory)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(memory.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

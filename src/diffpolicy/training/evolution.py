@@ -85,6 +85,11 @@ class EvolutionModule(Trainable):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99))
 
+    @property
+    def policy(self) -> nn.Module:
+        """What is trained."""
+        return self.module
+
     def train_dataloader(self) -> Numbers:
         return Numbers(self, self.generations)
 
@@ -113,9 +118,9 @@ class EvolutionModule(Trainable):
         self.history.append({"generation": float(generation), "cost": float(costs.mean())})
 
     def on_train_end(self) -> None:
-        self.remember()
+        self.finish()
 
-    def remember(self) -> None:
+    def finish(self) -> None:
         """The moving average, into the module."""
         vector_to_parameters(self.mean.to(next(self.module.parameters())), self.module.parameters())
 

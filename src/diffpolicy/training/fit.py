@@ -117,14 +117,16 @@ def fit(
         KeyboardInterrupt: a second signal.
     """
     module.set_compiled(compiled)
-    keeps = out is not None or resume is not None
-    identity = describe(module.content() if module.identity is None else module.identity, "run") if keeps else None
+    for name, value in (("episodes", episodes), ("max_seconds", max_seconds)):
+        if value is not None and not value > 0:
+            raise InputError(f"{name} must be greater than 0, got {value}")
+    identity = _identity(module, keeps=out is not None or resume is not None)
     saved = None if resume is None else checkpoint.read(resume)
-    file, stop = checkpoint.CheckpointFile(saved), StopCleanly(max_seconds)
+    file, stop = checkpoint.CheckpointFile(module, saved), StopCleanly(max_seconds)
     mine: list[L.Callback] = [stop, *callbacks]
     if out is not None:
         module.check_saves()
-        mine.append(Checkpoints(_files.writable_folder(out), checkpoint_every, file))
+        mine.append(Checkpoints(_files.writable_folder(out), checkpoint_every))
     if label is not None:
         mine.append(EpisodeProgress(label))
     # all start from the same seed, and replays are buffers too, of which each process has its own
@@ -163,7 +165,7 @@ def fit(
             for process in getattr(trainer.strategy.launcher, "procs", None) or []:
                 process.kill()
             raise _in_our_words(error, stop, resume if file.given else None) from error
-        module.remember()
+        module.finish()
     number = stop.requests.number
     return Fitted(module.episodes, number is not None, module.history, trainer.is_global_zero, number)
 
@@ -175,6 +177,16 @@ def _trainer(**options: Any) -> L.Trainer:
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         asked = ", ".join(f"{name} {options[name]!r}" for name in ("accelerator", "devices", "precision"))
         raise InputError(f"Lightning cannot train with {asked}: {str(error).splitlines()[0]}") from None
+
+
+def _identity(module: Trainable, *, keeps: bool) -> Any:
+    """What the run is. Args: keeps: whether it writes or reads checkpoints; otherwise nobody may have to know."""
+    try:
+        return describe(module.content() if module.identity is None else module.identity, "run")
+    except InputError:
+        if keeps:
+            raise
+        return None
 
 
 def _passes(module: Trainable, episodes: int | None, processes: int) -> int:

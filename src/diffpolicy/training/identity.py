@@ -57,7 +57,9 @@ def describe(value: Any, where: str = "it") -> Any:
         return [describe(x, f"{where}[{k}]") for k, x in enumerate(value)]
     if isinstance(value, (set, frozenset)):
         return sorted((describe(x, where) for x in value), key=str)
-    if isinstance(value, (torch.dtype, torch.device, PurePath)):
+    if isinstance(value, PurePath):
+        return f"{value.name} {digest(str(value))[:12]}"  # a checkpoint says nothing of the folders it was made in
+    if isinstance(value, (torch.dtype, torch.device)):
         return str(value)
     if isinstance(value, Tensor):
         return {"shape": list(value.shape), "sha256": content_digest(value)}

@@ -70,6 +70,11 @@ class ImitationModule(Trainable):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
 
+    @property
+    def policy(self) -> nn.Module:
+        """What is trained."""
+        return self.module
+
     def train_dataloader(self) -> Numbers:
         return Numbers(self, self.rounds)
 

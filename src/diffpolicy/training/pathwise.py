@@ -34,9 +34,6 @@ class PathwiseStream(IterableDataset[int]):
     def __iter__(self) -> Iterator[int]:
         yield 0
 
-    def remember(self) -> None:
-        """Nothing: policies that are trained pathwise remember no actions."""
-
 
 class PathwiseModule(Trainable):
     """Gradient descent on the cost of whole episodes; one training step plays E of them and is an epoch.

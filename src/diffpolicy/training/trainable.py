@@ -43,6 +43,10 @@ class Trainable(L.LightningModule):
         if compiled:
             raise InputError(f"updates of {type(self).__name__} cannot be compiled")
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            raise InputError(f"{type(self).__name__} trains in one process, got {self.trainer.world_size}")
+
     def content(self) -> dict[str, Any]:
         """What tells this run from another: class, hyperparameters and seeds, as far as they can be seen."""
         return {"module": type(self)}
@@ -55,7 +59,11 @@ class Trainable(L.LightningModule):
         """
 
     def remember(self) -> None:
-        """Puts into what is trained whatever belongs there at the end of a run and is moved by no gradient."""
+        """Puts into the policy what it remembers; training goes on as if nothing had happened."""
+
+    def finish(self) -> None:
+        """Makes of what is trained what a run leaves behind."""
+        self.remember()
 
 
 class Numbers(IterableDataset[int]):
@@ -69,9 +77,6 @@ class Numbers(IterableDataset[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self.module.episodes, self.total)
-
-    def remember(self) -> None:
-        """Nothing: what is numbered remembers no actions."""
 
 
 def described(value: Any) -> Any:
