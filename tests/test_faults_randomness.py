@@ -2,7 +2,12 @@
 
 import copy
 import pickle
+import random
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
@@ -18,13 +23,19 @@ from diffpolicy import (
     GreedyValuePolicy,
     with_recurrent_state,
 )
-from diffpolicy.edge import OffloadingEnv, make_policy
+from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList, evaluate, make_policy, replay, task_transitions
 from diffpolicy.edge.fleet_policy import FleetPolicy
+from diffpolicy.edge.fluid import FluidRollout
+from diffpolicy.edge.request_types import RequestType
+from diffpolicy.edge.resolve import import_attribute
 from diffpolicy.edge.systematic import SystematicDraws
+from diffpolicy.edge.traces import azure_sample
+from diffpolicy.edge.training import build, train
+from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision
 from diffpolicy.policies import Draws, rows
-from diffpolicy.training import PackedReplay, undisturbed
+from diffpolicy.training import DiffusionSACMethod, PackedReplay, undisturbed
 from toys import GuessEnv, small
 
 KINDS = [
@@ -238,3 +249,174 @@ def test_undisturbed_leaves_every_part_as_it_was():
     assert modes(policy) == before
     for part, state in zip((policy.first, policy.second), states, strict=True):
         assert torch.equal(part.generator.get_state(), state)
+
+
+# Policies of other people's that draw from the global generators
+
+
+class Careless(nn.Module):
+    """Chooses by global generators: torch's, NumPy's and Python's; its weights are drawn from there too."""
+
+    information = "paper"
+    in_keys = (("agents", "valid"),)
+
+    def __init__(self, scenario):
+        super().__init__()
+        self.servers = len(scenario.servers)
+        self.weights = nn.Linear(self.servers, self.servers)
+
+    def forward(self, td):
+        shape = td["agents", "valid"].shape
+        luck = np.random.rand() + random.random()  # noqa: NPY002
+        logits = self.weights(torch.rand(*shape, self.servers)).squeeze(-1) + luck * torch.rand(self.servers)
+        return td.set(("agents", "action"), logits.argmax(-1))
+
+
+def globals_now():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+
+def both_with_other_globals(call):
+    """What a call gives twice, with global generators that stand elsewhere; it must leave them there."""
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        before = globals_now()
+        results.append(call())
+        assert globals_now() == before
+    return results
+
+
+def test_a_policy_of_global_draws_is_repeatable_under_a_seed(scenario, monkeypatch, read_tasks):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    source = f"{Path(__file__).stem}:Careless"
+
+    def cost(seed):
+        return evaluate([source], scenario, episodes=2, seed=seed).results[source].delays.mean_delay_s
+
+    first, second = both_with_other_globals(lambda: cost(3))
+    assert first == second
+    careless = both_with_other_globals(lambda: make_policy(source, scenario, seed=5))
+    assert torch.equal(careless[0].weights.weight, careless[1].weights.weight)
+    assert not torch.equal(careless[0].weights.weight, make_policy(source, scenario, seed=6).weights.weight)
+    tasks = read_tasks(*(f"{k // 4},{k % 3},3.0,0.5,0.5,{1 + k % 4},0" for k in range(40)))
+
+    def servers(seed):
+        return replay(scenario, tasks, make_policy(source, scenario), seed=seed).server.tolist()
+
+    first, second = both_with_other_globals(lambda: servers(3))
+    assert first == second
+    assert first != servers(4)
+
+
+def test_importing_someones_module_draws_always_the_same(tmp_path, monkeypatch, scenario):
+    (tmp_path / "drawn_at_import.py").write_text("import torch\ntorch.manual_seed(5)\nvalue = torch.rand(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def load():
+        sys.modules.pop("drawn_at_import", None)
+        return import_attribute("drawn_at_import:value", "policy")
+
+    first, second = both_with_other_globals(load)
+    assert torch.equal(first, second)
+
+
+class Dropping(DiffusionPolicy):
+    """Its denoiser drops units while training, by torch's global generator."""
+
+    def denoise(self, x, t, cond):
+        return nn.functional.dropout(super().denoise(x, t, cond), 0.2, self.training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppingMethod(DiffusionSACMethod):
+    """LAD-TS with such a policy."""
+
+    def policy(self, env, seed):
+        return Dropping.from_specs(env, prior=ActionMemory(), steps=2, mask_key=None, seed=seed)
+
+
+METHOD = DroppingMethod(
+    transitions=task_transitions,
+    learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 0.0},
+    capacity=200,
+    start_after=20,
+    batch_size=8,
+)
+
+
+def test_training_that_draws_globally_is_repeatable_and_resumes_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    name, scenario = f"{Path(__file__).stem}:METHOD", small(2, 4, 8)
+
+    def run(episodes, out=None, resume=None):
+        module = build(name, scenario, seed=1)
+        train(name, scenario, episodes=episodes, seed=1, module=module, out=out, resume=resume)
+        return module.policy.tensors()
+
+    whole, again = both_with_other_globals(lambda: run(3))
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    run(2, tmp_path / "a")
+    torch.manual_seed(9)
+    resumed = run(3, tmp_path / "a", tmp_path / "a" / "checkpoint.ckpt")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+# Streams of one seed
+
+
+def rank_correlation(x, y):
+    a, b = (np.argsort(np.argsort(v)).astype(float) for v in (x, y))
+    return abs(np.corrcoef(a, b)[0, 1])
+
+
+def test_horizons_tell_nothing_of_the_arrivals():
+    fluid = FluidRollout(small(slots=1), 1, slots=(1, 10**6))
+    horizons, counts = [], []
+    law = fluid.env.scenario.workload
+    for episode in range(400):
+        fluid.env._episode = [episode]
+        horizons.append(fluid.env.horizon(1, 10**6))
+        counts.append([law.draw(0, Stream.TRAINING, episode, t, 3).counts[0] for t in range(3)])
+    for t in range(3):
+        assert rank_correlation(horizons, np.array(counts)[:, t]) < 0.15
+    wide = replace(law, input_mbit=(0.0, 1.0))
+    firsts = [wide.draw(0, Stream.TRAINING, episode, 1, 3).input_mbit[0, 0] for episode in range(400)]
+    assert rank_correlation(horizons, firsts) < 0.15
+
+
+def test_what_a_trace_draws_for_one_seed_is_drawn_apart(tmp_path):
+    size = {"width": 8, "height": 8, "steps": 1, "gcycles_per_step": 1.0, "input_mbit": 1.0, "result_mbit": 1.0}
+    kind = RequestType(model="a", **size)
+    mix = (kind, replace(kind, model="b"))
+    trace = azure_sample().with_requests(mix, seed=0)
+    trace.to_tasks(tmp_path / "tasks.csv", 2, 1.0, seed=0)
+    origin = TaskList.read(tmp_path / "tasks.csv", Scenario.load("lad-ts")).origin
+    b = np.array([model == "b" for model in trace.model])
+    numbered = replace(trace, model=tuple(map(str, range(len(trace)))))
+    kept = np.isin(numbered.model, numbered.thin(0.5, seed=0).model)
+    for lag in range(8):
+        for step in (1, 2, 4):
+            n = len(b) // step - lag
+            assert abs(np.corrcoef(b[:n], origin[lag::step][:n])[0, 1]) < 0.15
+            assert abs(np.corrcoef(b[:n], kept[lag::step][:n])[0, 1]) < 0.15
+
+
+def test_the_first_episode_of_a_seed_has_a_seed_of_its_own():
+    own = {int(np.random.SeedSequence(7).generate_state(1)[0]) % 2**31}
+    seeds = {episode_seed(7), episode_seed(7, 0), episode_seed(7, 0, 0), episode_seed(7, 1), episode_seed(7, 1, 0)}
+    assert len(own | seeds) >= 5
+
+
+def test_another_sampler_keeps_the_seed():
+    env = GuessEnv(40)
+    policy = DiffusionPolicy.from_specs(env, steps=4, seed=1)
+    policy.reseed(5)
+    state = policy.generator.get_state()
+    other = policy.with_sampler("ddpm", 2)
+    assert torch.equal(other.generator.get_state(), state)
+    other(env.reset())
+    assert torch.equal(policy.generator.get_state(), state)

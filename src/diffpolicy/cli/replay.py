@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     if options.policy is not None:
         policy = make_policy(options.policy, scenario, seed=options.seed)
         policy = resample(policy, options.policy, options.sampler, options.sampler_steps)
-    result = replay(scenario, tasks, policy, name=options.policy or "recorded")
+    result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
     if options.out is not None:
         _files.write_text(options.out, tasks.to_csv(result.server.tolist(), result.delay_s.tolist()))
     if options.json:

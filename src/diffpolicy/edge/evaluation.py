@@ -57,14 +57,15 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
 
     Args:
         scenario: needs a workload and slots. policy: reads the keys of its `information` level ("paper" without one).
-        episodes: at least 1. seed: of the arrivals.
+        episodes: at least 1.
+        seed: of the arrivals, and of the global generators while a policy plays that draws from them.
     """
     if episodes < 1:
         raise InputError(f"episodes must be at least 1, got {episodes}")
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
     parts = []
-    with undisturbed(policy):
+    with undisturbed(policy, seed):
         for first in range(0, episodes, BATCH):
             env = OffloadingEnv(
                 scenario,
@@ -179,14 +180,14 @@ class Recorded(TensorDictModuleBase):
         return tensordict.set(("agents", "action"), torch.where(valid, known, 0))
 
 
-def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded") -> Replay:
+def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded", seed: int = 0) -> Replay:
     """Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
 
     Args:
         scenario: its servers; its slots are not used, and its workload only by a policy that knows it.
         tasks: the file's tasks. Where each step is one request, a policy with `told` learns how they come.
         policy: None: the column `server` decides.
-        name: of the policy, for the report.
+        name: of the policy, for the report. seed: of the global generators, while a policy plays that draws from them.
 
     Raises:
         InputError: neither a policy nor recorded decisions, or the policy does not fit.
@@ -217,7 +218,7 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         steps += 1
 
     told = policy.told(tasks) if hasattr(policy, "told") else nullcontext()
-    with naming(name), undisturbed(policy), told:
+    with naming(name), undisturbed(policy, seed), told:
         _check(policy, env)
         play(env, policy, len(tasks.duration_s), watch=watch)
     if not np.isfinite(delay_s).all():

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from diffpolicy.edge.env import Information, OffloadingEnv
 from diffpolicy.edge.queueing import Fleet, SlotTasks, next_queue_gcycles, unloaded_delay_s
 from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.seeds import Purpose, drawer
 from diffpolicy.edge.team_objectives import busy_costs
 from diffpolicy.edge.workload import Stream, Workload
 from diffpolicy.errors import InputError
@@ -92,8 +93,8 @@ class _FluidEnv(OffloadingEnv):
 
     def horizon(self, least: int, greatest: int) -> int:
         """Slots of the present episodes, a function of the seed and of their number."""
-        state = (getattr(self.source, "seed", 0), int(getattr(self.source, "stream", 0)), self._episode[0], 1)
-        return int(np.random.default_rng(state).integers(least, greatest, endpoint=True))
+        state = (getattr(self.source, "seed", 0), int(getattr(self.source, "stream", 0)), self._episode[0])
+        return int(drawer(Purpose.HORIZON, *state).integers(least, greatest, endpoint=True))
 
 
 class FluidRollout:

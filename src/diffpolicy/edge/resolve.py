@@ -48,8 +48,14 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     made = import_attribute(text, "policy")
     from torch import nn
 
+    from diffpolicy._global_draws import global_draws
+    from diffpolicy.policies import ChoicePolicy
+
     if not isinstance(made, nn.Module) and callable(made):
-        made = made(scenario)
+        with global_draws(seed):
+            made = made(scenario)
+        if isinstance(made, ChoicePolicy):
+            made.reseed(seed)
     if not isinstance(made, nn.Module):
         raise InputError(
             f"policy {text} must be a tensordict module or a function of a scenario that makes one, "
@@ -152,14 +158,19 @@ def _is_attribute(text: str) -> bool:
 def import_attribute(text: str, what: str) -> Any:
     """The object that `module:attribute` names; modules are looked for in the working folder too.
 
+    What a module draws from global generators as it is imported is always the same, and they are left as they were.
+
     Raises:
         InputError: no such module or attribute.
     """
     module_name, _, path = text.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    from diffpolicy._global_draws import global_draws
+
     try:
-        value: Any = importlib.import_module(module_name)
+        with global_draws(seed=0):
+            value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise InputError(f"{what} {text}: there is no module {module_name!r}") from None

@@ -15,6 +15,7 @@ import numpy as np
 from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy.edge.request_types import Ints, RequestType, TypeTable
+from diffpolicy.edge.seeds import Purpose, drawer
 from diffpolicy.edge.table_values import LONGEST_GAP_S, MOST, first_long_gap
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
@@ -94,7 +95,7 @@ class Trace:
         keep = check.number(keep, "keep", above=0)
         if keep > 1:
             raise InputError(f"keep must be at most 1, got {keep:g}")
-        rows = np.flatnonzero(np.random.default_rng(seed).uniform(size=len(self)) < keep)
+        rows = np.flatnonzero(drawer(Purpose.THINNING, seed).uniform(size=len(self)) < keep)
         return self._rows(rows, f"keep {keep:g}")
 
     def window(self, start_s: float = 0.0, end_s: float = float("inf")) -> Trace:
@@ -150,7 +151,7 @@ class Trace:
 
         if not sum(kind.weight for kind in mix) > 0:
             raise InputError("mix must hold at least one type with a weight above 0")
-        kind = draw_types(tuple(mix), model_persistence, len(self), np.random.default_rng(seed))
+        kind = draw_types(tuple(mix), model_persistence, len(self), drawer(Purpose.TYPES, seed))
         table = TypeTable.of(mix)
         return replace(
             self,
@@ -225,7 +226,7 @@ class Trace:
         if not np.isfinite(results).all():
             raise InputError(f"result_mbit times images must be finite, got {check.show(result_mbit)}")
         count = check.integer(stations, "stations", least=1)
-        origin = np.random.default_rng(seed).integers(count, size=len(self))
+        origin = drawer(Purpose.STATIONS, seed).integers(count, size=len(self))
         numbers = (self.arrival_s, origin, inputs, results, per_step, self.steps)
         columns = [
             *(x.tolist() for x in numbers),

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
-
 from diffpolicy import _validate as check
 from diffpolicy._read import read_text, show_path
+from diffpolicy.edge.seeds import Purpose, drawer
 from diffpolicy.edge.table_reader import TABLE_BYTES, split_lines
 from diffpolicy.edge.table_values import LONGEST_GAP_S, UNITS, Moment
 from diffpolicy.edge.trace import Trace
@@ -126,7 +125,7 @@ def read_vllm_omni(
     if check.number(rate_per_s, "rate_per_s", above=0) * LONGEST_GAP_S < 1:
         raise InputError(f"rate_per_s must be at least one in {LONGEST_GAP_S:,} s, got {check.show(rate_per_s)}")
     gap_ns = 10**9 / rate_per_s
-    rng = np.random.default_rng(seed)
+    rng = drawer(Purpose.TIMES, seed)
     clock = 0.0
     timed: list[bool] = []
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 
+from diffpolicy._global_draws import global_draws
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.resolve import make_method
@@ -37,19 +38,21 @@ def build(
     Args:
         method: a preset's name, a YAML file, or `module:attribute`.
         scenario: needs a workload and slots.
-        seed: of arrivals, parameters, noise and choices.
+        seed: of arrivals, parameters, noise and choices, and of the global generators, from which your own parts may
+            draw.
         environments: played side by side.
         changes: fields of the method that are set to other values.
     """
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
-    env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
     made = make_method(method)
     try:
         made = replace(made, **(changes or {}))
         if isinstance(made, OffPolicyMethod):
             made = _with_masks(made, any(server.availability is not None for server in scenario.servers))
-        module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
+        with global_draws(seed):
+            env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
+            module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
     module.identity = {"method": made, "seed": seed, "environments": environments, "scenario": scenario.digest()}
@@ -106,18 +109,19 @@ def train(
         from lightning.pytorch.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(str(out), name="", version="tensorboard")
-    fitted = fit(
-        module,
-        episodes=episodes,
-        max_seconds=max_seconds,
-        out=out,
-        resume=resume,
-        overwrite=overwrite,
-        label=label,
-        callbacks=callbacks,
-        logger=logger,
-        **trainer,
-    )
+    with global_draws(seed):
+        fitted = fit(
+            module,
+            episodes=episodes,
+            max_seconds=max_seconds,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            label=label,
+            callbacks=callbacks,
+            logger=logger,
+            **trainer,
+        )
     policy = module.policy
     policy.trained |= {
         "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,

@@ -12,6 +12,7 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import Draws
 
 
 class RandomRule(TensorDictModuleBase):
@@ -28,7 +29,7 @@ class RandomRule(TensorDictModuleBase):
 
     def __init__(self, env: EnvBase, seed: int = 0) -> None:
         super().__init__()
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Draws(seed)
         names = set(env.observation_spec.keys(True, True))
         self.specs: list[tuple[Any, Any, Any]] = []
         for key in env.action_keys:

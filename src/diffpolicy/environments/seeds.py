@@ -11,4 +11,5 @@ def episode_seed(seed: int, *numbers: int) -> int:
     Args:
         seed: of the run. numbers: which episode or pass, each at least 0.
     """
-    return int(np.random.SeedSequence((seed, *numbers)).generate_state(1)[0]) % 2**31
+    # as a spawn key: trailing zeros of an entropy do not count, so that episode 0 would have the run's own seed
+    return int(np.random.SeedSequence(seed, spawn_key=numbers).generate_state(1)[0]) % 2**31

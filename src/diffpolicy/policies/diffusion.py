@@ -22,7 +22,6 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.denoisers import describe, full, rebuild
-from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -143,7 +142,7 @@ class DiffusionPolicy(ChoicePolicy):
         other = copy.copy(self)
         other.__dict__ = dict(self.__dict__)
         other.trained = dict(self.trained)
-        other.generator = Draws(self.seed)
+        other.generator = copy.deepcopy(self.generator)
         other._set_sampler(sampler, steps)
         if self.trained.get("through_chain") and other.path != self.path:
             warnings.warn(

@@ -56,7 +56,7 @@ def _restored(kind: type[Draws], state: bytes) -> Draws:
 
 def stream_seed(seed: int, stream: int) -> int:
     """A seed for a stream of its own. Args: seed, stream: at least 0."""
-    return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
+    return int(np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)[0])
 
 
 def without_chance() -> bool:

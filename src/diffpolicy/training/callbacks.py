@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffpolicy import _files
+from diffpolicy._global_draws import global_state, seed_globals, set_global_state
 from diffpolicy._signals import StopRequests
 from diffpolicy.errors import InputError
-from diffpolicy.training import checkpoint
+from diffpolicy.training import checkpoint, distributed
 from diffpolicy.training.trainable import Trainable
 
 
@@ -40,6 +42,28 @@ class EveryEpisodes:
         """Whether a multiple of `every` lies in what was played since the last call. Args: episodes: in all."""
         before, self.before = self.before, episodes
         return episodes // self.every > before // self.every
+
+
+class GlobalDraws(L.Callback):
+    """Keeps in checkpoints where the global generators are, each process's own, from which a user's parts may draw."""
+
+    def __init__(self) -> None:
+        self.saved: list[Any] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            seed_globals(int(torch.randint(2**62, ())), trainer.global_rank)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if len(self.saved) == trainer.world_size:
+            set_global_state(self.saved[trainer.global_rank])
+        self.saved = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"processes": distributed.gathered_objects(global_state())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.saved = list(state_dict["processes"])
 
 
 class EpisodeProgress(L.Callback):

@@ -18,6 +18,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
+from diffpolicy._global_draws import global_draws
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import with_recurrent_state
 
@@ -70,8 +71,14 @@ class Played:
 
 
 @contextmanager
-def undisturbed(policy: Any) -> Iterator[None]:
-    """Lets a policy act in `eval` mode, and leaves the modes and generators of all its parts as they were."""
+def undisturbed(policy: Any, seed: int | None = None) -> Iterator[None]:
+    """Lets a policy act in `eval` mode, and leaves the modes and generators of all its parts as they were.
+
+    The process's global generators, of torch, NumPy and `random`, are left as they were too.
+
+    Args:
+        policy: any. seed: from which a policy draws that draws from global generators; None: they are where they are.
+    """
     parts = list(policy.modules()) if isinstance(policy, nn.Module) else [policy]
     modes = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
     generators = [getattr(part, "generator", None) for part in parts]
@@ -79,7 +86,8 @@ def undisturbed(policy: Any) -> Iterator[None]:
     for part, _ in modes[:1]:
         part.eval()
     try:
-        yield
+        with global_draws(seed):
+            yield
     finally:
         for part, training in modes:
             part.training = training

@@ -17,10 +17,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffpolicy import _files
+from diffpolicy._global_draws import global_draws
 from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint
-from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, StopCleanly
+from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, GlobalDraws, StopCleanly
 from diffpolicy.training.identity import describe
 from diffpolicy.training.trainable import Trainable
 
@@ -93,6 +94,9 @@ def fit(
 ) -> Fitted:
     """Trains a module; one epoch is one pass, an episode of each of its environments in each process.
 
+    Your own parts may draw from the global generators of torch, NumPy and `random`: a checkpoint holds where they are,
+    and when the run is over they are as they were before.
+
     SIGINT (Ctrl-C) and SIGTERM end the run after the episode at hand, with a checkpoint; `Fitted.signal` tells which. A
     second one ends it at once, and the last checkpoint stays.
 
@@ -123,7 +127,7 @@ def fit(
     identity = _identity(module, keeps=out is not None or resume is not None)
     saved = None if resume is None else checkpoint.read(resume)
     file, stop = checkpoint.CheckpointFile(module, saved), StopCleanly(max_seconds)
-    mine: list[L.Callback] = [stop, *callbacks]
+    mine: list[L.Callback] = [stop, GlobalDraws(), *callbacks]
     if out is not None:
         module.check_saves()
         mine.append(Checkpoints(_files.writable_folder(out), checkpoint_every))
@@ -131,7 +135,7 @@ def fit(
         mine.append(EpisodeProgress(label))
     # all start from the same seed, and replays are buffers too, of which each process has its own
     strategy: Any = "auto" if devices in (1, "1") else DDPStrategy(broadcast_buffers=False, init_sync=False)
-    with quiet(), no_denormals(), stop.requests, _with_parent():
+    with quiet(), no_denormals(), global_draws(), stop.requests, _with_parent():
         trainer = _trainer(
             max_epochs=-1,
             accelerator=accelerator,

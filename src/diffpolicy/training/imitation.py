@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import Draws
 from diffpolicy.training.trainable import Numbers, Trainable, described
 
 
@@ -50,7 +51,7 @@ class ImitationModule(Trainable):
         self.module, self.collect, self.loss = module, collect, loss
         self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
         self.learning_rate = learning_rate
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Draws(seed)
         self.memory: list[tuple[Tensor, ...]] = []
         self.passes, self.pass_items, self.episodes = rounds, 1, 0
         self.history: list[dict[str, float]] = []

@@ -179,7 +179,7 @@ def saves_state(env: EnvBase) -> bool:
 def pass_seed(seed: int, number: int) -> int:
     """The seed of a training pass of an environment that cannot save its state. Args: number: of the pass, from 0."""
     training = 1
-    return int(np.random.SeedSequence((abs(seed), training, number)).generate_state(1)[0])
+    return int(np.random.SeedSequence(abs(seed), spawn_key=(training, number)).generate_state(1)[0])
 
 
 def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:

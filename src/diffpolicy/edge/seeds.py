@@ -1,0 +1,27 @@
+"""Streams of a seed: what is drawn for different purposes shares no numbers, although a user gives one seed for all."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Purpose(IntEnum):
+    """What is drawn. The numbers below 16 are those of `request_types.generators`."""
+
+    HORIZON = 16
+    THINNING = 17
+    TYPES = 18
+    STATIONS = 19
+    TIMES = 20
+
+
+def drawer(purpose: Purpose, seed: int, *numbers: int) -> np.random.Generator:
+    """The generator of a purpose; a spawn key keeps it apart from the arrivals, whose numbers may end in zeros.
+
+    Args:
+        purpose: what it draws. seed: at least 0. numbers: which episode, for instance, each at least 0.
+    """
+    root = np.random.SeedSequence((seed, *numbers), spawn_key=(int(purpose),))
+    return np.random.Generator(np.random.PCG64(root))
