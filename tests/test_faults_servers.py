@@ -141,7 +141,7 @@ def test_whole_images_of_the_size_asked_for_count(kind):
         (b"[" + b"[]," * 200_000 + b"[]]", "no JSON"),
         ((204, b""), "status 204"),
         ((201, {}), "status 201"),
-        ((302, b"", {"Location": "http://127.0.0.1:9/"}), "status 302"),
+        ((302, b"", {"Location": "http://127.0.0.1:9/"}), "status 302 instead of 200; redirects are not followed"),
     ],
 )
 def test_an_answer_without_the_images_is_refused_with_what_it_is(answer, words):

@@ -35,7 +35,7 @@ NEVER = (401, 403, 404, 405)
 """Answers that every other call would get too."""
 MOST_TRIES = 4
 MOST_WAIT_S = 120.0
-"""Of one wait, whatever the server asks for."""
+"""Of all waits of a call, whatever the server asks for."""
 FIRST_WAIT_S = 0.5
 """Where the server names no time; doubled after each try."""
 
@@ -134,8 +134,9 @@ class HttpAdapter:
                 asked_s = retry_after_s(answer.headers)
                 if last or answer.status not in LATER or (answer.status not in BUSY and tries > 1):
                     raise self._status(answer)
-                if asked_s is not None and asked_s > MOST_WAIT_S:
-                    raise self._status(answer, f", and asks to wait {asked_s:.0f} s, longer than {MOST_WAIT_S:g} s")
+                if asked_s is not None and waited_s + asked_s > MOST_WAIT_S:
+                    asked = f"{waited_s + asked_s:.0f} s"
+                    raise self._status(answer, f", and asks to wait {asked}, longer than {MOST_WAIT_S:g} s")
                 wait_s = wait_s if asked_s is None else asked_s
             waited_s += wait_s
             if self._closed.wait(wait_s):
@@ -170,6 +171,8 @@ class HttpAdapter:
         """The sentence about an answer that is not 200, with the server's own reason."""
         reason = error_reason(answer.body)
         text = f"answered with status {answer.status} instead of 200{f' ({reason})' if reason else ''}{more}"
+        if 300 <= answer.status < 400:
+            text += "; redirects are not followed"
         if answer.status in NEVER:
             return self._gone(text)
         # an error 500 that comes twice is the point's, such as a size for which the memory does not suffice

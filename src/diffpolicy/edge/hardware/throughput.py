@@ -46,7 +46,7 @@ def concurrent_throughput(adapter: ServerAdapter, requests: Sequence[GenerateReq
     elapsed_s = time.perf_counter() - begun
     waited_s = max(timing.waited_s for timing in timings)
     if waited_s:
-        raise CallRefusedError("the server", f"made a call wait for {waited_s:.3g} s", again=True)
+        raise CallRefusedError("the server", f"took a call only after {waited_s:.3g} s of waiting", again=True)
     first = requests[0]
     rate = sum(request.batch for request in requests) / elapsed_s
     return Throughput(concurrency, first.batch, first.width, first.height, first.steps, rate)
