@@ -13,14 +13,18 @@ import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import diffusers
 import pytest
+import torch
 from PIL import Image
 
 from diffpolicy.cli.main import main
+from diffpolicy.edge.hardware import http_adapter
 from diffpolicy.edge.hardware.adapter import CallRefusedError, GenerateRequest
+from diffpolicy.edge.hardware.checkpoints import quiet
 from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
 from diffpolicy.edge.hardware.grid import Grid
 from diffpolicy.edge.hardware.http_adapter import HttpAdapter, retry_after_s
@@ -29,7 +33,7 @@ from diffpolicy.edge.hardware.profiler import profile
 from diffpolicy.edge.hardware.prompts import variation
 from diffpolicy.edge.hardware.server_profile import ServerProfile
 from diffpolicy.edge.hardware.server_url import ServerUrl
-from diffpolicy.edge.hardware.stage_timer import per_step
+from diffpolicy.edge.hardware.stage_timer import StageTimer, per_step
 from diffpolicy.errors import InputError
 
 REQUEST = GenerateRequest("a cat", 64, 96, steps=2)
@@ -266,6 +270,14 @@ def test_what_the_server_asks_to_wait_is_waited_and_not_timed(status):
 def test_a_wait_that_is_too_long_is_refused_at_once():
     told = refusal((429, {"error": {"message": "quota"}}, {"Retry-After": "86400"}))
     assert "status 429 instead of 200 (quota), and asks to wait 86400 s, longer than 120 s" in told
+
+
+def test_short_waits_do_not_add_up_to_a_long_one(monkeypatch):
+    monkeypatch.setattr(http_adapter, "MOST_WAIT_S", 0.5)
+    with serving(lambda number, sent: (503, {}, {"Retry-After": "0.3"})) as (url, seen):
+        with pytest.raises(CallRefusedError, match=r"asks to wait 1 s, longer than 0\.5 s"):
+            ask(url)
+        assert len(seen) == 2
 
 
 def test_retry_after_in_seconds_and_as_a_date():
@@ -592,3 +604,47 @@ def test_a_step_of_second_order_is_both_runs_of_the_denoiser(scheduler, runs):
     assert len(timing.step_s) == 6
     assert sum(timing.step_s) <= timing.total_s
     assert min(timing.step_s[:-1]) > runs // 6 * 0.01
+
+
+def tiny_unet(scheduler):
+    """The least Stable Diffusion 1 without text encoders."""
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor"))
+    with quiet():
+        pipeline = diffusers.StableDiffusionPipeline(
+            vae=vae, unet=unet, scheduler=scheduler(), requires_safety_checker=False, **parts
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("scheduler", "runs"),
+    [
+        (diffusers.EulerDiscreteScheduler, 6),
+        (diffusers.HeunDiscreteScheduler, 11),
+        (diffusers.KDPM2DiscreteScheduler, 11),
+        (diffusers.KDPM2AncestralDiscreteScheduler, 11),
+        (partial(diffusers.PNDMScheduler, skip_prk_steps=True), 7),
+    ],
+)
+def test_every_scheduler_has_as_many_steps_as_were_asked_for(scheduler, runs):
+    pipeline = tiny_unet(scheduler)
+    words = {name: torch.zeros(1, 4, 8) for name in ("prompt_embeds", "negative_prompt_embeds")}
+    with StageTimer(pipeline, pipeline.unet, torch.device("cpu"), steps=6) as timer:
+        pipeline(**words, width=8, height=8, num_inference_steps=6, output_type="pil")
+    assert timer.network_calls == runs
+    assert len(timer.step_s) == 6
+    assert 0 < sum(timer.step_s) < timer.total_s
