@@ -13,9 +13,14 @@ LIMIT = 16 * MIB
 """Bytes of a file of settings. Tables and tensors have bounds of their own."""
 
 
+def printable(text: str) -> str:
+    """A text as it stands in a printed line: what breaks lines, moves a cursor or is no character is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def show_path(path: str | Path) -> str:
     """A path as it stands in a message: short, on one line, with what cannot be printed escaped."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+    text = printable(str(path))
     return text if len(text) <= 500 else f"{text[:200]}...{text[-200:]}"
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 from diffpolicy import _signals
 from diffpolicy._version import __version__
-from diffpolicy.cli import calibrate, compare, evaluate, export, profile, replay, tasks, train, train_fleet
-from diffpolicy.cli.options import Parser
+from diffpolicy.cli import (
+    calibrate,
+    compare,
+    evaluate,
+    export,
+    profile,
+    replay,
+    streams,
+    surroundings,
+    tasks,
+    train,
+    train_fleet,
+)
+from diffpolicy.cli.options import Parser, check_name, one_line
 from diffpolicy.errors import InputError
 
 COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate)
@@ -34,12 +44,32 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
+    Args:
+        argv: its words; None: those of this process, whose streams and surroundings are then put in order first.
+
     Returns:
-        Its exit status: 0 done, 2 wrong input, 130 after Ctrl-C, 143 after SIGTERM, 1 anything else.
+        Its exit status: 0 done, 2 wrong input, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody reads stdout any
+        more, 1 anything else.
     """
+    if argv is None:
+        streams.prepare()
+        surroundings.settle()
     warnings.showwarning = _warn  # type: ignore[assignment]
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        return _run(words)
+    except streams.OutputError as error:
+        streams.discard_stdout()
+        if error.broken_pipe:
+            return 141  # as a shell says of a process that SIGPIPE ended, as it ends others here
+        print(f"diffpolicy: cannot write to stdout: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    try:
+        for word in words:
+            check_name(word)
         options = parser().parse_args(words)
         options.words = words
         with _signals.terminated_at_once():
@@ -55,29 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         number = getattr(error, "number", signal.SIGINT)
         print(f"diffpolicy: stopped by {_signals.name(number)}", file=sys.stderr)
         return _signals.exit_status(number)
-    except BrokenPipeError:
-        _close_stdout()
     except SystemExit:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _close_stdout()
+        sys.stdout.flush()
         raise
 
 
 def _warn(message: Warning | str, *_: object) -> None:
     """A warning as one sentence, without the source line that raised it."""
-    print(f"diffpolicy: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"diffpolicy: warning: {one_line(message)}", file=sys.stderr)
 
 
 def _refuse(message: str) -> int:
-    print(f"diffpolicy: {' '.join(message.split())}", file=sys.stderr)
+    print(f"diffpolicy: {one_line(message)}", file=sys.stderr)
     return 2
-
-
-def _close_stdout() -> NoReturn:
-    """The reader has gone; nothing more can be printed, and the interpreter must not try."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-    sys.exit(1)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from diffpolicy import _validate as check
+from diffpolicy._read import printable
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.errors import InputError
 
@@ -23,7 +26,26 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the sentence and exits with 2."""
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
+def one_line(message: object) -> str:
+    """A message on one line, in which nothing can move a terminal's cursor or colour its text."""
+    return printable(" ".join(str(message).split()))
+
+
+def check_name(text: str) -> None:
+    """Refuses a word that can be neither a name nor a path.
+
+    Raises:
+        InputError: it holds a null character, or half of a surrogate pair that stands for no byte.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InputError(f"{check.show(text)} cannot be a name or a path: it is not text") from None
+    if "\0" in text:
+        raise InputError(f"{check.show(text)} cannot be a name or a path: it holds a null character")
 
 
 def whole(least: int) -> Callable[[str], int]:

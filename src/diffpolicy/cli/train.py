@@ -10,6 +10,7 @@ from pathlib import Path
 from diffpolicy import _files, _signals
 from diffpolicy import _validate as check
 from diffpolicy.cli import options as opt
+from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.errors import InputError
 
 HELP = "train one method"
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs the extra: pip install -c constraints.txt '.[tensorboard]'")
 
-    from diffpolicy.edge.training import train
+    with without_matplotlib():
+        from diffpolicy.edge.training import train
 
     opt.set_threads(options.threads)
     result = train(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from diffpolicy import _files
 from diffpolicy.cli import options as opt
+from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.edge.names import PRETRAINED_NAMES
 
 HELP = "train a policy that decides for any fleet, over random fleets, loads and horizons"
@@ -30,8 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
+    with without_matplotlib():
+        from diffpolicy.edge.fleet_training import RECIPES, train_rule
     from diffpolicy.edge.fleet_policy import bundle
-    from diffpolicy.edge.fleet_training import RECIPES, train_rule
     from diffpolicy.edge.team_objectives import named_objective
 
     objective = None if options.objective == "mean" else named_objective(options.objective)

@@ -12,9 +12,8 @@ import numpy as np
 from diffpolicy.edge.evaluation import offered_load
 from diffpolicy.edge.jobs import Outcome, Plan
 from diffpolicy.edge.metrics import Result
+from diffpolicy.edge.names import BASELINE as BASELINE
 from diffpolicy.training.evaluation import Interval, Played, pooled_interval
-
-BASELINE = "opt-ts"
 
 
 @dataclass(frozen=True)

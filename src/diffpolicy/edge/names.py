@@ -25,3 +25,5 @@ METHOD_NAMES = (
 )
 SCENARIO_NAMES = ("lad-ts", "dedgeai", "gpu-mix")
 PRETRAINED_NAMES = ("live", "stale", "live-one-pass", "stale-one-pass")
+BASELINE = "opt-ts"
+"""The rule to which a comparison sets all others in relation."""

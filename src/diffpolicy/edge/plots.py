@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from diffpolicy import _files
-from diffpolicy.edge.comparison import Comparison
+from diffpolicy._read import printable
 from diffpolicy.edge.evaluation import WORK
-from diffpolicy.edge.sweep import Sweep
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.comparison import Comparison
+    from diffpolicy.edge.sweep import Sweep
 
 REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
 """Rules that are drawn as lines, and their styles."""
@@ -26,7 +26,8 @@ REFERENCES = {"opt-ts": "--", "capacity-proportional": ":"}
 
 def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) -> None:
     """Running mean of the training episodes' delays, with the band over seeds and the rules as lines."""
-    figure, axes = plt.subplots(figsize=(9, 5), constrained_layout=True)
+    figure = _figure(9, 5)
+    axes = figure.subplots()
     methods = [row for row in comparison.rows if row.seeds]
     for i, row in enumerate(methods):
         shortest = min(map(len, row.curves))
@@ -34,7 +35,7 @@ def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) 
             continue
         curves = np.array([_running_mean(curve[:shortest], window) for curve in row.curves])
         x = np.arange(1, shortest + 1)
-        label = row.name if row.converged else f"{row.name} (still falling)"
+        label = _plain(row.name if row.converged else f"{row.name} (still falling)")
         axes.plot(x, curves.mean(0), color=f"C{i}", label=label, linewidth=1.8)
         if len(curves) > 1:
             axes.fill_between(x, curves.min(0), curves.max(0), color=f"C{i}", alpha=0.2, linewidth=0)
@@ -42,7 +43,7 @@ def learning_curves(comparison: Comparison, path: str | Path, window: int = 10) 
             axes.plot(x, row.curves[0][:shortest], color=f"C{i}", alpha=0.25, linewidth=0.8)
     _reference_lines(comparison, axes)
     axes.set(xlabel="training episode", ylabel=f"mean service delay, s (running mean over {window})")
-    axes.set_title(f"{comparison.plan.scenario.name}: load {methods[0].load:.2f}" if methods else "")
+    axes.set_title(_plain(f"{comparison.plan.scenario.name}: load {methods[0].load:.2f}") if methods else "")
     axes.set_ylim(bottom=0)
     _finish(figure, axes, path)
 
@@ -58,12 +59,13 @@ def _reference_lines(comparison: Comparison, axes: Axes) -> None:
     for name, style in REFERENCES.items():
         if any(row.name == name for row in comparison.rows):
             mean = comparison.row(name).result.delays.mean_delay_s
-            axes.axhline(mean, color="black", linestyle=style, linewidth=1.2, label=f"{name} {mean:.2f} s")
+            axes.axhline(mean, color="black", linestyle=style, linewidth=1.2, label=_plain(f"{name} {mean:.2f} s"))
 
 
 def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) -> None:
     """Mean delay and ratio to the baseline of every policy at every value of a sweep."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), constrained_layout=True)
+    figure = _figure(13, 5)
+    left, right = figure.subplots(1, 2)
     methods = [row.name for row in results[0].rows if row.seeds]
     x = np.arange(len(results))
     for i, name in enumerate([*methods, *REFERENCES]):
@@ -73,8 +75,8 @@ def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) ->
         if name in REFERENCES:
             style = {"color": "black", "linestyle": REFERENCES[name]}
         half = np.array([row.result.ci95_s or 0.0 for row in rows])
-        left.errorbar(x, mean, half, capsize=2, label=name, **style)
-        right.plot(x, [np.nan if row.result.ratio is None else row.result.ratio for row in rows], label=name, **style)
+        left.errorbar(x, mean, half, capsize=2, label=_plain(name), **style)
+        right.plot(x, [np.nan if row.result.ratio is None else row.result.ratio for row in rows], label=_plain(name), **style)
     labels = [f"{sweep.label(v)}\nload {c.rows[0].load:.2f}" for v, c in zip(sweep.values, results, strict=True)]
     for axes in (left, right):
         axes.set_xticks(x, labels)
@@ -89,7 +91,8 @@ def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) ->
 
 def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> None:
     """Mean delay of tasks against their work, in bins of equally many tasks, for the methods and the better rules."""
-    figure, axes = plt.subplots(figsize=(9, 5), constrained_layout=True)
+    figure = _figure(9, 5)
+    axes = figure.subplots()
     rules = [row.name for row in comparison.rows if not row.seeds][:4]
     names = [row.name for row in comparison.rows if row.seeds] + rules
     for i, name in enumerate(names):
@@ -100,13 +103,26 @@ def delay_by_size(comparison: Comparison, path: str | Path, bins: int = 10) -> N
         count = np.maximum(np.bincount(group), 1)
         style = "--" if name in rules else "-"
         x, y = np.bincount(group, work) / count, np.bincount(group, played.cost) / count
-        axes.plot(x, y, style, marker="o", markersize=3, color=f"C{i}", label=name)
+        axes.plot(x, y, style, marker="o", markersize=3, color=f"C{i}", label=_plain(name))
     axes.set(xlabel="work of the task, Gcycles", ylabel="mean service delay, s")
-    axes.set_title(f"{comparison.plan.scenario.name}: who waits how long")
+    axes.set_title(_plain(f"{comparison.plan.scenario.name}: who waits how long"))
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     _finish(figure, axes, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty picture, in inches, drawn by Agg: not pyplot's, so that the backend that a user chose stays his."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(name: str) -> str:
+    """A name as a label: a dollar begins no formula, and no underscore at its start hides it from the legend."""
+    plain = printable(name).replace("$", r"\$")
+    return f"\u200b{plain}" if plain.startswith("_") else plain
 
 
 def _finish(figure: Figure, axes: Axes, path: str | Path) -> None:
@@ -117,4 +133,3 @@ def _finish(figure: Figure, axes: Axes, path: str | Path) -> None:
 
 def _save(figure: Figure, path: str | Path) -> None:
     _files.write(path, lambda aside: figure.savefig(aside, dpi=120, format="png", metadata={"Software": None}))
-    plt.close(figure)

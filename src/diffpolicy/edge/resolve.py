@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from diffpolicy import _validate as check
+from diffpolicy._imports import import_module, working_folder
 from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.errors import InputError
@@ -156,25 +154,23 @@ def _is_attribute(text: str) -> bool:
 
 
 def import_attribute(text: str, what: str) -> Any:
-    """The object that `module:attribute` names; modules are looked for in the working folder too.
+    """The object that `module:attribute` names; modules are looked for in the working folder first.
 
-    What a module draws from global generators as it is imported is always the same, and they are left as they were.
+    Importing a module runs it. What it draws from global generators is always the same; these and `sys.path` are left
+    as they were.
+
+    Args:
+        text: the name. what: it is of, in messages.
 
     Raises:
-        InputError: no such module or attribute.
+        InputError: no such module or attribute, or the module fails.
     """
     module_name, _, path = text.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     from diffpolicy._global_draws import global_draws
 
-    try:
-        with global_draws(seed=0):
-            value: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise InputError(f"{what} {text}: there is no module {module_name!r}") from None
-        raise
+    with working_folder(), global_draws(seed=0):
+        module = import_module(module_name, f"{what} {text}")
+    value: Any = module
     for name in path.split("."):
         try:
             value = getattr(value, name)

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from diffpolicy.edge.comparison import BASELINE, Comparison
-from diffpolicy.edge.evaluation import Evaluation, Replay
-from diffpolicy.edge.metrics import Result
+from diffpolicy._read import printable
+from diffpolicy.edge.names import BASELINE
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.comparison import Comparison
+    from diffpolicy.edge.evaluation import Evaluation, Replay
+    from diffpolicy.edge.metrics import Result
 
 
 def render(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as plain text, as wide as it needs to be; the first column is flush left."""
+    """A table as plain text, as wide as it needs to be; the first column is flush left.
+
+    Names stand in it as they are: brackets are no markup, colons no emoji, and what cannot be printed is escaped.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(_cell(name), justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    console = Console(width=200, color_system=None, highlight=False)
+        table.add_row(*map(_cell, row))
+    width = sum(max(cell_len(printable(row[i])) for row in (columns, *rows)) + 4 for i in range(len(columns)))
+    console = Console(width=width, color_system=None, highlight=False, force_jupyter=False)
     with console.capture() as captured:
         console.print(table)
-    return "\n".join([title, *(line.rstrip() for line in captured.get().rstrip().splitlines())])
+    return "\n".join([printable(title), *(line.rstrip() for line in captured.get().rstrip().splitlines())])
+
+
+def _cell(text: str) -> Text:
+    return Text(printable(text))
 
 
 DELAY_COLUMNS = ("mean s", "p50", "p95", "p99", "max", "ratio", "decisions/s")

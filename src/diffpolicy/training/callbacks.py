@@ -70,7 +70,12 @@ class EpisodeProgress(L.Callback):
     """A bar over episodes on stderr, with the last pass's delay in it. Args: label: of the bar."""
 
     def __init__(self, label: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=Console(stderr=True), transient=False)
         self.label = label
         self.bar: Any = None

@@ -1,0 +1,53 @@
+"""Importing what a name in a file or on the command line stands for. That runs the module: such names are code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from diffpolicy._read import printable
+from diffpolicy.errors import InputError
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """Lets modules be found in the working folder, and takes it from `sys.path` again, where it was not before."""
+    folder = os.getcwd()
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def import_module(name: str, where: str) -> ModuleType:
+    """Imports a module by its full name.
+
+    Args:
+        name: of the module. where: what names it, in messages.
+
+    Raises:
+        InputError: there is no such module, or it fails; the sentence names the line in which it does.
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise InputError(f"{where}: there is no module {name!r}") from None
+        raise InputError(f"{where}: importing {name!r} fails: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong and where, on one line."""
+    said = " ".join(str(error).split())
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    place = f" in line {frames[-1].lineno} of {os.path.basename(frames[-1].filename)}" if len(frames) > 1 else ""
+    return printable(f"{type(error).__name__}{f': {said}' if said else ''}{place}")
