@@ -76,7 +76,9 @@ def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) ->
             style = {"color": "black", "linestyle": REFERENCES[name]}
         half = np.array([row.result.ci95_s or 0.0 for row in rows])
         left.errorbar(x, mean, half, capsize=2, label=_plain(name), **style)
-        right.plot(x, [np.nan if row.result.ratio is None else row.result.ratio for row in rows], label=_plain(name), **style)
+        right.plot(
+            x, [np.nan if row.result.ratio is None else row.result.ratio for row in rows], label=_plain(name), **style
+        )
     labels = [f"{sweep.label(v)}\nload {c.rows[0].load:.2f}" for v, c in zip(sweep.values, results, strict=True)]
     for axes in (left, right):
         axes.set_xticks(x, labels)
