@@ -15,7 +15,8 @@ from diffpolicy import (
     InputError,
     with_recurrent_state,
 )
-from diffpolicy.edge import OffloadingEnv
+from diffpolicy.edge import FleetPolicy, OffloadingEnv
+from diffpolicy.edge.heuristics import HEURISTICS
 from diffpolicy.edge.systematic import SystematicDraws
 from diffpolicy.objectives import choice_probabilities
 from diffpolicy.policies.rows import Rows
@@ -411,3 +412,48 @@ def test_rows_are_counted_on_the_device_of_their_values():
         assert rows.put(taken).shape == (4, 3, 2)
     policy = CategoricalPolicy.from_specs(Shaped((4,), agents=3))
     assert policy.rows(Shaped((4,), agents=3).reset().to("meta")).index.device == meta
+
+
+def under_another_default(policy, td):
+    """Decisions where tensors that are made without a device are on another one than what is observed."""
+    policy.generator.manual_seed(0)
+    with torch.no_grad():
+        expected = policy(td.clone())["agents", "action"]
+        policy.generator.manual_seed(0)
+        with torch.device("meta"):
+            found = policy(td.clone())["agents", "action"]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+def test_rules_count_on_the_device_of_what_they_observe(name):
+    scenario = small(3, 5, 6)
+    rule = HEURISTICS[name](3, 3)
+    if hasattr(rule, "for_scenario"):
+        rule.for_scenario(scenario)
+    env = with_recurrent_state(OffloadingEnv(scenario, [2], information=rule.information), rule)
+    under_another_default(rule, env.reset())
+
+
+@pytest.mark.parametrize("candidates", [None, 2])
+@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("name", ["live", "stale"])
+def test_fleet_policies_count_on_the_device_of_what_they_observe(name, candidates, remembers):
+    scenario = small(3, 5, 6)
+    policy = FleetPolicy.pretrained(name).for_scenario(scenario)
+    policy.rule.candidates = candidates
+    env = OffloadingEnv(scenario, [2], information=name)
+    td = (with_recurrent_state(env, policy) if remembers else env).reset()
+    under_another_default(policy, td)
+    policy.rule.usual = (1.0, 2.0)
+    under_another_default(policy, td)
+
+
+@pytest.mark.parametrize("options", [{}, {"share_parameters": True}, {"prior": ActionMemory()}])
+def test_policies_count_on_the_device_of_what_they_observe(options):
+    env = OffloadingEnv(small(3, 5, 6), [2], information="stale")
+    policy = DiffusionPolicy.from_specs(env, **options)
+    td = with_recurrent_state(env, policy).reset()
+    under_another_default(policy, td)
+    for over in ("station", "stations"):
+        under_another_default(SystematicDraws(policy, over), td)

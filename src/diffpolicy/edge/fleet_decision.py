@@ -137,7 +137,9 @@ class FleetDecision(PureDecision):
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A server is right if its score is the smallest but for a rounding error."""
         score = outputs[1]
-        servers = self.named(inputs).get("candidates", torch.arange(score.shape[-1]).expand_as(score))
+        servers = self.named(inputs).get(
+            "candidates", torch.arange(score.shape[-1], device=score.device).expand_as(score)
+        )
         chosen = score.masked_fill(servers != action.unsqueeze(-1), torch.inf).amin(-1)
         best = score.amin(-1)
         return chosen <= best + tolerance * best.abs().clamp_min(1)

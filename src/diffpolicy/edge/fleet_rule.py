@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -99,9 +99,10 @@ class FleetRule:
         return RecurrentState(spec, lambda e: self._fresh(e, servers))
 
     @staticmethod
-    def _fresh(e: int, servers: int) -> TensorDict:
+    def _fresh(e: int, servers: int, device: torch.device | None = None) -> TensorDict:
         """Memories before anything was seen."""
-        values = {name: torch.zeros(e, *s, dtype=torch.float64) for name, s in _shapes(servers).items()}
+        like: dict[str, Any] = {"dtype": torch.float64, "device": device}
+        values = {name: torch.zeros(e, *s, **like) for name, s in _shapes(servers).items()}
         values["latent"] += 1 / LATENTS
         return TensorDict(fleet=TensorDict(values, batch_size=[e]), batch_size=[e])
 
@@ -146,9 +147,10 @@ class FleetRule:
             return None
         up = up.repeat_interleave(shape[0] // len(up), 0)
         # windows, begun anywhere, of one random order of those that are up: each server as likely, and cheap
-        key = torch.rand(up.shape, generator=generator).to(up.device).masked_fill(~up, 2)
+        drawn: dict[str, Any] = {"generator": generator, "device": generator.device}
+        key = torch.rand(up.shape, **drawn).to(up.device).masked_fill(~up, 2)
         count = up.sum(-1).clamp_min(1).view(-1, 1, 1)
-        start = (torch.rand(*shape, 1, generator=generator).to(up.device) * count).long()
+        start = (torch.rand(*shape, 1, **drawn).to(up.device) * count).long()
         window = (start + torch.arange(self.candidates, device=up.device)) % count
         return key.argsort(-1).gather(1, window.flatten(1)).view(*shape, self.candidates)
 
@@ -157,7 +159,7 @@ class FleetRule:
         f, up = td["servers", "capacity_gcycles_per_s"].double(), td["servers", "up"]
         queue, memory = td["queue_gcycles"].double().masked_fill(~up, 0), td.get("fleet", None)
         if memory is None:
-            memory = self._fresh(*f.shape)["fleet"]
+            memory = self._fresh(len(f), f.shape[-1], f.device)["fleet"]
         e = len(f)
         tasks, work = memory["tasks"], memory["work"]
         fresh = tasks.sum(-1, keepdim=True) <= 0
@@ -165,11 +167,11 @@ class FleetRule:
             stations = seen.valid.shape[1]
             share = f * up / (f * up).sum(-1, keepdim=True)
             if self.usual is not None:
-                mean_tasks, mean_work = (torch.full((e, 1), x / stations, dtype=torch.float64) for x in self.usual)
+                mean_tasks, mean_work = (f.new_full((e, 1), x / stations) for x in self.usual)
             elif self.workload is not None:
                 lo, hi = self.workload.tasks_per_station_and_slot
-                mean_tasks = torch.full((e, 1), (lo + hi) / 2, dtype=torch.float64)
-                mean_work = torch.full((e, 1), self.workload.mean_work_gcycles(), dtype=torch.float64)
+                mean_tasks = f.new_full((e, 1), (lo + hi) / 2)
+                mean_work = f.new_full((e, 1), self.workload.mean_work_gcycles())
             else:
                 here = seen.valid.sum(-1)
                 first = here.gt(0).byte().argmax(-1, keepdim=True)

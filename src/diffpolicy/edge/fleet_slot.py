@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -67,13 +69,15 @@ def possible_tasks(law: Workload, shared_seed: Tensor, home: Tensor) -> tuple[Sl
     """
     e, stations = home.shape[:2]
     n = law.max_tasks
-    inputs = torch.zeros(e, stations, n, dtype=torch.float64)
+    like: dict[str, Any] = {"dtype": torch.float64, "device": home.device}
+    inputs = torch.zeros(e, stations, n, **like)
     for i, seed in enumerate(shared_seed.flatten().tolist()):
+        # drawn on the CPU, so that they are the same wherever the fleet is
         generator = torch.Generator().manual_seed(seed)
-        inputs[i] = torch.rand(stations, n, generator=generator, dtype=torch.float64)
+        inputs[i] = torch.rand(stations, n, generator=generator, dtype=torch.float64, device="cpu").to(home.device)
     least, largest = law.input_mbit
-    work = torch.tensor(law.gcycles_per_step[:n], dtype=torch.float64) * torch.tensor(law.steps[:n])
-    result = torch.tensor(law.result_mbit[:n], dtype=torch.float64)
+    work = torch.tensor(law.gcycles_per_step[:n], **like) * torch.tensor(law.steps[:n], device=home.device)
+    result = torch.tensor(law.result_mbit[:n], **like)
     tasks = SlotTasks(
         home[..., :1].expand(-1, -1, n),
         least + (largest - least) * inputs,
@@ -81,4 +85,4 @@ def possible_tasks(law: Workload, shared_seed: Tensor, home: Tensor) -> tuple[Sl
         work.expand_as(inputs),
         torch.ones_like(inputs, dtype=torch.bool),
     )
-    return tasks, torch.from_numpy(law.chances())
+    return tasks, torch.from_numpy(law.chances()).to(home.device)

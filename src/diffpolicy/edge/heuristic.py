@@ -46,4 +46,4 @@ class Heuristic(TensorDictModuleBase):
 
     def uniform(self, *shape: int) -> Tensor:
         """U[0, 1) from the rule's own generator."""
-        return torch.rand(*shape, generator=self.generator)
+        return torch.rand(*shape, generator=self.generator, device=self.generator.device)

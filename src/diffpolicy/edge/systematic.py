@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -58,7 +58,8 @@ class SystematicDraws(TensorDictModuleBase):
         e, b, _ = work.shape
         if self.over == "station":
             rank = work.masked_fill(~valid, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
-            start = torch.rand(e, b, 1, generator=self.generator, dtype=torch.float64).to(work.device)
+            drawn: dict[str, Any] = {"generator": self.generator, "device": self.generator.device}
+            start = torch.rand(e, b, 1, dtype=torch.float64, **drawn).to(work.device)
             return torch.remainder(start + rank * GOLDEN, 1)
         size = (8 * work.double().clamp_min(1e-12).log2()).floor().long() % CLASSES
         mine = torch.nn.functional.one_hot(size, CLASSES) * valid.unsqueeze(-1)
@@ -91,6 +92,6 @@ class SystematicDraws(TensorDictModuleBase):
 
 def _places(seed: int, stations: int) -> Tensor:
     """Where each station's tasks of each class begin, `[B, C]`: a permutation of (0..B - 1) / B, turned at random."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(stations, CLASSES, generator=generator, dtype=torch.float64).argsort(0).argsort(0)
-    return (order + torch.rand(1, CLASSES, generator=generator, dtype=torch.float64)) / stations
+    drawn: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed), "device": "cpu", "dtype": torch.float64}
+    order = torch.rand(stations, CLASSES, **drawn).argsort(0).argsort(0)
+    return (order + torch.rand(1, CLASSES, **drawn)) / stations

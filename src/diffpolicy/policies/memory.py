@@ -52,8 +52,14 @@ class MemoryState(RecurrentState):
         self.bank: Tensor | None = None
         self.slot: Tensor | None = None
 
+    @property
+    def _where(self) -> torch.device:
+        """Of the environment, where the bank is too."""
+        return self.parent.device or torch.device("cpu")
+
     def _blank(self, *lead: int) -> Tensor:
-        return self.memory.blank((*lead, *self.latent_shape), None if without_chance() else self.generator)
+        blank = self.memory.blank((*lead, *self.latent_shape), None if without_chance() else self.generator)
+        return blank.to(self._where)
 
     def _start(self, e: int) -> Tensor:
         """The bank at the start of an episode, `[E, T, *group, N, A]`."""
@@ -77,7 +83,7 @@ class MemoryState(RecurrentState):
     def _reset_func(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
         e = self.parent.batch_size[0]
         reset = tensordict.get("_reset", None)
-        reset = torch.ones(e, dtype=torch.bool) if reset is None else reset.view(-1)
+        reset = torch.ones(e, dtype=torch.bool, device=self._where) if reset is None else reset.view(-1)
         old_bank, old_slot = self.bank, self.slot
         result = super()._reset_func(tensordict, tensordict_reset)
         if self.slots:
@@ -85,9 +91,10 @@ class MemoryState(RecurrentState):
                 assert self.bank is not None
                 self.bank, old_bank = self._align(self.bank, old_bank)
                 self.bank[~reset] = old_bank[~reset]
-            self.slot = torch.zeros(e, dtype=torch.long) if old_slot is None else old_slot.masked_fill(reset, 0)
+            fresh = torch.zeros(e, dtype=torch.long, device=self._where)
+            self.slot = fresh if old_slot is None else old_slot.masked_fill(reset, 0)
             assert self.bank is not None
-            result.set(self.key, self.bank[torch.arange(e), self.slot].clone())
+            result.set(self.key, self.bank[torch.arange(e, device=self._where), self.slot].clone())
         return result
 
     def _align(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +109,7 @@ class MemoryState(RecurrentState):
         if self.slots:
             assert self.bank is not None
             assert self.slot is not None
-            rows = torch.arange(len(self.slot))
+            rows = torch.arange(len(self.slot), device=self._where)
             self.bank[rows, self.slot] = next_tensordict.get(self.key)
             self.slot = self.slot + 1
             if int(self.slot.max()) >= self.bank.shape[1]:
@@ -124,4 +131,6 @@ class MemoryState(RecurrentState):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
-        self.bank, self.slot = (None if state[name] is None else state[name].clone() for name in ("bank", "slot"))
+        self.bank, self.slot = (
+            None if state[name] is None else state[name].clone().to(self._where) for name in ("bank", "slot")
+        )

@@ -78,8 +78,12 @@ class ActionMemory(Prior):
     def blank(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """Memories before any decision, `[*, A]`; without a generator the mode of their law."""
         if self.start == "uniform":
-            return torch.full(shape, 1.0 / shape[-1])
-        return torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+            return torch.full(shape, 1.0 / shape[-1], device="cpu")
+        return (
+            torch.zeros(shape, device="cpu")
+            if generator is None
+            else torch.randn(shape, generator=generator, device=generator.device)
+        )
 
 
 _CHOICES = {
