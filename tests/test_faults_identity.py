@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import threading
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -707,3 +708,48 @@ def test_checkpoints_of_a_callback_of_the_users_can_be_resumed_from(tmp_path):
     path = tmp_path / "kept" / "2.ckpt"
     assert checkpoint.read(path)["run"]["episodes"] == 2
     assert fit(toy(), episodes=4, resume=path).episodes == 4
+
+
+def doubled(levels):
+    """A list that grows to 2^levels entries, but for what it shares."""
+    value = ["x"]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def with_itself():
+    value = []
+    value.append(value)
+    return value
+
+
+BOMBS = {
+    "a list that doubles sixty times": lambda: {"run": {"schema": doubled(60)}},
+    "a list that doubles within the run": lambda: {"run": {"schema": checkpoint.SCHEMA, "identity": doubled(60)}},
+    "a list that holds itself": lambda: {"run": {"schema": checkpoint.SCHEMA, "identity": with_itself()}},
+    "a tensor that repeats one number": lambda: {
+        "run": {"schema": checkpoint.SCHEMA},
+        "state_dict": torch.zeros(1).expand(10**12),
+    },
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_checkpoint_does_not_take_long_or_much_memory(name, tmp_path):
+    path = tmp_path / "bomb.ckpt"
+    torch.save(BOMBS[name](), path)
+    refused(path)
+
+
+def test_a_checkpoint_that_is_packed_tightly_is_refused(checkpoint_of_four, tmp_path):
+    path = tmp_path / "packed.ckpt"
+    with zipfile.ZipFile(checkpoint_of_four) as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in whole.infolist():
+            packed.writestr(entry.filename, whole.read(entry))
+    refused(path)
+
+
+def test_expanded_tensors_are_told_apart():
+    a, b = torch.zeros(1).expand(8), torch.ones(1).expand(8)
+    assert content_digest(a) == content_digest(torch.zeros(1).expand(8)) != content_digest(b)

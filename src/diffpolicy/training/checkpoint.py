@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffpolicy import _validate as check
+from diffpolicy._read import read_bytes, show_path
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
 from diffpolicy.training.identity import check_same, content_digest
@@ -19,6 +21,8 @@ from diffpolicy.training.trainable import Trainable
 SCHEMA = "diffpolicy.checkpoint/2"
 OURS = ("checkpoint.ckpt", "training.csv", "policy.json", "policy.safetensors")
 """Files of a run's folder."""
+LIMIT = 4 * 2**30
+"""The most bytes of a checkpoint."""
 
 
 class CheckpointFile(TorchCheckpointIO):
@@ -65,42 +69,49 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is not there, no checkpoint of ours, of an earlier version, or damaged.
     """
-    path = Path(path)
+    name = f"checkpoint {show_path(path)}"
+    if Path(path).is_dir():
+        raise InputError(f"{name} is a folder; name the checkpoint.ckpt in it")
+    data = read_bytes(path, "checkpoint", LIMIT)
     try:
-        if path.is_dir():
-            raise InputError(f"checkpoint {path} is a folder; name the checkpoint.ckpt in it")
-        if not path.exists():
-            raise InputError(f"checkpoint {path} does not exist")
-        if not path.is_file():
-            raise InputError(f"checkpoint {path} is no file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (InputError, KeyboardInterrupt):
-        raise
-    except OSError as error:
-        raise InputError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+        content = _unpacked(data)
+        run = content.get("run")
+        told = content_digest({**content, "run": _without_digest(run)}) if isinstance(run, dict) else None
     except Exception:  # of what a damaged pickle raises there is no list
+        raise InputError(f"{name} cannot be read: it is damaged, or none of diffpolicy's") from None
+    if run is None and "diffpolicy" in content:
         raise InputError(
-            f"checkpoint {path} cannot be read as a checkpoint: it is damaged, or something else"
-        ) from None
-    content: dict[str, Any] = data if isinstance(data, dict) else {}
-    run = content.get("run")
-    if not isinstance(run, dict):
-        if "diffpolicy" in content:
-            raise InputError(
-                f"checkpoint {path} was written by an earlier version of diffpolicy, which did not say what it was "
-                "trained with; resume it with that version, or train again"
-            )
-        raise InputError(f"checkpoint {path} was not written by diffpolicy")
-    if run.get("schema") != SCHEMA:
-        raise InputError(
-            f"checkpoint {path} has schema {check.show(run.get('schema'))}, and this version reads {SCHEMA}"
+            f"{name} was written by an earlier version of diffpolicy, which did not say what it was trained with; "
+            "resume it with that version, or train again"
         )
-    said = {name: value for name, value in run.items() if name != "sha256"}
-    if content_digest({**content, "run": said}) != run.get("sha256"):
-        raise InputError(f"checkpoint {path} is damaged: it does not hold what was written into it")
+    if not isinstance(run, dict):
+        raise InputError(f"{name} was not written by diffpolicy")
+    schema = run.get("schema")
+    if schema != SCHEMA:
+        found = check.show(schema) if isinstance(schema, str) else type(schema).__name__
+        raise InputError(f"{name} has schema {found}, and this version reads {SCHEMA}")
+    if told != run.get("sha256"):
+        raise InputError(f"{name} is damaged: it does not hold what was written into it")
     return content
+
+
+def _unpacked(data: bytes) -> dict[Any, Any]:
+    """What a file of `torch.save` holds; empty if that is no dictionary.
+
+    Raises:
+        ValueError: it is none, or packed tighter than torch packs, so that a small file could fill the memory.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("torch compresses nothing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return content if isinstance(content, dict) else {}
+
+
+def _without_digest(run: dict[Any, Any]) -> dict[Any, Any]:
+    return {name: value for name, value in run.items() if name != "sha256"}
 
 
 def check_resumes(saved: dict[str, Any], now: dict[str, Any], source: str) -> None:

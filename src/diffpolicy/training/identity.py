@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -147,31 +147,49 @@ def digest(description: Any) -> str:
 def content_digest(value: Any) -> str:
     """SHA-256 of everything in nested dictionaries and lists, tensors by their bytes: what a damaged file changes.
 
+    What stands in several places is looked at once, and no tensor is made larger than its storage: a file cannot make
+    this take longer or more memory than reading it took.
+
     Args:
         value: of what `torch.load(weights_only=True)` gives: mappings, lists, tensors, numbers, texts.
+
+    Raises:
+        RecursionError: it is nested too deeply, or holds itself.
     """
-    total = hashlib.sha256()
-    for part in _parts(value):
+    return _content(value, {}).hex()
+
+
+def _content(value: Any, seen: dict[int, bytes]) -> bytes:
+    """SHA-256 of a value out of those of its parts. Args: seen: by the identity of what was looked at."""
+    if id(value) in seen:
+        return seen[id(value)]
+    parts: Iterable[bytes]
+    if isinstance(value, Tensor):
+        kind, parts = f"{value.dtype} {list(value.shape)}", [_tensor_bytes(value)]
+    elif isinstance(value, Mapping):
+        kind = f"mapping {len(value)}"
+        parts = (part for key, x in value.items() for part in (_content(key, seen), _content(x, seen)))
+    elif isinstance(value, (list, tuple)):
+        kind, parts = f"list {len(value)}", (_content(x, seen) for x in value)
+    else:
+        told = value is None or isinstance(value, (bool, int, float, str, bytes))
+        kind, parts = type(value).__name__, [repr(value).encode("utf-8", "surrogatepass")] if told else []
+    total = hashlib.sha256(kind.encode())
+    for part in parts:
         total.update(len(part).to_bytes(8, "little"))
         total.update(part)
-    return total.hexdigest()
+    if isinstance(value, (Mapping, list, tuple)):
+        seen[id(value)] = total.digest()
+    return total.digest()
 
 
-def _parts(value: Any) -> Iterator[bytes]:
-    if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous()
-        yield f"{plain.dtype} {list(plain.shape)}".encode()
-        yield plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
-    elif isinstance(value, Mapping):
-        yield f"mapping {len(value)}".encode()
-        for key, x in value.items():
-            yield repr(key).encode()
-            yield from _parts(x)
-    elif isinstance(value, (list, tuple)):
-        yield f"list {len(value)}".encode()
-        for x in value:
-            yield from _parts(x)
-    elif value is None or isinstance(value, (bool, int, float, str, bytes)):
-        yield f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
-    else:
-        yield type(value).__name__.encode()
+def _tensor_bytes(x: Tensor) -> bytes:
+    """What a tensor holds: its elements in order, or its storage and steps where it repeats elements."""
+    if x.numel() == 0:
+        return b""
+    x = x.detach().cpu()
+    storage = x.untyped_storage()
+    if x.numel() * x.element_size() > storage.nbytes():
+        whole = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return f"{x.stride()} {x.storage_offset()}".encode() + whole.numpy().tobytes()
+    return x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
