@@ -66,10 +66,10 @@ class BoundedClient:
     def __init__(self, connections: int, query: str = "") -> None:
         self._httpx = need("httpx")
         self._connections, self._query = connections, query
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: Any = None
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
 
     def post(
         self, url: str, json: Mapping[str, Any], headers: Mapping[str, str], *, timeout_s: float, most_bytes: int
@@ -83,9 +83,9 @@ class BoundedClient:
             CallError: there is no answer.
         """
         with self._lock:  # so that nothing is begun behind the back of `close`
-            self._start()
+            loop = self._running()
             call = self._post(url, json, headers, most_bytes)
-            future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, timeout_s), self._loop)
+            future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, timeout_s), loop)
         httpx = self._httpx
         try:
             status, got, body, seconds = future.result()
@@ -106,21 +106,24 @@ class BoundedClient:
     def close(self) -> None:
         """Cuts off what is under way."""
         with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                thread.join()
-            if not self._loop.is_closed():
-                self._loop.close()
+            self._closed = True
+            loop, self._loop = self._loop, None
+            if loop is not None and self._thread is not None:
+                asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+                loop.call_soon_threadsafe(loop.stop)
+                self._thread.join()
+                loop.close()
 
-    def _start(self) -> None:
-        if self._loop.is_closed():
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The event loop, begun with the first call."""
+        if self._closed:
             raise DroppedError("was asked by an adapter that is closed")
-        if self._thread is None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
             self._client = self._make_client()
             self._thread = threading.Thread(target=self._loop.run_forever, name="diffpolicy-http", daemon=True)
             self._thread.start()
+        return self._loop
 
     def _make_client(self) -> Any:
         httpx, query = self._httpx, self._query.encode()
