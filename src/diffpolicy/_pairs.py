@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,7 +97,7 @@ class Pair:
             self.pending.replace(self.text) if whole else self.pending.unlink(missing_ok=True)
         # without a lock they may be another writer's, who still needs them
         for path in self.data.parent.iterdir() if alone else ():
-            if path.name.startswith(tuple(f".{p.name}." for p in (self.data, self.text, self.pending))):
+            if any(_is_aside(path.name, p) for p in (self.data, self.text, self.pending)):
                 path.unlink(missing_ok=True)
 
     def read(self) -> Content:
@@ -116,6 +117,8 @@ class Pair:
 
     def _read(self) -> Content:
         # the data first: a description that is read after them is theirs or a later one, never an earlier
+        if not self.data.exists() and not self.text.exists():
+            check.read_json(self.text, self.what)
         data = read_bytes(self.data, self.what, LARGEST)
         waiting = self._described(self.pending)
         if waiting is not None and self._names(waiting, data):
@@ -135,6 +138,11 @@ class Pair:
 
     def _names(self, description: dict[str, Any], data: bytes) -> bool:
         return bool(description.get(self.key) == hashlib.sha256(data).hexdigest())
+
+
+def _is_aside(name: str, path: Path) -> bool:
+    """Whether a file of that name is one that `_files.write` writes before it renames it to `path`."""
+    return re.fullmatch(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}", name) is not None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-
-SCHEMA = "diffpolicy.decision/1"
-
-
-def description_path(path: str | Path) -> Path:
-    """Where the description of an exported file stands: beside it, with `.json` added."""
-    return Path(f"{path}.json")
+from diffpolicy.export import description
+from diffpolicy.export.description import Described
+from diffpolicy.policies.pure_decision import DecisionInput
 
 
 class ExportedDecision:
@@ -38,17 +33,12 @@ class ExportedDecision:
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
-        data = check.read_json(description_path(path), "decision file")
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else data
-            raise InputError(
-                f"decision file {description_path(path)}: schema must be '{SCHEMA}', got {check.show(found)}"
-            )
-        self.description = data
-        self.input_names = [i["name"] for i in data["inputs"]]
-        self.output_names = [o["name"] for o in data["outputs"]]
+        found = description.read(path)
+        self.description, self.inputs = found.data, found.inputs
+        self.input_names = [i.name for i in found.inputs]
+        self.output_names = [o.name for o in found.outputs]
         self._form: list[tuple[torch.Size, torch.dtype]] = []
-        self._run = run_onnx(path, threads) if data["format"] == "onnx" else run_aoti(path)
+        self._run = run_onnx(path, threads, found) if found.format == "onnx" else run_aoti(path)
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name.
@@ -71,28 +61,39 @@ class ExportedDecision:
     def _check(self, tensors: list[Tensor]) -> None:
         """Raises InputError if a shape or a type is not the described one, or a free size is not the same in all."""
         sizes: dict[str, int] = {}
-        for spec, x in zip(self.description["inputs"], tensors, strict=True):
-            if x.ndim == len(spec["shape"]):
-                for n, m in zip(spec["shape"], x.shape, strict=True):
+        for spec, x in zip(self.inputs, tensors, strict=True):
+            if x.ndim == len(spec.shape):
+                for n, m in zip(spec.shape, x.shape, strict=True):
                     sizes.setdefault(str(n), m if isinstance(n, str) else n)
-            expected = [sizes.get(str(n), n) for n in spec["shape"]]
-            if list(x.shape) != expected or x.dtype != getattr(torch, spec["dtype"]):
+            expected = [sizes.get(str(n), n) for n in spec.shape]
+            if list(x.shape) != expected or x.dtype != getattr(torch, spec.dtype):
                 found = str(x.dtype).removeprefix("torch.")
                 raise InputError(
-                    f"the decision's {spec['name']} must be {spec['dtype']} {expected}, got {found} {list(x.shape)}"
+                    f"the decision's {spec.name} must be {spec.dtype} {expected}, got {found} {list(x.shape)}"
                 )
 
 
-def run_onnx(path: str | Path, threads: int = 1) -> Any:
-    """A function from input tensors to output tensors, by ONNX Runtime."""
+def run_onnx(path: str | Path, threads: int = 1, described: Described | None = None) -> Any:
+    """A function from input tensors to output tensors, by ONNX Runtime.
+
+    Args:
+        path: of the file. threads: of the runtime. described: what the graph must be, and its bytes.
+
+    Raises:
+        InputError: the file cannot be read, or its graph is not as described.
+    """
     onnxruntime = optional("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = str(path) if described is None else described.content
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base but this one
         raise InputError(f"decision file {path} cannot be read: {str(error).splitlines()[0]}") from None
+    if described is not None:
+        for side, mine in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+            _check_graph(path, side, getattr(described, side), mine)
     names = [i.name for i in session.get_inputs()]
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -100,6 +101,22 @@ def run_onnx(path: str | Path, threads: int = 1) -> Any:
         return [torch.from_numpy(y) for y in session.run(None, feed)]
 
     return run
+
+
+def _check_graph(path: str | Path, side: str, described: Sequence[DecisionInput], graph: Sequence[Any]) -> None:
+    """Refuses a graph whose inputs or outputs are not the described ones; a size that is free in it may be any."""
+    told = [(i.name, i.dtype, list(i.shape)) for i in described]
+    mine = [(i.name, _ONNX_DTYPES.get(i.type, i.type), list(i.shape)) for i in graph]
+
+    def fits(a: tuple[str, str, list[Any]], b: tuple[str, str, list[Any]]) -> bool:
+        sizes = zip(a[2], b[2], strict=False)
+        return a[:2] == b[:2] and len(a[2]) == len(b[2]) and all(not isinstance(m, int) or m == n for n, m in sizes)
+
+    if len(told) != len(mine) or not all(map(fits, told, mine)):
+        raise InputError(f"decision file {path}: its description's {side} are {told}, and the graph's {mine}")
+
+
+_ONNX_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 
 def run_aoti(path: str | Path) -> Any:
@@ -125,8 +142,3 @@ def optional(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise InputError(f"this needs {module}, of an extra: pip install -c constraints.txt '.[export]'") from None
-
-
-def describe(data: dict[str, Any]) -> str:
-    """A description as text."""
-    return json.dumps({"schema": SCHEMA, **data}, indent=1) + "\n"

@@ -6,8 +6,10 @@ import contextlib
 import io
 import logging
 import shutil
+import subprocess
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,12 @@ from torch import Tensor
 from diffpolicy import _files
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
+from diffpolicy.export import description
 from diffpolicy.export.decision import decision_of
-from diffpolicy.export.runtime import describe, description_path, optional, run_aoti, run_onnx
+from diffpolicy.export.description import SUFFIX
+from diffpolicy.export.runtime import optional, run_aoti, run_onnx
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.files import portable
 from diffpolicy.policies.pure_decision import PureDecision
 
 TOLERANCE = 1e-5
@@ -53,6 +58,8 @@ def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx"
     """
     if format not in FORMATS:
         raise InputError(f"format must be {' or '.join(FORMATS)}, got {format!r}")
+    if Path(path).suffix in set(SUFFIX.values()) - {SUFFIX[format]}:
+        raise InputError(f"a file of format {format} is called *{SUFFIX[format]}, got {path}")
     _files.check_writable(path)
     decision = decision_of(policy)
     make, load = FORMATS[format]
@@ -61,16 +68,16 @@ def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx"
         with _quiet():
             make(decision, aside)
         difference = compare(decision, load(aside))
-        _files.write(path, lambda target: shutil.copyfile(aside, target))
-    description = {
+        content = aside.read_bytes()
+    described = {
         "format": format,
         "version": __version__,
         "inputs": [i.to_dict() for i in decision.inputs],
         "outputs": [o.to_dict() for o in decision.outputs],
-        "policy": {"class": policy._file_name(), "trained": policy.trained},
+        "policy": {"class": policy._file_name(), "trained": portable(policy.trained)},
         "largest_difference": difference,
     }
-    _files.write_text(description_path(path), describe(description))
+    description.write(path, described, content)
     return Exported(Path(path), format, difference)
 
 
@@ -134,6 +141,21 @@ def _onnx(decision: PureDecision, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
+    onnx = optional("onnx")
+    model = onnx.load(str(path))
+    _strip(model)
+    onnx.save(model, str(path))
+
+
+def _strip(message: Any) -> None:
+    """Removes what the exporter says of where code stands on this machine, from an ONNX message and all in it."""
+    for field in ("doc_string", "metadata_props"):
+        if field in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(field)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                _strip(part)
 
 
 def _aoti(decision: PureDecision, path: Path) -> None:
@@ -143,6 +165,37 @@ def _aoti(decision: PureDecision, path: Path) -> None:
     except Exception as error:  # Inductor wraps whatever the compiler said
         first = " ".join(str(error).split())[:200]
         raise InputError(f"AOTInductor cannot compile the policy here (it needs a C++ compiler): {first}") from None
+    _repack(path)
+
+
+def _repack(package: Path) -> None:
+    """Leaves out of a package sources and debug information, which name folders of this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        aside = Path(folder) / "package.zip"
+        with zipfile.ZipFile(package) as old, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as new:
+            for entry in old.infolist():
+                if not entry.filename.endswith(".cpp"):
+                    new.writestr(entry, _stripped(old.read(entry), Path(folder) / "library.so", entry.filename))
+        shutil.copyfile(aside, package)
+
+
+def _stripped(content: bytes, aside: Path, name: str) -> bytes:
+    """A shared library whose texts name no folder of this machine; another file as it is.
+
+    Debug information goes, where the compiler's `strip` is there. Assertions keep the names of their sources' folders,
+    which are replaced by as many dots, so that nothing moves.
+    """
+    if not name.endswith(".so"):
+        return content
+    program = shutil.which("strip")
+    if program is not None:
+        aside.write_bytes(content)
+        subprocess.run([program, "--strip-debug", str(aside)], capture_output=True, check=False)
+        content = aside.read_bytes()
+    cache = torch._inductor.runtime.runtime_utils.cache_dir()  # type: ignore[attr-defined]
+    for folder in (str(Path(torch.__file__).parents[1]), cache):
+        content = content.replace(folder.encode(), b"." * len(folder.encode()))
+    return content
 
 
 @contextlib.contextmanager
@@ -158,7 +211,6 @@ def _quiet() -> Any:
         logging.disable(level)
 
 
-SUFFIX = {"onnx": ".onnx", "aoti": ".pt2"}
 FORMATS: dict[str, tuple[Callable[[PureDecision, Path], None], Callable[[Path], Any]]] = {
     "onnx": (_onnx, run_onnx),
     "aoti": (_aoti, run_aoti),

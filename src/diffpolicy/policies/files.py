@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 import safetensors.torch
@@ -107,6 +109,35 @@ def check_json(value: Any, name: str) -> None:
             check_json(entry, f"{name}[{i}]")
     elif not (value is None or isinstance(value, (str, int, float))):
         raise InputError(f"{name} is {check.show(value)}, which no file can hold; make it a text or a number")
+
+
+def portable(value: Any) -> Any:
+    """A value of JSON whose texts name no folder of this machine: of an absolute path its last part is left.
+
+    Whoever is given the file learns nothing of who made it where, and the same training gives the same bytes.
+    """
+    if isinstance(value, Mapping):
+        return {key: portable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(entry) for entry in value]
+    if isinstance(value, PurePath):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    return last_part(value) if _is_absolute(value) else _ABSOLUTE.sub(lambda m: last_part(m.group()), value)
+
+
+def last_part(path: str) -> str:
+    """Of a path of any system; the path itself where it has no name."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
+
+
+def _is_absolute(text: str) -> bool:
+    return "\n" not in text and (text.startswith(("/", "~/")) or PureWindowsPath(text).drive != "")
+
+
+_ABSOLUTE = re.compile(r"(?<![^\s'\"=,;:(\[])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"=,;:/\\)\]]+){1,}[/\\]?")
+"""A path from the root, the home or a drive on, within a text such as a command."""
 
 
 def _pair(folder: Path) -> Pair:

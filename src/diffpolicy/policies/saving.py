@@ -123,7 +123,7 @@ class SavedPolicy(TensorDictModuleBase):
             **({} if file is None else {"class_file": file}),
             "config": self.config(),
             **({"needs": needs} if needs else {}),
-            "trained": self.trained,
+            "trained": files.portable(self.trained),
         }
         return files.write(folder, description, self.tensors())
 
