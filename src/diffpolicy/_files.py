@@ -3,35 +3,78 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from diffpolicy.errors import InputError
+
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{16}(\.\w+)?")
+"""Names of files that are not written yet; the writer's process id tells whether anybody is still at it."""
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
     """Lets `save` write a file beside `path`, and renames it to `path` if that went well.
 
+    What writers of the same file who were killed have left beside it goes.
+
     Raises:
         InputError: the folder cannot be written to.
     """
-    path = Path(path)
+    path, aside = Path(path), aside_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        # with the mode of any new file: the system takes the umask off, which cannot be read without setting it
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-    aside = Path(name)
     try:
         save(aside)
-        aside.chmod(0o666 & ~_umask())
+        _to_disk(aside)
         aside.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         aside.unlink(missing_ok=True)
+    remove_abandoned(path.parent, path.name)
+
+
+def aside_of(path: str | Path) -> Path:
+    """A name beside a path for what is not to have its name yet; `remove_abandoned` knows it."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's bytes are on the disk, so that after a power cut its new name has them too."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Removes what writers that are no more have left half-written. Args: name: of a file; None: of any there."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = ASIDE.fullmatch(path.name)
+            if match and name in (None, match["name"]) and not alive(int(match["pid"])):
+                path.unlink(missing_ok=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this id runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -68,9 +111,3 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write to the output folder {path}: {error.strerror}") from None
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

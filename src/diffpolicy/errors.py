@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave me is wrong"."""
+"""The exceptions that are told in one sentence: what was given is wrong, or work has failed."""
 
 from __future__ import annotations
 
@@ -8,4 +8,11 @@ class InputError(ValueError):
 
     The command line prints it on stderr and exits with status 2. It derives from `ValueError`, so
     code that calls the library may catch either.
+    """
+
+
+class WorkError(RuntimeError):
+    """A part of some work failed, and with it the whole: one sentence that names the part and says why.
+
+    The command line prints it on stderr and exits with status 1.
     """

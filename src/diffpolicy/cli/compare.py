@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffpolicy import _files
+from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.errors import InputError
@@ -90,10 +91,7 @@ def run(options: argparse.Namespace) -> None:
         Sweep.parse(options.sweep)
     out = _files.writable_folder(options.out)
 
-    from diffpolicy.edge.compare import compare
     from diffpolicy.edge.jobs import Plan
-    from diffpolicy.edge.plots import delay_by_size, learning_curves
-    from diffpolicy.edge.tables import comparison_json, comparison_table
     from diffpolicy.edge.training import build
 
     opt.set_threads(options.threads)
@@ -114,9 +112,20 @@ def run(options: argparse.Namespace) -> None:
     )
     for name in methods:
         build(name, scenario)
-    if options.sweep is not None:
-        _sweep(options, plan)
-        return
+    with alone_in(out):
+        if options.sweep is not None:
+            _sweep(options, plan)
+        else:
+            _once(options, plan, started)
+
+
+def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
+    """Compares, and shows the table and the plots."""
+    from diffpolicy.edge.compare import compare
+    from diffpolicy.edge.plots import delay_by_size, learning_curves
+    from diffpolicy.edge.tables import comparison_json, comparison_table
+
+    out, scenario = plan.out, plan.scenario
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.say(
         f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "

@@ -23,7 +23,7 @@ from diffpolicy.cli import (
     train_fleet,
 )
 from diffpolicy.cli.options import Parser, check_name, one_line
-from diffpolicy.errors import InputError
+from diffpolicy.errors import InputError, WorkError
 
 COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate)
 
@@ -78,7 +78,7 @@ def _run(words: list[str]) -> int:
         return status
     except InputError as error:
         return _refuse(str(error))
-    except FloatingPointError as error:
+    except (FloatingPointError, WorkError) as error:
         print(f"diffpolicy: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 
-from diffpolicy import _files
+from diffpolicy import _files, _signals
+from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.edge.names import PRETRAINED_NAMES
@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--rounds", type=opt.whole(1), help="of price iteration, first (default: as bundled)")
     parser.add_argument("--generations", type=opt.whole(1), help="of evolution, then (default: as bundled)")
     opt.add_common(parser)
@@ -37,17 +38,27 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.team_objectives import named_objective
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
-    _files.writable_folder(options.out)
+    out = _files.writable_folder(options.out)
     opt.set_threads(options.threads)
     recipe = RECIPES[options.name]
     changes = {k: getattr(options, k) for k in ("rounds", "generations") if getattr(options, k) is not None}
-    network = train_rule(
-        replace(recipe, **changes),
-        seed=options.seed,
-        objective=objective,
-        report=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    bundle(options.name, network, replace(recipe, **changes), options.seed, options.objective).save(options.out)
+    try:
+        with alone_in(out):
+            network = train_rule(
+                replace(recipe, **changes),
+                seed=options.seed,
+                objective=objective,
+                report=opt.say,
+                out=out,
+                resume=options.resume,
+            )
+            bundle(options.name, network, replace(recipe, **changes), options.seed, options.objective).save(out)
+    except _signals.Stopped:
+        if (out / "checkpoint.ckpt").is_file():
+            opt.say(
+                f"diffpolicy: go on with the same command and --resume; {out / 'checkpoint.ckpt'} holds what is done"
+            )
+        raise
     if options.json:
         told = {"name": options.name, "objective": options.objective, "seed": options.seed, "out": options.out}
         opt.print_json(told)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-
-import torch
 
 from diffpolicy import _files
+from diffpolicy._alone import alone_in
 from diffpolicy.edge.comparison import Comparison, comparison_csv, curves_csv
-from diffpolicy.edge.jobs import Job, Outcome, Plan, jobs_of, work
+from diffpolicy.edge.jobs import Job, Outcome, Plan, jobs_of
 from diffpolicy.edge.resolve import make_method
+from diffpolicy.edge.workers import run_jobs
 
 
 def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started: float | None = None) -> Comparison:
@@ -23,35 +21,38 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
         started: `time.monotonic()` at which the time began to count; now by default.
 
     Raises:
-        InputError: a method does not exist or does not fit, or the folder cannot be written to.
+        InputError: a method does not exist or does not fit, or the folder cannot be written to, or is by another run.
+        WorkError: a job failed, which ends the others; what was finished is kept for `resume`.
     """
     started = time.monotonic() if started is None else started
     out = _files.writable_folder(plan.out)
     for name in plan.methods:
         make_method(name)
-    outcomes = list(_run(plan, jobs_of(plan, started), say))
-    result = Comparison.of(plan, outcomes, time.monotonic() - started)
-    _files.write_text(out / "comparison.csv", comparison_csv(result))
-    _files.write_text(out / "learning_curves.csv", curves_csv(outcomes))
+    with alone_in(out):
+        jobs = jobs_of(plan, started)
+        for job in jobs:
+            if job.trained:
+                job.identity()  # refuses, before any work, what could not be told from another run after it
+        outcomes = list(_run(plan, jobs, say))
+        result = Comparison.of(plan, outcomes, time.monotonic() - started)
+        _files.write_text(out / "comparison.csv", comparison_csv(result))
+        _files.write_text(out / "learning_curves.csv", curves_csv(outcomes))
     return result
 
 
 def _run(plan: Plan, jobs: list[Job], say: Callable[[str], None]) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures: list[Future[Outcome]] = [pool.submit(work, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                outcome = future.result()
-                mean = f"mean delay {outcome.played.cost.mean():.3f} s"
-                if outcome.job.trained:
-                    count, took = len(outcome.history), outcome.train_seconds
-                    say(
-                        f"trained {outcome.job.name}, seed {outcome.job.seed}: {count} episodes in {took:.0f} s; {mean}"
-                    )
-                else:
-                    say(f"played {outcome.job.name}: {mean}")
-                yield outcome
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for outcome in run_jobs(jobs, plan.processes):
+        say(_told(outcome))
+        yield outcome
+
+
+def _told(outcome: Outcome) -> str:
+    job, mean = outcome.job, f"mean delay {outcome.played.cost.mean():.3f} s"
+    if not job.trained:
+        return f"played {job.name}: {mean}"
+    count = int(outcome.history[-1]["episode"]) if outcome.history else 0
+    what = f"{job.name}, seed {job.seed}: {count} episodes in {outcome.train_seconds:.0f} s"
+    if not outcome.taken:
+        return f"trained {what}; {mean}"
+    share = "" if job.share_s is None else f", which was its share of the time ({job.share_s:.0f} s)"
+    return f"taken from an earlier run: {what}{share}; {mean}"

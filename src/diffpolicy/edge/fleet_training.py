@@ -5,25 +5,29 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
+from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parameters_to_vector
 
+from diffpolicy._signals import Stopped
 from diffpolicy.edge.fleet_features import BIAS, FEATURES, LATENTS, SCALE
 from diffpolicy.edge.fleet_player import Fleet, Floats, Player, Recipe
 from diffpolicy.edge.team_objectives import Objective
+from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
+from diffpolicy.training import checkpoint
 from diffpolicy.training.evolution import EvolutionModule
+from diffpolicy.training.fit import fit
+from diffpolicy.training.identity import check_same, describe
 from diffpolicy.training.imitation import ImitationModule
+from diffpolicy.training.trainable import Trainable, described
 
 STALE: dict[str, Any] = {"pairs": 48, "long": (0.2, 600), "dispatched": (0.1, 200, 800)}
 """Behind a dispatcher nothing is stale, and a stale policy decides as a live one."""
@@ -42,7 +46,14 @@ LEAST_HORIZON = 20
 
 
 def train_rule(
-    recipe: Recipe, *, hidden: int = 32, seed: int = 0, objective: Objective | None = None, report: Any = None
+    recipe: Recipe,
+    *,
+    hidden: int = 32,
+    seed: int = 0,
+    objective: Objective | None = None,
+    report: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
 ) -> SetDenoiser:
     """The network of a recipe, trained from nothing.
 
@@ -55,6 +66,12 @@ def train_rule(
         recipe: see `RECIPES`. hidden: width of the network. seed: of everything. report: takes lines of progress.
         objective: of which evolution takes the ratio, a thousandth added to both sides; None: the mean delay. Price
             iteration always learns the prices of the mean delay.
+        out: folder for `checkpoint.ckpt`, after each round and generation, and `training.csv`; None: none is written.
+        resume: whether to go on from the checkpoint in `out`; what comes of it is the same, bit for bit.
+
+    Raises:
+        InputError: `out` holds another run, or with `resume` none, or is being written by another process.
+        Stopped: SIGINT or SIGTERM ended it after the round or generation at hand, whose checkpoint is written.
     """
     generator = torch.Generator().manual_seed(seed)
     network = SetDenoiser(LATENTS, FEATURES, recipe.steps, hidden=hidden, generator=generator).double()
@@ -87,10 +104,16 @@ def train_rule(
         return (price.log1p() - label.log1p()).square().mean()
 
     started = time.perf_counter()
-    imitation = ImitationModule(teacher, collect, loss, rounds=recipe.rounds, seed=seed)
-    _run(imitation)
-    last = imitation.history[-1]["loss"]
-    report(f"price iteration: {recipe.rounds} rounds, loss {last:.3f}, {time.perf_counter() - started:.0f} s")
+    common = {"recipe": recipe, "hidden": hidden, "seed": seed, "objective": described(objective)}
+    parts = [describe({"part": part, **common}) for part in ("price iteration", "evolution")]
+    folder = None if out is None else Path(out)
+    last = {} if folder is None else _checked_folder(folder, resume, parts)
+    if "evolution" not in last:
+        imitation = ImitationModule(teacher, collect, loss, rounds=recipe.rounds, seed=seed)
+        imitation.identity = parts[0]
+        _run(imitation, folder, last.get("price iteration"))
+        final = imitation.history[-1]["loss"]
+        report(f"price iteration: {recipe.rounds} rounds, loss {final:.3f}, {time.perf_counter() - started:.0f} s")
     with torch.no_grad():
         for name in ("of_condition", "of_x", "out", "out_bias"):
             getattr(network, name).copy_(getattr(teacher, name))
@@ -116,7 +139,9 @@ def train_rule(
             report(f"generation {generation}: {math.exp(costs.mean()):.3f}, {time.perf_counter() - started:.0f} s")
         return costs
 
-    _run(EvolutionModule(network, cost, generations=recipe.generations, pairs=recipe.pairs, seed=seed))
+    evolution = EvolutionModule(network, cost, generations=recipe.generations, pairs=recipe.pairs, seed=seed)
+    evolution.identity = parts[1]
+    _run(evolution, folder, last.get("evolution"))
     report(f"done in {time.perf_counter() - started:.0f} s")
     return network
 
@@ -133,17 +158,34 @@ def _flat(network: nn.Module) -> Floats:
     return parameters_to_vector(network.parameters()).detach().double().numpy()
 
 
-def _run(module: L.LightningModule) -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        L.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(module)
+def _run(module: Trainable, out: Path | None, resume: Path | None) -> None:
+    """Trains a part, with a checkpoint after each of its passes.
+
+    Raises:
+        Stopped: a signal asked for it; the checkpoint is written.
+    """
+    fitted = fit(module, out=out, resume=resume, overwrite=True, checkpoint_every=1)
+    if fitted.signal is not None:
+        raise Stopped(fitted.signal)
+
+
+def _checked_folder(out: Path, resume: bool, parts: list[dict[str, Any]]) -> dict[str, Path]:
+    """From which checkpoint each part goes on, by its name; at most one of them does.
+
+    Args:
+        out: the folder. resume: whether to go on with what it holds. parts: what is trained, in order, as described.
+
+    Raises:
+        InputError: the folder holds something else than is to be resumed, or anything though nothing is.
+    """
+    path = out / "checkpoint.ckpt"
+    if not resume:
+        checkpoint.check_folder(out, None, {})
+        return {}
+    if not path.is_file():
+        raise InputError(f"the output folder {out} has no checkpoint.ckpt to resume")
+    saved = checkpoint.read(path)["run"]["identity"]
+    part = saved.get("part") if isinstance(saved, dict) else None
+    mine = next((each for each in parts if each["part"] == part), parts[0])
+    check_same(saved, mine, f"checkpoint {path} cannot be resumed: it")
+    return {mine["part"]: path}

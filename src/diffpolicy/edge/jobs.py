@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
+from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
@@ -20,7 +21,9 @@ from diffpolicy.edge.resolve import make_method, make_policy
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
+from diffpolicy.training import checkpoint
 from diffpolicy.training.evaluation import Played
+from diffpolicy.training.identity import describe
 
 RESERVE_S = 65.0
 """What is kept free of training for evaluation, plots and a slow machine."""
@@ -65,7 +68,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One policy to evaluate, after training it if it is a method's."""
+    """One policy to evaluate, after training it if it is a method's.
+
+    Args:
+        name: of the policy, or of the method that makes it. scenario: on which it is trained and judged.
+        eval_episodes: to judge it on. seed: of training. arrivals_seed: of those episodes.
+        trained: whether it is a method's. episodes: of training; None: as many as fit into the time.
+        seconds: that training has, by the clock; share_s: by the plan, before the clock began.
+        out: folder for what is trained. compiled, changes, resume: as in `Plan`.
+    """
 
     name: str
     scenario: Scenario
@@ -75,35 +86,43 @@ class Job:
     trained: bool = False
     episodes: int | None = None
     seconds: float | None = None
+    share_s: float | None = None
     out: Path | None = None
     compiled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
 
     def identity(self) -> dict[str, Any]:
-        """What its training depends on, as JSON holds it."""
-        method = replace(make_method(self.name), **self.changes)
-        values = {f.name: getattr(method, f.name) for f in fields(method)}
+        """What its training depends on, as JSON holds it; of the time its share, which no clock moves.
+
+        Raises:
+            InputError: the method holds what no file can describe, so that its result could not be taken up again.
+        """
         return {
             "version": __version__,
-            "method": type(method).__name__,
-            **{key: f"{v.__module__}:{v.__qualname__}" if callable(v) else v for key, v in values.items()},
-            "scenario_sha256": self.scenario.digest(),
+            "method": describe(replace(make_method(self.name), **self.changes), f"method {self.name}"),
+            "scenario": self.scenario.digest(),
             "seed": self.seed,
             "episodes": self.episodes,
-            "seconds": self.seconds,
+            "share_s": self.share_s,
             "compiled": self.compiled,
         }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job. Args: history: a row a training episode. train_seconds: of training alone."""
+    """What came of a job.
+
+    Args:
+        history: a row a training episode. train_seconds: of training alone.
+        taken: whether an earlier run had trained it.
+    """
 
     job: Job
     played: Played
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
+    taken: bool = False
 
 
 def jobs_of(plan: Plan, started: float) -> list[Job]:
@@ -118,17 +137,19 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
         "arrivals_seed": plan.seed,
     }
     pairs = [(name, plan.seed + k) for k in range(plan.seeds) for name in plan.methods]
-    share = None
+    share = seconds = None
     if plan.seconds is not None and pairs:
         rounds = -(-len(pairs) // plan.processes)
-        share = max(plan.seconds - (time.monotonic() - started) - RESERVE_S, 5.0) / rounds
+        share = max(plan.seconds - RESERVE_S, 5.0) / rounds
+        seconds = max(plan.seconds - (time.monotonic() - started) - RESERVE_S, 5.0) / rounds
     training = [
         Job(
             name=name,
             seed=seed,
             trained=True,
             episodes=plan.episodes,
-            seconds=share,
+            seconds=seconds,
+            share_s=share,
             compiled=plan.compiled,
             changes=dict(plan.changes),
             resume=plan.resume,
@@ -146,20 +167,57 @@ def heuristics_for(scenario: Scenario) -> list[str]:
     return [name for name in HEURISTIC_NAMES if name != "local" or None not in scenario.stations]
 
 
-def finished(job: Job) -> Outcome | None:
-    """What an earlier run of the same job left in its folder, played again; None if it was another or did not end."""
+def recorded(job: Job) -> dict[str, Any] | None:
+    """What an earlier run wrote of the same job into its folder; None if it was another, or wrote nothing."""
     if job.out is None or not (job.out / "outcome.json").is_file():
         return None
-    data = check.read_json(job.out / "outcome.json", "outcome file")
-    if not isinstance(data, dict) or data.get("job") != job.identity():
+    try:
+        data = check.read_json(job.out / "outcome.json", "outcome file")
+    except InputError:  # damaged, so it says nothing
         return None
-    policy = make_policy(job.out, job.scenario, seed=job.seed)
+    same = isinstance(data, dict) and data.get("job") == job.identity()
+    return data if same and {"finished", "train_seconds", "history"} <= data.keys() else None
+
+
+def finished(job: Job) -> Outcome | None:
+    """What an earlier run of the same job left in its folder, played again; None if it was another or did not end.
+
+    A job under a time limit has ended when its episodes are done, or its share of the time is over: in an earlier run
+    as much as in this one, so what came of it then is taken.
+    """
+    data = recorded(job)
+    if data is None or not data["finished"]:
+        return None
+    assert job.out is not None
+    policy = make_policy(str(job.out), job.scenario, seed=job.seed)
     played = play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed)
-    return Outcome(job, played, data["history"], data["train_seconds"])
+    return Outcome(job, played, data["history"], data["train_seconds"], taken=True)
+
+
+def unfinished(job: Job, identity: Any) -> Path | None:
+    """The checkpoint from which a job that was stopped goes on; None: it begins anew.
+
+    Args:
+        job: what to do. identity: of the module that does it.
+    """
+    if job.out is None or not (job.out / "checkpoint.ckpt").is_file():
+        return None
+    path = job.out / "checkpoint.ckpt"
+    try:
+        run = checkpoint.read(path)["run"]
+        now = checkpoint.describe_run(describe(identity, "run"), compiled=job.compiled, processes=1, episodes=0)
+        checkpoint.check_resumes(run, now, f"checkpoint {path}")
+    except InputError:
+        return None
+    return path if job.episodes is None or run["episodes"] <= job.episodes else None
 
 
 def work(job: Job) -> Outcome:
-    """Does one job, in a process of its own."""
+    """Does one job, in a process of its own.
+
+    Raises:
+        Stopped: a signal ended its training; a checkpoint was written, from which the same job goes on.
+    """
     torch.set_num_threads(1)
     if not job.trained:
         policy = make_policy(job.name, job.scenario, seed=job.seed)
@@ -167,23 +225,30 @@ def work(job: Job) -> Outcome:
     if job.resume and (done := finished(job)) is not None:
         return done
     module = build(job.name, job.scenario, seed=job.seed, changes=job.changes)
+    last = unfinished(job, module.identity) if job.resume else None
+    before = None if last is None else recorded(job)
+    spent = 0.0 if before is None else float(before["train_seconds"])
+    if job.out is not None and before is None:
+        (job.out / "outcome.json").unlink(missing_ok=True)  # of what is trained anew here
     start = time.monotonic()
     fitted = train(
         job.name,
         job.scenario,
         episodes=job.episodes,
-        max_seconds=job.seconds,
+        max_seconds=None if job.seconds is None else max(job.seconds - spent, 1e-9),
         seed=job.seed,
         out=job.out,
+        resume=last,
         overwrite=True,
         module=module,
-        checkpoint_every=10**9,
         compiled=job.compiled,
     )
-    seconds = time.monotonic() - start
+    seconds = spent + time.monotonic() - start
     if job.out is not None:
-        kept = {"job": job.identity(), "train_seconds": seconds, "history": fitted.history}
-        _files.write_text(job.out / "outcome.json", json.dumps(kept) + "\n")
+        kept = {"job": job.identity(), "finished": fitted.signal is None, "train_seconds": seconds}
+        _files.write_text(job.out / "outcome.json", json.dumps({**kept, "history": fitted.history}) + "\n")
+    if fitted.signal is not None:
+        raise Stopped(fitted.signal)
     module.policy.generator.manual_seed(job.seed)  # as when it is loaded from its file
     played = play_episodes(job.scenario, module.policy, job.eval_episodes, job.arrivals_seed)
     return Outcome(job, played, fitted.history, seconds)

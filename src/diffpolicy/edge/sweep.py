@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from diffpolicy import _files
+from diffpolicy._alone import alone_in
 from diffpolicy._validate import show
 from diffpolicy.edge.compare import compare
 from diffpolicy.edge.comparison import Comparison
@@ -94,10 +95,11 @@ def run_sweep(plan: Plan, sweep: Sweep, say: Callable[[str], None] = lambda text
     """Compares at every value, and writes `sweep.csv` beside the comparisons' own folders."""
     plans = [sweep.apply(plan, value) for value in sweep.values]
     results = []
-    for value, each in zip(sweep.values, plans, strict=True):
-        say(f"{sweep.key} = {sweep.label(value)}, load {each.scenario.load_factor():.2f}")
-        results.append(compare(each, say, time.monotonic()))
-        _files.write_text(plan.out / "sweep.csv", sweep_csv(sweep, results))
+    with alone_in(plan.out):
+        for value, each in zip(sweep.values, plans, strict=True):
+            say(f"{sweep.key} = {sweep.label(value)}, load {each.scenario.load_factor():.2f}")
+            results.append(compare(each, say, time.monotonic()))
+            _files.write_text(plan.out / "sweep.csv", sweep_csv(sweep, results))
     return results
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -132,10 +133,10 @@ def named_objective(text: str) -> Objective:
     if not lo <= value < hi:
         raise InputError(f"the number of objective {text!r} must be at least {lo:g} and below {hi:g}")
     if name == "cvar":
-        return lambda outcome: cvar_delay_s(outcome, value)
+        return partial(cvar_delay_s, level=value)
     if name == "late":
-        return lambda outcome: late_share(outcome, value, 0.0)
-    return lambda outcome: size_weighted_delay_s(outcome, value)
+        return partial(late_share, deadline_s=value, softness_s=0.0)
+    return partial(size_weighted_delay_s, fairness=value)
 
 
 def busy_costs(work_gcycles: Tensor, scenario: Scenario) -> dict[str, Tensor]:

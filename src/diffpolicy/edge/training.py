@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 
+from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy.edge.env import OffloadingEnv
 from diffpolicy.edge.evaluation import play_episodes
@@ -109,27 +110,28 @@ def train(
         from lightning.pytorch.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(str(out), name="", version="tensorboard")
-    with global_draws(seed):
-        fitted = fit(
-            module,
-            episodes=episodes,
-            max_seconds=max_seconds,
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-            label=label,
-            callbacks=callbacks,
-            logger=logger,
-            **trainer,
-        )
-    policy = module.policy
-    policy.trained |= {
-        "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
-        "episodes": fitted.episodes,
-        "seed": module.identity["seed"] if module.identity is not None else seed,
-        "scenario": scenario.name.rsplit(os.sep, 1)[-1],
-        "scenario_sha256": scenario.digest(),
-    }
-    if out is not None and fitted.first:
-        policy.save(out)
+    with alone_in(out):
+        with global_draws(seed):
+            fitted = fit(
+                module,
+                episodes=episodes,
+                max_seconds=max_seconds,
+                out=out,
+                resume=resume,
+                overwrite=overwrite,
+                label=label,
+                callbacks=callbacks,
+                logger=logger,
+                **trainer,
+            )
+        policy = module.policy
+        policy.trained |= {
+            "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
+            "episodes": fitted.episodes,
+            "seed": module.identity["seed"] if module.identity is not None else seed,
+            "scenario": scenario.name.rsplit(os.sep, 1)[-1],
+            "scenario_sha256": scenario.digest(),
+        }
+        if out is not None and fitted.first:
+            policy.save(out)
     return fitted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -119,10 +118,10 @@ class Checkpoints(L.Callback):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
             return
+        aside = _files.aside_of(path)
         try:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".trial.") as aside:
-                trainer.save_checkpoint(Path(aside) / path.name)
-                checkpoint.read(Path(aside) / path.name)
+            trainer.save_checkpoint(aside)
+            checkpoint.read(aside)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
         except InputError:
@@ -130,6 +129,8 @@ class Checkpoints(L.Callback):
                 f"{type(pl_module).__name__} saves what no checkpoint can give back: its state must be of tensors, "
                 "numbers, texts, lists and dictionaries"
             ) from None
+        finally:
+            aside.unlink(missing_ok=True)
 
     def save(self, trainer: L.Trainer, module: Trainable) -> None:
         """Writes both files, unless nothing has happened since the last time."""

@@ -66,6 +66,7 @@ class EvolutionModule(Trainable):
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))
         self.mean = parameters_to_vector(module.parameters()).detach().double().clone()
         self.passes, self.pass_items, self.episodes = generations, 1, 0
+        self.flush_denormals = False  # the bundled policies were trained without
         self.history: list[dict[str, float]] = []
 
     def content(self) -> dict[str, Any]:

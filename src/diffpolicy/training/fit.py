@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
 from diffpolicy import _files
+from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
@@ -117,7 +118,8 @@ def fit(
     Raises:
         FloatingPointError: a loss was not finite; names the first bad tensor.
         InputError: before the first episode: the checkpoint is damaged or of another run, the module could not be
-            resumed, or `out` holds another run or cannot be written to; later: the disk is full.
+            resumed, or `out` holds another run, is being written by another process or cannot be written to; later: the
+            disk is full.
         KeyboardInterrupt: a second signal.
     """
     module.set_compiled(compiled)
@@ -135,7 +137,8 @@ def fit(
         mine.append(EpisodeProgress(label))
     # all start from the same seed, and replays are buffers too, of which each process has its own
     strategy: Any = "auto" if devices in (1, "1") else DDPStrategy(broadcast_buffers=False, init_sync=False)
-    with quiet(), no_denormals(), global_draws(), stop.requests, _with_parent():
+    denormals = no_denormals() if module.flush_denormals else nullcontext()
+    with alone_in(out), quiet(), denormals, global_draws(), stop.requests, _with_parent():
         trainer = _trainer(
             max_epochs=-1,
             accelerator=accelerator,

@@ -54,6 +54,7 @@ class ImitationModule(Trainable):
         self.generator = Draws(seed)
         self.memory: list[tuple[Tensor, ...]] = []
         self.passes, self.pass_items, self.episodes = rounds, 1, 0
+        self.flush_denormals = False  # the bundled policies were trained without
         self.history: list[dict[str, float]] = []
 
     def content(self) -> dict[str, Any]:

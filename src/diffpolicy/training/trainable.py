@@ -24,12 +24,14 @@ class Trainable(L.LightningModule):
         compiled: whether updates run through `torch.compile`.
         passes: in all, when nobody says how many; None: without end.
         pass_items: items of the training set that make a pass; None: all of them.
+        flush_denormals: whether numbers below 1e-38 are rounded to zero while it trains.
     """
 
     identity: Any = None
     compiled: bool = False
     passes: int | None = None
     pass_items: int | None = None
+    flush_denormals: bool = True
     episodes: int
     history: list[dict[str, float]]
 

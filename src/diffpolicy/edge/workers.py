@@ -1,0 +1,147 @@
+"""Jobs in processes of their own, none of which outlives the process that asked for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+import torch
+
+from diffpolicy import _signals
+from diffpolicy.edge.jobs import Job, Outcome, work
+from diffpolicy.errors import InputError, WorkError
+
+GRACE_S = 20.0
+"""What processes have, once they are asked to stop, to end the episode at hand and to write a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with a job. Args: input: whether with what was given. details: a traceback."""
+
+    reason: str
+    input: bool
+    details: str
+
+
+@dataclass
+class Worker:
+    """A process that does one job after the other. Args: pipe: takes jobs, gives outcomes. job: at hand."""
+
+    process: SpawnProcess
+    pipe: Connection
+    job: Job | None = None
+
+    def give(self, job: Job | None) -> None:
+        """The next job; None: there is none, and the process ends."""
+        self.job = job
+        with suppress(BrokenPipeError):  # it is dead, as `outcome` will say
+            self.pipe.send(job)
+
+    def outcome(self) -> Outcome:
+        """What came of the job at hand.
+
+        Raises:
+            InputError, WorkError: it failed, or its process was killed; the sentence names the job.
+        """
+        assert self.job is not None
+        name = f"{self.job.name}, seed {self.job.seed}" if self.job.trained else self.job.name
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            raise WorkError(f"{name} failed: its process was {how}") from None
+        if isinstance(answer, Failure):
+            kind = InputError if answer.input else WorkError
+            raise kind(f"{name} failed: {answer.reason}") from RuntimeError(answer.details)
+        assert isinstance(answer, Outcome)
+        return answer
+
+
+def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
+    """Does jobs side by side, and gives their outcomes as they come.
+
+    If one fails, or this process is asked to stop, the others are asked to stop too: they end the episode at hand,
+    write a checkpoint, and are gone when the exception reaches the caller. A second request kills them. If this process
+    dies, they end by themselves.
+
+    Args:
+        jobs: begun in this order. processes: at most so many at a time.
+
+    Raises:
+        InputError, WorkError: a job failed; the sentence names it.
+    """
+    waiting = list(reversed(jobs))
+    workers = []
+    try:
+        for _ in range(min(processes, len(jobs))):
+            workers.append(_start())
+            workers[-1].give(waiting.pop())
+        while busy := {worker.pipe: worker for worker in workers if worker.job is not None}:
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                outcome = worker.outcome()
+                worker.give(waiting.pop() if waiting else None)
+                yield outcome
+        for worker in workers:
+            worker.process.join()
+    finally:
+        _stop(workers)
+
+
+def _start() -> Worker:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, os.getpid()))
+    process.start()
+    theirs.close()
+    return Worker(process, mine)
+
+
+def _stop(workers: Sequence[Worker]) -> None:
+    """Asks processes to stop and waits for them; kills those that take too long, all of them on a second request."""
+    try:
+        for worker in workers:
+            worker.process.terminate()
+        end = time.monotonic() + GRACE_S
+        for worker in workers:
+            worker.process.join(max(0.0, end - time.monotonic()))
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _serve(pipe: Connection, parent: int) -> None:
+    """What a worker does: one job after the other, until there is none."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C in a terminal is for the parent, which asks once
+    _signals.end_with(parent)
+    torch.set_num_threads(1)
+    try:
+        with _signals.terminated_at_once():
+            while (job := pipe.recv()) is not None:
+                pipe.send(_answer(job))
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):  # asked to stop, or nobody is there any more
+        sys.exit(_signals.exit_status(signal.SIGTERM))
+
+
+def _answer(job: Job) -> Outcome | Failure:
+    try:
+        return work(job)
+    except Exception as error:
+        said = isinstance(error, (InputError, WorkError, FloatingPointError))
+        reason = str(error) if said else f"{type(error).__name__}: {error}"
+        return Failure(reason, isinstance(error, InputError), traceback.format_exc())
