@@ -42,11 +42,12 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
 
 def _run(plan: Plan, jobs: list[Job], say: Callable[[str], None]) -> Iterator[Outcome]:
     for outcome in run_jobs(jobs, plan.processes):
-        say(_told(outcome))
+        say(told(outcome))
         yield outcome
 
 
-def _told(outcome: Outcome) -> str:
+def told(outcome: Outcome) -> str:
+    """What is said of a job that is done."""
     job, mean = outcome.job, f"mean delay {outcome.played.cost.mean():.3f} s"
     if not job.trained:
         return f"played {job.name}: {mean}"
