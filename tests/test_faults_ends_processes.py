@@ -1,4 +1,4 @@
-"""Stopping and killing comparisons and fleet trainings, folders with one writer, and files that are never half there."""
+"""Stopping and killing comparisons and fleet trainings, folders with one writer, and files that are never half."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_a_comparison_with_130(times, tmp_path):
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
         time.sleep(0.1)
-    out, err = process.communicate(timeout=WAIT_S)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert gone(others, 5.0)
@@ -192,7 +192,7 @@ def test_a_process_that_is_killed_is_one_sentence(tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(WorkError, match="sac-ts.yaml, seed 0 failed: its process was killed by SIGKILL"):
+    with pytest.raises(WorkError, match=r"sac-ts\.yaml, seed 0 failed: its process was killed by SIGKILL"):
         list(run_jobs([job], 1))
     killer.join()
 
@@ -311,7 +311,7 @@ def test_train_fleet_ends_with_a_checkpoint(number, status, tmp_path):
     process = begin("train-fleet", "price", "--out", "out", folder=tmp_path)
     until((tmp_path / "out" / "checkpoint.ckpt").is_file, process, "no checkpoint was written")
     process.send_signal(number)
-    out, err = process.communicate(timeout=WAIT_S)
+    _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == status, err
     assert "--resume" in err
     assert "Traceback" not in err
