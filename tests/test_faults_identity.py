@@ -463,7 +463,7 @@ def test_mutations_that_know_the_digest_are_refused_too(checkpoint_of_four, tmp_
     """As if the digest were not there: what Lightning, the module and its parts raise becomes a sentence."""
     rng = random.Random(1)
     path, sentences = tmp_path / "bad.ckpt", []
-    for _ in range(16):
+    for _ in range(24):
         content = torch.load(checkpoint_of_four, weights_only=True)
         places = [p for p in leaves(content) if p[0] not in ("run", "epoch", "global_step") and "history" not in p]
         put(content, rng.choice(places), rng.choice((None, "x", [1], torch.zeros(2, 2))))

@@ -5,6 +5,7 @@ import pickle
 import random
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.multiprocessing
 from tensordict import TensorDict
 from torch import nn
+from torchrl.collectors import MultiSyncCollector
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy import (
@@ -420,3 +422,24 @@ def test_another_sampler_keeps_the_seed():
     assert torch.equal(other.generator.get_state(), state)
     other(env.reset())
     assert torch.equal(policy.generator.get_state(), state)
+
+
+def worker(policy, stream):
+    """A collector's own copy of a policy."""
+    mine = copy.deepcopy(policy)
+    mine.reseed(0, stream)
+    return mine
+
+
+@pytest.mark.slow
+def test_a_collector_of_several_processes_takes_a_policy_and_its_streams():
+    policy = DiffusionPolicy.from_specs(GuessEnv(4), seed=1)
+    makers = [partial(GuessEnv, 4)] * 2
+    factories = [partial(worker, policy, k) for k in (1, 2)]
+    for given, alike in (({"policy": policy}, True), ({"policy_factory": factories}, False)):
+        collector = MultiSyncCollector(makers, frames_per_batch=40, total_frames=40, **given)
+        try:
+            (played,) = [td["action"].clone() for td in collector]
+        finally:
+            collector.shutdown()
+        assert torch.equal(played[0], played[1]) == alike

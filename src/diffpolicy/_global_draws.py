@@ -35,7 +35,7 @@ def set_global_state(state: State) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002 (the global one)
     version, words, gauss = state["random"]
-    random.setstate((version, tuple(words.tolist()), gauss))
+    random.setstate((version, tuple(words.tolist()), None if gauss is None else float(gauss)))
 
 
 def seed_globals(seed: int, *numbers: int) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffpolicy import _files
-from diffpolicy._global_draws import global_state, seed_globals, set_global_state
+from diffpolicy._global_draws import global_draws, global_state, seed_globals, set_global_state
 from diffpolicy._signals import StopRequests
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint, distributed
@@ -63,6 +63,9 @@ class GlobalDraws(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.saved = list(state_dict["processes"])
+        with global_draws():
+            for state in self.saved:  # what is no state is refused here, before any work
+                set_global_state(state)
 
 
 class EpisodeProgress(L.Callback):
