@@ -221,7 +221,7 @@ def read_decision(folder: Path) -> Any:
 def checkpoints() -> list[Mapping[str, bytes]]:
     """A checkpoint of one episode."""
     from diffpolicy.edge.training import build
-    from diffpolicy.training import fit
+    from diffpolicy.training.fit import fit
 
     with TemporaryDirectory() as folder:
         fit(build("dqn-ts", small(2, 3, 3)), episodes=1, out=folder)
@@ -281,7 +281,7 @@ READERS = (
     Reader("method", methods, {"method.yaml": "yaml"}, read_method, 1),
     Reader(
         "train --config",
-        one("config.yaml", "episodes: 3\nseed: 1\nscenario: lad-ts\nout: runs/x\ncompiled: false\n"),
+        one("config.yaml", "episodes: 3\nseed: 1\nscenario: lad-ts\nout: runs/x\ncompile: "false"\n"),
         {"config.yaml": "yaml"},
         read_config,
     ),

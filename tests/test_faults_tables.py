@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from diffpolicy import InputError
 from diffpolicy._read import read_bytes, read_text
+from diffpolicy._validate import show
 from diffpolicy.edge import Scenario, TaskList
 from diffpolicy.edge.hardware.published import from_mlenergy
 from diffpolicy.edge.requests import RequestType, TraceWorkload
@@ -465,3 +466,34 @@ def test_quotes_that_are_all_open_take_no_longer_than_others(write):
     assert len(table.broken) + len(table.rows) == 6001
     assert len(table.rows) == 3000
     np.testing.assert_array_equal(table.lines[-2:], [6001, 6002])
+
+
+# Messages
+
+
+def test_a_value_is_shown_briefly_whatever_it_is():
+    bomb: list[object] = ["x"]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert show(bomb) == "[" * 57 + "..."
+    assert show(deep) == "[" * 57 + "..."
+    assert show(10**5000).startswith("0x")
+    assert show("x" * 10**6) == "'" + "x" * 56 + "..."
+    for value in (
+        [],
+        (),
+        {},
+        [1],
+        (1,),
+        (1, 2),
+        {"a": [1, None], 2: ("x", 1.5)},
+        "it's",
+        True,
+        float("nan"),
+        {1},
+        10**20,
+    ):
+        assert show(value) == repr(value)

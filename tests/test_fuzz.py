@@ -1,11 +1,12 @@
 """Damaged files of every kind; `python tests/fuzz.py --inputs 50000` does the same at length."""
 
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-import yaml
 
-from fuzz import attempt, bounded, damaged, run
+from fuzz import HangError, attempt, bounded, damaged, read, run
 from fuzz_readers import READERS, cached
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="its bounds on time and memory are Linux's")
@@ -20,13 +21,9 @@ def reader(request):
     return cached(request.param)
 
 
-def test_what_is_damaged_is_the_undamaged_file(reader, tmp_path):
-    for k, files in enumerate(reader.samples()):
-        folder = tmp_path / str(k)
-        folder.mkdir()
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        reader.read(folder)
+def test_what_is_damaged_was_a_file_that_can_be_read(reader):
+    for files in reader.samples():
+        read(reader, files)
 
 
 def test_damaged_files_give_a_result_or_one_sentence(reader):
@@ -41,13 +38,15 @@ def test_an_input_is_the_same_whenever_it_is_made():
     assert damaged(reader, 7) == damaged(reader, 7) != damaged(reader, 8)
 
 
+def forever():
+    while True:
+        with suppress(Exception):
+            Path("x").exists()
+
+
 def test_the_bounds_hold():
     with pytest.raises(MemoryError), bounded():
         bytearray(2**31)
-    with pytest.raises(BaseException, match="no end after"), bounded(0.05):
-        while True:
-            try:
-                yaml.safe_load("[1]")
-            except Exception:
-                continue
+    with pytest.raises(HangError, match="no end after"), bounded(0.05):
+        forever()
     assert attempt(READERS[0], 0) in ("accepted", "refused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,38 @@ from diffpolicy.errors import InputError
 
 
 def show(value: object) -> str:
-    """A value as it stands in an error message: short, on one line."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """A value as it stands in an error message: short, on one line, and no longer in the making than in the end."""
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > 60:
+            return text[:57] + "..."
+    return text
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """The representation of a value bit by bit: a list of lists that are one list may double at each level."""
+    if isinstance(value, dict):
+        yield "{"
+        for i, (key, entry) in enumerate(value.items()):
+            yield ", " if i else ""
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(entry)
+        yield "}"
+    elif isinstance(value, (list, tuple)):
+        left, right = "[]" if isinstance(value, list) else "()"
+        yield left
+        for i, entry in enumerate(value):
+            yield ", " if i else ""
+            yield from _pieces(entry)
+        yield "," + right if left == "(" and len(value) == 1 else right
+    elif isinstance(value, str):
+        yield repr(value[:100])
+    elif type(value) is int and value.bit_length() > 1000:
+        yield hex(value)  # decimals of thousands of digits are refused
+    else:
+        yield repr(value)
 
 
 def number(value: Any, key: str, *, above: float | None = None, least: float | None = None) -> float:
