@@ -281,7 +281,7 @@ READERS = (
     Reader("method", methods, {"method.yaml": "yaml"}, read_method, 1),
     Reader(
         "train --config",
-        one("config.yaml", "episodes: 3\nseed: 1\nscenario: lad-ts\nout: runs/x\ncompile: "false"\n"),
+        one("config.yaml", "episodes: 3\nseed: 1\nscenario: lad-ts\nout: runs/x\ncompile: 'false'\n"),
         {"config.yaml": "yaml"},
         read_config,
     ),

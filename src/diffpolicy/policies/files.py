@@ -72,7 +72,8 @@ def read(path: str | Path) -> PolicyFile:
     try:
         tensors = safetensors.torch.load(content.data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise InputError(f"policy file {show_path(pair.data)} cannot be read: {error}") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"policy file {show_path(pair.data)} cannot be read: {reason[:300]}") from None
     return PolicyFile(content.description, tensors, content.whole)
 
 
