@@ -289,6 +289,24 @@ def test_a_denoiser_that_no_file_describes_must_be_given_again(make, tmp_path):
             ChoicePolicy.load(tmp_path, denoiser=other)
 
 
+def test_a_given_denoiser_of_the_same_shape_and_other_options_is_refused(tmp_path):
+    for agents in (None, 2):
+        tiny(kind=DiffusionPolicy, denoiser=Plain(), agents=agents).save(tmp_path)
+        ChoicePolicy.load(tmp_path, denoiser=Plain())
+        with pytest.raises(InputError, match=r"Plain that was passed makes other numbers"):
+            ChoicePolicy.load(tmp_path, denoiser=Plain(tanh=False))
+
+
+def test_a_given_denoiser_that_draws_by_itself_loads(tmp_path):
+    class Draws(Plain):
+        def forward(self, x, i, cond):
+            return torch.randn(x.shape)
+
+    tiny(kind=DiffusionPolicy, denoiser=Draws().train()).save(tmp_path)
+    loaded = ChoicePolicy.load(tmp_path, denoiser=Draws())
+    assert isinstance(loaded.denoiser, Draws)
+
+
 def test_a_given_denoiser_of_another_shape_or_with_other_options_is_refused(tmp_path):
     tiny(kind=DiffusionPolicy, denoiser=Plain()).save(tmp_path / "a")
     with pytest.raises(InputError, match=r"denoiser\.layer\.weight"):

@@ -21,7 +21,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -280,6 +280,35 @@ class DiffusionPolicy(ChoicePolicy):
             raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")
         if mine != full(form):
             raise InputError(f"denoiser was {full(form)} when the policy was saved, got {mine}")
+
+    def _evidence(self) -> dict[str, Any]:
+        if not self._denoiser_form().get("given"):
+            return {}
+        lead = [2] if self.agents is None else [self.agents, 2]
+        like = next(self.denoiser.parameters(), torch.zeros(()))
+        modes = {module: module.training for module in self.denoiser.modules()}
+        prepare = getattr(self.denoiser, "prepare", None)
+
+        def run(x: Tensor, condition: Tensor) -> Tensor:
+            condition = condition.to(like)
+            return self.denoise(x.to(like), 1, condition if prepare is None else prepare(condition))
+
+        self.denoiser.eval()
+        found = probe(run, [*lead, self.choices], [*lead, self.condition_dim])
+        for module, mode in modes.items():
+            module.training = mode
+        return {} if found is None else {"probe": found}
+
+    def _check_evidence(self, description: dict[str, Any]) -> None:
+        was, now = description.get("probe"), self._evidence().get("probe")
+        if was is None or now is None:
+            return
+        if not same_probe([check.number(x, f"probe[{k}]") for k, x in enumerate(check.sequence(was, "probe"))], now):
+            name = self._denoiser_form()["kind"]
+            raise InputError(
+                f"the denoiser {name} that was passed makes other numbers of the same parameters than the one that "
+                "was saved; pass one of the same options"
+            )
 
     def _of_agent(self, agent: int) -> dict[str, Any]:
         if isinstance(self.denoiser, PerAgent):

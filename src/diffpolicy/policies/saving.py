@@ -64,6 +64,13 @@ class SavedPolicy(TensorDictModuleBase):
     def _check_described(self, config: dict[str, Any]) -> None:
         """Raises InputError if the policy, as it was made, is not what a file describes. Args: config: the file's."""
 
+    def _evidence(self) -> dict[str, Any]:
+        """What a file says beside the config, by which a part that has to be given again is known."""
+        return {}
+
+    def _check_evidence(self, description: dict[str, Any]) -> None:
+        """Raises InputError if a part that was given is not the one that was saved. Args: description: the file's."""
+
     def _of_agent(self, agent: int) -> dict[str, Any]:
         """Arguments of the constructor that `config` does not tell, for one agent of a stack."""
         return {}
@@ -123,6 +130,7 @@ class SavedPolicy(TensorDictModuleBase):
             **({} if file is None else {"class_file": file}),
             "config": self.config(),
             **({"needs": needs} if needs else {}),
+            **self._evidence(),
             "trained": files.portable(self.trained),
         }
         return files.write(folder, description, self.tensors())
@@ -152,6 +160,7 @@ class SavedPolicy(TensorDictModuleBase):
             policy = _made(make)
             policy._check_tensors(file.tensors)
             policy._load_tensors(file.tensors)
+            policy._check_evidence(file.description)
         except InputError as error:
             mixed = "" if file.whole else "; and its tensors are not those that policy.json was written with"
             raise InputError(f"policy {show_path(path)}: {error}{mixed}") from None
