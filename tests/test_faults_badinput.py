@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import diffpolicy
-from diffpolicy import InputError
+from diffpolicy import InputError, _yaml
+from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
+from diffpolicy.edge.arrival_laws import Daily, Gamma, OnOff, Poisson, arrival_times
+from diffpolicy.edge.availability import Availability, Timeline
 from diffpolicy.edge.resolve import import_attribute, make_method
 from diffpolicy.edge.tables import render
+from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))
 TINY = ["--stations", "2", "--slots", "2", "--tasks", "3"]
@@ -226,3 +231,242 @@ def test_a_module_that_fails_is_refused_with_its_line(tmp_path, monkeypatch, tex
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=rf"method {name}:own.*{says}"):
         make_method(f"{name}:own")
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["evaluate", "random", "--episodes", 10**12], ["--episodes", "at most 1000000", 10**12]),
+        (["evaluate", "random", "--stations", 10**9], ["--stations", "at most 100000", 10**9]),
+        (["evaluate", "random", "--tasks", 10**9], ["--tasks", "at most 100000", 10**9]),
+        (["evaluate", "random", "--slots", 10**12], ["--slots", "at most 10000000", 10**12]),
+        (["evaluate", "random", "--slots", 10**7, "--tasks", 10**4], ["tasks of an evaluation", "10000000 slots"]),
+        (["evaluate", "random", "--stations", 10**4, "--tasks", 10**4], ["evaluation", "10000 stations"]),
+        (["train", "sac-ts", "--environments", 10**9], ["--environments", "at most 100000", 10**9]),
+        (["train", "sac-ts", "--environments", 10**5], ["100000 environments", "20 stations", "50 tasks"]),
+        (["train", "sac-ts", "--eval-episodes", 10**12], ["--eval-episodes", 10**12]),
+        (["compare", "--seeds", 10**9], ["--seeds", 10**9]),
+        (["compare", "--processes", 10**9], ["--processes", 10**9]),
+        (["compare", "--sweep", "stations=1,1000000000"], ["stations", 10**9]),
+        (["calibrate", "tiny-cpu", "--slots", 10**12, "--out", "x.json"], ["--slots", 10**12]),
+    ],
+    ids=lambda x: " ".join(map(str, x)) if isinstance(x, list) else "",
+)
+def test_counts_beyond_any_use_are_refused_before_anything_is_made(refused, tmp_path, monkeypatch, argv, says):
+    monkeypatch.chdir(tmp_path)
+    refused(*argv, says=says)
+
+
+def changed(scenario, *path_and_value):
+    """The scenario's object with another value at a path of keys."""
+    data = scenario.to_dict()
+    at = data
+    *path, value = path_and_value
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("slots", 10**10),
+        ("slots", 10**12),
+        ("slots", True),
+        ("slots", "30"),
+        ("slot_s", "1"),
+        ("slot_s", float("nan")),
+        ("workload", "tasks_per_station_and_slot", [0, 10**9]),
+        ("workload", "by_index", "steps", [2**64, 1, 1, 1]),
+        ("servers", 0, "availability", {"mtbf_s": 1e-9, "mttr_s": 1e-9}),
+        ("servers", 0, "availability", {"mtbf_s": 1e-320, "mttr_s": 1e-320}),
+        ("stations", [0] * 100_001),
+    ],
+    ids=str,
+)
+def test_counts_of_a_scenario_are_bounded(scenario, change):
+    data = changed(scenario, *change)
+    with pytest.raises(InputError, match=str(change[-2] if isinstance(change[-2], str) else change[-3])):
+        Scenario.from_dict(data)
+
+
+def test_outages_without_end_are_refused_where_no_horizon_tells():
+    outages = Timeline(Availability(mtbf_s=1e-9, mttr_s=1e-9), 0, Stream.EVALUATION, 0, 0)
+    with pytest.raises(InputError, match=r"100,000 outages.*mtbf_s 1e-09"):
+        outages.back_s(1.0)
+
+
+@pytest.mark.parametrize("images", [2**64, 10**7, 0, 1.5, "3", True, float("inf")])
+def test_counts_of_a_request_are_bounded(images):
+    kind = {"width": 512, "height": 512, "steps": 20, "gcycles_per_step": 1.0, "input_mbit": 1.0, "result_mbit": 1.0}
+    with pytest.raises(InputError, match="images"):
+        RequestType.from_dict({**kind, "images": images}, "mix[0]")
+
+
+@pytest.mark.parametrize(
+    ("law", "rate", "says"),
+    [
+        (OnOff(1e-9, 1e-9), 1.0, "on_s"),
+        (Daily(period_s=1e300, hourly_weights=(1.0, *[0.0] * 23)), 1.0, "period_s"),
+        (Poisson(), 5e-324, "too far apart"),
+    ],
+    ids=str,
+)
+def test_arrivals_that_never_come_are_refused(law, rate, says):
+    with np.errstate(all="ignore"), pytest.raises(InputError, match=says):
+        arrival_times(law, rate, 50, np.random.default_rng(0), 1e299 if says == "period_s" else 0.0)
+
+
+@pytest.mark.parametrize("cv", [1e-200, 1e200, 0, float("nan"), None, "2"])
+def test_a_gamma_law_takes_a_spread_that_numbers_can_have(cv):
+    with pytest.raises(InputError, match="cv"):
+        Gamma(cv)
+
+
+def test_chances_are_the_shares_of_counts():
+    workload = Scenario.load("lad-ts").workload
+    lo, hi = workload.tasks_per_station_and_slot
+    assert (workload.chances() == [np.mean(np.arange(lo, hi + 1) > n) for n in range(hi)]).all()
+
+
+# Deep and growing files
+
+NESTED = 20_000
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 14))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * NESTED, "nested too deeply|not YAML"),
+        ("[" * NESTED + "]" * NESTED, "nested too deeply"),
+        ("{a: " * 500 + "1" + "}" * 500, "nested too deeply"),
+        (LAUGHS, "10,000 values"),
+        ("a: &a [*a]\n", "alias"),
+        ("a: 1\na: 2\n", "'a' twice"),
+        ("a: !!int x\n", "not YAML"),
+        ("a: 2001-99-99\n", "not YAML"),
+        ("a: !!bool x\n", "not YAML"),
+        ("a: " + "1" * 5000 + "\n", "not YAML"),
+        ("x" * 300_000, "longer"),
+        ("a: \ud800", "not YAML"),
+        ("a: \0", "not YAML"),
+        ("!!python/object/apply:os.system [exit]\n", "not YAML"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_files_that_are_deep_grow_or_say_a_thing_twice_are_refused(text, says):
+    with pytest.raises(InputError, match=f"mine.*({says})"):
+        _yaml.parse(text, "mine")
+    with pytest.raises(InputError, match=r"mine\.yaml"):
+        parse_method(text, "mine.yaml")
+
+
+@pytest.mark.parametrize("depth", [100, 900, NESTED])
+def test_json_that_is_deep_is_refused_in_one_sentence(refused, tmp_path, depth):
+    inner = '{"schema": "diffpolicy.scenario/1", "slot_s": 1, "servers": ' + "[" * depth + "]" * depth + "}"
+    (tmp_path / "deep.json").write_text(inner)
+    refused("evaluate", "opt-ts", "--scenario", tmp_path / "deep.json", says=["deep.json", "nested"])
+
+
+# Methods
+
+SAC = {"transitions": task_transitions, "learning_rates": {"actor": 1e-4, "critic": 1e-3, "alpha": 3e-4}}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 10**9),
+        ("hidden", [0.5]),
+        ("hidden", [2**64]),
+        ("hidden", "20"),
+        ("hidden", None),
+        ("hidden", [20] * 1000),
+        ("time", 10**8),
+        ("capacity", 10**12),
+        ("capacity", True),
+        ("capacity", "1000"),
+        ("updates", 10**9),
+        ("batch_size", 10**9),
+        ("rollout_steps", 10**12),
+        ("rollout_steps", None),
+        ("start_after", -1),
+        ("gamma", "0.9"),
+        ("gamma", float("nan")),
+        ("gamma", None),
+        ("tau", 0),
+        ("alpha", float("inf")),
+        ("target_entropy", float("nan")),
+        ("target_entropy", "half"),
+        ("entropy_share", 2),
+        ("entropy_samples", 10**9),
+        ("reward_scale", 0.0),
+        ("normalize", 1),
+        ("share_parameters", "no"),
+        ("act", []),
+        ("draw", ["sample"]),
+        ("prior", None),
+        ("prior", {1: 2}),
+        ("schedule", None),
+        ("sampler", {}),
+        ("sampler_steps", 0),
+        ("transitions", "task_transitions"),
+        ("learning_rates", {"actor": None}),
+        ("learning_rates", [1]),
+        ("learning_rates", {"actor": float("inf")}),
+    ],
+    ids=str,
+)
+def test_every_field_of_a_method_is_checked_where_it_is_made(field, value):
+    with pytest.raises(InputError, match=rf"^{field}"):
+        DiffusionSACMethod(**{**SAC, field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("epsilon", None), ("epsilon", 2), ("target_interval", 0), ("double", 1)])
+def test_every_field_of_dqn_is_checked(field, value):
+    with pytest.raises(InputError, match=rf"^{field}"):
+        DQNMethod(transitions=task_transitions, learning_rates={"critic": 1e-4}, **{field: value})
+
+
+def test_networks_and_replays_too_large_for_a_machine_are_refused_before_they_are_made():
+    env = OffloadingEnv(Scenario.load("lad-ts").override(stations=2, slots=2))
+    for hidden in ([200_000, 2_500], [10**6, 10**6]):
+        with pytest.raises(InputError, match=r"parameters of a layer.*at most 100,000,000"):
+            DiffusionSACMethod(**SAC, hidden=hidden).build(env, episode_steps=2)
+
+
+SIDE_EFFECT = "import pathlib\npathlib.Path('imported').touch()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("class_path: os.system\ninit_args: {command: touch called}\n", "os.system"),
+        ("class_path: subprocess.Popen\ninit_args: {args: touch called}\n", "subprocess.Popen"),
+        ("class_path: [1]\n", "import path"),
+        ("class_path: null\n", "import path"),
+        ("class_path: ..x\n", "import path"),
+        ("class_path: SACMethod\ncolour: {class_path: evil.Thing}\n", "colour"),
+        ("class_path: SACMethod\ninit_args: {colour: evil.Thing, transitions: evil.thing}\n", "colour"),
+        ("class_path: collections.OrderedDict\ninit_args: {transitions: evil.thing}\n", "OrderedDict"),
+        ("class_path: SACMethod\ninit_args: {transitions: {class_path: evil.Thing}}\n", "import path"),
+        ("class_path: SACMethod\ninit_args: {transitions: subprocess.Popen}\n", "function"),
+        ("class_path: SACMethod\ninit_args: 3\n", "init_args"),
+        (
+            "class_path: DiffusionSACMethod\ninit_args:\n  transitions: diffpolicy.edge.transitions.task_transitions\n"
+            "  learning_rates: {actor: 1e-4}\n  prior: {class_path: evil.Thing}\n  gamma: 3\n",
+            "gamma",
+        ),
+    ],
+)
+def test_a_method_file_imports_nothing_before_its_class_is_known(tmp_path, monkeypatch, text, says):
+    (tmp_path / "evil.py").write_text(SIDE_EFFECT + "class Thing: pass\nthing = 3\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"mine\.yaml.*{says}"):
+        parse_method(text, "mine.yaml")
+    assert os.listdir(tmp_path) == ["evil.py"]

@@ -12,6 +12,9 @@ from diffpolicy._read import read_text as read_text
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 
+DEEPEST = 64
+"""How far lists and objects of a file may lie in each other."""
+
 
 def show(value: object) -> str:
     """A value as it stands in an error message: short, on one line, and no longer in the making than in the end."""
@@ -48,8 +51,10 @@ def _pieces(value: object) -> Iterator[str]:
         yield repr(value)
 
 
-def number(value: Any, key: str, *, above: float | None = None, least: float | None = None) -> float:
-    """A finite number, greater than `above` or at least `least`."""
+def number(
+    value: Any, key: str, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """A finite number, greater than `above` or at least `least`, and at most `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{key} must be a number, got {show(value)}")
     try:
@@ -62,16 +67,57 @@ def number(value: Any, key: str, *, above: float | None = None, least: float | N
         raise InputError(f"{key} must be greater than {above:g}, got {show(value)}")
     if least is not None and not result >= least:
         raise InputError(f"{key} must be at least {least:g}, got {show(value)}")
+    if most is not None and not result <= most:
+        raise InputError(f"{key} must be at most {most:g}, got {show(value)}")
     return result
 
 
-def integer(value: Any, key: str, *, least: int | None = None) -> int:
-    """A whole number, at least `least`."""
+def integer(value: Any, key: str, *, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise InputError(f"{key} must be a whole number, got {show(value)}")
     if least is not None and value < least:
         raise InputError(f"{key} must be at least {least}, got {show(value)}")
+    if most is not None and value > most:
+        raise InputError(f"{key} must be at most {most}, got {show(value)}")
     return int(value)
+
+
+def flag(value: Any, key: str) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{key} must be true or false, got {show(value)}")
+    return value
+
+
+def choice(value: Any, key: str, words: Iterable[Any]) -> Any:
+    """One of some words."""
+    known = tuple(words)
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{key} must be one of {', '.join(known)}, got {show(value)}")
+    return value
+
+
+def product(counts: Mapping[str, int], most: int, what: str) -> None:
+    """Refuses counts that would together make more than `most` of something, before it is made.
+
+    Args:
+        counts: by their names. most: the bound of their product. what: is made.
+    """
+    total = math.prod(counts.values())
+    if total > most:
+        factors = " x ".join(f"{count} {name}" for name, count in counts.items())
+        raise InputError(f"{what} must be at most {most:,}, got {factors} = {total:,}")
+
+
+def shallow(value: Any, what: str) -> Any:
+    """A value read from a file whose lists and objects lie in each other at most `DEEPEST` times."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [x for v in level for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
+        if not level:
+            return value
+    raise InputError(f"{what} is nested too deeply: at most {DEEPEST} lists or objects may lie in each other")
 
 
 def sequence(value: Any, key: str, *, length: int | None = None) -> list[Any]:
@@ -113,7 +159,7 @@ def read_json(path: Path, what: str) -> Any:
     if not text.strip():
         raise InputError(f"{name} is empty")
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return shallow(json.loads(text, object_pairs_hook=unique), name)
     except json.JSONDecodeError as error:
         raise InputError(f"{name} is not JSON: {error.msg} in line {error.lineno}") from None
     except RecursionError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from diffpolicy import _files
+from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 
 HELP = "make a scenario of measured servers"
@@ -19,7 +19,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="SCENARIO", help="JSON file")
     parser.add_argument("--load", type=opt.positive, default=0.8, help="work offered / capacity, default 0.8")
     parser.add_argument("--mix", metavar="WxH:N,W:N", help="sizes and steps asked for (default: what all measured)")
-    parser.add_argument("--slots", type=opt.whole(1), default=200, help="requests of an episode, default 200")
+    parser.add_argument(
+        "--slots", type=opt.whole(1, _limits.SLOTS), default=200, help="requests of an episode, default 200"
+    )
     parser.add_argument("--rate", type=opt.positive, default=1000.0, help="Mbit/s of each link, default 1000")
     parser.add_argument("--batching", action="store_true", help="like requests that wait share a batch")
     parser.add_argument("--cold", action="store_true", help="each server must load its model first")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffpolicy import _files
+from diffpolicy import _files, _limits
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.names import METHOD_NAMES
@@ -29,14 +29,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default {','.join(DEFAULT)}",
     )
-    parser.add_argument("--episodes", type=opt.whole(1), help="of training; default: as many as fit", metavar="N")
-    parser.add_argument("--seeds", type=opt.whole(1), help="training seeds of each method (default 1)", metavar="K")
-    parser.add_argument("--eval-episodes", type=opt.whole(1), default=16, metavar="M", help="default 16")
+    parser.add_argument(
+        "--episodes", type=opt.whole(1, _limits.TRAINING), help="of training; default: as many as fit", metavar="N"
+    )
+    parser.add_argument(
+        "--seeds", type=opt.whole(1, _limits.SEEDS), help="training seeds of each method (default 1)", metavar="K"
+    )
+    parser.add_argument(
+        "--eval-episodes", type=opt.whole(1, _limits.EVALUATION), default=16, metavar="M", help="default 16"
+    )
     parser.add_argument(
         "--minutes", type=float, help="time for all of it (default 5, or no limit with --episodes)", metavar="M"
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
-    parser.add_argument("--processes", type=opt.whole(1), default=2, help="side by side (default 2)", metavar="P")
+    parser.add_argument(
+        "--processes", type=opt.whole(1, _limits.PROCESSES), default=2, help="side by side (default 2)", metavar="P"
+    )
     parser.add_argument(
         "--sweep",
         metavar="KEY=V,V",

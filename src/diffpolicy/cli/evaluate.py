@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from diffpolicy import _limits
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
@@ -16,10 +17,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "policies", nargs="+", metavar="POLICY", help="a heuristic's name, a policy folder, or module:attribute"
     )
     opt.add_scenario(parser)
-    parser.add_argument("--episodes", type=opt.whole(1), default=16, help="default 16")
+    parser.add_argument("--episodes", type=opt.whole(1, _limits.EVALUATION), default=16, help="default 16")
     parser.add_argument("--baseline", default="opt-ts", metavar="POLICY", help="default opt-ts")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own")
-    parser.add_argument("--sampler-steps", type=opt.whole(1), metavar="K", help="of that sampler")
+    parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
     opt.add_common(parser)
 
 

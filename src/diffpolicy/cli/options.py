@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import printable
 from diffpolicy.edge.scenario import Scenario
@@ -48,8 +49,8 @@ def check_name(text: str) -> None:
         raise InputError(f"{check.show(text)} cannot be a name or a path: it holds a null character")
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """An option's type: a whole number of at least `least`."""
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """An option's type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -58,8 +59,8 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        if value > MOST:
-            raise argparse.ArgumentTypeError(f"must be at most {MOST}, got {text}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
         return value
 
     return parse
@@ -98,7 +99,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
         "--threads",
-        type=whole(1),
+        type=whole(1, _limits.PROCESSES),
         default=1,
         help="of torch; more than one is slower on networks this small (default 1)",
     )
@@ -115,9 +116,11 @@ def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> 
     if not overrides:
         return
     group = parser.add_argument_group("overrides, by the draws of the released code")
-    group.add_argument("--tasks", type=whole(1), help="at most N tasks per station and slot", metavar="N")
-    group.add_argument("--stations", type=whole(1), help="B stations, each with a server", metavar="B")
-    group.add_argument("--slots", type=whole(1), help="slots of an episode", metavar="T")
+    group.add_argument(
+        "--tasks", type=whole(1, _limits.TASKS), help="at most N tasks per station and slot", metavar="N"
+    )
+    group.add_argument("--stations", type=whole(1, _limits.SERVERS), help="B stations, each with a server", metavar="B")
+    group.add_argument("--slots", type=whole(1, _limits.SLOTS), help="slots of an episode", metavar="T")
     group.add_argument("--capacity", type=bounds, help="capacities of U{LO..HI} Gcycles/s", metavar="LO:HI")
     group.add_argument("--steps", type=bounds, help="denoising steps of U{LO..HI-1}", metavar="LO:HI")
 

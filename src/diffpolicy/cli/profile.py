@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffpolicy import _files, _signals
+from diffpolicy import _files, _limits, _signals
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
@@ -50,12 +50,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     grid.add_argument("--sizes", metavar="WxH,W", help="sizes in pixels; one number is a square (default: the model's)")
     grid.add_argument("--batches", metavar="N,N", help="images of a call (default 1,2; with --url 1)")
     grid.add_argument("--grid", metavar="GRID", help="all three: 'steps=4,10,20;sizes=64,96x128;batch=1,2'")
-    grid.add_argument("--repeats", type=opt.whole(1), default=5, help="timed calls of each point (default 5)")
-    grid.add_argument("--warmup", type=opt.whole(0), default=1, help="calls of each size before them (default 1)")
+    grid.add_argument(
+        "--repeats", type=opt.whole(1, _limits.CALLS), default=5, help="timed calls of each point (default 5)"
+    )
+    grid.add_argument(
+        "--warmup", type=opt.whole(0, _limits.CALLS), default=1, help="calls of each size before them (default 1)"
+    )
     remote = parser.add_argument_group("a server that runs already")
     remote.add_argument("--url", help="it speaks OpenAI's POST /v1/images/generations")
     remote.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds its bearer token")
-    remote.add_argument("--concurrency", type=opt.whole(1), default=1, help="most requests at once (default 1)")
+    remote.add_argument(
+        "--concurrency", type=opt.whole(1, _limits.PROCESSES), default=1, help="most requests at once (default 1)"
+    )
     parser.add_argument("--name", help="of the server in the profile (default MODEL-DEVICE)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory and operations; measure nothing"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffpolicy import _files
+from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 
 HELP = "run a task file under its own decisions or under a policy"
@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", required=True, metavar="FILE", help="CSV of tasks in order of arrival")
     parser.add_argument("--policy", metavar="POLICY", help="decides instead of the file's column 'server'")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of a diffusion policy, instead of its own")
-    parser.add_argument("--sampler-steps", type=opt.whole(1), metavar="K", help="of that sampler")
+    parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
     parser.add_argument("--out", metavar="FILE", help="write the tasks with the columns server and delay_s")
     opt.add_common(parser)
 

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from diffpolicy import _files
+from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.scenario import Scenario
 from diffpolicy.edge.trace import Trace
@@ -33,7 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--scenario", default="lad-ts", help="gives stations, capacity and, to azure, a mix of requests"
     )
     parser.add_argument("--load", type=float, help="stretch time so that work offered / capacity is this")
-    parser.add_argument("--steps", type=opt.whole(1), help="of every request, where the trace does not say")
+    parser.add_argument(
+        "--steps", type=opt.whole(1, _limits.STEPS), help="of every request, where the trace does not say"
+    )
     parser.add_argument(
         "--gcycles-per-step", type=float, default=1.0, metavar="X", help="work of a step of one image (default 1)"
     )

@@ -7,8 +7,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from diffpolicy import _files, _signals
+from diffpolicy import _files, _limits, _signals
 from diffpolicy import _validate as check
+from diffpolicy._read import show_path
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.errors import InputError
@@ -20,12 +21,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("method", metavar="METHOD", help="a preset's name, a YAML file, or module:attribute")
     opt.add_scenario(parser)
-    parser.add_argument("--episodes", type=opt.whole(1), default=60, help="in all, also when resuming (default 60)")
-    parser.add_argument("--environments", type=opt.whole(1), default=1, help="played side by side (default 1)")
+    parser.add_argument(
+        "--episodes", type=opt.whole(1, _limits.TRAINING), default=60, help="in all, also when resuming (default 60)"
+    )
+    parser.add_argument(
+        "--environments", type=opt.whole(1, _limits.ENVIRONMENTS), default=1, help="played side by side (default 1)"
+    )
     parser.add_argument("--out", default=None, metavar="DIR", help="default runs/METHOD")
     parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint")
-    parser.add_argument("--evaluate-every", type=opt.whole(1), metavar="N", help="episodes between two evaluations")
-    parser.add_argument("--eval-episodes", type=opt.whole(1), default=4, help="of such an evaluation (default 4)")
+    parser.add_argument(
+        "--evaluate-every", type=opt.whole(1, _limits.TRAINING), metavar="N", help="episodes between two evaluations"
+    )
+    parser.add_argument(
+        "--eval-episodes", type=opt.whole(1, _limits.EVALUATION), default=4, help="of such an evaluation (default 4)"
+    )
     parser.add_argument("--accelerator", default="cpu", help="Lightning's (default cpu)")
     parser.add_argument("--devices", default="1", help="Lightning's (default 1)")
     parser.add_argument("--precision", default=None, help="Lightning's")
@@ -90,13 +99,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _read_config(options: argparse.Namespace) -> None:
     """Takes options from a YAML file, where they were not given on the command line."""
-    import yaml
+    from diffpolicy import _yaml
 
     path = Path(options.config)
-    try:
-        data = yaml.load(check.read_text(path, "config file"), yaml.BaseLoader)  # texts: 10:20 is not 620
-    except yaml.YAMLError as error:
-        raise InputError(f"config file {path} is not YAML: {error}") from None
+    data = _yaml.parse(check.read_text(path, "config file"), f"config file {show_path(path)}", texts=True)
     if not isinstance(data, dict):
         raise InputError(f"config file {path} must hold options and values, got {check.show(data)}")
     command = opt.Parser(prog="diffpolicy train")
@@ -121,4 +127,6 @@ def _read_config(options: argparse.Namespace) -> None:
                 value = action.type(value)
             except argparse.ArgumentTypeError as error:
                 raise InputError(f"config file {path}, option {key} {error}") from None
+        if isinstance(value, str):
+            opt.check_name(value)
         setattr(options, action.dest, value)

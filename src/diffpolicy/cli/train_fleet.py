@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from diffpolicy import _files, _signals
+from diffpolicy import _files, _limits, _signals
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
@@ -25,8 +25,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--rounds", type=opt.whole(1), help="of price iteration, first (default: as bundled)")
-    parser.add_argument("--generations", type=opt.whole(1), help="of evolution, then (default: as bundled)")
+    parser.add_argument(
+        "--rounds", type=opt.whole(1, _limits.CALLS), help="of price iteration, first (default: as bundled)"
+    )
+    parser.add_argument(
+        "--generations", type=opt.whole(1, _limits.CALLS), help="of evolution, then (default: as bundled)"
+    )
     opt.add_common(parser)
 
 

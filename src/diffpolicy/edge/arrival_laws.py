@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.workload import Floats
 from diffpolicy.errors import InputError
+
+_PHASES = 10**5
+"""On phases, and thousands of thinned arrivals, in which the requests of an episode must have come."""
 
 
 class ArrivalLaw(Protocol):
@@ -45,7 +50,10 @@ def arrival_times(
         5.0
     """
     rate_per_s = check.number(rate_per_s, "rate_per_s", above=0)
-    return law.times(rate_per_s, check.integer(count, "count", least=0), rng, start_s)
+    times = law.times(rate_per_s, check.integer(count, "count", least=0, most=10 * _limits.SLOTS), rng, start_s)
+    if not np.isfinite(times).all():
+        raise InputError(f"arrivals at rate_per_s {rate_per_s:g} are too far apart to be numbers")
+    return times
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Gamma:
     cv: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cv", check.number(self.cv, "cv", above=0))
+        object.__setattr__(self, "cv", check.number(self.cv, "cv", above=0, least=1e-6, most=1e6))
 
     def times(self, rate_per_s: float, count: int, rng: np.random.Generator, start_s: float = 0.0) -> Floats:
         shape = self.cv**-2
@@ -101,6 +109,10 @@ class OnOff:
         wait_s = phases.exponential(self.off_s)
         on_clock = np.cumsum(rng.standard_exponential(count)) * (share_on / rate_per_s)
         ends, offs = np.empty(0), np.empty(0)
+        if count and on_clock[-1] > _PHASES * self.on_s:
+            raise InputError(
+                f"on_s must be longer: {count} arrivals take more than {_PHASES:,} phases of {self.on_s:g} s"
+            )
         while count and (not len(ends) or ends[-1] < on_clock[-1]):
             more = phases.standard_exponential((64, 2)) * (self.on_s, self.off_s)
             ends = np.concatenate([ends, np.cumsum(more[:, 0]) + (ends[-1] if len(ends) else 0.0)])
@@ -158,7 +170,11 @@ class Daily:
             peak = 24 * max(self.hourly_weights or ()) / sum(self.hourly_weights or ())
         keep = rng.spawn(1)[0]
         last, kept, found = 0.0, [np.empty(0)], 0
-        while found < count:
+        for tried in itertools.count():
+            if found >= count:
+                break
+            if tried > _PHASES or not np.isfinite(last):
+                raise InputError(f"period_s must be shorter: no arrivals come for too long, got {self.period_s:g}")
             t = last + np.cumsum(rng.standard_exponential(1024)) / (peak * rate_per_s)
             last = t[-1]
             kept.append(t[keep.uniform(size=1024) * peak < self.profile(start_s + t)])

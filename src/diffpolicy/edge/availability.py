@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.workload import Stream
 from diffpolicy.errors import InputError
@@ -68,10 +69,14 @@ class Availability:
         assert self.mtbf_s is not None
         assert self.mttr_s is not None
         now = 0.0
-        while True:
+        for _ in range(_limits.OUTAGES):
             start = now + rng.exponential(self.mtbf_s)
             now = start + rng.exponential(self.mttr_s)
             yield start, now
+        raise InputError(
+            f"availability has more than {_limits.OUTAGES:,} outages in the first {now:g} s of an episode: "
+            f"mtbf_s {self.mtbf_s:g} and mttr_s {self.mttr_s:g} are too short"
+        )
 
 
 class Timeline:

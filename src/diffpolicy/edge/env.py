@@ -11,6 +11,8 @@ from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy._validate import show
 from diffpolicy.edge.arrivals import SlotGrid, TaskListSource
 from diffpolicy.edge.down_time import DownTime
@@ -89,6 +91,16 @@ class OffloadingEnv(EnvBase):
             torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=dtype, device=device),
         )
         self.source: Source = make_source(scenario, tasks, seed, stream, dtype, device)
+        check.product(
+            {
+                "environments": size[0],
+                "stations": len(scenario.stations),
+                "tasks": self.source.max_tasks,
+                "(servers + 2)": len(scenario.servers) + 2,
+            },
+            _limits.CELLS,
+            "the numbers that an environment shows in a step",
+        )
         self.service = service_tables(scenario, self.source.models, {"dtype": dtype, "device": device})
         self._first_episode, self._stride = first_episode, size[0]
         self._next_episode = [first_episode + e for e in range(size[0])]

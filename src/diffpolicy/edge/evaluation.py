@@ -12,6 +12,8 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy.edge.arrivals import TaskListSource
 from diffpolicy.edge.env import Information, OffloadingEnv
 from diffpolicy.edge.metrics import Delays, Result
@@ -60,10 +62,16 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
         episodes: at least 1.
         seed: of the arrivals, and of the global generators while a policy plays that draws from them.
     """
-    if episodes < 1:
-        raise InputError(f"episodes must be at least 1, got {episodes}")
+    check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
     if scenario.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
+    cells = (
+        {"stations": len(scenario.stations), "tasks": scenario.workload.max_tasks}
+        if isinstance(scenario.workload, Workload)
+        else {}
+    )
+    counts = {"episodes": episodes, "slots": scenario.slots, **cells}
+    check.product(counts, _limits.PLAYED, "the tasks of an evaluation")
     parts = []
     with undisturbed(policy, seed):
         for first in range(0, episodes, BATCH):

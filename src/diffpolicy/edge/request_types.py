@@ -50,7 +50,7 @@ class RequestType:
         if not isinstance(self.model, str) or not self.model:
             raise InputError(f"model must be a text, got {check.show(self.model)}")
         for name in _COUNTS:
-            count = check.integer(getattr(self, name), name, least=1)
+            count = check.integer(getattr(self, name), name, least=1, most=MOST[name])
             if count > MOST[name]:
                 raise InputError(f"{name} must be at most {MOST[name]}, got {check.show(getattr(self, name))}")
             object.__setattr__(self, name, count)

@@ -114,7 +114,8 @@ def make_method(source: str) -> Any:
         InputError: nothing of that name, or a file that does not describe a method.
     """
     kind = check_method(source)
-    from diffpolicy.training.methods import Method, parse_method
+    from diffpolicy.training.method_files import parse_method
+    from diffpolicy.training.methods import Method
 
     if kind == "attribute":
         method = import_attribute(source, "method")

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy.edge import released
@@ -54,14 +55,17 @@ class Scenario:
     def __post_init__(self) -> None:
         object.__setattr__(self, "slot_s", check.number(self.slot_s, "slot_s", above=0))
         servers = check.sequence(self.servers, "servers")
-        if not servers:
-            raise InputError("servers must hold at least one server, got []")
+        if not 1 <= len(servers) <= _limits.SERVERS:
+            raise InputError(f"servers must hold from 1 to {_limits.SERVERS} servers, got {check.show(servers)}")
         checked = tuple(Server.from_dict(server.to_dict(), f"servers[{a}]") for a, server in enumerate(servers))
         object.__setattr__(self, "servers", checked)
         if self.slots is not None:
-            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1))
+            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=_limits.SLOTS))
         self._check_services(checked)
+        self._check_outages(checked)
         stations = check.sequence(self.stations, "stations") or list(range(len(servers)))
+        if len(stations) > _limits.SERVERS:
+            raise InputError(f"stations must hold at most {_limits.SERVERS} stations, got {len(stations)}")
         for b, server in enumerate(stations):
             if server is not None and not 0 <= check.integer(server, f"stations[{b}]") < len(servers):
                 raise InputError(f"stations[{b}] must be a server index from 0 to {len(servers) - 1}, got {server}")
@@ -78,6 +82,25 @@ class Scenario:
                     raise InputError(
                         f"servers[{a}].service.models lacks {check.show(model)}, which the workload asks for"
                     )
+
+    def _check_outages(self, servers: tuple[Server, ...]) -> None:
+        """A server may fail often in an episode, but not without end."""
+        if self.slots is None or self.workload is None:
+            return
+        if isinstance(self.workload, Workload):
+            length_s = self.slots * self.slot_s
+        else:
+            rate: float = self.workload.rate_per_s or getattr(self.workload, "recorded_rate_per_s")  # noqa: B009
+            length_s = self.slots / rate
+        for a, server in enumerate(servers):
+            if server.availability is None or server.availability.mtbf_s is None:
+                continue
+            between_s = server.availability.mtbf_s + (server.availability.mttr_s or 0.0)
+            if length_s > _limits.OUTAGES * between_s:
+                raise InputError(
+                    f"servers[{a}].availability would fail more than {_limits.OUTAGES:,} times in an episode of "
+                    f"{length_s:g} s: mtbf_s + mttr_s must be longer, got {between_s:g} s"
+                )
 
     @property
     def measured(self) -> bool:
@@ -200,7 +223,11 @@ class Scenario:
             if self.measured:
                 raise InputError(f"scenario {self.name} has measured servers, which cannot be drawn anew")
             lo, hi = _bounds(capacity or released.CAPACITY_GCYCLES_PER_S, "capacity", least=1, width=0)
-            size = len(self.servers) if stations is None else check.integer(stations, "stations", least=1)
+            size = (
+                len(self.servers)
+                if stations is None
+                else check.integer(stations, "stations", least=1, most=_limits.SERVERS)
+            )
             f = released.capacities(size, lo, hi)
             v = released.rates(size) if stations is not None else [s.rate_mbit_per_s for s in self.servers]
             if stations is not None:
@@ -210,7 +237,7 @@ class Scenario:
                 fleet = tuple(replace(s, capacity_gcycles_per_s=float(a)) for s, a in zip(self.servers, f, strict=True))
                 scenario = replace(scenario, servers=fleet)
         if slots is not None:
-            scenario = replace(scenario, slots=check.integer(slots, "slots", least=1))
+            scenario = replace(scenario, slots=check.integer(slots, "slots", least=1, most=_limits.SLOTS))
         if tasks is not None or steps is not None:
             scenario = replace(scenario, workload=self._override_workload(tasks, steps))
         turned = {"tasks": tasks, "stations": stations, "slots": slots, "capacity": capacity, "steps": steps}
@@ -226,7 +253,7 @@ class Scenario:
                 f"scenario {self.name} has a workload of kind {old.kind!r}, whose tasks and steps cannot be overridden"
             )
         lo, hi = old.tasks_per_station_and_slot
-        hi = hi if tasks is None else check.integer(tasks, "tasks", least=1)
+        hi = hi if tasks is None else check.integer(tasks, "tasks", least=1, most=_limits.TASKS)
         drawn = released.workload(max(hi, len(old.steps)), *_bounds(steps or released.STEPS, "steps", 1, 1))
         return replace(
             old,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 
@@ -70,7 +71,7 @@ class Workload:
             raise InputError(f"workload.kind must be 'lad-ts', got {check.show(self.kind)}")
         key = "workload.tasks_per_station_and_slot"
         lo, hi = (
-            check.integer(v, f"{key}[{i}]", least=i)
+            check.integer(v, f"{key}[{i}]", least=i, most=_limits.TASKS)
             for i, v in enumerate(check.sequence(self.tasks_per_station_and_slot, key, length=2))
         )
         if lo > hi:
@@ -96,7 +97,7 @@ class Workload:
                 )
             for n, value in enumerate(table):
                 if name == "steps":
-                    check.integer(value, f"workload.by_index.steps[{n}]", least=1)
+                    check.integer(value, f"workload.by_index.steps[{n}]", least=1, most=2**31 - 1)
                 else:
                     check.number(value, f"workload.by_index.{name}[{n}]", least=0)
         object.__setattr__(self, "tasks_per_station_and_slot", (lo, hi))
@@ -115,7 +116,7 @@ class Workload:
     def chances(self) -> Floats:
         """Chance that a station has a task of each index in a slot, `[N]`."""
         lo, hi = self.tasks_per_station_and_slot
-        return np.array([np.mean(np.arange(lo, hi + 1) > n) for n in range(hi)])
+        return np.minimum(hi - np.arange(hi), hi - lo + 1) / (hi - lo + 1)
 
     def mean_work_gcycles(self) -> float:
         """Expected work of one station in one slot, Gcycles."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 
@@ -55,6 +56,8 @@ class Dense(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        counts = {"agents": stack or 1, "inputs": inputs, "outputs": outputs}
+        check.product(counts, _limits.PARAMETERS, "the parameters of a layer")
         lead = () if stack is None else (stack,)
         bound = (fan_in or inputs) ** -0.5
         weight = torch.empty(*lead, inputs, outputs).uniform_(-bound, bound, generator=generator)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
+    from diffpolicy.training.method_files import parse_method as parse_method
     from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.training.methods import DQNMethod as DQNMethod
     from diffpolicy.training.methods import Method as Method
     from diffpolicy.training.methods import OffPolicyMethod as OffPolicyMethod
     from diffpolicy.training.methods import SACMethod as SACMethod
-    from diffpolicy.training.methods import parse_method as parse_method
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
@@ -40,7 +40,7 @@ __getattr__, __dir__ = attach(
         "SACMethod": "diffpolicy.training.methods",
         "DiffusionSACMethod": "diffpolicy.training.methods",
         "DQNMethod": "diffpolicy.training.methods",
-        "parse_method": "diffpolicy.training.methods",
+        "parse_method": "diffpolicy.training.method_files",
         "OffPolicyModule": "diffpolicy.training.off_policy",
         "PathwiseModule": "diffpolicy.training.pathwise",
         "EvolutionModule": "diffpolicy.training.evolution",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from argparse import ArgumentError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
-from diffpolicy._validate import show
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.samplers import ETA
+from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.networks.denoiser import OUTPUTS
+from diffpolicy.networks.dense import ACTIVATIONS, WIDEST
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.policies.choice import ChoicePolicy
@@ -26,6 +31,36 @@ from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
 from diffpolicy.training.trainable import env_content
+
+Rule = Callable[[Any, str], Any]
+"""Checks a field's value, named in messages, and gives it as it is kept."""
+
+
+def _function(value: Any, key: str) -> Any:
+    if not callable(value):
+        raise InputError(f"{key} must be a function, got {check.show(value)}")
+    return value
+
+
+def _object(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{key} must be an object, got {check.show(value)}")
+    return dict(value)
+
+
+def _rates(value: Any, key: str) -> dict[str, float]:
+    return {name: check.number(rate, f"{key}.{name}", least=0) for name, rate in _object(value, key).items()}
+
+
+def _widths(value: Any, key: str) -> list[int]:
+    widths = check.sequence(value, key)
+    if len(widths) > LAYERS:
+        raise InputError(f"{key} must hold at most {LAYERS} widths, got {len(widths)}")
+    return [check.integer(width, f"{key}[{k}]", least=1, most=WIDEST) for k, width in enumerate(widths)]
+
+
+LAYERS = 100
+"""Of a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +103,26 @@ class OffPolicyMethod(Method):
     updates: int = 1
     rollout_steps: int = 1
 
+    rules: ClassVar[Mapping[str, Rule]] = {
+        "transitions": _function,
+        "learning_rates": _rates,
+        "hidden": _widths,
+        "act": partial(check.choice, words=ACTIVATIONS),
+        "share_parameters": check.flag,
+        "masks": lambda value, key: None if value is None else check.flag(value, key),
+        "normalize": check.flag,
+        "gamma": partial(check.number, least=0, most=1),
+        "capacity": partial(check.integer, least=1, most=10**8),
+        "batch_size": partial(check.integer, least=1, most=10**6),
+        "start_after": partial(check.integer, least=0, most=10**8),
+        "updates": partial(check.integer, least=1, most=10**6),
+        "rollout_steps": partial(check.integer, least=1, most=_limits.SLOTS),
+    }
+    """How each field is checked; a subclass adds those of its own."""
+
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise InputError(f"gamma must be from 0 to 1, got {self.gamma}")
+        for name, rule in self.rules.items():
+            object.__setattr__(self, name, rule(getattr(self, name), name))
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
@@ -127,6 +179,19 @@ class SACMethod(OffPolicyMethod):
     critic_latent: bool = False
     reward_scale: float = 1.0
     draw: Literal["sample", "argmax"] = "sample"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **OffPolicyMethod.rules,
+        "alpha": partial(check.number, above=0),
+        "tau": partial(check.number, above=0, most=1),
+        "target_entropy": lambda value, key: value if value == "share" else check.number(value, key),
+        "entropy_share": partial(check.number, least=0, most=1),
+        "entropy": partial(check.choice, words=("conditional", "marginal")),
+        "entropy_samples": partial(check.integer, least=1, most=10**4),
+        "target_actor": check.flag,
+        "critic_latent": check.flag,
+        "reward_scale": partial(check.number, above=0),
+        "draw": partial(check.choice, words=("sample", "argmax")),
+    }
 
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
         return CategoricalPolicy.from_specs(
@@ -183,6 +248,19 @@ class DiffusionSACMethod(SACMethod):
     prediction: Literal["noise", "x0"] = "noise"
     denoiser_output: Literal["softmax", "tanh", "linear"] = "linear"
     time: int = 16
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **SACMethod.rules,
+        "prior": _object,
+        "steps": partial(check.integer, least=1, most=_limits.CHAIN),
+        "schedule": partial(check.choice, words=SCHEDULES),
+        "sampler": partial(check.choice, words=ETA),
+        "sampler_steps": lambda value, key: (
+            None if value is None else check.integer(value, key, least=1, most=_limits.CHAIN)
+        ),
+        "prediction": partial(check.choice, words=("noise", "x0")),
+        "denoiser_output": partial(check.choice, words=OUTPUTS),
+        "time": partial(check.integer, least=2, most=10**5),
+    }
 
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
         policy = DiffusionPolicy.from_specs(
@@ -222,6 +300,12 @@ class DQNMethod(OffPolicyMethod):
     epsilon: float = 0.01
     target_interval: int = 200
     double: bool = False
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **OffPolicyMethod.rules,
+        "epsilon": partial(check.number, least=0, most=1),
+        "target_interval": partial(check.integer, least=1, most=_limits.TRAINING),
+        "double": check.flag,
+    }
 
     def policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
         return GreedyValuePolicy.from_specs(
@@ -237,33 +321,3 @@ class DQNMethod(OffPolicyMethod):
 
     def objective(self, policy: GreedyValuePolicy, seed: int) -> StackedDQNLoss:
         return StackedDQNLoss(policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double)
-
-
-def parse_method(text: str, source: str) -> Method:
-    """A method from its YAML form, `class_path` and `init_args` as in LightningCLI.
-
-    Args:
-        text: of the file. source: names it in messages.
-
-    Raises:
-        InputError: not YAML, not a method, or an argument of another type.
-    """
-    import jsonargparse
-    import yaml
-
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"method file {source} is not YAML: {problem}") from None
-    if not isinstance(data, dict) or "class_path" not in data:
-        raise InputError(f"method file {source} must hold 'class_path' and 'init_args', got {show(data)}")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--method", type=Method)
-    try:
-        return parser.instantiate(parser.parse_object({"method": data})).method  # type: ignore[no-any-return]
-    except InputError as error:
-        raise InputError(f"method file {source}: {error}") from None
-    except (ArgumentError, TypeError, ValueError, ImportError) as error:
-        problem = " ".join(str(error).replace('Parser key "method":', "").split())
-        raise InputError(f"method file {source}: {problem}") from None

@@ -10,6 +10,8 @@ from tensordict import TensorDict
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
 
@@ -62,6 +64,8 @@ class PackedReplay(nn.Module):
         if not self.fields:
             self.fields = [(k, shape, transitions[k].dtype) for k, shape in shapes.items()]
             width = sum(c.shape[-1] for c in columns)
+            counts = {"agents": self.agents or 1, "transitions": self.capacity, "numbers": width}
+            check.product(counts, _limits.REPLAYED, "the replay")
             if self.data.shape[-1] != width:
                 self.data = self.data.new_zeros(*self.data.shape[:-1], width)
         packed = torch.cat(columns, -1).to(self.data)

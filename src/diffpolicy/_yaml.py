@@ -1,0 +1,74 @@
+"""Reading YAML that others wrote: no key twice, no towers of lists, no aliases that grow without end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
+
+NODES = 10_000
+"""Of a file, each alias counted as all that it stands for: methods and options have a few dozen."""
+TEXT = 2**18
+"""Characters of a file."""
+
+
+def parse(text: str, name: str, *, texts: bool = False) -> Any:
+    """The value of a YAML document.
+
+    Args:
+        text: of the file. name: of the file, in messages.
+        texts: whether scalars stay texts, so that `10:20` is not 620.
+
+    Raises:
+        InputError: not YAML, a key stands twice, or it is larger or deeper than any file of settings.
+    """
+    if len(text) > TEXT:
+        raise InputError(f"{name} is longer than {TEXT:,} characters, the most that is read of one")
+    loader = None
+    try:
+        loader = (yaml.BaseLoader if texts else yaml.SafeLoader)(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count(root, name, {}, 0)
+        return loader.construct_document(root)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{name} is nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        # what PyYAML makes of scalars such as !!int x or 2001-99-99
+        raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _count(node: yaml.Node, name: str, known: dict[int, int], depth: int) -> int:
+    """Nodes of a tree with all aliases written out; `known` has those that were counted, 0 while they are."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise InputError(f"{name} holds an alias of something that it lies in")
+        return known[id(node)]
+    if depth > check.DEEPEST:
+        raise InputError(f"{name} is nested too deeply: at most {check.DEEPEST} lists or objects may lie in each other")
+    known[id(node)] = 0
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = list(node.value)
+    elif isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError(f"{name} has the key {check.show(key)} twice")
+        children = [part for pair in node.value for part in pair]
+    total = 1 + sum(_count(child, name, known, depth + 1) for child in children)
+    if total > NODES:
+        raise InputError(f"{name} holds more than {NODES:,} values, with aliases written out")
+    known[id(node)] = total
+    return total

@@ -1,0 +1,91 @@
+"""A method from its YAML form. Such a file is code: it names a class and functions, which are imported and called."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentError
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from diffpolicy import _validate as check
+from diffpolicy import _yaml
+from diffpolicy._imports import import_module, working_folder
+from diffpolicy._read import show_path
+from diffpolicy.errors import InputError
+from diffpolicy.training.methods import Method
+
+
+def parse_method(text: str, source: str) -> Method:
+    """A method from its YAML form, `class_path` and `init_args` as in LightningCLI.
+
+    The class is imported first, and nothing else before it is known to be a `Method` whose fields these are. Modules
+    are looked for in the working folder first.
+
+    Args:
+        text: of the file. source: names it in messages.
+
+    Raises:
+        InputError: not YAML, not a method, or an argument of another type.
+    """
+    import jsonargparse
+
+    name = f"method file {show_path(source)}"
+    data = _yaml.parse(text, name)
+    if not isinstance(data, dict) or "class_path" not in data:
+        raise InputError(f"{name} must hold 'class_path' and 'init_args', got {check.show(data)}")
+    data = check.mapping(data, name, allowed=("class_path", "init_args"))
+    with working_folder():
+        kind = _class(data["class_path"], name)
+        known = [f.name for f in fields(kind) if f.init]
+        given = check.mapping(data.get("init_args") or {}, f"{name}: init_args", allowed=known)
+        if "transitions" in given:
+            _function(given["transitions"], f"{name}: transitions")
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--method", type=Method)
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            made = parser.instantiate(parser.parse_object({"method": {"class_path": path, "init_args": given}}))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        except (ArgumentError, TypeError, ValueError, ImportError, RecursionError) as error:
+            problem = " ".join(str(error).replace('Parser key "method":', "").split())
+            raise InputError(f"{name}: {problem}") from None
+    return made.method  # type: ignore[no-any-return]
+
+
+def _class(path: Any, name: str) -> type[Method]:
+    """The class of a method that `class_path` names, by its import path or the bare name of one that is known."""
+    found: Any = next((kind for kind in _kinds(Method) if kind.__name__ == path), None)  # type: ignore[type-abstract]
+    if found is None:
+        found = _attribute(path, f"{name}: class_path")
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(f"{name}: class_path must name a diffpolicy.training.Method, got {check.show(path)}")
+    if inspect.isabstract(found):
+        raise InputError(f"{name}: class_path {path} is abstract: it names no method")
+    return found
+
+
+def _function(path: Any, name: str) -> None:
+    """Refuses what is not the import path of a function."""
+    found = _attribute(path, name)
+    if not callable(found) or isinstance(found, type):
+        raise InputError(f"{name} must name a function, got {check.show(path)}")
+
+
+def _attribute(path: Any, name: str) -> Any:
+    """The object of an import path, `package.module.thing`."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise InputError(f"{name} must be an import path, package.module.thing, got {check.show(path)}")
+    module, _, attribute = path.rpartition(".")
+    value = import_module(module, f"{name} {path}")
+    if not hasattr(value, attribute):
+        raise InputError(f"{name} {path}: {module} has no attribute {attribute!r}")
+    return getattr(value, attribute)
+
+
+def _kinds(kind: type[Method]) -> Iterator[type[Method]]:
+    """A class and all that derive from it."""
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _kinds(sub)
