@@ -238,8 +238,9 @@ def test_a_config_file_gives_options_and_the_command_line_wins(cli, tmp_path):
     config = tmp_path / "train.yaml"
     config.write_text(f"episodes: 3\nstations: 2\nslots: 2\ntasks: 3\nout: {tmp_path / 'run'}\njson: true\n")
     assert stated(cli("train", "sac-ts", "--config", config))["episodes"] == 3
-    assert stated(cli("train", "sac-ts", "--config", config, "--episodes", 1))["episodes"] == 1
-    assert stated(cli("train", "sac-ts", "--config", config, "--episodes=2"))["episodes"] == 2
+    for k, words in enumerate((["--episodes", 1], ["--episodes=2"])):
+        other = tmp_path / str(k)
+        assert stated(cli("train", "sac-ts", "--config", config, *words, "--out", other))["episodes"] == k + 1
 
 
 def test_a_config_file_takes_both_spellings_of_an_option(cli, tmp_path):

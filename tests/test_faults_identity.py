@@ -1,5 +1,6 @@
 """Runs are told apart by content, end where nothing is lost, and are resumed only as what they were."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -10,7 +11,10 @@ import pickle
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -753,3 +757,87 @@ def test_a_checkpoint_that_is_packed_tightly_is_refused(checkpoint_of_four, tmp_
 def test_expanded_tensors_are_told_apart():
     a, b = torch.zeros(1).expand(8), torch.ones(1).expand(8)
     assert content_digest(a) == content_digest(torch.zeros(1).expand(8)) != content_digest(b)
+
+
+# As processes
+
+
+class Run:
+    """`diffpolicy train` in a process of its own, that has written its first checkpoint."""
+
+    def __init__(self, folder, *more):
+        words = [
+            "train",
+            "sac-ts",
+            "--stations",
+            "2",
+            "--tasks",
+            "2",
+            "--slots",
+            "2",
+            "--episodes",
+            "1000000",
+            "--out",
+            "run",
+        ]
+        command = [sys.executable, "-m", "diffpolicy", *words, *more]
+        self.out, self.log = folder / "run", folder / "stderr.txt"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
+        until(lambda: (self.out / "checkpoint.ckpt").is_file())
+
+    def end(self, *numbers):
+        """Sends signals; the exit status, and the last line on stderr."""
+        for number in numbers:
+            self.process.send_signal(number)
+            time.sleep(0.05)
+        return self.process.wait(120), self.log.read_text(errors="replace").strip().splitlines()[-1]
+
+    def children(self):
+        """Processes beside the first, by their working folder."""
+        found = set()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and (entry / "cwd").resolve() == self.out.parent.resolve():
+                    found.add(int(entry.name))
+        return found - {self.process.pid}
+
+
+def until(what, seconds=240):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [
+        ([signal.SIGTERM], 143),
+        ([signal.SIGINT], 130),
+        ([signal.SIGINT, signal.SIGINT], 130),
+        ([signal.SIGTERM] * 2, 143),
+    ],
+)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_signal_ends_a_training_with_its_status_and_nobody_is_left(numbers, status, devices, tmp_path):
+    run = Run(tmp_path, "--devices", str(devices))
+    assert run.end(*numbers)[0] == status
+    until(lambda: not run.children(), 10)
+    done = checkpoint.read(run.out / "checkpoint.ckpt")["run"]["episodes"]
+    assert done >= 50
+    if len(numbers) == 1:
+        assert run.end()[1].startswith(f"diffpolicy: {'Ctrl-C' if status == 130 else 'SIGTERM'} after {done} episodes")
+        assert (run.out / "policy.json").is_file()
+    assert {p.name for p in run.out.iterdir()} <= {*checkpoint.OURS}
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    run = Run(tmp_path, "--devices", "2")
+    assert len(run.children()) == 1
+    run.process.kill()
+    run.process.wait()
+    until(lambda: not run.children(), 10)
+    assert checkpoint.read(run.out / "checkpoint.ckpt")["run"]["episodes"] >= 50
