@@ -14,7 +14,7 @@ from diffpolicy.errors import InputError
 
 TABLE_BYTES = 128 * MIB
 LINES = 1_000_000
-CELLS = 16_000_000
+CELLS = 10_000_000
 COLUMNS = 1_000
 LINE = MIB
 LINES_OF_A_ROW = 1_000
