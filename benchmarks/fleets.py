@@ -22,7 +22,7 @@ from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player
 from diffpolicy.edge.fleet_policy import load_bundled
 from diffpolicy.edge.fleet_training import RECIPES
 from diffpolicy.edge.workload import Stream
-from diffpolicy.training.evaluation import student_t
+from diffpolicy.training.evaluation import Played, ratio_interval
 from timing import table
 
 RULES = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
@@ -75,6 +75,11 @@ def random_problem(rng: np.random.Generator, servers: int, load: float, number: 
     return Problem(f"{name}, fleet {number}", law, capacity, rate, episodes=4 if servers == 200 else 16, group=name)
 
 
+def joined(parts: list[np.ndarray]) -> Played:
+    """Episodes of which each part holds one's delays."""
+    return Played(np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts))), 0.0, {})
+
+
 def main() -> None:
     """Prints the table, and writes every row into a CSV."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -113,14 +118,12 @@ def main() -> None:
                     mode = greedy.sim.GREEDY if name == "opt-ts" else None
                     player.play_arrivals(theta, fleet, Arrivals(counts, inputs), mode, delays=delays)
                     costs[name].append(delays)
-            base = np.array([d.mean() for d in costs["opt-ts"]])
+            base = joined(costs["opt-ts"])
             cells = []
             for name, parts in costs.items():
                 delays = np.concatenate(parts)
-                ratio = delays.mean() / np.concatenate(costs["opt-ts"]).mean()
-                means = np.array([d.mean() for d in parts])
-                residual = (means - ratio * base) / base.mean()
-                half = student_t(len(means) - 1) * residual.std(ddof=1) / math.sqrt(len(means))
+                ratio, interval = ratio_interval(joined(parts), base)
+                half = math.nan if interval is None else interval[1] - ratio
                 spread = np.percentile(delays, PERCENTS)
                 shown = [f"{x:.4g}" for x in (load, delays.mean(), ratio, half, *spread)]
                 writer.writerow([problem.name, shown[0], name, *shown[1:]])
