@@ -128,7 +128,7 @@ def train(
         policy.trained |= {
             "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
             "episodes": fitted.episodes,
-            "seed": module.identity["seed"] if module.identity is not None else seed,
+            "seed": module.identity["seed"] if isinstance(module.identity, dict) else seed,
             "scenario": scenario.name.rsplit(os.sep, 1)[-1],
             "scenario_sha256": scenario.digest(),
         }
