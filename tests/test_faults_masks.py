@@ -376,6 +376,19 @@ def test_presets_read_masks_only_where_servers_fail():
     assert "action_mask" in forced.transitions(forced.stream.rollout()).keys()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_transitions_with_a_switch_for_masks_are_told_by_the_policy(fails):
+    scenario = failing(small(3, 4, 6)) if fails else small(3, 4, 6)
+    env = OffloadingEnv(scenario, [2])
+    for masks in (None, True, False):
+        module = method("dqn", task_transitions, masks=masks).build(env, episode_steps=6)
+        rows = module.transitions(module.stream.rollout())
+        assert ("action_mask" in rows.keys()) == (module.policy.mask_key is not None) == (masks is not False)
+    given = method("dqn", partial(task_transitions, masks=False)).build(env, episode_steps=6)
+    with pytest.raises(InputError, match="do not give 'action_mask'"):
+        fit(given, episodes=2)
+
+
 def test_own_transitions_without_a_switch_for_masks_are_refused_where_servers_fail():
     def own(rollout):
         return task_transitions(rollout)
@@ -383,3 +396,13 @@ def test_own_transitions_without_a_switch_for_masks_are_refused_where_servers_fa
     module = build("dqn-ts", failing(small(3, 4, 6)), changes={"transitions": own})
     with pytest.raises(InputError, match="do not give 'action_mask'"):
         fit(module, episodes=1)
+
+
+def test_a_compiled_policy_answers_minus_one_where_nothing_is_allowed():
+    policy = CategoricalPolicy(choices=A, observation_dim=F, mask_key="action_mask", head=CategoricalHead("argmax"))
+    mask = torch.ones(5, A, dtype=torch.bool)
+    mask[3] = False
+    td = TensorDict(observation=torch.randn(5, F), action_mask=mask, batch_size=[5])
+    with torch.no_grad():
+        action = torch.compile(policy, backend="eager")(td)["action"]
+    assert (action == -1).tolist() == [False, False, False, True, False]

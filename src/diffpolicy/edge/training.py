@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +48,9 @@ def build(
     try:
         made = replace(made, **(changes or {}))
         if isinstance(made, OffPolicyMethod):
-            made = _with_masks(made, any(server.availability is not None for server in scenario.servers))
+            # where no server ever fails all may be chosen always, and a mask would only take time
+            fails = any(server.availability is not None for server in scenario.servers)
+            made = replace(made, masks=fails if made.masks is None else made.masks)
         with global_draws(seed):
             env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
             module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
@@ -58,14 +58,6 @@ def build(
         raise InputError(f"method {method}: {error}") from None
     module.identity = {"method": made, "seed": seed, "environments": environments, "scenario": scenario.digest()}
     return module
-
-
-def _with_masks(method: OffPolicyMethod, fails: bool) -> OffPolicyMethod:
-    """A method that reads masks where servers fail, unless it says otherwise; elsewhere all may be chosen always."""
-    masks, transitions = fails if method.masks is None else method.masks, method.transitions
-    if masks and "masks" in inspect.signature(transitions).parameters:
-        transitions = partial(transitions, masks=True)  # type: ignore[call-arg]
-    return replace(method, masks=masks, transitions=transitions)
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ class OffPolicyMethod(Method):
     """What the off-policy methods share.
 
     Args:
-        transitions: makes transitions of a rollout (in a file: its import path).
+        transitions: makes transitions of a rollout (in a file: its import path). One with a parameter `masks` is told
+            whether to give them.
         learning_rates: by the name of the objective's group.
         hidden, act: of all networks.
         share_parameters: one set for all agents instead of one each.
@@ -149,7 +151,7 @@ class OffPolicyMethod(Method):
             self.objective(policy, of_objective),
             RolloutStream(env, policy, episode_steps=episode_steps, steps=self.rollout_steps, seed=seed),
             PackedReplay(self.capacity, policy.agents, of_replay),
-            self.transitions,
+            with_masks(self.transitions, policy.mask_key is not None),
             learning_rates=self.learning_rates,
             batch_size=self.batch_size,
             updates=self.updates,
@@ -163,6 +165,13 @@ class OffPolicyMethod(Method):
             "env": env_content(env),
         }
         return module
+
+
+def with_masks(transitions: Callable[[Any], Any], masks: bool) -> Callable[[Any], Any]:
+    """Transitions that give masks or not, if they have a parameter `masks` that is not yet set."""
+    parameter = inspect.signature(transitions).parameters.get("masks")
+    told = parameter is None or "masks" in getattr(transitions, "keywords", {}) or parameter.default == masks
+    return transitions if told else partial(transitions, masks=masks)
 
 
 @dataclass(frozen=True, kw_only=True)
