@@ -171,7 +171,7 @@ def with_masks(transitions: Callable[[Any], Any], masks: bool) -> Callable[[Any]
     """Transitions that give masks or not, if they have a parameter `masks` that is not yet set."""
     parameter = inspect.signature(transitions).parameters.get("masks")
     told = parameter is None or "masks" in getattr(transitions, "keywords", {}) or parameter.default == masks
-    return transitions if told else partial(transitions, masks=masks)
+    return transitions if told else partial(transitions, masks=masks)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, kw_only=True)
