@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -470,3 +472,15 @@ def test_a_method_file_imports_nothing_before_its_class_is_known(tmp_path, monke
     with pytest.raises(InputError, match=rf"mine\.yaml.*{says}"):
         parse_method(text, "mine.yaml")
     assert os.listdir(tmp_path) == ["evil.py"]
+
+
+def test_the_floors_that_are_declared_are_those_that_are_tried():
+    """`.ci/run` trains once with `constraints-floors.txt`, so each floor of `pyproject.toml` must stand in it."""
+    root = Path(__file__).parents[1]
+    block = (root / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("\n]")[0]
+    declared = dict(re.findall(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)', block))
+    tried = dict(re.findall(r"^([\w-]+)==([\d.]+)", (root / "constraints-floors.txt").read_text(), re.MULTILINE))
+    assert {name.lower() for name in declared} - {"torch"} == {name.lower() for name in tried}
+    for name, version in tried.items():
+        floor = declared[name if name in declared else name.lower()]
+        assert version == floor or version.removesuffix(".0") == floor or version.removesuffix(".0.0") == floor
