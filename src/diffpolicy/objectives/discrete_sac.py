@@ -243,7 +243,7 @@ class LatentDiscreteSACLoss(LossModule):
 
 
 def _frozen_copy(module: Any) -> Any:
-    """A copy that is not trained; a policy's copy shares its generator, which cannot be copied, and its normaliser."""
+    """A copy that is not trained; a policy's copy shares its generator, as one stream of both, and its normaliser."""
     shared = [getattr(module, "generator", None), getattr(module, "normalizer", None)]
     other = copy.deepcopy(module, {id(part): part for part in shared if part is not None})
     return other.requires_grad_(False)

@@ -311,7 +311,7 @@ class ChoicePolicy(SavedPolicy):
         x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
         self.write_latent(tensordict, rows, x0)
         logits = mask_logits(self.decode(x0, mask), mask)
-        choice = logits.argmax(-1) if still else self.choose(logits)
+        choice = self.choose_at(logits, None) if still else self.choose(logits)
         choice = choice if told else mark_no_choice(choice, mask)
         action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
         return tensordict.set(self.action_key, action)
