@@ -435,7 +435,7 @@ def test_precision_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("action_key", []), ("action_key", [3]), ("mask_key", ""), ("observation_keys", [[]]), ("observation_keys", 3),
-     ("information", 7), ("normalize", "yes"), ("epsilon", None)],
+     ("information", 7), ("normalize", "yes"), ("condition_dim", 2.5), ("condition_dim", 0), ("epsilon", None)],
 )  # fmt: skip
 def test_keys_that_are_none_are_refused_when_a_policy_is_loaded(key, value, tmp_path):
     tiny(kind=GreedyValuePolicy).save(tmp_path)

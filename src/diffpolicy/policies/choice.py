@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.draws import Draws, without_chance
 from diffpolicy.policies.masks import aligned_mask, mark_no_choice, mask_logits, readable
@@ -71,7 +72,7 @@ class ChoicePolicy(SavedPolicy):
         self.item_dims = item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.observation_widths = list(observation_widths or [observation_dim])
-        self.condition_dim = condition_dim or observation_dim
+        self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         if sum(self.observation_widths) != observation_dim:
             raise InputError(
                 f"observation_widths {self.observation_widths} must sum to observation_dim {observation_dim}"
