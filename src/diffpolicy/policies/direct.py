@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from diffpolicy.errors import InputError
+from diffpolicy import _validate as check
 from diffpolicy.networks.dense import MLP
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.heads import CategoricalHead
@@ -73,9 +73,8 @@ class GreedyValuePolicy(ChoicePolicy):
         self, *, hidden: Sequence[int] = (20, 20), act: str = "relu", epsilon: float = 0.01, **others: Any
     ) -> None:
         super().__init__(**others)
-        if not 0 <= epsilon <= 1:
-            raise InputError(f"epsilon must be from 0 to 1, got {epsilon}")
-        self.hidden, self.act, self.epsilon = list(hidden), act, epsilon
+        self.hidden, self.act = list(hidden), act
+        self.epsilon = check.number(epsilon, "epsilon", least=0, most=1)
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
