@@ -65,9 +65,10 @@ def attempt(reader: Reader, number: int) -> str:
     Raises:
         BaseException: whatever the reader raises but an `InputError` of one line.
     """
+    files = damaged(reader, number)
     try:
         with bounded():
-            read(reader, damaged(reader, number))
+            read(reader, files)
     except InputError as error:
         message = str(error)
         if not message or len(message.splitlines()) > 1 or len(message) > 2000:

@@ -208,6 +208,11 @@ def test_a_column_is_named_once(write):
     assert "width stands twice" in said(read_vllm_omni, omni)
 
 
+def test_names_of_columns_stay_on_one_line(write):
+    assert r"it has at, n\x0bm" in said(read_csv, write("at,n\x0bm", "1,2"), {**AT, "steps": "n"})
+    assert r"has the column 'a\u2028b' twice" in said(read_csv, write("at,a\u2028b,a\u2028b", "1,2,3"), AT)
+
+
 def test_a_column_named_twice_on_the_command_line_is_refused(refused, write, tmp_path):
     words = ["tasks", write("a,b", "1,2"), "--format", "csv", "--out", tmp_path / "out.csv", "--steps", 3]
     refused(*words, "--columns", "arrival_s=a,arrival_s=b", says=["must name each NAME once"])

@@ -131,13 +131,13 @@ def _header(
     for choice in choices:
         if not set(choice) & set(header):
             _refuse_separator(name, line, header, {column for choice in choices for column in choice})
-            has = f"; it has {', '.join(header)[:200]}" if list_columns else ""
+            has = f"; it has {show_path(', '.join(header)[:200])}" if list_columns else ""
             raise InputError(f"{name} has no column " + " or ".join(f"'{column}'" for column in choice) + has)
     if len(header) > COLUMNS:
         raise InputError(f"{name} has {len(header)} columns, and more than {COLUMNS} are not read")
     for i, column in enumerate(header):
         if column in header[:i]:
-            raise InputError(f"{name} has the column '{column[:60]}' twice")
+            raise InputError(f"{name} has the column '{show_path(column[:60])}' twice")
     return header
 
 
