@@ -86,7 +86,16 @@ def mutate(data: bytes, form: str, random: Random) -> bytes:
         edit = FORMS[form] if random.random() < 0.7 else _bytes
         try:
             data = edit(data, random)
-        except (ValueError, KeyError, IndexError, RecursionError, yaml.YAMLError, zipfile.BadZipFile, struct.error):
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+            yaml.YAMLError,
+            zipfile.BadZipFile,
+            struct.error,
+        ):
             data = _bytes(data, random)  # an earlier fault left no form to follow
     return data[:LARGEST]
 

@@ -56,7 +56,7 @@ def whole(least: int, most: int = MOST) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {check.show(text)}") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
         if value > most:
@@ -71,7 +71,7 @@ def positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be a number, got {check.show(text)}") from None
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
     return value
@@ -83,14 +83,14 @@ def bounds(text: str) -> tuple[int, int]:
     try:
         return int(lo), int(hi)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be LO:HI in whole numbers, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be LO:HI in whole numbers, got {check.show(text)}") from None
 
 
 def names(text: str) -> list[str]:
     """An option's type: A,B,C."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
-        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {check.show(text)}")
     return parts
 
 
