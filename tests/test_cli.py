@@ -285,4 +285,4 @@ def test_a_reader_that_has_gone_is_noticed_and_no_traceback(monkeypatch, argv):
         stdout.close()
     except BrokenPipeError:
         pytest.fail("the interpreter would complain of the closed pipe when it ends")
-    assert stop.value.code == 1
+    assert stop.value.code == 141

@@ -146,7 +146,7 @@ def test_heads_are_described_by_json(head):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: head_from_dict({"type": "GammaHead"}), "'GammaHead'"),
+        (lambda: head_from_dict({"type": "GammaHead"}), "GammaHead"),
         (lambda: head_from_dict({"type": "BoundedHead", "width": 3}), "'width'"),
         (lambda: CategoricalHead("mean"), "'mean'"),
         (lambda: BoundedHead(low=(1.0,), high=(1.0,)), "rise"),

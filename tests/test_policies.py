@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Composite, OneHot, Unbounded
-from torchrl.envs.utils import check_env_specs
+from torchrl.data import Bounded, Composite, MultiCategorical, OneHot, Unbounded
+from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
 
 from diffpolicy import (
     ActionMemory,
@@ -127,12 +127,51 @@ def test_an_unknown_mask_key_is_refused():
         DiffusionPolicy.from_specs(GuessEnv(4), mask_key="legal")
 
 
-@pytest.mark.parametrize("spec", [Unbounded((4, 2)), OneHot(3, (4, 3))], ids=["continuous", "one-hot"])
-def test_an_action_that_is_not_an_integer_choice_is_refused(spec):
+def test_an_action_without_bounds_is_refused():
     env = GuessEnv(4)
-    env.action_spec = Composite(action=spec, shape=(4,))
-    with pytest.raises(InputError, match="categorical"):
+    env.action_spec = Composite(action=Unbounded((4, 2)), shape=(4,))
+    with pytest.raises(InputError, match="'action' is a Unbounded"):
         DiffusionPolicy.from_specs(env)
+
+
+ACTIONS = {
+    "one-hot": OneHot(3, (4, 3)),
+    "multi-categorical": MultiCategorical([3, 2], (4, 2)),
+    "bounded": Bounded(-2.0, 3.0, (4, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", [DiffusionPolicy, CategoricalPolicy])
+@pytest.mark.parametrize("name", ACTIONS)
+def test_any_action_is_decided_saved_and_decided_alike(kind, name, tmp_path):
+    env = GuessEnv(4)
+    env.action_spec = Composite(action=ACTIONS[name], shape=(4,))
+    policy = kind.from_specs(env, seed=3)
+    td = env.reset()
+    action = policy(td.clone())["action"]
+    assert env.full_action_spec["action"].is_in(action)
+    policy.check_env(env)
+    policy.save(tmp_path)
+    again = kind.load(tmp_path)
+    again.reseed(3)
+    fresh = kind.from_specs(env, seed=3).eval()
+    fresh.reseed(3)
+    assert torch.equal(again(td.clone())["action"], fresh(td.clone())["action"])
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        first, second = (policy(td.clone())["action"] for _ in range(2))
+    assert torch.equal(first, second)
+    with pytest.raises(InputError, match=r"decides|was made for actions of"):
+        policy.check_env(GuessEnv(4))
+
+
+@pytest.mark.parametrize("prior", [ActionMemory(), ActionMemory(store="probabilities")], ids=["x0", "probabilities"])
+def test_several_choices_are_remembered(prior):
+    env = GuessEnv(4)
+    env.action_spec = Composite(action=ACTIONS["multi-categorical"], shape=(4,))
+    policy = DiffusionPolicy.from_specs(env, prior=prior)
+    env = with_recurrent_state(env, policy)
+    td = policy(env.reset())
+    assert td["next", "latent"].shape == (4, 6)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +193,7 @@ def test_options_out_of_range_are_refused(options, message):
 def test_parts_refuse_unknown_values():
     with pytest.raises(InputError, match=r"draw must be sample or argmax, got 'best'"):
         CategoricalHead("best")
-    with pytest.raises(InputError, match=r"epsilon must be from 0 to 1, got 1\.5"):
+    with pytest.raises(InputError, match=r"epsilon must be at most 1, got 1\.5"):
         GreedyValuePolicy.from_specs(GuessEnv(4), epsilon=1.5)
 
 

@@ -45,7 +45,7 @@ def _pieces(value: object) -> Iterator[str]:
         yield "," + right if left == "(" and len(value) == 1 else right
     elif isinstance(value, str):
         yield repr(value[:100])
-    elif type(value) is int and value.bit_length() > 1000:
+    elif type(value) is int and value.bit_length() > 14_000:
         yield hex(value)  # decimals of thousands of digits are refused
     else:
         yield repr(value)

@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 141  # as a shell says of a process that SIGPIPE ended, as it ends others here
         print(f"diffpolicy: cannot write to stdout: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        streams.discard_stdout()  # one that a caller has put there
+        return 141
 
 
 def _run(words: list[str]) -> int:

@@ -76,7 +76,7 @@ def prepare() -> None:
 
 def discard_stdout() -> None:
     """Lets nothing more be written, so that the interpreter, which flushes at its end, does not fail again."""
-    _discard(1)
+    _discard(sys.stdout.fileno())
 
 
 def _discard(number: int) -> None:

@@ -112,7 +112,7 @@ class Timeline:
 
     def failure_s(self, after: float, until: float) -> float:
         """The first failure in `(after, until]`, infinite if there is none."""
-        self._until(until)
+        self._until(after)  # which draws one beyond
         i = bisect_right(self._starts, after)
         return self._starts[i] if i < len(self._starts) and self._starts[i] <= until else math.inf
 

@@ -31,7 +31,6 @@ from diffpolicy.edge.workload import Stream, Workload
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.pathwise import choice_probabilities
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.heads import CategoricalHead
 
 
 @dataclass(frozen=True)
@@ -185,40 +184,23 @@ class SizeTable(ChoicePolicy):
 
     Args:
         edges: works between which the table's rows change, increasing, Gcycles `[bins - 1]`; see `size_edges`.
-        head: how a choice is drawn.
         others: of `ChoicePolicy`.
     """
 
     edges: Tensor
 
-    def __init__(self, *, edges: Sequence[float], head: CategoricalHead | None = None, **others: Any) -> None:
+    def __init__(self, *, edges: Sequence[float], **others: Any) -> None:
         super().__init__(**{**others, "agents": None, "normalize": False})
         if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
             raise InputError(f"edges must increase, got {list(edges)}")
-        self.head = head if head is not None else CategoricalHead()
         self.register_buffer("edges", torch.tensor([float(x) for x in edges]))
         self.table = nn.Parameter(torch.zeros(len(edges) + 1, self.choices))
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.table[torch.bucketize(condition[..., 1].detach().contiguous(), self.edges)]
 
-    def choose(self, logits: Tensor) -> Tensor:
-        return self.head.choose(logits, self.generator)
-
-    @property
-    def draws_choice(self) -> bool:
-        return self.head.draw == "sample"
-
-    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
-        return self.head.choose_at(logits, uniform)
-
     def config(self) -> dict[str, Any]:
         return {**super().config(), "edges": self.edges.tolist(), "head": self.head.to_dict()}
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> SizeTable:
-        config["head"] = CategoricalHead(**config["head"])
-        return super()._from_config(config)
 
 
 def size_edges(scenario: Scenario, bins: int) -> list[float]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
+from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
+
+DRAWS: dict[str, tuple[str, tuple[float, float] | None]] = {
+    "uniform": ("independent draws of U[0, 1)", (0.0, 1.0)),
+    "normal": ("independent draws of N(0, 1), of the action", None),
+}
 
 
 class Decision(PureDecision):
@@ -41,14 +46,19 @@ class Decision(PureDecision):
         draws = getattr(policy, "draws", 0)
         if draws:
             inputs.append(DecisionInput("noise", (draws, *wide), "float32", "independent draws of N(0, 1)"))
-        if policy.draws_choice:
-            inputs.append(DecisionInput("uniform", lead, "float32", "independent draws of U[0, 1)", (0.0, 1.0)))
+        self.head = policy.head
+        self.drawn = policy.head.draw_input if policy.draws_choice else None
+        if self.drawn is not None:
+            name, shape = self.drawn
+            meaning, between = DRAWS[name]
+            inputs.append(DecisionInput(name, (*lead, *shape), "float32", meaning, between))
         if policy.mask_key is not None:
-            inputs.append(DecisionInput("mask", wide, "bool", "which choices are allowed"))
+            allowed = (*lead, policy.head.mask_width)
+            inputs.append(DecisionInput("mask", allowed, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
         outputs = [
-            DecisionInput("action", lead, "int64", "the choice; -1 where the mask allows none"),
-            DecisionInput("logits", wide, "float32", "of the choices"),
+            _action(policy, lead),
+            DecisionInput("logits", wide, "float32", "of the choices, or other parameters of the action's law"),
         ]
         if self.remembers:
             outputs.append(DecisionInput("next_latent", wide, "float32", "what to remember, the next time's latent"))
@@ -57,26 +67,56 @@ class Decision(PureDecision):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The outputs, in their order. Args: tensors: the inputs, in their order."""
         given = self.named(tensors)
-        policy, mask = self.policy, given.get("mask")
+        policy, mask = self.policy, self._mask(given)
         condition = policy.condition(given["observation"])
         x0 = policy.output(condition, given.get("latent"), given.get("noise"))
-        logits = mask_logits(policy.decode(x0, mask), mask)
-        results = [mark_no_choice(policy.choose_at(logits, given.get("uniform")), mask), logits]
+        logits = self.head.law(policy.decode(x0, mask), mask)
+        results = [self.head.refuse(policy.choose_at(logits, self._draws(given)), mask), logits]
         if self.remembers:
-            results.append(policy.prior.stored(x0))
+            results.append(policy.prior.stored(x0, self.head))
         return tuple(results)
+
+    def _mask(self, given: Mapping[str, Tensor]) -> Tensor | None:
+        mask = given.get("mask")
+        return None if mask is None else self.head.read_mask(mask)
+
+    def _draws(self, given: Mapping[str, Tensor]) -> Tensor | None:
+        return None if self.drawn is None else given[self.drawn[0]]
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
         given, logits = self.named(inputs), outputs[1]
-        uniform, mask = given.get("uniform"), given.get("mask")
-        if uniform is None:
+        draws, mask = self._draws(given), self._mask(given)
+        if action.is_floating_point():
+            exact = self.policy.choose_at(logits, draws)
+            close: Tensor = (action - exact).abs() <= tolerance * exact.abs().clamp_min(1)
+            return close.all(-1)
+        if self.head.event:
+            return self._near(action, logits, draws, mask, tolerance)
+        if draws is None:
             best, chosen = logits.amax(-1), logits.gather(-1, action.clamp_min(0).unsqueeze(-1)).squeeze(-1)
             near = chosen >= best - tolerance * best.abs().clamp_min(1)
         else:
             shifts = (-tolerance, 0.0, tolerance)
-            near = torch.stack([action == self.policy.choose_at(logits, uniform + shift) for shift in shifts]).any(0)
+            near = torch.stack([action == self.policy.choose_at(logits, draws + shift) for shift in shifts]).any(0)
         return near if mask is None else torch.where(mask.any(-1), near & (action >= 0), action == NO_CHOICE)
+
+    def _near(
+        self, action: Tensor, logits: Tensor, draws: Tensor | None, mask: Tensor | None, tolerance: float
+    ) -> Tensor:
+        """Whether each part of actions of several parts is right but for rounding, bool of the rows' shape."""
+        shifts = (0.0,) if draws is None else (-tolerance, 0.0, tolerance)
+        tried = [
+            self.head.refuse(self.policy.choose_at(logits, None if draws is None else draws + shift), mask)
+            for shift in shifts
+        ]
+        return torch.stack([action == each for each in tried]).any(0).all(-1)
+
+
+def _action(policy: ChoicePolicy, lead: tuple[int | str, ...]) -> DecisionInput:
+    """What is decided, as an output."""
+    dtype = "int64" if policy.head.expectation == "enumerated" else "float32"
+    return DecisionInput("action", (*lead, *policy.head.event), dtype, "the choice; -1 where the mask allows none")
 
 
 def decision_of(policy: ChoicePolicy) -> PureDecision:

@@ -1,12 +1,16 @@
 """What policies are trained by: TorchRL loss modules."""
 
+from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
 
 __all__ = [
+    "LatentBoundedSACLoss",
     "LatentDiscreteSACLoss",
     "PathwiseLoss",
+    "SoftActorCriticLoss",
     "StackedDQNLoss",
     "choice_probabilities",
 ]

@@ -47,18 +47,18 @@ def wide(td: TensorDictBase, key: NestedKey) -> Tensor:
 def row_masks(
     td: TensorDictBase, key: NestedKey, policy: ChoicePolicy, rows: torch.Size
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Allowed choices of rows and of their successors, bool `[.., M, A]`; None where there is no mask.
+    """Allowed choices of rows and of their successors, bool `[.., M, W]`; None where there is no mask.
 
     Args:
-        td: rows. key: of the mask. policy: tells A. rows: `[.., M]`.
+        td: rows. key: of the mask. policy: whose head reads it. rows: `[.., M]`.
 
     Raises:
         InputError: a mask is of another shape.
     """
     masks = [td.get(name, None) for name in (key, next_key(key))]
     for name, mask in zip((key, next_key(key)), masks, strict=True):
-        if mask is not None and mask.shape != (*rows, policy.choices):
-            wanted = [*rows, policy.choices]
+        if mask is not None and mask.shape != (*rows, policy.head.mask_width):
+            wanted = [*rows, policy.head.mask_width]
             raise InputError(f"the mask {name!r} of the rows must have shape {wanted}, got {list(mask.shape)}")
-    now, after = (None if mask is None else as_mask(mask, key) for mask in masks)
+    now, after = (None if mask is None else policy.head.read_mask(as_mask(mask, key)) for mask in masks)
     return now, after

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
@@ -17,10 +19,13 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.draws import Draws, without_chance
-from diffpolicy.policies.masks import aligned_mask, mark_no_choice, mask_logits, readable
+from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict
+from diffpolicy.policies.keys import as_json as json_key
+from diffpolicy.policies.keys import plain as plain_key
+from diffpolicy.policies.masks import aligned_mask, readable
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
-from diffpolicy.policies.specs import check_specs, information_of, json_key, plain_key, read_specs
+from diffpolicy.policies.specs import check_specs, information_of, read_specs
 
 LARGEST = 10**6
 """Of any width: a larger one is a slip, and would only exhaust the memory."""
@@ -28,7 +33,7 @@ Policy = TypeVar("Policy", bound="ChoicePolicy")
 
 
 class ChoicePolicy(SavedPolicy):
-    """One of A choices for each item, from what is observed of it.
+    """An action for each item, from what is observed of it; its head says what the networks' output means.
 
     A subclass gives `logits`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
     `[*batch, B, ...]`; then each of the B agents may have parameters of its own.
@@ -39,6 +44,8 @@ class ChoicePolicy(SavedPolicy):
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
             bool `[*, A]`, valid which items exist, bool of the action's shape.
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
+        observation_shapes: of one item's value of each key, which is flattened to its width; `[width]` by default.
+        observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
         item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
             the tensordict's batch tells where the agents are.
         condition_dim: width of what `embed` gives, C; by default that of the observations.
@@ -52,10 +59,13 @@ class ChoicePolicy(SavedPolicy):
         *,
         choices: int,
         observation_dim: int,
+        head: Head | None = None,
         agents: int | None = None,
         action_key: NestedKey = "action",
         observation_keys: Sequence[NestedKey] = ("observation",),
         observation_widths: Sequence[int] | None = None,
+        observation_shapes: Sequence[Sequence[int] | None] | None = None,
+        observation_values: Sequence[int | None] | None = None,
         condition_dim: int | None = None,
         mask_key: NestedKey | None = None,
         valid_key: NestedKey | None = None,
@@ -71,12 +81,16 @@ class ChoicePolicy(SavedPolicy):
         check.integer(seed, "seed", least=0)
         self.item_dims = item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
+        self.head = CategoricalHead() if head is None else head
         self.observation_widths = list(observation_widths or [observation_dim])
         self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         if sum(self.observation_widths) != observation_dim:
             raise InputError(
                 f"observation_widths {self.observation_widths} must sum to observation_dim {observation_dim}"
             )
+        count = len(self.observation_widths)
+        self.observation_shapes = [None if s is None else tuple(s) for s in observation_shapes or [None] * count]
+        self.observation_values = list(observation_values or [None] * count)
         self.action_key = plain_key(action_key)
         self.observation_keys = [plain_key(k) for k in observation_keys]
         self.mask_key = None if mask_key is None else plain_key(mask_key)
@@ -97,26 +111,34 @@ class ChoicePolicy(SavedPolicy):
         observation_keys: Sequence[NestedKey] | None = None,
         mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
+        head: Head | Literal["sample", "argmax"] | None = None,
         **options: Any,
     ) -> Policy:
         """A policy whose widths and keys are read off an environment's specs.
 
         Args:
-            env: its action must be one key of categorical choices.
+            env: its action is one key of categorical, one-hot, multi-categorical or bounded actions.
             action_key: by default the environment's only one.
             observation_keys: by default `observation` beside the action.
             mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
             share_parameters: one set of parameters for all agents of the action's group, instead of one each.
-            options: of the class: prior, steps, schedule, sampler, denoiser, head, seed...
+            head: what the networks' output means; a word says how the usual one for the kind of action draws.
+            options: of the class: prior, steps, schedule, sampler, denoiser, seed...
 
         Raises:
-            InputError: a key is not in the specs, or the action is not categorical.
+            InputError: a key is not in the specs, or no head takes the action.
         """
-        return cls(
-            **read_specs(env, action_key, observation_keys, mask_key, share_parameters=share_parameters),
-            information=information_of(env),
-            **options,
-        )
+        read = read_specs(env, action_key, observation_keys, mask_key, share_parameters=share_parameters, head=head)
+        return cls(**read, information=information_of(env), **options)
+
+    @property
+    def head(self) -> Head:
+        """What the networks' output means, in the size of their width."""
+        return self._head
+
+    @head.setter
+    def head(self, head: Head) -> None:
+        self._head = _of_width(head, self.choices)
 
     # What a subclass gives
 
@@ -167,23 +189,29 @@ class ChoicePolicy(SavedPolicy):
         return x0
 
     def choose(self, logits: Tensor) -> Tensor:
-        """Choices of rows, int64 `[*]`."""
-        raise NotImplementedError
+        """Actions of rows, `[*, *event]`. Args: logits: or other parameters of the head's law, `[*, A]`."""
+        return self.head.sample(logits, self.head.draws(logits.shape[:-1], self.generator))
 
     @property
     def draws_choice(self) -> bool:
-        """Whether a choice in `eval` mode is drawn, so that `choose_at` takes a uniform number."""
-        return False
+        """Whether an action in `eval` mode is drawn, so that `choose_at` takes random numbers."""
+        return self.head.draw_input is not None
 
     def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
-        """What `choose` makes of rows in `eval` mode, as a pure function, int64 `[*]`.
+        """What `choose` makes of rows in `eval` mode, as a pure function, `[*, *event]`.
 
         Args:
-            logits: `[*, A]`. uniform: U[0, 1), `[*]`; None where nothing is drawn.
+            logits: or other parameters of the head's law, `[*, A]`. uniform: what `head.draw_input` says, U[0, 1) of
+                shape `[*]` for a categorical head; None where nothing is drawn.
         """
-        return logits.argmax(-1)
+        return self.head.sample(logits, uniform)
 
     # How a step goes
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it reads a latent action that it remembers."""
+        return False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -218,9 +246,14 @@ class ChoicePolicy(SavedPolicy):
 
     def _observed(self, td: TensorDictBase, i: int) -> Tensor:
         """The i-th observation key, `[*, width]`; where an item has one number without a dimension of its own, of 1."""
-        key, width = self.observation_keys[i], self.observation_widths[i]
+        key, width, shape = self.observation_keys[i], self.observation_widths[i], self.observation_shapes[i]
         value: Tensor = td[key]
-        if width == 1:
+        count = self.observation_values[i]
+        if count is not None:
+            value = one_hot(value.long() if shape == () else value.long().squeeze(-1), count)
+        elif shape is not None and len(shape) > 1 and value.shape[-len(shape) :] == shape:
+            value = value.flatten(-len(shape))
+        elif width == 1:
             valid = None if self.valid_key is None else td.get(self.valid_key, None)
             of = td.get(key[:-1]) if isinstance(key, tuple) else td
             value = value.unsqueeze(-1) if value.ndim == (of.batch_dims if valid is None else valid.ndim) else value
@@ -277,7 +310,20 @@ class ChoicePolicy(SavedPolicy):
         mask: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Logits of rows, `[M, A]` or `[G, M, A]`; those of forbidden choices are at -1e9.
+        """What `law` gives, by the name of its parameters under a categorical head.
+
+        Args: observation, latent, mask, noise: of `law`.
+        """
+        return self.law(observation, latent, mask, noise)
+
+    def law(
+        self,
+        observation: Tensor,
+        latent: Tensor | None = None,
+        mask: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Parameters of the law of rows' actions, `[M, A]` or `[G, M, A]`; logits of forbidden choices are at -1e9.
 
         Args:
             observation: `[.., M, F]`.
@@ -285,7 +331,7 @@ class ChoicePolicy(SavedPolicy):
             mask: allowed choices, bool `[.., M, A]`, or None.
             noise: what `noise` drew, or None: it is drawn here.
         """
-        return mask_logits(self.decode(self.output(self.condition(observation), latent, noise), mask), mask)
+        return self.head.law(self.decode(self.output(self.condition(observation), latent, noise), mask), mask)
 
     def reseed(self, seed: int, stream: int = 0) -> None:
         """Begins a stream of a seed, so that copies of a policy, as a collector's workers have, draw apart.
@@ -311,10 +357,10 @@ class ChoicePolicy(SavedPolicy):
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
         x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
         self.write_latent(tensordict, rows, x0)
-        logits = mask_logits(self.decode(x0, mask), mask)
-        choice = self.choose_at(logits, None) if still else self.choose(logits)
-        choice = choice if told else mark_no_choice(choice, mask)
-        action = rows.put(choice.unsqueeze(-1).to(tensordict[self.observation_keys[0]].device)).squeeze(-1)
+        law = self.head.law(self.decode(x0, mask), mask)
+        action = self.choose_at(law, None) if still else self.choose(law)
+        action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.observation_keys[0]].device)
+        action = rows.put(action) if self.head.event else rows.put(action.unsqueeze(-1)).squeeze(-1)
         return tensordict.set(self.action_key, action)
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
@@ -329,9 +375,9 @@ class ChoicePolicy(SavedPolicy):
         mask = td.get(self.mask_key, None)
         if mask is None:
             raise InputError(f"the policy reads the mask {self.mask_key!r}, which it is not given")
-        mask = aligned_mask(mask, self.mask_key, rows.shape, self.choices)
+        mask = self.head.read_mask(aligned_mask(mask, self.mask_key, rows.shape, self.head.mask_width))
         if readable(mask):
-            some = mask.any(-1)
+            some = self.head.allows(mask)
             if not some.all():
                 none = ~some & self._awaited(td, rows)
                 if none.any():
@@ -369,6 +415,7 @@ class ChoicePolicy(SavedPolicy):
             "action_key": json_key(self.action_key),
             "observation_keys": [json_key(k) for k in self.observation_keys],
             "observation_widths": self.observation_widths,
+            **self._observation_form(),
             "condition_dim": self.condition_dim,
             "mask_key": json_key(self.mask_key),
             "valid_key": json_key(self.valid_key),
@@ -378,9 +425,33 @@ class ChoicePolicy(SavedPolicy):
             "seed": self.seed,
         }
 
+    def _observation_form(self) -> dict[str, Any]:
+        """Shapes and values of observations, where they are not plain vectors."""
+        form: dict[str, Any] = {}
+        if any(s is not None and len(s) > 1 for s in self.observation_shapes) or any(self.observation_values):
+            form["observation_shapes"] = [None if s is None else list(s) for s in self.observation_shapes]
+        if any(self.observation_values):
+            form["observation_values"] = self.observation_values
+        return form
+
     @classmethod
     def _from_config(cls: type[Policy], config: dict[str, Any]) -> Policy:
         for name in ("action_key", "mask_key", "valid_key"):
             config[name] = plain_key(config[name])
         config["observation_keys"] = [plain_key(k) for k in config["observation_keys"]]
+        if "head" in config:
+            config["head"] = head_from_dict(config["head"])
         return super()._from_config(config)
+
+
+def _of_width(head: Head, width: int) -> Head:
+    """A head in its size. Args: width: of the networks' output.
+
+    Raises:
+        InputError: it is of another width.
+    """
+    if isinstance(head, CategoricalHead) and not head.choices:
+        return replace(head, choices=width)
+    if head.width != width:
+        raise InputError(f"a {type(head).__name__} of width {head.width} cannot read {width} outputs")
+    return head

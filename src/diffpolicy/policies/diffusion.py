@@ -22,7 +22,6 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
-from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
 from diffpolicy.policies.rows import Rows
@@ -43,7 +42,6 @@ class DiffusionPolicy(ChoicePolicy):
             and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
             `from_dict`, or by `config`; one without them is passed again, `load(path, denoiser=MyNet())`. Where agents
             have parameters of their own, each gets a copy of it, unless its attribute `stack` is their number.
-        head: what x_0 means.
         others: of `ChoicePolicy`.
 
     Example:
@@ -64,12 +62,10 @@ class DiffusionPolicy(ChoicePolicy):
         sampler_steps: int | None = None,
         prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,
-        head: CategoricalHead | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
         self.prior: Prior = prior if prior is not None else GaussianPrior()
-        self.head = head if head is not None else CategoricalHead()
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
         self.schedule_name, self.prediction = schedule, prediction
@@ -193,17 +189,11 @@ class DiffusionPolicy(ChoicePolicy):
         assert noise is not None
         return self.chain(condition, noise[0], noise[1:])
 
-    def choose(self, logits: Tensor) -> Tensor:
-        return self.head.choose(logits, self.generator)
+    # The memory
 
     @property
-    def draws_choice(self) -> bool:
-        return self.head.draw == "sample"
-
-    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
-        return self.head.choose_at(logits, uniform)
-
-    # The memory
+    def remembers(self) -> bool:
+        return self.prior.remembers
 
     def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         return rows.take(td[self.latent_key].to(self.dtype)) if self.prior.remembers else None
@@ -211,7 +201,7 @@ class DiffusionPolicy(ChoicePolicy):
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         if not isinstance(self.prior, ActionMemory):
             return
-        stored = rows.put(self.prior.stored(x0))
+        stored = rows.put(self.prior.stored(x0, self.head))
         if self.valid_key is not None:
             stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
         td[_next(self.latent_key)] = stored
@@ -225,6 +215,7 @@ class DiffusionPolicy(ChoicePolicy):
         if not isinstance(self.prior, ActionMemory):
             return None
         shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
+        shape = shape[: len(shape) - len(self.head.event)]
         remembered = None if self.training else self.remembered
         if remembered is not None and remembered.shape[1:-2] != shape[:-1]:
             raise InputError(f"tensor 'remembered' is of {list(remembered.shape[1:-2])} agents, got {list(shape[:-1])}")
@@ -251,7 +242,6 @@ class DiffusionPolicy(ChoicePolicy):
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> DiffusionPolicy:
         config["prior"] = Prior.from_dict(config["prior"])
-        config["head"] = CategoricalHead(**config["head"])
         form = config.pop("denoiser", None)
         given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
         passed = config if given is None else {**config, "denoiser": given}

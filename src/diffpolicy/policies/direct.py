@@ -10,6 +10,7 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.heads import CategoricalHead
@@ -21,7 +22,6 @@ class CategoricalPolicy(ChoicePolicy):
 
     Args:
         hidden, act: of the MLP.
-        head: how a choice is drawn.
         others: of `ChoicePolicy`.
     """
 
@@ -30,34 +30,17 @@ class CategoricalPolicy(ChoicePolicy):
         *,
         hidden: Sequence[int] = (20, 20),
         act: str = "relu",
-        head: CategoricalHead | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
         self.hidden, self.act = list(hidden), act
-        self.head = head if head is not None else CategoricalHead()
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.network(condition)  # type: ignore[no-any-return]
 
-    def choose(self, logits: Tensor) -> Tensor:
-        return self.head.choose(logits, self.generator)
-
-    @property
-    def draws_choice(self) -> bool:
-        return self.head.draw == "sample"
-
-    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
-        return self.head.choose_at(logits, uniform)
-
     def config(self) -> dict[str, Any]:
         return {**super().config(), "hidden": self.hidden, "act": self.act, "head": self.head.to_dict()}
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> CategoricalPolicy:
-        config["head"] = CategoricalHead(**config["head"])
-        return super()._from_config(config)
 
 
 class GreedyValuePolicy(ChoicePolicy):
@@ -73,6 +56,8 @@ class GreedyValuePolicy(ChoicePolicy):
         self, *, hidden: Sequence[int] = (20, 20), act: str = "relu", epsilon: float = 0.01, **others: Any
     ) -> None:
         super().__init__(**others)
+        if not isinstance(self.head, CategoricalHead):
+            raise InputError(f"action values need a categorical action, and this head is a {type(self.head).__name__}")
         self.hidden, self.act = list(hidden), act
         self.epsilon = check.number(epsilon, "epsilon", least=0, most=1)
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
@@ -84,15 +69,23 @@ class GreedyValuePolicy(ChoicePolicy):
     def choose(self, logits: Tensor) -> Tensor:
         best = logits.argmax(-1)
         explores = self.training or exploration_type() is ExplorationType.RANDOM
+        assert isinstance(self.head, CategoricalHead)
         if not explores:
-            return best
+            return self.head.written(best)
         allowed = logits > masked_value(logits.dtype)
         # a narrow type would round a rank up to the number of choices
         wide = torch.promote_types(logits.dtype, torch.float32)
         u = torch.rand(2, *best.shape, generator=self.generator, device=self.generator.device).to(logits.device, wide)
         rank = (u[1].unsqueeze(-1) * allowed.sum(-1, keepdim=True)).floor()
         drawn = ((allowed.cumsum(-1) - 1 == rank) & allowed).byte().argmax(-1)
-        return torch.where(u[0] < self.epsilon, drawn, best)
+        return self.head.written(torch.where(u[0] < self.epsilon, drawn, best))
+
+    @property
+    def draws_choice(self) -> bool:
+        return False
+
+    def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        return self.head.mode(logits)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "hidden": self.hidden, "act": self.act, "epsilon": self.epsilon}

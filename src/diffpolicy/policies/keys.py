@@ -21,11 +21,17 @@ Kind = Literal["categorical", "one-hot", "multi-categorical", "bounded"]
 
 @dataclass(frozen=True)
 class Observed:
-    """One observation key. Args: key: of it. shape: of one item's value. values: n of an integer below n, or None."""
+    """One observation key.
+
+    Args:
+        key: of it. shape: of one item's value. values: n of an integer below n, or None.
+        shared: whether all items of an agent see the same value, which has no dimension for them.
+    """
 
     key: NestedKey
     shape: tuple[int, ...]
     values: int | None = None
+    shared: bool = False
 
     @property
     def width(self) -> int:
@@ -106,10 +112,8 @@ class Keys:
         if key not in actions:
             raise InputError(f"the environment has no action {key!r}; it has {actions}")
         group = key[:-1] if isinstance(key, tuple) else ()
-        agents = (
-            env.full_action_spec[group].shape[batch] if group and env.full_action_spec[group].ndim > batch else None
-        )
-        action, items = _action(key, env.full_action_spec[key], batch + (agents is not None))
+        action, beyond = _action(key, env.full_action_spec[key], batch)
+        agents, items = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
         lead = batch + (agents is not None) + len(items)
         shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
         beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if _group(k) == group}
@@ -156,12 +160,17 @@ def plain(key: Any) -> Any:
     return names[0] if len(names) == 1 else names
 
 
+def as_json(key: NestedKey | None) -> str | list[str] | None:
+    """A plain key as JSON holds it."""
+    return list(key) if isinstance(key, tuple) else key
+
+
 def _group(key: Any) -> tuple[str, ...]:
     return key[:-1] if isinstance(key, tuple) else ()
 
 
 def _action(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tuple[int, ...]]:
-    """An action and the shape of its items. Args: lead: dimensions of batch and agents."""
+    """An action and the shape of its agents and items. Args: lead: dimensions of the batch."""
     after = tuple(spec.shape[lead:])
     if isinstance(spec, MultiCategorical):
         nvec = spec.nvec if spec.nvec.ndim == 1 else spec.nvec.reshape(-1, spec.nvec.shape[-1])[0]
@@ -171,12 +180,12 @@ def _action(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tuple[
     if isinstance(spec, OneHot) and not isinstance(spec, MultiOneHot):
         return Action(key, "one-hot", (int(spec.space.n),), after[-1:]), after[:-1]
     if isinstance(spec, Bounded):
-        low, high = (x.reshape(-1, *after)[0].flatten().tolist() for x in (spec.space.low, spec.space.high))
+        if not after:
+            raise InputError(f"action {key!r} must be a vector, got shape {list(spec.shape)}")
+        low, high = (x.reshape(-1, after[-1])[0].tolist() for x in (spec.space.low, spec.space.high))
         if not all(math.isfinite(x) for x in (*low, *high)):
             raise InputError(f"action {key!r} must have finite bounds, got {low} and {high}")
-        if len(after) != 1:
-            raise InputError(f"action {key!r} must be one vector, got shape {list(after)}")
-        return Action(key, "bounded", after, after, tuple(low), tuple(high)), ()
+        return Action(key, "bounded", after[-1:], after[-1:], tuple(low), tuple(high)), after[:-1]
     raise InputError(
         f"action {key!r} is a {type(spec).__name__}, and what is decided must be categorical, one-hot, "
         "multi-categorical or bounded"
@@ -201,10 +210,10 @@ def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tu
         raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, shown))}")
     spec = shown[key]
     after = tuple(spec.shape[lead:])
-    shape = after[len(items) :] if after[: len(items)] == items else after
-    if isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical) and shape in ((), (1,)):
-        return Observed(key, shape, int(spec.space.n))
-    return Observed(key, shape)
+    each = after[: len(items)] == items
+    shape = after[len(items) :] if each else after
+    integer = isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical) and shape in ((), (1,))
+    return Observed(key, shape, int(spec.space.n) if integer else None, shared=not each)
 
 
 def _reward(env: EnvBase, group: tuple[str, ...]) -> NestedKey:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import CategoricalHead, Head
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class ActionMemory(Prior):
             if getattr(self, name) not in allowed:
                 raise InputError(f"ActionMemory.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
 
-    def stored(self, x0: Tensor) -> Tensor:
-        """What is remembered of a decision. Args: x0: the end of the chain, `[*, A]`."""
-        return (x0.softmax(-1) if self.store == "probabilities" else x0.clamp(-1, 1)).detach()
+    def stored(self, x0: Tensor, head: Head = CategoricalHead()) -> Tensor:  # noqa: B008 (frozen)
+        """What is remembered of a decision. Args: x0: the end of the chain, `[*, W]`. head: says what it means."""
+        return (head.probabilities(x0) if self.store == "probabilities" else head.remember(x0)).detach()
 
     def blank(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         """Memories before any decision, `[*, A]`; without a generator the mode of their law."""

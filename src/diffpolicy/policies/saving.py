@@ -116,7 +116,8 @@ class SavedPolicy(TensorDictModuleBase):
         types = {tensors[k].dtype for k, _ in self.named_parameters()}
         if len(types) == 1:  # of a policy in double or half precision too
             self.to(types.pop())
-        self.load_state_dict(tensors, strict=False)
+        # assigned, so that a normaliser's sums keep a precision of their own
+        self.load_state_dict(tensors, strict=False, assign=True)
 
     def save(self, folder: str | Path) -> Path:
         """Writes `policy.safetensors` and `policy.json` into a folder.

@@ -21,12 +21,13 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.networks.denoiser import OUTPUTS
 from diffpolicy.networks.dense import ACTIVATIONS, WIDEST
+from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.direct import CategoricalPolicy, GreedyValuePolicy
-from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.priors import Prior
 from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
@@ -176,7 +177,10 @@ def with_masks(transitions: Callable[[Any], Any], masks: bool) -> Callable[[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class SACMethod(OffPolicyMethod):
-    """Discrete soft actor-critic with a softmax actor; its switches are those of `LatentDiscreteSACLoss`."""
+    """Soft actor-critic: switches of `LatentDiscreteSACLoss`, or where actions are vectors of `LatentBoundedSACLoss`.
+
+    For vectors a target entropy of `share` is minus their dimension.
+    """
 
     alpha: float = 0.05
     tau: float = 0.005
@@ -208,34 +212,42 @@ class SACMethod(OffPolicyMethod):
             hidden=self.hidden,
             act=self.act,
             share_parameters=self.share_parameters,
-            head=CategoricalHead(self.draw),
+            head=self.draw,
             mask_key=self.mask_key,
             normalize=self.normalize,
             seed=seed,
         )
 
-    def objective(self, policy: ChoicePolicy, seed: int) -> LatentDiscreteSACLoss:
+    def objective(self, policy: ChoicePolicy, seed: int) -> SoftActorCriticLoss:
+        """Over all joint choices where they can be enumerated, pathwise through the action where it is a vector."""
+        pathwise = policy.head.expectation == "pathwise"
         critic = CriticEnsemble(
-            policy.observation_dim + self.critic_latent * policy.choices,
-            policy.choices,
+            policy.observation_dim + self.critic_latent * policy.choices + pathwise * sum(policy.head.event),
+            1 if pathwise else policy.head.joint,
             hidden=self.hidden,
             act=self.act,
             stack=policy.agents,
             generator=torch.Generator().manual_seed(seed),
         )
+        shared: dict[str, Any] = {
+            "gamma": self.gamma,
+            "tau": self.tau,
+            "alpha": self.alpha,
+            "target_actor": self.target_actor,
+            "critic_latent": self.critic_latent,
+            "reward_scale": self.reward_scale,
+        }
+        if pathwise:
+            target: Any = "auto" if self.target_entropy == "share" else self.target_entropy
+            return LatentBoundedSACLoss(policy, critic, target_entropy=target, **shared)
         return LatentDiscreteSACLoss(
             policy,
             critic,
-            gamma=self.gamma,
-            tau=self.tau,
-            alpha=self.alpha,
             target_entropy=self.target_entropy,
             entropy_share=self.entropy_share,
             entropy=self.entropy,
             samples=self.entropy_samples,
-            target_actor=self.target_actor,
-            critic_latent=self.critic_latent,
-            reward_scale=self.reward_scale,
+            **shared,
         )
 
 
@@ -286,7 +298,7 @@ class DiffusionSACMethod(SACMethod):
                 "output": self.denoiser_output,
                 "time": self.time,
             },
-            head=CategoricalHead(self.draw),
+            head=self.draw,
             share_parameters=self.share_parameters,
             mask_key=self.mask_key,
             normalize=self.normalize,

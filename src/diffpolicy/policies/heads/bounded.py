@@ -61,6 +61,10 @@ class BoundedHead(Head):
     def event(self) -> tuple[int, ...]:
         return (len(self.low),)
 
+    @property
+    def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
+        return None if self.draw == "argmax" else ("normal", (len(self.low),))
+
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Middle and half width of each dimension, `[D]`."""
         low, high = (torch.tensor(x, dtype=like.dtype, device=like.device) for x in (self.low, self.high))
@@ -90,11 +94,15 @@ class BoundedHead(Head):
         middle, half = self._scale(u)
         return middle + half * u.tanh()
 
+    def scaled(self, action: Tensor) -> Tensor:
+        """Actions in units in which the bounds are -1 and 1, `[.., D]`."""
+        middle, half = self._scale(action)
+        return (action - middle) / half
+
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Density at actions; those on a bound count as a hair within it."""
-        middle, half = self._scale(law)
         within = 1 - 1e-6
-        return self._density(law, ((action.to(law) - middle) / half).clamp(-within, within).atanh())
+        return self._density(law, self.scaled(action.to(law)).clamp(-within, within).atanh())
 
     def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """Actions `[.., D]` and their log-density `[..]`, both with gradients. Args: as of `sample`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffpolicy.policies.heads.head import Head, draw_of
 from diffpolicy.policies.keys import Action
-from diffpolicy.policies.masks import mask_logits
+from diffpolicy.policies.masks import mark_no_choice, mask_logits
 
 
 def inverted(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -62,6 +62,20 @@ class CategoricalHead(Head):
     def event(self) -> tuple[int, ...]:
         return (self.choices,) if self.one_hot else ()
 
+    @property
+    def mask_width(self) -> int:
+        return self.choices
+
+    def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
+        return action if self.one_hot else mark_no_choice(action, mask)
+
+    def probabilities(self, x0: Tensor) -> Tensor:
+        return x0.softmax(-1)
+
+    @property
+    def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
+        return None if self.draw == "argmax" else ("uniform", ())
+
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits, those of forbidden choices at the least that keeps entropies finite."""
         return mask_logits(x0, mask)
@@ -72,10 +86,10 @@ class CategoricalHead(Head):
         return torch.rand(rows, generator=generator, device=generator.device)
 
     def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
-        return self._written(law.argmax(-1) if self.draw == "argmax" or draws is None else inverted(law, draws))
+        return self.written(law.argmax(-1) if self.draw == "argmax" or draws is None else inverted(law, draws))
 
     def mode(self, law: Tensor) -> Tensor:
-        return self._written(law.argmax(-1))
+        return self.written(law.argmax(-1))
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return law.log_softmax(-1).gather(-1, self.joint_index(action).unsqueeze(-1)).squeeze(-1)
@@ -97,12 +111,13 @@ class CategoricalHead(Head):
     def joint_index(self, action: Tensor) -> Tensor:
         return action.long().argmax(-1) if self.one_hot else action.long()
 
-    def _written(self, choice: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(choice, self.choices) if self.one_hot else choice
+    def written(self, choice: Tensor) -> Tensor:
+        """Choices as the environment takes them, `[.., *event]`. Args: choice: int64 `[..]`."""
+        return torch.nn.functional.one_hot(choice, self.choices).bool() if self.one_hot else choice
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, without the sizes, which the policy's own describe."""
-        return {"draw": self.draw}
+        """JSON form, without A, which the policy's own tells."""
+        return {"draw": self.draw, **({"one_hot": True} if self.one_hot else {})}
 
     # As before heads were general
 

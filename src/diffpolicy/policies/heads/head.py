@@ -51,9 +51,22 @@ class Head(ABC):
     def event(self) -> tuple[int, ...]:
         """Shape of one row's action."""
 
+    @property
+    def mask_width(self) -> int:
+        """Choices in a mask as environments give it."""
+        raise InputError(f"a {type(self).__name__} has no choices that a mask could forbid")
+
     def read_mask(self, mask: Tensor) -> Tensor:
-        """A mask as the environment gives it, as one of x_0, `[.., W]`. Args: mask: `[.., anything]`."""
+        """A mask as the environment gives it, as one of x_0, `[.., W]`. Args: mask: `[.., mask_width]`."""
         return mask
+
+    def allows(self, mask: Tensor) -> Tensor:
+        """Whether rows have an allowed choice, bool `[..]`. Args: mask: bool `[.., W]`."""
+        return mask.any(-1)
+
+    def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
+        """Actions with -1 where nothing is allowed, `[.., *event]`. Args: mask: bool `[.., W]`, or None."""
+        return action
 
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Parameters of the law, `[.., W]`. Args: x0: `[.., W]`. mask: allowed choices, bool `[.., W]`, or None."""
@@ -61,6 +74,11 @@ class Head(ABC):
 
     def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
         """The random numbers that a sample of rows takes, or None. Args: rows: their shape. generator: draws them."""
+        return None
+
+    @property
+    def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
+        """Name, `uniform` or `normal`, and shape of what a sample of one row takes; None if it takes nothing."""
         return None
 
     @abstractmethod
@@ -82,6 +100,10 @@ class Head(ABC):
     def remember(self, x0: Tensor) -> Tensor:
         """What an action memory that stores x_0 keeps of it, `[.., W]`: clipped, so that no visit amplifies it."""
         return x0.clamp(-1, 1)
+
+    def probabilities(self, x0: Tensor) -> Tensor:
+        """Chances of choices, for a memory that stores them, `[.., W]`. Args: x0: `[.., W]`."""
+        raise InputError(f"a {type(self).__name__} has no probabilities that could be remembered; store x0")
 
     # Where an expectation is enumerated
 

@@ -13,7 +13,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.categorical import inverted
 from diffpolicy.policies.heads.head import MOST_JOINT, Head, draw_of
 from diffpolicy.policies.keys import Action
-from diffpolicy.policies.masks import mask_logits
+from diffpolicy.policies.masks import mark_no_choice, mask_logits
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,23 @@ class MultiCategoricalHead(Head):
     @property
     def event(self) -> tuple[int, ...]:
         return (len(self.nvec),)
+
+    @property
+    def mask_width(self) -> int:
+        return sum(self.nvec)
+
+    def allows(self, mask: Tensor) -> Tensor:
+        return self._slots(mask).any(-1).all(-1)
+
+    def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
+        return action if mask is None else mark_no_choice(action, self._slots(mask))
+
+    def probabilities(self, x0: Tensor) -> Tensor:
+        return self._slots(self.law(x0)).softmax(-1).flatten(-2)
+
+    @property
+    def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
+        return None if self.draw == "argmax" else ("uniform", (len(self.nvec),))
 
     def read_mask(self, mask: Tensor) -> Tensor:
         """From TorchRL's flat mask, `[.., sum of n_k]`, to one of x_0, `[.., K max n]`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
@@ -31,10 +32,12 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
     Raises:
         InputError: no such head, or an argument that it does not take.
     """
+    if not isinstance(data, Mapping):
+        raise InputError(f"head must be an object, got {check.show(data)}")
     options = dict(data)
     name = options.pop("type", "CategoricalHead")
     if name not in HEADS:
-        raise InputError(f"head must be one of {', '.join(HEADS)}, got {name!r}")
+        raise InputError(f"head must be one of {', '.join(HEADS)}, got {check.show(name)}")
     try:
         return HEADS[name](**options)
     except TypeError as error:
