@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from diffpolicy.edge import Scenario
-from diffpolicy.edge.bounds import Episode, pooled_bound
-from diffpolicy.edge.clairvoyant import best_known
-from diffpolicy.edge.static_split import best_static_split
+from diffpolicy.edge.bounds.clairvoyant import best_known
+from diffpolicy.edge.bounds.fixed_split import best_static_split
+from diffpolicy.edge.bounds.lower import Episode, pooled_bound
 from timing import table
 
 COLUMNS = ["tasks", "load", "rule or bound", "mean delay, s", "ratio to opt-ts", "least", "greatest"]

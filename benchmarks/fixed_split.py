@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from diffpolicy.edge import Scenario, make_policy, play_episodes
-from diffpolicy.edge.static_split import best_static_split
+from diffpolicy.edge.bounds.fixed_split import best_static_split
 from timing import table
 
 PROBLEMS: dict[str, dict[str, Any]] = {

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from diffpolicy.edge import FleetPolicy, Scenario
-from diffpolicy.edge.env import OffloadingEnv
-from diffpolicy.edge.fleet_decision import FleetDecision
+from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.export import ExportedDecision, export_decision
 from diffpolicy.policies.recurrent import with_recurrent_state
 from timing import interleaved, machine, table

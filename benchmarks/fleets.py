@@ -18,10 +18,10 @@ import numpy as np
 from torch.nn.utils import parameters_to_vector
 
 from diffpolicy.edge import Workload, released
-from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player
-from diffpolicy.edge.fleet_policy import load_bundled
-from diffpolicy.edge.fleet_training import RECIPES
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.pricing.policy import load_bundled
+from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player
+from diffpolicy.edge.pricing.training.train import RECIPES
+from diffpolicy.edge.workload.lad_ts import Stream
 from diffpolicy.training.evaluation import Played, ratio_interval
 from timing import table
 

@@ -35,10 +35,10 @@ def work(pipe: Connection, size: tuple[int, int], core: int, profile_steps: tupl
     """A worker's process: measures itself, sends its profile, then serves until it is told None."""
     import torch
 
-    from diffpolicy.edge.hardware.adapter import GenerateRequest
-    from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
-    from diffpolicy.edge.hardware.grid import Grid
-    from diffpolicy.edge.hardware.profiler import profile
+    from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest
+    from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
+    from diffpolicy.edge.hardware.measuring.grid import Grid
+    from diffpolicy.edge.hardware.measuring.profiler import profile
 
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def work(pipe: Connection, size: tuple[int, int], core: int, profile_steps: tupl
 
 def sleep(pipe: Connection, scatter: float) -> None:
     """The third worker's process: sleeps as long as a published profile says, over `SPEEDUP`."""
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 
     published = ServerProfile.load(PUBLISHED)
     rng = np.random.default_rng(7)
@@ -113,9 +113,9 @@ class Dispatcher:
 def believed(profiles: list[Any]) -> Any:
     """The scenario of the three workers, each answering the nominal size in its own one."""
     from diffpolicy.edge.hardware.calibration import calibrate, seconds, service_of
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
-    from diffpolicy.edge.requests import RequestType
-    from diffpolicy.edge.service_times import ANY_MODEL
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+    from diffpolicy.edge.scenario.service_times import ANY_MODEL
+    from diffpolicy.edge.workload.requests import RequestType
 
     mix = [
         RequestType(width=NOMINAL[0], height=NOMINAL[1], steps=n, gcycles_per_step=1, input_mbit=0, result_mbit=0)
@@ -168,8 +168,8 @@ def main() -> None:
         process.start()
 
     from diffpolicy.edge import OffloadingEnv, make_policy
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
-    from diffpolicy.edge.workload import Stream
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+    from diffpolicy.edge.workload.lad_ts import Stream
 
     profiles = [ServerProfile.from_dict(pipe.recv()) for pipe in pipes[:2]]
     for pipe in pipes:

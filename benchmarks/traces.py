@@ -17,11 +17,11 @@ import numpy as np
 
 from diffpolicy.edge import Scenario, make_policy, play_episodes
 from diffpolicy.edge.hardware.calibration import service_of
-from diffpolicy.edge.hardware.server_profile import ServerProfile
-from diffpolicy.edge.requests import TraceWorkload
-from diffpolicy.edge.scenario import Server
-from diffpolicy.edge.traces import read_alibaba
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+from diffpolicy.edge.scenario.scenario import Server
 from diffpolicy.edge.training import train
+from diffpolicy.edge.workload.requests import TraceWorkload
+from diffpolicy.edge.workload.traces.readers import read_alibaba
 from timing import table
 
 RULES = (

@@ -89,8 +89,8 @@ def read_tasks(folder: Path) -> Any:
 
 def read_workload(folder: Path) -> Any:
     """As a scenario's workload reads it."""
-    from diffpolicy.edge.requests import TraceWorkload
-    from diffpolicy.edge.workload import Stream
+    from diffpolicy.edge.workload.lad_ts import Stream
+    from diffpolicy.edge.workload.requests import TraceWorkload
 
     work = TraceWorkload("tasks.csv", 0.5, folder=folder)
     return work.draw(0, Stream.EVALUATION, 0, 1, 2**60)
@@ -100,7 +100,7 @@ def read_trace(kind: str, **options: Any) -> Callable[[Path], Any]:
     """A reader of recorded traces, and the task file made of what it reads."""
 
     def read(folder: Path) -> Any:
-        from diffpolicy.edge import traces
+        from diffpolicy.edge.workload.traces import readers as traces
 
         trace = getattr(traces, f"read_{kind}")(folder / "trace", **options)
         assert len(trace) + trace.broken.count >= 1
@@ -136,14 +136,14 @@ def read_scenario(folder: Path) -> Any:
 
 def profiles() -> list[Mapping[str, bytes]]:
     """Two of the shipped profiles."""
-    from diffpolicy.edge.hardware.server_profile import _folder, shipped
+    from diffpolicy.edge.hardware.schema.server_profile import _folder, shipped
 
     return [{"profile.json": (_folder() / f"{name}.json").read_bytes()} for name in list(shipped())[:2]]
 
 
 def read_profile(folder: Path) -> Any:
     """Reads a server's profile."""
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 
     return ServerProfile.load(folder / "profile.json").to_dict()
 
@@ -237,7 +237,7 @@ def read_checkpoint(folder: Path) -> Any:
 
 def read_prices(folder: Path) -> Any:
     """Reads the ML.ENERGY table."""
-    from diffpolicy.edge.hardware.published import from_mlenergy
+    from diffpolicy.edge.hardware.schema.published import from_mlenergy
 
     return from_mlenergy(folder / "table.csv")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffpolicy import InputError
-from diffpolicy.edge.arrival_laws import Daily, Gamma, OnOff, Poisson, arrival_times
+from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
 
 LAWS = [
     Poisson(),

@@ -8,7 +8,7 @@ import pytest
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, Scenario, evaluate
 from diffpolicy.edge.hardware.calibration import batch_gain, calibrate, service_of
-from diffpolicy.edge.hardware.records import (
+from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
     Fit,
     ModelInfo,
@@ -19,7 +19,7 @@ from diffpolicy.edge.hardware.records import (
     Source,
     Spread,
 )
-from diffpolicy.edge.hardware.server_profile import ServerProfile
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.errors import InputError
 
 

@@ -378,7 +378,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused(refused, tmp_path, argv
 SAC = """\
 class_path: diffpolicy.training.methods.SACMethod
 init_args:
-  transitions: diffpolicy.edge.transitions.task_transitions
+  transitions: diffpolicy.edge.task_transitions
   learning_rates: {actor: 1.0e-4, critic: 1.0e-3, alpha: 3.0e-4}
 """
 LAD = SAC.replace("SACMethod", "DiffusionSACMethod")

@@ -9,11 +9,17 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer
 from torchrl.envs import TransformedEnv
 
 from diffpolicy.edge import OffloadingEnv, Scenario, SlotTasks, Stream, make_policy, task_transitions
-from diffpolicy.edge.availability import Availability
-from diffpolicy.edge.credit import DifferenceReward, difference_rewards, externality_s, later_tasks, team_transitions
+from diffpolicy.edge.credit.externality import (
+    DifferenceReward,
+    difference_rewards,
+    externality_s,
+    later_tasks,
+    team_transitions,
+)
+from diffpolicy.edge.credit.objectives import cvar_delay_s, delay_prices, late_share, played_outcome
 from diffpolicy.edge.evaluation import Recorded
-from diffpolicy.edge.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
-from diffpolicy.edge.team_objectives import cvar_delay_s, delay_prices, late_share, played_outcome
+from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.errors import InputError
 from diffpolicy.training import SACMethod, play
 from diffpolicy.training.fit import fit

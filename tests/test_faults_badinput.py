@@ -14,10 +14,10 @@ import pytest
 import diffpolicy
 from diffpolicy import InputError, _yaml
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
-from diffpolicy.edge.arrival_laws import Daily, Gamma, OnOff, Poisson, arrival_times
-from diffpolicy.edge.availability import Availability, Timeline
 from diffpolicy.edge.resolve import import_attribute, make_method
+from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.tables import render
+from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
 from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))
@@ -460,7 +460,7 @@ SIDE_EFFECT = "import pathlib\npathlib.Path('imported').touch()\n"
         ("class_path: SACMethod\ninit_args: {transitions: subprocess.Popen}\n", "function"),
         ("class_path: SACMethod\ninit_args: 3\n", "init_args"),
         (
-            "class_path: DiffusionSACMethod\ninit_args:\n  transitions: diffpolicy.edge.transitions.task_transitions\n"
+            "class_path: DiffusionSACMethod\ninit_args:\n  transitions: diffpolicy.edge.task_transitions\n"
             "  learning_rates: {actor: 1e-4}\n  prior: {class_path: evil.Thing}\n  gamma: 3\n",
             "gamma",
         ),

@@ -14,8 +14,8 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import InputError
 from diffpolicy.edge import Scenario
-from diffpolicy.edge.availability import Availability
 from diffpolicy.edge.metrics import Result
+from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.tables import delay_cells
 from diffpolicy.edge.training import build
 from diffpolicy.training import Played, RolloutStream

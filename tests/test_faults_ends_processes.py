@@ -17,9 +17,9 @@ import pytest
 from diffpolicy import InputError, _files
 from diffpolicy._alone import NAME, alone_in
 from diffpolicy.edge.compare import told
-from diffpolicy.edge.fleet_player import Recipe
-from diffpolicy.edge.fleet_training import train_rule
 from diffpolicy.edge.jobs import Plan, finished, jobs_of, recorded, work
+from diffpolicy.edge.pricing.training.player import Recipe
+from diffpolicy.edge.pricing.training.train import train_rule
 from diffpolicy.edge.workers import run_jobs
 from diffpolicy.errors import WorkError
 from diffpolicy.training.evolution import EvolutionModule

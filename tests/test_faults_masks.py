@@ -10,7 +10,7 @@ from tensordict import TensorDict
 
 from diffpolicy import CategoricalHead, CategoricalPolicy, DiffusionPolicy, GreedyValuePolicy, InputError
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, task_transitions
-from diffpolicy.edge.availability import Availability
+from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.training import build
 from diffpolicy.export import Decision, ExportedDecision, export_decision
 from diffpolicy.networks import CriticEnsemble

@@ -26,13 +26,13 @@ from diffpolicy import (
     with_recurrent_state,
 )
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList, evaluate, make_policy, replay, task_transitions
-from diffpolicy.edge.fleet_policy import FleetPolicy
-from diffpolicy.edge.fluid import FluidRollout
-from diffpolicy.edge.request_types import RequestType
+from diffpolicy.edge.fluid.rollout import FluidRollout
+from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.resolve import import_attribute
 from diffpolicy.edge.systematic import SystematicDraws
-from diffpolicy.edge.traces import azure_sample
 from diffpolicy.edge.training import build, train
+from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.traces.readers import azure_sample
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision

@@ -13,11 +13,11 @@ from diffpolicy import InputError
 from diffpolicy._read import read_bytes, read_text
 from diffpolicy._validate import show
 from diffpolicy.edge import Scenario, TaskList
-from diffpolicy.edge.hardware.published import from_mlenergy
-from diffpolicy.edge.requests import RequestType, TraceWorkload
-from diffpolicy.edge.table_reader import read_table
-from diffpolicy.edge.task_table import TaskTable
-from diffpolicy.edge.traces import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
+from diffpolicy.edge.hardware.schema.published import from_mlenergy
+from diffpolicy.edge.workload.requests import RequestType, TraceWorkload
+from diffpolicy.edge.workload.table_reader import read_table
+from diffpolicy.edge.workload.task_columns import TaskTable
+from diffpolicy.edge.workload.traces.readers import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
 
 HEAD = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps,width,height,images,model"
 ROW = "{},0,1,1,1,1,512,512,1,m"

@@ -10,17 +10,17 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from diffpolicy.edge import Scenario, TaskList, Workload, evaluate, make_policy, play_episodes, replay
-from diffpolicy.edge.availability import Availability
-from diffpolicy.edge.env import OffloadingEnv
-from diffpolicy.edge.fleet_features import FEATURES, LATENTS
-from diffpolicy.edge.fleet_player import Arrivals, Fleet, Player, Recipe
-from diffpolicy.edge.fleet_policy import FleetPolicy
-from diffpolicy.edge.fleet_slot import possible_tasks
-from diffpolicy.edge.fleet_training import RECIPES, horizons, train_rule
+from diffpolicy.edge.credit.objectives import named_objective
+from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.names import PRETRAINED_NAMES
-from diffpolicy.edge.scenario import Server
-from diffpolicy.edge.team_objectives import named_objective
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.pricing.features import FEATURES, LATENTS
+from diffpolicy.edge.pricing.policy import FleetPolicy
+from diffpolicy.edge.pricing.slot import possible_tasks
+from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player, Recipe
+from diffpolicy.edge.pricing.training.train import RECIPES, horizons, train_rule
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.edge.scenario.scenario import Server
+from diffpolicy.edge.workload.lad_ts import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies import ChoicePolicy

@@ -12,13 +12,13 @@ import torch
 
 from diffpolicy.cli.main import main
 from diffpolicy.edge import Scenario, Workload
-from diffpolicy.edge.availability import Availability
-from diffpolicy.edge.env import OffloadingEnv
-from diffpolicy.edge.fleet_features import LATENTS
-from diffpolicy.edge.fleet_policy import FleetPolicy
-from diffpolicy.edge.fleet_scan import CAPACITY, LATENT, LOAD, PRICE, RATE_N, RATE_W, WAITING
-from diffpolicy.edge.fleet_slot import costs_of, tasks_of
-from diffpolicy.edge.scenario import Server
+from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.pricing.features import LATENTS
+from diffpolicy.edge.pricing.policy import FleetPolicy
+from diffpolicy.edge.pricing.scan import CAPACITY, LATENT, LOAD, PRICE, RATE_N, RATE_W, WAITING
+from diffpolicy.edge.pricing.slot import costs_of, tasks_of
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.edge.scenario.scenario import Server
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import with_recurrent_state
 

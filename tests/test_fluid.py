@@ -9,10 +9,7 @@ from tensordict import TensorDict
 
 from diffpolicy import ChoicePolicy, DiffusionPolicy
 from diffpolicy.edge import Fleet, OffloadingEnv, Scenario, SlotTasks, Stream, make_policy, play_episodes
-from diffpolicy.edge.availability import Availability
-from diffpolicy.edge.fluid import FluidRollout, SizeTable, fluid_slot, size_edges
-from diffpolicy.edge.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
-from diffpolicy.edge.team_objectives import (
+from diffpolicy.edge.credit.objectives import (
     cvar_delay_s,
     late_share,
     mean_delay_s,
@@ -22,6 +19,9 @@ from diffpolicy.edge.team_objectives import (
     played_outcome,
     size_weighted_delay_s,
 )
+from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, fluid_slot, size_edges
+from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.pathwise import choice_probabilities
 

@@ -30,7 +30,7 @@ CLASSES = {
 }
 PLUS = ("lad-ts-plus", "plus-one-step", "plus-no-chain")
 MINIMAL = {
-    "transitions": "diffpolicy.edge.transitions.task_transitions",
+    "transitions": "diffpolicy.edge.task_transitions",
     "learning_rates": {"actor": 1e-3, "critic": 1e-3, "alpha": 0.0},
 }
 
@@ -268,7 +268,7 @@ def test_values_of_a_file_are_taken():
         (text(draw="best"), "draw"),
         (text(entropy="joint"), "entropy"),
         (text(target_entropy="all"), "target_entropy"),
-        (text(transitions="diffpolicy.edge.transitions.nothing"), "nothing"),
+        (text(transitions="diffpolicy.edge.env.transitions.nothing"), "nothing"),
         (text("NoMethod"), "NoMethod"),
         ("class_path: diffpolicy.training.methods.SACMethod\n", r"transitions|learning_rates"),
         ("class_path: diffpolicy.Scenario\ninit_args: {}\n", "Scenario"),
@@ -369,3 +369,13 @@ def test_a_method_may_be_a_class_of_ones_own():
     method = Mine(transitions=guess_transitions, learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3})
     assert isinstance(method, Method)
     assert method.build(GuessEnv(4), episode_steps=5).policy.choices == 3
+
+
+def test_a_file_of_an_earlier_version_names_modules_where_they_were(tmp_path):
+    text = """
+class_path: diffpolicy.training.methods.SACMethod
+init_args:
+  transitions: diffpolicy.edge.transitions.task_transitions
+  learning_rates: {actor: 1.0e-4, critic: 1.0e-3, alpha: 0.0}
+"""
+    assert parse_method(text, "old.yaml").transitions is task_transitions

@@ -8,8 +8,8 @@ from tensordict import TensorDict
 
 from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy
 from diffpolicy.edge import OffloadingEnv, make_policy, play_episodes
-from diffpolicy.edge.fluid import FluidRollout, SizeTable, size_edges
-from diffpolicy.edge.team_objectives import mean_delay_s, mean_slowdown
+from diffpolicy.edge.credit.objectives import mean_delay_s, mean_slowdown
+from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, size_edges
 from diffpolicy.errors import InputError
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities

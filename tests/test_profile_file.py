@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from diffpolicy.edge.hardware.fit import fit_points
-from diffpolicy.edge.hardware.records import (
+from diffpolicy.edge.hardware.measuring.fit import fit_points
+from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
     Fit,
     ModelInfo,
@@ -16,7 +16,7 @@ from diffpolicy.edge.hardware.records import (
     Source,
     Spread,
 )
-from diffpolicy.edge.hardware.server_profile import ServerProfile
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.errors import InputError
 
 

@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 from diffpolicy.cli.main import main
-from diffpolicy.edge.hardware.adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
-from diffpolicy.edge.hardware.architectures import architecture
-from diffpolicy.edge.hardware.building import count_parameters, step_flops
-from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
-from diffpolicy.edge.hardware.grid import Grid, parse_grid, parse_sizes
-from diffpolicy.edge.hardware.http_adapter import HttpAdapter
-from diffpolicy.edge.hardware.plausibility import check_speed
-from diffpolicy.edge.hardware.profiler import profile
-from diffpolicy.edge.hardware.published import from_mlenergy
-from diffpolicy.edge.hardware.records import Fit, ServerInfo, SizeFit
-from diffpolicy.edge.hardware.server_profile import ServerProfile, shipped
-from diffpolicy.edge.hardware.simulated_adapter import SimulatedAdapter
+from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
+from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
+from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter
+from diffpolicy.edge.hardware.adapters.simulated_ import SimulatedAdapter
+from diffpolicy.edge.hardware.measuring.grid import Grid, parse_grid, parse_sizes
+from diffpolicy.edge.hardware.measuring.plausibility import check_speed
+from diffpolicy.edge.hardware.measuring.profiler import profile
+from diffpolicy.edge.hardware.models.architectures import architecture
+from diffpolicy.edge.hardware.models.building import count_parameters, step_flops
+from diffpolicy.edge.hardware.schema.published import from_mlenergy
+from diffpolicy.edge.hardware.schema.records import Fit, ServerInfo, SizeFit
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile, shipped
 from diffpolicy.errors import InputError
 
 H100 = "mlenergy-h100-sd3-medium"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from diffpolicy import InputError
-from diffpolicy.edge.requests import REQUEST_KINDS, RequestType, RequestWorkload, TraceWorkload
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestType, RequestWorkload, TraceWorkload
 
 MIX = (
     RequestType(model="sdxl", width=1024, height=1024, steps=30, gcycles_per_step=2.0, input_mbit=0.5, result_mbit=8.0),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from diffpolicy.edge import OffloadingEnv, Scenario, evaluate, make_policy
-from diffpolicy.edge.credit import externality_s
-from diffpolicy.edge.fluid import FluidRollout, SizeTable, size_edges
-from diffpolicy.edge.team_objectives import mean_delay_s
+from diffpolicy.edge.credit.externality import externality_s
+from diffpolicy.edge.credit.objectives import mean_delay_s
+from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, size_edges
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.training import PathwiseModule
 from diffpolicy.training.fit import fit

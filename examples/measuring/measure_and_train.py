@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from diffpolicy.edge import evaluate
+from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 from diffpolicy.edge.hardware.calibration import calibrate
-from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
-from diffpolicy.edge.hardware.grid import Grid
-from diffpolicy.edge.hardware.profiler import profile
-from diffpolicy.edge.hardware.records import ServerInfo
-from diffpolicy.edge.hardware.server_profile import ServerProfile
+from diffpolicy.edge.hardware.measuring.grid import Grid
+from diffpolicy.edge.hardware.measuring.profiler import profile
+from diffpolicy.edge.hardware.schema.records import ServerInfo
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.training import train
 
 

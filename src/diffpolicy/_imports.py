@@ -13,6 +13,15 @@ from types import ModuleType
 from diffpolicy._read import printable
 from diffpolicy.errors import InputError
 
+MOVED = {"diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions"}
+"""Modules that files of earlier versions name, and where what they held is now."""
+
+
+def moved(path: str) -> str:
+    """An import path of an earlier version as it is today. Args: path: `package.module.thing`."""
+    module, dot, name = path.rpartition(".")
+    return f"{MOVED.get(module, module)}{dot}{name}"
+
 
 @contextmanager
 def working_folder() -> Iterator[None]:

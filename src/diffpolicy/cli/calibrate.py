@@ -33,11 +33,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Reads, checks, writes; needs no torch."""
-    from diffpolicy.edge.availability import Availability
     from diffpolicy.edge.hardware.calibration import calibrate, parse_mix, seconds
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
-    from diffpolicy.edge.requests import RequestWorkload
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+    from diffpolicy.edge.scenario.availability import Availability
     from diffpolicy.edge.tables import render
+    from diffpolicy.edge.workload.requests import RequestWorkload
     from diffpolicy.errors import InputError
 
     if (options.mtbf is None) != (options.mttr is None):

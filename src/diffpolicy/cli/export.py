@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     _files.check_writable(options.out)
 
     from diffpolicy.edge.resolve import make_policy
-    from diffpolicy.edge.scenario import Scenario
+    from diffpolicy.edge.scenario.scenario import Scenario
     from diffpolicy.export import export_decision
     from diffpolicy.policies import ChoicePolicy
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import printable
-from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
 MOST = 2**31 - 2

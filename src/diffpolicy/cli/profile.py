@@ -14,9 +14,9 @@ from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.hardware.adapter import ServerAdapter
-    from diffpolicy.edge.hardware.grid import Grid
-    from diffpolicy.edge.hardware.server_profile import ServerProfile
+    from diffpolicy.edge.hardware.adapters.adapter import ServerAdapter
+    from diffpolicy.edge.hardware.measuring.grid import Grid
+    from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 
 HELP = "measure what a model's calls take on this machine, or on a server behind a URL"
 IN_PROCESS = ("weights", "device", "dtype", "t5", "offload_encoders", "measure_load")
@@ -72,8 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks what can be checked without torch, then measures."""
-    from diffpolicy.edge.hardware.architectures import ARCHITECTURES
-    from diffpolicy.edge.hardware.checkpoints import check_source
+    from diffpolicy.edge.hardware.models.architectures import ARCHITECTURES
+    from diffpolicy.edge.hardware.models.checkpoints import check_source
 
     _check_together(options)
     for source in (options.model, None if options.weights == "random" else options.weights):
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     grid = _grid(options, given, options.model)
 
     opt.set_threads(options.threads)
-    from diffpolicy.edge.hardware.profiler import profile
+    from diffpolicy.edge.hardware.measuring.profiler import profile
 
     if options.url is None and options.model is None:
         options.model = _default_model()
@@ -147,7 +147,7 @@ def _default_model() -> str:
 
 def _grid_texts(options: argparse.Namespace) -> dict[str, Any]:
     """What was given of the grid, checked."""
-    from diffpolicy.edge.hardware.grid import parse_grid, parse_numbers, parse_sizes
+    from diffpolicy.edge.hardware.measuring.grid import parse_grid, parse_numbers, parse_sizes
 
     texts = {
         name: getattr(options, name) for name in ("steps", "sizes", "batches") if getattr(options, name) is not None
@@ -160,8 +160,8 @@ def _grid_texts(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _grid(options: argparse.Namespace, given: dict[str, Any], model: str | None) -> Grid:
-    from diffpolicy.edge.hardware.architectures import ARCHITECTURES
-    from diffpolicy.edge.hardware.grid import Grid
+    from diffpolicy.edge.hardware.measuring.grid import Grid
+    from diffpolicy.edge.hardware.models.architectures import ARCHITECTURES
 
     known = ARCHITECTURES.get(model or "")
     fallback = {
@@ -174,7 +174,7 @@ def _grid(options: argparse.Namespace, given: dict[str, Any], model: str | None)
 
 def _adapter(options: argparse.Namespace) -> ServerAdapter:
     if options.url is not None:
-        from diffpolicy.edge.hardware.http_adapter import HttpAdapter
+        from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter
 
         return HttpAdapter(
             options.url,
@@ -183,7 +183,7 @@ def _adapter(options: argparse.Namespace) -> ServerAdapter:
             connections=options.concurrency,
             name=options.name,
         )
-    from diffpolicy.edge.hardware.diffusers_adapter import DiffusersAdapter
+    from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 
     return DiffusersAdapter(
         options.model,
@@ -214,9 +214,9 @@ def _command(options: argparse.Namespace) -> str:
 
 def _dry_run(options: argparse.Namespace, given: dict[str, Any]) -> int:
     """Parameters, memory and operations, from the architecture alone."""
-    from diffpolicy.edge.hardware.architectures import ARCHITECTURES, T5_PART, architecture
-    from diffpolicy.edge.hardware.building import count_parameters, step_flops
-    from diffpolicy.edge.hardware.checkpoints import count_checkpoint, quiet
+    from diffpolicy.edge.hardware.models.architectures import ARCHITECTURES, T5_PART, architecture
+    from diffpolicy.edge.hardware.models.building import count_parameters, step_flops
+    from diffpolicy.edge.hardware.models.checkpoints import count_checkpoint, quiet
 
     model = options.model or _default_model()
     with quiet():
@@ -254,6 +254,6 @@ def _dry_run(options: argparse.Namespace, given: dict[str, Any]) -> int:
 
 
 def _print(result: ServerProfile) -> None:
-    from diffpolicy.edge.hardware.report import profile_report
+    from diffpolicy.edge.hardware.schema.report import profile_report
 
     print(profile_report(result))

@@ -24,8 +24,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Checks what can be checked without torch, then plays."""
     from diffpolicy.edge.resolve import check_policy
-    from diffpolicy.edge.scenario import Scenario
-    from diffpolicy.edge.tasks import TaskList
+    from diffpolicy.edge.scenario.scenario import Scenario
+    from diffpolicy.edge.workload.task_file import TaskList
 
     scenario = Scenario.load(options.scenario)
     if options.policy is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
-from diffpolicy.edge.scenario import Scenario
-from diffpolicy.edge.trace import Trace
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.traces.trace import Trace
 from diffpolicy.errors import InputError
 
 HELP = "turn a recorded trace into a task file"
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace) -> Trace:
-    from diffpolicy.edge import traces
+    from diffpolicy.edge.workload.traces import readers as traces
 
     sample = options.trace == "azure-sample"
     kind = "azure" if sample and options.format is None else options.format

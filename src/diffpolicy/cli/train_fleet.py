@@ -37,9 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     with without_matplotlib():
-        from diffpolicy.edge.fleet_training import RECIPES, train_rule
-    from diffpolicy.edge.fleet_policy import bundle
-    from diffpolicy.edge.team_objectives import named_objective
+        from diffpolicy.edge.pricing.training.train import RECIPES, train_rule
+    from diffpolicy.edge.credit.objectives import named_objective
+    from diffpolicy.edge.pricing.policy import bundle
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
     out = _files.writable_folder(options.out)

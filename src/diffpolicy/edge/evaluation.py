@@ -14,13 +14,13 @@ from tensordict.nn import TensorDictModuleBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy.edge.arrivals import TaskListSource
-from diffpolicy.edge.env import Information, OffloadingEnv
+from diffpolicy.edge.env.env import Information, OffloadingEnv
+from diffpolicy.edge.env.slot_sources import TaskListSource
 from diffpolicy.edge.metrics import Delays, Result
 from diffpolicy.edge.resolve import make_policy
-from diffpolicy.edge.scenario import Scenario
-from diffpolicy.edge.tasks import TaskList
-from diffpolicy.edge.workload import Stream, Workload
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.training.evaluation import Played, play, undisturbed
 

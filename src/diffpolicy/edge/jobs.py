@@ -18,7 +18,7 @@ from diffpolicy._version import __version__
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
 from diffpolicy.edge.resolve import make_method, make_policy
-from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint

@@ -9,7 +9,7 @@ from typing import Any
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_module, working_folder
 from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES, PRETRAINED_NAMES
-from diffpolicy.edge.scenario import Scenario
+from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
 
@@ -28,14 +28,14 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     text = str(source)
     kind = check_policy(text)
     if kind == "heuristic":
-        from diffpolicy.edge.heuristics import HEURISTICS
+        from diffpolicy.edge.rules.heuristics import HEURISTICS
 
         rule: Any = HEURISTICS[text](
             len(scenario.stations), len(scenario.servers), seed=seed, measured=scenario.measured
         )
         return rule.for_scenario(scenario) if hasattr(rule, "for_scenario") else rule
     if kind in ("file", "pretrained"):
-        from diffpolicy.edge.fleet_policy import load_bundled
+        from diffpolicy.edge.pricing.policy import load_bundled
         from diffpolicy.policies import ChoicePolicy
 
         policy: Any = ChoicePolicy.load(text) if kind == "file" else load_bundled(text.removeprefix("pretrained:"))

@@ -12,11 +12,11 @@ import lightning as L
 
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
-from diffpolicy.edge.env import OffloadingEnv
+from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.resolve import make_method
-from diffpolicy.edge.scenario import Scenario
-from diffpolicy.edge.workload import Stream
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.lad_ts import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffpolicy import _validate as check
 from diffpolicy import _yaml
-from diffpolicy._imports import import_module, working_folder
+from diffpolicy._imports import import_module, moved, working_folder
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.training.methods import Method
@@ -40,6 +40,8 @@ def parse_method(text: str, source: str) -> Method:
         known = [f.name for f in fields(kind) if f.init]
         given = check.mapping(data.get("init_args") or {}, f"{name}: init_args", allowed=known)
         if "transitions" in given:
+            if isinstance(given["transitions"], str):
+                given["transitions"] = moved(given["transitions"])
             _function(given["transitions"], f"{name}: transitions")
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--method", type=Method)
@@ -77,7 +79,7 @@ def _attribute(path: Any, name: str) -> Any:
     """The object of an import path, `package.module.thing`."""
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise InputError(f"{name} must be an import path, package.module.thing, got {check.show(path)}")
-    module, _, attribute = path.rpartition(".")
+    module, _, attribute = moved(path).rpartition(".")
     value = import_module(module, f"{name} {path}")
     if not hasattr(value, attribute):
         raise InputError(f"{name} {path}: {module} has no attribute {attribute!r}")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.availability import Availability
-from diffpolicy.edge.hardware.grid import parse_numbers, parse_sizes
-from diffpolicy.edge.hardware.server_profile import ServerProfile
-from diffpolicy.edge.requests import RequestType, RequestWorkload
-from diffpolicy.edge.scenario import Scenario, Server
-from diffpolicy.edge.service_times import ANY_MODEL, ModelTimes, ServerService
+from diffpolicy.edge.hardware.measuring.grid import parse_numbers, parse_sizes
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.edge.scenario.scenario import Scenario, Server
+from diffpolicy.edge.scenario.service_times import ANY_MODEL, ModelTimes, ServerService
+from diffpolicy.edge.workload.requests import RequestType, RequestWorkload
 from diffpolicy.errors import InputError
 
 PROMPT_MBIT = 0.01

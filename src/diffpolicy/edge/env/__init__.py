@@ -1,0 +1,30 @@
+"""`OffloadingEnv`: what it shows, where its slots come from, and its transitions."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.env.env import OffloadingEnv as OffloadingEnv
+    from diffpolicy.edge.env.observation import LEVELS as LEVELS
+    from diffpolicy.edge.env.observation import Information as Information
+    from diffpolicy.edge.env.transitions import released_transitions as released_transitions
+    from diffpolicy.edge.env.transitions import task_transitions as task_transitions
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Information": "diffpolicy.edge.env.observation",
+        "LEVELS": "diffpolicy.edge.env.observation",
+        "OffloadingEnv": "diffpolicy.edge.env.env",
+        "released_transitions": "diffpolicy.edge.env.transitions",
+        "task_transitions": "diffpolicy.edge.env.transitions",
+    },
+)
+__all__ = (
+    "LEVELS",
+    "Information",
+    "OffloadingEnv",
+    "released_transitions",
+    "task_transitions",
+)

@@ -1,0 +1,179 @@
+"""A slot's tasks as tensors on a grid of stations and indices, from a workload's law or from a task file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffpolicy.edge.env.measured_tasks import measured_of_file, on_grid
+from diffpolicy.edge.physics.queueing import SlotTasks
+from diffpolicy.edge.physics.service import Measured
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.edge.workload.task_file import NO_ORIGIN, TaskList
+from diffpolicy.errors import InputError
+
+
+@dataclass(frozen=True)
+class SlotGrid:
+    """The tasks of one slot in E environments: station b's n-th task stands at `[e, b, n]`.
+
+    Args:
+        home: server at the task's origin, -1 for none, int64 `[E, B, N]`.
+        input_mbit: `[E, B, N]`. result_mbit: `[E, B, N]`. work_gcycles: `[E, B, N]`, zero where not valid.
+        valid: which entries are tasks, bool `[E, B, N]`.
+        order: flat grid index of each task in order of arrival, then of invalid entries, int64 `[E, K]`, K being the
+            greatest number of tasks in any of the environments.
+        duration_s: length of the slot in seconds, `[E, 1]`.
+        measured: what a measured service model knows of the tasks, `[E, B, N]`; None under the linear law.
+    """
+
+    home: Tensor
+    input_mbit: Tensor
+    result_mbit: Tensor
+    work_gcycles: Tensor
+    valid: Tensor
+    order: Tensor
+    duration_s: Tensor
+    measured: Measured | None = None
+
+    def in_order(self) -> SlotTasks:
+        """The tasks in order of arrival, `[E, K]`."""
+        return SlotTasks(
+            *(self.pack(x) for x in (self.home, self.input_mbit, self.result_mbit, self.work_gcycles, self.valid))
+        )
+
+    def pack(self, grid: Tensor) -> Tensor:
+        """From `[E, B, N]` to `[E, K]`."""
+        return grid.flatten(1).gather(1, self.order)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """From `[E, K]` to `[E, B, N]`; zero where there is no task."""
+        flat = packed.new_zeros(self.valid.shape).flatten(1)
+        return flat.scatter(1, self.order, packed).view(self.valid.shape)
+
+    def measured_in_order(self) -> Measured:
+        """What a measured service model knows of the tasks in order of arrival, `[E, K]`."""
+        assert self.measured is not None
+        base = self.measured.base_s.flatten(1, 2)
+        index = self.order.unsqueeze(-1).expand(-1, -1, base.shape[-1])
+        rest = (self.pack(getattr(self.measured, name)) for name in ("model", "kind", "images", "luck"))
+        return Measured(base.gather(1, index), *rest)
+
+
+class WorkloadSource:
+    """Tasks drawn by a scenario's workload: `slot(k, t)` gives the grids of slots t of episodes k.
+
+    Args:
+        scenario: must have a workload.
+        seed: at least 0. stream: evaluation or training episodes.
+        dtype, device: of the tensors.
+    """
+
+    def __init__(
+        self, scenario: Scenario, seed: int, stream: Stream, dtype: torch.dtype, device: torch.device | None
+    ) -> None:
+        if not isinstance(scenario.workload, Workload):
+            raise InputError(f"scenario {scenario.name} has no workload of slots")
+        self.workload = scenario.workload
+        self.models: tuple[str, ...] = ()
+        self.seed, self.stream = seed, stream
+        self.max_tasks, self.slots = self.workload.max_tasks, scenario.slots
+        self._like: dict[str, Any] = {"dtype": dtype, "device": device}
+        home = [NO_ORIGIN if s is None else s for s in scenario.stations]
+        self._stations = len(home)
+        self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
+        self._slot_s = torch.tensor([[scenario.slot_s]], dtype=dtype, device=device)
+
+    def start_s(self, episode: int) -> float:
+        """When an episode's first step begins, seconds."""
+        return 0.0
+
+    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
+        drawn = [
+            self.workload.draw(self.seed, self.stream, k, t, self._stations) for k, t in zip(episode, slot, strict=True)
+        ]
+        counts = torch.as_tensor(np.stack([x.counts for x in drawn]), device=self._home.device)
+        valid = torch.arange(self.max_tasks, device=counts.device) < counts.unsqueeze(-1)
+
+        def stack(name: str) -> Tensor:
+            return torch.as_tensor(np.stack([getattr(x, name) for x in drawn]), **self._like)
+
+        most = int(counts.sum(-1).max())
+        return SlotGrid(
+            home=self._home.expand(len(drawn), -1, -1),
+            input_mbit=stack("input_mbit"),
+            result_mbit=stack("result_mbit"),
+            work_gcycles=stack("work_gcycles") * valid,
+            valid=valid,
+            order=(~valid).flatten(1).byte().argsort(dim=1, stable=True)[:, :most],
+            duration_s=self._slot_s.expand(len(drawn), -1),
+        )
+
+
+class TaskListSource:
+    """Tasks of a file: one environment, one episode; tasks without an origin go to agent 0, who has no server."""
+
+    def __init__(
+        self, tasks: TaskList, scenario: Scenario, dtype: torch.dtype, device: torch.device | None = None
+    ) -> None:
+        self.slots = len(tasks.duration_s)
+        self._stations = len(scenario.stations)
+        self._tasks = tasks
+        self._like: dict[str, Any] = {"dtype": dtype, "device": device}
+        self._bounds = np.searchsorted(tasks.slot, np.arange(self.slots + 1))
+        agent = np.maximum(tasks.origin, 0)
+        servers = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
+        self._home = np.where(tasks.origin == NO_ORIGIN, NO_ORIGIN, servers[agent])
+        self.models, self._measured = measured_of_file(tasks, scenario, self._like)
+        by_station = np.lexsort((np.arange(len(agent)), agent, tasks.slot))
+        group = tasks.slot[by_station] * self._stations + agent[by_station]
+        starts = np.r_[True, group[1:] != group[:-1]]
+        index = np.arange(len(group)) - np.maximum.accumulate(np.where(starts, np.arange(len(group)), 0))
+        self._index = np.empty(len(group), dtype=np.int64)
+        self._index[by_station] = index
+        self._agent = agent
+        self.max_tasks = int(index.max()) + 1
+
+    def rows(self, t: int) -> slice:
+        """Rows of the file that a step plays."""
+        return slice(self._bounds[t], self._bounds[t + 1]) if t < self.slots else slice(0, 0)
+
+    def start_s(self, episode: int) -> float:
+        """When the first step begins, seconds."""
+        return self._tasks.start_s
+
+    def cells(self, t: int) -> Tensor:
+        """Flat grid index of each task of a step, in the file's order, int64 `[K]`."""
+        rows = self.rows(t)
+        return torch.as_tensor(self._agent[rows] * self.max_tasks + self._index[rows])
+
+    def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
+        if len(slot) != 1:
+            raise InputError(f"a tasks file is played in one environment, not in {len(slot)}")
+        t = slot[0]
+        rows = self.rows(t)
+        order = self.cells(t).to(self._like["device"]).unsqueeze(0)
+        shape = (1, self._stations, self.max_tasks)
+
+        def grid(values: np.ndarray[Any, Any], dtype: torch.dtype, fill: float = 0) -> Tensor:
+            flat = torch.full((1, shape[1] * shape[2]), fill, dtype=dtype, device=order.device)
+            flat[0, order[0]] = torch.as_tensor(values[rows], dtype=dtype, device=order.device)
+            return flat.view(shape)
+
+        tasks, real = self._tasks, self._like["dtype"]
+        duration = tasks.duration_s[t] if t < self.slots else 0.0
+        return SlotGrid(
+            home=grid(self._home, torch.int64, NO_ORIGIN),
+            input_mbit=grid(tasks.input_mbit, real),
+            result_mbit=grid(tasks.result_mbit, real),
+            work_gcycles=grid(tasks.work_gcycles, real),
+            valid=grid(np.ones(len(tasks), dtype=bool), torch.bool),
+            order=order,
+            duration_s=torch.tensor([[duration]], **self._like),
+            measured=None if self._measured is None else on_grid(self._measured, rows, order, shape),
+        )

@@ -1,0 +1,1 @@
+"""The server profile's file and records."""

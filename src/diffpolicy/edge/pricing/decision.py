@@ -1,0 +1,160 @@
+"""`FleetDecision`: where one task goes in a fleet of any size, as a pure function that can be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffpolicy.edge.pricing.features import LATENTS
+from diffpolicy.edge.pricing.scan import LATENT, FleetState
+from diffpolicy.errors import InputError
+from diffpolicy.policies.masks import mark_no_choice
+from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.pricing.policy import FleetPolicy
+
+_SERVERS = (
+    ("load_gcycles", (0.0, 300.0), "work that is queued and in service"),
+    ("waiting", (0.0, 200.0), "tasks that wait"),
+    ("capacity_gcycles_per_s", (3.0, 50.0), "capacity"),
+    ("tasks", (1.0, 80.0), "moving average of the tasks that it is sent in a step"),
+    ("work_gcycles", (1.0, 80.0), "moving average of the work that it is sent in a step"),
+)
+_FLEET = (
+    ("servers_up", (32.0, 1000.0), "number of servers that are up"),
+    ("fleet_capacity_gcycles_per_s", (500.0, 5000.0), "capacity of all servers that are up"),
+    ("mean_tasks", (1.0, 80.0), "mean of `tasks` over them"),
+    ("mean_work_gcycles", (1.0, 80.0), "mean of `work_gcycles` over them"),
+    ("fleet_load_gcycles", (0.0, 9000.0), "sum of `load_gcycles` over them"),
+)
+
+
+class FleetDecision(PureDecision):
+    """The server of one task, by own delay plus the price of the time that it takes from others; rows are fleets.
+
+    All prices are renewed from what the servers are now, so nothing but the inputs counts: no slot, no order of
+    servers. For the first task of a slot that is what `FleetRule` does; later in it that rule renews the coefficients
+    of the server that was chosen and, in turn, of one other.
+
+    With `candidates` C in the policy, a task chooses among C servers that the caller drew. Their rows are gathered
+    first and everything is computed on them alone, so the cost does not depend on S. What must be known of the fleet
+    is then given as running scalars, as a dispatcher keeps them, and a rank (of backlog, of capacity) among the
+    candidates stands for the rank among all. The outputs but `action` are of the candidates, `[rows, C]`, and so are
+    the inputs `delay_s` and `service_s`.
+
+    Args:
+        policy: a live `FleetPolicy`.
+
+    Raises:
+        InputError: the policy is stale.
+
+    Example:
+        >>> decision = FleetPolicy.pretrained("live").decision()
+        >>> inputs = [i.random(1, torch.Generator(), servers=20) for i in decision.inputs]
+        >>> action, score_s, price, next_latent = decision(*inputs)
+    """
+
+    trials: ClassVar[Sequence[Mapping[str, int]]] = tuple(
+        {"rows": rows, "servers": servers} for rows, servers in ((1, 20), (1, 1), (7, 5), (64, 33))
+    )
+
+    def __init__(self, policy: FleetPolicy) -> None:
+        super().__init__()
+        if policy.information != "live":
+            raise InputError(
+                f"only a live fleet policy decides task by task, got one of {policy.information} information, "
+                "which imagines a whole slot at once"
+            )
+        self.policy = in_eval_mode(policy)
+        c = policy.rule.candidates
+        each: tuple[int | str, ...] = ("rows", "servers")
+        some: tuple[int | str, ...] = ("rows", "servers" if c is None else c)
+        whose = "each server" if c is None else "each candidate"
+        inputs = [DecisionInput(n, each, "float32", f"{text}, of each server", span) for n, span, text in _SERVERS]
+        inputs.append(DecisionInput("latent", (*each, LATENTS), "float32", "what is remembered of each server"))
+        inputs += [
+            DecisionInput("delay_s", some, "float32", f"of the task on {whose} if nothing were queued", (0.1, 20.0)),
+            DecisionInput("service_s", some, "float32", f"that the task keeps {whose} busy", (0.05, 2.0)),
+            DecisionInput("turn", ("rows",), "float32", "share of the step's tasks that have come", (0.0, 1.0)),
+            DecisionInput(
+                "rest", ("rows",), "float32", "share of the step's tasks still to come, this one among them", (0.0, 1.0)
+            ),
+            DecisionInput("step_s", (1,), "float32", "usual length of a step, seconds", (0.5, 2.0)),
+        ]
+        if c is None:
+            inputs.append(DecisionInput("up", each, "bool", "which servers are up"))
+        else:
+            inputs.append(DecisionInput("candidates", some, "int64", "servers that may be chosen", (0, "servers")))
+            inputs += [DecisionInput(n, ("rows",), "float32", text, span) for n, span, text in _FLEET]
+        self.inputs = tuple(inputs)
+        self.outputs = (
+            DecisionInput("action", ("rows",), "int64", "the server; -1 if none is up"),
+            DecisionInput("score_s", some, "float32", f"own delay plus priced time, of {whose}; infinite if down"),
+            DecisionInput("price", some, "float32", f"tasks that will wait behind the task on {whose}"),
+            DecisionInput("next_latent", (*some, LATENTS), "float32", f"what to remember of {whose}"),
+        )
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The outputs, in their order. Args: tensors: the inputs, in their order."""
+        given = self.named(tensors)
+        load, waiting, f, tasks, work = (given[name] for name, *_ in _SERVERS)
+        latent, of, up = given["latent"], given.get("candidates"), given.get("up")
+        known = None
+        if of is not None:
+            load, waiting, f, tasks, work = (x.gather(-1, of) for x in (load, waiting, f, tasks, work))
+            latent = latent.gather(-2, of.unsqueeze(-1).expand(-1, -1, LATENTS))
+            count, total_f, mean_n, mean_w, fleet = (given[name].unsqueeze(-1) for name, *_ in _FLEET)
+            known = (count, total_f, mean_n, mean_w)
+            up = torch.ones_like(of, dtype=torch.bool)
+            slow, backlog, here = f, load / f, torch.full_like(count, of.shape[-1])
+        else:
+            assert up is not None
+            load = torch.where(up, load, 0.0)
+            fleet, here = load.sum(-1, keepdim=True), up.to(load).sum(-1, keepdim=True)
+            slow, backlog = (x.masked_fill(~up, torch.inf) for x in (f, load / f))
+        slower, below = _below(torch.stack([slow, backlog], -2)).unbind(-2)
+        rank = 2 * (slower + 0.5) / here - 1
+        if known is not None:
+            below = (below + 0.5) / here * known[0] - 0.5
+        zero = torch.zeros_like(load)
+        changing = torch.stack([load, waiting, *[zero] * (LATENT - 2)], -1)
+        row = torch.cat([changing, latent, torch.stack([f, tasks, work, rank], -1)], -1)
+        state = FleetState(row, up, fleet, given["step_s"], self.policy.rule.weight, known)
+        features = state.features(state.servers, below, given["turn"].unsqueeze(-1))
+        x0 = self.policy.coefficients(features.flatten(0, -2), latent.flatten(0, -2)).view(latent.shape)
+        price = state.price(state.terms(state.servers, x0), given["rest"].unsqueeze(-1), given["service_s"])
+        score = given["delay_s"] + load / f + given["service_s"] * price
+        if of is None:
+            score = score.masked_fill(~up, torch.inf)
+        action = score.argmin(-1)
+        action = mark_no_choice(action, up) if of is None else of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        return action, score, price, x0.clamp(-1, 1)
+
+    def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
+        """A server is right if its score is the smallest but for a rounding error."""
+        score = outputs[1]
+        servers = self.named(inputs).get(
+            "candidates", torch.arange(score.shape[-1], device=score.device).expand_as(score)
+        )
+        chosen = score.masked_fill(servers != action.unsqueeze(-1), torch.inf).amin(-1)
+        best = score.amin(-1)
+        return chosen <= best + tolerance * best.abs().clamp_min(1)
+
+
+def _below(x: Tensor) -> Tensor:
+    """How many of a row are smaller than each, `[*, S]`.
+
+    By sorting, since a comparison of all pairs would be all the cost in a large fleet; of equals, the place of the
+    first counts.
+    """
+    ordered, order = x.sort(-1)
+    new = (ordered > ordered.roll(1, -1)).to(x)
+    group = new.cumsum(-1).long()
+    place = torch.arange(x.shape[-1], device=x.device).to(x)
+    zero = torch.zeros_like(x)
+    first = zero.scatter_add(-1, group, new * place).gather(-1, group)
+    return zero.scatter(-1, order, first)

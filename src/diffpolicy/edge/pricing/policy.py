@@ -1,0 +1,206 @@
+"""`FleetPolicy`: a latent-action diffusion policy that decides for any number of servers and stations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from diffpolicy.edge.env.env import LEVELS
+from diffpolicy.edge.names import PRETRAINED_NAMES
+from diffpolicy.edge.pricing.decision import FleetDecision
+from diffpolicy.edge.pricing.features import FEATURES, LATENTS
+from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.task_file import TaskList
+from diffpolicy.errors import InputError
+from diffpolicy.networks.set_denoiser import SetDenoiser
+from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.priors import ActionMemory
+from diffpolicy.policies.recurrent import RecurrentState
+from diffpolicy.policies.specs import information_of
+
+
+class FleetPolicy(DiffusionPolicy):
+    """Denoises, for each server, the coefficients of its price from those that it remembers; then prices decide.
+
+    A row of the chain is a server, its x the K coefficients of the price, its condition F scale-free features, so the
+    same parameters serve any fleet, also one whose servers come and go. The chain runs for all servers as a slot
+    begins, for a server whenever a task was sent to it, and live for one more beside it, in turn; x_0 is remembered for
+    its next run (`ActionMemory`). A task goes where its own delay plus the price of the time that it takes from others
+    is smallest.
+
+    Args:
+        information: `live` or `stale`, see `FleetRule`.
+        steps: of the chain, I. hidden: width of the network.
+        remember: whether a chain starts from the remembered x_0; otherwise from zero.
+        candidates, weight: of `FleetRule`.
+        sampler, sampler_steps, seed: of `DiffusionPolicy`.
+
+    Example:
+        >>> policy = FleetPolicy.pretrained("live").for_scenario(Scenario.load("lad-ts"))
+        >>> policy.information
+        'live'
+    """
+
+    def __init__(
+        self,
+        *,
+        information: str = "live",
+        steps: int = 2,
+        hidden: int = 32,
+        remember: bool = True,
+        candidates: int | None = None,
+        weight: float = 1.0,
+        sampler: str = "ddim",
+        sampler_steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if sampler != "ddim":
+            raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {sampler!r}")
+        rule = FleetRule(information, candidates, weight)
+        super().__init__(
+            choices=LATENTS,
+            observation_dim=FEATURES,
+            prior=ActionMemory(store="x0", start="uniform", lifetime="episode"),
+            steps=steps,
+            schedule="vp",
+            sampler=sampler,
+            sampler_steps=sampler_steps,
+            prediction="x0",
+            denoiser=SetDenoiser(
+                LATENTS, FEATURES, steps, hidden=hidden, generator=torch.Generator().manual_seed(seed)
+            ),
+            action_key=("agents", "action"),
+            information=information,
+            seed=seed,
+        )
+        self.rule, self.hidden, self.remember = rule, hidden, remember
+        self._declare(measured=False)
+
+    def _declare(self, *, measured: bool) -> None:
+        own = [("agents", "arrival")] if self.information == "live" else ["shared_seed"]
+        more = [("agents", "service_s")] if measured else []
+        self.in_keys = [*READS, *own, *more, *(("fleet", name) for name in (*MEMORY, "latent"))]
+        self.out_keys = [self.action_key]
+
+    @classmethod
+    def pretrained(cls, name: str) -> FleetPolicy:
+        """A bundled policy: `live`, `stale`, or one of the controls; `policy.rule.weight` may be set to another value.
+
+        Raises:
+            InputError: no such policy is bundled.
+        """
+        return load_bundled(name)
+
+    def for_scenario(self, scenario: Scenario) -> FleetPolicy:
+        """The policy itself, told the usual length of a step and the law of arrivals, which a stale one imagines."""
+        self.rule = self.rule.for_scenario(scenario)
+        self._declare(measured=scenario.measured)
+        return self
+
+    @contextmanager
+    def told(self, tasks: TaskList) -> Iterator[None]:
+        """While this lasts, the rule knows how a task file's single requests come, if its steps are such.
+
+        Args:
+            tasks: whose mean distance in seconds and mean work in Gcycles the rule is given.
+        """
+        before = self.rule
+        self.rule = before.for_tasks(tasks)
+        try:
+            yield
+        finally:
+            self.rule = before
+
+    def decision(self) -> FleetDecision:
+        """One live decision as a pure function, which `export_decision` writes.
+
+        Raises:
+            InputError: the policy is stale.
+        """
+        return FleetDecision(self)
+
+    def coefficients(self, features: Tensor, latent: Tensor) -> Tensor:
+        """x_0 of servers, `[R, K]`. Args: features: `[R, F]`. latent: remembered, `[R, K]`."""
+        start = latent.to(self.dtype) if self.remember else latent.new_zeros(latent.shape, dtype=self.dtype)
+        return self.chain(features.to(self.dtype), start, None).to(features)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        with torch.no_grad():
+            action = self.rule.decide(tensordict, self.coefficients, self.generator)
+        return tensordict.set(self.action_key, action)
+
+    def primer_for(self, env: EnvBase) -> RecurrentState:
+        """The recurrent keys `("fleet", ...)`, which start afresh with each episode."""
+        return self.rule.primer(env.observation_spec["queue_gcycles"].shape[-1])
+
+    def check_env(self, env: EnvBase) -> None:
+        """Raises InputError if the environment shows less than the policy reads."""
+        shown = information_of(env)
+        if LEVELS.index(shown) < LEVELS.index(self.information):
+            raise InputError(f"the policy reads {self.information} information, and the environment shows {shown}")
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "information": self.information,
+            "steps": self.schedule.steps,
+            "hidden": self.hidden,
+            "remember": self.remember,
+            "candidates": self.rule.candidates,
+            "weight": self.rule.weight,
+            "sampler": self.sampler,
+            "sampler_steps": self.sampler_steps,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> FleetPolicy:
+        return cls(**config)
+
+
+def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: str = "mean") -> FleetPolicy:
+    """A trained network as a policy.
+
+    Args:
+        name: of the recipe. network: trained. recipe: a `fleet_training.Recipe`. seed, objective: of the training.
+    """
+    policy = FleetPolicy(
+        information=recipe.information,
+        steps=recipe.steps,
+        hidden=network.of_step.shape[-1],
+        remember=recipe.remember,
+        seed=seed,
+    )
+    policy.denoiser.load_state_dict(network.state_dict())
+    fields: dict[str, Any] = {**vars(recipe), "seed": seed}
+    aim = ""
+    if objective != "mean":
+        aim, fields["objective"] = f" --objective {objective}", objective
+    policy.trained = {
+        "command": f"diffpolicy train-fleet {name}{aim} --seed {seed} --out DIR",
+        "through_chain": True,
+        **fields,
+    }
+    return policy
+
+
+def load_bundled(name: str) -> FleetPolicy:
+    """A policy that comes with the package.
+
+    Raises:
+        InputError: no such policy.
+    """
+    if name not in (*PRETRAINED_NAMES, "price"):
+        raise InputError(f"pretrained policy {name!r} is not bundled; there are {', '.join(PRETRAINED_NAMES)}")
+    with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / name) as folder:
+        policy = FleetPolicy.load(Path(folder))
+    assert isinstance(policy, FleetPolicy)
+    return policy

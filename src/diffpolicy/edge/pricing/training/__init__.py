@@ -1,0 +1,1 @@
+"""How the learned price is trained: random fleets, a compiled player, evolution."""

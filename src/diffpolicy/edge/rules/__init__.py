@@ -1,0 +1,21 @@
+"""Untrained rules, and the registry of them."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.rules.heuristics import HEURISTICS as HEURISTICS
+    from diffpolicy.edge.rules.rule import Heuristic as Heuristic
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "HEURISTICS": "diffpolicy.edge.rules.heuristics",
+        "Heuristic": "diffpolicy.edge.rules.rule",
+    },
+)
+__all__ = (
+    "HEURISTICS",
+    "Heuristic",
+)

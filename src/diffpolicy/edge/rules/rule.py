@@ -1,0 +1,49 @@
+"""`Heuristic`: a rule with the tensordict interface of a learned policy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+from diffpolicy.edge.env.env import Information
+from diffpolicy.policies.draws import Draws
+
+ACTION: NestedKey = ("agents", "action")
+SERVICE: NestedKey = ("agents", "service_s")
+
+
+class Heuristic(TensorDictModuleBase):
+    """A rule `decide(tensordict) -> servers`; what it draws comes from its own generator.
+
+    Args:
+        stations: their number, B. servers: their number, S. seed: of the generator.
+        measured: whether servers have measured times, which rules that weigh costs then read.
+    """
+
+    name: ClassVar[str]
+    information: ClassVar[Information] = "stale"
+    reads: ClassVar[list[NestedKey]]
+
+    def __init__(self, stations: int, servers: int, seed: int = 0, *, measured: bool = False) -> None:
+        super().__init__()
+        weighs = measured and ("agents", "result_mbit") in self.reads
+        self.in_keys = [*self.reads, *([SERVICE] if weighs else [])]
+        self.out_keys = [ACTION]
+        self.stations, self.servers = stations, servers
+        self.generator = Draws(seed)
+
+    def decide(self, td: TensorDictBase) -> Tensor:
+        """Servers for the tasks of the slot, int64 `[E, B, N]`; entries that are not valid mean nothing."""
+        raise NotImplementedError
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        return tensordict.set(ACTION, self.decide(tensordict))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """U[0, 1) from the rule's own generator."""
+        return torch.rand(*shape, generator=self.generator, device=self.generator.device)

@@ -1,0 +1,73 @@
+"""`Server`: one edge server of a scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.edge.scenario.service_times import ServerService
+from diffpolicy.errors import InputError
+
+_NEEDED = ("capacity_gcycles_per_s", "rate_mbit_per_s")
+_KEYS = (*_NEEDED, "name", "power_w", "price_per_hour", "models", "availability", "service")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One edge server.
+
+    Args:
+        capacity_gcycles_per_s: work it does in a second, f > 0.
+        rate_mbit_per_s: rate of the link to it, v > 0, whoever sends.
+        name: how people call it.
+        power_w: electrical power while it works.
+        price_per_hour: what it costs.
+        models: names of the models that it can serve; kept in files and read by nothing: any task may be sent to any
+            server. What measured servers can run stands in `service.models`, and a workload that asks for another
+            model is refused.
+        availability: when it is down; None: never.
+        service: measured times of its runs; None: the linear law, work / capacity.
+    """
+
+    capacity_gcycles_per_s: float
+    rate_mbit_per_s: float
+    name: str | None = None
+    power_w: float | None = None
+    price_per_hour: float | None = None
+    models: tuple[str, ...] | None = None
+    availability: Availability | None = None
+    service: ServerService | None = None
+
+    @classmethod
+    def from_dict(cls, data: Any, key: str) -> Server:
+        """One entry of a scenario's `servers`; `key` names it in messages."""
+        data = check.mapping(data, key, allowed=_KEYS, required=_NEEDED)
+        for name in _NEEDED:
+            data[name] = check.number(data[name], f"{key}.{name}", above=0)
+        for name in ("power_w", "price_per_hour"):
+            if data.get(name) is not None:
+                data[name] = check.number(data[name], f"{key}.{name}", least=0)
+        if data.get("name") is not None and not isinstance(data["name"], str):
+            raise InputError(f"{key}.name must be a text, got {check.show(data['name'])}")
+        if data.get("models") is not None:
+            data["models"] = tuple(check.sequence(data["models"], f"{key}.models"))
+            for model in data["models"]:
+                if not isinstance(model, str):
+                    raise InputError(f"{key}.models must hold texts, got {check.show(model)}")
+        if data.get("availability") is not None:
+            data["availability"] = Availability.from_dict(data["availability"], f"{key}.availability")
+        if data.get("service") is not None:
+            data["service"] = ServerService.from_dict(data["service"], f"{key}.service")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of a scenario file; optional keys that are not set are left out."""
+        given = {name: getattr(self, name) for name in _KEYS if getattr(self, name) is not None}
+        if self.models is not None:
+            given["models"] = list(self.models)
+        for name in ("availability", "service"):
+            if name in given:
+                given[name] = given[name].to_dict()
+        return given

@@ -1,0 +1,151 @@
+"""Task files: a CSV of tasks in arrival order, read with every check, written with columns kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.lad_ts import Floats
+from diffpolicy.edge.workload.mix import Ints
+from diffpolicy.edge.workload.table_values import MOST
+from diffpolicy.edge.workload.task_columns import NO_ORIGIN as NO_ORIGIN
+from diffpolicy.edge.workload.task_columns import TaskTable
+from diffpolicy.errors import InputError
+
+_SIZES = ("input_mbit", "result_mbit", "gcycles_per_step")
+DEFAULT_MODEL = "default"
+"""What a task needs whose file has no column `model`; `*` among a server's models covers it."""
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """Tasks in arrival order, K of them.
+
+    Args:
+        slot: number of the step of each task, counted from 0 without gaps, not decreasing, `[K]`.
+        duration_s: length of each step in seconds, gaps included, `[number of steps]`.
+        origin: station of each task, or -1 for the common dispatcher, `[K]`.
+        input_mbit: `[K]`. result_mbit: `[K]`. work_gcycles: `[K]`, work of a step times steps.
+        steps: denoising steps, `[K]`.
+        server: recorded decisions `[K]`, or None.
+        start_s: when the first step begins, seconds.
+        models: distinct names of the column `model`. model: index into them, `[K]`.
+        megapixels: width x height / 10^6 of an image, `[K]`; None without the columns. images: `[K]`, or None.
+        header: columns of the file. rows: its rows as texts, carried along.
+    """
+
+    slot: Ints
+    duration_s: Floats
+    origin: Ints
+    input_mbit: Floats
+    result_mbit: Floats
+    work_gcycles: Floats
+    steps: Ints
+    server: Ints | None = None
+    start_s: float = 0.0
+    models: tuple[str, ...] = ("",)
+    model: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    megapixels: Floats | None = None
+    images: Ints | None = None
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    @classmethod
+    def read(cls, path: str | Path, scenario: Scenario, *, decisions: bool = False) -> TaskList:
+        """Reads a task file against the scenario whose servers and stations it indexes.
+
+        Args:
+            path: CSV with a header (`design.md`: slot or arrival_s, origin, input_mbit, result_mbit,
+                gcycles_per_step, steps; optional server and others, which are carried along).
+            scenario: gives the slot's length and the ranges of `server` and `origin`.
+            decisions: whether the column `server` is needed; otherwise it is ignored.
+
+        Raises:
+            InputError: names the file, the line (the header is line 1), the column and the value.
+        """
+        table = TaskTable.read(path, ("origin", *_SIZES, "steps", ("slot", "arrival_s")))
+        if decisions and "server" not in table.header:
+            raise InputError(f"{table.name} has no column 'server' and no policy is given to decide in its place")
+        sizes = {name: table.floats(name, least=0) for name in _SIZES}
+        steps = table.ints("steps", least=1, most=MOST["steps"])
+        with np.errstate(over="ignore"):
+            work = sizes["gcycles_per_step"] * steps
+        for k in np.flatnonzero(~np.isfinite(work)):
+            raise table.error(int(k), "gcycles_per_step", "times steps must be finite")
+        if "slot" in table.header:
+            slot, duration_s, start_s = _steps_of_slots(table, scenario.slot_s)
+        else:
+            slot, duration_s, start_s = _steps_of_arrivals(table, scenario.slot_s)
+        return cls(
+            **_requests(table, scenario),
+            steps=steps,
+            slot=slot,
+            duration_s=duration_s,
+            start_s=start_s,
+            origin=table.ints("origin", least=0, most=len(scenario.stations) - 1, empty=NO_ORIGIN),
+            input_mbit=sizes["input_mbit"],
+            result_mbit=sizes["result_mbit"],
+            work_gcycles=work,
+            server=table.ints("server", least=0, most=len(scenario.servers) - 1) if decisions else None,
+            header=table.header,
+            rows=table.rows,
+        )
+
+    def to_csv(self, server: Sequence[int], delay_s: Sequence[float]) -> str:
+        """The file's text with the columns `server` and `delay_s` replaced or appended; floats by repr."""
+        columns = {"server": [str(int(a)) for a in server], "delay_s": [repr(float(x)) for x in delay_s]}
+        header = [*self.header, *(name for name in columns if name not in self.header)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for k, row in enumerate(self.rows):
+            writer.writerow([columns[n][k] if n in columns else row[i] for i, n in enumerate(header)])
+        return text.getvalue()
+
+
+def _requests(table: TaskTable, scenario: Scenario) -> dict[str, Any]:
+    """What measured servers need to know of tasks: model, size, number of images."""
+    if not scenario.measured or not {"width", "height"} <= set(table.header):
+        return {}
+    pixels = table.ints("width", least=1, most=MOST["width"]) * table.ints("height", least=1, most=MOST["height"])
+    given: dict[str, Any] = {"megapixels": pixels / 1e6}
+    if "images" in table.header:
+        given["images"] = table.ints("images", least=1, most=MOST["images"])
+    column = table.header.index("model") if "model" in table.header else None
+    names = [DEFAULT_MODEL if column is None else row[column].strip() for row in table.rows]
+    given["models"] = tuple(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(given["models"])}
+    given["model"] = np.array([number[name] for name in names], dtype=np.int64)
+    for a, server in enumerate(scenario.servers):
+        for k, name in enumerate(names):
+            if server.service is not None and server.service.times(name) is None:
+                where = f"{table.name}, line {table.lines[k]}, column 'model'"
+                raise InputError(f"{where} names {check.show(name)}, which server {a} has no times of")
+    return given
+
+
+def _steps_of_slots(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, float]:
+    """One step a slot that has tasks; its length covers the empty slots that follow it."""
+    number = table.ints("slot", least=0)
+    for k in np.flatnonzero(np.diff(number) < 0):
+        raise table.error(int(k) + 1, "slot", f"must not be smaller than in the row before ({number[k]})")
+    starts, step = np.unique(number, return_inverse=True)
+    lengths = slot_s * np.append(np.diff(starts), 1).astype(np.float64)
+    return step.astype(np.int64), lengths, slot_s * float(starts[0])
+
+
+def _steps_of_arrivals(table: TaskTable, slot_s: float) -> tuple[Ints, Floats, float]:
+    """One task a step; a step lasts until the next arrival, the last one a slot."""
+    arrival_s = table.arrivals()
+    return np.arange(len(arrival_s)), np.append(np.diff(arrival_s), slot_s), float(arrival_s[0])
