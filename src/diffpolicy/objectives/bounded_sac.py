@@ -18,6 +18,7 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.rows import next_key, wide
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import BoundedHead
 
 
@@ -100,9 +101,8 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         return TensorDict(dict(zip(self.out_keys, losses, strict=True)))
 
     def _normal(self, rows: torch.Size) -> Tensor:
-        generator = self.policy.generator
-        like = next(iter(self.policy.parameters()))
-        return torch.randn(*rows, *self.head.event, generator=generator, device=generator.device).to(like)
+        generator = generator_on(self.policy.generator, self.policy.device)
+        return torch.randn(*rows, *self.head.event, generator=generator, device=generator.device).to(self.policy.dtype)
 
     def losses(
         self,

@@ -18,7 +18,7 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
-from diffpolicy.policies.draws import Draws, without_chance
+from diffpolicy.policies.draws import Draws, generator_on, without_chance
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict
 from diffpolicy.policies.keys import as_json as json_key
 from diffpolicy.policies.keys import plain as plain_key
@@ -173,7 +173,8 @@ class ChoicePolicy(SavedPolicy):
         """
         if not self.draws:
             return None
-        return torch.randn((self.draws, *rows, self.choices), generator=self.generator, device=self.generator.device)
+        generator = generator_on(self.generator, self.device)
+        return torch.randn((self.draws, *rows, self.choices), generator=generator, device=generator.device)
 
     def no_noise(self, rows: torch.Size) -> Tensor | None:
         """What stands for `noise` where an action without chance is asked for: its mode, zeros of the same shape."""
@@ -190,7 +191,7 @@ class ChoicePolicy(SavedPolicy):
 
     def choose(self, logits: Tensor) -> Tensor:
         """Actions of rows, `[*, *event]`. Args: logits: or other parameters of the head's law, `[*, A]`."""
-        return self.head.sample(logits, self.head.draws(logits.shape[:-1], self.generator))
+        return self.head.sample(logits, self.head.draws(logits.shape[:-1], generator_on(self.generator, logits.device)))
 
     @property
     def draws_choice(self) -> bool:
@@ -212,6 +213,12 @@ class ChoicePolicy(SavedPolicy):
     def remembers(self) -> bool:
         """Whether it reads a latent action that it remembers."""
         return False
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        device: torch.device = next(iter(self.parameters())).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -201,7 +201,7 @@ class DiffusionPolicy(ChoicePolicy):
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         if not isinstance(self.prior, ActionMemory):
             return
-        stored = rows.put(self.prior.stored(x0, self.head))
+        stored = rows.put(self.prior.stored(x0, self.head)).to(td[self.latent_key].device)
         if self.valid_key is not None:
             stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
         td[_next(self.latent_key)] = stored

@@ -13,6 +13,7 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import masked_value
 
@@ -75,7 +76,8 @@ class GreedyValuePolicy(ChoicePolicy):
         allowed = logits > masked_value(logits.dtype)
         # a narrow type would round a rank up to the number of choices
         wide = torch.promote_types(logits.dtype, torch.float32)
-        u = torch.rand(2, *best.shape, generator=self.generator, device=self.generator.device).to(logits.device, wide)
+        generator = generator_on(self.generator, logits.device)
+        u = torch.rand(2, *best.shape, generator=generator, device=generator.device).to(logits.device, wide)
         rank = (u[1].unsqueeze(-1) * allowed.sum(-1, keepdim=True)).floor()
         drawn = ((allowed.cumsum(-1) - 1 == rank) & allowed).byte().argmax(-1)
         return self.head.written(torch.where(u[0] < self.epsilon, drawn, best))

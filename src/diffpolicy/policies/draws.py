@@ -59,6 +59,21 @@ def stream_seed(seed: int, stream: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)[0])
 
 
+def generator_on(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """The generator itself on the CPU; elsewhere one that begins where a number of it says.
+
+    So a pass on a GPU draws there and nothing is copied, and the state of the one on the CPU still tells all that will
+    be drawn.
+
+    Args:
+        generator: on the CPU. device: on which numbers are wanted.
+    """
+    if device.type in ("cpu", "meta"):
+        return generator
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def without_chance() -> bool:
     """Whether TorchRL's `set_exploration_type` asks for actions without chance, by any type but `RANDOM`.
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diffpolicy.policies.masks import readable
+
 WORTH_PACKING = 0.9
 """Packing costs a sort; with more rows valid than this share, working on all of them is cheaper."""
 BLOCK = 256
@@ -15,6 +17,9 @@ BLOCK = 256
 
 class Rows:
     """Gathers the valid entries of a batch as rows: `[M, F]`, or `[G, M, F]` for G agents with own parameters.
+
+    On the CPU only the valid entries become rows. On a GPU the host does not know how many there are and would have to
+    wait for it; there all entries are rows, and what is put back for invalid ones is zero.
 
     Args:
         shape: leading shape of the values, the action's shape.
@@ -35,13 +40,14 @@ class Rows:
         self.valid = valid
         self.index: Tensor | None = None
         """Place of each row among the entries in the order of `shape`, `[rows]`; None: they are all, in that order."""
+        packs = valid is not None and readable(valid)
         if agent_dim is None:
-            if valid is not None:
+            if valid is not None and packs:
                 self.index = valid.flatten().nonzero().squeeze(-1)
             return
         places = torch.arange(shape.numel(), device=device if valid is None else valid.device).view(shape)
         places = self._by_agent(places)
-        if valid is not None:
+        if valid is not None and packs:
             flat = self._by_agent(valid)
             most = int(flat.sum(-1).max())
             if most < WORTH_PACKING * flat.shape[-1]:
@@ -72,9 +78,11 @@ class Rows:
         width = rows.shape[-1]
         flat = rows.reshape(-1, width)
         if self.index is not None:
-            flat = flat.new_zeros(self.shape.numel(), width).index_copy_(0, self.index, flat)
+            index = self.index.to(flat.device)
+            flat = flat.new_zeros(self.shape.numel(), width).index_copy_(0, index, flat)
         result = flat.view(*self.shape, width)
-        return result if self.agent_dim is None or self.valid is None else result * self.valid.unsqueeze(-1)
+        packed = self.agent_dim is None and self.index is not None
+        return result if packed or self.valid is None else result * self.valid.to(result.device).unsqueeze(-1)
 
 
 def in_blocks(
