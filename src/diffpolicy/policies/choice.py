@@ -217,14 +217,23 @@ class ChoicePolicy(SavedPolicy):
     @property
     def device(self) -> torch.device:
         """Of the parameters."""
-        device: torch.device = next(iter(self.parameters())).device
-        return device
+        return self._first_parameter().device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
-        dtype: torch.dtype = next(iter(self.parameters())).dtype
-        return dtype
+        return self._first_parameter().dtype
+
+    def _first_parameter(self) -> Tensor:
+        """A parameter; where it stands is kept, since finding it costs as much as a small layer."""
+        place = self.__dict__.get("_place")
+        if place is None:
+            held = ((m, name) for m in self.modules() for name, p in m._parameters.items() if p is not None)
+            place = next(held)
+            self.__dict__["_place"] = place
+        module, name = place
+        parameter: Tensor = module._parameters[name]
+        return parameter
 
     def rows(self, td: TensorDictBase) -> Rows:
         """The valid items of a tensordict as rows."""
@@ -274,7 +283,7 @@ class ChoicePolicy(SavedPolicy):
         Raises:
             InputError: a number is not finite, seen on the CPU.
         """
-        like = next(iter(self.parameters()))
+        like = self._first_parameter()
         observation = rows.take(self.observe(td)).to(like.dtype)
         # a sum is ten times as fast as a look at each; where it overflows, each is looked at
         if readable(observation) and not math.isfinite(observation.sum().item()):
