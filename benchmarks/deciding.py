@@ -18,7 +18,7 @@ from tensordict import TensorDictBase
 from diffpolicy.edge import OffloadingEnv, Scenario, make_policy
 from diffpolicy.edge.evaluation import WORK
 from diffpolicy.edge.workload.lad_ts import Stream
-from diffpolicy.training.evaluation import play, undisturbed
+from diffpolicy.evaluation import play, undisturbed
 from timing import table
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)

@@ -22,7 +22,7 @@ from diffpolicy.edge.pricing.policy import load_bundled
 from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player
 from diffpolicy.edge.pricing.training.train import RECIPES
 from diffpolicy.edge.workload.lad_ts import Stream
-from diffpolicy.training.evaluation import Played, ratio_interval
+from diffpolicy.evaluation import Played, ratio_interval
 from timing import table
 
 RULES = ("price", "live", "live-one-pass", "stale", "stale-one-pass")

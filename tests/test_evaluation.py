@@ -19,7 +19,7 @@ from diffpolicy.edge import (
     play_episodes,
 )
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.training.evaluation import Played, mean_interval, ratio_interval, student_t
+from diffpolicy.evaluation import Played, mean_interval, ratio_interval, student_t
 
 DRAWING = ["random", "capacity-proportional", "power-of-two"]
 
@@ -180,7 +180,7 @@ def test_a_policy_of_another_shape_is_refused_by_name(scenario):
 def test_an_evaluation_in_which_nothing_arrives_is_refused(scenario):
     rare = Scenario(1.0, scenario.servers[:1], slots=1, workload=Workload((0, 1), (1, 1), (1.0,), (1,), (1.0,)))
     empty = next(s for s in range(100) if rare.workload.draw(s, Stream.EVALUATION, 0, 0, 1).counts.sum() == 0)
-    with pytest.raises(InputError, match="no task"):
+    with pytest.raises(InputError, match="nothing was decided"):
         evaluate(["opt-ts"], rare, episodes=1, seed=empty)
 
 

@@ -18,15 +18,15 @@ from diffpolicy.edge.metrics import Result
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.tables import delay_cells
 from diffpolicy.edge.training import build
-from diffpolicy.training import Played, RolloutStream
-from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
-from diffpolicy.training.evaluation import (
+from diffpolicy.evaluation import (
     difference_interval,
     mean_interval,
     play,
     pooled_interval,
     ratio_interval,
 )
+from diffpolicy.training import Played, RolloutStream
+from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
 from diffpolicy.training.fit import fit
 from diffpolicy.training.methods import SACMethod
 from diffpolicy.training.stream import counted_parts

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.physics.queueing import work_ahead_gcycles as work_ahead_gcycles
     from diffpolicy.edge.physics.queueing import work_sent_gcycles as work_sent_gcycles
     from diffpolicy.edge.pricing.policy import FleetPolicy as FleetPolicy
+    from diffpolicy.edge.problem import OffloadingProblem as OffloadingProblem
     from diffpolicy.edge.resolve import make_method as make_method
     from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.rules.heuristics import HEURISTICS as HEURISTICS
@@ -51,6 +52,7 @@ __getattr__, __dir__ = attach(
         "Plan": "diffpolicy.edge.jobs",
         "Comparison": "diffpolicy.edge.comparison",
         "OffloadingEnv": "diffpolicy.edge.env.env",
+        "OffloadingProblem": "diffpolicy.edge.problem",
         "Evaluation": "diffpolicy.edge.evaluation",
         "Replay": "diffpolicy.edge.evaluation",
         "evaluate": "diffpolicy.edge.evaluation",
@@ -98,6 +100,7 @@ __all__ = (
     "Heuristic",
     "ModelTimes",
     "OffloadingEnv",
+    "OffloadingProblem",
     "Plan",
     "Replay",
     "RequestType",

@@ -13,7 +13,8 @@ from diffpolicy.edge.evaluation import offered_load
 from diffpolicy.edge.jobs import Outcome, Plan
 from diffpolicy.edge.metrics import Result
 from diffpolicy.edge.names import BASELINE as BASELINE
-from diffpolicy.training.evaluation import Interval, Played, pooled_interval
+from diffpolicy.evaluation.intervals import Interval, pooled_interval
+from diffpolicy.evaluation.playing import Played
 
 
 @dataclass(frozen=True)

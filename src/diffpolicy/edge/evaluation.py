@@ -22,7 +22,7 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Stream, Workload
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
-from diffpolicy.training.evaluation import Played, play, undisturbed
+from diffpolicy.evaluation.playing import Played, play, undisturbed
 
 WORK = ("agents", "work_gcycles")
 TASK = ("agents", "task")

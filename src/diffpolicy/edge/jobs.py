@@ -21,8 +21,8 @@ from diffpolicy.edge.resolve import make_method, make_policy
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.playing import Played
 from diffpolicy.training import checkpoint
-from diffpolicy.training.evaluation import Played
 from diffpolicy.training.identity import describe
 
 RESERVE_S = 65.0

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffpolicy.training.evaluation import (
+from diffpolicy.evaluation.intervals import (
     Interval,
-    Played,
     difference_interval,
     has_ratio,
     pooled_interval,
     ratio_interval,
 )
+from diffpolicy.evaluation.playing import Played
 
 
 @dataclass(frozen=True)

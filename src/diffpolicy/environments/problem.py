@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 
 from diffpolicy.environments.lanes import Lanes
@@ -16,6 +18,9 @@ from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.transitions import step_transitions
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.playing import Played
 
 Split = Literal["train", "evaluate"]
 """Which episodes: those that are trained on, or those on which policies are judged; the two never meet."""
@@ -30,6 +35,8 @@ class Cost:
         unit: e.g. `s`; empty where it has none.
         per: what a mean is taken over: whole `episode`s (then an episode's costs are added up), `step`s (all agents'
             and items' costs of a step added up), or `item`s.
+        column: what it is called in files, e.g. `delay_s`.
+        counted: what `per` is called in tables and files; by default `episodes`, `steps` or `items`.
 
     Raises:
         InputError: `per` is none of these, or the label is empty.
@@ -38,12 +45,15 @@ class Cost:
     label: str = "cost"
     unit: str = ""
     per: Literal["episode", "step", "item"] = "episode"
+    column: str = "cost"
+    counted: str = ""
 
     def __post_init__(self) -> None:
         if self.per not in ("episode", "step", "item"):
             raise InputError(f"Cost.per must be episode, step or item, got {self.per!r}")
         if not isinstance(self.label, str) or not self.label:
             raise InputError(f"Cost.label must be a word, got {self.label!r}")
+        object.__setattr__(self, "counted", self.counted or f"{self.per}s")
 
     def titled(self, what: str = "mean") -> str:
         """As the head of a column, e.g. `mean delay, s`."""
@@ -61,6 +71,9 @@ class Problem(ABC):
         steps: of an episode, or None: until it is done.
         methods: presets that `compare` trains by default.
         reference: `module:attribute` by which another process finds it, or None.
+        masks: whether a choice is ever forbidden; False: no policy need read a mask.
+        references: rules that plots draw as lines, besides the baseline.
+        alike: what an evaluation plays, in titles of tables.
     """
 
     name: str = "problem"
@@ -68,6 +81,9 @@ class Problem(ABC):
     steps: int | None = None
     methods: Sequence[str] = ("d2sac", "sac", "dqn")
     reference: str | None = None
+    masks: bool = True
+    references: Sequence[str] = ()
+    alike: str = "identical episodes"
 
     @abstractmethod
     def make_env(
@@ -113,6 +129,79 @@ class Problem(ABC):
     def policies(self) -> Mapping[str, Callable[[int], Any]]:
         """Trained policies that come with the problem, by name, each as a function of a seed."""
         return {}
+
+    def compared(self) -> Sequence[str]:
+        """Trained policies that `compare` plays by default; all that come with the problem, as `pretrained:NAME`."""
+        return [f"pretrained:{name}" for name in self.policies()]
+
+    # What an evaluation asks
+
+    @property
+    def subject(self) -> Any:
+        """What a user's function that makes a policy is given; by default the problem itself."""
+        return self
+
+    def view(self, policy: Any) -> str | None:
+        """What the decisions of a policy may use, where the problem has levels of that."""
+        return None
+
+    def prepare(self, policy: Any) -> Any:
+        """A policy that was read from a file, told what it has to know of the problem before it decides."""
+        return policy
+
+    def check(self, policy: Any, env: EnvBase) -> None:
+        """Refuses a policy that cannot decide in an environment of this problem.
+
+        Raises:
+            InputError: it says why.
+        """
+        return
+
+    def check_episodes(self, episodes: int) -> None:
+        """Refuses more episodes than can be played.
+
+        Raises:
+            InputError: it names the number.
+        """
+        return
+
+    def notes(self, env: EnvBase) -> Sequence[NestedKey]:
+        """What is noted of each item beside its cost: keys of the reward's shape."""
+        return ()
+
+    def counts(self, played: Played) -> Played:
+        """What is counted of what was played; by default each item as it is."""
+        return played
+
+    def summarise(self, played: Played, episodes: int) -> Mapping[str, float]:
+        """What an evaluation reports beside the cost, by name, such as a load.
+
+        Args:
+            played: what the baseline's episodes cost. episodes: how many there were.
+        """
+        return {}
+
+    def told(self) -> str:
+        """The problem in a few words, for progress."""
+        return self.name
+
+    def plots(self) -> Mapping[str, Callable[[Any, Path], None]]:
+        """Pictures of a comparison beside the learning curves, by file name; each draws a `Comparison` into a file."""
+        return {}
+
+    # What a sweep asks
+
+    def knobs(self) -> Mapping[str, Callable[[str], Any]]:
+        """What a sweep can vary, each with the reader of a value as it is typed."""
+        return {}
+
+    def vary(self, key: str, value: Any) -> Problem:
+        """The problem with a knob turned.
+
+        Raises:
+            InputError: it has no such knob, or the value is out of range.
+        """
+        raise InputError(f"problem {self.name} has no {key!r} to vary")
 
     def description(self) -> dict[str, Any]:
         """What the problem is, by content, as JSON holds it; what was trained on another is not resumed on it."""

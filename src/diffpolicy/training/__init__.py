@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.training.evaluation import Interval as Interval
-    from diffpolicy.training.evaluation import Played as Played
-    from diffpolicy.training.evaluation import mean_interval as mean_interval
-    from diffpolicy.training.evaluation import play as play
-    from diffpolicy.training.evaluation import ratio_interval as ratio_interval
-    from diffpolicy.training.evaluation import undisturbed as undisturbed
+    from diffpolicy.evaluation.intervals import Interval as Interval
+    from diffpolicy.evaluation.intervals import mean_interval as mean_interval
+    from diffpolicy.evaluation.intervals import ratio_interval as ratio_interval
+    from diffpolicy.evaluation.playing import Played as Played
+    from diffpolicy.evaluation.playing import play as play
+    from diffpolicy.evaluation.playing import undisturbed as undisturbed
     from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "undisturbed": "diffpolicy.training.evaluation",
+        "undisturbed": "diffpolicy.evaluation.playing",
         "Fitted": "diffpolicy.training.fit",
-        "Played": "diffpolicy.training.evaluation",
-        "Interval": "diffpolicy.training.evaluation",
-        "play": "diffpolicy.training.evaluation",
-        "mean_interval": "diffpolicy.training.evaluation",
-        "ratio_interval": "diffpolicy.training.evaluation",
+        "Played": "diffpolicy.evaluation.playing",
+        "Interval": "diffpolicy.evaluation.intervals",
+        "play": "diffpolicy.evaluation.playing",
+        "mean_interval": "diffpolicy.evaluation.intervals",
+        "ratio_interval": "diffpolicy.evaluation.intervals",
         "Method": "diffpolicy.training.methods",
         "OffPolicyMethod": "diffpolicy.training.methods",
         "SACMethod": "diffpolicy.training.methods",

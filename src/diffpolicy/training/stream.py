@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
+from diffpolicy.environments.ends import ended
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
-from diffpolicy.training.evaluation import ended
 
 
 class RolloutStream(IterableDataset[TensorDict]):

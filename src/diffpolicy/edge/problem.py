@@ -1,0 +1,138 @@
+"""`OffloadingProblem`: a scenario as a problem; which server does each task, so that users wait least."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
+from torchrl.envs import EnvBase
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.env.transitions import task_transitions
+from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.environments import Cost, Problem
+from diffpolicy.environments.problem import Split
+from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import Keys
+
+DELAY = Cost("delay", "s", per="item", column="delay_s", counted="tasks")
+WORK = ("agents", "work_gcycles")
+TASK = ("agents", "task")
+
+
+class OffloadingProblem(Problem):
+    """The edge-AIGC offloading problem on a scenario; the cost of a task is its service delay in seconds.
+
+    Args:
+        scenario: a `Scenario`, a built-in name or a scenario file; it needs a workload and slots.
+
+    Raises:
+        InputError: the scenario has no workload or no slots.
+
+    Example:
+        >>> problem = OffloadingProblem("lad-ts")
+        >>> problem.make_env(8, seed=1).batch_size, next(iter(problem.rules()))
+        (torch.Size([8]), 'opt-ts')
+    """
+
+    cost = DELAY
+    methods = ("lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain")
+    references = ("capacity-proportional",)
+    alike = "episodes of identical arrivals"
+
+    def __init__(self, scenario: Scenario | str | Path = "lad-ts") -> None:
+        self.scenario = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
+        if self.scenario.workload is None:
+            raise InputError(f"scenario {self.scenario.name} has no workload, so there is nothing to play")
+        if self.scenario.slots is None:
+            raise InputError(f"scenario {self.scenario.name} has no 'slots', so an episode has no end; give it some")
+        self.name = self.scenario.name
+        self.steps: int = self.scenario.slots
+        # where no server ever fails all may be chosen always, and a mask would only take time
+        self.masks = any(server.availability is not None for server in self.scenario.servers)
+
+    # Environments
+
+    def make_env(
+        self, batch: int = 1, seed: int = 0, *, split: Split = "train", view: str | None = None, device: Any = None
+    ) -> EnvBase:
+        return self._env(batch, seed, split, view, device)
+
+    def make_episodes(
+        self, first: int, count: int, seed: int = 0, *, view: str | None = None, device: Any = None
+    ) -> EnvBase:
+        return self._env(count, seed, "evaluate", view, device, first)
+
+    def _env(self, batch: int, seed: int, split: Split, view: str | None, device: Any, first: int = 0) -> OffloadingEnv:
+        """Its lanes have streams of their own; policies are judged in float64, as the physics is defined."""
+        judged = split == "evaluate"
+        return OffloadingEnv(
+            self.scenario,
+            [batch],
+            seed,
+            information=view or "paper",  # type: ignore[arg-type]
+            stream=Stream.EVALUATION if judged else Stream.TRAINING,
+            dtype=torch.float64 if judged else torch.float32,
+            device=device,
+            first_episode=first,
+        )
+
+    def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
+        """From task to task of a station, see `task_transitions`."""
+        return task_transitions(rollout, masks=keys.mask is not None)
+
+    # Policies
+
+    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+        """The untrained rules that can decide the scenario's tasks: `local` needs a server at each station."""
+        names = (name for name in HEURISTIC_NAMES if name != "local" or None not in self.scenario.stations)
+        return {name: functools.partial(self._rule, name) for name in names}
+
+    def _rule(self, name: str, seed: int) -> Any:
+        from diffpolicy.edge.resolve import make_policy
+
+        return make_policy(name, self.scenario, seed=seed)
+
+    def policies(self) -> Mapping[str, Callable[[int], Any]]:
+        return {name: functools.partial(self._rule, f"pretrained:{name}") for name in PRETRAINED_NAMES}
+
+    def compared(self) -> Sequence[str]:
+        return ("pretrained:live", "pretrained:stale")
+
+    @property
+    def subject(self) -> Scenario:
+        return self.scenario
+
+    def view(self, policy: Any) -> str:
+        return str(getattr(policy, "information", "paper"))
+
+    # Evaluations
+
+    def check_episodes(self, episodes: int) -> None:
+        workload = self.scenario.workload
+        cells = (
+            {"stations": len(self.scenario.stations), "tasks": workload.max_tasks}
+            if isinstance(workload, Workload)
+            else {}
+        )
+        counts = {"episodes": episodes, "slots": self.steps, **cells}
+        check.product(counts, _limits.PLAYED, "the tasks of an evaluation")
+
+    def notes(self, env: EnvBase) -> Sequence[NestedKey]:
+        """The work of each task, and its number where tasks are sent again."""
+        return [WORK, TASK] if TASK in env.observation_spec.keys(True, True) else [WORK]
+
+    def told(self) -> str:
+        return f"{self.name}, load {self.scenario.load_factor():.2f}"
+
+    def description(self) -> dict[str, Any]:
+        return {"scenario": self.scenario.digest()}

@@ -1,0 +1,45 @@
+"""Evaluating policies on identical episodes of any problem: playing, intervals, results."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.intervals import Interval as Interval
+    from diffpolicy.evaluation.intervals import difference_interval as difference_interval
+    from diffpolicy.evaluation.intervals import has_ratio as has_ratio
+    from diffpolicy.evaluation.intervals import mean_interval as mean_interval
+    from diffpolicy.evaluation.intervals import pooled_interval as pooled_interval
+    from diffpolicy.evaluation.intervals import ratio_interval as ratio_interval
+    from diffpolicy.evaluation.intervals import student_t as student_t
+    from diffpolicy.evaluation.playing import Played as Played
+    from diffpolicy.evaluation.playing import play as play
+    from diffpolicy.evaluation.playing import undisturbed as undisturbed
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Interval": "diffpolicy.evaluation.intervals",
+        "Played": "diffpolicy.evaluation.playing",
+        "difference_interval": "diffpolicy.evaluation.intervals",
+        "has_ratio": "diffpolicy.evaluation.intervals",
+        "mean_interval": "diffpolicy.evaluation.intervals",
+        "play": "diffpolicy.evaluation.playing",
+        "pooled_interval": "diffpolicy.evaluation.intervals",
+        "ratio_interval": "diffpolicy.evaluation.intervals",
+        "student_t": "diffpolicy.evaluation.intervals",
+        "undisturbed": "diffpolicy.evaluation.playing",
+    },
+)
+__all__ = (
+    "Interval",
+    "Played",
+    "difference_interval",
+    "has_ratio",
+    "mean_interval",
+    "play",
+    "pooled_interval",
+    "ratio_interval",
+    "student_t",
+    "undisturbed",
+)

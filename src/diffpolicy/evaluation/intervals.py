@@ -1,0 +1,110 @@
+"""Means, ratios and differences of what episodes cost, with their 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from diffpolicy.errors import InputError
+from diffpolicy.evaluation.playing import Floats, Played
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the half-width of its 95 % interval, None where one value does not tell."""
+
+    mean: float
+    half_width: float | None
+
+
+def mean_interval(values: Floats) -> Interval:
+    """Student's interval of independent values."""
+    n = len(values)
+    if n < 2:
+        return Interval(float(values.mean()), None)
+    return Interval(float(values.mean()), student_t(n - 1) * float(values.std(ddof=1)) / math.sqrt(n))
+
+
+def pooled_interval(played: Played) -> Interval:
+    """The pooled mean of all items with the interval of that mean.
+
+    A pooled mean is a ratio of two sums over episodes, cost and number of items, so its interval is a ratio
+    estimator's, linearised (Cochran, Sampling Techniques, 3rd ed., chapter 6): with sums S_k, counts n_k, their
+    means over K episodes S and n, and m = S / n,
+
+        residual_k = (S_k - m n_k) / n,    half width = t_(K-1) sd(residual) / sqrt(K)
+
+    Where all episodes have equally many items it is Student's interval of their means. Few episodes of very unequal
+    sizes, of which one holds most of the items, are fewer than they seem, and then it is too narrow.
+    """
+    sums, counts = played.episode_sums(np.unique(played.episode))
+    return Interval(float(played.cost.mean()), _half_width(_mean_residuals(sums, counts)))
+
+
+def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple[float, float] | None]:
+    """Ratio of the pooled means with its 95 % interval, paired over episodes.
+
+    The ratio is one of four sums over episodes, R = (A / a) / (B / b), with costs A_k, B_k and numbers of items a_k,
+    b_k, capitals without an index being means over the K episodes; linearised (Cochran, Sampling Techniques, 3rd ed.,
+    chapter 6),
+
+        residual_k = A_k b / (a B) - R (B_k / B + a_k / a - b_k / b),    half width = t_(K-1) sd(residual) / sqrt(K)
+
+    With the same items on both sides this is the ratio estimator's (A_k - R B_k) / B. An episode that has items on one
+    side only counts as one without cost and items on the other.
+
+    Raises:
+        InputError: an episode costs nothing, so that no ratio can be given; `difference_interval` can.
+    """
+    if not denominator.cost.mean() > 0:
+        raise InputError("the baseline's mean cost is not above 0, so no ratio to it can be given")
+    ratio = float(numerator.cost.mean() / denominator.cost.mean())
+    (a, na), (b, nb) = _both(numerator, denominator)
+    cost, count = a / b.mean() * (nb.mean() / na.mean()), na / na.mean() - nb / nb.mean()
+    residuals = cost - ratio * (b / b.mean() + count)
+    half = _half_width(residuals)
+    return ratio, None if half is None else (ratio - half, ratio + half)
+
+
+def difference_interval(played: Played, baseline: Played) -> Interval:
+    """Difference of the pooled means with its 95 % interval, paired over episodes (see `pooled_interval`)."""
+    (a, na), (b, nb) = _both(played, baseline)
+    difference = float(played.cost.mean() - baseline.cost.mean())
+    return Interval(difference, _half_width(_mean_residuals(a, na) - _mean_residuals(b, nb)))
+
+
+def has_ratio(played: Played, baseline: Played) -> bool:
+    """Whether every episode of both costs more than zero, so that a ratio of their costs says something."""
+    return all((p.episode_means() > 0).all() for p in (played, baseline))
+
+
+def _both(first: Played, second: Played) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """Sums and counts of both over the episodes that either has."""
+    numbers = np.union1d(first.episode, second.episode)
+    return first.episode_sums(numbers), second.episode_sums(numbers)
+
+
+def _mean_residuals(sums: Floats, counts: Floats) -> Floats:
+    """What each episode adds to a pooled mean, linearised."""
+    residuals: Floats = (sums - sums.sum() / counts.sum() * counts) / counts.mean()
+    return residuals
+
+
+def _half_width(residuals: Floats) -> float | None:
+    """Half the 95 % interval of a mean of independent values; None of one."""
+    return mean_interval(residuals).half_width
+
+
+def student_t(df: int) -> float:
+    """The 97.5 % quantile of Student's t: a table for few degrees of freedom, Cornish and Fisher's expansion beyond."""
+    table = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+    if df <= len(table):
+        return table[df - 1]
+    z = NormalDist().inv_cdf(0.975)
+    first = (z**3 + z) / (4 * df)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
+    return z + first + second + third
