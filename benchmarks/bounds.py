@@ -13,8 +13,9 @@ import torch
 
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.bounds.clairvoyant import best_known
+from diffpolicy.edge.bounds.episode import Episode
 from diffpolicy.edge.bounds.fixed_split import best_static_split
-from diffpolicy.edge.bounds.lower import Episode, pooled_bound
+from diffpolicy.edge.bounds.lower import pooled_bound
 from timing import table
 
 COLUMNS = ["tasks", "load", "rule or bound", "mean delay, s", "ratio to opt-ts", "least", "greatest"]

@@ -17,7 +17,7 @@ from tensordict import TensorDictBase
 
 from diffpolicy.edge import OffloadingEnv, Scenario, make_policy
 from diffpolicy.edge.evaluation import WORK
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.evaluation import play, undisturbed
 from timing import table
 

@@ -21,7 +21,7 @@ from diffpolicy.edge import Workload, released
 from diffpolicy.edge.pricing.policy import load_bundled
 from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player
 from diffpolicy.edge.pricing.training.train import RECIPES
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.evaluation import Played, ratio_interval
 from timing import table
 

@@ -115,7 +115,7 @@ def believed(profiles: list[Any]) -> Any:
     from diffpolicy.edge.hardware.calibration import calibrate, seconds, service_of
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
     from diffpolicy.edge.scenario.service_times import ANY_MODEL
-    from diffpolicy.edge.workload.requests import RequestType
+    from diffpolicy.edge.workload.mix import RequestType
 
     mix = [
         RequestType(width=NOMINAL[0], height=NOMINAL[1], steps=n, gcycles_per_step=1, input_mbit=0, result_mbit=0)
@@ -169,7 +169,7 @@ def main() -> None:
 
     from diffpolicy.edge import OffloadingEnv, make_policy
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
-    from diffpolicy.edge.workload.lad_ts import Stream
+    from diffpolicy.edge.workload.seeds import Stream
 
     profiles = [ServerProfile.from_dict(pipe.recv()) for pipe in pipes[:2]]
     for pipe in pipes:

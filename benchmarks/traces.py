@@ -20,7 +20,7 @@ from diffpolicy.edge.hardware.calibration import service_of
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.scenario.scenario import Server
 from diffpolicy.edge.training import train
-from diffpolicy.edge.workload.requests import TraceWorkload
+from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.traces.readers import read_alibaba
 from timing import table
 

@@ -89,8 +89,8 @@ def read_tasks(folder: Path) -> Any:
 
 def read_workload(folder: Path) -> Any:
     """As a scenario's workload reads it."""
-    from diffpolicy.edge.workload.lad_ts import Stream
-    from diffpolicy.edge.workload.requests import TraceWorkload
+    from diffpolicy.edge.workload.recorded import TraceWorkload
+    from diffpolicy.edge.workload.seeds import Stream
 
     work = TraceWorkload("tasks.csv", 0.5, folder=folder)
     return work.draw(0, Stream.EVALUATION, 0, 1, 2**60)

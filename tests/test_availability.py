@@ -10,7 +10,7 @@ from diffpolicy import with_recurrent_state
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, evaluate, make_policy, play_episodes, replay
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.training import build, train
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 
 DOWN = Availability(((2.0, 10.0),))

@@ -9,8 +9,9 @@ import pytest
 from diffpolicy import InputError
 from diffpolicy.edge import Scenario, Server, TaskList, Workload, make_policy, play_episodes, replay
 from diffpolicy.edge.bounds.clairvoyant import best_known, sweep
+from diffpolicy.edge.bounds.episode import Episode
 from diffpolicy.edge.bounds.fixed_split import best_static_split
-from diffpolicy.edge.bounds.lower import Episode, pooled_bound
+from diffpolicy.edge.bounds.lower import pooled_bound
 from diffpolicy.edge.scenario.availability import Availability
 from toys import small
 

@@ -103,7 +103,7 @@ def test_a_policy_folder_may_be_the_baseline(cli, scenario_file, policy_folder):
 
 def test_a_policy_of_ones_own_is_found_in_the_working_folder(cli, scenario_file, tmp_path, monkeypatch):
     (tmp_path / "my_rules.py").write_text(
-        "from diffpolicy.edge.rules.heuristics import Local\n\n\n"
+        "from diffpolicy.edge.rules.stateless import Local\n\n\n"
         "def make(scenario):\n    return Local(len(scenario.stations), len(scenario.servers))\n"
     )
     monkeypatch.chdir(tmp_path)

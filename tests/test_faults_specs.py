@@ -16,7 +16,7 @@ from diffpolicy import (
     with_recurrent_state,
 )
 from diffpolicy.edge import FleetPolicy, OffloadingEnv
-from diffpolicy.edge.rules.heuristics import HEURISTICS
+from diffpolicy.edge.rules.registry import HEURISTICS
 from diffpolicy.edge.systematic import SystematicDraws
 from diffpolicy.objectives import choice_probabilities
 from diffpolicy.policies.rows import Rows

@@ -14,9 +14,10 @@ from diffpolicy._read import read_bytes, read_text
 from diffpolicy._validate import show
 from diffpolicy.edge import Scenario, TaskList
 from diffpolicy.edge.hardware.schema.published import from_mlenergy
-from diffpolicy.edge.workload.requests import RequestType, TraceWorkload
+from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.table_reader import read_table
-from diffpolicy.edge.workload.task_columns import TaskTable
+from diffpolicy.edge.workload.task_file import TaskTable
 from diffpolicy.edge.workload.traces.readers import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
 
 HEAD = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps,width,height,images,model"

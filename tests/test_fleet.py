@@ -20,7 +20,7 @@ from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player, Rec
 from diffpolicy.edge.pricing.training.train import RECIPES, horizons, train_rule
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.scenario import Server
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies import ChoicePolicy

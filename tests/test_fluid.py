@@ -19,7 +19,9 @@ from diffpolicy.edge.credit.objectives import (
     played_outcome,
     size_weighted_delay_s,
 )
-from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, fluid_slot, size_edges
+from diffpolicy.edge.fluid.rollout import FluidRollout
+from diffpolicy.edge.fluid.size_table import SizeTable, size_edges
+from diffpolicy.edge.physics.fluid import fluid_slot
 from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.errors import InputError

@@ -9,7 +9,8 @@ from tensordict import TensorDict
 from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy
 from diffpolicy.edge import OffloadingEnv, make_policy, play_episodes
 from diffpolicy.edge.credit.objectives import mean_delay_s, mean_slowdown
-from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, size_edges
+from diffpolicy.edge.fluid.rollout import FluidRollout
+from diffpolicy.edge.fluid.size_table import SizeTable, size_edges
 from diffpolicy.errors import InputError
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities

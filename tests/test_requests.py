@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from diffpolicy import InputError
-from diffpolicy.edge.workload.lad_ts import Stream
-from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestType, RequestWorkload, TraceWorkload
+from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
+from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.seeds import Stream
 
 MIX = (
     RequestType(model="sdxl", width=1024, height=1024, steps=30, gcycles_per_step=2.0, input_mbit=0.5, result_mbit=8.0),

@@ -10,8 +10,9 @@ import pytest
 from diffpolicy import InputError
 from diffpolicy.cli import main as main_module
 from diffpolicy.edge import Scenario, TaskList
-from diffpolicy.edge.workload.lad_ts import Stream
-from diffpolicy.edge.workload.requests import RequestType, TraceWorkload
+from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.traces.readers import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "traces"

@@ -12,7 +12,8 @@ import torch
 from diffpolicy.edge import OffloadingEnv, Scenario, evaluate, make_policy
 from diffpolicy.edge.credit.externality import externality_s
 from diffpolicy.edge.credit.objectives import mean_delay_s
-from diffpolicy.edge.fluid.rollout import FluidRollout, SizeTable, size_edges
+from diffpolicy.edge.fluid.rollout import FluidRollout
+from diffpolicy.edge.fluid.size_table import SizeTable, size_edges
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.training import PathwiseModule
 from diffpolicy.training.fit import fit

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.problem import OffloadingProblem as OffloadingProblem
     from diffpolicy.edge.resolve import make_method as make_method
     from diffpolicy.edge.resolve import make_policy as make_policy
-    from diffpolicy.edge.rules.heuristics import HEURISTICS as HEURISTICS
+    from diffpolicy.edge.rules.registry import HEURISTICS as HEURISTICS
     from diffpolicy.edge.rules.rule import Heuristic as Heuristic
     from diffpolicy.edge.scenario.availability import Availability as Availability
     from diffpolicy.edge.scenario.scenario import Scenario as Scenario
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from diffpolicy.edge.scenario.service_times import ServerService as ServerService
     from diffpolicy.edge.sweep import Sweep as Sweep
     from diffpolicy.edge.sweep import run_sweep as run_sweep
-    from diffpolicy.edge.workload.lad_ts import Stream as Stream
     from diffpolicy.edge.workload.lad_ts import Workload as Workload
     from diffpolicy.edge.workload.mix import RequestType as RequestType
     from diffpolicy.edge.workload.recorded import TraceWorkload as TraceWorkload
     from diffpolicy.edge.workload.requests import RequestWorkload as RequestWorkload
+    from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
 
 __getattr__, __dir__ = attach(
@@ -58,7 +58,7 @@ __getattr__, __dir__ = attach(
         "evaluate": "diffpolicy.edge.evaluation",
         "replay": "diffpolicy.edge.evaluation",
         "play_episodes": "diffpolicy.edge.evaluation",
-        "HEURISTICS": "diffpolicy.edge.rules.heuristics",
+        "HEURISTICS": "diffpolicy.edge.rules.registry",
         "FleetPolicy": "diffpolicy.edge.pricing.policy",
         "Heuristic": "diffpolicy.edge.rules.rule",
         "Delays": "diffpolicy.edge.metrics",
@@ -86,7 +86,7 @@ __getattr__, __dir__ = attach(
         "task_transitions": "diffpolicy.edge.env.transitions",
         "released_transitions": "diffpolicy.edge.env.transitions",
         "Workload": "diffpolicy.edge.workload.lad_ts",
-        "Stream": "diffpolicy.edge.workload.lad_ts",
+        "Stream": "diffpolicy.edge.workload.seeds",
     },
 )
 __all__ = (

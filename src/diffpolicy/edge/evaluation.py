@@ -14,12 +14,14 @@ from tensordict.nn import TensorDictModuleBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy.edge.env.env import Information, OffloadingEnv
+from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.env.slot_sources import TaskListSource
+from diffpolicy.edge.information import Information
 from diffpolicy.edge.metrics import Delays, Result
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.edge.workload.lad_ts import Workload
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played, play, undisturbed

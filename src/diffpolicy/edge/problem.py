@@ -18,7 +18,8 @@ from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.env.transitions import task_transitions
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.edge.workload.lad_ts import Workload
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.problem import Split
 from diffpolicy.errors import InputError

@@ -28,7 +28,7 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     text = str(source)
     kind = check_policy(text)
     if kind == "heuristic":
-        from diffpolicy.edge.rules.heuristics import HEURISTICS
+        from diffpolicy.edge.rules.registry import HEURISTICS
 
         rule: Any = HEURISTICS[text](
             len(scenario.stations), len(scenario.servers), seed=seed, measured=scenario.measured

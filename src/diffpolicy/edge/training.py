@@ -16,7 +16,7 @@ from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.resolve import make_method
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit

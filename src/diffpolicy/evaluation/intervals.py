@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.playing import Floats, Played
+from diffpolicy.evaluation.playing import Played
+from diffpolicy._types import Floats
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
+from diffpolicy._types import Floats
 from diffpolicy._global_draws import global_draws
 from diffpolicy.environments.ends import ended
 from diffpolicy.errors import InputError
@@ -25,7 +25,6 @@ Per = Literal["episode", "step", "item"]
 """What a cost is of."""
 LONGEST = 1_000_000
 """Steps of an episode of which nobody says how many it has."""
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

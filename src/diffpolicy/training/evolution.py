@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 from diffpolicy.training.trainable import Numbers, Trainable, described
-
-Floats = npt.NDArray[np.float64]
 
 
 class EvolutionModule(Trainable):

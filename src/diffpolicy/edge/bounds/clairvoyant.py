@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffpolicy.edge.bounds.lower import Episode, Floats, Ints
+from diffpolicy._types import Floats, Ints
+from diffpolicy.edge.bounds.episode import Episode
 from diffpolicy.errors import InputError
 
 HEAT = 0.04

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffpolicy.edge.bounds.lower import Episode, Floats, Ints, check_linear
+from diffpolicy._types import Floats, Ints
+from diffpolicy.edge.bounds.episode import Episode, check_linear
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.errors import InputError

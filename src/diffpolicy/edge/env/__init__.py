@@ -6,16 +6,16 @@ from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
     from diffpolicy.edge.env.env import OffloadingEnv as OffloadingEnv
-    from diffpolicy.edge.env.observation import LEVELS as LEVELS
-    from diffpolicy.edge.env.observation import Information as Information
     from diffpolicy.edge.env.transitions import released_transitions as released_transitions
     from diffpolicy.edge.env.transitions import task_transitions as task_transitions
+    from diffpolicy.edge.information import LEVELS as LEVELS
+    from diffpolicy.edge.information import Information as Information
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "Information": "diffpolicy.edge.env.observation",
-        "LEVELS": "diffpolicy.edge.env.observation",
+        "Information": "diffpolicy.edge.information",
+        "LEVELS": "diffpolicy.edge.information",
         "OffloadingEnv": "diffpolicy.edge.env.env",
         "released_transitions": "diffpolicy.edge.env.transitions",
         "task_transitions": "diffpolicy.edge.env.transitions",

@@ -15,16 +15,18 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._validate import show
 from diffpolicy.edge.env.measured_tasks import service_tables
-from diffpolicy.edge.env.observation import LEVELS as LEVELS
-from diffpolicy.edge.env.observation import Information as Information
-from diffpolicy.edge.env.observation import Sight, shared_seeds
+from diffpolicy.edge.env.observation import Sight
 from diffpolicy.edge.env.request_sources import Source, make_source
-from diffpolicy.edge.env.slot_sources import SlotGrid, TaskListSource
+from diffpolicy.edge.env.slot_sources import TaskListSource
+from diffpolicy.edge.information import LEVELS as LEVELS
+from diffpolicy.edge.information import Information as Information
+from diffpolicy.edge.information import shared_seeds
 from diffpolicy.edge.physics.down_time import DownTime
 from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.physics.service import ServiceState
+from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.physics.service import NOTHING, Measured, MeasuredService
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Floats
-from diffpolicy.edge.workload.mix import Ints
 from diffpolicy.edge.workload.task_file import TaskList
 
 

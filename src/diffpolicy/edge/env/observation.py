@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 
-from diffpolicy.edge.env.slot_sources import SlotGrid
+from diffpolicy.edge.information import Information
 from diffpolicy.edge.physics.queueing import Fleet
 from diffpolicy.edge.physics.service import MeasuredService, ServiceState
-
-Information = Literal["paper", "stale", "live"]
-LEVELS: tuple[Information, ...] = get_args(Information)
+from diffpolicy.edge.physics.slot_grid import SlotGrid
 
 
 @dataclass(frozen=True)
@@ -133,17 +130,3 @@ class Sight:
             agents["arrival"] = torch.where(grid.valid, arrival, b * n)
         root["agents"] = TensorDict(agents, batch_size=[e, b], device=self.device)
         return TensorDict(root, batch_size=[e], device=self.device)
-
-
-def shared_seeds(seed: int, stream: int, episodes: Sequence[int], slots: Sequence[int]) -> list[int]:
-    """A number per environment and slot that all stations know: 63 bits mixed of (seed, stream, episode, slot)."""
-    of_run = _mix(_mix(seed) ^ stream)
-    return [_mix(_mix(of_run ^ k) ^ t) for k, t in zip(episodes, slots, strict=True)]
-
-
-def _mix(x: int) -> int:
-    """SplitMix64's finaliser, kept to 63 bits."""
-    x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return (x ^ (x >> 31)) >> 1

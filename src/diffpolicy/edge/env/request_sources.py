@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.env.measured_tasks import as_tensors, kinds, row, service_tables
-from diffpolicy.edge.env.slot_sources import SlotGrid, TaskListSource, WorkloadSource
+from diffpolicy.edge.env.slot_sources import TaskListSource, WorkloadSource
 from diffpolicy.edge.physics.service import Measured
+from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream, Workload
+from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.requests import Requests
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import NO_ORIGIN, TaskList
 from diffpolicy.errors import InputError
 

@@ -6,19 +6,19 @@ from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
     from diffpolicy.edge.fluid.rollout import FluidRollout as FluidRollout
-    from diffpolicy.edge.fluid.rollout import FluidSlot as FluidSlot
-    from diffpolicy.edge.fluid.rollout import SizeTable as SizeTable
-    from diffpolicy.edge.fluid.rollout import fluid_slot as fluid_slot
-    from diffpolicy.edge.fluid.rollout import size_edges as size_edges
+    from diffpolicy.edge.fluid.size_table import SizeTable as SizeTable
+    from diffpolicy.edge.fluid.size_table import size_edges as size_edges
+    from diffpolicy.edge.physics.fluid import FluidSlot as FluidSlot
+    from diffpolicy.edge.physics.fluid import fluid_slot as fluid_slot
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "FluidRollout": "diffpolicy.edge.fluid.rollout",
-        "FluidSlot": "diffpolicy.edge.fluid.rollout",
-        "SizeTable": "diffpolicy.edge.fluid.rollout",
-        "fluid_slot": "diffpolicy.edge.fluid.rollout",
-        "size_edges": "diffpolicy.edge.fluid.rollout",
+        "FluidSlot": "diffpolicy.edge.physics.fluid",
+        "SizeTable": "diffpolicy.edge.fluid.size_table",
+        "fluid_slot": "diffpolicy.edge.physics.fluid",
+        "size_edges": "diffpolicy.edge.fluid.size_table",
     },
 )
 __all__ = (

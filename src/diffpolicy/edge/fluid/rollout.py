@@ -1,63 +1,27 @@
-"""The fluid form: each task is replaced by its chances of going to each server, so that an episode has a gradient.
+"""Episodes in the fluid form (`physics/fluid.py`): tasks are chances, so that an episode has a gradient.
 
-With p[k, a] the chance that task k of a slot goes to server a and tasks in order of arrival,
-
-    ahead[k, a] = sum over j < k of p[j, a] w_j
-    delay[k, a] = [a is not the origin] d / v_a + (q_a + ahead[k, a]) / f_a + w / f_a + r / v_a
-    q_a <- max(q_a + sum over k of p[k, a] w_k - f_a D, 0)
-
-The delays are the exact expectations of independent draws, given q; the update of q is a mean-field one, since the
-expectation of a maximum is more than the maximum of the expectation. With chances of 0 and 1 all of it is what
-`queueing.py` says. Nothing observes more than it does in `OffloadingEnv`.
+Nothing observes more than it does in `OffloadingEnv`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from diffpolicy.edge.credit.objectives import busy_costs
-from diffpolicy.edge.env.env import Information, OffloadingEnv
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, unloaded_delay_s
+from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.information import Information
+from diffpolicy.edge.physics.fluid import fluid_slot
+from diffpolicy.edge.physics.queueing import unloaded_delay_s
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Stream, Workload
-from diffpolicy.edge.workload.seeds import Purpose, drawer
+from diffpolicy.edge.workload.seeds import Purpose, Stream, drawer
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.pathwise import choice_probabilities
 from diffpolicy.policies.choice import ChoicePolicy
-
-
-@dataclass(frozen=True)
-class FluidSlot:
-    """What becomes of a slot. Args: delay_s: of each task on each server, `[*, K, S]`. next_queue_gcycles: `[*, S]`."""
-
-    delay_s: Tensor
-    next_queue_gcycles: Tensor
-
-
-def fluid_slot(
-    probability: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet: Fleet, duration_s: Tensor
-) -> FluidSlot:
-    """Expected delays of a slot's tasks on each server, and the queues after it.
-
-    Args:
-        probability: p, of each task's server, `[*, K, S]`; each row sums to one.
-        tasks: in order of arrival, `[*, K]`.
-        queue_gcycles: q at the start of the slot, `[*, S]`.
-        fleet: the servers. duration_s: D, `[*, 1]`.
-    """
-    sent = probability * tasks.work_gcycles.unsqueeze(-1)
-    total = sent.cumsum(-2)
-    waiting = (queue_gcycles.unsqueeze(-2) + total - sent) / fleet.capacity_gcycles_per_s.unsqueeze(-2)
-    delay = (waiting + unloaded_delay_s(tasks, fleet)) * tasks.valid.unsqueeze(-1)
-    arrived = total[..., -1, :] if total.shape[-2] else torch.zeros_like(queue_gcycles)
-    return FluidSlot(delay, next_queue_gcycles(queue_gcycles, arrived, fleet, duration_s))
 
 
 class _FluidEnv(OffloadingEnv):
@@ -175,53 +139,6 @@ class FluidRollout:
         self.env.let_go()
         most = max(slot["valid"].shape[-1] for slot in slots)
         return torch.stack([_padded(slot, most) for slot in slots], 1)
-
-
-class SizeTable(ChoicePolicy):
-    """softmax of a row of a table, chosen by the task's work alone: the simplest policy that separates sizes.
-
-    It reads no queue, so nothing about it is ever stale.
-
-    Args:
-        edges: works between which the table's rows change, increasing, Gcycles `[bins - 1]`; see `size_edges`.
-        others: of `ChoicePolicy`.
-    """
-
-    edges: Tensor
-
-    def __init__(self, *, edges: Sequence[float], **others: Any) -> None:
-        super().__init__(**{**others, "agents": None, "normalize": False})
-        if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
-            raise InputError(f"edges must increase, got {list(edges)}")
-        self.register_buffer("edges", torch.tensor([float(x) for x in edges]))
-        self.table = nn.Parameter(torch.zeros(len(edges) + 1, self.choices))
-
-    def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        return self.table[torch.bucketize(condition[..., 1].detach().contiguous(), self.edges)]
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "edges": self.edges.tolist(), "head": self.head.to_dict()}
-
-
-def size_edges(scenario: Scenario, bins: int) -> list[float]:
-    """Works that cut a scenario's tasks into bins of about equal numbers of tasks, Gcycles, at most `bins - 1`.
-
-    Args:
-        scenario: its workload must be of kind `lad-ts`. bins: at least 1.
-    """
-    workload = scenario.workload
-    if not isinstance(workload, Workload):
-        raise InputError(f"scenario {scenario.name} has no table of works; give the edges yourself")
-    if bins < 1:
-        raise InputError(f"bins must be at least 1, got {bins}")
-    lo, hi = workload.tasks_per_station_and_slot
-    work = np.array(workload.gcycles_per_step[:hi]) * np.array(workload.steps[:hi])
-    chance = np.array([np.mean(np.arange(lo, hi + 1) > n) for n in range(hi)])
-    order = np.argsort(work, kind="stable")
-    share = chance[order].cumsum() / chance.sum()
-    cuts = np.searchsorted(share, np.arange(1, bins) / bins)
-    middles = (work[order][:-1] + work[order][1:]) / 2
-    return sorted({float(middles[min(k, hi - 2)]) for k in cuts} if hi > 1 else set())
 
 
 def _padded(slot: TensorDict, tasks: int) -> TensorDict:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffpolicy.edge.env.slot_sources import SlotGrid
 from diffpolicy.edge.physics.resends import RESENDS, Again, InFlight
+from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.availability import Availability, Outages
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 
 
 class DownTime:

@@ -10,11 +10,12 @@ Everywhere `*` is any batch shape, K the tasks of a slot in arrival order and S 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from diffpolicy.policies.sequential import Score, decide_in_order
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,6 @@ def next_queue_gcycles(queue_gcycles: Tensor, sent_gcycles: Tensor, fleet: Fleet
     return (queue_gcycles + sent_gcycles - fleet.capacity_gcycles_per_s * duration_s).clamp_min(0)
 
 
-Score = Callable[[int, Tensor], Tensor]
-
-
 def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor, work_on: Tensor | None = None) -> Tensor:
     """Decides a slot's tasks one after the other; each sees the queues that the earlier ones left.
 
@@ -117,11 +115,4 @@ def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor, work_
     Returns:
         Decisions, int64 `[*, K]`.
     """
-    queue = queue_gcycles.clone()
-    decisions = torch.empty_like(tasks.origin)
-    work = tasks.work_gcycles.unsqueeze(-1).unbind(-2)
-    for k, w in enumerate(work):
-        server = score(k, queue).argmin(-1, keepdim=True)
-        decisions[..., k] = server.squeeze(-1)
-        queue.scatter_add_(-1, server, w if work_on is None else work_on[..., k, :].gather(-1, server))
-    return decisions
+    return decide_in_order(score, tasks.work_gcycles, queue_gcycles, work_on)

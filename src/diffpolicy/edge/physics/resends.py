@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffpolicy.edge.env.slot_sources import SlotGrid
 from diffpolicy.edge.physics.service import Measured
+from diffpolicy.edge.physics.slot_grid import SlotGrid
 
 RESENDS = 8
 """Tasks that a station can send again in one step; more wait for the next step."""

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy._types import Floats
 from diffpolicy.edge.physics.queueing import Fleet
 from diffpolicy.edge.scenario.service_times import ServerService
-from diffpolicy.edge.workload.lad_ts import Floats
 
 NOTHING = -1
 """In place of a model or a kind: none."""

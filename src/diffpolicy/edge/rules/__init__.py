@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.rules.heuristics import HEURISTICS as HEURISTICS
+    from diffpolicy.edge.rules.registry import HEURISTICS as HEURISTICS
     from diffpolicy.edge.rules.rule import Heuristic as Heuristic
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "HEURISTICS": "diffpolicy.edge.rules.heuristics",
+        "HEURISTICS": "diffpolicy.edge.rules.registry",
         "Heuristic": "diffpolicy.edge.rules.rule",
     },
 )

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from diffpolicy.edge.env.env import Information
+from diffpolicy.edge.information import Information
 from diffpolicy.policies.draws import Draws
 
 ACTION: NestedKey = ("agents", "action")

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Stream
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 
 

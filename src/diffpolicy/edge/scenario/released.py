@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffpolicy.edge.workload.lad_ts import Floats, Workload
+from diffpolicy._types import Floats
+from diffpolicy.edge.workload.lad_ts import Workload
 
 CAPACITY_GCYCLES_PER_S = (10, 50)
 STEPS = (1, 15)

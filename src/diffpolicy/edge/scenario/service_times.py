@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Floats
+from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 
 ANY_MODEL = "*"

@@ -5,30 +5,27 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.workload.lad_ts import Floats as Floats
     from diffpolicy.edge.workload.lad_ts import SlotArrivals as SlotArrivals
-    from diffpolicy.edge.workload.lad_ts import Stream as Stream
     from diffpolicy.edge.workload.lad_ts import Workload as Workload
     from diffpolicy.edge.workload.mix import RequestType as RequestType
     from diffpolicy.edge.workload.recorded import TraceWorkload as TraceWorkload
     from diffpolicy.edge.workload.requests import RequestWorkload as RequestWorkload
+    from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "Floats": "diffpolicy.edge.workload.lad_ts",
         "RequestType": "diffpolicy.edge.workload.mix",
         "RequestWorkload": "diffpolicy.edge.workload.requests",
         "SlotArrivals": "diffpolicy.edge.workload.lad_ts",
-        "Stream": "diffpolicy.edge.workload.lad_ts",
+        "Stream": "diffpolicy.edge.workload.seeds",
         "TaskList": "diffpolicy.edge.workload.task_file",
         "TraceWorkload": "diffpolicy.edge.workload.recorded",
         "Workload": "diffpolicy.edge.workload.lad_ts",
     },
 )
 __all__ = (
-    "Floats",
     "RequestType",
     "RequestWorkload",
     "SlotArrivals",

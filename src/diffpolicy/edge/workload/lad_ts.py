@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,9 @@ import numpy.typing as npt
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._types import Floats
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
-
-Floats = npt.NDArray[np.float64]
-
-
-class Stream(IntEnum):
-    """Disjoint families of episodes: what a policy is trained on is never what it is judged on."""
-
-    EVALUATION = 0
-    TRAINING = 1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Floats
+from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 
 _PHASES = 10**5

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Floats, Stream
+from diffpolicy._types import Floats, Ints
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.table_values import MOST
 from diffpolicy.errors import InputError
 
-Ints = npt.NDArray[np.int64]
 _COUNTS = ("width", "height", "steps", "images")
 _AMOUNTS = ("gcycles_per_step", "input_mbit", "result_mbit", "weight")
 _TYPE = ("model", *_COUNTS, *_AMOUNTS)
@@ -173,3 +172,37 @@ def rate_factor(offered: float, load: float, capacity_gcycles_per_s: float) -> f
     if not offered > 0:
         raise InputError("workload has no work, so its load cannot be set")
     return load * capacity / offered
+
+
+def draw_types(mix: tuple[RequestType, ...], persistence: float, count: int, rng: np.random.Generator) -> Ints:
+    """Types of successive requests: with chance `persistence` of the same model as before, else from the whole mix.
+
+    Args:
+        mix: the types and their weights, M of them. persistence: from 0 to below 1.
+        count: how many. rng: what draws.
+
+    Returns:
+        Indices into the mix, `[count]`. Each type has its share of the mix in the long run.
+    """
+    model = TypeTable.of(mix).model
+    weights = np.array([t.weight for t in mix])
+    repeat, place = rng.uniform(size=(count, 2)).T
+    fresh = _inverse(weights, place)
+    # the request whose model a chain of repeats goes on with: the last one drawn from the whole mix
+    fresh_at = np.where(repeat >= persistence, np.arange(count), 0)
+    source = np.maximum.accumulate(fresh_at) if count else fresh_at
+    kind: Ints = fresh.copy()
+    repeated = source != np.arange(count)
+    for m in np.unique(model):
+        at = np.flatnonzero(repeated & (model[fresh[source]] == m))
+        if not len(at):  # a model without weight
+            continue
+        kind[at] = _inverse(np.where(model == m, weights, 0.0), place[at])
+    return kind
+
+
+def _inverse(weights: Floats, place: Floats) -> Ints:
+    """The index below whose summed share each `place` of [0, 1) falls; an index without weight is never chosen."""
+    ends = np.cumsum(weights) / weights.sum()
+    kind: Ints = np.minimum(np.searchsorted(ends, place, side="right"), np.flatnonzero(weights)[-1]).astype(np.int64)
+    return kind

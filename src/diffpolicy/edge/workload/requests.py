@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Floats, Stream
+from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.workload.laws import ArrivalLaw, Daily, Gamma, OnOff, Poisson, arrival_times
-from diffpolicy.edge.workload.mix import Ints, Requests, RequestType, TypeTable, generators, rate_factor
+from diffpolicy.edge.workload.mix import Requests, RequestType, TypeTable, draw_types, generators, rate_factor
 from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 
 __all__ = ["REQUEST_KINDS", "RequestType", "RequestWorkload", "Requests", "TraceWorkload"]
@@ -160,37 +161,3 @@ class RequestWorkload:
             "model_persistence": self.model_persistence,
             "mix": [t.to_dict() for t in self.mix],
         }
-
-
-def draw_types(mix: tuple[RequestType, ...], persistence: float, count: int, rng: np.random.Generator) -> Ints:
-    """Types of successive requests: with chance `persistence` of the same model as before, else from the whole mix.
-
-    Args:
-        mix: the types and their weights, M of them. persistence: from 0 to below 1.
-        count: how many. rng: what draws.
-
-    Returns:
-        Indices into the mix, `[count]`. Each type has its share of the mix in the long run.
-    """
-    model = TypeTable.of(mix).model
-    weights = np.array([t.weight for t in mix])
-    repeat, place = rng.uniform(size=(count, 2)).T
-    fresh = _inverse(weights, place)
-    # the request whose model a chain of repeats goes on with: the last one drawn from the whole mix
-    fresh_at = np.where(repeat >= persistence, np.arange(count), 0)
-    source = np.maximum.accumulate(fresh_at) if count else fresh_at
-    kind: Ints = fresh.copy()
-    repeated = source != np.arange(count)
-    for m in np.unique(model):
-        at = np.flatnonzero(repeated & (model[fresh[source]] == m))
-        if not len(at):  # a model without weight
-            continue
-        kind[at] = _inverse(np.where(model == m, weights, 0.0), place[at])
-    return kind
-
-
-def _inverse(weights: Floats, place: Floats) -> Ints:
-    """The index below whose summed share each `place` of [0, 1) falls; an index without weight is never chosen."""
-    ends = np.cumsum(weights) / weights.sum()
-    kind: Ints = np.minimum(np.searchsorted(ends, place, side="right"), np.flatnonzero(weights)[-1]).astype(np.int64)
-    return kind

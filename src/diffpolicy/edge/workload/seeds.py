@@ -7,8 +7,15 @@ from enum import IntEnum
 import numpy as np
 
 
+class Stream(IntEnum):
+    """Disjoint families of episodes: what a policy is trained on is never what it is judged on."""
+
+    EVALUATION = 0
+    TRAINING = 1
+
+
 class Purpose(IntEnum):
-    """What is drawn. The numbers below 16 are those of `request_types.generators`."""
+    """What is drawn. The numbers below 16 are those of `mix.generators`."""
 
     HORIZON = 16
     THINNING = 17

@@ -14,8 +14,8 @@ import numpy as np
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.lad_ts import Floats
-from diffpolicy.edge.workload.mix import Ints, RequestType, TypeTable
+from diffpolicy._types import Floats, Ints
+from diffpolicy.edge.workload.mix import RequestType, TypeTable, draw_types
 from diffpolicy.edge.workload.seeds import Purpose, drawer
 from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, MOST, first_long_gap
 from diffpolicy.errors import InputError
@@ -147,8 +147,6 @@ class Trace:
 
     def with_requests(self, mix: Sequence[RequestType], seed: int = 0, model_persistence: float = 0.0) -> Trace:
         """The same arrivals, each asking for a type drawn from a mix: what an arrivals-only record needs."""
-        from diffpolicy.edge.workload.requests import draw_types
-
         if not sum(kind.weight for kind in mix) > 0:
             raise InputError("mix must hold at least one type with a weight above 0")
         kind = draw_types(tuple(mix), model_persistence, len(self), drawer(Purpose.TYPES, seed))

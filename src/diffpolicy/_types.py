@@ -1,0 +1,7 @@
+"""Names of array types that stand in many signatures."""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
