@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from diffpolicy import InputError
-from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
 from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
 from diffpolicy.edge.workload.seeds import Stream
 
 MIX = (

@@ -11,8 +11,8 @@ from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, make_poli
 from diffpolicy.edge.physics.queueing import Fleet
 from diffpolicy.edge.physics.service import Measured, MeasuredService, ServiceState
 from diffpolicy.edge.scenario.service_times import ModelTimes, ServerService
-from diffpolicy.edge.workload.requests import RequestWorkload
 from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.requests import RequestWorkload
 from diffpolicy.errors import InputError
 
 SMALL = ModelTimes(0.1, (0.25, 1.0), (0.02, 0.1), (0.05, 0.2))

@@ -8,9 +8,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
-from diffpolicy._types import Floats
 
 
 @dataclass(frozen=True)

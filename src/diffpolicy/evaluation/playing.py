@@ -15,8 +15,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
-from diffpolicy._types import Floats
 from diffpolicy._global_draws import global_draws
+from diffpolicy._types import Floats, Ints
 from diffpolicy.environments.ends import ended
 from diffpolicy.errors import InputError
 from diffpolicy.policies.recurrent import with_recurrent_state
@@ -40,7 +40,7 @@ class Played:
     """
 
     cost: Floats
-    episode: npt.NDArray[np.int64]
+    episode: Ints
     seconds: float
     notes: dict[str, Floats]
     decisions: int | None = None
@@ -55,7 +55,7 @@ class Played:
         sums, counts = self.episode_sums(np.unique(self.episode))
         return sums / counts
 
-    def episode_sums(self, numbers: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def episode_sums(self, numbers: Ints) -> tuple[Floats, Floats]:
         """Cost and number of items of each episode.
 
         Args:

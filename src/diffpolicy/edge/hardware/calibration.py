@@ -12,8 +12,8 @@ from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.scenario import Scenario, Server
 from diffpolicy.edge.scenario.service_times import ANY_MODEL, ModelTimes, ServerService
-from diffpolicy.edge.workload.requests import RequestWorkload
 from diffpolicy.edge.workload.mix import RequestType
+from diffpolicy.edge.workload.requests import RequestWorkload
 from diffpolicy.errors import InputError
 
 PROMPT_MBIT = 0.01

@@ -13,7 +13,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from diffpolicy.edge.information import LEVELS
+from diffpolicy.edge.env.env import LEVELS
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.edge.pricing.features import FEATURES, LATENTS

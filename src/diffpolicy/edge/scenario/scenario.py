@@ -17,8 +17,8 @@ from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
 from diffpolicy.edge.scenario.server import Server as Server
 from diffpolicy.edge.workload.lad_ts import Workload
-from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
 from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
 from diffpolicy.errors import InputError
 
 SCHEMA = "diffpolicy.scenario/1"
