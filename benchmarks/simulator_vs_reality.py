@@ -35,10 +35,10 @@ def work(pipe: Connection, size: tuple[int, int], core: int, profile_steps: tupl
     """A worker's process: measures itself, sends its profile, then serves until it is told None."""
     import torch
 
-    from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest
     from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
     from diffpolicy.edge.hardware.measuring.grid import Grid
     from diffpolicy.edge.hardware.measuring.profiler import profile
+    from diffpolicy.edge.hardware.server_adapter import GenerateRequest
 
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)

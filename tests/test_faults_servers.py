@@ -23,17 +23,17 @@ from PIL import Image
 
 from diffpolicy.cli.main import main
 from diffpolicy.edge.hardware.adapters import http_ as http_adapter
-from diffpolicy.edge.hardware.adapters.adapter import CallRefusedError, GenerateRequest
 from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter, retry_after_s
 from diffpolicy.edge.hardware.adapters.image_answer import error_reason
-from diffpolicy.edge.hardware.adapters.prompts import variation
 from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.edge.hardware.measuring.grid import Grid
 from diffpolicy.edge.hardware.measuring.profiler import profile
 from diffpolicy.edge.hardware.measuring.stage_timer import StageTimer, per_step
 from diffpolicy.edge.hardware.models.checkpoints import quiet
+from diffpolicy.edge.hardware.prompts import variation
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+from diffpolicy.edge.hardware.server_adapter import CallRefusedError, GenerateRequest
 from diffpolicy.errors import InputError
 
 REQUEST = GenerateRequest("a cat", 64, 96, steps=2)

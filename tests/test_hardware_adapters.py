@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest, ServerAdapter
 from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 from diffpolicy.edge.hardware.adapters.simulated_ import SimulatedAdapter
 from diffpolicy.edge.hardware.measuring import devices
 from diffpolicy.edge.hardware.models.architectures import architecture
 from diffpolicy.edge.hardware.models.building import random_pipeline
 from diffpolicy.edge.hardware.models.checkpoints import count_checkpoint, quiet
+from diffpolicy.edge.hardware.server_adapter import GenerateRequest, ServerAdapter
 from diffpolicy.errors import InputError
 
 

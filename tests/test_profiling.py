@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from diffpolicy.cli.main import main
-from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
 from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter
 from diffpolicy.edge.hardware.adapters.simulated_ import SimulatedAdapter
@@ -22,6 +21,7 @@ from diffpolicy.edge.hardware.models.building import count_parameters, step_flop
 from diffpolicy.edge.hardware.schema.published import from_mlenergy
 from diffpolicy.edge.hardware.schema.records import Fit, ServerInfo, SizeFit
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile, shipped
+from diffpolicy.edge.hardware.server_adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
 from diffpolicy.errors import InputError
 
 H100 = "mlenergy-h100-sd3-medium"

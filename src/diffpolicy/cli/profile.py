@@ -14,9 +14,9 @@ from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.hardware.adapters.adapter import ServerAdapter
     from diffpolicy.edge.hardware.measuring.grid import Grid
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+    from diffpolicy.edge.hardware.server_adapter import ServerAdapter
 
 HELP = "measure what a model's calls take on this machine, or on a server behind a URL"
 IN_PROCESS = ("weights", "device", "dtype", "t5", "offload_encoders", "measure_load")

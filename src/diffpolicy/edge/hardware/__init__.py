@@ -5,10 +5,6 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.hardware.adapters.adapter import Description as Description
-    from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest as GenerateRequest
-    from diffpolicy.edge.hardware.adapters.adapter import GenerateTiming as GenerateTiming
-    from diffpolicy.edge.hardware.adapters.adapter import ServerAdapter as ServerAdapter
     from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter as DiffusersAdapter
     from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter as HttpAdapter
     from diffpolicy.edge.hardware.adapters.simulated_ import SimulatedAdapter as SimulatedAdapter
@@ -16,14 +12,18 @@ if TYPE_CHECKING:
     from diffpolicy.edge.hardware.measuring.grid import Grid as Grid
     from diffpolicy.edge.hardware.measuring.profiler import profile as profile
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile as ServerProfile
+    from diffpolicy.edge.hardware.server_adapter import Description as Description
+    from diffpolicy.edge.hardware.server_adapter import GenerateRequest as GenerateRequest
+    from diffpolicy.edge.hardware.server_adapter import GenerateTiming as GenerateTiming
+    from diffpolicy.edge.hardware.server_adapter import ServerAdapter as ServerAdapter
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "Description": "diffpolicy.edge.hardware.adapters.adapter",
-        "GenerateRequest": "diffpolicy.edge.hardware.adapters.adapter",
-        "GenerateTiming": "diffpolicy.edge.hardware.adapters.adapter",
-        "ServerAdapter": "diffpolicy.edge.hardware.adapters.adapter",
+        "Description": "diffpolicy.edge.hardware.server_adapter",
+        "GenerateRequest": "diffpolicy.edge.hardware.server_adapter",
+        "GenerateTiming": "diffpolicy.edge.hardware.server_adapter",
+        "ServerAdapter": "diffpolicy.edge.hardware.server_adapter",
         "calibrate": "diffpolicy.edge.hardware.calibration",
         "DiffusersAdapter": "diffpolicy.edge.hardware.adapters.diffusers_",
         "Grid": "diffpolicy.edge.hardware.measuring.grid",

@@ -13,13 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffpolicy.edge.hardware.adapters.adapter import (
-    CallRefusedError,
-    Description,
-    GenerateRequest,
-    GenerateTiming,
-    OutOfMemoryError,
-)
 from diffpolicy.edge.hardware.measuring import devices
 from diffpolicy.edge.hardware.measuring.stage_timer import StageTimer
 from diffpolicy.edge.hardware.models.architectures import ARCHITECTURES, SD3_MEDIUM, architecture
@@ -27,6 +20,13 @@ from diffpolicy.edge.hardware.models.building import count_parameters, random_pi
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint, load_pipeline, quiet
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.hardware.schema.records import ColdStart, Memory, ModelInfo
+from diffpolicy.edge.hardware.server_adapter import (
+    CallRefusedError,
+    Description,
+    GenerateRequest,
+    GenerateTiming,
+    OutOfMemoryError,
+)
 from diffpolicy.errors import InputError
 
 RANDOM = "random"

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.hardware.adapters.adapter import CallRefusedError, Description, GenerateRequest, GenerateTiming
 from diffpolicy.edge.hardware.adapters.bounded_client import (
     Answer,
     BoundedClient,
@@ -25,6 +24,7 @@ from diffpolicy.edge.hardware.adapters.image_answer import AnswerError, check_im
 from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.hardware.schema.records import ColdStart, ModelInfo, ServerInfo, Software
+from diffpolicy.edge.hardware.server_adapter import CallRefusedError, Description, GenerateRequest, GenerateTiming
 from diffpolicy.errors import InputError
 
 BUSY = (429, 503)

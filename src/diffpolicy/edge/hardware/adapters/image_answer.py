@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 from diffpolicy._validate import show
-from diffpolicy.edge.hardware.adapters.adapter import GenerateRequest
 from diffpolicy.edge.hardware.optional import need
+from diffpolicy.edge.hardware.server_adapter import GenerateRequest
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_BYTES = 256 * 2**20

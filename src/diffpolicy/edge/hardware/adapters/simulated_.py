@@ -7,9 +7,9 @@ import random
 import threading
 import time
 
-from diffpolicy.edge.hardware.adapters.adapter import Description, GenerateRequest, GenerateTiming
 from diffpolicy.edge.hardware.schema.records import ColdStart
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+from diffpolicy.edge.hardware.server_adapter import Description, GenerateRequest, GenerateTiming
 
 
 class SimulatedAdapter:

@@ -8,18 +8,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from diffpolicy.edge.hardware.adapters.adapter import (
+from diffpolicy.edge.hardware.measuring.grid import Grid
+from diffpolicy.edge.hardware.measuring.telemetry import Telemetry, Window
+from diffpolicy.edge.hardware.measuring.throughput import CALLS_EACH, concurrent_throughput, levels
+from diffpolicy.edge.hardware.prompts import variation
+from diffpolicy.edge.hardware.schema.records import ColdStart, Point, Skipped, Spread, Throughput
+from diffpolicy.edge.hardware.server_adapter import (
     CallRefusedError,
     GenerateRequest,
     GenerateTiming,
     OutOfMemoryError,
     ServerAdapter,
 )
-from diffpolicy.edge.hardware.adapters.prompts import variation
-from diffpolicy.edge.hardware.measuring.grid import Grid
-from diffpolicy.edge.hardware.measuring.telemetry import Telemetry, Window
-from diffpolicy.edge.hardware.measuring.throughput import CALLS_EACH, concurrent_throughput, levels
-from diffpolicy.edge.hardware.schema.records import ColdStart, Point, Skipped, Spread, Throughput
 from diffpolicy.errors import InputError
 
 MOST_REFUSED = 5

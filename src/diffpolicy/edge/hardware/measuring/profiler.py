@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from diffpolicy.edge.hardware.adapters.adapter import ServerAdapter
-from diffpolicy.edge.hardware.adapters.prompts import PROMPT
 from diffpolicy.edge.hardware.measuring.calls import Measurement, Say, measure
 from diffpolicy.edge.hardware.measuring.fit import GOOD_R2, fit_points
 from diffpolicy.edge.hardware.measuring.grid import Grid
 from diffpolicy.edge.hardware.measuring.plausibility import StepFlops, check_speed
 from diffpolicy.edge.hardware.measuring.telemetry import Telemetry
 from diffpolicy.edge.hardware.measuring.throughput import serial_throughput
+from diffpolicy.edge.hardware.prompts import PROMPT
 from diffpolicy.edge.hardware.schema.records import Memory, Point, Power, Source
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
+from diffpolicy.edge.hardware.server_adapter import ServerAdapter
 from diffpolicy.errors import InputError
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from diffpolicy.edge.hardware.adapters.adapter import CallRefusedError, GenerateRequest, ServerAdapter
 from diffpolicy.edge.hardware.schema.records import Point, Throughput
+from diffpolicy.edge.hardware.server_adapter import CallRefusedError, GenerateRequest, ServerAdapter
 
 CALLS_EACH = 3
 """Calls of each thread, so that the last ones, which run alone, do not weigh too much."""
