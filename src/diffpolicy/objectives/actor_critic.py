@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
@@ -120,6 +120,42 @@ class SoftActorCriticLoss(LossModule):
             for target, source in pairs:
                 torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), self.tau)
 
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The parts, and by TorchRL's names the parameters of targets, which its updaters (`SoftUpdate`) look for here.
+
+        They are views: `children` and the state are as without them. Use an updater or `update_targets`, not both.
+        """
+        yield from super().named_children()
+        yield "target_critic_params", parameters_of(self.target_critic)
+        if self.target_policy is not None:
+            yield "target_policy_params", parameters_of(self.target_policy)
+
+    def children(self) -> Iterator[nn.Module]:
+        """The parts."""
+        return (part for _, part in super().named_children())
+
+    @property
+    def critic_params(self) -> TensorDictParams:
+        """Of the critics, by TorchRL's name."""
+        return parameters_of(self.critic)
+
+    @property
+    def target_critic_params(self) -> TensorDictParams:
+        """Of the critics' targets."""
+        return parameters_of(self.target_critic)
+
+    @property
+    def policy_params(self) -> TensorDictParams:
+        """Of the policy."""
+        return parameters_of(self.policy)
+
+    @property
+    def target_policy_params(self) -> TensorDictParams:
+        """Of the policy's target, if there is one."""
+        if self.target_policy is None:
+            raise AttributeError("target_policy_params: there is no target of the policy without target_actor")
+        return parameters_of(self.target_policy)
+
     def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         """What is optimised, by the name of its learning rate."""
         return {
@@ -127,6 +163,11 @@ class SoftActorCriticLoss(LossModule):
             "critic": self.critic.parameters(),
             "alpha": [self.log_alpha],
         }
+
+
+def parameters_of(module: nn.Module) -> TensorDictParams:
+    """A module's parameters as TorchRL holds them, the same tensors. Args: module: whose they are."""
+    return TensorDictParams(TensorDict(dict(module.named_parameters())), no_convert=True)
 
 
 def _frozen_copy(module: Any) -> Any:

@@ -22,6 +22,7 @@ from diffpolicy.policies.draws import Draws, generator_on, without_chance
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict
 from diffpolicy.policies.keys import as_json as json_key
 from diffpolicy.policies.keys import plain as plain_key
+from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import aligned_mask, readable
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
@@ -101,6 +102,7 @@ class ChoicePolicy(SavedPolicy):
         self.normalizer = RunningNorm(observation_dim) if normalize else None
         self.in_keys = [*self.observation_keys, *(k for k in (self.mask_key, self.valid_key) if k is not None)]
         self.out_keys = [self.action_key]
+        self._record = False
 
     @classmethod
     def from_specs(
@@ -365,11 +367,8 @@ class ChoicePolicy(SavedPolicy):
         and spreads no noise, and the choice is the likeliest.
         """
         rows = self.rows(tensordict)
-        observation = self.read_observation(tensordict, rows)
-        latent, mask = self.read_latent(tensordict, rows), self.read_mask(tensordict, rows)
-        told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
-        latent, mask = (None if x is None else x.to(observation.device) for x in (latent, mask))
-        condition, still = self.condition(observation), without_chance()
+        condition, latent, mask, told = self._read(tensordict, rows)
+        still = without_chance()
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
         x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
         self.write_latent(tensordict, rows, x0)
@@ -377,7 +376,81 @@ class ChoicePolicy(SavedPolicy):
         action = self.choose_at(law, None) if still else self.choose(law)
         action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.observation_keys[0]].device)
         action = rows.put(action) if self.head.event else rows.put(action.unsqueeze(-1)).squeeze(-1)
-        return tensordict.set(self.action_key, action)
+        tensordict.set(self.action_key, action)
+        return self._write_record(tensordict, rows, noise, law) if self.record else tensordict
+
+    def _read(self, td: TensorDictBase, rows: Rows) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
+        """Condition, latent and mask of rows where the networks are; whether rows that allow nothing were refused."""
+        observation = self.read_observation(td, rows)
+        latent, mask = self.read_latent(td, rows), self.read_mask(td, rows)
+        told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
+        latent, mask = (None if x is None else x.to(observation.device) for x in (latent, mask))
+        return self.condition(observation), latent, mask, told
+
+    # As TorchRL's losses ask for it
+
+    @property
+    def record(self) -> bool:
+        """Whether acting also writes `draws` and `action_log_prob` beside the action, so that its law is known again.
+
+        Ratios of policies (PPO) are then those of the state with the draws in it; noise that is drawn anew gives
+        another law each time.
+        """
+        return self._record
+
+    @record.setter
+    def record(self, record: bool) -> None:
+        if check.flag(record, "record"):
+            self.check_law()
+            if self.head.draw_input is None:
+                raise InputError(
+                    f"record needs a head that draws its action, and this {type(self.head).__name__} takes the argmax"
+                )
+        self._record = record
+        extra = [*([self.beside("draws")] if self.draws else []), self.beside("action_log_prob")]
+        kept = [key for key in self.out_keys if key not in extra]
+        self.out_keys = [*kept, *extra] if record else kept
+
+    def beside(self, name: str) -> NestedKey:
+        """A key beside the action's. Args: name: its last part."""
+        key = self.action_key
+        return (*key[:-1], name) if isinstance(key, tuple) else name
+
+    def check_law(self) -> None:
+        """Raises InputError if its actions have no law that `get_dist` could give."""
+
+    def get_dist(self, tensordict: TensorDictBase) -> HeadLaw:
+        """The law of the items' actions, `[*]`, given the chain's draws: those that were recorded, else fresh ones.
+
+        It is what TorchRL's losses ask for, with `probs` and `logits` where choices are enumerated. It does not look at
+        `set_exploration_type`, under which all these losses run.
+
+        Args:
+            tensordict: the policy's `in_keys`, and `draws` beside the action where acting recorded them (`record`).
+
+        Raises:
+            InputError: a key is missing or of another shape, or the policy has no law.
+
+        Example:
+            >>> policy.record = True
+            >>> td = policy(env.reset())
+            >>> ratio = (policy.get_dist(td).log_prob(td["action"]) - td["action_log_prob"]).exp()
+        """
+        self.check_law()
+        rows = self.rows(tensordict)
+        condition, latent, mask, _ = self._read(tensordict, rows)
+        noise = recorded_noise(tensordict, self.beside("draws"), rows, self.draws, self.choices)
+        noise = self.noise(condition.shape[:-1]) if noise is None else noise
+        x0 = self.output(condition, latent, None if noise is None else noise.to(condition))
+        return law_of_items(self.head, rows, self.head.law(self.decode(x0, mask), mask), self.generator)
+
+    def _write_record(self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor) -> TensorDictBase:
+        """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows."""
+        if noise is not None:
+            td.set(self.beside("draws"), noise_of_items(noise, rows))
+        action = td[self.action_key]
+        log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
+        return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         """Allowed choices of rows, bool `[.., M, A]`, or None.

@@ -82,6 +82,9 @@ class GreedyValuePolicy(ChoicePolicy):
         drawn = ((allowed.cumsum(-1) - 1 == rank) & allowed).byte().argmax(-1)
         return self.head.written(torch.where(u[0] < self.epsilon, drawn, best))
 
+    def check_law(self) -> None:
+        raise InputError("a GreedyValuePolicy has action values, and no law of actions")
+
     @property
     def draws_choice(self) -> bool:
         return False

@@ -138,6 +138,9 @@ class FleetPolicy(DiffusionPolicy):
             action = self.rule.decide(tensordict, self.coefficients, self.generator)
         return tensordict.set(self.action_key, action)
 
+    def check_law(self) -> None:
+        raise InputError("a FleetPolicy prices servers and takes the cheapest, so its actions have no law")
+
     def primer_for(self, env: EnvBase) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`, which start afresh with each episode."""
         return self.rule.primer(env.observation_spec["queue_gcycles"].shape[-1])

@@ -1,0 +1,126 @@
+"""`HeadLaw`: a head's law of actions as a `torch.distributions.Distribution`, as TorchRL's losses take it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch.distributions import Distribution
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.rows import Rows
+
+
+class HeadLaw(Distribution):
+    """The law of items' actions, given one chain's draws; it samples from a policy's own generator.
+
+    Where a head's joint choices are enumerated, `probs` and `logits` are those of all of them, `[*, J]`, normalised and
+    finite under a mask; where it is pathwise, `rsample` has a gradient.
+
+    Args:
+        head: says what the parameters mean. parameters: of its law, `[*, W]`. generator: what samples are drawn from.
+
+    Example:
+        >>> law = HeadLaw(CategoricalHead(choices=2), torch.zeros(3, 2), torch.Generator())
+        >>> law.entropy()
+        tensor([0.6931, 0.6931, 0.6931])
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's attribute)
+
+    def __init__(self, head: Head, parameters: Tensor, generator: torch.Generator) -> None:
+        super().__init__(parameters.shape[:-1], torch.Size(head.event), validate_args=False)
+        self.head, self.parameters, self.generator = head, parameters, generator
+        self.has_rsample = head.expectation == "pathwise"
+
+    def _draw(self, sample_shape: Any) -> Tensor:
+        rows = torch.Size([*sample_shape, *self.batch_shape])
+        law = self.parameters.expand(*rows, self.parameters.shape[-1])
+        draws = self.head.draws(rows, self.generator)
+        return self.head.sample(law, None if draws is None else draws.to(law.device))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Actions, `[*sample_shape, *, *event]`; the likeliest where the head takes these."""
+        with torch.no_grad():
+            return self._draw(sample_shape)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """The same with a gradient, where the head is pathwise."""
+        if not self.has_rsample:
+            raise NotImplementedError(f"samples of a {type(self.head).__name__} have no gradient")
+        return self._draw(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability (density) of actions, `[*]`. Args: value: `[*, *event]`; -1, no choice, counts as 0."""
+        integer = not value.is_floating_point() and value.dtype != torch.bool
+        return self.head.log_prob(self.parameters, value.clamp_min(0) if integer else value)
+
+    def entropy(self) -> Tensor:
+        """Nats, `[*]`, where it has a closed form."""
+        try:
+            return self.head.entropy(self.parameters)
+        except InputError as error:
+            raise NotImplementedError(str(error)) from None  # what torch's distributions raise, and losses expect
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest actions, `[*, *event]`."""
+        return self.head.mode(self.parameters)
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The mode, by TorchRL's name."""
+        return self.mode
+
+    @property
+    def logits(self) -> Tensor:
+        """Log-probabilities of all joint choices, `[*, J]`."""
+        return self.head.joint_log_prob(self.parameters)
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities of all joint choices, `[*, J]`."""
+        return self.logits.exp()
+
+
+def law_of_items(head: Head, rows: Rows, law: Tensor, generator: torch.Generator) -> HeadLaw:
+    """The law of all items' actions, `[*]`; items that do not exist have the one of zeros.
+
+    Args:
+        head: of the policy. rows: where they are. law: parameters of rows, `[.., M, W]`. generator: of samples.
+    """
+    parameters = rows.put(law)
+    if rows.valid is not None:
+        valid = rows.valid.unsqueeze(-1).to(law.device)
+        parameters = torch.where(valid, parameters, head.law(torch.zeros_like(parameters)))
+    return HeadLaw(head, parameters, generator)
+
+
+def noise_of_items(noise: Tensor, rows: Rows) -> Tensor:
+    """What rows' chains drew, as it is recorded, `[*, draws, W]`. Args: noise: `[draws, .., M, W]`. rows: of items."""
+    flat: Tensor = rows.put(noise.movedim(0, -2).flatten(-2))
+    result: Tensor = flat.unflatten(-1, (noise.shape[0], noise.shape[-1]))
+    return result
+
+
+def recorded_noise(td: TensorDictBase, key: NestedKey, rows: Rows, draws: int, width: int) -> Tensor | None:
+    """What `noise_of_items` recorded, `[draws, .., M, W]`, or None where nothing is.
+
+    Args:
+        td: of the items. key: of the draws. rows: of items. draws, width: of one item's chain.
+
+    Raises:
+        InputError: they are of another shape.
+    """
+    recorded = td.get(key, None) if draws else None
+    if recorded is None:
+        return None
+    wanted = (*rows.shape, draws, width)
+    if recorded.shape != wanted:
+        raise InputError(f"{key!r} must have shape {list(wanted)}, got {list(recorded.shape)}")
+    result: Tensor = rows.take(recorded.flatten(-2)).unflatten(-1, (draws, width)).movedim(-2, 0)
+    return result
