@@ -29,7 +29,6 @@ from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList, evaluate,
 from diffpolicy.edge.fluid.rollout import FluidRollout
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.resolve import import_attribute
-from diffpolicy.edge.systematic import SystematicDraws
 from diffpolicy.edge.training import build, train
 from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.traces.readers import azure_sample
@@ -37,6 +36,7 @@ from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision
 from diffpolicy.policies import Draws, rows
+from diffpolicy.policies.systematic import SystematicDraws
 from diffpolicy.training import DiffusionSACMethod, PackedReplay, undisturbed
 from toys import GuessEnv, small
 
@@ -153,7 +153,7 @@ def test_rules_and_replays_pickle_too(name, scenario):
 
 def test_parts_that_share_their_draws_share_them_in_a_copy():
     env = OffloadingEnv(small(), [2], information="stale")
-    twin = pickle.loads(pickle.dumps(SystematicDraws(CategoricalPolicy.from_specs(env))))
+    twin = pickle.loads(pickle.dumps(SystematicDraws(CategoricalPolicy.from_specs(env), ("agents", "work_gcycles"))))
     assert twin.generator is twin.policy.generator
 
 
@@ -197,7 +197,7 @@ def test_random_exploration_is_that_of_train_mode(make, training):
 
 def test_rules_with_a_policy_within_heed_it_too():
     env = OffloadingEnv(small(), [3], information="stale")
-    policy = SystematicDraws(CategoricalPolicy.from_specs(env), over="station")
+    policy = SystematicDraws(CategoricalPolicy.from_specs(env), ("agents", "work_gcycles"))
     td = env.reset()
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         assert torch.equal(policy(td.clone())["agents", "action"], policy.policy(td.clone())["agents", "action"])

@@ -17,9 +17,9 @@ from diffpolicy import (
 )
 from diffpolicy.edge import FleetPolicy, OffloadingEnv
 from diffpolicy.edge.rules.registry import HEURISTICS
-from diffpolicy.edge.systematic import SystematicDraws
 from diffpolicy.objectives import choice_probabilities
 from diffpolicy.policies.rows import Rows
+from diffpolicy.policies.systematic import SystematicDraws
 from diffpolicy.training import DQNMethod, PackedReplay, SACMethod
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
@@ -248,7 +248,7 @@ def test_what_is_observed_of_items_that_do_not_exist_means_nothing(share):
     td = env.reset()
     td["agents", "observation"][~td["agents", "valid"]] = float("nan")
     action_of(policy, td)
-    SystematicDraws(policy, "station")(td)
+    SystematicDraws(policy, ("agents", "work_gcycles"))(td)
     td["agents", "observation"][1, 2, 0] = float("nan")
     td["agents", "valid"][1, 2, 0] = True
     with pytest.raises(InputError, match=r"nan at \[1, 2, 0, 0\]"):
@@ -465,5 +465,5 @@ def test_policies_count_on_the_device_of_what_they_observe(options):
     policy = DiffusionPolicy.from_specs(env, **options)
     td = with_recurrent_state(env, policy).reset()
     under_another_default(policy, td)
-    for over in ("station", "stations"):
-        under_another_default(SystematicDraws(policy, over), td)
+    for seed_key in (None, "shared_seed"):
+        under_another_default(SystematicDraws(policy, ("agents", "work_gcycles"), seed_key), td)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 
 from diffpolicy.edge import OffloadingEnv, Scenario, play_episodes
-from diffpolicy.edge.systematic import SystematicDraws
 from diffpolicy.errors import InputError
 from diffpolicy.policies import CategoricalPolicy
 from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.systematic import SystematicDraws
+
+WORK = ("agents", "work_gcycles")
+SEED_KEYS = (None, "shared_seed")
 
 
 def scenario(slots: int = 20) -> Scenario:
@@ -28,10 +32,14 @@ def constant(system: Scenario, draw: str = "sample") -> CategoricalPolicy:
     return policy.eval()
 
 
-@pytest.mark.parametrize("over", ["station", "stations"])
-def test_each_choice_keeps_its_chances(over: str) -> None:
+def systematic(system: Scenario, seed_key: str | None) -> SystematicDraws:
+    return SystematicDraws(constant(system), WORK, seed_key, information="stale")
+
+
+@pytest.mark.parametrize("seed_key", SEED_KEYS)
+def test_each_choice_keeps_its_chances(seed_key: str | None) -> None:
     system = scenario()
-    draws = SystematicDraws(constant(system), over)
+    draws = systematic(system, seed_key)
     env = OffloadingEnv(system, [16], information="stale")
     td, seen = env.reset(), []
     for _ in range(20):
@@ -45,23 +53,31 @@ def test_each_choice_keeps_its_chances(over: str) -> None:
 def test_stations_that_share_a_seed_spread_tasks_of_one_size_evenly() -> None:
     system = scenario()
     td = OffloadingEnv(system, [8], information="stale").reset()
-    u = SystematicDraws(constant(system)).uniforms(td)[:, :, 0]  # index 0 exists at every station, with the same work
+    u = systematic(system, "shared_seed").uniforms(td)[:, :, 0]  # index 0 exists at every station, with the same work
     assert torch.equal((u * 6).floor().long().sort(-1).values, torch.arange(6).expand(8, 6))
 
 
 def test_less_luck_is_less_delay() -> None:
     system = scenario(40)
     plain = play_episodes(system, constant(system), 4).cost.mean()
-    costs = [
-        play_episodes(system, SystematicDraws(constant(system), over), 4).cost.mean()
-        for over in ("station", "stations")
-    ]
+    costs = [play_episodes(system, systematic(system, seed_key), 4).cost.mean() for seed_key in SEED_KEYS]
     assert max(costs) < plain
     assert np.isfinite(costs).all()
 
 
 def test_what_draws_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="draws no choices"):
-        SystematicDraws(constant(scenario(), "argmax"))
-    with pytest.raises(InputError, match="station or stations, got 'all'"):
-        SystematicDraws(constant(scenario()), "all")  # type: ignore[arg-type]
+        SystematicDraws(constant(scenario(), "argmax"), WORK)
+
+
+def test_an_environment_that_does_not_show_what_the_draws_read_is_refused() -> None:
+    env = OffloadingEnv(scenario(), [1])
+    with pytest.raises(InputError, match="systematic draws read 'shared_seed'"):
+        SystematicDraws(constant(scenario()), WORK, "shared_seed").check_env(env)
+
+
+def test_any_environment_with_amounts_will_do() -> None:
+    policy = CategoricalPolicy(choices=4, observation_dim=2, action_key="where", observation_keys=["seen"], hidden=[4])
+    td = TensorDict(seen=torch.zeros(3, 2, 8, 2), size=torch.ones(3, 2, 8), batch_size=[3])
+    spread = (SystematicDraws(policy, "size").uniforms(td) * 8).floor().long().sort(-1).values
+    assert (spread.diff(dim=-1) <= 2).all()  # no run of the eight places is left out

@@ -9,6 +9,8 @@ from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
 from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
 from diffpolicy.policies.rows import Rows
+from diffpolicy.policies.sequential import decide_in_order
+from diffpolicy.policies.systematic import SystematicDraws
 
 __all__ = [
     "ActionMemory",
@@ -23,5 +25,7 @@ __all__ = [
     "Prior",
     "RecurrentState",
     "Rows",
+    "SystematicDraws",
+    "decide_in_order",
     "with_recurrent_state",
 ]

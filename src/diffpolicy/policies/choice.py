@@ -24,6 +24,7 @@ from diffpolicy.policies.keys import as_json as json_key
 from diffpolicy.policies.keys import plain as plain_key
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import aligned_mask, readable
+from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.policies.specs import check_specs, information_of, read_specs
@@ -488,6 +489,10 @@ class ChoicePolicy(SavedPolicy):
 
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         """Remembers the end of the chain, where the policy has a memory."""
+
+    def primer_for(self, env: EnvBase) -> RecurrentState | None:
+        """What an environment needs to carry what the policy remembers; None, since it remembers nothing."""
+        return None
 
     def check_env(self, env: EnvBase) -> None:
         """Raises InputError if the policy does not fit the environment's numbers of choices, agents and features."""

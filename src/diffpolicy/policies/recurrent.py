@@ -12,6 +12,7 @@ from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import Remembers, RemembersAlike
 
 
 class RecurrentState(TensorDictPrimer):
@@ -71,11 +72,9 @@ def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
     Raises:
         InputError: the policy has some, and the environment has another batch.
     """
-    if hasattr(policy, "primer_for"):
-        primer = policy.primer_for(env)
-    else:
-        make = getattr(policy, "make_tensordict_primer", None)
-        primer = None if make is None else make()
+    primer = policy.primer_for(env) if isinstance(policy, Remembers) else None
+    if primer is None and isinstance(policy, RemembersAlike):
+        primer = policy.make_tensordict_primer()
     if primer is not None:
         check_batch(env, "a policy with a memory")
     return env if primer is None else TransformedEnv(env, primer, auto_unwrap=False)

@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head, head_for
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.protocols import ShowsLevel, bare
 
 
 def read_specs(
@@ -49,15 +50,14 @@ def read_specs(
 
 def information_of(env: EnvBase) -> str:
     """What may be seen of an environment, as it says itself (see `OffloadingEnv`), `paper` by default."""
-    base: Any = env
-    while hasattr(type(base), "base_env"):
-        base = base.base_env
+    base = bare(env)
     if isinstance(base, ParallelEnv):
         return "paper"  # its workers would have to be asked, and one that does not know ends
-    if isinstance(base, SerialEnv) and base.is_closed:
-        base.start()  # until then it looks for an attribute of its environments without end
-    found = getattr(base, "information", "paper")
-    return found if isinstance(found, str) else str(found[0])
+    if isinstance(base, SerialEnv):
+        if base.is_closed:
+            base.start()  # until then it looks for an attribute of its environments without end
+        return str(getattr(base, "information", ["paper"])[0])  # TorchRL's way to ask each of its environments
+    return str(base.information) if isinstance(base, ShowsLevel) else "paper"
 
 
 def _check(env: EnvBase, keys: Keys, head: Head) -> None:

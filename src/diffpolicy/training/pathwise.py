@@ -14,6 +14,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.protocols import seed_of
 from diffpolicy.training.stream import pass_seed, saves_state
 from diffpolicy.training.trainable import Trainable, env_content, part_content, policy_content
 
@@ -146,7 +147,7 @@ class PathwiseModule(Trainable):
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         if not saves_state(self.stream.base_env):
-            self.stream.base_env.set_seed(pass_seed(getattr(self.policy, "seed", 0), self.current_epoch))
+            self.stream.base_env.set_seed(pass_seed(seed_of(self.policy), self.current_epoch))
         played = self.__dict__["rollout"](self.policy)
         losses = self.objective(played)
         total = sum(value for key, value in losses.items() if key.startswith("loss"))

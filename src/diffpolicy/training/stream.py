@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 from diffpolicy.environments.ends import ended
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.protocols import Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
 
 
@@ -51,7 +53,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.env = with_recurrent_state(env, policy)
         self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
         self.saves, self.passes = saves_state(env), 0
-        self.seed = int(getattr(policy, "seed", 0) if seed is None else seed)
+        self.seed = seed_of(policy) if seed is None else seed
         self.root: TensorDictBase | None = None
         self.played = 0
         """Items of the present pass; 0 when it is over."""
@@ -120,12 +122,12 @@ class RolloutStream(IterableDataset[TensorDict]):
         Raises:
             InputError: the environment has no `shard(rank, world)`.
         """
-        shard = getattr(self.base_env, "shard", None)
-        if shard is None:
+        base = bare(self.base_env)
+        if not issubclass(type(base), Shardable):
             raise InputError(
                 f"{type(self.base_env).__name__} has no 'shard', so it cannot be trained in {world} processes"
             )
-        shard(rank, world)
+        base.shard(rank, world)
         self.whole = world > 1
 
     @property
@@ -172,8 +174,8 @@ class RolloutStream(IterableDataset[TensorDict]):
 
 def saves_state(env: EnvBase) -> bool:
     """Whether an environment can save its state and take it up again."""
-    hooks = ("get_extra_state", "set_extra_state")
-    return all(getattr(getattr(env, hook), "__func__", None) is not getattr(nn.Module, hook) for hook in hooks)
+    hooks = (env.get_extra_state, nn.Module.get_extra_state), (env.set_extra_state, nn.Module.set_extra_state)
+    return not any(isinstance(mine, MethodType) and mine.__func__ is default for mine, default in hooks)
 
 
 def pass_seed(seed: int, number: int) -> int:

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import Digested, bare
 from diffpolicy.training.identity import describe
 
 
@@ -118,6 +119,7 @@ def _is_plain(value: Any) -> bool:
 
 def env_content(env: EnvBase) -> dict[str, Any]:
     """What an environment is: class, keys, shapes and types of its specs, and its `digest()` if it has one."""
+    base = bare(env)
     specs = {"observation": env.full_observation_spec, "action": env.full_action_spec, "reward": env.full_reward_spec}
     return {
         "class": described(type(env)),
@@ -127,5 +129,5 @@ def env_content(env: EnvBase) -> dict[str, Any]:
             ]
             for name, spec in specs.items()
         },
-        **({"digest": env.digest()} if callable(getattr(env, "digest", None)) else {}),
+        **({"digest": base.digest()} if issubclass(type(base), Digested) else {}),
     }

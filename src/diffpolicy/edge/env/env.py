@@ -134,7 +134,7 @@ class OffloadingEnv(EnvBase):
         """What may be seen of the present slot, at this environment's level of information; batch `[E]`."""
         grid, shared = self.grid, None
         if self.information != "paper":
-            seed, stream = getattr(self.source, "seed", 0), int(getattr(self.source, "stream", 0))
+            seed, stream = self.source.seed or 0, int(self.source.stream or 0)
             shared = torch.tensor(shared_seeds(seed, stream, self._episode, self._slot), device=self.device)[:, None]
         return self._sight.see(grid, self._queue, self.up, self._state, self._down.task, shared)
 
@@ -239,14 +239,14 @@ class OffloadingEnv(EnvBase):
 
     def digest(self) -> str:
         """SHA-256 of what is played: scenario, seed, stream, level of information and first episode."""
-        seed, stream = getattr(self.source, "seed", None), getattr(self.source, "stream", None)
+        seed, stream = self.source.seed, self.source.stream
         told = (self.scenario.digest(), seed, stream, self.information, self._first_episode)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def get_extra_state(self) -> dict[str, Any]:
         """Counters and queues: with them, arrivals included, the environment continues as if nothing had happened."""
         return {
-            "seed": getattr(self.source, "seed", None),
+            "seed": self.source.seed,
             "episode": list(self._episode),
             "next_episode": list(self._next_episode),
             "slot": list(self._slot),

@@ -70,6 +70,10 @@ class WorkloadSource:
 class TaskListSource:
     """Tasks of a file: one environment, one episode; tasks without an origin go to agent 0, who has no server."""
 
+    seed: int | None = None
+    """Nothing is drawn."""
+    stream: Stream | None = None
+
     def __init__(
         self, tasks: TaskList, scenario: Scenario, dtype: torch.dtype, device: torch.device | None = None
     ) -> None:

@@ -56,7 +56,7 @@ class _FluidEnv(OffloadingEnv):
 
     def horizon(self, least: int, greatest: int) -> int:
         """Slots of the present episodes, a function of the seed and of their number."""
-        state = (getattr(self.source, "seed", 0), int(getattr(self.source, "stream", 0)), self._episode[0])
+        state = (self.source.seed or 0, int(self.source.stream or 0), self._episode[0])
         return int(drawer(Purpose.HORIZON, *state).integers(least, greatest, endpoint=True))
 
 

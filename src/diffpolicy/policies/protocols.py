@@ -1,0 +1,78 @@
+"""What policies and environments may do beside deciding and stepping: who has the methods of a protocol is asked.
+
+Nobody inherits from these; a policy of your own, or an environment, takes part by having what one of them names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
+
+# Policies
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Carries something from step to step, as fits an environment; None: it does not after all."""
+
+    def primer_for(self, env: EnvBase) -> TensorDictPrimer | None:
+        """The transform that adds the recurrent keys to an environment of batch `[E]`."""
+
+
+@runtime_checkable
+class RemembersAlike(Protocol):
+    """Carries the same from step to step in every environment (TorchRL's name for it)."""
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """The transform that adds the recurrent keys."""
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """Knows the seed that its draws come from."""
+
+    seed: int
+
+
+def seed_of(policy: Any) -> int:
+    """The seed of a policy, 0 of one that knows none."""
+    return int(policy.seed) if isinstance(policy, Seeded) else 0
+
+
+# Environments
+
+
+@runtime_checkable
+class ShowsLevel(Protocol):
+    """Has levels of what decisions may use, and says which one it shows."""
+
+    information: str
+
+
+@runtime_checkable
+class Shardable(Protocol):
+    """Shares its episodes out over processes side by side."""
+
+    def shard(self, rank: int, world: int) -> None:
+        """Makes this one of `world` environments alike, number `rank`; it is called before the first reset."""
+
+
+@runtime_checkable
+class Digested(Protocol):
+    """Says by a checksum what it plays, so that a run on another is not resumed on it."""
+
+    def digest(self) -> str:
+        """The checksum."""
+
+
+def bare(env: EnvBase) -> Any:
+    """The environment inside all transforms.
+
+    Transforms and `SerialEnv` pass on attributes that are not theirs, so environments are asked by their class:
+    `issubclass(type(bare(env)), Shardable)`.
+    """
+    base: Any = env
+    while isinstance(base, TransformedEnv):
+        base = base.base_env
+    return base
