@@ -13,11 +13,12 @@ from diffpolicy.edge import evaluate, play_episodes
 from diffpolicy.edge.compare import compare
 from diffpolicy.edge.comparison import Comparison, converged, curves_csv, over_seeds
 from diffpolicy.edge.jobs import Job, Outcome, Plan, finished, heuristics_for, jobs_of, work
-from diffpolicy.edge.metrics import Result
 from diffpolicy.edge.names import HEURISTIC_NAMES
 from diffpolicy.edge.plots import delay_by_size, learning_curves, sweep_plot
+from diffpolicy.edge.problem import DELAY
 from diffpolicy.edge.sweep import Sweep, run_sweep
 from diffpolicy.edge.tables import comparison_json, comparison_table
+from diffpolicy.evaluation import Result
 from diffpolicy.training import Played
 from toys import quick_method, small
 
@@ -70,7 +71,7 @@ def test_every_method_and_every_heuristic_has_a_row(result, folder, methods):
 
 
 def test_methods_come_first_and_each_group_is_sorted_by_delay(result):
-    means = [(row.seeds == 0, row.result.delays.mean_delay_s) for row in result.rows]
+    means = [(row.seeds == 0, row.result.costs.mean) for row in result.rows]
     assert means == sorted(means)
 
 
@@ -78,7 +79,7 @@ def test_a_heuristics_row_is_what_evaluate_gives(result):
     alone = evaluate(["random", "opt-ts"], SCENARIO, episodes=2, seed=3)
     for name, expected in alone.results.items():
         mine = result.row(name).result
-        assert mine.delays == expected.delays
+        assert mine.costs == expected.costs
         assert mine.ratio == expected.ratio
     assert result.row("opt-ts").load == pytest.approx(alone.load)
 
@@ -92,7 +93,7 @@ def test_a_methods_row_is_what_its_saved_policy_does(result, folder, methods):
         assert policy.trained["episodes"] == 2
         if policy.config().get("prior") is None:  # greedy values draw nothing
             cost = play_episodes(SCENARIO, policy, 2, 3).cost
-            assert cost.mean() == pytest.approx(result.row(name).result.delays.mean_delay_s)
+            assert cost.mean() == pytest.approx(result.row(name).result.costs.mean)
 
 
 def _stem(name):
@@ -143,7 +144,7 @@ def test_the_table_and_the_json_name_every_row(result, methods):
 def test_two_comparisons_in_this_process_agree(result, methods):
     job = Job(methods[0], SCENARIO, 2, seed=3, arrivals_seed=3, trained=True, episodes=2)
     outcome = work(job)
-    assert outcome.played.cost.mean() == pytest.approx(result.row(methods[0]).result.delays.mean_delay_s)
+    assert outcome.played.cost.mean() == pytest.approx(result.row(methods[0]).result.costs.mean)
     assert [row["delay_s"] for row in outcome.history] == result.row(methods[0]).curves[0]
 
 
@@ -231,8 +232,8 @@ def test_seeds_are_pooled_into_one_row(seeds, tmp_path):
     plan = Plan(SCENARIO, ["mine"], tmp_path, episodes=3, seeds=seeds, eval_episodes=4)
     row = Comparison.of(plan, outcomes(tmp_path, means), 1.0).row("mine")
     assert (row.seeds, row.episodes) == (seeds, 3)
-    assert row.result.delays.mean_delay_s == pytest.approx(np.mean(means))
-    assert row.result.delays.tasks == 40 * seeds
+    assert row.result.costs.mean == pytest.approx(np.mean(means))
+    assert row.result.costs.count == 40 * seeds
     assert row.result.ratio == pytest.approx(np.mean(means) / 2)
     assert row.train_seconds == pytest.approx(10 + (seeds - 1) / 2)
     assert [len(curve) for curve in row.curves] == [3 + k for k in range(seeds)]
@@ -243,7 +244,7 @@ def test_from_three_seeds_on_the_intervals_are_over_seeds(tmp_path):
     base = Result.of(played(2.0), played(2.0))
     over = over_seeds(base, [played(mean) for mean in means], played(2.0))
     half = t * np.std(means, ddof=1) / math.sqrt(3)
-    assert over.ci95_s == pytest.approx(half, rel=1e-4)
+    assert over.ci95 == pytest.approx(half, rel=1e-4)
     assert over.ratio_ci95 == pytest.approx((np.mean(means) / 2 - half / 2, np.mean(means) / 2 + half / 2), rel=1e-4)
 
 
@@ -299,7 +300,7 @@ def test_what_was_finished_is_taken_up_and_gives_the_same_table(tmp_path, method
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.json")} == before
     for row in first.rows:
         other = again.row(row.name)
-        assert other.result.to_dict() == row.result.to_dict()
+        assert other.result.to_dict(DELAY) == row.result.to_dict(DELAY)
         assert (other.curves, other.train_seconds) == (row.curves, row.train_seconds)
 
 
@@ -329,7 +330,7 @@ def test_a_sweep_compares_at_every_value(tmp_path, methods):
     assert {row["policy"] for row in rows} == {methods[0], *HEURISTIC_NAMES}
     for row in rows:
         comparison = results[["2", "4"].index(row["tasks"])]
-        assert float(row["mean_delay_s"]) == comparison.row(row["policy"]).result.delays.mean_delay_s
+        assert float(row["mean_delay_s"]) == comparison.row(row["policy"]).result.costs.mean
     sweep_plot(sweep, results, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import diffpolicy.edge.evaluation as protocol
 import oracle
 from diffpolicy import ActionMemory, DiffusionPolicy, InputError
 from diffpolicy.edge import (
@@ -19,7 +18,9 @@ from diffpolicy.edge import (
     play_episodes,
 )
 from diffpolicy.edge.names import HEURISTIC_NAMES
+from diffpolicy.edge.problem import WORK
 from diffpolicy.evaluation import Played, mean_interval, ratio_interval, student_t
+from diffpolicy.evaluation import evaluating as protocol
 
 DRAWING = ["random", "capacity-proportional", "power-of-two"]
 
@@ -96,7 +97,7 @@ def test_one_episode_has_no_intervals(scenario):
 def test_all_policies_meet_the_same_tasks(scenario):
     played = [play_episodes(scenario, make_policy(name, scenario), 3) for name in HEURISTIC_NAMES]
     for other in played[1:]:
-        np.testing.assert_array_equal(other.notes[str(protocol.WORK)], played[0].notes[str(protocol.WORK)])
+        np.testing.assert_array_equal(other.notes[str(WORK)], played[0].notes[str(WORK)])
         np.testing.assert_array_equal(other.episode, played[0].episode)
 
 

@@ -13,10 +13,10 @@ import pytest
 
 import diffpolicy
 from diffpolicy import InputError, _yaml
+from diffpolicy._table import render
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
 from diffpolicy.edge.resolve import import_attribute, make_method
 from diffpolicy.edge.scenario.availability import Availability, Timeline
-from diffpolicy.edge.tables import render
 from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
 from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
 

@@ -14,17 +14,18 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import InputError
 from diffpolicy.edge import Scenario
-from diffpolicy.edge.metrics import Result
+from diffpolicy.edge.problem import DELAY
 from diffpolicy.edge.scenario.availability import Availability
-from diffpolicy.edge.tables import delay_cells
 from diffpolicy.edge.training import build
 from diffpolicy.evaluation import (
+    Result,
     difference_interval,
     mean_interval,
     play,
     pooled_interval,
     ratio_interval,
 )
+from diffpolicy.evaluation.tables import cost_cells
 from diffpolicy.training import Played, RolloutStream
 from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
 from diffpolicy.training.fit import fit
@@ -377,8 +378,8 @@ def test_where_an_episode_costs_nothing_there_is_a_difference_and_no_ratio():
     base = sizes([2, 2, 2], [0.0, 1.0, 1.0])
     result = Result.of(sizes([2, 2, 2], [0.5, 1.0, 1.5]), base)
     assert (result.ratio, result.ratio_ci95) == (None, None)
-    assert result.to_dict()["difference_s"] == pytest.approx(1 / 3)
-    assert "+0.333 s ±" in delay_cells(result)[5]
+    assert result.to_dict(DELAY)["difference_s"] == pytest.approx(1 / 3)
+    assert "+0.333 s ±" in cost_cells(result, "s")[5]
     assert Result.of(base, sizes([2, 2, 2], [0.0] * 3)).ratio is None
 
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from diffpolicy._read import printable
 from diffpolicy.errors import InputError
@@ -52,6 +53,38 @@ def import_module(name: str, where: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise InputError(f"{where}: there is no module {name!r}") from None
         raise InputError(f"{where}: importing {name!r} fails: {_reason(error)}") from error
+
+
+def is_attribute(text: str) -> bool:
+    """Whether a text has the form `module:attribute`."""
+    module, _, attribute = text.partition(":")
+    return bool(attribute) and all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+
+
+def import_attribute(text: str, what: str) -> Any:
+    """The object that `module:attribute` names; modules are looked for in the working folder first.
+
+    Importing a module runs it. What it draws from global generators is always the same; these and `sys.path` are left
+    as they were.
+
+    Args:
+        text: the name. what: it is of, in messages.
+
+    Raises:
+        InputError: no such module or attribute, or the module fails.
+    """
+    module_name, _, path = text.partition(":")
+    from diffpolicy._global_draws import global_draws
+
+    with working_folder(), global_draws(seed=0):
+        module = import_module(module_name, f"{what} {text}")
+    value: Any = module
+    for name in path.split("."):
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            raise InputError(f"{what} {text}: {module_name} has no attribute {path!r}") from None
+    return value
 
 
 def _reason(error: BaseException) -> str:

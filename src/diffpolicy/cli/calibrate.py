@@ -33,10 +33,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Reads, checks, writes; needs no torch."""
+    from diffpolicy._table import render
     from diffpolicy.edge.hardware.calibration import calibrate, parse_mix, seconds
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
     from diffpolicy.edge.scenario.availability import Availability
-    from diffpolicy.edge.tables import render
     from diffpolicy.edge.workload.requests import RequestWorkload
     from diffpolicy.errors import InputError
 

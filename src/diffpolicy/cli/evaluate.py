@@ -38,7 +38,6 @@ def run(options: argparse.Namespace) -> None:
 
     from diffpolicy.edge.evaluation import evaluate
     from diffpolicy.edge.resolve import make_policy, resample
-    from diffpolicy.edge.tables import evaluation_table
 
     opt.set_threads(options.threads)
     policies = {
@@ -56,4 +55,4 @@ def run(options: argparse.Namespace) -> None:
                 for name, policy in policies.items()
                 if hasattr(policy, "with_sampler")
             }
-        print(evaluation_table(result, options.episodes, options.baseline, marks))
+        print(result.table(marks))

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from diffpolicy.edge.env.env import OffloadingEnv as OffloadingEnv
     from diffpolicy.edge.env.transitions import released_transitions as released_transitions
     from diffpolicy.edge.env.transitions import task_transitions as task_transitions
-    from diffpolicy.edge.evaluation import Evaluation as Evaluation
     from diffpolicy.edge.evaluation import Replay as Replay
     from diffpolicy.edge.evaluation import evaluate as evaluate
     from diffpolicy.edge.evaluation import play_episodes as play_episodes
     from diffpolicy.edge.evaluation import replay as replay
     from diffpolicy.edge.jobs import Plan as Plan
     from diffpolicy.edge.metrics import Delays as Delays
+    from diffpolicy.edge.metrics import Evaluation as Evaluation
     from diffpolicy.edge.metrics import Result as Result
     from diffpolicy.edge.physics.queueing import Fleet as Fleet
     from diffpolicy.edge.physics.queueing import SlotTasks as SlotTasks
@@ -53,7 +53,7 @@ __getattr__, __dir__ = attach(
         "Comparison": "diffpolicy.edge.comparison",
         "OffloadingEnv": "diffpolicy.edge.env.env",
         "OffloadingProblem": "diffpolicy.edge.problem",
-        "Evaluation": "diffpolicy.edge.evaluation",
+        "Evaluation": "diffpolicy.edge.metrics",
         "Replay": "diffpolicy.edge.evaluation",
         "evaluate": "diffpolicy.edge.evaluation",
         "replay": "diffpolicy.edge.evaluation",

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from diffpolicy.edge.evaluation import offered_load
 from diffpolicy.edge.jobs import Outcome, Plan
-from diffpolicy.edge.metrics import Result
 from diffpolicy.edge.names import BASELINE as BASELINE
+from diffpolicy.edge.problem import DELAY, OffloadingProblem
 from diffpolicy.evaluation.intervals import Interval, pooled_interval
 from diffpolicy.evaluation.playing import Played
+from diffpolicy.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _pooled(outcomes: list[Outcome], name: str) -> Played:
 
 def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
     baseline = _pooled(outcomes, BASELINE)
-    load = offered_load(plan.scenario, baseline, plan.eval_episodes)
+    load = OffloadingProblem(plan.scenario).summarise(baseline, plan.eval_episodes)["load"]
     rows = []
     for name in dict.fromkeys(o.job.name for o in outcomes):
         mine = _of(outcomes, name)
@@ -84,7 +84,7 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
                 curves=curves,
             )
         )
-    return sorted(rows, key=lambda row: (row.seeds == 0, row.result.delays.mean_delay_s))
+    return sorted(rows, key=lambda row: (row.seeds == 0, row.result.costs.mean))
 
 
 def over_seeds(result: Result, played: list[Played], baseline: Played) -> Result:
@@ -96,10 +96,10 @@ def over_seeds(result: Result, played: list[Played], baseline: Played) -> Result
     pooled = pooled_interval(Played(np.concatenate([p.cost for p in played]), seed, 0.0, {}))
     half, known = pooled.half_width, float(baseline.cost.mean())
     if result.ratio is None or half is None:
-        return replace(result, ci95_s=half, difference=Interval(pooled.mean - known, half))
+        return replace(result, ci95=half, difference=Interval(pooled.mean - known, half))
     ratio = pooled.mean / known
     interval = (ratio - half / known, ratio + half / known)
-    return replace(result, ci95_s=half, ratio=ratio, ratio_ci95=interval)
+    return replace(result, ci95=half, ratio=ratio, ratio_ci95=interval)
 
 
 def converged(curve: Sequence[float]) -> bool:
@@ -128,7 +128,7 @@ def comparison_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
-        data = row.result.to_dict()
+        data = row.result.to_dict(DELAY)
         lo, hi = data.pop("ratio_ci95") or ("", "")
         data = {name: value for name, value in data.items() if name in names}  # a difference has no column
         writer.writerow(

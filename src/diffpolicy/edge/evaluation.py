@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,48 +12,18 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
-from diffpolicy import _limits
-from diffpolicy import _validate as check
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.env.slot_sources import TaskListSource
 from diffpolicy.edge.information import Information
-from diffpolicy.edge.metrics import Delays, Result
-from diffpolicy.edge.resolve import make_policy
+from diffpolicy.edge.metrics import Delays, Evaluation
+from diffpolicy.edge.problem import TASK, OffloadingProblem
+from diffpolicy.edge.problem import WORK as WORK
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.lad_ts import Workload
-from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation import evaluating
+from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import Played, play, undisturbed
-
-WORK = ("agents", "work_gcycles")
-TASK = ("agents", "task")
-BATCH = 16
-"""Episodes that are played side by side."""
-
-
-@contextmanager
-def naming(policy: str) -> Iterator[None]:
-    """Puts a policy's name before whatever is found wrong with it."""
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-        raise InputError(message if policy in message else f"policy {policy}: {message}") from None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Policies on identical arrivals. Args: load: work offered / (capacity x time). results: by the policies' names."""
-
-    scenario: str
-    load: float
-    results: dict[str, Result]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `evaluate --json` prints it."""
-        policies = {name: result.to_dict() for name, result in self.results.items()}
-        return {"scenario": self.scenario, "load": self.load, "policies": policies}
 
 
 def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0) -> Played:
@@ -64,44 +34,7 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
         episodes: at least 1.
         seed: of the arrivals, and of the global generators while a policy plays that draws from them.
     """
-    check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
-    if scenario.slots is None:
-        raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
-    cells = (
-        {"stations": len(scenario.stations), "tasks": scenario.workload.max_tasks}
-        if isinstance(scenario.workload, Workload)
-        else {}
-    )
-    counts = {"episodes": episodes, "slots": scenario.slots, **cells}
-    check.product(counts, _limits.PLAYED, "the tasks of an evaluation")
-    parts = []
-    with undisturbed(policy, seed):
-        for first in range(0, episodes, BATCH):
-            env = OffloadingEnv(
-                scenario,
-                [min(BATCH, episodes - first)],
-                seed,
-                information=getattr(policy, "information", "paper"),
-                stream=Stream.EVALUATION,
-                dtype=torch.float64,
-                first_episode=first,
-            )
-            _check(policy, env)
-            again = TASK in env.observation_spec.keys(True, True)
-            notes = [WORK, TASK] if again else [WORK]
-            played = play(env, policy, scenario.slots, note_keys=notes, first_episode=first)
-            parts.append(_by_task(played) if again else played)
-    return Played.join(parts)
-
-
-def _by_task(played: Played) -> Played:
-    """One cost a task: what each of its sendings cost, added up."""
-    task = np.stack([played.episode, played.notes[str(TASK)].astype(np.int64)])
-    _, first, index = np.unique(task, axis=1, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    cost = np.bincount(index.reshape(-1), played.cost).astype(np.float64)[order]
-    rows = first[order]
-    return Played(cost, played.episode[rows], played.seconds, {str(WORK): played.notes[str(WORK)][rows]})
+    return evaluating.play_episodes(OffloadingProblem(scenario), policy, episodes, seed)
 
 
 def evaluate(
@@ -124,26 +57,7 @@ def evaluate(
         >>> evaluate(["opt-ts", "random"], Scenario.load("lad-ts"), episodes=2).results["opt-ts"].ratio
         1.0
     """
-    if not isinstance(policies, Mapping):
-        policies = {name: make_policy(name, scenario, seed=seed) for name in policies}
-    entrants = dict(policies)
-    if baseline not in entrants:
-        entrants[baseline] = make_policy(baseline, scenario, seed=seed)
-    played = {}
-    for name, policy in entrants.items():
-        with naming(name):
-            played[name] = play_episodes(scenario, policy, episodes, seed)
-    base = played[baseline]
-    results = {name: Result.of(played[name], base) for name in policies}
-    return Evaluation(scenario.name, offered_load(scenario, base, episodes), results)
-
-
-def offered_load(scenario: Scenario, played: Played, episodes: int) -> float:
-    """Work offered / (capacity x time) of what was played; in continuous time what the workload offers."""
-    if not isinstance(scenario.workload, Workload):
-        return scenario.load_factor()
-    time_s = scenario.slot_s * (scenario.slots or 0) * episodes
-    return float(played.notes[str(WORK)].sum()) / (scenario.capacity_gcycles_per_s * time_s)
+    return Evaluation.of(evaluating.evaluate(OffloadingProblem(scenario), policies, episodes, seed, baseline))
 
 
 @dataclass(frozen=True)
@@ -229,23 +143,9 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
 
     told = policy.told(tasks) if hasattr(policy, "told") else nullcontext()
     with naming(name), undisturbed(policy, seed), told:
-        _check(policy, env)
+        OffloadingProblem(scenario).check(policy, env)
         play(env, policy, len(tasks.duration_s), watch=watch)
     if not np.isfinite(delay_s).all():
         raise InputError(f"delays under {name} are too large to be numbers")
     load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
     return Replay(scenario.name, name, load, server, delay_s)
-
-
-def _check(policy: Any, env: OffloadingEnv) -> None:
-    if hasattr(policy, "check_env"):
-        policy.check_env(env)
-        return
-    primed = {"turn", "credit", "latent"}
-    known = set(env.observation_spec.keys(True, True))
-    for key in getattr(policy, "in_keys", []):
-        last = key[-1] if isinstance(key, tuple) else key
-        if key not in known and last not in primed and not hasattr(policy, "make_tensordict_primer"):
-            raise InputError(
-                f"the policy reads {key!r}, which its level of information, {env.information}, does not have"
-            )

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from diffpolicy.evaluation.intervals import (
-    Interval,
-    difference_interval,
-    has_ratio,
-    pooled_interval,
-    ratio_interval,
-)
-from diffpolicy.evaluation.playing import Played
+from diffpolicy.evaluation import evaluating, results
 
 
 @dataclass(frozen=True)
@@ -36,48 +29,38 @@ class Delays:
         return cls(float(delay_s.mean()), float(p50), float(p95), float(p99), float(delay_s.max()), len(delay_s))
 
 
+class Result(results.Result):
+    """One policy's delays over episodes of identical arrivals; see `diffpolicy.evaluation.Result`."""
+
+    @property
+    def delays(self) -> Delays:
+        """Pooled over tasks."""
+        return Delays(*astuple(self.costs))
+
+    @property
+    def ci95_s(self) -> float | None:
+        """Half-width of the mean's 95 % interval, seconds; None of one episode."""
+        return self.ci95
+
+
 @dataclass(frozen=True)
-class Result:
-    """One policy's delays over episodes of identical arrivals.
+class Evaluation(evaluating.Evaluation):
+    """Policies on identical arrivals; see `diffpolicy.evaluation.Evaluation`."""
 
-    Args:
-        delays: pooled over tasks. ci95_s: half-width of the pooled mean's 95 % interval, None for one episode.
-        ratio: of the mean delay to the baseline's, None where an episode of either costs nothing; ratio_ci95: its
-            interval, paired over episodes.
-        decisions_per_second: while evaluating.
-        difference: of the mean delay from the baseline's, paired over episodes, seconds.
-    """
-
-    delays: Delays
-    ci95_s: float | None
-    ratio: float | None
-    ratio_ci95: tuple[float, float] | None
-    decisions_per_second: float
-    difference: Interval
+    results: Mapping[str, Result]
 
     @classmethod
-    def of(cls, played: Played, baseline: Played) -> Result:
-        """Summary of a policy's episodes beside the baseline's."""
-        ratio, ratio_ci95 = ratio_interval(played, baseline) if has_ratio(played, baseline) else (None, None)
-        return cls(
-            Delays.of(played.cost),
-            pooled_interval(played).half_width,
-            ratio,
-            ratio_ci95,
-            len(played.cost) / max(played.seconds, 1e-9),
-            difference_interval(played, baseline),
-        )
+    def of(cls, evaluation: evaluating.Evaluation) -> Evaluation:
+        """The same, with delays as delays."""
+        told = {**vars(evaluation), "results": {k: Result(**vars(r)) for k, r in evaluation.results.items()}}
+        return cls(**told)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As `evaluate --json` prints it; the difference stands in it where there is no ratio."""
-        d = asdict(self.delays)
-        interval = None if self.ratio_ci95 is None else list(self.ratio_ci95)
-        apart = {"difference_s": self.difference.mean, "difference_ci95_s": self.difference.half_width}
-        return {
-            "mean_delay_s": d.pop("mean_delay_s"),
-            "ci95_s": self.ci95_s,
-            **d,
-            "ratio": self.ratio,
-            "ratio_ci95": interval,
-            **(apart if self.ratio is None else {}),
-        }
+    @property
+    def scenario(self) -> str:
+        """Its name."""
+        return self.problem
+
+    @property
+    def load(self) -> float:
+        """Work offered / (capacity x time)."""
+        return self.told["load"]

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from diffpolicy import _files
 from diffpolicy._read import printable
-from diffpolicy.edge.evaluation import WORK
+from diffpolicy.edge.problem import WORK
 
 if TYPE_CHECKING:
     from diffpolicy.edge.comparison import Comparison
@@ -58,7 +58,7 @@ def _running_mean(values: Sequence[float], window: int) -> np.ndarray[Any, np.dt
 def _reference_lines(comparison: Comparison, axes: Axes) -> None:
     for name, style in REFERENCES.items():
         if any(row.name == name for row in comparison.rows):
-            mean = comparison.row(name).result.delays.mean_delay_s
+            mean = comparison.row(name).result.costs.mean
             axes.axhline(mean, color="black", linestyle=style, linewidth=1.2, label=_plain(f"{name} {mean:.2f} s"))
 
 
@@ -70,11 +70,11 @@ def sweep_plot(sweep: Sweep, results: Sequence[Comparison], path: str | Path) ->
     x = np.arange(len(results))
     for i, name in enumerate([*methods, *REFERENCES]):
         rows = [comparison.row(name) for comparison in results]
-        mean = np.array([row.result.delays.mean_delay_s for row in rows])
+        mean = np.array([row.result.costs.mean for row in rows])
         style: dict[str, Any] = {"color": f"C{i}", "marker": "o", "markersize": 4}
         if name in REFERENCES:
             style = {"color": "black", "linestyle": REFERENCES[name]}
-        half = np.array([row.result.ci95_s or 0.0 for row in rows])
+        half = np.array([row.result.ci95 or 0.0 for row in rows])
         left.errorbar(x, mean, half, capsize=2, label=_plain(name), **style)
         right.plot(
             x, [np.nan if row.result.ratio is None else row.result.ratio for row in rows], label=_plain(name), **style

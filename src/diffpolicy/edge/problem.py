@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
@@ -23,21 +25,30 @@ from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.problem import Split
 from diffpolicy.errors import InputError
+from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.keys import Keys
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.playing import Played
 
 DELAY = Cost("delay", "s", per="item", column="delay_s", counted="tasks")
 WORK = ("agents", "work_gcycles")
 TASK = ("agents", "task")
 
 
+@runtime_checkable
+class KnowsScenario(Protocol):
+    """What is told the scenario before it decides, such as prices that depend on its workload."""
+
+    def for_scenario(self, scenario: Scenario) -> Any:
+        """The same for a scenario."""
+
+
 class OffloadingProblem(Problem):
     """The edge-AIGC offloading problem on a scenario; the cost of a task is its service delay in seconds.
 
     Args:
-        scenario: a `Scenario`, a built-in name or a scenario file; it needs a workload and slots.
-
-    Raises:
-        InputError: the scenario has no workload or no slots.
+        scenario: a `Scenario`, a built-in name or a scenario file; to be played it needs a workload and slots.
 
     Example:
         >>> problem = OffloadingProblem("lad-ts")
@@ -49,15 +60,12 @@ class OffloadingProblem(Problem):
     methods = ("lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain")
     references = ("capacity-proportional",)
     alike = "episodes of identical arrivals"
+    noun, given = "scenario", "a scenario"
 
     def __init__(self, scenario: Scenario | str | Path = "lad-ts") -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
-        if self.scenario.workload is None:
-            raise InputError(f"scenario {self.scenario.name} has no workload, so there is nothing to play")
-        if self.scenario.slots is None:
-            raise InputError(f"scenario {self.scenario.name} has no 'slots', so an episode has no end; give it some")
         self.name = self.scenario.name
-        self.steps: int = self.scenario.slots
+        self.steps = self.scenario.slots
         # where no server ever fails all may be chosen always, and a mask would only take time
         self.masks = any(server.availability is not None for server in self.scenario.servers)
 
@@ -75,6 +83,8 @@ class OffloadingProblem(Problem):
 
     def _env(self, batch: int, seed: int, split: Split, view: str | None, device: Any, first: int = 0) -> OffloadingEnv:
         """Its lanes have streams of their own; policies are judged in float64, as the physics is defined."""
+        if self.steps is None:
+            raise InputError(f"scenario {self.name} has no 'slots', so an episode has no end; give it some")
         judged = split == "evaluate"
         return OffloadingEnv(
             self.scenario,
@@ -99,12 +109,24 @@ class OffloadingProblem(Problem):
         return {name: functools.partial(self._rule, name) for name in names}
 
     def _rule(self, name: str, seed: int) -> Any:
-        from diffpolicy.edge.resolve import make_policy
+        from diffpolicy.edge.rules.registry import HEURISTICS
 
-        return make_policy(name, self.scenario, seed=seed)
+        stations, servers = len(self.scenario.stations), len(self.scenario.servers)
+        return self.prepare(HEURISTICS[name](stations, servers, seed=seed, measured=self.scenario.measured))
 
     def policies(self) -> Mapping[str, Callable[[int], Any]]:
-        return {name: functools.partial(self._rule, f"pretrained:{name}") for name in PRETRAINED_NAMES}
+        return {name: functools.partial(self._bundled, name) for name in PRETRAINED_NAMES}
+
+    def _bundled(self, name: str, seed: int) -> Any:
+        from diffpolicy.edge.pricing.policy import load_bundled
+
+        policy: Any = self.prepare(load_bundled(name))
+        policy.generator.manual_seed(seed)
+        return policy
+
+    def prepare(self, policy: Any) -> Any:
+        """A policy or rule that is to know the scenario is told it."""
+        return policy.for_scenario(self.scenario) if isinstance(policy, KnowsScenario) else policy
 
     def compared(self) -> Sequence[str]:
         return ("pretrained:live", "pretrained:stale")
@@ -118,6 +140,19 @@ class OffloadingProblem(Problem):
 
     # Evaluations
 
+    def check(self, policy: Any, env: EnvBase) -> None:
+        """Refuses a policy that was made for another shape, or reads what its level of information hides."""
+        if isinstance(policy, ChoicePolicy):
+            policy.check_env(env)
+            return
+        primed = {"turn", "credit", "latent"}
+        known = set(env.observation_spec.keys(True, True))
+        for key in getattr(policy, "in_keys", []):
+            last = key[-1] if isinstance(key, tuple) else key
+            if key not in known and last not in primed and not hasattr(policy, "make_tensordict_primer"):
+                level = env.information  # an OffloadingEnv's
+                raise InputError(f"the policy reads {key!r}, which its level of information, {level}, does not have")
+
     def check_episodes(self, episodes: int) -> None:
         workload = self.scenario.workload
         cells = (
@@ -125,12 +160,32 @@ class OffloadingProblem(Problem):
             if isinstance(workload, Workload)
             else {}
         )
-        counts = {"episodes": episodes, "slots": self.steps, **cells}
+        counts = {"episodes": episodes, "slots": self.steps or 1, **cells}
         check.product(counts, _limits.PLAYED, "the tasks of an evaluation")
 
     def notes(self, env: EnvBase) -> Sequence[NestedKey]:
         """The work of each task, and its number where tasks are sent again."""
         return [WORK, TASK] if TASK in env.observation_spec.keys(True, True) else [WORK]
+
+    def counts(self, played: Played) -> Played:
+        """One cost a task: what each of its sendings cost, added up."""
+        if str(TASK) not in played.notes:
+            return played
+        task = np.stack([played.episode, played.notes[str(TASK)].astype(np.int64)])
+        _, first, index = np.unique(task, axis=1, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        cost = np.bincount(index.reshape(-1), played.cost).astype(np.float64)[order]
+        rows = first[order]
+        work = {str(WORK): played.notes[str(WORK)][rows]}
+        return replace(played, cost=cost, episode=played.episode[rows], notes=work)
+
+    def summarise(self, played: Played, episodes: int) -> Mapping[str, float]:
+        """The load: work offered / (capacity x time) of what was played; in continuous time what is offered."""
+        if not isinstance(self.scenario.workload, Workload):
+            return {"load": self.scenario.load_factor()}
+        time_s = self.scenario.slot_s * (self.steps or 0) * episodes
+        offered = float(played.notes[str(WORK)].sum())
+        return {"load": offered / (self.scenario.capacity_gcycles_per_s * time_s)}
 
     def told(self) -> str:
         return f"{self.name}, load {self.scenario.load_factor():.2f}"

@@ -112,10 +112,10 @@ def sweep_csv(sweep: Sweep, results: Sequence[Comparison]) -> str:
     )
     for value, comparison in zip(sweep.values, results, strict=False):
         for row in comparison.rows:
-            d = row.result.delays
+            d = row.result.costs
             kind = "method" if row.seeds else "heuristic"
-            ci = "" if row.result.ci95_s is None else row.result.ci95_s
-            numbers = [d.mean_delay_s, ci, d.p95_delay_s, "" if row.result.ratio is None else row.result.ratio]
+            ci = "" if row.result.ci95 is None else row.result.ci95
+            numbers = [d.mean, ci, d.p95, "" if row.result.ratio is None else row.result.ratio]
             writer.writerow(
                 [sweep.label(value), row.load, row.name, kind, row.seeds or "", row.episodes or "", *numbers]
             )

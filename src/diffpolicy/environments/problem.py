@@ -17,6 +17,7 @@ from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.transitions import step_transitions
 from diffpolicy.errors import InputError
+from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.keys import Keys
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Problem(ABC):
         masks: whether a choice is ever forbidden; False: no policy need read a mask.
         references: rules that plots draw as lines, besides the baseline.
         alike: what an evaluation plays, in titles of tables.
+        noun: what files call the problem. given: what `subject` is, in messages.
     """
 
     name: str = "problem"
@@ -84,6 +86,8 @@ class Problem(ABC):
     masks: bool = True
     references: Sequence[str] = ()
     alike: str = "identical episodes"
+    noun: str = "problem"
+    given: str = "a problem"
 
     @abstractmethod
     def make_env(
@@ -155,7 +159,8 @@ class Problem(ABC):
         Raises:
             InputError: it says why.
         """
-        return
+        if isinstance(policy, ChoicePolicy):
+            policy.check_env(env)
 
     def check_episodes(self, episodes: int) -> None:
         """Refuses more episodes than can be played.

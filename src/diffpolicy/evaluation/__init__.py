@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.evaluation.entrants import make_policy as make_policy
+    from diffpolicy.evaluation.evaluating import Evaluation as Evaluation
+    from diffpolicy.evaluation.evaluating import evaluate as evaluate
+    from diffpolicy.evaluation.evaluating import play_episodes as play_episodes
     from diffpolicy.evaluation.intervals import Interval as Interval
     from diffpolicy.evaluation.intervals import difference_interval as difference_interval
     from diffpolicy.evaluation.intervals import has_ratio as has_ratio
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played as Played
     from diffpolicy.evaluation.playing import play as play
     from diffpolicy.evaluation.playing import undisturbed as undisturbed
+    from diffpolicy.evaluation.results import Costs as Costs
+    from diffpolicy.evaluation.results import Result as Result
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -29,15 +35,27 @@ __getattr__, __dir__ = attach(
         "ratio_interval": "diffpolicy.evaluation.intervals",
         "student_t": "diffpolicy.evaluation.intervals",
         "undisturbed": "diffpolicy.evaluation.playing",
+        "Costs": "diffpolicy.evaluation.results",
+        "Result": "diffpolicy.evaluation.results",
+        "Evaluation": "diffpolicy.evaluation.evaluating",
+        "evaluate": "diffpolicy.evaluation.evaluating",
+        "play_episodes": "diffpolicy.evaluation.evaluating",
+        "make_policy": "diffpolicy.evaluation.entrants",
     },
 )
 __all__ = (
+    "Costs",
+    "Evaluation",
     "Interval",
     "Played",
+    "Result",
     "difference_interval",
+    "evaluate",
     "has_ratio",
+    "make_policy",
     "mean_interval",
     "play",
+    "play_episodes",
     "pooled_interval",
     "ratio_interval",
     "student_t",

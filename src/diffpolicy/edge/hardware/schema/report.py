@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from diffpolicy._table import render
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
-from diffpolicy.edge.tables import render
 
 COLUMNS = (
     "size",

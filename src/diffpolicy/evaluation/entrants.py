@@ -1,0 +1,98 @@
+"""From what a user types to a policy of a problem: rules, `pretrained:NAME`, folders, `module:attribute`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffpolicy import _validate as check
+from diffpolicy._imports import import_attribute, is_attribute
+from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.environments.problem import Problem
+
+PRETRAINED = "pretrained:"
+
+
+def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str:
+    """What kind of policy a text names, `rule`, `pretrained`, `file` or `attribute`, without loading torch.
+
+    Args:
+        text: the name. rules, bundled: names of the problem's rules, and of the trained policies that come with it.
+
+    Raises:
+        InputError: none.
+    """
+    if text in rules:
+        return "rule"
+    path = Path(text)
+    if path.is_dir():
+        if not (path / "policy.json").is_file():
+            raise InputError(f"policy folder {text} has no policy.json")
+        return "file"
+    if path.name in ("policy.json", "policy.safetensors") or path.suffix in (".json", ".safetensors"):
+        if not path.is_file():
+            raise InputError(f"policy file {text} does not exist")
+        if path.name not in ("policy.json", "policy.safetensors"):
+            raise InputError(f"a policy's files are called policy.json and policy.safetensors, got {text}")
+        return "file"
+    if text.startswith(PRETRAINED):
+        if text.removeprefix(PRETRAINED) in bundled:
+            return "pretrained"
+        raise InputError(f"policy {check.show(text)} is not bundled; there are {', '.join(bundled) or 'none'}")
+    if is_attribute(text):
+        return "attribute"
+    raise InputError(
+        f"policy {check.show(text)} is neither a rule ({', '.join(rules)}), nor pretrained:NAME, "
+        "nor a policy folder, nor module:attribute"
+    )
+
+
+def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
+    """A policy for a problem.
+
+    Args:
+        source: a rule's name; `pretrained:NAME`; a policy folder or either of its files; `module:attribute`, a
+            tensordict module or a function that makes one of the problem (of the scenario, where it is offloading).
+        problem: what it is to decide. seed: of what the policy draws.
+
+    Raises:
+        InputError: nothing of that name, or the policy does not fit.
+    """
+    text = str(source)
+    rules, bundled = problem.rules(), problem.policies()
+    kind = check_policy(text, tuple(rules), tuple(bundled))
+    if kind == "rule":
+        return rules[text](seed)
+    if kind == "pretrained":
+        return bundled[text.removeprefix(PRETRAINED)](seed)
+    from diffpolicy.policies import ChoicePolicy
+
+    if kind == "file":
+        policy = problem.prepare(ChoicePolicy.load(text))
+        policy.generator.manual_seed(seed)
+        return policy
+    return _made(text, problem, seed)
+
+
+def _made(text: str, problem: Problem, seed: int) -> Any:
+    """What `module:attribute` names."""
+    from torch import nn
+
+    from diffpolicy._global_draws import global_draws
+    from diffpolicy.policies import ChoicePolicy
+
+    made = import_attribute(text, "policy")
+    if not isinstance(made, nn.Module) and callable(made):
+        with global_draws(seed):
+            made = made(problem.subject)
+        if isinstance(made, ChoicePolicy):
+            made.reseed(seed)
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"policy {text} must be a tensordict module or a function of {problem.given} that makes one, "
+            f"got {check.show(made)}"
+        )
+    return made

@@ -1,0 +1,151 @@
+"""`evaluate`: policies of a problem on identical episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy._table import render
+from diffpolicy._version import __version__
+from diffpolicy.environments import Cost, Problem
+from diffpolicy.errors import InputError
+from diffpolicy.evaluation.entrants import make_policy
+from diffpolicy.evaluation.playing import Played, play, undisturbed
+from diffpolicy.evaluation.results import Result
+from diffpolicy.evaluation.tables import cost_cells, cost_columns
+
+BATCH = 16
+"""Episodes that are played side by side."""
+
+
+@contextmanager
+def naming(policy: str) -> Iterator[None]:
+    """Puts a policy's name before whatever is found wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if policy in message else f"policy {policy}: {message}") from None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Policies on identical episodes of a problem.
+
+    Args:
+        problem: its name. cost: what is small where a policy is good. results: by the policies' names.
+        episodes, seed, baseline: as they were asked for.
+        told: what the problem says of the episodes, such as their load. noun: what files call the problem.
+        alike: what was played, in the table's title.
+    """
+
+    problem: str
+    cost: Cost
+    results: Mapping[str, Result]
+    episodes: int
+    seed: int
+    baseline: str
+    told: Mapping[str, float] = field(default_factory=dict)
+    noun: str = "problem"
+    alike: str = Problem.alike
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        named = {"cost": self.cost.titled("").strip()} if self.noun == "problem" else {}
+        policies = {name: result.to_dict(self.cost) for name, result in self.results.items()}
+        return {
+            self.noun: self.problem,
+            **named,
+            **self.told,
+            "policies": policies,
+            "version": __version__,
+            "seed": self.seed,
+        }
+
+    def table(self, marks: Mapping[str, str] | None = None) -> str:
+        """As `evaluate` prints it. Args: marks: notes on policies, by name."""
+        told = "".join(f", {name} {value:.2f}" for name, value in self.told.items())
+        title = f"{self.problem}: {self.episodes} {self.alike}{told}, ratio to {self.baseline}"
+        rows = [
+            [name + (marks or {}).get(name, ""), *cost_cells(result, self.cost.unit)]
+            for name, result in self.results.items()
+        ]
+        return render(title, ["policy", *cost_columns(self.cost)], rows)
+
+
+def play_episodes(problem: Problem, policy: Any, episodes: int, seed: int = 0) -> Played:
+    """Plays the first episodes on which policies of a problem are judged, each in a lane of its own.
+
+    Args:
+        problem: what is decided. policy: a tensordict module, or a function of a tensordict.
+        episodes: at least 1.
+        seed: of the episodes, and of the global generators while a policy plays that draws from them.
+    """
+    check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
+    problem.check_episodes(episodes)
+    parts = []
+    with undisturbed(policy, seed):
+        for first in range(0, episodes, BATCH):
+            env = problem.make_episodes(first, min(BATCH, episodes - first), seed, view=problem.view(policy))
+            problem.check(policy, env)
+            played = play(
+                env,
+                policy,
+                problem.steps,
+                note_keys=problem.notes(env),
+                per=problem.cost.per,
+                first_episode=first,
+            )
+            parts.append(problem.counts(played))
+    return Played.join(parts)
+
+
+def evaluate(
+    problem: Problem,
+    policies: Mapping[str, Any] | Sequence[str | Path],
+    episodes: int = 16,
+    seed: int = 0,
+    baseline: str | None = None,
+) -> Evaluation:
+    """Plays policies on identical episodes and compares them with a baseline.
+
+    Args:
+        problem: what is decided.
+        policies: names that `make_policy` knows, run folders among them, or policies by name.
+        episodes: of those on which policies are judged. seed: of these, and of the policies that are made here.
+        baseline: a name; made and played if it is not among the policies; None: the problem's first rule.
+
+    Raises:
+        InputError: a policy does not exist or does not fit, or `episodes` is out of range.
+
+    Example:
+        >>> evaluate(gym_problem("CartPole-v1"), ["random"], episodes=2).results["random"].costs.count
+        2
+    """
+    if not isinstance(policies, Mapping):
+        policies = {str(name): make_policy(name, problem, seed=seed) for name in policies}
+    baseline = next(iter(problem.rules())) if baseline is None else baseline
+    entrants = dict(policies)
+    if baseline not in entrants:
+        entrants[baseline] = make_policy(baseline, problem, seed=seed)
+    played = {}
+    for name, policy in entrants.items():
+        with naming(name):
+            played[name] = play_episodes(problem, policy, episodes, seed)
+    base = played[baseline]
+    return Evaluation(
+        problem.name,
+        problem.cost,
+        {name: Result.of(played[name], base) for name in policies},
+        episodes,
+        seed,
+        baseline,
+        problem.summarise(base, episodes),
+        problem.noun,
+        problem.alike,
+    )

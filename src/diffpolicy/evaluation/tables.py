@@ -1,0 +1,38 @@
+"""Results as cells of a table."""
+
+from __future__ import annotations
+
+from diffpolicy.environments import Cost
+from diffpolicy.evaluation.results import Result
+
+
+def cost_columns(cost: Cost) -> list[str]:
+    """The heads of what `cost_cells` gives."""
+    return [f"mean {cost.unit}".strip(), "p50", "p95", "p99", "max", "ratio", "decisions/s"]
+
+
+def cost_cells(result: Result, unit: str) -> list[str]:
+    """The cells of a policy's line. Args: unit: of the cost."""
+    c = result.costs
+    return [
+        with_interval(c.mean, result.ci95),
+        *(f"{x:.2f}" for x in (c.p50, c.p95, c.p99, c.most)),
+        ratio_cell(result, unit),
+        f"{result.decisions_per_second:,.0f}",
+    ]
+
+
+def with_interval(mean: float, half_width: float | None) -> str:
+    """A mean and its interval's half-width."""
+    return f"{mean:.3f}" if half_width is None else f"{mean:.3f} ± {half_width:.3f}"
+
+
+def ratio_cell(result: Result, unit: str) -> str:
+    """A ratio and its interval's half-width; where there is no ratio, the difference with its sign and unit."""
+    if result.ratio is None:
+        half = result.difference.half_width
+        shown = f"{result.difference.mean:+.3f} {unit}".strip()
+        return shown + ("" if half is None else f" ± {half:.3f}")
+    if result.ratio_ci95 is None:
+        return f"{result.ratio:.3f}"
+    return f"{result.ratio:.3f} ± {(result.ratio_ci95[1] - result.ratio_ci95[0]) / 2:.3f}"
