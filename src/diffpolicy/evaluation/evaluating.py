@@ -56,15 +56,16 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
-        named = {"cost": self.cost.titled("").strip()} if self.noun == "problem" else {}
         policies = {name: result.to_dict(self.cost) for name, result in self.results.items()}
+        if self.noun != "problem":
+            return {self.noun: self.problem, **self.told, "policies": policies}
+        made = {"version": __version__, "seed": self.seed}
         return {
-            self.noun: self.problem,
-            **named,
+            "problem": self.problem,
+            "cost": self.cost.titled("").strip(),
             **self.told,
             "policies": policies,
-            "version": __version__,
-            "seed": self.seed,
+            **made,
         }
 
     def table(self, marks: Mapping[str, str] | None = None) -> str:
