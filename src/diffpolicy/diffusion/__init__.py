@@ -1,13 +1,27 @@
-"""Mathematics of diffusion on tensors: noise schedules and samplers."""
+"""Mathematics of diffusion on tensors: noise schedules, processes, samplers and their steps."""
 
+from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point
+from diffpolicy.diffusion.processes import FlowProcess, GaussianProcess, Process
+from diffpolicy.diffusion.sampler import DDIM, Chain, LinearStep, Sampler
 from diffpolicy.diffusion.samplers import PREDICTIONS, ReverseStep, ddim, ddpm, reverse_steps, run, timesteps
 from diffpolicy.diffusion.schedules import SCHEDULES, NoiseSchedule, cosine, linear, vp
 
 __all__ = [
+    "DDIM",
     "PREDICTIONS",
     "SCHEDULES",
+    "Categorical",
+    "Chain",
+    "FlowProcess",
+    "Gaussian",
+    "GaussianProcess",
+    "Kernel",
+    "LinearStep",
     "NoiseSchedule",
+    "Point",
+    "Process",
     "ReverseStep",
+    "Sampler",
     "cosine",
     "ddim",
     "ddpm",

@@ -1,0 +1,78 @@
+"""What a sampler's step goes to: a normal law, a categorical one, or a single point; each samples and is evaluated."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+
+
+class Kernel(ABC):
+    """The law of the next state of a chain, given the present one. `[..]` is the shape of the rows."""
+
+    draws: str | None = None
+    """What a sample takes: `normal` numbers of the state's shape, `uniform` ones of the rows' and slots', or None."""
+
+    @abstractmethod
+    def sample(self, draws: Tensor | None) -> Tensor:
+        """The next state. Args: draws: of the kind that `draws` says."""
+
+    @abstractmethod
+    def log_prob(self, state: Tensor) -> Tensor:
+        """Log-probability (density) of a next state, `[..]`: its last dimension added up. Args: state: `[.., W]`."""
+
+
+@dataclass(frozen=True)
+class Gaussian(Kernel):
+    """N(mean, std^2), independent in each number. Args: mean: `[.., W]`. std: above 0, of all."""
+
+    mean: Tensor
+    std: float
+    draws = "normal"
+
+    def sample(self, draws: Tensor | None) -> Tensor:
+        if draws is None:
+            raise InputError("this sampler needs noise of shape [steps - 1, ...], got None")
+        return torch.add(self.mean, draws, alpha=self.std)
+
+    def log_prob(self, state: Tensor) -> Tensor:
+        z = (state - self.mean) / self.std
+        return (-0.5 * z.square() - math.log(self.std) - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Point(Kernel):
+    """The state itself: nothing is drawn. Args: state: `[.., W]`."""
+
+    state: Tensor
+    draws = None
+
+    def sample(self, draws: Tensor | None) -> Tensor:
+        return self.state
+
+    def log_prob(self, state: Tensor) -> Tensor:
+        raise InputError(
+            "a step that draws nothing has no density; give the sampler a min_std, or take one that spreads noise"
+        )
+
+
+@dataclass(frozen=True)
+class Categorical(Kernel):
+    """One token in each slot. Args: logits: `[.., K, A]`."""
+
+    logits: Tensor
+    draws = "uniform"
+
+    def sample(self, draws: Tensor | None) -> Tensor:
+        if draws is None:
+            return self.logits.argmax(-1)
+        total = self.logits.softmax(-1).cumsum(-1)
+        return (total <= draws.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))).sum(-1)
+
+    def log_prob(self, state: Tensor) -> Tensor:
+        return self.logits.log_softmax(-1).gather(-1, state.long().unsqueeze(-1)).squeeze(-1).sum(-1)

@@ -1,0 +1,194 @@
+"""`Sampler`: how a chain goes back from noise to x_0, step by step, and how probable a recorded chain is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffpolicy.diffusion.kernels import Gaussian, Kernel, Point
+from diffpolicy.diffusion.processes import Process
+from diffpolicy.errors import InputError
+
+Model = Callable[[Tensor, int, Any], Tensor]
+"""What a network predicts, of the state's shape: model(x, t, condition) at step t, 1..I."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a sampler went through. Args: x0: its end, `[.., W]`. states: x_I, ..., x_0, `[steps + 1, .., W]`."""
+
+    x0: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """A frozen recipe of reverse steps; a subclass gives `kernel`.
+
+    Args:
+        steps: fewer than the process has, or None: all.
+        min_std: least standard deviation of a step's noise, so that every step has a density; 0: as it comes.
+    """
+
+    steps: int | None = None
+    min_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and (isinstance(self.steps, bool) or not isinstance(self.steps, int)):
+            raise InputError(f"sampler steps must be a whole number, got {self.steps!r}")
+        if not 0 <= self.min_std < math.inf:
+            raise InputError(f"min_std must be at least 0, got {self.min_std}")
+
+    @abstractmethod
+    def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
+        """The law of the next state.
+
+        Args:
+            model: predicts. x: the present state, `[.., W]`. k: number of the step, 0 for that from x_I.
+            cond: what the model is conditioned on. process: whose times `grid` gives.
+        """
+
+    def grid(self, process: Process) -> tuple[int, ...]:
+        """I = t_0 > t_1 > ... > t_n = 0, evenly spaced over the process's steps; all of them by default.
+
+        Raises:
+            InputError: more steps than the process has, or none.
+        """
+        total = process.steps
+        steps = total if self.steps is None else self.steps
+        if not 1 <= steps <= total:
+            raise InputError(f"sampler steps must be from 1 to the {total} of the schedule, got {steps}")
+        return tuple(math.ceil(total * k / steps) for k in range(steps, -1, -1))
+
+    def noisy_steps(self, process: Process) -> int:
+        """How many steps draw noise, the first ones."""
+        n = len(self.grid(process)) - 1
+        return n if self.min_std > 0 else n - 1
+
+    def sample(
+        self,
+        model: Model,
+        x: Tensor,
+        cond: Any,
+        process: Process,
+        noise: Tensor | None = None,
+        record: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x_0 of x_I, `[.., W]`: a pure function of its arguments.
+
+        Args:
+            model, cond, process: of `kernel`. x: x_I, `[.., W]`.
+            noise: what noisy steps draw, `[noisy_steps, .., W]`; None where there are none.
+            record: takes the states from x_I on, where they are wanted.
+        """
+        if record is not None:
+            record.append(x)
+        for k in range(len(self.grid(process)) - 1):
+            kernel = self.kernel(model, x, k, cond, process)
+            x = kernel.sample(None if noise is None or kernel.draws is None else noise[k])
+            if record is not None:
+                record.append(x)
+        return x
+
+    def chain(self, model: Model, x: Tensor, cond: Any, process: Process, noise: Tensor | None = None) -> Chain:
+        """`sample` with all its states. Args: of `sample`."""
+        states: list[Tensor] = []
+        x0 = self.sample(model, x, cond, process, noise, states)
+        return Chain(x0, torch.stack(states))
+
+    def log_prob(self, model: Model, states: Tensor, cond: Any, process: Process) -> Tensor:
+        """Log-density of each step of a recorded chain, `[steps, ..]`, with gradients to the model.
+
+        It is what DPPO's and RL-D2's ratios are made of: the same states under other parameters.
+
+        Args:
+            model, cond, process: of `kernel`. states: of a `Chain`, `[steps + 1, .., W]`.
+
+        Raises:
+            InputError: a step draws nothing, or there are states of another number of steps.
+        """
+        n = len(self.grid(process)) - 1
+        if len(states) != n + 1:
+            raise InputError(f"a chain of {n} steps has {n + 1} states, got {len(states)}")
+        steps = [self.kernel(model, states[k], k, cond, process).log_prob(states[k + 1]) for k in range(n)]
+        return torch.stack(steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: the class's name and its fields."""
+        return {"type": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class LinearStep:
+    """x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1); y is what the network predicts."""
+
+    i: int
+    keep: float
+    push: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM(Sampler):
+    """The family of DDIM (Song et al. 2021, eq. 12) for networks that predict the noise, x_0 or the velocity.
+
+    With x0 and eps as predicted and s = eta (sigma_j / sigma_i) sqrt(sigma_i^2 - (alpha_i / alpha_j)^2 sigma_j^2),
+
+        x_j = alpha_j x0 + sqrt(sigma_j^2 - s^2) eps + s z,
+
+    which is linear in x_i, the prediction and z, so a step is three numbers. eta = 0 is deterministic; eta = 1 is
+    ancestral sampling, DDPM (Ho et al. 2020).
+
+    Args:
+        eta: from 0 to 1. prediction: `noise`, `x0` (then nothing amplifies the network's last output) or `velocity`.
+        steps, min_std: of `Sampler`.
+    """
+
+    eta: float = 0.0
+    prediction: str = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prediction not in ("noise", "x0", "velocity"):
+            raise InputError(f"prediction must be one of noise, x0, velocity, got {self.prediction!r}")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta must be from 0 to 1, got {self.eta}")
+
+    def noisy_steps(self, process: Process) -> int:
+        return super().noisy_steps(process) if self.eta > 0 or self.min_std > 0 else 0
+
+    def linear_steps(self, process: Process) -> Sequence[LinearStep]:
+        """The steps as numbers."""
+        return _linear_steps(self, process)
+
+    def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
+        step = _linear_steps(self, process)[k]
+        mean = torch.add(step.keep * x, model(x, step.i, cond), alpha=step.push)
+        spread = max(step.spread, self.min_std)
+        return Gaussian(mean, spread) if spread else Point(mean)
+
+
+@lru_cache(maxsize=256)
+def _linear_steps(sampler: DDIM, process: Process) -> tuple[LinearStep, ...]:
+    result = []
+    times = sampler.grid(process)
+    for i, j in zip(times, times[1:], strict=False):
+        (a, noise), (b, less) = process.squares(i), process.squares(j)
+        spread = sampler.eta * math.sqrt(less / noise) * math.sqrt(process.fresh(i, j))
+        of_noise = math.sqrt(max(less - spread**2, 0.0))
+        keep = math.sqrt(b / a)
+        push = of_noise - keep * math.sqrt(noise)
+        if sampler.prediction == "x0":
+            keep, push = keep + push / math.sqrt(noise), -push * math.sqrt(a / noise)
+        elif sampler.prediction == "velocity":
+            p, q, r, u = process.of_velocity(i)
+            keep, push = math.sqrt(b) * p + of_noise * r, math.sqrt(b) * q + of_noise * u
+        result.append(LinearStep(i, keep, push, spread))
+    return tuple(result)
