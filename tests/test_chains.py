@@ -1,14 +1,17 @@
 """Processes and samplers against closed forms, in double precision, and additions from outside the package."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
+from diffpolicy import DiffusionPolicy
 from diffpolicy.diffusion import DDIM, FlowProcess, GaussianProcess, NoiseSchedule, Point, Sampler, reverse_steps
 from diffpolicy.diffusion.processes import PREDICTIONS, Process
 from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import Head
+from toys import GuessEnv
 
 PROCESSES = [GaussianProcess("vp", 8), GaussianProcess("cosine", 8), GaussianProcess("linear", 8), FlowProcess(8)]
 MEAN, STD = 0.7, 0.4
@@ -71,7 +74,7 @@ def test_samplers_agree_whatever_is_predicted(process, eta):
 @pytest.mark.parametrize("steps", [None, 1, 3])
 def test_the_steps_are_bit_for_bit_those_of_the_functions(schedule, prediction, eta, steps):
     old = reverse_steps(NoiseSchedule.named(schedule, 8), steps, eta, prediction)
-    new = DDIM(eta=eta, prediction=prediction, steps=steps).linear_steps(GaussianProcess(schedule, 8))
+    new = DDIM(eta=eta, prediction=prediction, steps=steps).reverse_steps(GaussianProcess(schedule, 8))
     assert [(s.i, s.keep, s.push, s.spread) for s in old] == [(s.i, s.keep, s.push, s.spread) for s in new]
 
 
@@ -105,7 +108,7 @@ def test_a_recorded_chain_is_evaluated_step_by_step():
     log_prob = sampler.log_prob(model, chain.states, None, process)
     assert log_prob.shape == (6, 40)
     z = normal(6, 40, 3, seed=1)
-    spreads = torch.tensor([max(s.spread, 0.05) for s in sampler.linear_steps(process)], dtype=torch.float64)
+    spreads = torch.tensor([max(s.spread, 0.05) for s in sampler.reverse_steps(process)], dtype=torch.float64)
     expected = (-0.5 * z.square() - 0.5 * math.log(2 * math.pi)).sum(-1) - 3 * spreads.log().unsqueeze(-1)
     assert torch.allclose(log_prob, expected)
 
@@ -179,3 +182,61 @@ def test_a_process_and_a_sampler_of_ones_own():
         end = sampler.sample(exact(process), start, None, process)
         assert float(end.mean()) == pytest.approx(MEAN, abs=0.05)
         assert float(end.std()) == pytest.approx(STD, rel=0.15)
+
+
+@dataclass(frozen=True)
+class Ranked(Head):
+    """x_0 holds a score for each choice; the action is one of the two best, the first with chance `first`."""
+
+    kinds = ("categorical",)
+    first: float = 0.8
+    choices: int = 0
+
+    def sized(self, action):
+        self._check_kind(action)
+        return replace(self, choices=action.nvec[0])
+
+    @property
+    def width(self):
+        return self.choices
+
+    @property
+    def event(self):
+        return ()
+
+    def draws(self, rows, generator):
+        return torch.rand(rows, generator=generator, device=generator.device)
+
+    def sample(self, law, draws):
+        best = law.topk(2, -1).indices
+        return self.mode(law) if draws is None else torch.where(draws < self.first, best[..., 0], best[..., 1])
+
+    def mode(self, law):
+        return law.argmax(-1)
+
+
+def test_a_policy_of_parts_of_ones_own_acts_and_is_saved(tmp_path):
+    env = GuessEnv(6)
+    policy = DiffusionPolicy.from_specs(
+        env, schedule=Exploding(levels=4), sampler=Euler(steps=2), head=Ranked(), prediction="x0", seed=3
+    )
+    assert policy.draws == 1
+    td = env.reset()
+    action = policy(td.clone())["action"]
+    assert env.full_action_spec["action"].is_in(action)
+    policy.save(tmp_path)
+    again = DiffusionPolicy.load(tmp_path)
+    assert (again.process, again.sampling, again.head) == (policy.process, policy.sampling, policy.head)
+    again.reseed(7)
+    policy.eval().reseed(7)
+    assert torch.equal(again(td.clone())["action"], policy(td.clone())["action"])
+    assert policy.with_sampler(DDIM(eta=1.0, prediction="x0")).draws == 4
+
+
+def test_parts_that_nobody_imported_are_named(tmp_path):
+    policy = DiffusionPolicy.from_specs(GuessEnv(4), sampler=DDIM(eta=0.5))
+    policy.save(tmp_path)
+    file = tmp_path / "policy.json"
+    file.write_text(file.read_text().replace('"DDIM"', '"elsewhere:Heun"'))
+    with pytest.raises(InputError, match="Heun of the module elsewhere is not imported here"):
+        DiffusionPolicy.load(tmp_path)

@@ -146,8 +146,8 @@ def test_heads_are_described_by_json(head):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: head_from_dict({"type": "GammaHead"}), "GammaHead"),
-        (lambda: head_from_dict({"type": "BoundedHead", "width": 3}), "'width'"),
+        (lambda: head_from_dict({"kind": "GammaHead"}), "GammaHead"),
+        (lambda: head_from_dict({"kind": "BoundedHead", "width": 3}), "'width'"),
         (lambda: CategoricalHead("mean"), "'mean'"),
         (lambda: BoundedHead(low=(1.0,), high=(1.0,)), "rise"),
         (lambda: BOUNDED.joint, "cannot be enumerated"),

@@ -233,5 +233,5 @@ def test_the_last_prediction_of_x0_is_the_end_of_the_chain():
 
 
 def test_an_unknown_prediction_is_refused():
-    with pytest.raises(InputError, match="velocity"):
-        reverse_steps(NoiseSchedule.named("vp", 4), prediction="velocity")
+    with pytest.raises(InputError, match="score"):
+        reverse_steps(NoiseSchedule.named("vp", 4), prediction="score")

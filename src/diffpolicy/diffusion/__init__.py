@@ -2,8 +2,8 @@
 
 from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point
 from diffpolicy.diffusion.processes import FlowProcess, GaussianProcess, Process
-from diffpolicy.diffusion.sampler import DDIM, Chain, LinearStep, Sampler
-from diffpolicy.diffusion.samplers import PREDICTIONS, ReverseStep, ddim, ddpm, reverse_steps, run, timesteps
+from diffpolicy.diffusion.sampler import DDIM, Chain, ReverseStep, Sampler
+from diffpolicy.diffusion.samplers import PREDICTIONS, ddim, ddpm, reverse_steps, run, timesteps
 from diffpolicy.diffusion.schedules import SCHEDULES, NoiseSchedule, cosine, linear, vp
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Gaussian",
     "GaussianProcess",
     "Kernel",
-    "LinearStep",
     "NoiseSchedule",
     "Point",
     "Process",

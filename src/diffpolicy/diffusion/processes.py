@@ -113,29 +113,36 @@ class GaussianProcess(Process):
     """The variance-preserving process of DDPM (Ho et al. 2020): alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
 
     Args:
-        schedule: its name, `vp`, `linear` or `cosine`. levels: I.
+        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves. levels: I of a name.
 
     Example:
         >>> round(GaussianProcess("vp", 5).squares(5)[0], 6)
         0.006409
     """
 
-    schedule: str = "vp"
+    schedule: str | tuple[float, ...] = "vp"
     levels: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_values", NoiseSchedule.named(self.schedule, self.levels).values)
+        named = isinstance(self.schedule, str)
+        made = NoiseSchedule.named(self.schedule, self.levels) if named else NoiseSchedule(self.schedule)  # type: ignore[arg-type]
+        object.__setattr__(self, "_values", made.values)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """abar_0 = 1, abar_1, ..., abar_I."""
+        known: tuple[float, ...] = self._values  # type: ignore[attr-defined]
+        return known
 
     @property
     def steps(self) -> int:
-        return self.levels
+        return len(self.values) - 1
 
     def squares(self, i: int) -> tuple[float, float]:
-        a: float = self._values[i]  # type: ignore[attr-defined]
-        return a, 1 - a
+        return self.values[i], 1 - self.values[i]
 
     def fresh(self, i: int, j: int) -> float:
-        return 1 - self.squares(i)[0] / self.squares(j)[0]
+        return 1 - self.values[i] / self.values[j]
 
 
 @dataclass(frozen=True)

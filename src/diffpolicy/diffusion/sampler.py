@@ -126,8 +126,11 @@ class Sampler(ABC):
 
 
 @dataclass(frozen=True)
-class LinearStep:
-    """x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1); y is what the network predicts."""
+class ReverseStep:
+    """One reverse step i -> j, x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1).
+
+    y is what the network predicts: the noise eps, x_0 or the velocity.
+    """
 
     i: int
     keep: float
@@ -164,19 +167,19 @@ class DDIM(Sampler):
     def noisy_steps(self, process: Process) -> int:
         return super().noisy_steps(process) if self.eta > 0 or self.min_std > 0 else 0
 
-    def linear_steps(self, process: Process) -> Sequence[LinearStep]:
+    def reverse_steps(self, process: Process) -> Sequence[ReverseStep]:
         """The steps as numbers."""
-        return _linear_steps(self, process)
+        return _reverse_steps(self, process)
 
     def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
-        step = _linear_steps(self, process)[k]
+        step = _reverse_steps(self, process)[k]
         mean = torch.add(step.keep * x, model(x, step.i, cond), alpha=step.push)
         spread = max(step.spread, self.min_std)
         return Gaussian(mean, spread) if spread else Point(mean)
 
 
 @lru_cache(maxsize=256)
-def _linear_steps(sampler: DDIM, process: Process) -> tuple[LinearStep, ...]:
+def _reverse_steps(sampler: DDIM, process: Process) -> tuple[ReverseStep, ...]:
     result = []
     times = sampler.grid(process)
     for i, j in zip(times, times[1:], strict=False):
@@ -190,5 +193,5 @@ def _linear_steps(sampler: DDIM, process: Process) -> tuple[LinearStep, ...]:
         elif sampler.prediction == "velocity":
             p, q, r, u = process.of_velocity(i)
             keep, push = math.sqrt(b) * p + of_noise * r, math.sqrt(b) * q + of_noise * u
-        result.append(LinearStep(i, keep, push, spread))
+        result.append(ReverseStep(i, keep, push, spread))
     return tuple(result)

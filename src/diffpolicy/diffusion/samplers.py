@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffpolicy.diffusion.processes import GaussianProcess
+from diffpolicy.diffusion.sampler import DDIM, ReverseStep
 from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.errors import InputError
 
 Denoise = Callable[[Tensor, int], Tensor]
 
 
-@dataclass(frozen=True)
-class ReverseStep:
-    """One reverse step i -> j of a sampler, x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1).
-
-    y is what the network predicts: the noise eps, or x_0.
-    """
-
-    i: int
-    keep: float
-    push: float
-    spread: float
-
-
 def timesteps(schedule: NoiseSchedule, steps: int | None = None) -> list[int]:
     """I = t_1 > t_2 > ... > t_steps >= 1, evenly spaced over the schedule; all of them by default."""
-    total = schedule.steps
-    steps = total if steps is None else steps
-    if not 1 <= steps <= total:
-        raise InputError(f"sampler steps must be from 1 to the {total} of the schedule, got {steps}")
-    return [math.ceil(total * k / steps) for k in range(steps, 0, -1)]
+    return list(DDIM(steps=steps).grid(GaussianProcess(schedule.values[1:])))[:-1]
 
 
 PREDICTIONS = ("noise", "x0")
@@ -55,19 +38,8 @@ def reverse_steps(
         schedule, steps: see `timesteps`. eta: from 0 to 1.
         prediction: `noise`, or `x0`: then a chain's end is the network's last output, which nothing amplifies.
     """
-    if prediction not in PREDICTIONS:
-        raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
-    chosen = [*timesteps(schedule, steps), 0]
-    result = []
-    for i, j in zip(chosen, chosen[1:], strict=False):
-        a, b = schedule.values[i], schedule.values[j]
-        spread = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
-        keep = math.sqrt(b / a)
-        push = math.sqrt(max(1 - b - spread**2, 0.0)) - keep * math.sqrt(1 - a)
-        if prediction == "x0":
-            keep, push = keep + push / math.sqrt(1 - a), -push * math.sqrt(a / (1 - a))
-        result.append(ReverseStep(i, keep, push, spread))
-    return result
+    process = GaussianProcess(schedule.values[1:])
+    return list(DDIM(eta=eta, prediction=prediction, steps=steps).reverse_steps(process))
 
 
 def run(denoise: Denoise, x: Tensor, path: list[ReverseStep], noise: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +16,19 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
-from diffpolicy.diffusion.samplers import ETA, reverse_steps, run
-from diffpolicy.diffusion.schedules import NoiseSchedule
+from diffpolicy.diffusion.processes import GaussianProcess, Process
+from diffpolicy.diffusion.sampler import DDIM, Sampler
+from diffpolicy.diffusion.samplers import ETA
+from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.class_names import file_name
 from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
+from diffpolicy.policies.registry import part_form, part_of
 from diffpolicy.policies.rows import Rows
 
 
@@ -35,8 +40,8 @@ class DiffusionPolicy(ChoicePolicy):
 
     Args:
         prior: where the chain starts.
-        steps: I of the schedule. schedule: `vp`, `linear` or `cosine`.
-        sampler: `ddpm` or `ddim`. sampler_steps: fewer steps than I, or None.
+        steps: I of the schedule. schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
+        sampler: `ddpm` or `ddim`, or a `Sampler`. sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module with `forward(x, t, cond)`
             and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
@@ -57,8 +62,8 @@ class DiffusionPolicy(ChoicePolicy):
         *,
         prior: Prior | None = None,
         steps: int = 5,
-        schedule: str = "vp",
-        sampler: str = "ddpm",
+        schedule: str | Process = "vp",
+        sampler: str | Sampler = "ddpm",
         sampler_steps: int | None = None,
         prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,
@@ -68,8 +73,11 @@ class DiffusionPolicy(ChoicePolicy):
         self.prior: Prior = prior if prior is not None else GaussianPrior()
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
-        self.schedule_name, self.prediction = schedule, prediction
-        self.schedule = NoiseSchedule.named(schedule, steps)
+        self.prediction = prediction
+        self.process = schedule if isinstance(schedule, Process) else GaussianProcess(schedule, steps)
+        if self.process.discrete:
+            raise InputError(f"the states of a {type(self.process).__name__} are tokens, and a head reads numbers here")
+        steps = self.process.steps
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
         self.denoiser: nn.Module = (
             self._fitted(denoiser)
@@ -100,8 +108,8 @@ class DiffusionPolicy(ChoicePolicy):
             for name, width in mine.items():
                 if getattr(denoiser, name) != width:
                     raise InputError(f"denoiser is of {getattr(denoiser, name)} {name}, and the policy of {width}")
-            if denoiser.steps < self.schedule.steps:
-                raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.schedule.steps}")
+            if denoiser.steps < self.process.steps:
+                raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.process.steps}")
         return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
 
     def _denoiser_form(self) -> dict[str, Any]:
@@ -113,7 +121,7 @@ class DiffusionPolicy(ChoicePolicy):
         widths = {
             "actions": self.choices,
             "condition": self.condition_dim,
-            "steps": self.schedule.steps,
+            "steps": self.process.steps,
             "stack": self.agents,
         }
         if any(form[name] != width for name, width in widths.items()):
@@ -121,11 +129,17 @@ class DiffusionPolicy(ChoicePolicy):
         options = {name: value for name, value in form.items() if name not in widths}
         return self.options if full(self.options) == full(options) else options
 
-    def _set_sampler(self, sampler: str, steps: int | None) -> None:
-        if sampler not in ETA:
-            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}")
-        self.sampler, self.sampler_steps = sampler, steps
-        self.path = reverse_steps(self.schedule, steps, ETA[sampler], self.prediction)
+    def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
+        if isinstance(sampler, Sampler):
+            self.sampling = sampler if steps is None else replace(sampler, steps=steps)
+            self.sampler = file_name(type(sampler))
+        elif sampler in ETA:
+            self.sampling = DDIM(eta=ETA[sampler], prediction=self.prediction, steps=steps)
+            self.sampler = sampler
+        else:
+            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
+        self.sampler_steps = self.sampling.steps
+        self.path = self.sampling.grid(self.process)[:-1]
 
     @property
     def latent_key(self) -> NestedKey:
@@ -133,17 +147,30 @@ class DiffusionPolicy(ChoicePolicy):
         key = self.action_key
         return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
 
-    def with_sampler(self, sampler: str, steps: int | None = None) -> DiffusionPolicy:
+    @property
+    def schedule(self) -> Process:
+        """The forward process, whose `steps` are I."""
+        return self.process
+
+    @property
+    def schedule_name(self) -> str:
+        """Of a named schedule; the process's class else."""
+        process = self.process
+        named = isinstance(process, GaussianProcess) and isinstance(process.schedule, str)
+        return str(process.schedule) if named else file_name(type(process))  # type: ignore[attr-defined]
+
+    def with_sampler(self, sampler: str | Sampler, steps: int | None = None) -> DiffusionPolicy:
         """The same parameters under another sampler; warns if they were trained through their chain."""
         other = copy.copy(self)
         other.__dict__ = dict(self.__dict__)
         other.trained = dict(self.trained)
         other.generator = copy.deepcopy(self.generator)
         other._set_sampler(sampler, steps)
-        if self.trained.get("through_chain") and other.path != self.path:
+        same = replace(other.sampling, steps=None) == replace(self.sampling, steps=None) and other.path == self.path
+        if self.trained.get("through_chain") and not same:
             warnings.warn(
                 f"the policy was trained through its {self.sampler} chain of {len(self.path)} steps; "
-                f"under {sampler} with {len(other.path)} steps it is another policy",
+                f"under {other.sampler} with {len(other.path)} steps it is another policy",
                 stacklevel=2,
             )
         return other
@@ -163,8 +190,7 @@ class DiffusionPolicy(ChoicePolicy):
     @property
     def draws(self) -> int:
         """Numbers of N(0, 1) that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
-        noisy = len(self.path) - 1 if ETA[self.sampler] > 0 else 0
-        return noisy + (not self.prior.remembers)
+        return self.sampling.noisy_steps(self.process) + (not self.prior.remembers)
 
     def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
         """x_0 of rows; a pure function of its arguments.
@@ -175,7 +201,7 @@ class DiffusionPolicy(ChoicePolicy):
         """
         prepare = getattr(self.denoiser, "prepare", None)
         cond = condition if prepare is None else prepare(condition)
-        return run(lambda y, t: self.denoise(y, t, cond), x, self.path, noise)
+        return self.sampling.sample(self.denoise, x, cond, self.process, noise)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """The end of one chain, x_0 `[.., M, A]`: from the latent if one is remembered, from the first noise if not."""
@@ -187,7 +213,7 @@ class DiffusionPolicy(ChoicePolicy):
                 raise InputError(f"a policy with an ActionMemory needs its latent {self.latent_key!r}, got None")
             return self.chain(condition, latent, noise)
         assert noise is not None
-        return self.chain(condition, noise[0], noise[1:])
+        return self.chain(condition, self.process.terminal(noise[0]), noise[1:])
 
     # The memory
 
@@ -230,9 +256,9 @@ class DiffusionPolicy(ChoicePolicy):
         return {
             **super().config(),
             "prior": self.prior.to_dict(),
-            "steps": self.schedule.steps,
-            "schedule": self.schedule_name,
-            "sampler": self.sampler,
+            "steps": self.process.steps,
+            "schedule": self.schedule_name if self.schedule_name in SCHEDULES else part_form(self.process),
+            "sampler": self.sampler if self.sampler in ETA else part_form(replace(self.sampling, steps=None)),
             "sampler_steps": self.sampler_steps,
             "prediction": self.prediction,
             "denoiser": self._denoiser_form(),
@@ -242,6 +268,10 @@ class DiffusionPolicy(ChoicePolicy):
     @classmethod
     def _from_config(cls, config: dict[str, Any]) -> DiffusionPolicy:
         config["prior"] = Prior.from_dict(config["prior"])
+        if isinstance(config.get("schedule"), Mapping):
+            config["schedule"] = part_of(config["schedule"], Process, "schedule")  # type: ignore[type-abstract]
+        if isinstance(config.get("sampler"), Mapping):
+            config["sampler"] = part_of(config["sampler"], Sampler, "sampler")  # type: ignore[type-abstract]
         form = config.pop("denoiser", None)
         given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
         passed = config if given is None else {**config, "denoiser": given}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.registry import part_form
 
 MOST_JOINT = 4096
 """Joint choices over which an expectation is still enumerated."""
@@ -130,7 +131,7 @@ class Head(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {"type": type(self).__name__, **asdict(self)}
+        return part_form(self)
 
     def _check_kind(self, action: Action) -> None:
         if action.kind not in self.kinds:

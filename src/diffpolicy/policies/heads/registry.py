@@ -12,6 +12,7 @@ from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.registry import part_of
 
 HEADS: dict[str, type[Head]] = {kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead)}
 
@@ -27,18 +28,13 @@ def head_for(action: Action, draw: str = "sample") -> Head:
 
 
 def head_from_dict(data: Mapping[str, Any]) -> Head:
-    """The head that `to_dict` described; without a `type` a categorical one, as earlier files have it.
+    """The head that `to_dict` described; without a `kind` a categorical one, as earlier files have it.
 
     Raises:
         InputError: no such head, or an argument that it does not take.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"head must be an object, got {check.show(data)}")
-    options = dict(data)
-    name = options.pop("type", "CategoricalHead")
-    if name not in HEADS:
-        raise InputError(f"head must be one of {', '.join(HEADS)}, got {check.show(name)}")
-    try:
-        return HEADS[name](**options)
-    except TypeError as error:
-        raise InputError(f"head {name}: {error}") from None
+    if "kind" not in data:
+        return part_of({"kind": "CategoricalHead", **data}, Head, "head")  # type: ignore[type-abstract]
+    return part_of(data, Head, "head")  # type: ignore[type-abstract]
