@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,14 +17,29 @@ from diffpolicy.edge.workload.table_reader import read_table
 from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, MOST, first_long_gap, to_number, to_whole
 from diffpolicy.errors import InputError
 
-if TYPE_CHECKING:
-    from diffpolicy.edge.scenario.scenario import Scenario
-
 _SIZES = ("input_mbit", "result_mbit", "gcycles_per_step")
 DEFAULT_MODEL = "default"
 """What a task needs whose file has no column `model`; `*` among a server's models covers it."""
 NO_ORIGIN = -1
 """In place of a station: the common dispatcher."""
+
+
+class _Server(Protocol):
+    @property
+    def service(self) -> Any: ...
+
+
+class Site(Protocol):
+    """What the columns of a task file refer to: of a `Scenario`, no more than this."""
+
+    @property
+    def slot_s(self) -> float: ...
+    @property
+    def measured(self) -> bool: ...
+    @property
+    def stations(self) -> Sequence[int | None]: ...
+    @property
+    def servers(self) -> Sequence[_Server]: ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ class TaskList:
         return len(self.slot)
 
     @classmethod
-    def read(cls, path: str | Path, scenario: Scenario, *, decisions: bool = False) -> TaskList:
+    def read(cls, path: str | Path, scenario: Site, *, decisions: bool = False) -> TaskList:
         """Reads a task file against the scenario whose servers and stations it indexes.
 
         Args:
@@ -196,7 +211,7 @@ class TaskList:
         return text.getvalue()
 
 
-def _requests(table: TaskTable, scenario: Scenario) -> dict[str, Any]:
+def _requests(table: TaskTable, scenario: Site) -> dict[str, Any]:
     """What measured servers need to know of tasks: model, size, number of images."""
     if not scenario.measured or not {"width", "height"} <= set(table.header):
         return {}
