@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, Scenario, Server, Stream
-from diffpolicy.edge.resolve import make_method
 from diffpolicy.edge.training import build
+from diffpolicy.experiments.names import make_method
 from diffpolicy.export import Decision
 from diffpolicy.training.fit import fit
 from timing import machine, table

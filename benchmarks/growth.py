@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
-from diffpolicy.edge.resolve import make_method
+from diffpolicy.experiments.names import make_method
 from diffpolicy.training.fit import no_denormals
 from timing import interleaved, machine, table
 

@@ -376,7 +376,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused(refused, tmp_path, argv
 # Methods
 
 SAC = """\
-class_path: diffpolicy.training.methods.SACMethod
+class_path: diffpolicy.methods.SACMethod
 init_args:
   transitions: diffpolicy.edge.task_transitions
   learning_rates: {actor: 1.0e-4, critic: 1.0e-3, alpha: 3.0e-4}
@@ -390,7 +390,7 @@ BAD_METHODS = {
     "no class": ("init_args: {}\n", "class_path"),
     "no module": ("class_path: nowhere.Method\n", "nowhere"),
     "another class": ("class_path: collections.OrderedDict\n", "OrderedDict"),
-    "abstract": ("class_path: diffpolicy.training.methods.Method\n", "abstract"),
+    "abstract": ("class_path: diffpolicy.methods.Method\n", "abstract"),
     "unknown key": (SAC + "  colour: 1\n", "colour"),
     "unknown key above": (SAC + "colour: 1\n", "colour"),
     "no such function": (SAC.replace("task_transitions", "nonsense"), "nonsense"),

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 from diffpolicy.edge import OffloadingEnv, task_transitions
 from diffpolicy.environments import Cost, EnvProblem, Lanes, RandomRule, gym_problem, step_transitions
 from diffpolicy.environments.seeds import episode_seed
-from diffpolicy.environments.transitions import ENDED
+from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 from test_keys import Specs
@@ -165,8 +165,8 @@ def test_a_reward_at_the_root_belongs_to_all_agents():
 def test_steps_after_the_end_are_not_valid():
     env = GuessEnv(4)
     rollout = env.rollout(5, RandomRule(env))
-    rollout[ENDED] = torch.arange(5).expand(4, 5) > 2
-    assert torch.equal(step_transitions(rollout, Keys.of(env))["valid"], ~rollout[ENDED])
+    rollout[COUNTED] = torch.arange(5).expand(4, 5) < 3
+    assert torch.equal(step_transitions(rollout, Keys.of(env))["valid"], rollout[COUNTED])
 
 
 def test_items_keep_their_place():

@@ -15,9 +15,9 @@ import diffpolicy
 from diffpolicy import InputError, _yaml
 from diffpolicy._table import render
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
-from diffpolicy.edge.resolve import import_attribute, make_method
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
+from diffpolicy.experiments.names import import_attribute, make_method
 from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))

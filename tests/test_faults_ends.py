@@ -26,10 +26,9 @@ from diffpolicy.evaluation import (
     ratio_interval,
 )
 from diffpolicy.evaluation.tables import cost_cells
-from diffpolicy.training import Played, RolloutStream
+from diffpolicy.training import Played, RolloutStream, SACMethod
 from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
 from diffpolicy.training.fit import fit
-from diffpolicy.training.methods import SACMethod
 from diffpolicy.training.stream import counted_parts
 from toys import guess_transitions, quick_method, same_tensors, small
 
@@ -189,7 +188,7 @@ def test_training_stores_and_counts_episodes_alone(changes):
     module = module_of([2, 6], **changes)
     fitted = fit(module, episodes=6)
     assert len(module.replay) == 3 * (2 + 6)
-    assert [(row["episode"], row["delay_s"]) for row in fitted.history] == [(2, 1.0), (4, 1.0), (6, 1.0)]
+    assert [(row["episode"], row["cost"]) for row in fitted.history] == [(2, 4.0), (4, 4.0), (6, 4.0)]
 
 
 def test_passes_that_end_early_resume_bitwise(tmp_path):

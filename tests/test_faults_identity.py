@@ -62,7 +62,7 @@ def test_a_description_holds_the_content_and_nothing_of_the_process():
     method = make_method("lad-ts")
     first, second = describe(method), describe(make_method("lad-ts"))
     assert first == second
-    assert first["class"] == "diffpolicy.training.methods:DiffusionSACMethod"
+    assert first["class"] == "diffpolicy.methods.diffusion_sac:DiffusionSACMethod"
     assert ":" in first["transitions"]
     assert describe(Part()) == {"class": f"{__name__}:Part", "size": 3, "rates": [1e-3, 2e-3]}
 

@@ -28,12 +28,12 @@ from diffpolicy import (
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList, evaluate, make_policy, replay, task_transitions
 from diffpolicy.edge.fluid.rollout import FluidRollout
 from diffpolicy.edge.pricing.policy import FleetPolicy
-from diffpolicy.edge.resolve import import_attribute
 from diffpolicy.edge.training import build, train
 from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.traces.readers import azure_sample
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
+from diffpolicy.experiments.names import import_attribute
 from diffpolicy.export.decision import Decision
 from diffpolicy.policies import Draws, rows
 from diffpolicy.policies.systematic import SystematicDraws

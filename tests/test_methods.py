@@ -36,7 +36,7 @@ MINIMAL = {
 
 
 def text(kind="SACMethod", **init_args):
-    return yaml.safe_dump({"class_path": f"diffpolicy.training.methods.{kind}", "init_args": {**MINIMAL, **init_args}})
+    return yaml.safe_dump({"class_path": f"diffpolicy.methods.{kind}", "init_args": {**MINIMAL, **init_args}})
 
 
 def next_queues(rollout, transitions):
@@ -327,7 +327,7 @@ def test_values_that_cannot_be_meant_are_refused_with_the_value(changes, tmp_pat
         build(quick_method("lad-ts", tmp_path, **changes), SCENARIO)
 
 
-@pytest.mark.parametrize("source", ["nothing", "lad", "missing.yaml", "LAD-TS"])
+@pytest.mark.parametrize("source", ["nothing", "lat", "missing.yaml", "LAD-TS"])
 def test_an_unknown_name_is_refused(source):
     with pytest.raises(InputError, match=source):
         make_method(source)
@@ -358,10 +358,10 @@ def test_a_method_may_be_an_attribute_of_a_module(tmp_path, monkeypatch):
 def test_a_method_may_be_a_class_of_ones_own():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Mine(OffPolicyMethod):
-        def policy(self, env, seed):
+        def make_policy(self, env, seed):
             return CategoricalPolicy.from_specs(env, seed=seed)
 
-        def objective(self, policy, seed):
+        def make_objective(self, policy, seed):
             from diffpolicy.networks import CriticEnsemble
 
             return LatentDiscreteSACLoss(policy, CriticEnsemble(policy.observation_dim, policy.choices))

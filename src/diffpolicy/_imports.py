@@ -14,14 +14,26 @@ from typing import Any
 from diffpolicy._read import printable
 from diffpolicy.errors import InputError
 
-MOVED = {"diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions"}
-"""Modules that files of earlier versions name, and where what they held is now."""
+MOVED = {
+    "diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions",
+    **{
+        f"diffpolicy.training.methods.{name}": f"diffpolicy.methods.{module}.{name}"
+        for name, module in (
+            ("Method", "method"),
+            ("OffPolicyMethod", "off_policy"),
+            ("SACMethod", "sac"),
+            ("DiffusionSACMethod", "diffusion_sac"),
+            ("DQNMethod", "dqn"),
+        )
+    },
+}
+"""Modules, and names in modules, as files of earlier versions have them, and where they are now."""
 
 
 def moved(path: str) -> str:
     """An import path of an earlier version as it is today. Args: path: `package.module.thing`."""
     module, dot, name = path.rpartition(".")
-    return f"{MOVED.get(module, module)}{dot}{name}"
+    return MOVED.get(path) or f"{MOVED.get(module, module)}{dot}{name}"
 
 
 @contextmanager

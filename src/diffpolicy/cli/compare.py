@@ -84,7 +84,7 @@ def _sweep(options: argparse.Namespace, plan: Plan) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Checks what can be checked without torch, then compares."""
-    from diffpolicy.edge.resolve import check_method
+    from diffpolicy.experiments.names import check_method
 
     started = time.monotonic()
     if options.minutes is not None and not 0 < options.minutes < float("inf"):

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks what can be checked without torch, then trains."""
-    from diffpolicy.edge.resolve import check_method
+    from diffpolicy.experiments.names import check_method
 
     if options.config is not None:
         _read_config(options)

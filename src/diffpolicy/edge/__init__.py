@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from diffpolicy.edge.physics.queueing import work_sent_gcycles as work_sent_gcycles
     from diffpolicy.edge.pricing.policy import FleetPolicy as FleetPolicy
     from diffpolicy.edge.problem import OffloadingProblem as OffloadingProblem
-    from diffpolicy.edge.resolve import make_method as make_method
     from diffpolicy.edge.resolve import make_policy as make_policy
     from diffpolicy.edge.rules.registry import HEURISTICS as HEURISTICS
     from diffpolicy.edge.rules.rule import Heuristic as Heuristic
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.workload.requests import RequestWorkload as RequestWorkload
     from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
+    from diffpolicy.experiments.names import make_method as make_method
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -74,7 +74,7 @@ __getattr__, __dir__ = attach(
         "RequestType": "diffpolicy.edge.workload.mix",
         "RequestWorkload": "diffpolicy.edge.workload.requests",
         "make_policy": "diffpolicy.edge.resolve",
-        "make_method": "diffpolicy.edge.resolve",
+        "make_method": "diffpolicy.experiments.names",
         "Scenario": "diffpolicy.edge.scenario.scenario",
         "Server": "diffpolicy.edge.scenario.server",
         "ModelTimes": "diffpolicy.edge.scenario.service_times",

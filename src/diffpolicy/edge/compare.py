@@ -9,8 +9,8 @@ from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy.edge.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.edge.jobs import Job, Outcome, Plan, jobs_of
-from diffpolicy.edge.resolve import make_method
 from diffpolicy.edge.workers import run_jobs
+from diffpolicy.experiments.names import make_method
 
 
 def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started: float | None = None) -> Comparison:

@@ -17,11 +17,12 @@ from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.resolve import make_method, make_policy
+from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.training import build, train
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
+from diffpolicy.experiments.names import make_method
 from diffpolicy.training import checkpoint
 from diffpolicy.training.identity import describe
 

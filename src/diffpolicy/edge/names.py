@@ -1,5 +1,7 @@
 """Names that the command line knows, in a module that loads no torch."""
 
+from diffpolicy.experiments.names import PRESETS
+
 HEURISTIC_NAMES = (
     "opt-ts",
     "price",
@@ -13,16 +15,7 @@ HEURISTIC_NAMES = (
     "least-work",
     "local",
 )
-METHOD_NAMES = (
-    "lad-ts",
-    "lad-ts-released",
-    "d2sac-ts",
-    "sac-ts",
-    "dqn-ts",
-    "lad-ts-plus",
-    "plus-one-step",
-    "plus-no-chain",
-)
+METHOD_NAMES = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.edge")
 SCENARIO_NAMES = ("lad-ts", "dedgeai", "gpu-mix")
 PRETRAINED_NAMES = ("live", "stale", "live-one-pass", "stale-one-pass")
 BASELINE = "opt-ts"

@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.env.tally import TaskTally
 from diffpolicy.edge.env.transitions import task_transitions
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -100,6 +101,9 @@ class OffloadingProblem(Problem):
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
         """From task to task of a station, see `task_transitions`."""
         return task_transitions(rollout, masks=keys.mask is not None)
+
+    def tally(self, keys: Keys) -> TaskTally:
+        return TaskTally(self.cost, keys.reward, keys.valid)
 
     # Policies
 

@@ -1,14 +1,11 @@
-"""From what a user types to a policy or a method: names, files, folders, `module:attribute`."""
+"""From what a user types to a policy: names, files, folders, `module:attribute`."""
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from diffpolicy import _validate as check
-from diffpolicy._imports import import_attribute, is_attribute
-from diffpolicy.edge.names import HEURISTIC_NAMES, METHOD_NAMES, PRETRAINED_NAMES
+from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
@@ -54,45 +51,3 @@ def check_policy(text: str) -> str:
     from diffpolicy.evaluation import entrants
 
     return entrants.check_policy(text, HEURISTIC_NAMES, PRETRAINED_NAMES)
-
-
-def make_method(source: str) -> Any:
-    """A training method: a preset's name, a YAML file, or `module:attribute`.
-
-    Raises:
-        InputError: nothing of that name, or a file that does not describe a method.
-    """
-    kind = check_method(source)
-    from diffpolicy.training.method_files import parse_method
-    from diffpolicy.training.methods import Method
-
-    if kind == "attribute":
-        method = import_attribute(source, "method")
-        if not isinstance(method, Method):
-            raise InputError(f"method {source} must be a diffpolicy.training.Method, got {check.show(method)}")
-        return method
-    if kind == "preset":
-        path = Path(str(resources.files("diffpolicy.edge") / "presets" / f"{source}.yaml"))
-    else:
-        path = Path(source)
-    return parse_method(check.read_text(path, "method file"), str(path))
-
-
-def check_method(text: str) -> str:
-    """What kind of method a text names, `preset`, `file` or `attribute`, without loading torch.
-
-    Raises:
-        InputError: none.
-    """
-    if text in METHOD_NAMES:
-        return "preset"
-    if Path(text).suffix in (".yaml", ".yml"):
-        if not Path(text).is_file():
-            raise InputError(f"method file {text} does not exist")
-        return "file"
-    if is_attribute(text):
-        return "attribute"
-    raise InputError(
-        f"method {check.show(text)} is neither a preset ({', '.join(METHOD_NAMES)}), "
-        "nor a YAML file, nor module:attribute"
-    )

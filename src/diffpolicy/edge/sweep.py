@@ -15,8 +15,8 @@ from diffpolicy._validate import show
 from diffpolicy.edge.compare import compare
 from diffpolicy.edge.comparison import Comparison
 from diffpolicy.edge.jobs import Plan
-from diffpolicy.edge.resolve import make_method
 from diffpolicy.errors import InputError
+from diffpolicy.experiments.names import make_method
 
 SCENARIO_KEYS = ("tasks", "stations", "slots", "capacity", "steps")
 """Knobs of the system; `capacity` and `steps` take LO:HI."""

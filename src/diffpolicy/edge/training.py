@@ -12,15 +12,14 @@ import lightning as L
 
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
-from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.evaluation import play_episodes
-from diffpolicy.edge.resolve import make_method
+from diffpolicy.edge.problem import OffloadingProblem
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
+from diffpolicy.experiments.names import make_method
+from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
-from diffpolicy.training.methods import OffPolicyMethod
 from diffpolicy.training.off_policy import OffPolicyModule
 
 
@@ -42,21 +41,21 @@ def build(
         environments: played side by side.
         changes: fields of the method that are set to other values.
     """
-    if scenario.slots is None:
-        raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
-    made = make_method(method)
+    problem, made = OffloadingProblem(scenario), make_method(method)
     try:
         made = replace(made, **(changes or {}))
         if isinstance(made, OffPolicyMethod):
-            # where no server ever fails all may be chosen always, and a mask would only take time
-            fails = any(server.availability is not None for server in scenario.servers)
-            made = replace(made, masks=fails if made.masks is None else made.masks)
+            made = replace(made, masks=problem.masks if made.masks is None else made.masks)
         with global_draws(seed):
-            env = OffloadingEnv(scenario, [environments], seed, stream=Stream.TRAINING)
-            module: OffPolicyModule = made.build(env, episode_steps=scenario.slots, seed=seed)
+            module: OffPolicyModule = made.build(problem, environments=environments, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
-    module.identity = {"method": made, "seed": seed, "environments": environments, "scenario": scenario.digest()}
+    module.identity = {
+        "method": made.description() if isinstance(made, OffPolicyMethod) else made,
+        "seed": seed,
+        "environments": environments,
+        "scenario": scenario.digest(),
+    }
     return module
 
 

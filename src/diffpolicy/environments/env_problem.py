@@ -13,8 +13,9 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
+from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
-from diffpolicy.environments.problem import Cost, Problem, Split
+from diffpolicy.environments.problem import Problem, Split
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys

@@ -7,8 +7,8 @@ from typing import Any
 
 from torchrl.envs import EnvBase
 
+from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.env_problem import EnvProblem
-from diffpolicy.environments.problem import Cost
 from diffpolicy.errors import InputError
 
 

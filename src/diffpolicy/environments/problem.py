@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +11,11 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase
 
+from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.seeds import episode_seed
+from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import step_transitions
 from diffpolicy.errors import InputError
 from diffpolicy.policies.choice import ChoicePolicy
@@ -25,40 +26,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "evaluate"]
 """Which episodes: those that are trained on, or those on which policies are judged; the two never meet."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What is to be small, and what it is counted by.
-
-    Args:
-        label: what it is called in tables and plots, such as `delay`.
-        unit: e.g. `s`; empty where it has none.
-        per: what a mean is taken over: whole `episode`s (then an episode's costs are added up), `step`s (all agents'
-            and items' costs of a step added up), or `item`s.
-        column: what it is called in files, e.g. `delay_s`.
-        counted: what `per` is called in tables and files; by default `episodes`, `steps` or `items`.
-
-    Raises:
-        InputError: `per` is none of these, or the label is empty.
-    """
-
-    label: str = "cost"
-    unit: str = ""
-    per: Literal["episode", "step", "item"] = "episode"
-    column: str = "cost"
-    counted: str = ""
-
-    def __post_init__(self) -> None:
-        if self.per not in ("episode", "step", "item"):
-            raise InputError(f"Cost.per must be episode, step or item, got {self.per!r}")
-        if not isinstance(self.label, str) or not self.label:
-            raise InputError(f"Cost.label must be a word, got {self.label!r}")
-        object.__setattr__(self, "counted", self.counted or f"{self.per}s")
-
-    def titled(self, what: str = "mean") -> str:
-        """As the head of a column, e.g. `mean delay, s`."""
-        return f"{what} {self.label}" + (f", {self.unit}" if self.unit else "")
 
 
 class Problem(ABC):
@@ -125,6 +92,10 @@ class Problem(ABC):
             Batch `[E, agents, T, items]`, with `valid` and the next done, terminated and masks.
         """
         return step_transitions(rollout, keys)
+
+    def tally(self, keys: Keys) -> Tally:
+        """What adds up the cost of training's passes, by default the rewards'. Args: keys: of the environment."""
+        return Tally(self.cost, keys.reward, keys.valid)
 
     def rules(self) -> Mapping[str, Callable[[int], Any]]:
         """Untrained policies by name, each as a function of a seed; the first is the baseline. By default `random`."""

@@ -12,15 +12,15 @@ from torch import Tensor
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 
-ENDED = "ended"
-"""Marks a step that a lane played after the end of its episode, bool of the rollout's batch."""
+COUNTED = "counted"
+"""Which steps of a rollout are of its lanes' episodes, bool of its batch; false after an end. Without it all are."""
 
 
 def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     """Transitions (s, a, r, s') from each step to the next.
 
     Args:
-        rollout: batch `[E, T]`; steps that are marked by `ended` are not valid.
+        rollout: batch `[E, T]`; steps that `counted` says are after a lane's end are not valid.
         keys: of its environment.
 
     Returns:
@@ -74,8 +74,8 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
     if keys.valid is not None:
         valid = valid & rollout[keys.valid]
-    ended = rollout.get(ENDED, None)
-    if ended is not None:
-        valid = valid & ~ended.view(*rollout.batch_size, *[1] * (len(shape) - rollout.ndim))
+    counted = rollout.get(COUNTED, None)
+    if counted is not None:
+        valid = valid & counted.view(*rollout.batch_size, *[1] * (len(shape) - rollout.ndim))
     result["valid"] = ordered(valid)
     return TensorDict(result, batch_size=result["valid"].shape)

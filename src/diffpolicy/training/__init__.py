@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played as Played
     from diffpolicy.evaluation.playing import play as play
     from diffpolicy.evaluation.playing import undisturbed as undisturbed
+    from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
+    from diffpolicy.methods.dqn import DQNMethod as DQNMethod
+    from diffpolicy.methods.files import parse_method as parse_method
+    from diffpolicy.methods.method import Method as Method
+    from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
+    from diffpolicy.methods.sac import SACMethod as SACMethod
     from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
-    from diffpolicy.training.method_files import parse_method as parse_method
-    from diffpolicy.training.methods import DiffusionSACMethod as DiffusionSACMethod
-    from diffpolicy.training.methods import DQNMethod as DQNMethod
-    from diffpolicy.training.methods import Method as Method
-    from diffpolicy.training.methods import OffPolicyMethod as OffPolicyMethod
-    from diffpolicy.training.methods import SACMethod as SACMethod
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
@@ -35,12 +35,12 @@ __getattr__, __dir__ = attach(
         "play": "diffpolicy.evaluation.playing",
         "mean_interval": "diffpolicy.evaluation.intervals",
         "ratio_interval": "diffpolicy.evaluation.intervals",
-        "Method": "diffpolicy.training.methods",
-        "OffPolicyMethod": "diffpolicy.training.methods",
-        "SACMethod": "diffpolicy.training.methods",
-        "DiffusionSACMethod": "diffpolicy.training.methods",
-        "DQNMethod": "diffpolicy.training.methods",
-        "parse_method": "diffpolicy.training.method_files",
+        "Method": "diffpolicy.methods.method",
+        "OffPolicyMethod": "diffpolicy.methods.off_policy",
+        "SACMethod": "diffpolicy.methods.sac",
+        "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
+        "DQNMethod": "diffpolicy.methods.dqn",
+        "parse_method": "diffpolicy.methods.files",
         "OffPolicyModule": "diffpolicy.training.off_policy",
         "PathwiseModule": "diffpolicy.training.pathwise",
         "EvolutionModule": "diffpolicy.training.evolution",

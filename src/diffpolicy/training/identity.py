@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffpolicy._imports import moved
 from diffpolicy._validate import show
 from diffpolicy.errors import InputError
 
@@ -105,8 +106,19 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
             if found is not None:
                 return found
         return None
+    if before == MISSING and now is None:  # a field that earlier versions had not, and that changes nothing
+        return None
+    if isinstance(before, str) and ":" in before:
+        before = as_now(before)
     same = type(before) is type(now) or {type(before), type(now)} == {int, float}
     return None if same and before == now else (where, before, now)
+
+
+def as_now(name: str) -> str:
+    """`module:qualname` of a function or class as it is called today."""
+    module, _, rest = name.partition(":")
+    path = moved(f"{module}.{rest}")
+    return f"{path[: -len(rest) - 1]}:{rest}" if path.endswith(f".{rest}") else name
 
 
 def check_same(before: Any, now: Any, source: str) -> None:

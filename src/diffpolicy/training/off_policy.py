@@ -10,17 +10,28 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.envs import EnvBase
 
+from diffpolicy.environments.cost import Cost
+from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.keys import Keys
 from diffpolicy.training import distributed
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream, counted_parts
 from diffpolicy.training.trainable import Trainable, described, env_content, part_content, policy_content
 
 Transitions = Callable[[TensorDictBase], TensorDict]
+
+
+def keys_of(policy: ChoicePolicy, env: EnvBase) -> Keys:
+    """What a policy reads and writes of an environment."""
+    return Keys.of(
+        env, action_key=policy.action_key, observation_keys=policy.observation_keys, mask_key=policy.mask_key
+    )
 
 
 class OffPolicyModule(Trainable):
@@ -35,6 +46,7 @@ class OffPolicyModule(Trainable):
         stream: gives rollouts.
         replay: keeps transitions.
         transitions: makes transitions of a rollout; their batch dimension 1 counts the agents.
+        tally: adds up what the passes cost, a column of the history; by default minus the rewards, an episode.
         learning_rates: by the name of the objective's group.
         batch_size: rows of an update, for each agent.
         updates: updates after each rollout.
@@ -52,6 +64,7 @@ class OffPolicyModule(Trainable):
         replay: PackedReplay,
         transitions: Transitions,
         *,
+        tally: Tally | None = None,
         learning_rates: Mapping[str, float],
         batch_size: int = 64,
         updates: int = 1,
@@ -76,14 +89,17 @@ class OffPolicyModule(Trainable):
         self.automatic_optimization = False
         self.objective, self.replay = objective, replay
         self.transitions = transitions
+        if tally is None:
+            keys = keys_of(policy, stream.base_env)
+            tally = Tally(Cost(), keys.reward, keys.valid)
+        self.tally = tally
         self.learning_rates = dict(learning_rates)
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
         self.sharded, self.started, self.checked = False, False, False
         self.episodes = 0
         self.update_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
-        self._counts = {"tasks": 0, "updates": 0}
-        self._tasks: set[tuple[int, int]] = set()
+        self._updates = 0
         self.history: list[dict[str, float]] = []
 
     @property
@@ -140,7 +156,7 @@ class OffPolicyModule(Trainable):
         parts = [self.transitions(part) for part in counted_parts(rollout)]
         for rows in parts if not self.checked else ():
             self._check(rows)
-        self._observe(rollout)
+        self.tally.add(rollout)
         if self.policy.normalizer is not None:
             self._see(self.policy.normalizer, parts)
         for rows in parts:
@@ -168,7 +184,7 @@ class OffPolicyModule(Trainable):
             total.backward()
         optimizer.step()
         self.objective.update_targets()
-        self._counts["updates"] += 1
+        self._updates += 1
         for key, value in losses.items():
             self._add(key, value.detach())
 
@@ -208,35 +224,18 @@ class OffPolicyModule(Trainable):
                 return f"training stopped in episode {self.episodes + 1}: {name} holds {bad}"
         return f"training stopped in episode {self.episodes + 1}: the sum of the losses is not finite"
 
-    def _observe(self, rollout: TensorDict) -> None:
-        """Adds up cost and number of tasks of what counts; a task that is sent again is still one."""
-        reward = rollout.get(("next", "agents", "reward"), None)
-        reward = rollout["next", "reward"] if reward is None else reward
-        counted, task = rollout.get("counted", None), rollout.get(("agents", "task"), None)
-        valid = rollout.get(("agents", "valid"), None)
-        if counted is not None:
-            counted = counted.view(*counted.shape, *[1] * (reward.ndim - counted.ndim)).expand_as(reward)
-            reward = torch.where(counted, reward, 0)
-            valid = counted if valid is None else valid & counted.view_as(valid)
-        if task is not None:
-            lane = torch.arange(len(task)).view(-1, *[1] * (task.ndim - 1)).expand_as(task)
-            self._tasks.update(zip(lane[valid].tolist(), task[valid].tolist(), strict=True))
-        else:
-            self._counts["tasks"] += int(valid.sum()) if valid is not None else reward.numel()
-        self._add("cost", -reward.sum().double())
-
     def _add(self, key: str, value: Tensor) -> None:
         self._sums[key] = self._sums[key] + value if key in self._sums else value
 
     def _end_episode(self) -> None:
         self.episodes += self.stream.base_env.batch_size.numel() * self.trainer.world_size
-        played = distributed.summed(
-            torch.stack([self._sums.pop("cost").cpu(), torch.tensor(float(self._counts["tasks"] + len(self._tasks)))])
-        )
-        row = {"delay_s": float(played[0]) / max(int(played[1]), 1)}
-        updates = self._counts["updates"] * self.trainer.world_size
+        cost, count = distributed.summed(
+            torch.tensor(self.tally.take(self.stream.base_env.batch_size.numel()), dtype=torch.float64)
+        ).tolist()
+        row = {self.tally.cost.column: cost / max(count, 1)}
+        updates = self._updates * self.trainer.world_size
         row |= {k: float(distributed.summed(v)) / updates for k, v in self._sums.items()}
-        self._sums, self._counts, self._tasks = {}, {"tasks": 0, "updates": 0}, set()
+        self._sums, self._updates = {}, 0
         self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 

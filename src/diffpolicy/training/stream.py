@@ -14,17 +14,22 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
+from diffpolicy import _validate as check
 from diffpolicy.environments.ends import ended
+from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.protocols import Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
 
+ENDLESS = 10**5
+"""Steps after which an episode that only its environment ends is taken for one that never does."""
+
 
 class RolloutStream(IterableDataset[TensorDict]):
     """Each item is a rollout of `steps` steps, batch `[E, steps]`; one pass is one episode of each lane.
 
-    A lane's episode is over after `episode_steps` steps, or once the environment says so at its root. A lane that
+    A lane's episode is over after `episode_steps` steps, if that is given, or once the environment says so. A lane that
     ends before the others is reset and goes on, but what it does then is not of this pass: it is false in the key
     `counted` `[E, steps]`, which an item has where not all of it counts (see `counted_parts`). The pass ends when all
     lanes have, and every lane begins the next one with a reset. Nothing is computed ahead: an item is played when it
@@ -36,18 +41,23 @@ class RolloutStream(IterableDataset[TensorDict]):
     Args:
         env: batched `[E]`; its recurrent keys for the policy are added.
         policy: a tensordict module.
-        episode_steps: T, at most. steps: of one item; T must be a multiple of it.
+        episode_steps: T, at most; None: as many as it takes, and `ENDLESS` are too many.
+        steps: of one item; T must be a multiple of it.
         seed: of an environment without a saved state; None: the policy's, or 0.
 
     Raises:
-        InputError: `steps` does not divide T, or the environment has another batch.
+        InputError: `steps` does not divide T, or the environment has another batch; while playing: an episode without
+            `episode_steps` does not end.
     """
 
     def __init__(
-        self, env: EnvBase, policy: Any, *, episode_steps: int, steps: int = 1, seed: int | None = None
+        self, env: EnvBase, policy: Any, *, episode_steps: int | None, steps: int = 1, seed: int | None = None
     ) -> None:
-        if steps < 1 or episode_steps % steps:
-            raise InputError(f"steps must divide the {episode_steps} steps of an episode, got {steps}")
+        check.integer(steps, "steps")
+        if episode_steps is not None:
+            check.integer(episode_steps, "episode_steps", least=1)
+        if steps < 1 or (episode_steps is not None and episode_steps % steps):
+            raise InputError(f"steps must divide the {episode_steps or ENDLESS} steps of an episode, got {steps}")
         check_batch(env, "training")
         self.base_env = env
         self.env = with_recurrent_state(env, policy)
@@ -64,7 +74,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.seconds = 0.0
 
     def __len__(self) -> int:
-        return self.episode_steps // self.steps
+        return (ENDLESS if self.episode_steps is None else self.episode_steps) // self.steps
 
     def __iter__(self) -> Iterator[TensorDict]:
         yield self.rollout()
@@ -89,12 +99,18 @@ class RolloutStream(IterableDataset[TensorDict]):
             over = ended(step.get("next"), len(self.going))
             self.going = self.going & ~over
         self.played += 1
+        if self.played == len(self) and self.episode_steps is None and self.going.any():
+            lane = int(self.going.nonzero()[0])
+            raise InputError(
+                f"{type(self.base_env).__name__} has no steps given, and its lane {lane} has not ended after "
+                f"{self.played * self.steps}; give it 'done', or say how many steps an episode has"
+            )
         if self.played == len(self) or not (self.whole or self.going.any()):
             self._begin_again(~over)
         result: Any = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
         if not all(lanes.all() for lanes in counted):
             flags = torch.stack(counted, 1).view(*self.base_env.batch_size, -1)
-            result.set("counted", flags.to(result.device))
+            result.set(COUNTED, flags.to(result.device))
         self.seconds += time.perf_counter() - start
         return result
 
@@ -193,8 +209,8 @@ def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:
     Returns:
         Rollouts `[E', T']` of lanes that end together, the shortest first; the item itself if all of it counts.
     """
-    counted = rollout.get("counted", None)
+    counted = rollout.get(COUNTED, None)
     if counted is None:
         return [rollout]
-    rollout, lengths = rollout.exclude("counted"), counted.sum(-1)
+    rollout, lengths = rollout.exclude(COUNTED), counted.sum(-1)
     return [rollout[lengths == t][:, :t] for t in lengths.unique().tolist() if t]

@@ -13,7 +13,10 @@ from diffpolicy import _yaml
 from diffpolicy._imports import import_module, moved, working_folder
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
-from diffpolicy.training.methods import Method
+from diffpolicy.methods.method import Method
+
+FAMILIES = tuple(f"diffpolicy.methods.{name}" for name in ("sac", "diffusion_sac", "dqn"))
+"""Modules of ours whose classes a file may name without their modules."""
 
 
 def parse_method(text: str, source: str) -> Method:
@@ -39,7 +42,7 @@ def parse_method(text: str, source: str) -> Method:
         kind = _class(data["class_path"], name)
         known = [f.name for f in fields(kind) if f.init]
         given = check.mapping(data.get("init_args") or {}, f"{name}: init_args", allowed=known)
-        if "transitions" in given:
+        if given.get("transitions") is not None:
             if isinstance(given["transitions"], str):
                 given["transitions"] = moved(given["transitions"])
             _function(given["transitions"], f"{name}: transitions")
@@ -58,11 +61,13 @@ def parse_method(text: str, source: str) -> Method:
 
 def _class(path: Any, name: str) -> type[Method]:
     """The class of a method that `class_path` names, by its import path or the bare name of one that is known."""
+    for family in FAMILIES:
+        import_module(family, name)
     found: Any = next((kind for kind in _kinds(Method) if kind.__name__ == path), None)  # type: ignore[type-abstract]
     if found is None:
         found = _attribute(path, f"{name}: class_path")
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise InputError(f"{name}: class_path must name a diffpolicy.training.Method, got {check.show(path)}")
+        raise InputError(f"{name}: class_path must name a diffpolicy.methods.Method, got {check.show(path)}")
     if inspect.isabstract(found):
         raise InputError(f"{name}: class_path {path} is abstract: it names no method")
     return found

@@ -1,0 +1,194 @@
+"""From what a user types to a problem or a method: names, entry points, files, `module:attribute`.
+
+Names are looked at without loading torch, so that a command can refuse a wrong one at once; only `make_problem` and
+`make_method` import what they name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module as import_ours
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffpolicy import _validate as check
+from diffpolicy._imports import import_attribute, is_attribute, working_folder
+from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.environments.problem import Problem
+    from diffpolicy.methods.method import Method
+
+PROBLEMS = {"offloading": "diffpolicy.edge.problem:OffloadingProblem"}
+"""Built-in problems, by the name of what makes them. Texts, since the layers here know nothing of those above."""
+PRESETS = {
+    name: package
+    for package, names in (
+        ("diffpolicy.methods", ("d2sac", "d2sac-plus", "sac", "sac-plus", "dqn", "dqn-plus", "lad", "lad-plus")),
+        (
+            "diffpolicy.edge",
+            (
+                "lad-ts",
+                "lad-ts-released",
+                "d2sac-ts",
+                "sac-ts",
+                "dqn-ts",
+                "lad-ts-plus",
+                "plus-one-step",
+                "plus-no-chain",
+            ),
+        ),
+    )
+    for name in names
+}
+"""Presets of methods, and the package in whose folder `presets` each lies."""
+METHOD_NAMES = tuple(PRESETS)
+GYM = "gym:"
+GROUPS = {"problem": "diffpolicy.problems", "method": "diffpolicy.methods"}
+"""Entry points by which other packages add what they have."""
+
+
+def check_problem(text: str) -> str:
+    """What kind of problem a text names, `built-in`, `gym`, `entry point` or `attribute`, without loading torch.
+
+    Raises:
+        InputError: none.
+    """
+    if text in PROBLEMS:
+        return "built-in"
+    if text.startswith(GYM) and text != GYM:
+        return "gym"
+    if _entry_point("problem", text) is not None:
+        return "entry point"
+    if is_attribute(text):
+        return "attribute"
+    raise InputError(
+        f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *_entry_names('problem')])}, "
+        "nor gym:ID, nor module:attribute"
+    )
+
+
+def make_problem(text: str) -> Problem:
+    """A problem.
+
+    Args:
+        text: a built-in problem's name, an entry point of the group `diffpolicy.problems`, `gym:ID` of Gymnasium, or
+            `module:attribute`. What stands there is a `Problem`; a class or function that makes one when it is called
+            with nothing; or a function that makes environments, of which `EnvProblem` makes a problem.
+
+    Raises:
+        InputError: nothing of that name, or it is none of these.
+
+    Example:
+        >>> make_problem("gym:CartPole-v1").steps
+        500
+    """
+    kind = check_problem(text)
+    if kind == "gym":
+        from diffpolicy.environments.gymnasium import gym_problem
+
+        problem: Problem = gym_problem(text.removeprefix(GYM))
+    else:
+        problem = _as_problem(_found("problem", text, PROBLEMS.get(text)), text)
+    problem.reference = text
+    return problem
+
+
+def _as_problem(value: Any, text: str) -> Problem:
+    """A problem out of what a name stands for."""
+    import inspect
+
+    from torchrl.envs import EnvBase
+
+    from diffpolicy.environments.env_problem import GIVEN, EnvProblem
+    from diffpolicy.environments.problem import Problem
+
+    if isinstance(value, Problem):
+        return value
+    if not callable(value):
+        raise InputError(
+            f"problem {text} must be a Problem or a function that returns an environment, got {check.show(value)}"
+        )
+    makes_env = isinstance(value, type) and issubclass(value, EnvBase)
+    makes_problem = isinstance(value, type) and issubclass(value, Problem)
+    try:
+        asks = set(inspect.signature(value).parameters) & set(GIVEN)
+    except (TypeError, ValueError):
+        asks = set()
+    if not makes_problem and (makes_env or asks):
+        return EnvProblem(value, name=text)
+    with working_folder():
+        made = value()
+    if isinstance(made, EnvBase):
+        return EnvProblem(value, name=text)
+    if not isinstance(made, Problem):
+        raise InputError(f"problem {text} must make a Problem or an environment, got {check.show(made)}")
+    return made
+
+
+def check_method(text: str) -> str:
+    """What kind of method a text names, `preset`, `file`, `entry point` or `attribute`, without loading torch.
+
+    Raises:
+        InputError: none.
+    """
+    if text in PRESETS:
+        return "preset"
+    if Path(text).suffix in (".yaml", ".yml"):
+        if not Path(text).is_file():
+            raise InputError(f"method file {text} does not exist")
+        return "file"
+    if _entry_point("method", text) is not None:
+        return "entry point"
+    if is_attribute(text):
+        return "attribute"
+    raise InputError(
+        f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *_entry_names('method')])}), "
+        "nor a YAML file, nor module:attribute"
+    )
+
+
+def make_method(source: str) -> Method:
+    """A training method.
+
+    Args:
+        source: a preset's name, a YAML file, an entry point of the group `diffpolicy.methods`, or `module:attribute`.
+
+    Raises:
+        InputError: nothing of that name, or a file that does not describe a method.
+
+    Example:
+        >>> make_method("lad-ts").steps
+        5
+    """
+    kind = check_method(source)
+    from diffpolicy.methods.files import parse_method
+    from diffpolicy.methods.method import Method
+
+    if kind in ("attribute", "entry point"):
+        method = _found("method", source, None)
+        if isinstance(method, type) and issubclass(method, Method):
+            method = method()
+        if not isinstance(method, Method):
+            raise InputError(f"method {source} must be a diffpolicy.methods.Method, got {check.show(method)}")
+        return method
+    path = Path(source)
+    if kind == "preset":
+        path = Path(str(resources.files(import_ours(PRESETS[source])) / "presets" / f"{source}.yaml"))
+    return parse_method(check.read_text(path, "method file"), str(path))
+
+
+def _entry_names(what: str) -> list[str]:
+    """Names that other packages add. Args: what: `problem` or `method`."""
+    return sorted({point.name for point in metadata.entry_points(group=GROUPS[what])})
+
+
+def _entry_point(what: str, name: str) -> str | None:
+    """What an entry point of a name stands for, `module:attribute`, or None."""
+    points = metadata.entry_points(group=GROUPS[what])
+    return next((point.value for point in points if point.name == name), None)
+
+
+def _found(what: str, text: str, ours: str | None) -> Any:
+    """The object of a built-in name, an entry point or `module:attribute`."""
+    return import_attribute(ours or _entry_point(what, text) or text, what)

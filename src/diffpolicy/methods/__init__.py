@@ -1,0 +1,26 @@
+"""Published methods as data: one dataclass a family, one YAML a preset; each trains on any problem."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
+    from diffpolicy.methods.dqn import DQNMethod as DQNMethod
+    from diffpolicy.methods.files import parse_method as parse_method
+    from diffpolicy.methods.method import Method as Method
+    from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
+    from diffpolicy.methods.sac import SACMethod as SACMethod
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Method": "diffpolicy.methods.method",
+        "OffPolicyMethod": "diffpolicy.methods.off_policy",
+        "SACMethod": "diffpolicy.methods.sac",
+        "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
+        "DQNMethod": "diffpolicy.methods.dqn",
+        "parse_method": "diffpolicy.methods.files",
+    },
+)
+__all__ = ("DQNMethod", "DiffusionSACMethod", "Method", "OffPolicyMethod", "SACMethod", "parse_method")

@@ -1,0 +1,45 @@
+"""`DQNMethod`: deep Q-learning (Mnih et al. 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.methods.fields import Rule
+from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.direct import GreedyValuePolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class DQNMethod(OffPolicyMethod):
+    """Deep Q-learning.
+
+    Args:
+        epsilon: rate of uniform choices while training.
+        target_interval: updates between two copies to the target.
+        double: double DQN.
+    """
+
+    epsilon: float = 0.01
+    target_interval: int = 200
+    double: bool = False
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **OffPolicyMethod.rules,
+        "epsilon": partial(check.number, least=0, most=1),
+        "target_interval": partial(check.integer, least=1, most=_limits.TRAINING),
+        "double": check.flag,
+    }
+
+    own_policy: ClassVar[type[ChoicePolicy]] = GreedyValuePolicy
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "epsilon": self.epsilon}
+
+    def make_objective(self, policy: GreedyValuePolicy, seed: int) -> StackedDQNLoss:
+        return StackedDQNLoss(policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double)

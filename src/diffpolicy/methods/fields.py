@@ -1,0 +1,56 @@
+"""How the fields of methods are checked: each rule gives a value as it is kept, or refuses it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from diffpolicy import _validate as check
+from diffpolicy._imports import import_attribute, is_attribute
+from diffpolicy.errors import InputError
+from diffpolicy.networks.dense import WIDEST
+from diffpolicy.policies.choice import ChoicePolicy
+
+Rule = Callable[[Any, str], Any]
+"""Checks a field's value, named in messages, and gives it as it is kept."""
+
+
+def function(value: Any, key: str) -> Any:
+    """A function."""
+    if not callable(value):
+        raise InputError(f"{key} must be a function, got {check.show(value)}")
+    return value
+
+
+def mapping(value: Any, key: str) -> dict[str, Any]:
+    """An object with texts as keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{key} must be an object, got {check.show(value)}")
+    return dict(value)
+
+
+def rates(value: Any, key: str) -> dict[str, float]:
+    """Learning rates by name."""
+    return {name: check.number(rate, f"{key}.{name}", least=0) for name, rate in mapping(value, key).items()}
+
+
+def widths(value: Any, key: str) -> list[int]:
+    """Widths of layers."""
+    given = check.sequence(value, key)
+    if len(given) > LAYERS:
+        raise InputError(f"{key} must hold at most {LAYERS} widths, got {len(given)}")
+    return [check.integer(width, f"{key}[{k}]", least=1, most=WIDEST) for k, width in enumerate(given)]
+
+
+LAYERS = 100
+"""Of a network."""
+
+
+def acting(value: Any, key: str) -> Any:
+    """A policy, a class of them, or None. Args: value: may be the `module:attribute` where it stands."""
+    if isinstance(value, str) and is_attribute(value):
+        value = import_attribute(value, key)
+    known = isinstance(value, ChoicePolicy) or (isinstance(value, type) and issubclass(value, ChoicePolicy))
+    if value is not None and not known:
+        raise InputError(f"{key} must be a ChoicePolicy, a class of them, or module:attribute, got {check.show(value)}")
+    return value

@@ -1,0 +1,89 @@
+"""`SACMethod`: soft actor-critic over choices (arXiv 1910.07207), or over vectors within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from diffpolicy import _validate as check
+from diffpolicy.methods.fields import Rule
+from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
+from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.direct import CategoricalPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SACMethod(OffPolicyMethod):
+    """Soft actor-critic: switches of `LatentDiscreteSACLoss`, or where actions are vectors of `LatentBoundedSACLoss`.
+
+    For vectors a target entropy of `share` is minus their dimension.
+    """
+
+    alpha: float = 0.05
+    tau: float = 0.005
+    target_entropy: float | Literal["share"] = -1.0
+    entropy_share: float = 0.5
+    entropy: Literal["conditional", "marginal"] = "conditional"
+    entropy_samples: int = 8
+    target_actor: bool = False
+    critic_latent: bool = False
+    reward_scale: float = 1.0
+    draw: Literal["sample", "argmax"] = "sample"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **OffPolicyMethod.rules,
+        "alpha": partial(check.number, above=0),
+        "tau": partial(check.number, above=0, most=1),
+        "target_entropy": lambda value, key: value if value == "share" else check.number(value, key),
+        "entropy_share": partial(check.number, least=0, most=1),
+        "entropy": partial(check.choice, words=("conditional", "marginal")),
+        "entropy_samples": partial(check.integer, least=1, most=10**4),
+        "target_actor": check.flag,
+        "critic_latent": check.flag,
+        "reward_scale": partial(check.number, above=0),
+        "draw": partial(check.choice, words=("sample", "argmax")),
+    }
+
+    own_policy: ClassVar[type[ChoicePolicy]] = CategoricalPolicy
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "head": self.draw}
+
+    def make_objective(self, policy: ChoicePolicy, seed: int) -> SoftActorCriticLoss:
+        """Over all joint choices where they can be enumerated, pathwise through the action where it is a vector."""
+        pathwise = policy.head.expectation == "pathwise"
+        critic = CriticEnsemble(
+            policy.observation_dim + self.critic_latent * policy.choices + pathwise * sum(policy.head.event),
+            1 if pathwise else policy.head.joint,
+            hidden=self.hidden,
+            act=self.act,
+            stack=policy.agents,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        shared: dict[str, Any] = {
+            "gamma": self.gamma,
+            "tau": self.tau,
+            "alpha": self.alpha,
+            "target_actor": self.target_actor,
+            "critic_latent": self.critic_latent,
+            "reward_scale": self.reward_scale,
+        }
+        if pathwise:
+            target: Any = "auto" if self.target_entropy == "share" else self.target_entropy
+            return LatentBoundedSACLoss(policy, critic, target_entropy=target, **shared)
+        return LatentDiscreteSACLoss(
+            policy,
+            critic,
+            target_entropy=self.target_entropy,
+            entropy_share=self.entropy_share,
+            entropy=self.entropy,
+            samples=self.entropy_samples,
+            **shared,
+        )
