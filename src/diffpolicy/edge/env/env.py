@@ -168,7 +168,7 @@ class OffloadingEnv(EnvBase):
                 self._slot[e] = 0
                 self._clock_s[e] = self.source.start_s(self._episode[e])
                 self._down.reset(e)
-        keep = torch.tensor([not now for now in chosen], device=self.device).unsqueeze(-1)
+        keep = self._flags([not now for now in chosen]).unsqueeze(-1)
         self._queue = self._queue * keep
         self._state = self._state.where(keep)
         self._grid = None
@@ -193,17 +193,23 @@ class OffloadingEnv(EnvBase):
         cost_s = self._down.charge(grid, tensordict["agents", "action"], grid.unpack(delay_s), self._clock_s)
         self._queue = next_queue_gcycles(waits, sent, self.fleet, grid.duration_s)
         before_s = self._clock_s
-        self._clock_s = before_s + grid.duration_s.squeeze(-1).cpu().double()
+        self._clock_s = before_s + grid.clock_s
         self._slot = [t + 1 for t in self._slot]
         self._grid = None
         self._find_outages(before_s)
         horizon = self.source.slots
-        truncated = torch.tensor([horizon is not None and t >= horizon for t in self._slot], device=self.device)
+        truncated = self._flags([horizon is not None and t >= horizon for t in self._slot])
         result = self.observe()
         result["agents", "reward"] = -cost_s
         terminated = torch.zeros(self.batch_size[0], 1, dtype=torch.bool, device=self.device)
         truncated = truncated.unsqueeze(-1)
         return result.update({"done": truncated.clone(), "terminated": terminated, "truncated": truncated})
+
+    def _flags(self, values: list[bool]) -> Tensor:
+        """Flags of the environments, bool `[E]`; where all are alike, as they mostly are, nothing is copied."""
+        if len(set(values)) == 1:
+            return torch.full((len(values),), values[0], device=self.device)
+        return torch.tensor(values, device=self.device)
 
     def _transfer_s(self, server: Tensor, tasks: SlotTasks) -> Tensor:
         """Seconds on the links, `[E, K]`, zero where not valid."""

@@ -92,6 +92,7 @@ class RequestSource:
             valid=valid,
             order=torch.as_tensor(station, device=self._like["device"]).unsqueeze(-1),
             duration_s=torch.as_tensor(until - now, **self._like).unsqueeze(-1),
+            clock_s=torch.as_tensor(until - now, dtype=self._like["dtype"], device="cpu").double(),
             measured=measured,
         )
 

@@ -40,6 +40,7 @@ class WorkloadSource:
         self._stations = len(home)
         self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
         self._slot_s = torch.tensor([[scenario.slot_s]], dtype=dtype, device=device)
+        self._clock_s = torch.tensor([scenario.slot_s], dtype=dtype, device="cpu").double()
 
     def start_s(self, episode: int) -> float:
         """When an episode's first step begins, seconds."""
@@ -49,13 +50,14 @@ class WorkloadSource:
         drawn = [
             self.workload.draw(self.seed, self.stream, k, t, self._stations) for k, t in zip(episode, slot, strict=True)
         ]
-        counts = torch.as_tensor(np.stack([x.counts for x in drawn]), device=self._home.device)
+        counted = np.stack([x.counts for x in drawn])
+        counts = torch.as_tensor(counted, device=self._home.device)
         valid = torch.arange(self.max_tasks, device=counts.device) < counts.unsqueeze(-1)
 
         def stack(name: str) -> Tensor:
             return torch.as_tensor(np.stack([getattr(x, name) for x in drawn]), **self._like)
 
-        most = int(counts.sum(-1).max())
+        most = int(counted.sum(-1).max())
         return SlotGrid(
             home=self._home.expand(len(drawn), -1, -1),
             input_mbit=stack("input_mbit"),
@@ -64,6 +66,7 @@ class WorkloadSource:
             valid=valid,
             order=(~valid).flatten(1).byte().argsort(dim=1, stable=True)[:, :most],
             duration_s=self._slot_s.expand(len(drawn), -1),
+            clock_s=self._clock_s.expand(len(drawn)),
         )
 
 
@@ -131,5 +134,6 @@ class TaskListSource:
             valid=grid(np.ones(len(tasks), dtype=bool), torch.bool),
             order=order,
             duration_s=torch.tensor([[duration]], **self._like),
+            clock_s=torch.tensor([duration], dtype=real, device="cpu").double(),
             measured=None if self._measured is None else on_grid(self._measured, rows, order, shape),
         )

@@ -47,7 +47,7 @@ class _FluidEnv(OffloadingEnv):
         }
         self._queue, self._grid = slot.next_queue_gcycles, None
         self._slot = [t + 1 for t in self._slot]
-        self._clock_s = self._clock_s + grid.duration_s.squeeze(-1).cpu().double()
+        self._clock_s = self._clock_s + grid.clock_s
         return TensorDict(outcome, batch_size=self.batch_size)
 
     def let_go(self) -> None:

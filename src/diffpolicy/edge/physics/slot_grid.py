@@ -20,7 +20,8 @@ class SlotGrid:
         valid: which entries are tasks, bool `[E, B, N]`.
         order: flat grid index of each task in order of arrival, then of invalid entries, int64 `[E, K]`, K being the
             greatest number of tasks in any of the environments.
-        duration_s: length of the slot in seconds, `[E, 1]`.
+        duration_s: length of the slot in seconds, `[E, 1]`. clock_s: the same in float64 on the CPU, `[E]`, so that
+            keeping time waits for no GPU.
         measured: what a measured service model knows of the tasks, `[E, B, N]`; None under the linear law.
     """
 
@@ -31,6 +32,7 @@ class SlotGrid:
     valid: Tensor
     order: Tensor
     duration_s: Tensor
+    clock_s: Tensor
     measured: Measured | None = None
 
     def in_order(self) -> SlotTasks:
