@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy.edge import OffloadingEnv, Scenario, play_episodes
+from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario, play_episodes
 from diffpolicy.errors import InputError
 from diffpolicy.policies import CategoricalPolicy
 from diffpolicy.policies.heads import CategoricalHead
@@ -73,7 +73,7 @@ def test_what_draws_nothing_is_refused() -> None:
 def test_an_environment_that_does_not_show_what_the_draws_read_is_refused() -> None:
     env = OffloadingEnv(scenario(), [1])
     with pytest.raises(InputError, match="systematic draws read 'shared_seed'"):
-        SystematicDraws(constant(scenario()), WORK, "shared_seed").check_env(env)
+        OffloadingProblem(scenario()).check(SystematicDraws(constant(scenario()), WORK, "shared_seed"), env)
 
 
 def test_any_environment_with_amounts_will_do() -> None:

@@ -26,8 +26,8 @@ from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.problem import Split
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.protocols import ChecksEnv, ReadsKeys, RemembersAlike, ShowsLevel
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played
@@ -140,20 +140,22 @@ class OffloadingProblem(Problem):
         return self.scenario
 
     def view(self, policy: Any) -> str:
-        return str(getattr(policy, "information", "paper"))
+        return policy.information if isinstance(policy, ShowsLevel) else "paper"
 
     # Evaluations
 
     def check(self, policy: Any, env: EnvBase) -> None:
         """Refuses a policy that was made for another shape, or reads what its level of information hides."""
-        if isinstance(policy, ChoicePolicy):
+        if isinstance(policy, ChecksEnv):
             policy.check_env(env)
             return
         primed = {"turn", "credit", "latent"}
         known = set(env.observation_spec.keys(True, True))
-        for key in getattr(policy, "in_keys", []):
+        if isinstance(policy, RemembersAlike):
+            return
+        for key in policy.in_keys if isinstance(policy, ReadsKeys) else []:
             last = key[-1] if isinstance(key, tuple) else key
-            if key not in known and last not in primed and not hasattr(policy, "make_tensordict_primer"):
+            if key not in known and last not in primed:
                 level = env.information  # an OffloadingEnv's
                 raise InputError(f"the policy reads {key!r}, which its level of information, {level}, does not have")
 

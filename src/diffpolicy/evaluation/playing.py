@@ -19,6 +19,7 @@ from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
 from diffpolicy.environments.ends import ended
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import OwnsGenerator
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 Per = Literal["episode", "step", "item"]
@@ -99,7 +100,7 @@ def undisturbed(policy: Any, seed: int | None = None) -> Iterator[None]:
     """
     parts = list(policy.modules()) if isinstance(policy, nn.Module) else [policy]
     modes = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
-    generators = [getattr(part, "generator", None) for part in parts]
+    generators = [part.generator for part in parts if isinstance(part, OwnsGenerator)]
     states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
     for part, _ in modes[:1]:
         part.eval()

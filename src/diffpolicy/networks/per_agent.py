@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A denoiser that makes of a condition, once a chain, what its `forward` then takes in the condition's place."""
+
+    def prepare(self, condition: Tensor) -> Any:
+        """What does not change along the chain. Args: condition: `[.., M, C]`."""
 
 
 class PerAgent(nn.Module):
@@ -22,7 +30,7 @@ class PerAgent(nn.Module):
 
     def prepare(self, condition: Tensor) -> Tensor | list[Any]:
         """What each agent's copy makes of its own condition, or the condition. Args: condition: `[G, M, C]`."""
-        if not hasattr(self.each[0], "prepare"):
+        if not isinstance(self.each[0], Prepares):
             return condition
         return [module.prepare(c) for module, c in zip(self.each, condition.unbind(0), strict=True)]  # type: ignore[operator]
 

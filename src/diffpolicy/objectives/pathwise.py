@@ -81,7 +81,7 @@ def choice_probabilities(policy: ChoicePolicy, td: TensorDictBase, *, temperatur
     Raises:
         InputError: the policy remembers its actions.
     """
-    if getattr(getattr(policy, "prior", None), "remembers", False):
+    if policy.remembers:
         raise InputError("a policy with an ActionMemory has no chances of one slot alone; take a GaussianPrior")
     if not temperature > 0:
         raise InputError(f"temperature must be greater than 0, got {temperature}")

@@ -22,7 +22,7 @@ from diffpolicy.diffusion.samplers import ETA
 from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
-from diffpolicy.networks.per_agent import PerAgent
+from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.class_names import file_name
 from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
@@ -199,8 +199,7 @@ class DiffusionPolicy(ChoicePolicy):
             condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
             noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
         """
-        prepare = getattr(self.denoiser, "prepare", None)
-        cond = condition if prepare is None else prepare(condition)
+        cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
         return self.sampling.sample(self.denoise, x, cond, self.process, noise)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
@@ -307,11 +306,11 @@ class DiffusionPolicy(ChoicePolicy):
         lead = [2] if self.agents is None else [self.agents, 2]
         like = next(self.denoiser.parameters(), torch.zeros(()))
         modes = {module: module.training for module in self.denoiser.modules()}
-        prepare = getattr(self.denoiser, "prepare", None)
 
         def run(x: Tensor, condition: Tensor) -> Tensor:
             condition = condition.to(like)
-            return self.denoise(x.to(like), 1, condition if prepare is None else prepare(condition))
+            cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
+            return self.denoise(x.to(like), 1, cond)
 
         self.denoiser.eval()
         found = probe(run, [*lead, self.choices], [*lead, self.condition_dim])

@@ -5,8 +5,11 @@ Nobody inherits from these; a policy of your own, or an environment, takes part 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 # Policies
@@ -29,6 +32,28 @@ class RemembersAlike(Protocol):
 
 
 @runtime_checkable
+class ReadsKeys(Protocol):
+    """Says which keys it reads, as a `TensorDictModule` does."""
+
+    in_keys: Sequence[NestedKey]
+
+
+@runtime_checkable
+class ChecksEnv(Protocol):
+    """Knows which environments it fits."""
+
+    def check_env(self, env: EnvBase) -> None:
+        """Raises InputError if it does not fit this one."""
+
+
+@runtime_checkable
+class OwnsGenerator(Protocol):
+    """Draws from a generator of its own."""
+
+    generator: torch.Generator
+
+
+@runtime_checkable
 class Seeded(Protocol):
     """Knows the seed that its draws come from."""
 
@@ -45,7 +70,7 @@ def seed_of(policy: Any) -> int:
 
 @runtime_checkable
 class ShowsLevel(Protocol):
-    """Has levels of what decisions may use, and says which one it shows."""
+    """Has levels of what decisions may use, and says which one it shows; a policy, which one it reads."""
 
     information: str
 
@@ -56,6 +81,14 @@ class Shardable(Protocol):
 
     def shard(self, rank: int, world: int) -> None:
         """Makes this one of `world` environments alike, number `rank`; it is called before the first reset."""
+
+
+@runtime_checkable
+class Reseedable(Protocol):
+    """Begins its draws again from a seed."""
+
+    def set_seed(self, seed: int) -> int | None:
+        """Takes the seed; `EnvBase` gives the next one."""
 
 
 @runtime_checkable

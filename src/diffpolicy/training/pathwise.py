@@ -14,7 +14,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.protocols import seed_of
+from diffpolicy.policies.protocols import Reseedable, seed_of
 from diffpolicy.training.stream import pass_seed, saves_state
 from diffpolicy.training.trainable import Trainable, env_content, part_content, policy_content
 
@@ -110,7 +110,7 @@ class PathwiseModule(Trainable):
     def check_saves(self) -> None:
         """Refuses an environment that neither saves its state nor can be seeded."""
         env = self.stream.base_env
-        if not saves_state(env) and not hasattr(env, "set_seed"):
+        if not saves_state(env) and not isinstance(env, Reseedable):
             raise InputError(
                 f"{type(env).__name__} has neither get_extra_state and set_extra_state nor set_seed, so this run could "
                 "not be resumed; give it one of them, or write no checkpoints"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+from torch import nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
@@ -96,7 +97,7 @@ def policy_content(policy: Any) -> Any:
         config = policy.config()
     except (AttributeError, NotImplementedError, InputError):
         config = None
-    shapes = {name: list(p.shape) for name, p in policy.named_parameters()} if hasattr(policy, "parameters") else {}
+    shapes = {name: list(p.shape) for name, p in policy.named_parameters()} if isinstance(policy, nn.Module) else {}
     return {"class": described(type(policy)), "config": described(config), "parameters": shapes}
 
 
