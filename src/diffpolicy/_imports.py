@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from diffpolicy._read import printable
+from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 
 MOVED = {
@@ -63,8 +63,8 @@ def import_module(name: str, where: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise InputError(f"{where}: there is no module {name!r}") from None
-        raise InputError(f"{where}: importing {name!r} fails: {_reason(error)}") from error
+            raise InputError(f"{where}: there is no module '{show_path(name)}'") from None
+        raise InputError(f"{where}: importing '{show_path(name)}' fails: {_reason(error)}") from error
 
 
 def is_attribute(text: str) -> bool:
@@ -101,7 +101,7 @@ def import_attribute(text: str, what: str) -> Any:
 
 def _reason(error: BaseException) -> str:
     """What went wrong and where, on one line."""
-    said = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f" in line {frames[-1].lineno} of {os.path.basename(frames[-1].filename)}" if len(frames) > 1 else ""
-    return printable(f"{type(error).__name__}{f': {said}' if said else ''}{place}")
+    said = one_line(error)
+    return f"{type(error).__name__}{f': {said}' if said else ''}{place}"

@@ -23,6 +23,8 @@ ENVIRONMENTS = 10**5
 """Side by side."""
 PROCESSES = 1024
 """Side by side, and threads of one."""
+MINUTES = 60 * 24 * 366
+"""Of a comparison: a year."""
 SEEDS = 10**4
 """Training seeds of a comparison."""
 CALLS = 10**6

@@ -18,9 +18,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def one_line(message: object, most: int = 1000) -> str:
+    """Another library's message as part of ours: on one line, with nothing that moves a cursor, its middle cut out.
+
+    Args:
+        message: the exception, or its text. most: characters that are kept.
+    """
+    text = printable(" ".join(str(message).split()))
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[len(text) - most // 2 :]}"
+
+
 def show_path(path: str | Path) -> str:
     """A path as it stands in a message: short, on one line, with what cannot be printed escaped."""
-    text = printable(str(path))
+    text = printable(str(path)) or "''"
     return text if len(text) <= 500 else f"{text[:200]}...{text[-200:]}"
 
 

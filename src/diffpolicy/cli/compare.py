@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffpolicy import _files, _limits
+from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.names import METHOD_NAMES
-from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
     from diffpolicy.edge.jobs import Plan
@@ -87,8 +87,8 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.experiments.names import check_method
 
     started = time.monotonic()
-    if options.minutes is not None and not 0 < options.minutes < float("inf"):
-        raise InputError(f"--minutes must be greater than 0, got {options.minutes}")
+    if options.minutes is not None:
+        check.number(options.minutes, "--minutes", above=0, most=_limits.MINUTES)
     scenario = opt.playable(options)
     methods = options.methods or (list(METHOD_NAMES) if options.full else DEFAULT)
     for name in methods:

@@ -71,8 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
-        for word in words:
-            check_name(word)
+        for before, word in zip(["diffpolicy", *words], words, strict=False):
+            option, equals, value = word.partition("=")
+            if equals and option.startswith("--"):
+                check_name(value, option)
+            check_name(word, before)
         options = parser().parse_args(words)
         options.words = words
         with _signals.terminated_at_once():

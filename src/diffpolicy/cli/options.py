@@ -35,12 +35,17 @@ def one_line(message: object) -> str:
     return printable(" ".join(str(message).split()))
 
 
-def check_name(text: str) -> None:
+def check_name(text: str, option: str = "") -> None:
     """Refuses a word that can be neither a name nor a path.
 
+    Args:
+        text: the word. option: stands before it.
+
     Raises:
-        InputError: it holds a null character, or half of a surrogate pair that stands for no byte.
+        InputError: it is empty, or holds a null character, or half of a surrogate pair that stands for no byte.
     """
+    if not text:
+        raise InputError(f"{option} is given '', which is no name, path or number".lstrip())
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

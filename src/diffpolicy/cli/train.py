@@ -128,5 +128,5 @@ def _read_config(options: argparse.Namespace) -> None:
             except argparse.ArgumentTypeError as error:
                 raise InputError(f"config file {path}, option {key} {error}") from None
         if isinstance(value, str):
-            opt.check_name(value)
+            opt.check_name(value, f"config file {path}, option {key}")
         setattr(options, action.dest, value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffpolicy import _files
+from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
 from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
@@ -62,6 +62,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:
             raise InputError("a comparison needs a number of episodes or a time limit, got neither")
+        if self.seconds is not None:
+            check.number(self.seconds, "seconds", above=0, most=60 * _limits.MINUTES)
         for name in self.methods:
             if list(self.methods).count(name) > 1:
                 raise InputError(f"method {name} is named twice")
@@ -176,8 +178,28 @@ def recorded(job: Job) -> dict[str, Any] | None:
         data = check.read_json(job.out / "outcome.json", "outcome file")
     except InputError:  # damaged, so it says nothing
         return None
-    same = isinstance(data, dict) and data.get("job") == job.identity()
-    return data if same and {"finished", "train_seconds", "history"} <= data.keys() else None
+    if not isinstance(data, dict) or data.get("job") != job.identity():
+        return None
+    return data if _is_record(data) else None
+
+
+def _is_record(data: dict[str, Any]) -> bool:
+    """Whether an outcome file holds what `work` writes: whether it ended, its seconds, and rows of finite numbers."""
+    history = data.get("history")
+    if not isinstance(data.get("finished"), bool) or not _is_seconds(data.get("train_seconds")):
+        return False
+    return isinstance(history, list) and all(
+        isinstance(row, dict) and {"episode", "delay_s"} <= row.keys() and all(map(_is_number, row.values()))
+        for row in history
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < float("inf")
 
 
 def finished(job: Job) -> Outcome | None:

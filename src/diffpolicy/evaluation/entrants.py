@@ -27,6 +27,8 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
     """
     if text in rules:
         return "rule"
+    if not text:
+        raise InputError("a policy must be named, got ''")
     path = Path(text)
     if path.is_dir():
         if not (path / "policy.json").is_file():

@@ -11,7 +11,7 @@ from typing import Any
 from diffpolicy import _validate as check
 from diffpolicy import _yaml
 from diffpolicy._imports import import_module, moved, working_folder
-from diffpolicy._read import show_path
+from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 from diffpolicy.methods.method import Method
 
@@ -52,10 +52,10 @@ def parse_method(text: str, source: str) -> Method:
         try:
             made = parser.instantiate(parser.parse_object({"method": {"class_path": path, "init_args": given}}))
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
-        except (ArgumentError, TypeError, ValueError, ImportError, RecursionError) as error:
-            problem = " ".join(str(error).replace('Parser key "method":', "").split())
-            raise InputError(f"{name}: {problem}") from None
+            raise InputError(f"{name}: {one_line(error)}") from None
+        except (ArgumentError, TypeError, ValueError, ArithmeticError, ImportError, RecursionError) as error:
+            problem = str(error).replace('Parser key "method":', "")
+            raise InputError(f"{name}: {one_line(problem)}") from None
     return made.method  # type: ignore[no-any-return]
 
 
@@ -69,7 +69,7 @@ def _class(path: Any, name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise InputError(f"{name}: class_path must name a diffpolicy.methods.Method, got {check.show(path)}")
     if inspect.isabstract(found):
-        raise InputError(f"{name}: class_path {path} is abstract: it names no method")
+        raise InputError(f"{name}: class_path {check.show(path)} is abstract: it names no method")
     return found
 
 
@@ -85,9 +85,10 @@ def _attribute(path: Any, name: str) -> Any:
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise InputError(f"{name} must be an import path, package.module.thing, got {check.show(path)}")
     module, _, attribute = moved(path).rpartition(".")
-    value = import_module(module, f"{name} {path}")
+    name = f"{name} {show_path(path)}"
+    value = import_module(module, name)
     if not hasattr(value, attribute):
-        raise InputError(f"{name} {path}: {module} has no attribute {attribute!r}")
+        raise InputError(f"{name}: {show_path(module)} has no attribute '{show_path(attribute)}'")
     return getattr(value, attribute)
 
 

@@ -84,7 +84,8 @@ class ChoicePolicy(SavedPolicy):
         self.item_dims = item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.head = CategoricalHead() if head is None else head
-        self.observation_widths = list(observation_widths or [observation_dim])
+        widths = check.sequence(observation_widths or [observation_dim], "observation_widths")
+        self.observation_widths = [width_of(w, f"observation_widths[{i}]") for i, w in enumerate(widths)]
         self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         if sum(self.observation_widths) != observation_dim:
             raise InputError(
@@ -372,6 +373,8 @@ class ChoicePolicy(SavedPolicy):
         still = without_chance()
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
         x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
+        if readable(x0) and not math.isfinite(x0.sum().item()):
+            self._refuse_output(tensordict, rows, x0)
         self.write_latent(tensordict, rows, x0)
         law = self.head.law(self.decode(x0, mask), mask)
         action = self.choose_at(law, None) if still else self.choose(law)
@@ -452,6 +455,14 @@ class ChoicePolicy(SavedPolicy):
         action = td[self.action_key]
         log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
         return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
+
+    def _refuse_output(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
+        """Refuses what no choice can be read off, where one is awaited. Args: x0: `[.., M, A]`."""
+        bad = ~torch.isfinite(rows.put(x0.detach())).all(-1) & self._awaited(td, rows)
+        if bad.any():
+            wrong = [name for name, p in self.named_parameters() if not p.isfinite().all()]
+            reason = f"its parameter {wrong[0]} is not finite" if wrong else "the observation is too large for it"
+            raise InputError(f"the policy's output is not finite at {bad.nonzero()[0].tolist()}: {reason}")
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
         """Allowed choices of rows, bool `[.., M, A]`, or None.

@@ -148,7 +148,8 @@ class SavedPolicy(TensorDictModuleBase):
             modules: what no file describes, by the constructor's name: `denoiser=MyNet()`.
 
         Raises:
-            InputError: not a policy of this schema or class, its tensors do not fit, or something must be given.
+            InputError: not a policy of this schema or class, its tensors do not fit or are not finite, or something
+                must be given.
         """
         file = files.read(path)
         try:
@@ -160,6 +161,7 @@ class SavedPolicy(TensorDictModuleBase):
                 skeleton._check_tensors(file.tensors)
             policy = _made(make)
             policy._check_tensors(file.tensors)
+            _check_finite(file.tensors)
             policy._load_tensors(file.tensors)
             policy._check_evidence(file.description)
         except InputError as error:
@@ -281,6 +283,16 @@ def _check_size(file: files.PolicyFile) -> None:
     held = sum(x.numel() for x in file.tensors.values())
     if isinstance(agents, (int, float)) and agents > held:
         raise InputError(f"config: agents is {check.show(agents)}, and the tensors hold {held} numbers")
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    """Refuses tensors that hold NaN or infinity, under which every choice would be the first one."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            at = (~tensor.isfinite()).nonzero()[0].tolist()
+            raise InputError(
+                f"tensor '{name}' holds {tensor[tuple(at)].item()} at {at}: its training must have diverged"
+            )
 
 
 def _check_keys(config: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffpolicy.methods.sac import SACMethod as SACMethod
     from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
+    from diffpolicy.training.fit import fit as fit
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
@@ -30,6 +31,7 @@ __getattr__, __dir__ = attach(
     {
         "undisturbed": "diffpolicy.evaluation.playing",
         "Fitted": "diffpolicy.training.fit",
+        "fit": "diffpolicy.training.fit",
         "Played": "diffpolicy.evaluation.playing",
         "Interval": "diffpolicy.evaluation.intervals",
         "play": "diffpolicy.evaluation.playing",
@@ -64,6 +66,7 @@ __all__ = (
     "Played",
     "RolloutStream",
     "SACMethod",
+    "fit",
     "mean_interval",
     "parse_method",
     "play",

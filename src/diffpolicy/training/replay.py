@@ -14,13 +14,17 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.masks import readable
+
+EXACT = 2**24
+"""Up to here each whole number is one of float32."""
 
 
 class PackedReplay(nn.Module):
     """The last `capacity` transitions of each of G agents, drawn independently for each.
 
-    All values of a transition lie side by side in one row of a tensor `[G, C, D]`, so that a batch is one gather. It
-    is a module, so that its contents travel with a checkpoint.
+    All values of a transition lie side by side in one row of a float32 tensor `[G, C, D]`, so that a batch is one
+    gather; a whole number must be within `EXACT`. It is a module, so that its contents travel with a checkpoint.
 
     Args:
         capacity: most items, C.
@@ -52,7 +56,8 @@ class PackedReplay(nn.Module):
             agent_dim: which batch dimension counts the agents; needed with a stack.
 
         Raises:
-            InputError: no dimension of the batch counts the agents, or the keys and shapes are not those of before.
+            InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, or a
+                whole number is too large (off the CPU only the first call looks).
         """
         keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
@@ -60,6 +65,9 @@ class PackedReplay(nn.Module):
         shapes = {k: tuple(transitions[k].shape[len(batch) :]) for k in keys}
         self._check_fields(shapes)
         flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in map(transitions.get, keys)]
+        for key, value in zip(keys, flat, strict=True):
+            if not self.fields or readable(value):
+                _check_exact(key, value)
         columns = [v.float() for v in flat]
         if not self.fields:
             self.fields = [(k, shape, transitions[k].dtype) for k, shape in shapes.items()]
@@ -165,3 +173,15 @@ class PackedReplay(nn.Module):
         if saved is not None and saved.shape[:-1] == self.data.shape[:-1]:
             self.data = self.data.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_exact(key: NestedKey, value: Tensor) -> None:
+    """Refuses whole numbers that float32 would round. Args: key: names them. value: any shape."""
+    if value.is_floating_point() or value.dtype == torch.bool or not value.numel():
+        return
+    low, high = (int(x) for x in value.aminmax())
+    if max(-low, high) > EXACT:
+        worst = high if high >= -low else low
+        raise InputError(
+            f"the replay keeps whole numbers up to {EXACT:,}, and {key!r} holds {worst:,}; make it a float"
+        )

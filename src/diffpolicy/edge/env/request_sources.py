@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from diffpolicy.edge.workload.requests import Requests
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import NO_ORIGIN, TaskList
 from diffpolicy.errors import InputError
+
+KEPT = 2**23
+"""Numbers of drawn requests that a source keeps, beside those of the episodes that are being played."""
 
 
 class RequestSource:
@@ -45,16 +49,23 @@ class RequestSource:
         self._home = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
         self._service = service_tables(scenario, self.models, self._like)
         self._drawn: dict[int, tuple[int, Requests, Measured | None]] = {}
+        self._numbers = len(fields(Requests)) + (0 if self._service is None else 4 + len(scenario.servers))
+        """Of one request, those that a measured service model adds included."""
 
     def _episode(self, episode: int) -> tuple[Requests, Measured | None]:
         """An episode's requests, one more than it has steps, so that what follows the last step can be seen."""
-        known = self._drawn.get(episode)
+        known = self._drawn.pop(episode, None)
         if known is None or known[0] != self.seed:
-            if len(self._drawn) >= 256:
-                self._drawn.clear()
             requests = self.workload.draw(self.seed, self.stream, episode, self.slots + 1, len(self._home))
-            known = self._drawn[episode] = (self.seed, requests, self._measure(requests))
+            known = (self.seed, requests, self._measure(requests))
+        self._drawn[episode] = known  # what was used last stands last
         return known[1], known[2]
+
+    def _forget(self, played: set[int]) -> None:
+        """Drops the episodes that were used longest ago, so that few numbers are kept beside those that are played."""
+        spare = KEPT // ((self.slots + 1) * self._numbers)
+        for episode in list(self._drawn)[: max(len(self._drawn) - len(played) - spare, 0)]:
+            del self._drawn[episode]
 
     def _measure(self, r: Requests) -> Measured | None:
         if self._service is None:
@@ -69,6 +80,7 @@ class RequestSource:
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         e, b = len(slot), len(self._home)
         drawn = [self._episode(k) for k in episode]
+        self._forget({*episode})
         station = np.array([r.station[t] for (r, _), t in zip(drawn, slot, strict=True)])
         valid = torch.as_tensor(station[:, None] == np.arange(b), device=self._like["device"]).unsqueeze(-1)
 

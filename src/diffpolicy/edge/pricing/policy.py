@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -18,11 +19,14 @@ from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.edge.pricing.features import FEATURES, LATENTS
 from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule
+from diffpolicy.edge.rules.rule import VALID
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.finite import refuse_infinite
+from diffpolicy.policies.masks import readable
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.specs import information_of
@@ -134,8 +138,12 @@ class FleetPolicy(DiffusionPolicy):
         return self.chain(features.to(self.dtype), start, None).to(features)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        refuse_infinite(tensordict, READS, VALID)
         with torch.no_grad():
             action = self.rule.decide(tensordict, self.coefficients, self.generator)
+        latent = tensordict["next", "fleet", "latent"]
+        if readable(latent) and not math.isfinite(latent.sum().item()):
+            raise InputError("the prices' coefficients are not finite: the policy's parameters are not")
         return tensordict.set(self.action_key, action)
 
     def check_law(self) -> None:

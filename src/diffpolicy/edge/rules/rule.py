@@ -12,8 +12,10 @@ from torch import Tensor
 
 from diffpolicy.edge.information import Information
 from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.finite import refuse_infinite
 
 ACTION: NestedKey = ("agents", "action")
+VALID: NestedKey = ("agents", "valid")
 SERVICE: NestedKey = ("agents", "service_s")
 
 
@@ -42,6 +44,7 @@ class Heuristic(TensorDictModuleBase):
         raise NotImplementedError
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        refuse_infinite(tensordict, self.in_keys, VALID)
         return tensordict.set(ACTION, self.decide(tensordict))
 
     def uniform(self, *shape: int) -> Tensor:

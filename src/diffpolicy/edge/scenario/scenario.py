@@ -129,7 +129,7 @@ class Scenario:
         path = Path(source)
         if source in SCENARIO_NAMES:
             path = Path(str(resources.files("diffpolicy.edge") / "scenarios" / f"{source}.json"))
-        elif not path.exists() and path.suffix != ".json":
+        elif not str(source) or (not path.exists() and path.suffix != ".json"):
             raise InputError(
                 f"scenario {check.show(str(source))} is neither built in ({', '.join(SCENARIO_NAMES)}) nor a file"
             )

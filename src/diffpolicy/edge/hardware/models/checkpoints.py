@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffpolicy._read import show_path
 from diffpolicy._validate import read_json, show
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.errors import InputError
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 T5 = "text_encoder_3"
+HEADER = 100 * 2**20
+"""Bytes of a safetensors file's header, at most: the bound of the format itself."""
 
 
 def check_source(source: str) -> None:
     """Refuses what is neither a folder with a pipeline nor could be a hub's id."""
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         if not (path / "model_index.json").is_file():
             raise InputError(f"model folder {source} has no model_index.json, so it is no diffusers pipeline")
-    elif path.exists():
+    elif source and path.exists():
         raise InputError(f"model {source} is a file; a folder that diffusers wrote is needed")
     elif not HUB_ID.fullmatch(source):
         raise InputError(f"model {show(source)} is no built-in architecture, no folder and no hub id (OWNER/NAME)")
@@ -110,7 +113,18 @@ def _header_count(file: Path) -> int:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
+            if length > HEADER:
+                raise InputError(
+                    f"weights file {show_path(file)} has a header of {length} bytes, at most {HEADER} are read"
+                )
             header = json.loads(stream.read(length))
-        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, struct.error, OverflowError, MemoryError):
-        raise InputError(f"weights file {file} cannot be read") from None
+        return sum(_count(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error, RecursionError):
+        raise InputError(f"weights file {show_path(file)} cannot be read") from None
+
+
+def _count(shape: Any) -> int:
+    """Numbers in a tensor of this shape. Raises ValueError where it is none."""
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
+        raise ValueError(f"no shape: {show(shape)}")
+    return math.prod(shape)
