@@ -19,7 +19,6 @@ from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.edge.pricing.features import FEATURES, LATENTS
 from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule
-from diffpolicy.edge.rules.rule import VALID
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
@@ -138,7 +137,7 @@ class FleetPolicy(DiffusionPolicy):
         return self.chain(features.to(self.dtype), start, None).to(features)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        refuse_infinite(tensordict, READS, VALID)
+        refuse_infinite(tensordict, READS, ("agents", "valid"))
         with torch.no_grad():
             action = self.rule.decide(tensordict, self.coefficients, self.generator)
         latent = tensordict["next", "fleet", "latent"]
