@@ -7,11 +7,12 @@ import pytest
 from diffpolicy import DiffusionPolicy
 from diffpolicy.environments import EnvProblem, Problem
 from diffpolicy.errors import InputError
-from diffpolicy.experiments import make_method, make_problem
+from diffpolicy.experiments import make_method, make_problem, train
 from diffpolicy.experiments.names import PRESETS
 from diffpolicy.methods import DiffusionSACMethod, SACMethod
+from diffpolicy.training import stream
 from diffpolicy.training.fit import fit
-from toys import GuessEnv
+from toys import GuessEnv, same_tensors
 
 FREE = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.methods")
 QUICK = {"start_after": 5, "capacity": 100, "batch_size": 8, "hidden": [8]}
@@ -58,7 +59,7 @@ def test_a_class_of_ones_own_acts():
 def test_problems_by_name(tmp_path, monkeypatch):
     (tmp_path / "problems_for_test.py").write_text(
         "from diffpolicy.environments import EnvProblem\n"
-        "from toys import GuessEnv\n"
+        "from toys import GuessEnv, same_tensors\n"
         "def make(batch, seed):\n    return GuessEnv(batch)\n"
         "problem = EnvProblem(make, steps=5)\n"
         "def later():\n    return EnvProblem(make, steps=4)\n"
@@ -81,3 +82,31 @@ def test_files_name_what_earlier_versions_had():
 
     text = "class_path: diffpolicy.training.methods.DiffusionSACMethod\ninit_args:\n  learning_rates: {actor: 0.0}\n"
     assert type(parse_method(text, "old.yaml")) is DiffusionSACMethod
+
+
+def test_train_gives_a_policy_and_resumes_bitwise(tmp_path):
+    problem = EnvProblem(guess, steps=5, name="guess")
+    options = {"environments": 2, "changes": QUICK, "seed": 1}
+    whole = train(problem, "d2sac", episodes=8, out=tmp_path / "whole", **options)
+    assert whole.policy.trained["problem"] == "guess"
+    assert [row["episode"] for row in whole.history] == [2, 4, 6, 8]
+    train(problem, "d2sac", episodes=4, out=tmp_path / "half", **options)
+    again = train(problem, "d2sac", episodes=8, out=tmp_path / "half", resume=tmp_path / "half", **options)
+    assert same_tensors(whole.policy, again.policy)
+    assert whole.history == again.history
+    other = EnvProblem(guess, steps=5, name="guess", version="2")
+    with pytest.raises(InputError, match="trained with problem"):
+        train(other, "d2sac", episodes=9, out=tmp_path / "half", resume=tmp_path / "half", **options)
+    with pytest.raises(InputError, match="hiden"):
+        train(problem, "d2sac", episodes=2, changes={"hiden": [3]})
+
+
+def test_an_episode_without_steps_goes_on_until_every_lane_has_ended(monkeypatch):
+    module = quick("sac").build(EnvProblem(guess), environments=3)
+    fitted = fit(module, episodes=3)
+    assert len(module.replay) == 3 * 5
+    assert fitted.history[0]["episode"] == 3
+    monkeypatch.setattr(stream, "ENDLESS", 8)
+    endless = quick("sac").build(EnvProblem(lambda batch, seed: GuessEnv(batch, horizon=10**6)), environments=3)
+    with pytest.raises(InputError, match=r"GuessEnv has no steps given, and its lane 0 has not ended after 8"):
+        fit(endless, episodes=3)

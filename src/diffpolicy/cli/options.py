@@ -130,6 +130,35 @@ def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> 
     group.add_argument("--steps", type=bounds, help="denoising steps of U{LO..HI-1}", metavar="LO:HI")
 
 
+OF_SCENARIO = ("--scenario", "--tasks", "--stations", "--slots", "--capacity", "--steps")
+
+
+def add_problem(parser: argparse.ArgumentParser) -> None:
+    """`--problem`."""
+    parser.add_argument(
+        "--problem",
+        default="offloading",
+        help="offloading (default), an entry point, gym:ID, or module:attribute (a Problem or a maker)",
+    )
+
+
+def other_problem(options: argparse.Namespace) -> bool:
+    """Whether another problem than offloading is meant, once its name and the options fit.
+
+    Raises:
+        InputError: it has no such name, or an option of the offloading problem is given with it.
+    """
+    from diffpolicy.experiments.names import check_problem
+
+    if check_problem(options.problem) == "built-in":
+        return False
+    given = {word.split("=", 1)[0] for word in options.words}
+    for option in OF_SCENARIO:
+        if option in given:
+            raise InputError(f"{option} belongs to the offloading problem, and --problem is {options.problem}")
+    return True
+
+
 def scenario(options: argparse.Namespace) -> Scenario:
     """The scenario that the options name."""
     return Scenario.load(options.scenario).override(

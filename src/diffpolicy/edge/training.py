@@ -10,16 +10,16 @@ from typing import Any
 
 import lightning as L
 
-from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.problem import OffloadingProblem
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.training import run
 from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.training.callbacks import EvaluateEvery
-from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.fit import Fitted
 from diffpolicy.training.off_policy import OffPolicyModule
 
 
@@ -87,8 +87,6 @@ def train(
         tensorboard: log there too. trainer: options of Lightning's trainer.
     """
     module = module or build(method, scenario, seed=seed, environments=environments)
-    if out is not None:
-        module.policy.config()  # refuses, before any work, a policy that could not be saved after it
     callbacks: list[L.Callback] = []
     if evaluate_every is not None:
 
@@ -101,28 +99,23 @@ def train(
         from lightning.pytorch.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(str(out), name="", version="tensorboard")
-    with alone_in(out):
-        with global_draws(seed):
-            fitted = fit(
-                module,
-                episodes=episodes,
-                max_seconds=max_seconds,
-                out=out,
-                resume=resume,
-                overwrite=overwrite,
-                label=label,
-                callbacks=callbacks,
-                logger=logger,
-                **trainer,
-            )
-        policy = module.policy
-        policy.trained |= {
-            "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
-            "episodes": fitted.episodes,
-            "seed": module.identity["seed"] if isinstance(module.identity, dict) else seed,
-            "scenario": scenario.name.rsplit(os.sep, 1)[-1],
-            "scenario_sha256": scenario.digest(),
-        }
-        if out is not None and fitted.first:
-            policy.save(out)
-    return fitted
+    trained = {
+        "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
+        "seed": module.identity["seed"] if isinstance(module.identity, dict) else seed,
+        "scenario": scenario.name.rsplit(os.sep, 1)[-1],
+        "scenario_sha256": scenario.digest(),
+    }
+    return run(
+        module,
+        trained,
+        seed=seed,
+        out=out,
+        episodes=episodes,
+        max_seconds=max_seconds,
+        resume=resume,
+        overwrite=overwrite,
+        label=label,
+        callbacks=callbacks,
+        logger=logger,
+        **trainer,
+    )

@@ -40,6 +40,7 @@ class Fitted:
         history: a row a pass.
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
+        policy: what was trained, where an experiment made it.
     """
 
     episodes: int
@@ -47,6 +48,7 @@ class Fitted:
     history: list[dict[str, float]]
     first: bool = True
     signal: int | None = None
+    policy: Any = None
 
 
 @contextmanager

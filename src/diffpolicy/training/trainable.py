@@ -21,6 +21,7 @@ class Trainable(L.LightningModule):
     """A module that `fit` trains: one pass after the other, each an epoch that adds a row to `history`.
 
     Attributes:
+        policy: what is trained.
         identity: what the run is, said by whoever built the module, of what `identity.describe` takes; None: `content`
             tells it.
         compiled: whether updates run through `torch.compile`.
@@ -34,6 +35,7 @@ class Trainable(L.LightningModule):
     passes: int | None = None
     pass_items: int | None = None
     flush_denormals: bool = True
+    policy: Any
     episodes: int
     history: list[dict[str, float]]
 

@@ -1,0 +1,143 @@
+"""`train`: any method on any problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from diffpolicy import _validate as check
+from diffpolicy._alone import alone_in
+from diffpolicy._global_draws import global_draws
+from diffpolicy.environments.problem import Problem
+from diffpolicy.errors import InputError
+from diffpolicy.experiments.names import make_method, make_problem
+from diffpolicy.methods.method import Method
+from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.trainable import Trainable
+
+
+def build(
+    problem: Problem | str,
+    method: Method | str,
+    *,
+    environments: int = 1,
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> Trainable:
+    """A method's module on a problem.
+
+    Args:
+        problem: one, or its name. method: one, or what `make_method` takes.
+        environments: lanes side by side.
+        seed: of episodes, parameters, noise and choices, and of the global generators, from which your own parts may
+            draw.
+        changes: fields of the method that are set to other values.
+
+    Raises:
+        InputError: nothing of that name, a field that the method has not, or a method that cannot train the problem.
+    """
+    check.integer(environments, "environments", least=1)
+    given = make_problem(problem) if isinstance(problem, str) else problem
+    made = make_method(method) if isinstance(method, str) else method
+    known = [f.name for f in dataclasses.fields(made) if f.init]
+    changed = check.mapping(changes or {}, f"method {_name(method)}", allowed=known)
+    try:
+        made = dataclasses.replace(made, **changed)
+        with global_draws(seed):
+            module: Trainable = made.build(given, environments=environments, seed=seed)
+    except InputError as error:
+        raise InputError(f"method {_name(method)}: {error}") from None
+    return module
+
+
+def train(
+    problem: Problem | str,
+    method: Method | str,
+    *,
+    episodes: int | None = None,
+    max_seconds: float | None = None,
+    environments: int = 1,
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    label: str | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    accelerator: str = "cpu",
+    devices: Any = 1,
+    precision: Any = None,
+    compiled: bool = False,
+    logger: Any = False,
+) -> Fitted:
+    """Trains a method on a problem, and writes policy, checkpoint and `training.csv` into a folder.
+
+    Args:
+        problem, method, environments, seed, changes: of `build`.
+        episodes: in all, also when resuming; max_seconds: the run ends after the pass in which they are over.
+        out: folder; None: nothing is written. overwrite: whether another run in it is replaced.
+        resume: a checkpoint, or the folder that holds one.
+        label, callbacks, accelerator, devices, precision, compiled, logger: of `fit`.
+
+    Returns:
+        What came of it, with `policy` and `history`.
+
+    Example:
+        >>> run = train("gym:CartPole-v1", "d2sac", episodes=100, out="runs/pole")
+        >>> run.history[-1]["cost"]
+        -187.0
+    """
+    given = make_problem(problem) if isinstance(problem, str) else problem
+    module = build(given, method, environments=environments, seed=seed, changes=changes)
+    trained = {"method": _name(method), "problem": given.name, "seed": seed}
+    return run(
+        module,
+        trained,
+        seed=seed,
+        out=out,
+        episodes=episodes,
+        max_seconds=max_seconds,
+        resume=resume,
+        overwrite=overwrite,
+        label=label,
+        callbacks=callbacks,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        compiled=compiled,
+        logger=logger,
+    )
+
+
+def run(
+    module: Trainable,
+    trained: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> Fitted:
+    """Trains a module, and saves its policy into the folder. Args: trained: what the policy tells of how it was."""
+    if out is not None:
+        module.policy.config()  # refuses, before any work, a policy that could not be saved after it
+    if resume is not None and Path(resume).is_dir():
+        resume = Path(resume) / "checkpoint.ckpt"
+    with alone_in(out):
+        with global_draws(seed):
+            fitted = fit(module, out=out, resume=resume, **options)
+        module.policy.trained |= {**trained, "episodes": fitted.episodes}
+        if out is not None and fitted.first:
+            module.policy.save(out)
+    return dataclasses.replace(fitted, policy=module.policy)
+
+
+def _name(method: Method | str) -> str:
+    """What a policy tells of the method that trained it: no folder of this machine."""
+    if isinstance(method, Method):
+        return type(method).__name__
+    return Path(method).name if Path(method).suffix in (".yaml", ".yml") else method
