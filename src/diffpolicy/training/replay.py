@@ -43,10 +43,10 @@ class PackedReplay(nn.Module):
         self.capacity, self.agents = capacity, agents
         self.generator = Draws(seed)
         self.fields: list[tuple[NestedKey, tuple[int, ...], torch.dtype]] = []
-        groups = agents or 1
-        self.register_buffer("data", torch.empty(groups, capacity, 0))
-        self.register_buffer("cursor", torch.zeros(groups, dtype=torch.int64))
-        self.register_buffer("size", torch.zeros(groups, dtype=torch.int64))
+        agents = agents or 1
+        self.register_buffer("data", torch.empty(agents, capacity, 0))
+        self.register_buffer("cursor", torch.zeros(agents, dtype=torch.int64))
+        self.register_buffer("size", torch.zeros(agents, dtype=torch.int64))
 
     def extend(self, transitions: TensorDict, agent_dim: int | None = None) -> None:
         """Adds the valid transitions, oldest first.
@@ -80,9 +80,9 @@ class PackedReplay(nn.Module):
         valid = valid.to(packed.device)
         if agent_dim is not None and self.agents is not None:
             packed, valid = packed.movedim(agent_dim, 0), valid.movedim(agent_dim, 0)
-        groups = len(self.size)
-        rows = valid.numel() // groups
-        self._write(packed.reshape(groups, rows, packed.shape[-1]), valid.reshape(groups, rows))
+        agents = len(self.size)
+        rows = valid.numel() // agents
+        self._write(packed.reshape(agents, rows, packed.shape[-1]), valid.reshape(agents, rows))
 
     def _checked_valid(self, transitions: TensorDict, agent_dim: int | None) -> Tensor:
         """Which transitions to take, bool of their batch, once it is sure which dimension counts the agents."""
@@ -123,8 +123,8 @@ class PackedReplay(nn.Module):
         rank = valid.cumsum(-1)
         count = valid.sum(-1)
         chosen = valid & (rank > (count - self.capacity).unsqueeze(-1))
-        groups = torch.arange(len(count), device=packed.device).unsqueeze(-1)
-        target = groups * self.capacity + (self.cursor.unsqueeze(-1) + rank - 1) % self.capacity
+        agent = torch.arange(len(count), device=packed.device).unsqueeze(-1)
+        target = agent * self.capacity + (self.cursor.unsqueeze(-1) + rank - 1) % self.capacity
         rows = chosen.flatten().nonzero().squeeze(-1)
         self.data.flatten(0, 1).index_copy_(0, target.flatten()[rows], packed.flatten(0, 1).index_select(0, rows))
         self.cursor.add_(count).remainder_(self.capacity)
