@@ -1,19 +1,25 @@
 """What a command meets around it, and input that no one can mean: one sentence, nothing lost, nothing left changed."""
 
 import csv
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import diffpolicy
 from diffpolicy import InputError, _yaml
+from diffpolicy._imports import working_folder
 from diffpolicy._table import render
+from diffpolicy.cli import streams
+from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
@@ -484,3 +490,43 @@ def test_the_floors_that_are_declared_are_those_that_are_tried():
     for name, version in tried.items():
         floor = declared[name if name in declared else name.lower()]
         assert version == floor or version.removesuffix(".0") == floor or version.removesuffix(".0.0") == floor
+
+
+def test_looking_for_keys_that_stand_twice_takes_as_long_as_reading():
+    text = "".join(f"{n}:\n" for n in range(20_000))
+    started = time.process_time()
+    yaml.SafeLoader(text).get_single_node()
+    reading = time.process_time() - started
+    started = time.process_time()
+    with pytest.raises(InputError, match="more than 10,000 values"):
+        _yaml.parse(text, "mine")
+    assert time.process_time() - started < 5 * reading
+
+
+@pytest.mark.parametrize("waits", [{"write_through": True}, {"line_buffering": True}], ids=["unbuffered", "by lines"])
+def test_streams_wait_no_longer_than_python_was_told(waits):
+    below = io.BytesIO()
+    stream = streams._stream(streams.Progress, io.TextIOWrapper(below, encoding="utf-8", **waits), 2)
+    stream.write("told\n")
+    assert below.getvalue() == b"told\n"
+
+
+def test_a_command_finds_what_a_users_function_imports_when_it_is_called(tmp_path, monkeypatch, capsys):
+    (tmp_path / "late_part.py").write_text("from diffpolicy.edge.resolve import make_policy\n")
+    (tmp_path / "late_rule.py").write_text(
+        "def make(scenario):\n    import late_part\n    return late_part.make_policy('opt-ts', scenario)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    before = list(sys.path)
+    assert main(["evaluate", "late_rule:make", *TINY, "--episodes", "1"]) == 0, capsys.readouterr().err
+    assert sys.path == before
+
+
+def test_a_file_in_the_working_folder_hides_no_module_that_others_import(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with working_folder(last=True):
+        assert sys.path[0] != str(tmp_path)
+        with working_folder():
+            assert sys.path[0] == str(tmp_path)
+        assert sys.path[0] != str(tmp_path)

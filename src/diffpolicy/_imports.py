@@ -37,12 +37,20 @@ def moved(path: str) -> str:
 
 
 @contextmanager
-def working_folder() -> Iterator[None]:
-    """Lets modules be found in the working folder, and takes it from `sys.path` again, where it was not before."""
-    folder = os.getcwd()
-    added = folder not in sys.path
+def working_folder(*, last: bool = False) -> Iterator[None]:
+    """Lets modules be found in the working folder, and takes it from `sys.path` again, where it was not before.
+
+    Args:
+        last: whether it comes after all other places, so that no file in it hides a module that somebody else imports.
+    """
+    try:
+        folder = os.getcwd()
+    except OSError:  # it has been removed
+        yield
+        return
+    added = folder not in sys.path if last else sys.path[:1] != [folder]
     if added:
-        sys.path.insert(0, folder)
+        sys.path.insert(len(sys.path) if last else 0, folder)
     try:
         yield
     finally:

@@ -62,10 +62,11 @@ def _count(node: yaml.Node, name: str, known: dict[int, int], depth: int) -> int
     if isinstance(node, yaml.SequenceNode):
         children = list(node.value)
     elif isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
+        keys: set[str] = set()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key in keys:
                 raise InputError(f"{name} has the key {check.show(key)} twice")
+            keys.add(key)
         children = [part for pair in node.value for part in pair]
     total = 1 + sum(_count(child, name, known, depth + 1) for child in children)
     if total > NODES:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from diffpolicy import _signals
+from diffpolicy._imports import working_folder
 from diffpolicy._version import __version__
 from diffpolicy.cli import (
     calibrate,
@@ -78,14 +79,15 @@ def _run(words: list[str]) -> int:
             check_name(word, before)
         options = parser().parse_args(words)
         options.words = words
-        with _signals.terminated_at_once():
+        # a user's functions may import when they are called, long after their own module was
+        with _signals.terminated_at_once(), working_folder(last=True):
             status = int(options.run(options) or 0)
         sys.stdout.flush()
         return status
     except InputError as error:
         return _refuse(str(error))
     except (FloatingPointError, WorkError) as error:
-        print(f"diffpolicy: {error}", file=sys.stderr)
+        print(f"diffpolicy: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)

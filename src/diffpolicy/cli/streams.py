@@ -91,8 +91,9 @@ def _stream(kind: type[Any], old: Any, number: int) -> Any:
         return kind(open(number, "wb", closefd=False), encoding="utf-8", errors="diffpolicy")
     if not isinstance(old, io.TextIOWrapper):  # put there by whoever runs this process
         return old
-    lines = old.line_buffering
-    return kind(old.detach(), encoding=old.encoding, errors="diffpolicy", line_buffering=lines)
+    # under `python -u` and PYTHONUNBUFFERED, as in containers, nothing waits for the end of a line or of the process
+    waits = {"line_buffering": old.line_buffering, "write_through": old.write_through}
+    return kind(old.detach(), encoding=old.encoding, errors="diffpolicy", **waits)
 
 
 def _failed(error: OSError) -> OutputError:
