@@ -841,3 +841,32 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     run.process.wait()
     until(lambda: not run.children(), 10)
     assert checkpoint.read(run.out / "checkpoint.ckpt")["run"]["episodes"] >= 50
+
+
+def test_a_functions_set_of_constants_is_the_same_in_any_order():
+    def first(x):
+        return x in {0, 8}
+
+    def second(x):
+        return x in {0, 8}
+
+    other = tuple(frozenset([8, 0]) if isinstance(x, frozenset) else x for x in first.__code__.co_consts)
+    second.__code__ = first.__code__.replace(co_consts=other)  # as the order of texts changes from process to process
+    second.__qualname__ = first.__qualname__
+    assert repr(first.__code__.co_consts) != repr(second.__code__.co_consts)
+    assert describe(first) == describe(second)
+
+
+def test_a_recursive_function_is_described_and_what_holds_itself_is_refused():
+    def counted(n):
+        return n if n < 1 else counted(n - 1)
+
+    def even(n):
+        return n == 0 or odd(n - 1)
+
+    def odd(n):
+        return n != 0 and even(n - 1)
+
+    assert describe(counted) == describe(counted)
+    with pytest.raises(InputError, match="holds itself"):
+        describe(even, "transitions")

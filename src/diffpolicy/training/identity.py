@@ -35,29 +35,36 @@ def describe(value: Any, where: str = "it") -> Any:
 
     Raises:
         InputError: it holds what has no name and no content that can be told, as an object of any class; `where`
-            names it.
+            names it; or it holds itself.
     """
+    try:
+        return _described(value, where)
+    except RecursionError:
+        raise InputError(f"{where} holds itself or is nested too deeply, so no file can describe it") from None
+
+
+def _described(value: Any, where: str) -> Any:
     if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return f"{_name(type(value), where)}.{value.name}"
     if isinstance(value, functools.partial):
         return {
-            "partial": describe(value.func, where),
-            "args": [describe(x, f"{where}'s argument {k + 1}") for k, x in enumerate(value.args)],
-            "keywords": {key: describe(x, f"{where}'s {key}") for key, x in sorted(value.keywords.items())},
+            "partial": _described(value.func, where),
+            "args": [_described(x, f"{where}'s argument {k + 1}") for k, x in enumerate(value.args)],
+            "keywords": {key: _described(x, f"{where}'s {key}") for key, x in sorted(value.keywords.items())},
         }
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         fields |= {name: x for name, x in getattr(value, "__dict__", {}).items() if name not in fields}
-        own = {name: describe(x, name if where == "it" else f"{where}.{name}") for name, x in fields.items()}
+        own = {name: _described(x, name if where == "it" else f"{where}.{name}") for name, x in fields.items()}
         return {"class": _name(type(value), where), **own}
     if isinstance(value, Mapping):
-        return {str(key): describe(x, f"{where}.{key}") for key, x in value.items()}
+        return {str(key): _described(x, f"{where}.{key}") for key, x in value.items()}
     if isinstance(value, (list, tuple)):
-        return [describe(x, f"{where}[{k}]") for k, x in enumerate(value)]
+        return [_described(x, f"{where}[{k}]") for k, x in enumerate(value)]
     if isinstance(value, (set, frozenset)):
-        return sorted((describe(x, where) for x in value), key=str)
+        return sorted((_described(x, where) for x in value), key=str)
     if isinstance(value, PurePath):
         return f"{value.name} {digest(str(value))[:12]}"  # a checkpoint says nothing of the folders it was made in
     if isinstance(value, (torch.dtype, torch.device)):
@@ -65,11 +72,11 @@ def describe(value: Any, where: str = "it") -> Any:
     if isinstance(value, Tensor):
         return {"shape": list(value.shape), "sha256": content_digest(value)}
     if isinstance(value, types.MethodType):
-        return {"method": _name(value.__func__, where), "of": describe(value.__self__, where)}
+        return {"method": _name(value.__func__, where), "of": _described(value.__self__, where)}
     if callable(value) and hasattr(value, "__qualname__"):
         return _name(value, where)
     if callable(getattr(value, "to_dict", None)):
-        return {"class": _name(type(value), where), "content": describe(value.to_dict(), where)}
+        return {"class": _name(type(value), where), "content": _described(value.to_dict(), where)}
     raise InputError(
         f"{where} cannot be described by a file, so a run with it could not be resumed: {show(value)}; "
         "give a function or class of a module, a functools.partial of one, or a dataclass"
@@ -82,15 +89,29 @@ def _name(value: Any, where: str) -> str:
     code = getattr(value, "__code__", None)
     if "<" not in name or code is None:
         return name
-    cells = [describe(cell.cell_contents, f"what {where} encloses") for cell in value.__closure__ or ()]
-    held = describe([value.__defaults__, value.__kwdefaults__], f"a default of {where}")
+    cells = [_enclosed(cell, value, where) for cell in value.__closure__ or ()]
+    held = _described([value.__defaults__, value.__kwdefaults__], f"a default of {where}")
     return f"{name} {digest([_code(code), cells, held])[:12]}"
+
+
+def _enclosed(cell: types.CellType, function: Any, where: str) -> Any:
+    """What a function encloses by one name: a recursive one itself, and nothing where the name is not bound yet."""
+    try:
+        content = cell.cell_contents
+    except ValueError:
+        return "unbound"
+    return "itself" if content is function else _described(content, f"what {where} encloses")
 
 
 def _code(code: types.CodeType) -> list[Any]:
     """What a function does, without the file and lines where it stands."""
-    constants = [_code(x) if isinstance(x, types.CodeType) else repr(x) for x in code.co_consts]
+    constants = [_code(x) if isinstance(x, types.CodeType) else _constant(x) for x in code.co_consts]
     return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]
+
+
+def _constant(value: Any) -> str:
+    """A constant of a function's code; the order of a set of texts is another one in each process."""
+    return f"frozenset {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)
 
 
 def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
