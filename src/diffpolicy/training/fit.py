@@ -173,7 +173,10 @@ def fit(
         except BaseException as error:
             for process in getattr(trainer.strategy.launcher, "procs", None) or []:
                 process.kill()
-            raise _in_our_words(error, stop, resume if file.given else None) from error
+            told = _in_our_words(error, stop, resume if file.given else None)
+            if told is error:
+                raise
+            raise told from error
         module.finish()
     number = stop.requests.number
     return Fitted(module.episodes, number is not None, module.history, trainer.is_global_zero, number)
