@@ -415,3 +415,10 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(error, tmp_pat
     with pytest.raises((InputError, ValueError, KeyboardInterrupt)):
         _files.write(tmp_path / "a.txt", fail)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+@nobody_windows
+def test_a_lock_that_cannot_be_opened_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / NAME).mkdir()  # as one that belongs to somebody else
+    with pytest.raises(InputError, match="cannot write to the output folder"), alone_in(tmp_path):
+        pass

@@ -29,7 +29,8 @@ _held: dict[Path, int] = {}
 def alone_in(folder: str | Path | None) -> Iterator[None]:
     """While it lasts, no other process that asks for it writes into the folder; what killed writers left there goes.
 
-    The system lets go of the lock with the process that holds it, however that ends, so none is ever left behind.
+    The system lets go of the lock with the process that holds it, however that ends; its file then stays, and the next
+    writer takes it over.
     Within the thread that holds it, it may be asked for again. Where the file system has no locks there is none.
 
     Args:
@@ -65,7 +66,10 @@ def _lock(folder: Path, shown: str | Path) -> int | None:
     """A handle that holds the lock; None where the file system has none."""
     end = time.monotonic() + PATIENCE_S
     while True:
-        handle = os.open(folder / NAME, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            handle = os.open(folder / NAME, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError as error:  # left there by another user, whose run was killed
+            raise InputError(f"cannot write to the output folder {shown}: {error.strerror}: '{NAME}'") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is(handle, folder / NAME):

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,24 +80,20 @@ class Pair:
         """
         text = json.dumps({**description, self.key: hashlib.sha256(data).hexdigest()}, indent=1) + "\n"
         try:
-            with _alone(self.data.parent) as alone:
-                self._tidy(alone=alone)
+            with _alone(self.data.parent):
+                self._tidy()
                 _files.write_text(self.pending, text)
                 _files.write(self.data, lambda aside: aside.write_bytes(data))
                 self.pending.replace(self.text)
         except OSError as error:
             raise InputError(f"cannot write {self.text}: {error.strerror or error}") from None
 
-    def _tidy(self, *, alone: bool) -> None:
-        """Ends what a killed writer began: its whole pair is kept, its half-written files go."""
+    def _tidy(self) -> None:
+        """Ends what a killed writer began: its whole pair is kept. Its half-written files go with `_files.write`."""
         waiting = self._described(self.pending)
         if waiting is not None:
             whole = self.data.is_file() and self._names(waiting, self.data.read_bytes())
             self.pending.replace(self.text) if whole else self.pending.unlink(missing_ok=True)
-        # without a lock they may be another writer's, who still needs them
-        for path in self.data.parent.iterdir() if alone else ():
-            if any(_is_aside(path.name, p) for p in (self.data, self.text, self.pending)):
-                path.unlink(missing_ok=True)
 
     def read(self) -> Content:
         """Both files.
@@ -140,35 +135,30 @@ class Pair:
         return bool(description.get(self.key) == hashlib.sha256(data).hexdigest())
 
 
-def _is_aside(name: str, path: Path) -> bool:
-    """Whether a file of that name is one that `_files.write` writes before it renames it to `path`."""
-    return re.fullmatch(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}", name) is not None
-
-
 @contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """While it lasts, no other writer of pairs is in the folder; gives whether that is sure."""
+def _alone(folder: Path) -> Iterator[None]:
+    """While it lasts, no other writer of pairs is in the folder, as far as the file system has locks."""
     if fcntl is None:
-        yield False
+        yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield _locked(handle, folder)
+        _lock(handle, folder)
+        yield
     finally:
         os.close(handle)
 
 
-def _locked(handle: int, folder: Path) -> bool:
+def _lock(handle: int, folder: Path) -> None:
     end = time.monotonic() + PATIENCE_S
     while True:
-        with suppress(BlockingIOError):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError:  # some network file systems have no locks
-                return False
-            return True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        except OSError:  # some network file systems have no locks
+            return
         if time.monotonic() > end:
             raise InputError(f"cannot write to {folder}: another process has been writing there for {PATIENCE_S:g} s")
         time.sleep(0.01)
