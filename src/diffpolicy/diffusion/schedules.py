@@ -8,11 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-
-LONGEST = 10_000
-"""Steps of a named schedule: ten times those of DDPM; more are a slip, and would only take time and memory."""
 
 
 class NoiseSchedule(nn.Module):
@@ -47,9 +45,7 @@ class NoiseSchedule(nn.Module):
         """`vp`, `linear` or `cosine`, with I = `steps`."""
         if not isinstance(name, str) or name not in SCHEDULES:
             raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {check.show(name)}")
-        steps = check.integer(steps, "steps", least=1)
-        if steps > LONGEST:
-            raise InputError(f"steps must be at most {LONGEST}, got {check.show(steps)}")
+        steps = check.integer(steps, "steps", least=1, most=_limits.CHAIN)
         bars, product = [], 1.0
         for beta in SCHEDULES[name](steps):
             product *= 1.0 - beta

@@ -21,10 +21,7 @@ WIDEST = 10**6
 
 def width_of(value: Any, name: str) -> int:
     """A layer's width, a whole number from 1 to `WIDEST`."""
-    width = check.integer(value, name, least=1)
-    if width > WIDEST:
-        raise InputError(f"{name} must be at most {WIDEST}, got {check.show(value)}")
-    return width
+    return check.integer(value, name, least=1, most=WIDEST)
 
 
 def activation(name: str) -> nn.Module:

@@ -50,8 +50,6 @@ class RequestType:
             raise InputError(f"model must be a text, got {check.show(self.model)}")
         for name in _COUNTS:
             count = check.integer(getattr(self, name), name, least=1, most=MOST[name])
-            if count > MOST[name]:
-                raise InputError(f"{name} must be at most {MOST[name]}, got {check.show(getattr(self, name))}")
             object.__setattr__(self, name, count)
         for name in _AMOUNTS:
             object.__setattr__(self, name, check.number(getattr(self, name), name, least=0))

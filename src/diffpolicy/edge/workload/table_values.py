@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 
-MOST = {"width": 100_000, "height": 100_000, "steps": 1_000_000, "images": 1_000_000}
+MOST = {"width": 100_000, "height": 100_000, "steps": _limits.STEPS, "images": 1_000_000}
 """The most that a request may ask for, wherever it is written: their products stay far below 2^63."""
 LONGEST_GAP_S = 366 * 86_400
 """Between two successive arrivals of a file; more is a wrong time or unit, such as a 0 among seconds since 1970."""

@@ -242,6 +242,5 @@ def image_size(size: tuple[int, int]) -> tuple[int, int]:
         InputError: they are not two whole numbers in their bounds.
     """
     for value, name in zip(check.sequence(size, "size", length=2), ("width", "height"), strict=True):
-        if check.integer(value, f"size, {name}", least=1) > MOST[name]:
-            raise InputError(f"size, {name} must be at most {MOST[name]}, got {check.show(value)}")
+        check.integer(value, f"size, {name}", least=1, most=MOST[name])
     return int(size[0]), int(size[1])

@@ -166,9 +166,7 @@ class Trace:
 
     def with_steps(self, steps: int) -> Trace:
         """The same arrivals, each asking for one image of `steps` denoising steps."""
-        count = check.integer(steps, "steps", least=1)
-        if count > MOST["steps"]:
-            raise InputError(f"steps must be at most {MOST['steps']}, got {check.show(steps)}")
+        count = check.integer(steps, "steps", least=1, most=MOST["steps"])
         return replace(self, steps=np.full(len(self), count, dtype=np.int64))
 
     def _per_step(self, gcycles_per_step: Work) -> Floats:
