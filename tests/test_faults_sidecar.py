@@ -181,7 +181,9 @@ def test_an_absolute_path_keeps_its_last_part_only(text):
     assert "own.yaml" in left
 
 
-@pytest.mark.parametrize("text", ["lad-ts", "runs/own.yaml", "tasks/s and 1/2", "https://example.org/a/b", "/", "a: b"])
+@pytest.mark.parametrize(
+    "text", ["lad-ts", "runs/own.yaml", "tasks/s and 1/2", "Mbit /s", "https://example.org/a/b", "/", "a: b"]
+)
 def test_other_texts_stay_as_they_are(text):
     assert portable(text) == text
 

@@ -137,8 +137,9 @@ def _is_absolute(text: str) -> bool:
     return "\n" not in text and (text.startswith(("/", "~/")) or PureWindowsPath(text).drive != "")
 
 
-_ABSOLUTE = re.compile(r"(?<![^\s'\"=,;:(\[])(?:~|[A-Za-z]:)?(?:[/\\][^\s'\"=,;:/\\)\]]+){1,}[/\\]?")
-"""A path from the root, the home or a drive on, within a text such as a command."""
+_PART = r"(?:[/\\][^\s'\"=,;:/\\)\]]+)"
+_ABSOLUTE = re.compile(rf"(?<![^\s'\"=,;:(\[])(?:(?:~|[A-Za-z]:){_PART}+|{_PART}{{2,}})[/\\]?")
+"""A path from the root, the home or a drive on, within a text such as a command; `/s` alone is a unit, and stays."""
 
 
 def _pair(folder: Path) -> Pair:
