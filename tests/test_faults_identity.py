@@ -26,7 +26,7 @@ from tensordict import TensorDict
 
 from diffpolicy import CategoricalPolicy, InputError
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
-from diffpolicy.edge import Scenario, make_method
+from diffpolicy.edge import OffloadingEnv, Scenario, TaskList, make_method
 from diffpolicy.edge.training import build, train
 from diffpolicy.objectives import PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities
@@ -870,3 +870,13 @@ def test_a_recursive_function_is_described_and_what_holds_itself_is_refused():
     assert describe(counted) == describe(counted)
     with pytest.raises(InputError, match="holds itself"):
         describe(even, "transitions")
+
+
+def test_environments_of_other_tasks_are_others(tmp_path):
+    def digest(work):
+        file = tmp_path / "tasks.csv"
+        file.write_text(f"slot,origin,input_mbit,result_mbit,gcycles_per_step,steps\n0,0,1,1,{work},5\n")
+        scenario = Scenario.lad_ts()
+        return OffloadingEnv(scenario, tasks=TaskList.read(file, scenario)).digest()
+
+    assert digest(1) == digest(1) != digest(9)

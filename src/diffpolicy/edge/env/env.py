@@ -92,6 +92,7 @@ class OffloadingEnv(EnvBase):
             torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=dtype, device=device),
             torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=dtype, device=device),
         )
+        self._tasks = tasks
         self.source: Source = make_source(scenario, tasks, seed, stream, dtype, device)
         check.product(
             {
@@ -244,9 +245,10 @@ class OffloadingEnv(EnvBase):
     # Saving and restoring
 
     def digest(self) -> str:
-        """SHA-256 of what is played: scenario, seed, stream, level of information and first episode."""
+        """SHA-256 of what is played: scenario, seed, stream, level of information and first episode, or the tasks."""
         seed, stream = self.source.seed, self.source.stream
-        told = (self.scenario.digest(), seed, stream, self.information, self._first_episode)
+        tasks = () if self._tasks is None else (self._tasks.digest(),)
+        told = (self.scenario.digest(), seed, stream, self.information, self._first_episode, *tasks)
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def get_extra_state(self) -> dict[str, Any]:

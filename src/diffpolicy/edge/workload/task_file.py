@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -157,6 +158,15 @@ class TaskList:
 
     def __len__(self) -> int:
         return len(self.slot)
+
+    def digest(self) -> str:
+        """SHA-256 of the tasks and their decisions, whatever else their file holds."""
+        total = hashlib.sha256()
+        for name, value in vars(self).items():
+            if name not in ("header", "rows"):
+                total.update(f"{name} {value.dtype} {len(value)}".encode() if isinstance(value, np.ndarray) else b"")
+                total.update(value.tobytes() if isinstance(value, np.ndarray) else f"{name} {value!r}".encode())
+        return total.hexdigest()
 
     @classmethod
     def read(cls, path: str | Path, scenario: Site, *, decisions: bool = False) -> TaskList:
