@@ -7,6 +7,8 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy._version import __version__ as __version__
     from diffpolicy.diffusion.schedules import NoiseSchedule as NoiseSchedule
+    from diffpolicy.environments.checks import check_policy as check_policy
+    from diffpolicy.environments.problem_checks import check_problem as check_problem
     from diffpolicy.errors import InputError as InputError
     from diffpolicy.policies.choice import ChoicePolicy as ChoicePolicy
     from diffpolicy.policies.diffusion import DiffusionPolicy as DiffusionPolicy
@@ -22,6 +24,8 @@ __getattr__, __dir__ = attach(
     {
         "__version__": "diffpolicy._version",
         "NoiseSchedule": "diffpolicy.diffusion.schedules",
+        "check_policy": "diffpolicy.environments.checks",
+        "check_problem": "diffpolicy.environments.problem_checks",
         "InputError": "diffpolicy.errors",
         "ChoicePolicy": "diffpolicy.policies.choice",
         "DiffusionPolicy": "diffpolicy.policies.diffusion",
@@ -44,5 +48,7 @@ __all__ = (
     "InputError",
     "NoiseSchedule",
     "__version__",
+    "check_policy",
+    "check_problem",
     "with_recurrent_state",
 )

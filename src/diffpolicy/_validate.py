@@ -98,6 +98,14 @@ def choice(value: Any, key: str, words: Iterable[Any]) -> Any:
     return value
 
 
+def known(options: Mapping[str, Any], allowed: Iterable[str], key: str) -> None:
+    """Refuses options of other names. Args: options: by name. allowed: names. key: what they are options of."""
+    names = tuple(allowed)
+    for name in options:
+        if name not in names:
+            raise InputError(f"{key} has no option {show(name)}; there are {', '.join(names)}")
+
+
 def product(counts: Mapping[str, int], most: int, what: str) -> None:
     """Refuses counts that would together make more than `most` of something, before it is made.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -13,17 +13,20 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torchrl.envs import EnvBase
+from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.draws import Draws, generator_on, without_chance
+from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict
 from diffpolicy.policies.keys import as_json as json_key
 from diffpolicy.policies.keys import plain as plain_key
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import aligned_mask, readable
+from diffpolicy.policies.options import ASKED, FreeOptions, check_options
 from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
@@ -81,6 +84,7 @@ class ChoicePolicy(SavedPolicy):
             if check.integer(value, name, least=1) > LARGEST:
                 raise InputError(f"{name} must be at most {LARGEST}, got {value}")
         check.integer(seed, "seed", least=0)
+        check.flag(normalize, "normalize")
         self.item_dims = item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0)
         self.choices, self.observation_dim, self.agents = choices, observation_dim, agents
         self.head = CategoricalHead() if head is None else head
@@ -116,7 +120,7 @@ class ChoicePolicy(SavedPolicy):
         mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
         head: Head | Literal["sample", "argmax"] | None = None,
-        **options: Any,
+        **options: Unpack[FreeOptions],
     ) -> Policy:
         """A policy whose widths and keys are read off an environment's specs.
 
@@ -130,10 +134,29 @@ class ChoicePolicy(SavedPolicy):
             options: of the class: prior, steps, schedule, sampler, denoiser, seed...
 
         Raises:
-            InputError: a key is not in the specs, or no head takes the action.
+            InputError: a key is not in the specs, no head takes the action, or the class does not take an option.
         """
-        read = read_specs(env, action_key, observation_keys, mask_key, share_parameters=share_parameters, head=head)
-        return cls(**read, information=information_of(env), **options)
+        return cls._from_specs(
+            env,
+            {
+                "action_key": action_key,
+                "observation_keys": observation_keys,
+                "mask_key": mask_key,
+                "share_parameters": share_parameters,
+                "head": head,
+                **options,
+            },
+        )
+
+    @classmethod
+    def _from_specs(cls: type[Policy], env: EnvBase, options: Mapping[str, Any]) -> Policy:
+        """What `from_specs` of a class makes. Args: options: its keyword arguments."""
+        given = dict(options)
+        asked = {name: given.pop(name) for name in ASKED if name in given}
+        check.flag(asked.get("share_parameters", False), "share_parameters")
+        read = {**read_specs(env, **asked), "information": information_of(env)}
+        check_options(cls, given, read)
+        return cls(**read, **given)
 
     @property
     def head(self) -> Head:
@@ -506,8 +529,9 @@ class ChoicePolicy(SavedPolicy):
         return None
 
     def check_env(self, env: EnvBase) -> None:
-        """Raises InputError if the policy does not fit the environment's numbers of choices, agents and features."""
+        """Raises InputError if the policy does not fit the environment's keys and shapes, or its own networks."""
         check_specs(self, env)
+        check_networks(self)
 
     # How files describe it
 

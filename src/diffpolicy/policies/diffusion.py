@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
+from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.processes import GaussianProcess, Process
@@ -27,9 +28,14 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.class_names import file_name
 from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
 from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
 from diffpolicy.policies.registry import part_form, part_of
 from diffpolicy.policies.rows import Rows
+
+OPTIONS = ("hidden", "act", "output", "time")
+"""What may be said of an `MLPDenoiser` that the policy makes itself."""
+Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
 class DiffusionPolicy(ChoicePolicy):
@@ -67,10 +73,12 @@ class DiffusionPolicy(ChoicePolicy):
         sampler_steps: int | None = None,
         prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,
-        **others: Any,
+        **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
         self.prior: Prior = prior if prior is not None else GaussianPrior()
+        if not isinstance(self.prior, Prior):
+            raise InputError(f"prior must be a Prior, such as ActionMemory(), got {check.show(prior)}")
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
         self.prediction = prediction
@@ -79,6 +87,7 @@ class DiffusionPolicy(ChoicePolicy):
             raise InputError(f"the states of a {type(self.process).__name__} are tokens, and a head reads numbers here")
         steps = self.process.steps
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
+        check.known(self.options, OPTIONS, "denoiser")
         self.denoiser: nn.Module = (
             self._fitted(denoiser)
             if isinstance(denoiser, nn.Module)
@@ -96,6 +105,16 @@ class DiffusionPolicy(ChoicePolicy):
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
             self.out_keys = [*self.out_keys, _next(self.latent_key)]
+
+    @classmethod
+    def from_specs(cls: type[Made], env: EnvBase, **options: Unpack[DiffusionOptions]) -> Made:
+        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+
+        Args:
+            env: what is decided in.
+            options: of `ChoicePolicy.from_specs`, and prior, steps, schedule, sampler, denoiser... of this class.
+        """
+        return cls._from_specs(env, options)
 
     def _fitted(self, denoiser: nn.Module) -> nn.Module:
         """A module that was passed, as a policy of so many agents uses it; refuses one of other widths."""
@@ -130,6 +149,8 @@ class DiffusionPolicy(ChoicePolicy):
         return self.options if full(self.options) == full(options) else options
 
     def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
+        if steps is not None:
+            check.integer(steps, "sampler_steps", least=1)
         if isinstance(sampler, Sampler):
             self.sampling = sampler if steps is None else replace(sampler, steps=steps)
             self.sampler = file_name(type(sampler))

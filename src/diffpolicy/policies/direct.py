@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, exploration_type
+from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
@@ -16,6 +18,10 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import masked_value
+from diffpolicy.policies.options import CategoricalOptions, ChoiceOptions, GreedyValueOptions
+
+Softmax = TypeVar("Softmax", bound="CategoricalPolicy")
+Greedy = TypeVar("Greedy", bound="GreedyValuePolicy")
 
 
 class CategoricalPolicy(ChoicePolicy):
@@ -31,11 +37,20 @@ class CategoricalPolicy(ChoicePolicy):
         *,
         hidden: Sequence[int] = (20, 20),
         act: str = "relu",
-        **others: Any,
+        **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
         self.hidden, self.act = list(hidden), act
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
+
+    @classmethod
+    def from_specs(cls: type[Softmax], env: EnvBase, **options: Unpack[CategoricalOptions]) -> Softmax:
+        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+
+        Args:
+            env: what is decided in. options: of `ChoicePolicy.from_specs`, and hidden, act of this class.
+        """
+        return cls._from_specs(env, options)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.network(condition)  # type: ignore[no-any-return]
@@ -54,7 +69,12 @@ class GreedyValuePolicy(ChoicePolicy):
     """
 
     def __init__(
-        self, *, hidden: Sequence[int] = (20, 20), act: str = "relu", epsilon: float = 0.01, **others: Any
+        self,
+        *,
+        hidden: Sequence[int] = (20, 20),
+        act: str = "relu",
+        epsilon: float = 0.01,
+        **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
         if not isinstance(self.head, CategoricalHead):
@@ -62,6 +82,15 @@ class GreedyValuePolicy(ChoicePolicy):
         self.hidden, self.act = list(hidden), act
         self.epsilon = check.number(epsilon, "epsilon", least=0, most=1)
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
+
+    @classmethod
+    def from_specs(cls: type[Greedy], env: EnvBase, **options: Unpack[GreedyValueOptions]) -> Greedy:
+        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+
+        Args:
+            env: what is decided in. options: of `ChoicePolicy.from_specs`, and hidden, act, epsilon of this class.
+        """
+        return cls._from_specs(env, options)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Action values, `[.., M, A]`."""

@@ -16,11 +16,11 @@ from diffpolicy.policies.protocols import ShowsLevel, bare
 
 def read_specs(
     env: EnvBase,
-    action_key: NestedKey | None,
-    observation_keys: Sequence[NestedKey] | None,
-    mask_key: NestedKey | str | None,
+    action_key: NestedKey | None = None,
+    observation_keys: Sequence[NestedKey] | None = None,
+    mask_key: NestedKey | str | None = "auto",
     *,
-    share_parameters: bool,
+    share_parameters: bool = False,
     head: Head | str | None = None,
 ) -> dict[str, Any]:
     """The arguments of a `ChoicePolicy` that an environment tells; see `ChoicePolicy.from_specs`.
@@ -29,6 +29,8 @@ def read_specs(
         InputError: a key is not in the specs or of a shape that does not fit the action's, or no head takes the action.
     """
     keys = Keys.of(env, action_key=action_key, observation_keys=observation_keys, mask_key=mask_key)
+    if head is not None and not isinstance(head, (Head, str)):
+        raise InputError(f"head must be a Head, or sample or argmax, got {head!r}")
     sized = head.sized(keys.action) if isinstance(head, Head) else head_for(keys.action, head or "sample")
     _check(env, keys, sized)
     stacked = keys.agents is not None and not share_parameters

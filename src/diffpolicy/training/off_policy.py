@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy.environments.checks import check_policy
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
@@ -124,6 +125,13 @@ class OffPolicyModule(Trainable):
             "start_after": self.start_after,
             "capacity": self.replay.capacity,
         }
+
+    def check(self) -> None:
+        check_policy(self.policy, self.stream.env)
+        if self.start_after >= self.replay.capacity:
+            raise InputError(
+                f"start_after must be below the replay's capacity {self.replay.capacity}, got {self.start_after}"
+            )
 
     def remember(self) -> None:
         """What environment 0 remembers, into the policy."""

@@ -57,6 +57,13 @@ class Trainable(L.LightningModule):
         """What tells this run from another: class, hyperparameters and seeds, as far as they can be seen."""
         return {"module": type(self)}
 
+    def check(self) -> None:
+        """Refuses, before the first pass, parts that do not fit each other.
+
+        Raises:
+            InputError: one sentence that names the key and the value.
+        """
+
     def check_saves(self) -> None:
         """Refuses, before the first pass, what could not be resumed.
 

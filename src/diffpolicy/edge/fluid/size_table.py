@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchrl.envs import EnvBase
+from typing_extensions import Unpack
 
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.errors import InputError
 from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.options import ChoiceOptions, SpecOptions
+
+
+class SizeTableOptions(SpecOptions, total=False):
+    """Arguments of `SizeTable.from_specs`."""
+
+    edges: Sequence[float]
 
 
 class SizeTable(ChoicePolicy):
@@ -27,12 +36,18 @@ class SizeTable(ChoicePolicy):
 
     edges: Tensor
 
-    def __init__(self, *, edges: Sequence[float], **others: Any) -> None:
-        super().__init__(**{**others, "agents": None, "normalize": False})
+    def __init__(self, *, edges: Sequence[float], **others: Unpack[ChoiceOptions]) -> None:
+        others["agents"], others["normalize"] = None, False
+        super().__init__(**others)
         if any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
             raise InputError(f"edges must increase, got {list(edges)}")
         self.register_buffer("edges", torch.tensor([float(x) for x in edges]))
         self.table = nn.Parameter(torch.zeros(len(edges) + 1, self.choices))
+
+    @classmethod
+    def from_specs(cls, env: EnvBase, **options: Unpack[SizeTableOptions]) -> SizeTable:
+        """A table for an environment. Args: env: tells its keys. options: edges, and of `ChoicePolicy.from_specs`."""
+        return cls._from_specs(env, options)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.table[torch.bucketize(condition[..., 1].detach().contiguous(), self.edges)]

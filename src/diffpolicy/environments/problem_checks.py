@@ -1,0 +1,139 @@
+"""`check_problem`: whether a problem can be trained on and compared, by two steps of environments of its own."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import step_mdp
+
+from diffpolicy import _validate as check
+from diffpolicy.environments.checks import check_acts, check_env, check_value
+from diffpolicy.environments.problem import Problem
+from diffpolicy.environments.random_rule import RandomRule
+from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import Keys, plain
+from diffpolicy.policies.recurrent import with_recurrent_state
+
+LANES, STEPS = 2, 2
+READ = ("observation", "action", "reward", ("next", "observation"))
+"""What every objective reads of transitions."""
+
+
+def check_problem(problem: Any) -> None:
+    """Whether a problem's environment, transitions and rules are what training and comparing need.
+
+    It makes environments of two lanes and plays two steps at random, and one step of each rule. It warns where two
+    seeds give the same, or one seed does not give the same again.
+
+    Args:
+        problem: a `Problem`.
+
+    Raises:
+        InputError: one sentence that names the problem or environment, the key and the value.
+
+    Example:
+        >>> check_problem(EnvProblem(lambda batch, seed: Clinic(batch, seed), steps=50))
+    """
+    if not isinstance(problem, Problem):
+        raise InputError(f"a problem must be a Problem, such as EnvProblem(make_env), got {check.show(problem)}")
+    if problem.steps is not None:
+        check.integer(problem.steps, f"steps of problem {problem.name}", least=1)
+    env = problem.make_env(LANES, 0)
+    check_env(env)
+    if tuple(env.batch_size) != (LANES,):
+        raise InputError(
+            f"problem {problem.name}: make_env({LANES}) must give batch [{LANES}], got {list(env.batch_size)}"
+        )
+    keys, rollout = Keys.of(env), _played(env)
+    _check_transitions(problem, rollout, keys)
+    _check_rules(problem)
+    _check_seeds(problem, rollout)
+
+
+def _played(env: EnvBase) -> TensorDict:
+    """Steps at random, `[E, T]`, each compared with the specs."""
+    name, rule, steps = type(env).__name__, RandomRule(env), []
+    td = _done(env.reset, f"a reset of {name}")
+    for specs in (env.full_observation_spec, env.full_done_spec):
+        _check_values(td, specs, f"a reset of {name}")
+    for _ in range(STEPS):
+        acting = rule(td)
+        td = _done(lambda acting=acting: env.step(acting), f"a step of {name}")
+        for specs in (env.full_observation_spec, env.full_done_spec, env.full_reward_spec):
+            _check_values(td.get("next"), specs, f"a step of {name}")
+        steps.append(td)
+        td = step_mdp(td)
+    result: TensorDict = torch.stack(steps, 1)
+    return result
+
+
+def _done(work: Any, what: str) -> TensorDictBase:
+    """What an environment gives; a failure of it in one sentence."""
+    try:
+        result: TensorDictBase = work()
+        return result
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"{what} failed: {type(error).__name__}: {reason}") from error
+
+
+def _check_values(td: TensorDictBase, specs: Any, who: str) -> None:
+    """Whether values are of the specs' shapes and types, and finite."""
+    for key, spec in specs.items(True, True):
+        check_value(plain(key), td.get(key, None), spec, who)
+
+
+def _check_transitions(problem: Problem, rollout: TensorDict, keys: Keys) -> None:
+    """Whether transitions are a tensordict of the rollout's lanes, with what every objective reads."""
+    rows: Any = _done(lambda: problem.transitions(rollout.clone(), keys), f"transitions of problem {problem.name}")
+    if not isinstance(rows, TensorDictBase):
+        raise InputError(f"transitions of problem {problem.name} must give a TensorDict, got {check.show(rows)}")
+    for key in READ:
+        if rows.get(key, None) is None:
+            raise InputError(f"transitions of problem {problem.name} do not give {key!r}")
+    agents = () if keys.agents is None else (keys.agents,)
+    most = LANES * STEPS * math.prod(agents) * math.prod(keys.items)
+    if tuple(rows.batch_size[: 1 + len(agents)]) != (LANES, *agents) or rows.numel() > most:
+        wanted = ["lanes", *(["agents"] if agents else []), "steps", *(["items"] if keys.items else [])]
+        raise InputError(
+            f"transitions of problem {problem.name} must have batch [{', '.join(wanted)}], "
+            f"{[LANES, *agents, STEPS, *keys.items]} of {STEPS} steps, got {list(rows.batch_size)}"
+        )
+
+
+def _check_rules(problem: Problem) -> None:
+    """Whether each rule makes a policy that writes the environment's action."""
+    for name, make in problem.rules().items():
+        policy = make(0)
+        if not callable(policy):
+            raise InputError(f"rule {name!r} must make a policy of a seed, got {check.show(policy)}")
+        env = with_recurrent_state(problem.make_env(LANES, 0), policy)
+        check_acts(policy, env, env.reset(), f"rule {name!r}")
+
+
+def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
+    """Warns where a seed does not tell what an environment draws."""
+    again, other = (_played(problem.make_env(LANES, seed)) for seed in (0, 1))
+    if not _same(rollout, again):
+        warnings.warn(
+            f"problem {problem.name} gives something else each time with the same seed and actions, so nothing can be "
+            "repeated: does it draw from a generator of its own?",
+            stacklevel=3,
+        )
+    elif _same(rollout, other):
+        warnings.warn(
+            f"problem {problem.name} shows the same with seed 0 and seed 1: does its seed do nothing?", stacklevel=3
+        )
+
+
+def _same(a: TensorDict, b: TensorDict) -> bool:
+    """Whether two rollouts show the same."""
+    return all(torch.equal(value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))
