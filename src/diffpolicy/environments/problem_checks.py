@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import step_mdp
 
 from diffpolicy import _validate as check
 from diffpolicy.environments.checks import check_acts, check_env, check_value
@@ -63,14 +62,26 @@ def _played(env: EnvBase) -> TensorDict:
     for specs in (env.full_observation_spec, env.full_done_spec):
         _check_values(td, specs, f"a reset of {name}")
     for _ in range(STEPS):
-        acting = rule(td)
-        td = _done(lambda acting=acting: env.step(acting), f"a step of {name}")
-        for specs in (env.full_observation_spec, env.full_done_spec, env.full_reward_spec):
-            _check_values(td.get("next"), specs, f"a step of {name}")
-        steps.append(td)
-        td = step_mdp(td)
+        step, td = _stepped(env, rule(td), name)
+        steps.append(step)
     result: TensorDict = torch.stack(steps, 1)
     return result
+
+
+def _stepped(env: EnvBase, acting: TensorDictBase, name: str) -> tuple[TensorDictBase, TensorDictBase]:
+    """A step, and the root of the next one."""
+    every = (env.full_observation_spec, env.full_done_spec, env.full_reward_spec)
+    try:
+        step, root = env.step_and_maybe_reset(acting.clone())
+    except Exception as error:
+        # what TorchRL stumbles over stands in what the environment itself gives
+        raw = _done(lambda: env._step(acting.clone()), f"a step of {name}")
+        for specs in every:
+            _check_values(raw, specs, f"a step of {name}")
+        raise InputError(f"a step of {name} failed: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    for specs in every:
+        _check_values(step.get("next"), specs, f"a step of {name}")
+    return step, root
 
 
 def _done(work: Any, what: str) -> TensorDictBase:

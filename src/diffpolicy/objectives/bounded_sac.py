@@ -16,6 +16,7 @@ from torch.func import functional_call
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, wide
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.draws import generator_on
@@ -71,6 +72,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
             reward_scale=reward_scale,
         )
         self.head = policy.head
+        check_critic(critic, policy, policy.observation_dim + critic_latent * policy.choices + len(self.head.low), 1)
         half = [(high - low) / 2 for low, high in zip(self.head.low, self.head.high, strict=True)]
         self.log_volume = sum(map(math.log, half))
         dims = len(self.head.low)

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, row_masks, wide
 from diffpolicy.policies.choice import ChoicePolicy
 
@@ -76,6 +77,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
             reward_scale=reward_scale,
         )
         self.head = policy.head
+        check_critic(critic, policy, policy.observation_dim + critic_latent * policy.choices, choices)
         self.entropy_share = entropy_share if target_entropy == "share" else None
         self.target_entropy = entropy_share * math.log(choices) if target_entropy == "share" else target_entropy
         self.samples = samples if entropy == "marginal" else 1
