@@ -68,6 +68,8 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
 
 def alive(pid: int) -> bool:
     """Whether a process of this id runs on this machine."""
+    if os.name == "nt":  # where signal 0 is Ctrl-C, so that nobody can ask without a word
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
