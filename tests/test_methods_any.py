@@ -3,6 +3,10 @@
 import dataclasses
 
 import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.data import Composite, MultiCategorical
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy import DiffusionPolicy
 from diffpolicy.environments import EnvProblem, Problem
@@ -110,3 +114,26 @@ def test_an_episode_without_steps_goes_on_until_every_lane_has_ended(monkeypatch
     endless = quick("sac").build(EnvProblem(lambda batch, seed: GuessEnv(batch, horizon=10**6)), environments=3)
     with pytest.raises(InputError, match=r"GuessEnv has no steps given, and its lane 0 has not ended after 8"):
         fit(endless, episodes=3)
+
+
+class Bandit(GuessEnv):
+    """Two slots of 3 and 2 choices; reward 1 where both are the right ones of 6 joint choices."""
+
+    def __init__(self, batch, seed):
+        super().__init__(batch, horizon=1)
+        self.action_spec = Composite(action=MultiCategorical([3, 2], (batch, 2)), shape=(batch,))
+
+    def _step(self, td):
+        right = (td["action"] == torch.tensor([2, 1])).all(-1, keepdim=True)
+        over = torch.ones_like(right)
+        flags = {"done": over, "terminated": over.clone(), "truncated": ~over}
+        return TensorDict({**self._observe(), **flags, "reward": right.float()}, batch_size=self.batch_size)
+
+
+def test_a_bandit_of_several_choices_at_once_is_learnt():
+    quick_bandit = {"start_after": 50, "updates": 3, "hidden": [32], "capacity": 2000, "batch_size": 64}
+    run = train(EnvProblem(Bandit, steps=1), "d2sac", episodes=3200, environments=16, changes=quick_bandit)
+    env = Bandit(256, 0)
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        played = env.rollout(1, run.policy.eval())
+    assert float(played["next", "reward"].mean()) == 1

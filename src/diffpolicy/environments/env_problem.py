@@ -132,7 +132,9 @@ class EnvProblem(Problem):
 def _asked(make_env: Callable[..., Any]) -> tuple[str, ...]:
     """Which arguments a factory is given by name."""
     try:
-        parameters = inspect.signature(make_env).parameters.values()
+        # TorchRL's environments have a metaclass, whose own signature says nothing
+        wanted = functools.partial(make_env.__init__, None) if isinstance(make_env, type) else make_env  # type: ignore[misc]
+        parameters = inspect.signature(wanted).parameters.values()
     except (TypeError, ValueError):
         return ()
     for parameter in parameters:

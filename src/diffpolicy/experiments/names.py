@@ -115,7 +115,7 @@ def _as_problem(value: Any, text: str) -> Problem:
         asks = set(inspect.signature(value).parameters) & set(GIVEN)
     except (TypeError, ValueError):
         asks = set()
-    if not makes_problem and (makes_env or asks):
+    if makes_env or (not makes_problem and asks):
         return EnvProblem(value, name=text)
     with working_folder():
         made = value()
