@@ -10,19 +10,23 @@ import pytest
 
 from diffpolicy import ChoicePolicy, InputError
 from diffpolicy.edge import evaluate, play_episodes
-from diffpolicy.edge.compare import compare
-from diffpolicy.edge.comparison import Comparison, converged, curves_csv, over_seeds
-from diffpolicy.edge.jobs import Job, Outcome, Plan, finished, heuristics_for, jobs_of, work
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.plots import delay_by_size, learning_curves, sweep_plot
-from diffpolicy.edge.problem import DELAY
-from diffpolicy.edge.sweep import Sweep, run_sweep
-from diffpolicy.edge.tables import comparison_json, comparison_table
+from diffpolicy.edge.plots import delay_by_size
+from diffpolicy.edge.problem import DELAY, OffloadingProblem
 from diffpolicy.evaluation import Result
+from diffpolicy.experiments.comparison import Comparison, converged, curves_csv, over_seeds
+from diffpolicy.experiments.plan import Job, Outcome, Plan, finished, jobs_of, work
+from diffpolicy.experiments.plots import learning_curves, sweep_plot
+from diffpolicy.experiments.run import compare
+from diffpolicy.experiments.sweep import Sweep, run_sweep
+from diffpolicy.experiments.tables import comparison_json, comparison_table
 from diffpolicy.training import Played
 from toys import quick_method, small
 
 SCENARIO = small(3, 5, 6)
+PROBLEM = OffloadingProblem(SCENARIO)
+BUNDLED = ["pretrained:live", "pretrained:stale"]
+UNTRAINED = [*HEURISTIC_NAMES, *BUNDLED]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def said():
 
 @pytest.fixture(scope="module")
 def result(folder, methods, said):
-    plan = Plan(SCENARIO, methods, folder / "out", episodes=2, eval_episodes=2, seconds=None, processes=1, seed=3)
+    plan = Plan(PROBLEM, methods, folder / "out", episodes=2, eval_episodes=2, seconds=None, processes=1, seed=3)
     return compare(plan, said.append)
 
 
@@ -56,9 +60,11 @@ def read(path):
 
 def test_every_method_and_every_heuristic_has_a_row(result, folder, methods):
     rows = read(folder / "out" / "comparison.csv")
-    assert {row["method"] for row in rows} == {*methods, *HEURISTIC_NAMES}
-    assert len(rows) == len(methods) + len(HEURISTIC_NAMES)
-    assert [row["kind"] for row in rows] == ["method"] * 2 + ["heuristic"] * len(HEURISTIC_NAMES)
+    assert {row["method"] for row in rows} == {*methods, *UNTRAINED}
+    assert len(rows) == len(methods) + len(UNTRAINED)
+    assert [row["kind"] for row in rows[:2]] == ["method"] * 2
+    assert {row["method"] for row in rows if row["kind"] == "heuristic"} == set(HEURISTIC_NAMES)
+    assert {row["method"] for row in rows if row["kind"] == "pretrained"} == set(BUNDLED)
     for row in rows:
         for name in ("mean_delay_s", "ci95_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s", "load"):
             assert math.isfinite(float(row[name]))
@@ -81,7 +87,7 @@ def test_a_heuristics_row_is_what_evaluate_gives(result):
         mine = result.row(name).result
         assert mine.costs == expected.costs
         assert mine.ratio == expected.ratio
-    assert result.row("opt-ts").load == pytest.approx(alone.load)
+    assert result.row("opt-ts").told["load"] == pytest.approx(alone.load)
 
 
 def test_a_methods_row_is_what_its_saved_policy_does(result, folder, methods):
@@ -112,8 +118,8 @@ def test_every_training_episode_is_in_the_learning_curves(result, folder, method
 
 
 def test_progress_is_told_for_every_job(said, result, methods):
-    assert len(said) == len(methods) + len(HEURISTIC_NAMES)
-    assert all(any(name in text for text in said) for name in (*methods, *HEURISTIC_NAMES))
+    assert len(said) == len(methods) + len(UNTRAINED)
+    assert all(any(name in text for text in said) for name in (*methods, *UNTRAINED))
 
 
 @pytest.mark.parametrize("draw", [learning_curves, delay_by_size])
@@ -135,14 +141,14 @@ def test_plots_are_pictures(draw, result, tmp_path):
 def test_the_table_and_the_json_name_every_row(result, methods):
     table, data = comparison_table(result), comparison_json(result)
     assert all(name in table for name in HEURISTIC_NAMES)
-    assert data["methods"].keys() == {*methods, *HEURISTIC_NAMES}
+    assert data["methods"].keys() == {*methods, *UNTRAINED}
     assert data["methods"]["opt-ts"]["kind"] == "heuristic"
     assert data["methods"][methods[0]]["training_seeds"] == 1
     assert "not converged" in table
 
 
 def test_two_comparisons_in_this_process_agree(result, methods):
-    job = Job(methods[0], SCENARIO, 2, seed=3, arrivals_seed=3, trained=True, episodes=2)
+    job = Job(methods[0], PROBLEM, 2, seed=3, arrivals_seed=3, trained=True, episodes=2)
     outcome = work(job)
     assert outcome.played.cost.mean() == pytest.approx(result.row(methods[0]).result.costs.mean)
     assert [row["delay_s"] for row in outcome.history] == result.row(methods[0]).curves[0]
@@ -157,7 +163,7 @@ def test_plots_do_without_methods(result, tmp_path):
 
 @pytest.mark.slow
 def test_a_method_that_does_not_exist_is_refused(folder):
-    plan = Plan(SCENARIO, ["nothing"], folder / "none", episodes=1, eval_episodes=1, seconds=None, processes=1)
+    plan = Plan(PROBLEM, ["nothing"], folder / "none", episodes=1, eval_episodes=1, seconds=None, processes=1)
     with pytest.raises(InputError, match="nothing"):
         compare(plan)
     assert not (folder / "none" / "comparison.csv").exists()
@@ -166,7 +172,7 @@ def test_a_method_that_does_not_exist_is_refused(folder):
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
-        compare(Plan(SCENARIO, [], tmp_path / "file", episodes=1))
+        compare(Plan(PROBLEM, [], tmp_path / "file", episodes=1))
 
 
 # Plans and jobs
@@ -174,14 +180,14 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path):
 
 def test_a_plan_needs_an_end_and_names_each_method_once(tmp_path):
     with pytest.raises(InputError, match="neither"):
-        Plan(SCENARIO, ["lad-ts"], tmp_path, episodes=None, seconds=None)
+        Plan(PROBLEM, ["lad-ts"], tmp_path, episodes=None, seconds=None)
     with pytest.raises(InputError, match="lad-ts is named twice"):
-        Plan(SCENARIO, ["lad-ts", "lad-ts"], tmp_path)
+        Plan(PROBLEM, ["lad-ts", "lad-ts"], tmp_path)
 
 
 @pytest.mark.parametrize(("processes", "rounds"), [(1, 6), (2, 3), (4, 2), (9, 1)])
 def test_the_time_is_shared_by_the_trainings_that_run_after_each_other(processes, rounds, tmp_path):
-    plan = Plan(SCENARIO, ["a", "b", "c"], tmp_path, seeds=2, seconds=1000.0, processes=processes)
+    plan = Plan(PROBLEM, ["a", "b", "c"], tmp_path, seeds=2, seconds=1000.0, processes=processes)
     trained = [job for job in jobs_of(plan, time.monotonic()) if job.trained]
     assert len(trained) == 6
     assert {(job.name, job.seed) for job in trained} == {(name, seed) for name in "abc" for seed in (0, 1)}
@@ -191,16 +197,16 @@ def test_the_time_is_shared_by_the_trainings_that_run_after_each_other(processes
 
 
 def test_without_a_time_limit_no_training_has_one(tmp_path):
-    plan = Plan(SCENARIO, ["a"], tmp_path, episodes=5, seconds=None)
+    plan = Plan(PROBLEM, ["a"], tmp_path, episodes=5, seconds=None)
     trained, *rules = jobs_of(plan, time.monotonic())
     assert (trained.seconds, trained.episodes) == (None, 5)
-    assert [job.name for job in rules] == list(HEURISTIC_NAMES)
+    assert [job.name for job in rules] == UNTRAINED
 
 
 def test_local_is_left_out_where_a_station_has_no_server():
     without = type(SCENARIO)(SCENARIO.slot_s, SCENARIO.servers, 6, (0, None), SCENARIO.workload)
-    assert "local" in heuristics_for(SCENARIO)
-    assert set(heuristics_for(without)) == set(HEURISTIC_NAMES) - {"local"}
+    assert "local" in PROBLEM.rules()
+    assert set(OffloadingProblem(without).rules()) == set(HEURISTIC_NAMES) - {"local"}
 
 
 # Several seeds
@@ -213,7 +219,7 @@ def played(mean, episodes=4, items=10):
 
 
 def outcomes(tmp_path, means):
-    common = {"scenario": SCENARIO, "eval_episodes": 4, "arrivals_seed": 0}
+    common = {"problem": PROBLEM, "eval_episodes": 4, "arrivals_seed": 0}
     trained = [
         Outcome(
             Job("mine", seed=seed, trained=True, **common),
@@ -229,7 +235,7 @@ def outcomes(tmp_path, means):
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_seeds_are_pooled_into_one_row(seeds, tmp_path):
     means = [2.0 + 0.2 * k for k in range(seeds)]
-    plan = Plan(SCENARIO, ["mine"], tmp_path, episodes=3, seeds=seeds, eval_episodes=4)
+    plan = Plan(PROBLEM, ["mine"], tmp_path, episodes=3, seeds=seeds, eval_episodes=4)
     row = Comparison.of(plan, outcomes(tmp_path, means), 1.0).row("mine")
     assert (row.seeds, row.episodes) == (seeds, 3)
     assert row.result.costs.mean == pytest.approx(np.mean(means))
@@ -292,7 +298,7 @@ def test_a_short_curve_has_not_converged(n):
 
 def test_what_was_finished_is_taken_up_and_gives_the_same_table(tmp_path, methods):
     def plan(**changes):
-        return Plan(SCENARIO, methods, tmp_path, episodes=2, eval_episodes=2, seconds=None, processes=1, **changes)
+        return Plan(PROBLEM, methods, tmp_path, episodes=2, eval_episodes=2, seconds=None, processes=1, **changes)
 
     first = compare(plan())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("policy.json")}
@@ -307,13 +313,13 @@ def test_what_was_finished_is_taken_up_and_gives_the_same_table(tmp_path, method
 @pytest.mark.parametrize("change", [{"episodes": 3}, {"seed": 1}, {"changes": {"gamma": 0.5}}, {"compiled": True}])
 def test_another_run_is_not_taken_for_this_one(change, tmp_path, methods):
     plan = {"episodes": 2, "eval_episodes": 1, "seconds": None, "processes": 1}
-    compare(Plan(SCENARIO, methods[1:], tmp_path, **plan))
-    job = jobs_of(Plan(SCENARIO, methods[1:], tmp_path, **{**plan, "resume": True, **change}), time.monotonic())[0]
+    compare(Plan(PROBLEM, methods[1:], tmp_path, **plan))
+    job = jobs_of(Plan(PROBLEM, methods[1:], tmp_path, **{**plan, "resume": True, **change}), time.monotonic())[0]
     assert finished(replace(job, out=next(tmp_path.rglob("outcome.json")).parent)) is None
 
 
 def test_an_unfinished_training_is_done_again(tmp_path, methods):
-    job = jobs_of(Plan(SCENARIO, methods[1:], tmp_path, episodes=2, seconds=None, resume=True), time.monotonic())[0]
+    job = jobs_of(Plan(PROBLEM, methods[1:], tmp_path, episodes=2, seconds=None, resume=True), time.monotonic())[0]
     assert finished(job) is None
 
 
@@ -321,13 +327,13 @@ def test_an_unfinished_training_is_done_again(tmp_path, methods):
 
 
 def test_a_sweep_compares_at_every_value(tmp_path, methods):
-    sweep = Sweep.parse("tasks=2,4")
-    plan = Plan(SCENARIO, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
+    sweep = Sweep.parse("tasks=2,4", PROBLEM)
+    plan = Plan(PROBLEM, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
     results = run_sweep(plan, sweep)
-    assert [c.plan.scenario.workload.max_tasks for c in results] == [2, 4]
+    assert [c.plan.problem.scenario.workload.max_tasks for c in results] == [2, 4]
     rows = read(tmp_path / "sweep.csv")
     assert {row["tasks"] for row in rows} == {"2", "4"}
-    assert {row["policy"] for row in rows} == {methods[0], *HEURISTIC_NAMES}
+    assert {row["policy"] for row in rows} == {methods[0], *UNTRAINED}
     for row in rows:
         comparison = results[["2", "4"].index(row["tasks"])]
         assert float(row["mean_delay_s"]) == comparison.row(row["policy"]).result.costs.mean
@@ -336,13 +342,13 @@ def test_a_sweep_compares_at_every_value(tmp_path, methods):
 
 
 def test_a_sweep_over_a_methods_knob_trains_with_it(tmp_path, methods):
-    sweep = Sweep.parse("denoising-steps=1,3")
-    plan = Plan(SCENARIO, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
+    sweep = Sweep.parse("denoising-steps=1,3", PROBLEM)
+    plan = Plan(PROBLEM, methods[:1], tmp_path, episodes=1, eval_episodes=1, seconds=None, processes=1)
     run_sweep(plan, sweep)
     steps = [ChoicePolicy.load(path).schedule.steps for path in sorted(tmp_path.rglob("policy.json"))]
     assert steps == [1, 3]
 
 
 def test_a_sweeps_time_is_shared_by_its_values(tmp_path):
-    plan = Plan(SCENARIO, ["sac-ts"], tmp_path, seconds=300.0)
-    assert Sweep.parse("capacity=3:4,3:6,3:9").apply(plan, (3, 4)).seconds == 100.0
+    plan = Plan(PROBLEM, ["sac-ts"], tmp_path, seconds=300.0)
+    assert Sweep.parse("capacity=3:4,3:6,3:9", PROBLEM).apply(plan, (3, 4)).seconds == 100.0

@@ -16,12 +16,13 @@ import pytest
 
 from diffpolicy import InputError, _files
 from diffpolicy._alone import NAME, alone_in
-from diffpolicy.edge.compare import told
-from diffpolicy.edge.jobs import Plan, finished, jobs_of, recorded, work
+from diffpolicy.edge import OffloadingProblem
 from diffpolicy.edge.pricing.training.player import Recipe
 from diffpolicy.edge.pricing.training.train import train_rule
-from diffpolicy.edge.workers import run_jobs
 from diffpolicy.errors import WorkError
+from diffpolicy.experiments.plan import Plan, finished, jobs_of, recorded, work
+from diffpolicy.experiments.run import told
+from diffpolicy.experiments.workers import run_jobs
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
 from toys import quick_method, same_tensors, small
@@ -159,7 +160,7 @@ def test_nobody_trains_on_when_the_comparison_is_killed(tmp_path):
 
 def plan(folder, methods, **changes):
     common = {"episodes": 2, "eval_episodes": 1, "seconds": None, "processes": 2}
-    return Plan(SCENARIO, methods, folder / "out", **{**common, **changes})
+    return Plan(OffloadingProblem(SCENARIO), methods, folder / "out", **{**common, **changes})
 
 
 def test_a_failed_job_ends_the_others_and_is_named(tmp_path, monkeypatch):

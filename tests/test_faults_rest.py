@@ -13,11 +13,11 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import CategoricalPolicy, DiffusionPolicy, GaussianPrior, InputError
-from diffpolicy.edge import FleetPolicy, OffloadingEnv, Scenario
+from diffpolicy.edge import FleetPolicy, OffloadingEnv, OffloadingProblem, Scenario
 from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
-from diffpolicy.edge.jobs import Job, Plan, finished
 from diffpolicy.edge.resolve import make_method, make_policy
+from diffpolicy.experiments.plan import Job, Plan, finished
 from diffpolicy.training import PackedReplay
 from fuzz_mutations import with_digest
 from toys import small
@@ -156,7 +156,7 @@ def test_an_empty_name_is_not_the_working_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 1e300])
 def test_the_time_of_a_comparison_is_bounded(seconds, tmp_path):
     with pytest.raises(InputError, match="seconds"):
-        Plan(small(2, 3, 3), ["lad-ts"], tmp_path, seconds=seconds)
+        Plan(OffloadingProblem(small(2, 3, 3)), ["lad-ts"], tmp_path, seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_time_of_a_comparison_is_bounded(seconds, tmp_path):
     ],
 )
 def test_a_damaged_outcome_file_says_nothing(damage, tmp_path):
-    job = Job("lad-ts", small(2, 3, 3), 1, 0, 0, trained=True, episodes=1, out=tmp_path)
+    job = Job("lad-ts", OffloadingProblem(small(2, 3, 3)), 1, 0, 0, trained=True, episodes=1, out=tmp_path)
     data = {
         "job": job.identity(),
         "finished": True,

@@ -11,23 +11,29 @@ from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
-from diffpolicy.edge.names import METHOD_NAMES
+from diffpolicy.experiments.names import METHOD_NAMES, PRESETS, check_method
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.jobs import Plan
+    from diffpolicy.experiments.plan import Plan
+    from diffpolicy.experiments.sweep import Sweep
 
-HELP = "train the methods and run every heuristic on the same arrivals (the main job)"
-DEFAULT = ["lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain"]
+HELP = "train the methods and play every rule on the same episodes (the main job)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    opt.add_scenario(parser)
+    opt.add_problem(parser)
     parser.add_argument(
         "--methods",
         type=opt.names,
         metavar="A,B",
-        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default {','.join(DEFAULT)}",
+        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default: those of the problem",
+    )
+    parser.add_argument(
+        "--policies",
+        type=opt.names,
+        metavar="P,Q",
+        help="trained policies that are played too; default: pretrained:live and pretrained:stale of offloading",
     )
     parser.add_argument(
         "--episodes", type=opt.whole(1, _limits.TRAINING), help="of training; default: as many as fit", metavar="N"
@@ -58,18 +64,61 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_common(parser)
 
 
-def _sweep(options: argparse.Namespace, plan: Plan) -> None:
-    """Compares at every value, and shows each table and the plot of all."""
-    from diffpolicy.edge.plots import sweep_plot
-    from diffpolicy.edge.sweep import Sweep, run_sweep
-    from diffpolicy.edge.tables import comparison_json, comparison_table
-    from diffpolicy.edge.training import build
+def run(options: argparse.Namespace) -> None:
+    """Checks what can be checked without torch, then compares."""
+    started = time.monotonic()
+    if options.minutes is not None:
+        check.number(options.minutes, "--minutes", above=0, most=_limits.MINUTES)
+    scenario = opt.check_problem(options)
+    for name in options.methods or []:
+        check_method(name)
+    out = Path(_files.writable_folder(options.out))
 
-    sweep = Sweep.parse(options.sweep)
-    for value in sweep.values:
-        each = sweep.apply(plan, value)
-        for name in each.methods:
-            build(name, each.scenario, changes=each.changes)
+    from diffpolicy.evaluation import make_policy
+    from diffpolicy.experiments.plan import Plan
+    from diffpolicy.experiments.sweep import Sweep
+    from diffpolicy.experiments.training import build
+
+    opt.set_threads(options.threads)
+    problem = opt.problem(options, scenario)
+    sweep = None if options.sweep is None else Sweep.parse(options.sweep, problem)
+    every = [name for name, package in PRESETS.items() if package == PRESETS.get(problem.methods[0])]
+    methods = options.methods or (every if options.full else list(problem.methods))
+    episodes = options.episodes or (500 if options.full else None)
+    minutes = options.minutes or (None if episodes else 5.0)
+    plan = Plan(
+        problem=problem,
+        methods=methods,
+        out=out,
+        episodes=episodes,
+        seeds=options.seeds or (5 if options.full else 1),
+        eval_episodes=options.eval_episodes,
+        seconds=None if minutes is None else 60 * minutes,
+        processes=options.processes,
+        seed=options.seed,
+        compiled=options.compile,
+        resume=options.resume,
+        policies=options.policies,
+    )
+    for name in plan.untrained:
+        make_policy(name, problem)
+    plans = [plan] if sweep is None else [sweep.apply(plan, value) for value in sweep.values]
+    for each in plans:
+        for name in methods:
+            build(each.problem, name, changes=each.changes)
+    with alone_in(out):
+        if sweep is None:
+            _once(options, plan, started)
+        else:
+            _sweep(options, plan, sweep)
+
+
+def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep) -> None:
+    """Compares at every value, and shows each table and the plot of all."""
+    from diffpolicy.experiments.plots import sweep_plot
+    from diffpolicy.experiments.sweep import run_sweep
+    from diffpolicy.experiments.tables import comparison_json, comparison_table
+
     results = run_sweep(plan, sweep, opt.say)
     sweep_plot(sweep, results, plan.out / "sweep.png")
     if options.json:
@@ -82,71 +131,24 @@ def _sweep(options: argparse.Namespace, plan: Plan) -> None:
     print(f"in {plan.out}: sweep.csv, sweep.png, and a folder for each value")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Checks what can be checked without torch, then compares."""
-    from diffpolicy.experiments.names import check_method
-
-    started = time.monotonic()
-    if options.minutes is not None:
-        check.number(options.minutes, "--minutes", above=0, most=_limits.MINUTES)
-    scenario = opt.playable(options)
-    methods = options.methods or (list(METHOD_NAMES) if options.full else DEFAULT)
-    for name in methods:
-        check_method(name)
-    if options.sweep is not None:
-        from diffpolicy.edge.sweep import Sweep
-
-        Sweep.parse(options.sweep)
-    out = _files.writable_folder(options.out)
-
-    from diffpolicy.edge.jobs import Plan
-    from diffpolicy.edge.training import build
-
-    opt.set_threads(options.threads)
-    episodes = options.episodes or (500 if options.full else None)
-    minutes = options.minutes or (None if episodes else 5.0)
-    plan = Plan(
-        scenario=scenario,
-        methods=methods,
-        out=Path(out),
-        episodes=episodes,
-        seeds=options.seeds or (5 if options.full else 1),
-        eval_episodes=options.eval_episodes,
-        seconds=None if minutes is None else 60 * minutes,
-        processes=options.processes,
-        seed=options.seed,
-        compiled=options.compile,
-        resume=options.resume,
-    )
-    for name in methods:
-        build(name, scenario)
-    with alone_in(out):
-        if options.sweep is not None:
-            _sweep(options, plan)
-        else:
-            _once(options, plan, started)
-
-
 def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
     """Compares, and shows the table and the plots."""
-    from diffpolicy.edge.compare import compare
-    from diffpolicy.edge.plots import delay_by_size, learning_curves
-    from diffpolicy.edge.tables import comparison_json, comparison_table
+    from diffpolicy.experiments.plots import learning_curves
+    from diffpolicy.experiments.run import compare
+    from diffpolicy.experiments.tables import comparison_json, comparison_table
 
-    out, scenario = plan.out, plan.scenario
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.say(
-        f"comparing {', '.join(plan.methods)} on {scenario.name}, load {scenario.load_factor():.2f}; "
+        f"comparing {', '.join(plan.methods)} on {plan.problem.told()}; "
         f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
     result = compare(plan, opt.say, started)
-    learning_curves(result, out / "learning_curves.png")
-    delay_by_size(result, out / "delay_by_size.png")
+    pictures = {"learning_curves.png": learning_curves, **plan.problem.plots()}
+    for name, draw in pictures.items():
+        draw(result, plan.out / name)
     if options.json:
         opt.print_json(comparison_json(result))
     else:
         print(comparison_table(result))
-        print(
-            f"{time.monotonic() - started:.0f} s in all; in {out}: "
-            "comparison.csv, learning_curves.csv, learning_curves.png, delay_by_size.png, policies"
-        )
+        files = ", ".join(["comparison.csv", "learning_curves.csv", *pictures, "policies"])
+        print(f"{time.monotonic() - started:.0f} s in all; in {plan.out}: {files}")

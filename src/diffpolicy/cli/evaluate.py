@@ -1,50 +1,63 @@
-"""`diffpolicy evaluate`: policies on identical arrivals."""
+"""`diffpolicy evaluate`: policies on identical episodes."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
-from diffpolicy import _limits
+from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
-HELP = "evaluate policies on identical arrivals"
+HELP = "evaluate policies on identical episodes"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "policies", nargs="+", metavar="POLICY", help="a heuristic's name, a policy folder, or module:attribute"
+        "policies",
+        nargs="+",
+        metavar="POLICY",
+        help="a rule's name, pretrained:NAME, a policy folder, or module:attribute",
     )
-    opt.add_scenario(parser)
+    opt.add_problem(parser)
     parser.add_argument("--episodes", type=opt.whole(1, _limits.EVALUATION), default=16, help="default 16")
-    parser.add_argument("--baseline", default="opt-ts", metavar="POLICY", help="default opt-ts")
+    parser.add_argument("--baseline", metavar="POLICY", help="default: the problem's first rule (opt-ts of offloading)")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own")
     parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+    parser.add_argument("--out", metavar="DIR", help="write evaluation.json and evaluation.csv there")
     opt.add_common(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Checks what can be checked without torch, then plays."""
-    from diffpolicy.edge.resolve import check_policy
-
-    scenario = opt.playable(options)
     names = list(options.policies)
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"policy {name} is named twice")
-    for name in [*names, options.baseline]:
-        check_policy(name)
+    scenario = opt.check_problem(options)
+    if scenario is not None:
+        from diffpolicy.edge.resolve import check_policy
 
-    from diffpolicy.edge.evaluation import evaluate
-    from diffpolicy.edge.resolve import make_policy, resample
+        for name in [*names, *([] if options.baseline is None else [options.baseline])]:
+            check_policy(name)
+    out = None if options.out is None else Path(_files.writable_folder(options.out))
+
+    from diffpolicy.edge.resolve import resample
+    from diffpolicy.evaluation import evaluate, make_policy
+    from diffpolicy.evaluation.tables import evaluation_csv
 
     opt.set_threads(options.threads)
+    problem = opt.problem(options, scenario)
     policies = {
-        name: resample(make_policy(name, scenario, seed=options.seed), name, options.sampler, options.sampler_steps)
+        name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
     }
-    result = evaluate(policies, scenario, episodes=options.episodes, seed=options.seed, baseline=options.baseline)
+    result = evaluate(problem, policies, options.episodes, options.seed, options.baseline)
+    if out is not None:
+        _files.write_text(out / "evaluation.json", json.dumps(result.to_dict(), allow_nan=False) + "\n")
+        _files.write_text(out / "evaluation.csv", evaluation_csv(result))
     if options.json:
         opt.print_json(result.to_dict())
     else:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.comparison import Comparison as Comparison
     from diffpolicy.edge.env.env import OffloadingEnv as OffloadingEnv
     from diffpolicy.edge.env.transitions import released_transitions as released_transitions
     from diffpolicy.edge.env.transitions import task_transitions as task_transitions
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import evaluate as evaluate
     from diffpolicy.edge.evaluation import play_episodes as play_episodes
     from diffpolicy.edge.evaluation import replay as replay
-    from diffpolicy.edge.jobs import Plan as Plan
     from diffpolicy.edge.metrics import Delays as Delays
     from diffpolicy.edge.metrics import Evaluation as Evaluation
     from diffpolicy.edge.metrics import Result as Result
@@ -35,22 +33,24 @@ if TYPE_CHECKING:
     from diffpolicy.edge.scenario.server import Server as Server
     from diffpolicy.edge.scenario.service_times import ModelTimes as ModelTimes
     from diffpolicy.edge.scenario.service_times import ServerService as ServerService
-    from diffpolicy.edge.sweep import Sweep as Sweep
-    from diffpolicy.edge.sweep import run_sweep as run_sweep
     from diffpolicy.edge.workload.lad_ts import Workload as Workload
     from diffpolicy.edge.workload.mix import RequestType as RequestType
     from diffpolicy.edge.workload.recorded import TraceWorkload as TraceWorkload
     from diffpolicy.edge.workload.requests import RequestWorkload as RequestWorkload
     from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
+    from diffpolicy.experiments.comparison import Comparison as Comparison
     from diffpolicy.experiments.names import make_method as make_method
+    from diffpolicy.experiments.plan import Plan as Plan
+    from diffpolicy.experiments.sweep import Sweep as Sweep
+    from diffpolicy.experiments.sweep import run_sweep as run_sweep
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "Availability": "diffpolicy.edge.scenario.availability",
-        "Plan": "diffpolicy.edge.jobs",
-        "Comparison": "diffpolicy.edge.comparison",
+        "Plan": "diffpolicy.experiments.plan",
+        "Comparison": "diffpolicy.experiments.comparison",
         "OffloadingEnv": "diffpolicy.edge.env.env",
         "OffloadingProblem": "diffpolicy.edge.problem",
         "Evaluation": "diffpolicy.edge.metrics",
@@ -79,8 +79,8 @@ __getattr__, __dir__ = attach(
         "Server": "diffpolicy.edge.scenario.server",
         "ModelTimes": "diffpolicy.edge.scenario.service_times",
         "ServerService": "diffpolicy.edge.scenario.service_times",
-        "Sweep": "diffpolicy.edge.sweep",
-        "run_sweep": "diffpolicy.edge.sweep",
+        "Sweep": "diffpolicy.experiments.sweep",
+        "run_sweep": "diffpolicy.experiments.sweep",
         "TaskList": "diffpolicy.edge.workload.task_file",
         "TraceWorkload": "diffpolicy.edge.workload.recorded",
         "task_transitions": "diffpolicy.edge.env.transitions",

@@ -24,7 +24,7 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.environments import Cost, Problem
-from diffpolicy.environments.problem import Split
+from diffpolicy.environments.problem import Kind, Split
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ChecksEnv, ReadsKeys, RemembersAlike, ShowsLevel
@@ -193,8 +193,23 @@ class OffloadingProblem(Problem):
         offered = float(played.notes[str(WORK)].sum())
         return {"load": offered / (self.scenario.capacity_gcycles_per_s * time_s)}
 
+    def plots(self) -> Mapping[str, Callable[[Any, Path], None]]:
+        from diffpolicy.edge.plots import delay_by_size
+
+        return {"delay_by_size.png": delay_by_size}
+
+    def knobs(self) -> Mapping[str, Kind]:
+        """Those of the paper, by the draws of the released code."""
+        return {"tasks": "whole", "stations": "whole", "slots": "whole", "capacity": "LO:HI", "steps": "LO:HI"}
+
+    def vary(self, key: str, value: Any) -> OffloadingProblem:
+        return OffloadingProblem(self.scenario.override(**{key: value}))
+
     def told(self) -> str:
         return f"{self.name}, load {self.scenario.load_factor():.2f}"
 
     def description(self) -> dict[str, Any]:
         return {"scenario": self.scenario.digest()}
+
+    def digest(self) -> str:
+        return self.scenario.digest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,8 @@ from diffpolicy.policies.keys import Keys
 if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played
 
+Kind = Literal["whole", "number", "LO:HI"]
+"""What a value of a knob is, as it is typed."""
 Split = Literal["train", "evaluate"]
 """Which episodes: those that are trained on, or those on which policies are judged; the two never meet."""
 
@@ -167,8 +172,8 @@ class Problem(ABC):
 
     # What a sweep asks
 
-    def knobs(self) -> Mapping[str, Callable[[str], Any]]:
-        """What a sweep can vary, each with the reader of a value as it is typed."""
+    def knobs(self) -> Mapping[str, Kind]:
+        """What a sweep can vary, and what its values are: whole numbers, numbers or ranges."""
         return {}
 
     def vary(self, key: str, value: Any) -> Problem:
@@ -182,3 +187,11 @@ class Problem(ABC):
     def description(self) -> dict[str, Any]:
         """What the problem is, by content, as JSON holds it; what was trained on another is not resumed on it."""
         return {"problem": self.name, "steps": self.steps, "cost": vars(self.cost)}
+
+    def trained(self) -> dict[str, Any]:
+        """What a policy keeps of the problem that it was trained on, as JSON holds it."""
+        return {self.noun: self.name.rsplit(os.sep, 1)[-1], f"{self.noun}_sha256": self.digest()}
+
+    def digest(self) -> str:
+        """SHA-256 of the description."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()

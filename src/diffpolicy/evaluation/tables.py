@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from typing import TYPE_CHECKING
+
 from diffpolicy.environments import Cost
 from diffpolicy.evaluation.results import Result
+
+if TYPE_CHECKING:
+    from diffpolicy.evaluation.evaluating import Evaluation
 
 
 def cost_columns(cost: Cost) -> list[str]:
@@ -20,6 +27,18 @@ def cost_cells(result: Result, unit: str) -> list[str]:
         ratio_cell(result, unit),
         f"{result.decisions_per_second:,.0f}",
     ]
+
+
+def evaluation_csv(evaluation: Evaluation) -> str:
+    """A line a policy, figures in full; what does not apply is empty."""
+    text = io.StringIO()
+    rows = [{"policy": name, **row} for name, row in evaluation.to_dict()["policies"].items()]
+    for row in rows:
+        row["ratio_lo"], row["ratio_hi"] = row.pop("ratio_ci95") or (None, None)
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def with_interval(mean: float, half_width: float | None) -> str:

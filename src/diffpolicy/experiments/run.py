@@ -1,4 +1,4 @@
-"""The main job: train methods, run every heuristic on the same arrivals, and set them side by side."""
+"""The main job: train methods, play every rule on the same episodes, and set them side by side."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
-from diffpolicy.edge.comparison import Comparison, comparison_csv, curves_csv
-from diffpolicy.edge.jobs import Job, Outcome, Plan, jobs_of
-from diffpolicy.edge.workers import run_jobs
+from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
+from diffpolicy.experiments.workers import run_jobs
 
 
 def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started: float | None = None) -> Comparison:
@@ -48,7 +48,8 @@ def _run(plan: Plan, jobs: list[Job], say: Callable[[str], None]) -> Iterator[Ou
 
 def told(outcome: Outcome) -> str:
     """What is said of a job that is done."""
-    job, mean = outcome.job, f"mean delay {outcome.played.cost.mean():.3f} s"
+    job, cost = outcome.job, outcome.job.problem.cost
+    mean = f"mean {cost.label} {outcome.played.cost.mean():.3f} {cost.unit}".strip()
     if not job.trained:
         return f"played {job.name}: {mean}"
     count = int(outcome.history[-1]["episode"]) if outcome.history else 0

@@ -17,8 +17,8 @@ from multiprocessing.context import SpawnProcess
 import torch
 
 from diffpolicy import _signals
-from diffpolicy.edge.jobs import Job, Outcome, work
 from diffpolicy.errors import InputError, WorkError
+from diffpolicy.experiments.plan import Job, Outcome, portable, work
 
 GRACE_S = 20.0
 """What processes have, once they are asked to stop, to end the episode at hand and to write a checkpoint."""
@@ -54,7 +54,7 @@ class Worker:
             InputError, WorkError: it failed, or its process was killed; the sentence names the job.
         """
         assert self.job is not None
-        name = f"{self.job.name}, seed {self.job.seed}" if self.job.trained else self.job.name
+        name = named(self.job)
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -62,11 +62,7 @@ class Worker:
             code = self.process.exitcode or 0
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             raise WorkError(f"{name} failed: its process was {how}") from None
-        if isinstance(answer, Failure):
-            kind = InputError if answer.input else WorkError
-            raise kind(f"{name} failed: {answer.reason}") from RuntimeError(answer.details)
-        assert isinstance(answer, Outcome)
-        return answer
+        return _checked(answer, self.job)
 
 
 def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
@@ -77,11 +73,16 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
     dies, they end by themselves.
 
     Args:
-        jobs: begun in this order. processes: at most so many at a time.
+        jobs: begun in this order; those of a problem that no other process can find are done in this one.
+        processes: at most so many at a time.
 
     Raises:
         InputError, WorkError: a job failed; the sentence names it.
     """
+    if not all(portable(job.problem) for job in jobs):
+        for job in jobs:
+            yield _here(job)
+        return
     waiting = list(reversed(jobs))
     workers = []
     try:
@@ -98,6 +99,23 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
             worker.process.join()
     finally:
         _stop(workers)
+
+
+def named(job: Job) -> str:
+    """A job in messages."""
+    return f"{job.name}, seed {job.seed}" if job.trained else job.name
+
+
+def _checked(answer: Outcome | Failure, job: Job) -> Outcome:
+    if isinstance(answer, Failure):
+        kind = InputError if answer.input else WorkError
+        raise kind(f"{named(job)} failed: {answer.reason}") from RuntimeError(answer.details)
+    return answer
+
+
+def _here(job: Job) -> Outcome:
+    """Does a job in this process."""
+    return _checked(_answer(job), job)
 
 
 def _start() -> Worker:

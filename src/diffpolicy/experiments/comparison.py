@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from diffpolicy.edge.jobs import Outcome, Plan
-from diffpolicy.edge.names import BASELINE as BASELINE
-from diffpolicy.edge.problem import DELAY, OffloadingProblem
+from diffpolicy.environments import Cost
+from diffpolicy.evaluation.entrants import PRETRAINED
 from diffpolicy.evaluation.intervals import Interval, pooled_interval
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.evaluation.results import Result
+from diffpolicy.experiments.plan import Outcome, Plan
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Args: converged: None for a heuristic."""
+    """One line of the table. Args: converged: None for a rule. told: what the problem says of the episodes."""
 
     name: str
     result: Result
-    load: float
+    told: Mapping[str, float] = field(default_factory=dict)
     episodes: int = 0
     seeds: int = 0
     converged: bool | None = None
@@ -60,23 +61,23 @@ def _pooled(outcomes: list[Outcome], name: str) -> Played:
 
 
 def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
-    baseline = _pooled(outcomes, BASELINE)
-    load = OffloadingProblem(plan.scenario).summarise(baseline, plan.eval_episodes)["load"]
+    baseline = _pooled(outcomes, plan.baseline)
+    told = plan.problem.summarise(baseline, plan.eval_episodes)
     rows = []
     for name in dict.fromkeys(o.job.name for o in outcomes):
         mine = _of(outcomes, name)
         result = Result.of(_pooled(outcomes, name), baseline)
         if not mine[0].job.trained:
-            rows.append(Row(name, result, load))
+            rows.append(Row(name, result, told))
             continue
         if len(mine) >= 3:
             result = over_seeds(result, [o.played for o in mine], baseline)
-        curves = [[row["delay_s"] for row in o.history] for o in mine]
+        curves = [[row[plan.problem.cost.column] for row in o.history] for o in mine]
         rows.append(
             Row(
                 name,
                 result,
-                load,
+                told,
                 episodes=min(len(curve) for curve in curves),
                 seeds=len(mine),
                 converged=all(converged(curve) for curve in curves),
@@ -117,43 +118,58 @@ def converged(curve: Sequence[float]) -> bool:
     return bool(fall <= max(0.01 * last.mean(), 2 * error))
 
 
+def kind(row: Row) -> str:
+    """What a line is of, in files: `method`, `pretrained` or `heuristic`."""
+    if row.seeds:
+        return "method"
+    return "pretrained" if row.name.startswith(PRETRAINED) else "heuristic"
+
+
+def in_files(result: Result, cost: Cost) -> dict[str, Any]:
+    """A result under the cost's names; `episodes` are those of training here, so that those played are named apart."""
+    data = result.to_dict(cost)
+    return {"eval_episodes" if name == "episodes" else name: value for name, value in data.items()}
+
+
 def comparison_csv(comparison: Comparison) -> str:
-    """The table as a file, figures in full."""
-    text = io.StringIO()
-    names = [
-        *("method", "kind", "episodes", "training_seeds", "converged", "mean_delay_s", "ci95_s", "p50_delay_s"),
-        *("p95_delay_s", "p99_delay_s", "max_delay_s", "tasks", "ratio", "ratio_lo", "ratio_hi", "training_s"),
-        *("decisions_per_second", "load"),
-    ]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    """The table as a file, figures in full; a difference has columns where some line has no ratio."""
+    text, cost = io.StringIO(), comparison.plan.problem.cost
+    files = {row.name: in_files(row.result, cost) for row in comparison.rows}
+    figures = list(dict.fromkeys(name for data in files.values() for name in data))
+    at = figures.index("ratio_ci95")
+    figures[at : at + 1] = ["ratio_lo", "ratio_hi"]
+    told = list(comparison.rows[0].told)
+    of_training = ["method", "kind", "episodes", "training_seeds", "converged"]
+    columns = [*of_training, *figures, "training_s", "decisions_per_second", *told]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
-        data = row.result.to_dict(DELAY)
+        data = files[row.name]
         lo, hi = data.pop("ratio_ci95") or ("", "")
-        data = {name: value for name, value in data.items() if name in names}  # a difference has no column
         writer.writerow(
             {
                 "method": row.name,
-                "kind": "method" if row.seeds else "heuristic",
+                "kind": kind(row),
                 "episodes": row.episodes or "",
                 "training_seeds": row.seeds or "",
                 "converged": "" if row.converged is None else ("yes" if row.converged else "no"),
                 "ratio_lo": lo,
                 "ratio_hi": hi,
                 "training_s": row.train_seconds if row.seeds else "",
-                "load": row.load,
                 "decisions_per_second": row.result.decisions_per_second,
+                **row.told,
                 **{k: "" if v is None else v for k, v in data.items()},
             }
         )
     return text.getvalue()
 
 
-def curves_csv(outcomes: list[Outcome]) -> str:
+def curves_csv(outcomes: Sequence[Outcome]) -> str:
     """Every training episode of every method and seed."""
     text = io.StringIO()
+    column = outcomes[0].job.problem.cost.column
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "seed", "episode", "delay_s"])
+    writer.writerow(["method", "seed", "episode", column])
     for o in sorted((o for o in outcomes if o.job.trained), key=lambda o: (o.job.name, o.job.seed)):
-        writer.writerows([o.job.name, o.job.seed, int(row["episode"]), row["delay_s"]] for row in o.history)
+        writer.writerows([o.job.name, o.job.seed, int(row["episode"]), row[column]] for row in o.history)
     return text.getvalue()

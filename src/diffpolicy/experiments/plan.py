@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,13 @@ from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
 from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
-from diffpolicy.edge.evaluation import play_episodes
-from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.resolve import make_policy
-from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.training import build, train
+from diffpolicy.environments import Problem
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.entrants import make_policy
+from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.evaluation.playing import Played
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.names import make_method, make_problem
+from diffpolicy.experiments.training import build, run
 from diffpolicy.training import checkpoint
 from diffpolicy.training.identity import describe
 
@@ -35,7 +35,7 @@ class Plan:
     """What to compare.
 
     Args:
-        scenario: needs a workload and slots.
+        problem: on which all are trained and judged.
         methods: to train. episodes: of each; None: as many as fit into the time.
         seeds: training seeds of each method. eval_episodes: on which everything is judged.
         seconds: for all of it; None: without a limit.
@@ -44,9 +44,10 @@ class Plan:
         out: folder.
         compiled: whether updates are compiled. changes: fields of the methods that are set to other values.
         resume: whether what an earlier run finished in `out` is taken from there.
+        policies: trained ones that are played too; None: those that the problem names.
     """
 
-    scenario: Scenario
+    problem: Problem
     methods: Sequence[str]
     out: Path
     episodes: int | None = None
@@ -58,6 +59,18 @@ class Plan:
     compiled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    policies: Sequence[str] | None = None
+
+    @property
+    def baseline(self) -> str:
+        """The rule to which all others are set in relation: the problem's first."""
+        return next(iter(self.problem.rules()))
+
+    @property
+    def untrained(self) -> list[str]:
+        """What is played without training it: every rule, then the policies."""
+        chosen = self.problem.compared() if self.policies is None else self.policies
+        return list(dict.fromkeys([*self.problem.rules(), *chosen]))
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:
@@ -74,7 +87,7 @@ class Job:
     """One policy to evaluate, after training it if it is a method's.
 
     Args:
-        name: of the policy, or of the method that makes it. scenario: on which it is trained and judged.
+        name: of the policy, or of the method that makes it. problem: on which it is trained and judged.
         eval_episodes: to judge it on. seed: of training. arrivals_seed: of those episodes.
         trained: whether it is a method's. episodes: of training; None: as many as fit into the time.
         seconds: that training has, by the clock; share_s: by the plan, before the clock began.
@@ -82,7 +95,7 @@ class Job:
     """
 
     name: str
-    scenario: Scenario
+    problem: Problem
     eval_episodes: int
     seed: int
     arrivals_seed: int
@@ -104,12 +117,21 @@ class Job:
         return {
             "version": __version__,
             "method": describe(replace(make_method(self.name), **self.changes), f"method {self.name}"),
-            "scenario": self.scenario.digest(),
+            **self.problem.description(),
             "seed": self.seed,
             "episodes": self.episodes,
             "share_s": self.share_s,
             "compiled": self.compiled,
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process finds the problem by its reference, where it has one."""
+        return vars(self) | {"problem": self.problem.reference or self.problem}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["problem"], str):
+            state["problem"] = make_problem(state["problem"])
+        self.__dict__.update(state)
 
 
 @dataclass(frozen=True)
@@ -129,13 +151,13 @@ class Outcome:
 
 
 def jobs_of(plan: Plan, started: float) -> list[Job]:
-    """Every method and training seed, then every heuristic; the time that is left is shared out evenly.
+    """Every method and training seed, then every rule; the time that is left is shared out evenly.
 
     Args:
         plan: what to compare. started: `time.monotonic()` at which its time began.
     """
     common: dict[str, Any] = {
-        "scenario": plan.scenario,
+        "problem": plan.problem,
         "eval_episodes": plan.eval_episodes,
         "arrivals_seed": plan.seed,
     }
@@ -161,13 +183,19 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
         )
         for name, seed in pairs
     ]
-    rules = [Job(name=name, seed=plan.seed, **common) for name in heuristics_for(plan.scenario)]
+    rules = [Job(name=name, seed=plan.seed, **common) for name in plan.untrained]
     return training + rules
 
 
-def heuristics_for(scenario: Scenario) -> list[str]:
-    """Every heuristic that can decide a scenario's tasks: `local` needs a server at each station."""
-    return [name for name in HEURISTIC_NAMES if name != "local" or None not in scenario.stations]
+def portable(problem: Problem) -> bool:
+    """Whether another process can be given a problem: by its reference, or as it is."""
+    if problem.reference is not None:
+        return True
+    try:
+        pickle.dumps(problem)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def recorded(job: Job) -> dict[str, Any] | None:
@@ -212,8 +240,8 @@ def finished(job: Job) -> Outcome | None:
     if data is None or not data["finished"]:
         return None
     assert job.out is not None
-    policy = make_policy(str(job.out), job.scenario, seed=job.seed)
-    played = play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed)
+    policy = make_policy(str(job.out), job.problem, seed=job.seed)
+    played = play_episodes(job.problem, policy, job.eval_episodes, job.arrivals_seed)
     return Outcome(job, played, data["history"], data["train_seconds"], taken=True)
 
 
@@ -243,27 +271,26 @@ def work(job: Job) -> Outcome:
     """
     torch.set_num_threads(1)
     if not job.trained:
-        policy = make_policy(job.name, job.scenario, seed=job.seed)
-        return Outcome(job, play_episodes(job.scenario, policy, job.eval_episodes, job.arrivals_seed))
+        policy = make_policy(job.name, job.problem, seed=job.seed)
+        return Outcome(job, play_episodes(job.problem, policy, job.eval_episodes, job.arrivals_seed))
     if job.resume and (done := finished(job)) is not None:
         return done
-    module = build(job.name, job.scenario, seed=job.seed, changes=job.changes)
+    module = build(job.problem, job.name, seed=job.seed, changes=job.changes)
     last = unfinished(job, module.identity) if job.resume else None
     before = None if last is None else recorded(job)
     spent = 0.0 if before is None else float(before["train_seconds"])
     if job.out is not None and before is None:
         (job.out / "outcome.json").unlink(missing_ok=True)  # of what is trained anew here
     start = time.monotonic()
-    fitted = train(
-        job.name,
-        job.scenario,
+    fitted = run(
+        module,
+        {"method": _stem(job.name), "seed": job.seed, **job.problem.trained()},
         episodes=job.episodes,
         max_seconds=None if job.seconds is None else max(job.seconds - spent, 1e-9),
         seed=job.seed,
         out=job.out,
         resume=last,
         overwrite=True,
-        module=module,
         compiled=job.compiled,
     )
     seconds = spent + time.monotonic() - start
@@ -272,6 +299,12 @@ def work(job: Job) -> Outcome:
         _files.write_text(job.out / "outcome.json", json.dumps({**kept, "history": fitted.history}) + "\n")
     if fitted.signal is not None:
         raise Stopped(fitted.signal)
-    module.policy.generator.manual_seed(job.seed)  # as when it is loaded from its file
-    played = play_episodes(job.scenario, module.policy, job.eval_episodes, job.arrivals_seed)
+    learned: Any = module.policy
+    learned.generator.manual_seed(job.seed)  # as when it is loaded from its file
+    played = play_episodes(job.problem, learned, job.eval_episodes, job.arrivals_seed)
     return Outcome(job, played, fitted.history, seconds)
+
+
+def _stem(method: str) -> str:
+    """What a policy tells of the method that trained it: no folder of this machine."""
+    return Path(method).name if Path(method).suffix in (".yaml", ".yml") else method

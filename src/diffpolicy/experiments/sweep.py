@@ -1,27 +1,33 @@
-"""Sweeps: a comparison at each value of one of the paper's knobs."""
+"""Sweeps: a comparison at each value of a knob of the problem or of the methods."""
 
 from __future__ import annotations
 
 import csv
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy._validate import show
-from diffpolicy.edge.compare import compare
-from diffpolicy.edge.comparison import Comparison
-from diffpolicy.edge.jobs import Plan
+from diffpolicy.environments.problem import Kind, Problem
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.results import unit_suffix
+from diffpolicy.experiments.comparison import Comparison, kind
 from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.plan import Plan
+from diffpolicy.experiments.run import compare
 
-SCENARIO_KEYS = ("tasks", "stations", "slots", "capacity", "steps")
-"""Knobs of the system; `capacity` and `steps` take LO:HI."""
 METHOD_KEYS = {"denoising-steps": "steps", "temperature": "alpha", "discount": "gamma", "updates": "updates"}
 """Knobs of the methods, and the fields that they set."""
+METHOD_KINDS: Mapping[str, Kind] = {
+    "denoising-steps": "whole",
+    "temperature": "number",
+    "discount": "number",
+    "updates": "whole",
+}
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,11 @@ class Sweep:
     """A knob and its values.
 
     Args:
-        key: of `SCENARIO_KEYS` or `METHOD_KEYS`.
+        key: of the problem's `knobs` or of `METHOD_KEYS`.
         values: in the order of the plot; pairs (LO, HI) for ranges.
 
     Example:
-        >>> Sweep.parse("tasks=10,20,30").values
+        >>> Sweep.parse("tasks=10,20,30", OffloadingProblem()).values
         (10, 20, 30)
     """
 
@@ -41,20 +47,20 @@ class Sweep:
     values: tuple[Any, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Sweep:
-        """From KEY=V,V.
+    def parse(cls, text: str, problem: Problem) -> Sweep:
+        """From KEY=V,V. Args: text: that. problem: whose knobs it may turn, beside the methods'.
 
         Raises:
             InputError: an unknown key, or a value that it cannot take.
         """
         key, equals, rest = text.partition("=")
-        known = (*SCENARIO_KEYS, *METHOD_KEYS)
+        known = {**problem.knobs(), **METHOD_KINDS}
         if not equals or key not in known:
             raise InputError(f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {show(text)}")
         words = [word.strip() for word in rest.split(",") if word.strip()]
         if not words:
             raise InputError(f"a sweep needs values, got {show(text)}")
-        values = tuple(_value(key, word) for word in words)
+        values = tuple(_value(key, known[key], word) for word in words)
         if len(set(values)) < len(values):
             raise InputError(f"a sweep's values must differ, got {show(text)}")
         return cls(key, values)
@@ -67,12 +73,12 @@ class Sweep:
         """The plan at one value, with a folder of its own and its share of the time.
 
         Raises:
-            InputError: a method does not have the field, or the scenario cannot take the value.
+            InputError: a method does not have the field, or the problem cannot take the value.
         """
         share = None if plan.seconds is None else plan.seconds / len(self.values)
         here = replace(plan, out=plan.out / f"{self.key}={self.label(value).replace(':', '-')}", seconds=share)
-        if self.key in SCENARIO_KEYS:
-            return replace(here, scenario=plan.scenario.override(**{self.key: value}))
+        if self.key in plan.problem.knobs():
+            return replace(here, problem=plan.problem.vary(self.key, value))
         field = METHOD_KEYS[self.key]
         for name in plan.methods:
             if field not in {f.name for f in fields(make_method(name))}:
@@ -80,15 +86,15 @@ class Sweep:
         return replace(here, changes={**plan.changes, field: value})
 
 
-def _value(key: str, word: str) -> Any:
+def _value(key: str, kind: Kind, word: str) -> Any:
     try:
-        if key in ("capacity", "steps"):
+        if kind == "LO:HI":
             lo, _, hi = word.partition(":")
             return int(lo), int(hi)
-        return float(word) if key in ("temperature", "discount") else int(word)
+        return float(word) if kind == "number" else int(word)
     except ValueError:
-        kind = "LO:HI" if key in ("capacity", "steps") else "a number"
-        raise InputError(f"a value of the sweep over {key} must be {kind}, got {show(word)}") from None
+        wanted = "LO:HI" if kind == "LO:HI" else "a number"
+        raise InputError(f"a value of the sweep over {key} must be {wanted}, got {show(word)}") from None
 
 
 def run_sweep(plan: Plan, sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> list[Comparison]:
@@ -97,7 +103,7 @@ def run_sweep(plan: Plan, sweep: Sweep, say: Callable[[str], None] = lambda text
     results = []
     with alone_in(plan.out):
         for value, each in zip(sweep.values, plans, strict=True):
-            say(f"{sweep.key} = {sweep.label(value)}, load {each.scenario.load_factor():.2f}")
+            say(f"{sweep.key} = {sweep.label(value)}: {each.problem.told()}")
             results.append(compare(each, say, time.monotonic()))
             _files.write_text(plan.out / "sweep.csv", sweep_csv(sweep, results))
     return results
@@ -105,18 +111,15 @@ def run_sweep(plan: Plan, sweep: Sweep, say: Callable[[str], None] = lambda text
 
 def sweep_csv(sweep: Sweep, results: Sequence[Comparison]) -> str:
     """A line a value and policy; values that are not reached yet are left out."""
-    text = io.StringIO()
+    text, cost = io.StringIO(), results[0].plan.problem.cost
+    figures = [f"mean_{cost.column}", f"ci95{unit_suffix(cost)}", f"p95_{cost.column}", "ratio"]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [sweep.key, "load", "policy", "kind", "seeds", "episodes", "mean_delay_s", "ci95_s", "p95_delay_s", "ratio"]
-    )
+    writer.writerow([sweep.key, *results[0].rows[0].told, "policy", "kind", "seeds", "episodes", *figures])
     for value, comparison in zip(sweep.values, results, strict=False):
         for row in comparison.rows:
-            d = row.result.costs
-            kind = "method" if row.seeds else "heuristic"
-            ci = "" if row.result.ci95 is None else row.result.ci95
-            numbers = [d.mean, ci, d.p95, "" if row.result.ratio is None else row.result.ratio]
-            writer.writerow(
-                [sweep.label(value), row.load, row.name, kind, row.seeds or "", row.episodes or "", *numbers]
-            )
+            data = row.result.to_dict(cost)
+            numbers = ["" if data[name] is None else data[name] for name in figures]
+            told = row.told.values()
+            who = [row.name, kind(row), row.seeds or "", row.episodes or ""]
+            writer.writerow([sweep.label(value), *told, *who, *numbers])
     return text.getvalue()
