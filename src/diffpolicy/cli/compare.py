@@ -23,6 +23,7 @@ HELP = "train the methods and play every rule on the same episodes (the main job
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     opt.add_problem(parser)
+    opt.add_scenario(parser)
     parser.add_argument(
         "--methods",
         type=opt.names,
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     started = time.monotonic()
     if options.minutes is not None:
         check.number(options.minutes, "--minutes", above=0, most=_limits.MINUTES)
-    scenario = opt.check_problem(options)
+    scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
     out = Path(_files.writable_folder(options.out))

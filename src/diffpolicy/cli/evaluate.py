@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a rule's name, pretrained:NAME, a policy folder, or module:attribute",
     )
     opt.add_problem(parser)
+    opt.add_scenario(parser)
     parser.add_argument("--episodes", type=opt.whole(1, _limits.EVALUATION), default=16, help="default 16")
     parser.add_argument("--baseline", metavar="POLICY", help="default: the problem's first rule (opt-ts of offloading)")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own")
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"policy {name} is named twice")
-    scenario = opt.check_problem(options)
+    scenario = opt.checked_scenario(options)
     if scenario is not None:
         from diffpolicy.edge.resolve import check_policy
 

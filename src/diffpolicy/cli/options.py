@@ -18,8 +18,6 @@ from diffpolicy.errors import InputError
 if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem
 
-OFFLOADING = "offloading"
-"""The problem by default, to which a scenario belongs."""
 MOST = 2**31 - 2
 """The greatest whole number that an option takes: what every generator here can draw up to."""
 
@@ -116,17 +114,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
 
 
-def add_problem(parser: argparse.ArgumentParser) -> None:
-    """`--problem`, and what belongs to the offloading problem."""
-    parser.add_argument(
-        "--problem",
-        default=OFFLOADING,
-        metavar="PROBLEM",
-        help="offloading (the default), gym:ID of Gymnasium, or module:attribute",
-    )
-    add_scenario(parser)
-
-
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
     parser.add_argument(
@@ -198,26 +185,17 @@ def playable(options: argparse.Namespace) -> Scenario:
     return chosen
 
 
-def check_problem(options: argparse.Namespace) -> Scenario | None:
+def checked_scenario(options: argparse.Namespace) -> Scenario | None:
     """The scenario of the offloading problem; None of another one. Loads no torch.
 
     Raises:
         InputError: no problem of that name, or another one is asked for with the options of a scenario.
     """
-    if options.problem == OFFLOADING:
-        return playable(options)
-    from diffpolicy.experiments.names import check_problem as check_name_of
-
-    check_name_of(options.problem)
-    given = {word.split("=", 1)[0] for word in options.words}
-    for name in ("scenario", "tasks", "stations", "slots", "capacity", "steps"):
-        if f"--{name}" in given:
-            raise InputError(f"--{name} belongs to the problem offloading, and --problem is {options.problem}")
-    return None
+    return None if other_problem(options) else playable(options)
 
 
 def problem(options: argparse.Namespace, chosen: Scenario | None) -> Problem:
-    """The problem that the options name. Args: chosen: what `check_problem` gave."""
+    """The problem that the options name. Args: chosen: what `checked_scenario` gave."""
     if chosen is not None:
         from diffpolicy.edge.problem import OffloadingProblem
 
