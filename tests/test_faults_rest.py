@@ -16,7 +16,8 @@ from diffpolicy import CategoricalPolicy, DiffusionPolicy, GaussianPrior, InputE
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, OffloadingProblem, Scenario
 from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
-from diffpolicy.edge.resolve import make_method, make_policy
+from diffpolicy.edge.resolve import make_policy
+from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Job, Plan, finished
 from diffpolicy.training import PackedReplay
 from fuzz_mutations import with_digest
