@@ -13,7 +13,7 @@ from diffpolicy.edge import Scenario, TaskList, Workload, evaluate, make_policy,
 from diffpolicy.edge.credit.objectives import named_objective
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.names import PRETRAINED_NAMES
-from diffpolicy.edge.pricing.features import FEATURES, LATENTS
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import possible_tasks
 from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player, Recipe

@@ -13,9 +13,8 @@ import torch
 from diffpolicy.cli.main import main
 from diffpolicy.edge import Scenario, Workload
 from diffpolicy.edge.env.env import OffloadingEnv
-from diffpolicy.edge.pricing.features import LATENTS
+from diffpolicy.edge.pricing.law import LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
-from diffpolicy.edge.pricing.scan import CAPACITY, LATENT, LOAD, PRICE, RATE_N, RATE_W, WAITING
 from diffpolicy.edge.pricing.slot import costs_of, tasks_of
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.scenario import Server
@@ -63,24 +62,19 @@ def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down) -> None:
     root = env.reset()
     seen = set()
     for _ in range(SLOTS):
-        tasks = tasks_of(root)
-        state = policy.rule._start(root, tasks)
+        tasks, remembered = tasks_of(root), root["fleet", "latent"]
+        state = policy.rule._start(root, tasks, policy.coefficients())
         valid = root["agents", "valid"]
         first = root["agents", "arrival"].flatten(1).masked_fill(~valid.flatten(1), 10**6).argmin(-1)
         delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in costs_of(tasks, root))
         x, scalar = state.servers, torch.ones(4, dtype=torch.float64)
-        columns = [x[..., c] for c in (LOAD, WAITING, CAPACITY, RATE_N, RATE_W)]
+        columns = [x.load, x.waiting, x.capacity, x.tasks, x.work]
         step_s = torch.tensor([policy.rule.step_s], dtype=torch.float64)
         up = root["servers", "up"]
-        action, _, price, latent = decision(
-            *columns, x[..., LATENT:CAPACITY], delay, service, 0 * scalar, scalar, step_s, up
-        )
-        state.renew_all(policy.coefficients)
-        # the rule's rank of a capacity is in single precision
-        rest = torch.ones(4, 1, dtype=torch.float64)
-        renewed = state.price(state.servers[..., PRICE:LATENT], rest, service)
-        assert torch.allclose(price[up], renewed[up], rtol=1e-5)
-        assert torch.allclose(latent[up], state.servers[..., LATENT:CAPACITY][up], rtol=1e-5, atol=1e-6)
+        action, _, price, latent = decision(*columns, remembered, delay, service, 0 * scalar, scalar, step_s, up)
+        renewed = state.prices(torch.ones(4, 1, dtype=torch.float64), service)
+        assert torch.allclose(price[up], renewed[up], rtol=1e-9)
+        assert torch.allclose(latent[up], state.latent[up], rtol=1e-9, atol=1e-12)
         root = policy(root)
         assert torch.equal(action, root["agents", "action"].flatten(1)[torch.arange(4), first])
         seen |= set(action.tolist())

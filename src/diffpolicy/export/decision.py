@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -63,6 +64,10 @@ class Decision(PureDecision):
         if self.remembers:
             outputs.append(DecisionInput("next_latent", wide, "float32", "what to remember, the next time's latent"))
         self.outputs = tuple(outputs)
+
+    def frozen(self) -> AbstractContextManager[None]:
+        frozen = getattr(getattr(self.policy, "denoiser", None), "frozen", nullcontext)
+        return frozen()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The outputs, in their order. Args: tensors: the inputs, in their order."""

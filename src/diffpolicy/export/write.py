@@ -119,9 +119,8 @@ def _export(decision: PureDecision) -> Any:
     example = tuple(i.random(generator=generator, **sizes) for i in decision.inputs)
     free = {n: torch.export.Dim(n, min=1, max=2**20) for n in names}
     shapes = tuple({d: free[n] for d, n in enumerate(i.shape) if isinstance(n, str)} for i in decision.inputs)
-    frozen = getattr(getattr(decision.policy, "denoiser", None), "frozen", contextlib.nullcontext)
     try:
-        with frozen():
+        with decision.frozen():
             return torch.export.export(decision, example, dynamic_shapes=(shapes,)), example
     except Exception as error:  # the tracer raises whatever the traced code made of its symbols
         first = " ".join(str(error).split())[:200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -61,9 +62,7 @@ class DecisionInput:
 
 
 class PureDecision(nn.Module):
-    """Base of decisions that can be exported; a subclass sets `policy`, `inputs` and `outputs`.
-
-    The policy is one in `eval` mode, see `in_eval_mode`.
+    """Base of decisions that can be exported; a subclass sets `inputs` and `outputs`, and decides as in `eval` mode.
 
     `forward` takes the inputs and gives the outputs, in their order; `action` is the first of these. A policy whose
     rows are not observations has a method `decision()` that gives its own.
@@ -71,9 +70,12 @@ class PureDecision(nn.Module):
 
     trials: ClassVar[Sequence[Mapping[str, int]]] = ({"rows": 1}, {"rows": 7}, {"rows": 64})
     """Sizes on which an export is tried."""
-    policy: Any
     inputs: tuple[DecisionInput, ...]
     outputs: tuple[DecisionInput, ...]
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """While it lasts, what does not depend on the inputs is constant, so that a graph need not compute it."""
+        return nullcontext()
 
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Inputs by name. Args: tensors: in their order."""

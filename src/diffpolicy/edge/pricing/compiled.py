@@ -1,88 +1,163 @@
-"""A compiled player of whole episodes under a price rule: what makes evolution and price iteration affordable.
+"""The law of the price in compiled form (numba, extra `fleet`), one server and one task at a time, in float64.
 
-It plays the law of LAD-TS on a given fleet, with the features, prices and scans of `fleet_scan`, in float64, some
-hundred times faster for one episode than the batched tensors that decide in earnest; tests hold the two together.
-It needs the extra `fleet` (numba).
+It is the only second form of `law` and of `FleetState.place_by_law`; tests hold them equal. Acting calls `place`; the
+player of training (`training.episode`) is made of the same `renew` and `priced_s`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
-from diffpolicy.edge.pricing.features import BIAS, CEILING, FEATURES, LATENTS, SCALE, TASKS_PER_SERVER
+from diffpolicy.edge.pricing import law
+from diffpolicy.edge.pricing.law import BIAS, CEILING, FEATURES, LATENTS, SCALE, PriceChain
 
-GREEDY, LIVE, STALE = 0, 1, 2
-"""Modes: the greedy rule Opt-TS, and the price rule with live or stale information."""
+if TYPE_CHECKING:
+    from diffpolicy.edge.pricing.state import FleetState, Queue
 
 _F, _K = FEATURES, LATENTS
 _BIAS = np.array(BIAS)
-# rows of the state, a column being a server: load, capacity, averages of tasks and work, tasks that wait; the terms of
-# the price; the latents; the features that do not change within a slot
-_Q, _CAP, _N, _W, _M, _PRICE = range(6)
-_L = _PRICE + 4
-_FIXED = _L + _K
-_ROWS = _FIXED + 4
-# places in the scalars
-_TURN, _REST, _X, _NBAR, _PBAR, _DT, _OVER, _TASKS = range(8)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _coefficient(x: float, k: int) -> float:
+def compile(function: _Function) -> _Function:  # noqa: A001
+    """Compiles without reordering any sum, and keeps the machine code on disk where there is a folder for it."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
+        return njit(**options)(function)  # type: ignore[no-any-return]
+
+
+class State(NamedTuple):
+    """A fleet within a slot, as rows of one block. Args: `[S]` each, or `[4, S]` terms and fixed, `[K, S]` latent."""
+
+    load: Any
+    capacity: Any
+    tasks: Any
+    work: Any
+    waiting: Any
+    terms: Any
+    latent: Any
+    fixed: Any
+
+
+ROWS = 5 + 4 + _K + 4
+"""Of a block."""
+CAPACITY, RANK, SHARE, TASK_WORK = range(4)
+"""Rows of `fixed`, the features that do not change within a slot."""
+
+
+class Moment(NamedTuple):
+    """What changes from task to task, then what all servers share. Args: see `law.Features` and `law.Whole`."""
+
+    turn: float
+    rest: float
+    fleet_s: float
+    tasks: float
+    service_s: float
+    step_s: float
+    overload: float
+    of_tasks: float
+    number: float
+    weight: float
+
+
+class Network(NamedTuple):
+    """A `SetDenoiser`'s parameters and its chain.
+
+    Args:
+        of_condition, of_x, of_step, out_bias: as there. out: the outputs' weights as rows, `[K, H]`.
+        path: i - 1, keep and push of each reverse step, `[I, 3]`. remember: whether a chain starts from the latents.
+    """
+
+    of_condition: Any
+    of_x: Any
+    of_step: Any
+    out: Any
+    out_bias: Any
+    path: Any
+    remember: bool
+
+
+class Scratch(NamedTuple):
+    """Room. Args: feature: `[F]`. base, hidden: `[H]`. sums: `[K, H / 4]`."""
+
+    feature: Any
+    base: Any
+    hidden: Any
+    sums: Any
+
+
+@compile
+def rows_of(block: Any) -> State:
+    """The rows of a block `[ROWS, S]` by name."""
+    return State(
+        block[0], block[1], block[2], block[3], block[4], block[5:9], block[9 : 9 + _K], block[9 + _K : 13 + _K]
+    )
+
+
+@compile
+def room(hidden: int) -> Scratch:
+    """Scratch for a network of a width."""
+    return Scratch(np.zeros(_F), np.zeros(hidden), np.zeros(hidden), np.zeros((_K, hidden // 4)))
+
+
+@compile
+def moved_on(moment: Moment, turn: float, rest: float, fleet_s: float) -> Moment:
+    """Another moment of the same slot."""
+    m = moment
+    return Moment(turn, rest, fleet_s, m.tasks, m.service_s, m.step_s, m.overload, m.of_tasks, m.number, m.weight)
+
+
+@compile
+def coefficient(x: float, k: int) -> float:
+    """`law.coefficients`."""
     z: float = SCALE * x + _BIAS[k]
     return math.log(1.0 + math.exp(-abs(z))) + max(z, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _clip(x: float) -> float:
-    return min(max(x, -1.0), 1.0)
+@compile
+def clip(x: float) -> float:
+    """From -1 to 1; what is no number stays so, for a caller to see."""
+    if x > 1.0:
+        return 1.0
+    return -1.0 if x < -1.0 else x
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _logarithm(x: float) -> float:
+@compile
+def saturating(x: float) -> float:
+    """`law.saturating`."""
     return 0.25 * math.log((1.0 + x) / (1.0 + x / CEILING))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _layers(theta: Any, hidden: int, steps: int) -> Any:
-    """A `SetDenoiser`'s parameters, whose order theta follows, with the outputs' weights as rows, `[K, H]`."""
-    of_x, of_step, out = _F * hidden, (_F + _K) * hidden, (_F + _K + steps) * hidden
-    return (
-        theta[:of_x].reshape((_F, hidden)),
-        theta[of_x:of_step].reshape((_K, hidden)),
-        theta[of_step:out].reshape((steps, hidden)),
-        np.ascontiguousarray(theta[out : out + hidden * _K].reshape((hidden, _K)).T),
-        theta[out + hidden * _K :],
-    )
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _refresh(a: int, state: Any, scalars: Any, net: Any, path: Any, remember: bool, work: Any) -> None:
-    """Server a's features, its chain, and the terms of its price.
-
-    Args:
-        net: of `_layers`. work: room for the features, what the chain does not change, the hidden layer, and sums.
-    """
-    of_condition, of_x, of_step, out, out_bias = net
-    feature, base, hidden, sums = work
-    servers, width = state.shape[1], base.shape[0]
-    load, capacity, n, m = state[_Q, a], state[_CAP, a], state[_N, a], state[_M, a]
-    fleet_s, mean_s, dt, nbar = scalars[_X], scalars[_PBAR], scalars[_DT], scalars[_NBAR]
+@compile
+def renew(a: int, state: State, moment: Moment, up: Any, network: Network, scratch: Scratch) -> None:
+    """Server a's features (`law.features`), its chain (`law.PriceChain`), and the terms of its price (`law.terms`)."""
+    of_condition, of_x, out, out_bias = network.of_condition, network.of_x, network.out, network.out_bias
+    feature, base, hidden, sums = scratch
+    servers, width = state.load.shape[0], base.shape[0]
+    load, capacity, n, m = state.load[a], state.capacity[a], state.tasks[a], state.waiting[a]
+    fleet_s, mean_s, dt, nbar = moment.fleet_s, moment.service_s, moment.step_s, moment.tasks
     backlog = load / capacity
     below = 0
     for b in range(servers):
-        below += state[_Q, b] * capacity < load * state[_CAP, b]
-    feature[0] = _logarithm(backlog / mean_s)
-    feature[1] = _logarithm(fleet_s / mean_s)
+        below += up[b] & (state.load[b] * capacity < load * state.capacity[b])
+    feature[0] = saturating(backlog / mean_s)
+    feature[1] = saturating(fleet_s / mean_s)
     feature[2] = (backlog - fleet_s) / (backlog + fleet_s + mean_s)
-    feature[3], feature[4] = state[_FIXED, a], state[_FIXED + 1, a]
-    feature[5] = 2.0 * (below + 0.5) / servers - 1.0
-    feature[6], feature[7] = state[_FIXED + 2, a], state[_FIXED + 3, a]
-    feature[8], feature[9] = scalars[_OVER], scalars[_TURN]
-    feature[10], feature[11] = _logarithm(m), scalars[_TASKS]
+    feature[3], feature[4] = state.fixed[CAPACITY, a], state.fixed[RANK, a]
+    feature[5] = 2.0 * (below + 0.5) / moment.number - 1.0
+    feature[6], feature[7] = state.fixed[SHARE, a], state.fixed[TASK_WORK, a]
+    feature[8], feature[9] = moment.overload, moment.turn
+    feature[10], feature[11] = saturating(m), moment.of_tasks
     feature[12], feature[13] = fleet_s / (fleet_s + dt), backlog / (backlog + dt)
     # `SetDenoiser` of one server. The F = 14 features and K = 5 latents are written out, and the units of an output are
     # summed in four parts at once, so that all of it becomes vector instructions: two thirds of the time of plain loops
@@ -94,11 +169,12 @@ def _refresh(a: int, state: Any, scalars: Any, net: Any, path: Any, remember: bo
         z += f8 * of_condition[8, h] + f9 * of_condition[9, h] + g0 * of_condition[10, h] + g1 * of_condition[11, h]
         base[h] = z + (g2 * of_condition[12, h] + g3 * of_condition[13, h])
     x0, x1, x2, x3, x4 = 0.0, 0.0, 0.0, 0.0, 0.0
-    if remember:
-        x0, x1, x2, x3, x4 = state[_L, a], state[_L + 1, a], state[_L + 2, a], state[_L + 3, a], state[_L + 4, a]
-    steps, part = path.shape[0], width // 4
-    for s in range(steps):
-        of_now = of_step[steps - s - 1]
+    latent = state.latent
+    if network.remember:
+        x0, x1, x2, x3, x4 = latent[0, a], latent[1, a], latent[2, a], latent[3, a], latent[4, a]
+    part = width // 4
+    for s in range(network.path.shape[0]):
+        of_now = network.of_step[int(network.path[s, 0])]
         for h in range(width):
             z = base[h] + of_now[h] + x0 * of_x[0, h] + x1 * of_x[1, h] + x2 * of_x[2, h]
             z += x3 * of_x[3, h] + x4 * of_x[4, h]
@@ -111,202 +187,140 @@ def _refresh(a: int, state: Any, scalars: Any, net: Any, path: Any, remember: bo
         o0, o1, o2, o3, o4 = out_bias[0], out_bias[1], out_bias[2], out_bias[3], out_bias[4]
         for h in range(part):
             o0, o1, o2, o3, o4 = o0 + sums[0, h], o1 + sums[1, h], o2 + sums[2, h], o3 + sums[3, h], o4 + sums[4, h]
-        keep, push = path[s, 0], path[s, 1]
+        keep, push = network.path[s, 1], network.path[s, 2]
         x0, x1, x2 = keep * x0 + push * o0, keep * x1 + push * o1, keep * x2 + push * o2
         x3, x4 = keep * x3 + push * o3, keep * x4 + push * o4
-    state[_L, a], state[_L + 1, a], state[_L + 2, a] = _clip(x0), _clip(x1), _clip(x2)
-    state[_L + 3, a], state[_L + 4, a] = _clip(x3), _clip(x4)
-    state[_PRICE, a] = n * _coefficient(x0, 0)
-    state[_PRICE + 1, a] = n / dt * _coefficient(x2, 2)
-    state[_PRICE + 2, a] = m * _coefficient(x1, 1) + nbar * _coefficient(x3, 3)
-    state[_PRICE + 3, a] = n / dt * _coefficient(x4, 4)
+    latent[0, a], latent[1, a], latent[2, a], latent[3, a], latent[4, a] = (
+        clip(x0),
+        clip(x1),
+        clip(x2),
+        clip(x3),
+        clip(x4),
+    )
+    weight = moment.weight
+    state.terms[0, a] = n * (weight * coefficient(x0, 0))
+    state.terms[1, a] = n / dt * (weight * coefficient(x2, 2))
+    state.terms[2, a] = m * (weight * coefficient(x1, 1)) + nbar * (weight * coefficient(x3, 3))
+    state.terms[3, a] = n / dt * (weight * coefficient(x4, 4))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _best(state: Any, rate: Any, home: int, w: float, d: float, r: float, rest: float, fleet_s: float, on: bool) -> int:
-    """The server with the smallest score for a task. Args: on: whether prices count."""
-    least, arg = math.inf, 0
-    for a in range(state.shape[1]):
-        f = state[_CAP, a]
-        way = r if home == a else r + d
-        score = (state[_Q, a] + w) / f + way / rate[a]
-        if on:
-            price = state[_PRICE, a] * rest + state[_PRICE + 1, a] * fleet_s + state[_PRICE + 2, a]
-            score += w / f * (price + w / f * state[_PRICE + 3, a])
-        if score < least:
-            least, arg = score, a
-    return arg
+@compile
+def priced_s(a: int, state: State, moment: Moment, service_s: float) -> float:
+    """What a task costs those behind it on server a, seconds: `law.price` times the seconds that it takes."""
+    terms = state.terms
+    at_once: float = terms[0, a] * moment.rest + terms[1, a] * moment.fleet_s + terms[2, a]
+    cost: float = service_s * (at_once + service_s * terms[3, a])
+    return cost
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def play(
-    theta: Any,
-    hidden: int,
-    path: Any,
-    remember: bool,
-    mode: int,
-    capacity: Any,
-    rate: Any,
-    home: Any,
-    rank: Any,
-    order: Any,
-    work_by_index: Any,
-    result_by_index: Any,
-    chance: Any,
-    counts: Any,
-    inputs: Any,
-    first: Any,
-    gaps: Any,
-    slot_s: float,
-    records: Any,
-    stride: int,
-    outlook: float,
-    least_outlook: int,
-    delays: Any,
-    until: Any,
-) -> Any:
-    """Plays an episode; gives the sum of the delays, their number and the number of records.
+@compile
+def _place(
+    blocks: Any, up: Any, total_f: Any, moments: Any, queue: Any, network: Network, sent: Any, chosen: Any, parts: Any
+) -> None:
+    """`FleetState.place_by_law` of R fleets.
 
     Args:
-        theta: parameters, flat. hidden: width. path: keep and push of each reverse step, `[I, 2]`.
-        remember: whether chains start from the remembered latents, or from zero.
-        mode: GREEDY, LIVE or STALE.
-        capacity, rate, rank: `[S]`. home: `[B]`, -1 for a station without a server.
-        work_by_index, result_by_index: `[N]`.
-        order: of the servers whose prices are renewed in turn, `[S]`.
-        chance: that a station has a task of an index, `[N]`.
-        counts: tasks by slot and station, `[T, B]`. inputs: Mbit, real and imagined, `[2, T, B, N]`.
-        first: a station's tasks are of the indices first, first + 1, ... (modulo N) in a slot, `[T, B]`; 0 if STALE.
-        gaps: seconds from each slot to the next, `[T]`. slot_s: their usual length.
-        records: takes (features, terms of the price, label) of every `stride`-th decision, `[R, F + K + 1]`; with R =
-            0 nothing is recorded. The label counts the later tasks of the busy period until slot
-            t + outlook t + least_outlook; decisions whose outlook passes the end are left out.
-        delays: takes each task's delay in arrival order, `[K]`; with K = 0 nothing is written.
-        until: takes the sum of the delays up to each slot, `[T]`, or nothing likewise.
+        blocks: `[R, ROWS, S]`, which move on. up: `[R, S]`. total_f: `[R]`. moments: the last fields, `[R, 7]`.
+        queue: delay_s, service_s, amount, turn, rest, others and candidates, the last two of size 0 where there are
+            none. sent: takes tasks and work, `[R, 2, S]`. chosen: takes decisions, `[R, K]`.
+        parts: takes the blocks before each part, `[R, P, ROWS, S]`.
     """
-    slots, stations = counts.shape
-    servers, kinds = capacity.shape[0], work_by_index.shape[0]
-    state = np.zeros((_ROWS, servers))
-    own = np.zeros((_ROWS, servers))
-    total_f = capacity.sum()
-    share_of = capacity / total_f
-    state[_CAP], state[_FIXED + 1] = capacity, rank
-    state[_N] = stations * chance.sum() * share_of
-    state[_W] = stations * (chance * work_by_index).sum() * share_of
-    state[_L : _L + _K] = 1.0 / _K
-    scalars, feature = np.zeros(8), np.zeros(_F)
-    scratch = (feature, np.zeros(hidden), np.zeros(hidden), np.zeros((_K, hidden // 4)))
-    net = _layers(theta, hidden, path.shape[0])
-    real, tasks, work = np.zeros(servers), np.zeros(servers), np.zeros(servers)
-    sent, busy = np.zeros((slots + 1, servers)), np.zeros((slots, servers))
-    recorded = records.shape[0]
-    at = np.zeros((recorded, 2), np.int64)
-    total, number, found, seen = 0.0, 0, 0, 0
-    for t in range(slots):
-        nbar, wbar, fbar = state[_N].sum() / servers, state[_W].sum() / servers, total_f / servers
-        mu = nbar * servers / stations
-        load = state[_Q].sum()
-        scalars[_TURN], scalars[_REST], scalars[_X] = 0.0, 1.0, load / total_f
-        scalars[_NBAR], scalars[_PBAR], scalars[_DT] = nbar, wbar / nbar / fbar, slot_s
-        scalars[_OVER] = min(max(wbar / (fbar * slot_s) - 1.0, -1.0), 2.0)
-        scalars[_TASKS] = 0.25 * math.log(1.0 + nbar)
-        real[:] = state[_Q]
-        tasks[:], work[:] = 0.0, 0.0
-        if mode != GREEDY:
-            for a in range(servers):
-                n, w = state[_N, a] + 0.1 * nbar, state[_W, a] + 0.1 * wbar
-                state[_FIXED, a] = math.log(capacity[a] / fbar)
-                state[_FIXED + 2, a] = math.log(n / (1.1 * nbar))
-                state[_FIXED + 3, a] = math.log(w / n * nbar / wbar)
-            for a in range(servers):
-                _refresh(a, state, scalars, net, path, remember, scratch)
-        k, place = 0.0, 0
-        for b in range(stations):
-            if mode == STALE:
-                own[:] = state
-                turn, rest, x = scalars[_TURN], scalars[_REST], scalars[_X]
-                here = load
-                for i in range(counts[t, b]):
-                    w, d, r = work_by_index[i], inputs[0, t, b, i], result_by_index[i]
-                    a = _best(own, rate, home[b], w, d, r, scalars[_REST], scalars[_X], True)
-                    delay = (real[a] + w) / capacity[a] + (r if home[b] == a else r + d) / rate[a]
-                    if delays.shape[0]:
-                        delays[number] = delay
-                    total += delay
-                    number += 1
-                    real[a] += w
-                    own[_Q, a] += w
-                    own[_M, a] += 1.0
-                    here += w
-                    done, left = k + i + 1.0, counts[t, b] - i - 1 + (stations - b - 1) * mu
-                    scalars[_TURN], scalars[_REST] = done / (done + left), left / (stations * mu)
-                    scalars[_X] = here / total_f
-                    _refresh(a, own, scalars, net, path, remember, scratch)
-                scalars[_TURN], scalars[_REST], scalars[_X] = turn, rest, x
-            for i in range(kinds if mode == STALE else counts[t, b]):
-                amount = chance[i] if mode == STALE else 1.0
-                j = (first[t, b] + i) % kinds
-                w, d, r = work_by_index[j], inputs[1 if mode == STALE else 0, t, b, i], result_by_index[j]
-                a = _best(state, rate, home[b], w, d, r, scalars[_REST], scalars[_X], mode != GREEDY)
-                if mode != STALE:
-                    delay = (state[_Q, a] + w) / capacity[a] + (r if home[b] == a else r + d) / rate[a]
-                    if delays.shape[0]:
-                        delays[number] = delay
-                    total += delay
-                    number += 1
-                state[_Q, a] += amount * w
-                tasks[a] += amount
-                if mode == GREEDY:
-                    continue
-                work[a] += amount * w
-                state[_M, a] += amount
-                load += amount * w
-                k += amount
-                place += 1
-                own_left = counts[t, b] - i - 1 + (stations - b - 1) * mu
-                left = max(stations * mu - k, 0.0) if mode == STALE else own_left
-                scalars[_TURN], scalars[_REST] = k / (k + left), left / (stations * mu)
-                scalars[_X] = load / total_f
-                # the server whose turn it is, and the one that was chosen
-                other = order[place % servers]
-                if mode == LIVE and other != a:
-                    _refresh(other, state, scalars, net, path, remember, scratch)
-                _refresh(a, state, scalars, net, path, remember, scratch)
-                if recorded:
-                    seen += 1
-                    if seen % stride == 0 and found < recorded:
-                        n = state[_N, a]
-                        records[found, :_F] = feature
-                        records[found, _F] = n * scalars[_REST]
-                        records[found, _F + 1] = state[_M, a]
-                        records[found, _F + 2] = n * scalars[_X] / slot_s
-                        records[found, _F + 3] = nbar
-                        records[found, _F + 4] = n * w / capacity[a] / slot_s
-                        records[found, _F + _K] = tasks[a]
-                        at[found, 0], at[found, 1] = t, a
-                        found += 1
-        if until.shape[0]:
-            until[t] = total
-        share = 1.0 - math.exp(-tasks.sum() / (TASKS_PER_SERVER * servers))
+    delay_s, service_s, amounts, turns, rests, others, candidates = queue
+    fleets, tasks = chosen.shape
+    servers, count, every = up.shape[1], candidates.shape[2], 0
+    if parts.shape[1]:
+        every = tasks // parts.shape[1]
+    scratch = room(network.of_condition.shape[1])
+    for r in range(fleets):
+        state, of = rows_of(blocks[r]), moments[r]
+        load = 0.0
         for a in range(servers):
-            state[_N, a] += share * (tasks[a] - state[_N, a])
-            state[_W, a] += share * (work[a] - state[_W, a])
-            before = state[_Q, a]
-            left = max((real[a] if mode == STALE else before) - capacity[a] * gaps[t], 0.0)
-            state[_M, a] = state[_M, a] * min(left / before, 1.0) if before > 0 else 0.0
-            state[_Q, a] = left
-            sent[t + 1, a] = sent[t, a] + tasks[a]
-            busy[t, a] = 1.0 if left > 0 else 0.0
-    kept = 0
-    for i in range(found):
-        t, a = at[i, 0], at[i, 1]
-        last = int(t + outlook * t + least_outlook)
-        if last >= slots:
-            continue
-        end = t
-        while end < last and busy[end, a] > 0:
-            end += 1
-        records[kept] = records[i]
-        records[kept, _F + _K] = sent[end + 1, a] - sent[t, a] - records[i, _F + _K]
-        kept += 1
-    return total, number, kept
+            load += state.load[a] * up[r, a]
+        moment = Moment(0.0, 1.0, load / total_f[r], of[0], of[1], of[2], of[3], of[4], of[5], of[6])
+        for k in range(tasks):
+            if every and k % every == 0:
+                parts[r, k // every] = blocks[r]
+            moment = moved_on(moment, moment.turn, rests[r, k], load / total_f[r])
+            least, best = math.inf, candidates[r, k, 0] if count else 0
+            for c in range(count if count else servers):
+                a = candidates[r, k, c] if count else c
+                service = service_s[r, k, a]
+                score = delay_s[r, k, a] + state.load[a] / state.capacity[a] + priced_s(a, state, moment, service)
+                if score < least:
+                    least, best = score, a
+            chosen[r, k] = best
+            amount = amounts[r, k]
+            if amount == 0.0:
+                continue
+            work = service_s[r, k, best] * state.capacity[best] * amount
+            state.load[best] += work
+            state.waiting[best] += amount
+            sent[r, 0, best] += amount
+            sent[r, 1, best] += work
+            if up[r, best]:
+                load += work
+            moment = moved_on(moment, turns[r, k], moment.rest, load / total_f[r])
+            if others.shape[1]:
+                other = others[r, (k + 1) % servers]
+                if other != best:
+                    renew(other, state, moment, up[r], network, scratch)
+            renew(best, state, moment, up[r], network, scratch)
+
+
+def network_of(chain: PriceChain) -> Network:
+    """A chain as the compiled form takes it."""
+    net = chain.denoiser
+    of_condition, of_x, of_step, out, out_bias = (
+        x.detach().numpy() for x in (net.of_condition, net.of_x, net.of_step, net.out.T.contiguous(), net.out_bias)
+    )
+    path = np.array([[step.i - 1, step.keep, step.push] for step in chain.path])
+    return Network(of_condition, of_x, of_step, out, out_bias, path, chain.remember)
+
+
+def place(
+    state: FleetState, queue: Queue, chain: PriceChain, every: int | None = None
+) -> tuple[Tensor, FleetState, list[FleetState]]:
+    """`FleetState.place` on the CPU. Args: see there."""
+    s, whole = state.servers, state.whole
+    fleets, tasks = queue.amount.shape
+    # of these only what does not change within a slot is read
+    seen = law.features(s, whole, state.fleet_load, s.load, s.load[:, :1], state.step_s)
+    fixed = (seen.capacity, seen.capacity_rank, seen.share, seen.task_work)
+    latent = state.latent.transpose(1, 2)
+    rows = [s.load, s.capacity, s.tasks, s.work, s.waiting, *state.terms]
+    blocks = torch.cat([torch.stack(rows, 1), latent, torch.stack(fixed, 1)], 1).contiguous()
+    scalar = torch.ones_like(whole.number)
+    of = (whole.tasks, whole.service_s, scalar * state.step_s, seen.overload, seen.tasks, whole.number)
+    moments = torch.cat([*of, scalar * state.weight], -1)
+    parts = blocks.new_empty(fleets, 0 if every is None else tasks // every, *blocks.shape[1:])
+    sent = torch.stack([state.sent_tasks, state.sent_work], 1)
+    chosen = torch.zeros(fleets, tasks, dtype=torch.int64)
+    none = torch.zeros(fleets, 0, dtype=torch.int64)
+    others = none if queue.others is None else queue.others
+    candidates = none.new_zeros(fleets, tasks, 0) if queue.candidates is None else queue.candidates
+    given = (queue.delay_s, queue.service_s, queue.amount.to(s.load), queue.turn, queue.rest, others, candidates)
+    _place(
+        blocks.numpy(),
+        state.up.contiguous().numpy(),
+        whole.capacity.squeeze(-1).contiguous().numpy(),
+        moments.numpy(),
+        tuple(x.contiguous().numpy() for x in given),
+        network_of(chain),
+        sent.numpy(),
+        chosen.numpy(),
+        parts.numpy(),
+    )
+    before = [_unpacked(state, parts[:, p]) for p in range(parts.shape[1])]
+    after = replace(_unpacked(state, blocks), sent_tasks=sent[:, 0], sent_work=sent[:, 1])
+    return chosen, after, before
+
+
+def _unpacked(state: FleetState, blocks: Tensor) -> FleetState:
+    """The state that a block tells."""
+    rows = blocks.unbind(1)
+    return replace(
+        state,
+        servers=state.servers._replace(load=rows[0], waiting=rows[4]),
+        terms=law.Terms(*rows[5:9]),
+        latent=blocks[:, 9 : 9 + _K].transpose(1, 2).contiguous(),
+    )

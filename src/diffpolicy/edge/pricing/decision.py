@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from diffpolicy.edge.pricing.features import LATENTS
-from diffpolicy.edge.pricing.scan import LATENT, FleetState
-from diffpolicy.errors import InputError
+from diffpolicy.edge.pricing import law
+from diffpolicy.edge.pricing.law import LATENTS, Coefficients, PriceChain, Servers, Whole
 from diffpolicy.policies.masks import mark_no_choice
-from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
-
-if TYPE_CHECKING:
-    from diffpolicy.edge.pricing.policy import FleetPolicy
+from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
 _SERVERS = (
     ("load_gcycles", (0.0, 300.0), "work that is queued and in service"),
@@ -40,17 +36,15 @@ class FleetDecision(PureDecision):
     servers. For the first task of a slot that is what `FleetRule` does; later in it that rule renews the coefficients
     of the server that was chosen and, in turn, of one other.
 
-    With `candidates` C in the policy, a task chooses among C servers that the caller drew. Their rows are gathered
+    With `candidates` C, a task chooses among C servers that the caller drew. Their rows are gathered
     first and everything is computed on them alone, so the cost does not depend on S. What must be known of the fleet
     is then given as running scalars, as a dispatcher keeps them, and a rank (of backlog, of capacity) among the
     candidates stands for the rank among all. The outputs but `action` are of the candidates, `[rows, C]`, and so are
     the inputs `delay_s` and `service_s`.
 
     Args:
-        policy: a live `FleetPolicy`.
-
-    Raises:
-        InputError: the policy is stale.
+        coefficients: the chain, or another network.
+        weight: of prices beside own delays. candidates: C; None: a task chooses among all servers.
 
     Example:
         >>> decision = FleetPolicy.pretrained("live").decision()
@@ -62,15 +56,11 @@ class FleetDecision(PureDecision):
         {"rows": rows, "servers": servers} for rows, servers in ((1, 20), (1, 1), (7, 5), (64, 33))
     )
 
-    def __init__(self, policy: FleetPolicy) -> None:
+    def __init__(self, coefficients: Coefficients, *, weight: float = 1.0, candidates: int | None = None) -> None:
         super().__init__()
-        if policy.information != "live":
-            raise InputError(
-                f"only a live fleet policy decides task by task, got one of {policy.information} information, "
-                "which imagines a whole slot at once"
-            )
-        self.policy = in_eval_mode(policy)
-        c = policy.rule.candidates
+        if isinstance(coefficients, PriceChain):
+            self.denoiser = coefficients.denoiser  # registered, so that `to` and the tracer know its parameters
+        self.coefficients, self.weight, c = coefficients, weight, candidates
         each: tuple[int | str, ...] = ("rows", "servers")
         some: tuple[int | str, ...] = ("rows", "servers" if c is None else c)
         whose = "each server" if c is None else "each candidate"
@@ -103,32 +93,30 @@ class FleetDecision(PureDecision):
         given = self.named(tensors)
         load, waiting, f, tasks, work = (given[name] for name, *_ in _SERVERS)
         latent, of, up = given["latent"], given.get("candidates"), given.get("up")
-        known = None
         if of is not None:
             load, waiting, f, tasks, work = (x.gather(-1, of) for x in (load, waiting, f, tasks, work))
             latent = latent.gather(-2, of.unsqueeze(-1).expand(-1, -1, LATENTS))
-            count, total_f, mean_n, mean_w, fleet = (given[name].unsqueeze(-1) for name, *_ in _FLEET)
-            known = (count, total_f, mean_n, mean_w)
-            up = torch.ones_like(of, dtype=torch.bool)
+            count, total_f, mean_n, mean_w, fleet_load = (given[name].unsqueeze(-1) for name, *_ in _FLEET)
             slow, backlog, here = f, load / f, torch.full_like(count, of.shape[-1])
         else:
             assert up is not None
             load = torch.where(up, load, 0.0)
-            fleet, here = load.sum(-1, keepdim=True), up.to(load).sum(-1, keepdim=True)
+            fleet_load, here = load.sum(-1, keepdim=True), up.to(load).sum(-1, keepdim=True)
             slow, backlog = (x.masked_fill(~up, torch.inf) for x in (f, load / f))
         slower, below = _below(torch.stack([slow, backlog], -2)).unbind(-2)
-        rank = 2 * (slower + 0.5) / here - 1
-        if known is not None:
-            below = (below + 0.5) / here * known[0] - 0.5
-        zero = torch.zeros_like(load)
-        changing = torch.stack([load, waiting, *[zero] * (LATENT - 2)], -1)
-        row = torch.cat([changing, latent, torch.stack([f, tasks, work, rank], -1)], -1)
-        state = FleetState(row, up, fleet, given["step_s"], self.policy.rule.weight, known)
-        features = state.features(state.servers, below, given["turn"].unsqueeze(-1))
-        x0 = self.policy.coefficients(features.flatten(0, -2), latent.flatten(0, -2)).view(latent.shape)
-        price = state.price(state.terms(state.servers, x0), given["rest"].unsqueeze(-1), given["service_s"])
+        servers = Servers(load, waiting, f, tasks, work, 2 * (slower + 0.5) / here - 1)
+        if up is not None:
+            whole = Whole.of(servers, up)
+        else:
+            whole = Whole.told(count, total_f, mean_n, mean_w)
+            below = (below + 0.5) / here * count - 0.5
+        step_s = given["step_s"]
+        seen = law.features(servers, whole, fleet_load, below, given["turn"].unsqueeze(-1), step_s)
+        x0 = self.coefficients(seen.stacked(), latent)
+        terms = law.terms(law.coefficients(x0, self.weight), servers, whole, step_s)
+        price = law.price(terms, given["rest"].unsqueeze(-1), fleet_load / whole.capacity, given["service_s"])
         score = given["delay_s"] + load / f + given["service_s"] * price
-        if of is None:
+        if up is not None:
             score = score.masked_fill(~up, torch.inf)
         action = score.argmin(-1)
         action = mark_no_choice(action, up) if of is None else of.gather(-1, action.unsqueeze(-1)).squeeze(-1)

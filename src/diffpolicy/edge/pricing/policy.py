@@ -14,10 +14,11 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy.diffusion.sampler import DDIM
 from diffpolicy.edge.env.env import LEVELS
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.decision import FleetDecision
-from diffpolicy.edge.pricing.features import FEATURES, LATENTS
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, PriceChain
 from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
@@ -27,6 +28,7 @@ from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.finite import refuse_infinite
 from diffpolicy.policies.masks import readable
 from diffpolicy.policies.priors import ActionMemory
+from diffpolicy.policies.pure_decision import in_eval_mode
 from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.specs import information_of
 
@@ -129,21 +131,40 @@ class FleetPolicy(DiffusionPolicy):
         Raises:
             InputError: the policy is stale.
         """
-        return FleetDecision(self)
+        if self.information != "live":
+            raise InputError(
+                f"only a live fleet policy decides task by task, got one of {self.information} information, "
+                "which imagines a whole slot at once"
+            )
+        chain = in_eval_mode(self).coefficients()
+        return FleetDecision(chain, weight=self.rule.weight, candidates=self.rule.candidates)
 
-    def coefficients(self, features: Tensor, latent: Tensor) -> Tensor:
-        """x_0 of servers, `[R, K]`. Args: features: `[R, F]`. latent: remembered, `[R, K]`."""
-        start = latent.to(self.dtype) if self.remember else latent.new_zeros(latent.shape, dtype=self.dtype)
-        return self.chain(features.to(self.dtype), start, None).to(features)
+    def coefficients(self) -> Coefficients:
+        """The chain of every server's coefficients; a subclass of another network gives its own, which may be any."""
+        assert isinstance(self.denoiser, SetDenoiser)
+        if not isinstance(self.sampling, DDIM) or self.sampling.eta > 0:
+            raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {self.sampler!r}")
+        return PriceChain(self.denoiser, self.sampling.reverse_steps(self.process), self.remember)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         refuse_infinite(tensordict, READS, ("agents", "valid"))
-        with torch.no_grad():
-            action = self.rule.decide(tensordict, self.coefficients, self.generator)
+        action = self.decide(tensordict, self.generator)
         latent = tensordict["next", "fleet", "latent"]
         if readable(latent) and not math.isfinite(latent.sum().item()):
             raise InputError("the prices' coefficients are not finite: the policy's parameters are not")
         return tensordict.set(self.action_key, action)
+
+    def decide(self, tensordict: TensorDictBase, generator: torch.Generator) -> Tensor:
+        """Servers, int64 `[E, B, N]`, in float64; writes `("next", "fleet", ...)`.
+
+        Args:
+            tensordict: what `in_keys` tell. generator: draws the candidates, where there are some.
+        """
+        coefficients = self.coefficients()
+        if isinstance(coefficients, PriceChain):
+            coefficients = coefficients.to(torch.float64)
+        with torch.no_grad():
+            return self.rule.decide(tensordict, coefficients, generator)
 
     def check_law(self) -> None:
         raise InputError("a FleetPolicy prices servers and takes the cheapest, so its actions have no law")
@@ -180,7 +201,7 @@ def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: s
     """A trained network as a policy.
 
     Args:
-        name: of the recipe. network: trained. recipe: a `fleet_training.Recipe`. seed, objective: of the training.
+        name: of the recipe. network: trained. recipe: a `Recipe`. seed, objective: of the training.
     """
     policy = FleetPolicy(
         information=recipe.information,

@@ -12,20 +12,9 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
 from diffpolicy.edge.physics.queueing import SlotTasks
-from diffpolicy.edge.pricing.features import LATENTS, TASKS_PER_SERVER
-from diffpolicy.edge.pricing.scan import (
-    CAPACITY,
-    LATENT,
-    LOAD,
-    RATE_N,
-    RATE_W,
-    TASKS,
-    WAITING,
-    WORK,
-    Coefficients,
-    FleetState,
-)
+from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, Servers
 from diffpolicy.edge.pricing.slot import costs_of, possible_tasks, tasks_of, turns
+from diffpolicy.edge.pricing.state import FleetState, Queue
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.task_file import TaskList
@@ -112,8 +101,7 @@ class FleetRule:
         e, b, n = valid.shape
         seen = tasks_of(td)
         delay, service = costs_of(seen, td, td.get(("agents", "service_s"), None))
-        state = self._start(td, seen)
-        state.renew_all(coefficients)
+        state = self._start(td, seen, coefficients)
         if self.information == "live" or b == 1 or self.usual is not None:
             arrival = td.get(("agents", "arrival"), None)
             if b == 1 or arrival is None:
@@ -122,19 +110,19 @@ class FleetRule:
             order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
             order = order[:, : int(flat.sum(-1).max())]
             stations = b if self.usual is None else 1
-            turn, rest = turns(order, valid.view(e, stations, -1), state.mean_n * state.count / stations)
+            turn, rest = turns(order, valid.view(e, stations, -1), state.whole.tasks * state.whole.number / stations)
             rest = torch.cat([torch.ones_like(rest[:, :1]), rest[:, :-1]], -1)
             wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
-            chosen = state.scan(
-                delay.flatten(1, 2).gather(1, wide),
-                service.flatten(1, 2).gather(1, wide),
-                flat.gather(1, order),
-                turn,
-                rest,
-                coefficients,
+            queue = Queue(
+                delay_s=delay.flatten(1, 2).gather(1, wide),
+                service_s=service.flatten(1, 2).gather(1, wide),
+                amount=flat.gather(1, order),
+                turn=turn,
+                rest=rest,
                 others=_by_capacity(td),
                 candidates=self._drawn(order.shape, td, generator),
             )
+            chosen, state, _ = state.place(queue, coefficients)
             action = torch.zeros(e, b * n, dtype=torch.int64, device=valid.device).scatter(1, order, chosen)
             self._remember(td, state)
             return action.view(e, b, n)
@@ -154,7 +142,7 @@ class FleetRule:
         window = (start + torch.arange(self.candidates, device=up.device)) % count
         return key.argsort(-1).gather(1, window.flatten(1)).view(*shape, self.candidates)
 
-    def _start(self, td: TensorDictBase, seen: SlotTasks) -> FleetState:
+    def _start(self, td: TensorDictBase, seen: SlotTasks, coefficients: Coefficients) -> FleetState:
         """The fleet as the slot begins."""
         f, up = td["servers", "capacity_gcycles_per_s"].double(), td["servers", "up"]
         queue, memory = td["queue_gcycles"].double().masked_fill(~up, 0), td.get("fleet", None)
@@ -181,24 +169,22 @@ class FleetRule:
             tasks = torch.where(fresh, mean_tasks * stations * share, tasks)
             work = torch.where(fresh, mean_work * stations * share, work)
         ratio = torch.where(memory["load"] > 0, queue / memory["load"].clamp_min(1e-300), 0.0).clamp_max(1)
-        zero = torch.zeros_like(queue)
         known = f.masked_fill(~up, torch.inf)
-        rank = 2 * ((known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1) + 0.5) / up.sum(-1, keepdim=True) - 1
-        changing = torch.stack([queue, memory["waiting"] * ratio, *[zero] * (LATENT - 2)], -1)
-        servers = torch.cat([changing, memory["latent"], torch.stack([f, tasks, work, rank], -1)], -1)
-        return FleetState(servers, up, queue.sum(-1, keepdim=True), self.step_s, self.weight)
+        slower = (known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1).to(f)
+        rank = 2 * (slower + 0.5) / up.sum(-1, keepdim=True) - 1
+        servers = Servers(queue, memory["waiting"] * ratio, f, tasks, work, rank)
+        return FleetState.start(servers, memory["latent"], up, coefficients, step_s=self.step_s, weight=self.weight)
 
     def _remember(self, td: TensorDictBase, state: FleetState) -> None:
         """Writes the memories of the next slot."""
-        x = state.servers
-        total = x[..., TASKS].sum(-1, keepdim=True)
-        share = 1 - torch.exp(-total / (TASKS_PER_SERVER * state.count))
+        x, total = state.servers, state.sent_tasks.sum(-1, keepdim=True)
+        share = 1 - torch.exp(-total / (TASKS_PER_SERVER * state.whole.number))
         values = {
-            "tasks": x[..., RATE_N] + share * (x[..., TASKS] - x[..., RATE_N]),
-            "work": x[..., RATE_W] + share * (x[..., WORK] - x[..., RATE_W]),
-            "waiting": x[..., WAITING],
-            "load": x[..., LOAD],
-            "latent": x[..., LATENT:CAPACITY],
+            "tasks": x.tasks + share * (state.sent_tasks - x.tasks),
+            "work": x.work + share * (state.sent_work - x.work),
+            "waiting": x.waiting,
+            "load": x.load,
+            "latent": state.latent,
         }
         td["next", "fleet"] = TensorDict(values, batch_size=td.batch_size)
 
@@ -216,20 +202,16 @@ class FleetRule:
         e, b, n = seen.valid.shape
         dream, chance = self._dream(td, b)
         far, near = (x.flatten(1, 2) for x in costs_of(dream, td))
-        mu = state.mean_n * state.count / b
+        mu = state.whole.tasks * state.whole.number / b
         amount = chance.repeat(b).expand(e, -1)
         come = amount.cumsum(-1)
         left = (b * mu - come).clamp_min(0)
         rest = torch.cat([torch.ones_like(mu), left[:, :-1] / (b * mu)], -1)
-        snapshots: list[Tensor] = []
-
-        def before(k: int) -> None:
-            if k % len(chance) == 0:
-                snapshots.append(state.servers.clone())
-
-        state.scan(far, near, amount, come / (come + left), rest, coefficients, before=before)
-        rows = torch.arange(e, device=delay.device).repeat_interleave(b)
-        own = state.at(rows, torch.stack(snapshots, 1).flatten(0, 1))
+        imagined = Queue(far, near, amount, come / (come + left), rest)
+        _, state, parts = state.place(imagined, coefficients, every=len(chance))
+        # row e B + b is the slot as station b of environment e finds it
+        turn_of = torch.arange(b * e, device=delay.device).view(b, e).t().flatten()
+        own = FleetState.joined(parts).at(turn_of)
         index, station = torch.arange(n, device=delay.device), torch.arange(b, device=delay.device).view(1, b, 1)
         mine = seen.valid.sum(-1, keepdim=True)
         done = station * chance.sum() + index + 1
@@ -238,15 +220,15 @@ class FleetRule:
         rest = torch.cat([first, (left / (b * mu).unsqueeze(-1))[..., :-1]], -1)
         longest = int(mine.max())
         shape = torch.Size([e * b, longest])
-        chosen = own.scan(
-            delay.flatten(0, 1)[:, :longest],
-            service.flatten(0, 1)[:, :longest],
-            seen.valid.flatten(0, 1)[:, :longest],
-            (done / (done + left)).flatten(0, 1)[:, :longest],
-            rest.flatten(0, 1)[:, :longest],
-            coefficients,
+        theirs = Queue(
+            delay_s=delay.flatten(0, 1)[:, :longest],
+            service_s=service.flatten(0, 1)[:, :longest],
+            amount=seen.valid.flatten(0, 1)[:, :longest],
+            turn=(done / (done + left)).flatten(0, 1)[:, :longest],
+            rest=rest.flatten(0, 1)[:, :longest],
             candidates=self._drawn(shape, td, generator),
         )
+        chosen = own.place(theirs, coefficients)[0]
         self._remember(td, state)
         action = torch.zeros(e, b, n, dtype=torch.int64, device=delay.device)
         action[..., :longest] = chosen.view(e, b, longest)

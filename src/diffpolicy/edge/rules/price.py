@@ -43,7 +43,7 @@ class Price(Heuristic):
         return self.policy.told(tasks)
 
     def decide(self, td: TensorDictBase) -> Tensor:
-        return self.policy.rule.decide(td, self.policy.coefficients, self.generator)
+        return self.policy.decide(td, self.generator)
 
     def make_tensordict_primer(self) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`."""

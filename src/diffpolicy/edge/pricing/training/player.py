@@ -1,9 +1,10 @@
-"""Random fleets, and a player of whole episodes on them, which needs numba: what `fleet_training` trains on."""
+"""Random fleets, and a player of whole episodes on them, which needs numba: what `train` trains on."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from tensordict import TensorDict
 
 from diffpolicy.diffusion.samplers import reverse_steps
 from diffpolicy.diffusion.schedules import NoiseSchedule
-from diffpolicy.edge.pricing.features import FEATURES, LATENTS
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS
 from diffpolicy.edge.scenario import released
 from diffpolicy.errors import InputError
 
@@ -109,7 +110,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What comes in an episode. Args: as `fleet_sim.play` takes them; without first and gaps, the law of LAD-TS."""
+    """What comes in an episode. Args: as `episode.play` takes them; without first and gaps, the law of LAD-TS."""
 
     counts: npt.NDArray[np.int64]
     inputs: Floats
@@ -137,12 +138,22 @@ class Player:
         if hidden % 4:
             raise InputError(f"the compiled player needs a hidden width that is a multiple of 4, got {hidden}")
         try:
-            from diffpolicy.edge.pricing import compiled as fleet_sim
+            from diffpolicy.edge.pricing.training import episode
         except ModuleNotFoundError:
             raise InputError("training over fleets needs numba: pip install -c constraints.txt '.[fleet]'") from None
-        self.sim, self.recipe, self.hidden = fleet_sim, recipe, hidden
+        self.sim, self.recipe, self.hidden = episode, recipe, hidden
         steps = reverse_steps(NoiseSchedule.named("vp", recipe.steps), None, 0.0, "x0")
-        self.path = np.array([[step.keep, step.push] for step in steps])
+        self.path = np.array([[step.i - 1, step.keep, step.push] for step in steps])
+
+    def network(self, theta: Floats) -> Any:
+        """A `SetDenoiser` of flat parameters, as the compiled form takes it."""
+        widths = (FEATURES, LATENTS, self.recipe.steps)
+        hidden = self.hidden
+        parts = np.split(theta, np.cumsum([*(w * hidden for w in widths), hidden * LATENTS]))
+        layers = [part.reshape(w, hidden) for part, w in zip(parts, widths, strict=False)]
+        out = np.ascontiguousarray(parts[3].reshape(hidden, LATENTS).T)
+        of_condition, of_x, of_step = layers
+        return self.sim.Network(of_condition, of_x, of_step, out, parts[4], self.path, self.recipe.remember)
 
     def play(
         self,
@@ -197,9 +208,9 @@ class Player:
 
         Args:
             theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
-            arrivals: see there. records, stride, delays, until: of `fleet_sim.play`.
+            arrivals: see there. records, stride, delays, until: of `episode.play`.
             order: in which prices are renewed; None: by capacity, as `FleetRule` does.
-            mode: of `fleet_sim`; by default the recipe's.
+            mode: of `episode`; by default the recipe's.
         """
         servers, n = len(fleet.capacity), len(fleet.work)
         counts, first, gaps = arrivals.counts, arrivals.first, arrivals.gaps
@@ -207,25 +218,19 @@ class Player:
         if mode is None:
             alone = fleet.dispatched or self.recipe.information == "live"
             mode = self.sim.LIVE if alone else self.sim.STALE
-        return self.sim.play(  # type: ignore[no-any-return]
-            theta,
-            self.hidden,
-            self.path,
-            self.recipe.remember,
-            mode,
-            fleet.capacity,
-            fleet.rate,
-            np.array([-1]) if fleet.dispatched else np.arange(servers),
-            2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1,
-            np.lexsort((fleet.rate, fleet.capacity)) if order is None else order,
-            fleet.work,
-            fleet.result,
-            chance,
+        sim = self.sim
+        rank = 2 * ((fleet.capacity < fleet.capacity[:, None]).sum(1) + 0.5) / servers - 1
+        home = np.array([-1]) if fleet.dispatched else np.arange(servers)
+        by_capacity = np.lexsort((fleet.rate, fleet.capacity)) if order is None else order
+        problem = sim.Problem(fleet.capacity, fleet.rate, rank, home, by_capacity, fleet.work, fleet.result, chance)
+        coming = sim.Coming(
             counts,
             arrivals.inputs,
             np.zeros_like(counts) if first is None else first,
             np.full(len(counts), fleet.slot_s) if gaps is None else gaps,
             fleet.slot_s,
+        )
+        noted = sim.Noted(
             np.zeros((0, FEATURES + LATENTS + 1)) if records is None else records,
             stride,
             OUTLOOK,
@@ -233,3 +238,4 @@ class Player:
             np.zeros(0) if delays is None else delays,
             np.zeros(0) if until is None else until,
         )
+        return sim.play(self.network(theta), mode, problem, coming, noted)  # type: ignore[no-any-return]

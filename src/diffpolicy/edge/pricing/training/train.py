@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 from torch.nn.utils import parameters_to_vector
 
 from diffpolicy._signals import Stopped
 from diffpolicy.edge.credit.objectives import Objective
-from diffpolicy.edge.pricing.features import BIAS, FEATURES, LATENTS, SCALE
+from diffpolicy.edge.pricing import law
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS
 from diffpolicy.edge.pricing.training.player import Fleet, Floats, Player, Recipe
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
@@ -98,9 +98,9 @@ def train_rule(
         both = torch.cat(rows)
         return both[:, :FEATURES], both[:, FEATURES:-1], both[:, -1]
 
-    def loss(features: Tensor, terms: Tensor, label: Tensor) -> Tensor:
+    def loss(features: Tensor, counts: Tensor, label: Tensor) -> Tensor:
         x0 = teacher(features.new_zeros(len(features), LATENTS), 1, teacher.prepare(features))
-        price = (softplus(SCALE * x0 + torch.tensor(BIAS, dtype=x0.dtype)) * terms).sum(-1)
+        price = (law.coefficients(x0) * counts).sum(-1)
         return (price.log1p() - label.log1p()).square().mean()
 
     started = time.perf_counter()
