@@ -50,6 +50,17 @@ def result(folder, methods, said):
     return compare(plan, said.append)
 
 
+def test_bundled_policies_play_by_default_only_where_numba_makes_them_fast(monkeypatch, tmp_path):
+    plan = Plan(PROBLEM, [], tmp_path, episodes=2)
+    assert plan.untrained == UNTRAINED
+    assert not PROBLEM.left_out()
+    monkeypatch.setattr("diffpolicy.edge.problem.has_numba", lambda: False)
+    assert plan.untrained == list(HEURISTIC_NAMES)
+    for word in (*BUNDLED, "numba", "pip install -c constraints.txt '.[fleet]'"):
+        assert word in PROBLEM.left_out()
+    assert replace(plan, policies=BUNDLED).untrained == UNTRAINED
+
+
 def read(path):
     with path.open() as file:
         return list(csv.DictReader(file))

@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--policies",
         type=opt.names,
         metavar="P,Q",
-        help="trained policies that are played too; default: pretrained:live and pretrained:stale of offloading",
+        help="trained policies that are played too; default: the problem's; of offloading where numba is installed",
     )
     parser.add_argument(
         "--episodes", type=opt.whole(1, _limits.TRAINING), help="of training; default: as many as fit", metavar="N"
@@ -101,6 +101,8 @@ def run(options: argparse.Namespace) -> None:
         resume=options.resume,
         policies=options.policies,
     )
+    if options.policies is None and (left_out := problem.left_out()):
+        opt.say(left_out)
     for name in plan.untrained:
         make_policy(name, problem)
     plans = [plan] if sweep is None else [sweep.apply(plan, value) for value in sweep.values]

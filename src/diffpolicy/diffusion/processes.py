@@ -152,7 +152,7 @@ class FlowProcess(Process):
     The last level is a hair before noise alone, so that x_0 can be told of it: alpha_I = `least`.
 
     Args:
-        levels: I. least: the share of x_0 that is left at the end.
+        levels: their number I. least: the share of x_0 that is left at the end.
     """
 
     levels: int = 10

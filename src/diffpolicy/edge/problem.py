@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
 DELAY = Cost("delay", "s", per="item", column="delay_s", counted="tasks")
 WORK = ("agents", "work_gcycles")
 TASK = ("agents", "task")
+BUNDLED = ("pretrained:live", "pretrained:stale")
+"""What `compare` plays of the policies that come along."""
+
+
+def has_numba() -> bool:
+    """Whether the learned price can decide in compiled form; it is found, and not loaded yet."""
+    return importlib.util.find_spec("numba") is not None
 
 
 @runtime_checkable
@@ -133,7 +141,14 @@ class OffloadingProblem(Problem):
         return policy.for_scenario(self.scenario) if isinstance(policy, KnowsScenario) else policy
 
     def compared(self) -> Sequence[str]:
-        return ("pretrained:live", "pretrained:stale")
+        """Two of the bundled policies; none without numba, since `compare` has minutes and they would take as many."""
+        return BUNDLED if has_numba() else ()
+
+    def left_out(self) -> str:
+        if has_numba():
+            return ""
+        names = " and ".join(BUNDLED)
+        return f"{names} are left out, slow without numba: pip install -c constraints.txt '.[fleet]' brings them in"
 
     @property
     def subject(self) -> Scenario:

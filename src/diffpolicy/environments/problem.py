@@ -114,6 +114,10 @@ class Problem(ABC):
         """Trained policies that `compare` plays by default; all that come with the problem, as `pretrained:NAME`."""
         return [f"pretrained:{name}" for name in self.policies()]
 
+    def left_out(self) -> str:
+        """What `compare` would play if more were installed, in one sentence with the remedy; empty: nothing."""
+        return ""
+
     # What an evaluation asks
 
     @property
