@@ -56,7 +56,22 @@ autodoc_default_options = {"members": True}
 autosummary_generate = False
 python_use_unqualified_type_names = True
 
-LAYERS = ("", ".diffusion", ".networks", ".policies", ".objectives", ".training", ".edge", ".edge.hardware", ".export")
+LAYERS = (
+    "",
+    ".diffusion",
+    ".networks",
+    ".policies",
+    ".policies.heads",
+    ".environments",
+    ".objectives",
+    ".training",
+    ".methods",
+    ".evaluation",
+    ".experiments",
+    ".edge",
+    ".edge.hardware",
+    ".export",
+)
 
 
 def check_public_names(app: Sphinx, env: Any) -> None:

@@ -15,8 +15,8 @@ class Cost:
     Args:
         label: what it is called in tables and plots, such as `delay`.
         unit: e.g. `s`; empty where it has none.
-        per: what a mean is taken over: whole `episode`s (then an episode's costs are added up), `step`s (all agents'
-            and items' costs of a step added up), or `item`s.
+        per: what a mean is taken over: `episode` (an episode's costs are added up), `step` (all agents' and items'
+            costs of a step are added up), or `item`.
         column: what it is called in files, e.g. `delay_s`.
         counted: what `per` is called in tables and files; by default `episodes`, `steps` or `items`.
 
