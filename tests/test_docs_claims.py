@@ -219,3 +219,11 @@ def test_the_example_of_an_own_problem_reaches_what_the_docs_say(capsys):
     assert float(before) == pytest.approx(float(printed["untrained policy"]), abs=0.06)
     assert float(best) < float(printed["trained policy"]) < float(after)
     assert float(best) == pytest.approx(float(printed["the best rule"]), abs=0.06)
+
+
+def test_figures_from_the_gpu_are_those_of_its_file():
+    known = {f"{row['part']}, {row['what']}": row["value"] for row in rows("gpu.csv")}
+    for row in table("docs/results.md", "what", "measured", "unit"):
+        scale = 1e-6 if row["unit"].startswith("million") else 1.0
+        assert agrees(row["measured"], scale * float(known[row["what"]])), row
+    assert agrees(re.search(r"act at ([\d.]+) million", (ROOT / "README.md").read_text())[1], 10.78, slack=0.01)

@@ -33,7 +33,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """I."""
+        """How many levels of noise there are, I."""
 
     @abstractmethod
     def squares(self, i: int) -> tuple[float, float]:
