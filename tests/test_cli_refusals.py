@@ -169,7 +169,7 @@ def test_an_evaluation_in_which_nothing_arrives_is_refused(refused, tmp_path, sc
     seed = next(s for s in range(100) if workload.draw(s, Stream.EVALUATION, 0, 0, 1).counts.sum() == 0)
     (tmp_path / "rare.json").write_text(json.dumps(data))
     argv = ["evaluate", "opt-ts", "--scenario", "rare.json", "--episodes", 1, "--seed", seed, "--json"]
-    refused(*argv, says=["no task"])
+    refused(*argv, says=["nothing was decided"])
 
 
 # Task files

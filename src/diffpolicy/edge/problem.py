@@ -116,9 +116,12 @@ class OffloadingProblem(Problem):
     # Policies
 
     def rules(self) -> Mapping[str, Callable[[int], Any]]:
-        """The untrained rules that can decide the scenario's tasks: `local` needs a server at each station."""
-        names = (name for name in HEURISTIC_NAMES if name != "local" or None not in self.scenario.stations)
-        return {name: functools.partial(self._rule, name) for name in names}
+        """The untrained rules. `local` says itself where a task's origin has no server."""
+        return {name: functools.partial(self._rule, name) for name in HEURISTIC_NAMES}
+
+    def compared_rules(self) -> Sequence[str]:
+        """Those that can decide the scenario's tasks: `local` needs a server at each station."""
+        return [name for name in HEURISTIC_NAMES if name != "local" or None not in self.scenario.stations]
 
     def _rule(self, name: str, seed: int) -> Any:
         from diffpolicy.edge.rules.registry import HEURISTICS

@@ -110,6 +110,10 @@ class Problem(ABC):
         """Trained policies that come with the problem, by name, each as a function of a seed."""
         return {}
 
+    def compared_rules(self) -> Sequence[str]:
+        """Rules that `compare` plays, all by default; the first is the baseline."""
+        return list(self.rules())
+
     def compared(self) -> Sequence[str]:
         """Trained policies that `compare` plays by default; all that come with the problem, as `pretrained:NAME`."""
         return [f"pretrained:{name}" for name in self.policies()]

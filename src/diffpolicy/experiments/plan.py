@@ -70,7 +70,7 @@ class Plan:
     def untrained(self) -> list[str]:
         """What is played without training it: every rule, then the policies."""
         chosen = self.problem.compared() if self.policies is None else self.policies
-        return list(dict.fromkeys([*self.problem.rules(), *chosen]))
+        return list(dict.fromkeys([*self.problem.compared_rules(), *chosen]))
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:

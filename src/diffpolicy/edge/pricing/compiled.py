@@ -294,8 +294,8 @@ def place(
     moments = torch.cat([*of, scalar * state.weight], -1)
     parts = blocks.new_empty(fleets, 0 if every is None else tasks // every, *blocks.shape[1:])
     sent = torch.stack([state.sent_tasks, state.sent_work], 1)
-    chosen = torch.zeros(fleets, tasks, dtype=torch.int64)
-    none = torch.zeros(fleets, 0, dtype=torch.int64)
+    chosen = torch.zeros(fleets, tasks, dtype=torch.int64, device="cpu")
+    none = torch.zeros(fleets, 0, dtype=torch.int64, device="cpu")
     others = none if queue.others is None else queue.others
     candidates = none.new_zeros(fleets, tasks, 0) if queue.candidates is None else queue.candidates
     given = (queue.delay_s, queue.service_s, queue.amount.to(s.load), queue.turn, queue.rest, others, candidates)
