@@ -113,7 +113,7 @@ class GaussianProcess(Process):
     """The variance-preserving process of DDPM (Ho et al. 2020): alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
 
     Args:
-        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves. levels: how many, of a name.
+        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves. levels: how many of a name.
 
     Example:
         >>> round(GaussianProcess("vp", 5).squares(5)[0], 6)
