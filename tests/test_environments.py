@@ -139,6 +139,32 @@ def test_the_random_rule_respects_masks():
     assert mask.gather(-1, td["agents", "action"].unsqueeze(-1)).all()
 
 
+def test_the_random_rule_refuses_what_allows_nothing_where_a_choice_is_awaited():
+    env = GuessEnv(4, 2, mask=True)
+    td = env.reset()
+    td["agents", "action_mask"][2, 1] = False
+    with pytest.raises(InputError, match=r"the mask \('agents', 'action_mask'\) allows no choice at \[2, 1\]"):
+        RandomRule(env)(td.clone())
+    over = td.clone()
+    over["done"][2] = True
+    assert RandomRule(env)(over)["agents", "action"].shape == (4, 2)
+    rule = RandomRule(env)
+    rule.specs = [(key, spec, mask, ("agents", "valid")) for key, spec, mask, _ in rule.specs]
+    exists = torch.ones(4, 2, dtype=torch.bool)
+    exists[2, 1] = False
+    assert rule(td.set(("agents", "valid"), exists))["agents", "action"].shape == (4, 2)
+
+
+def test_where_values_cannot_be_read_the_random_rule_chooses_minus_one(monkeypatch):
+    env = GuessEnv(4, 2, mask=True)
+    td = env.reset()
+    td["agents", "action_mask"][2, 1] = False
+    monkeypatch.setattr("diffpolicy.environments.random_rule.readable", lambda x: False)
+    action = RandomRule(env)(td)["agents", "action"]
+    assert action[2, 1] == -1
+    assert (action == -1).sum() == 1
+
+
 def test_steps_become_transitions():
     env = GuessEnv(4, 3, mask=True)
     rollout = env.rollout(5, RandomRule(env))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from diffpolicy._version import __version__ as __version__
     from diffpolicy.diffusion.schedules import NoiseSchedule as NoiseSchedule
     from diffpolicy.environments.checks import check_policy as check_policy
+    from diffpolicy.environments.env_problem import EnvProblem as EnvProblem
     from diffpolicy.environments.problem_checks import check_problem as check_problem
     from diffpolicy.errors import InputError as InputError
     from diffpolicy.policies.choice import ChoicePolicy as ChoicePolicy
@@ -24,6 +25,7 @@ __getattr__, __dir__ = attach(
     {
         "__version__": "diffpolicy._version",
         "NoiseSchedule": "diffpolicy.diffusion.schedules",
+        "EnvProblem": "diffpolicy.environments.env_problem",
         "check_policy": "diffpolicy.environments.checks",
         "check_problem": "diffpolicy.environments.problem_checks",
         "InputError": "diffpolicy.errors",
@@ -43,6 +45,7 @@ __all__ = (
     "CategoricalPolicy",
     "ChoicePolicy",
     "DiffusionPolicy",
+    "EnvProblem",
     "GaussianPrior",
     "GreedyValuePolicy",
     "InputError",

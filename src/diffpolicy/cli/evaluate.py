@@ -46,8 +46,9 @@ def run(options: argparse.Namespace) -> None:
     out = None if options.out is None else Path(_files.writable_folder(options.out))
 
     from diffpolicy.edge.resolve import resample
-    from diffpolicy.evaluation import evaluate, make_policy
+    from diffpolicy.evaluation import make_policy
     from diffpolicy.evaluation.tables import evaluation_csv
+    from diffpolicy.experiments import evaluate
 
     opt.set_threads(options.threads)
     problem = opt.problem(options, scenario)

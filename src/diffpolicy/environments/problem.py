@@ -45,6 +45,7 @@ class Problem(ABC):
         methods: presets that `compare` trains by default.
         reference: `module:attribute` by which another process finds it, or None.
         masks: whether a choice is ever forbidden; False: no policy need read a mask.
+        sound: whether it is known to be what experiments need, so that none plays a few steps of it before its work.
         references: rules that plots draw as lines, besides the baseline.
         alike: what an evaluation plays, in titles of tables.
         noun: what files call the problem. given: what `subject` is, in messages.
@@ -56,6 +57,7 @@ class Problem(ABC):
     methods: Sequence[str] = ("d2sac", "sac", "dqn")
     reference: str | None = None
     masks: bool = True
+    sound: bool = False
     references: Sequence[str] = ()
     alike: str = "identical episodes"
     noun: str = "problem"

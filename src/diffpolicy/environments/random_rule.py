@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.masks import as_mask, mark_no_choice, readable
 
 
 class RandomRule(TensorDictModuleBase):
@@ -20,52 +22,93 @@ class RandomRule(TensorDictModuleBase):
 
     Args:
         env: its actions are categorical, multi-categorical, one-hot or bounded; a mask stands beside the action as
-            `action_mask`.
+            `action_mask`, and `valid` tells which items exist.
         seed: of the draws.
 
     Raises:
-        InputError: an action is none of these.
+        InputError: an action is none of these; when acting, a mask allows nothing for an item that exists, in an
+            environment that is not done. Where values cannot be read, traced or on a GPU, such an item's choice is -1.
     """
 
     def __init__(self, env: EnvBase, seed: int = 0) -> None:
         super().__init__()
         self.generator = Draws(seed)
         names = set(env.observation_spec.keys(True, True))
-        self.specs: list[tuple[Any, Any, Any]] = []
+        self.specs: list[tuple[Any, Any, Any, Any]] = []
         for key in env.action_keys:
             spec = env.full_action_spec[key]
             if not isinstance(spec, (Categorical, MultiCategorical, OneHot, Bounded)):
                 raise InputError(f"no uniform law is known for action {key!r}, a {type(spec).__name__}")
-            mask = (*key[:-1], "action_mask") if isinstance(key, tuple) else "action_mask"
-            self.specs.append((key, spec, mask if mask in names else None))
-        self.in_keys = [mask for _, _, mask in self.specs if mask is not None]
-        self.out_keys = [key for key, _, _ in self.specs]
+            mask, valid = ((*key[:-1], n) if isinstance(key, tuple) else n for n in ("action_mask", "valid"))
+            self.specs.append((key, spec, *(name if name in names else None for name in (mask, valid))))
+        self.in_keys = [name for _, _, *read in self.specs for name in read if name is not None]
+        self.out_keys = [key for key, *_ in self.specs]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        for key, spec, mask_key in self.specs:
-            mask = None if mask_key is None else tensordict[mask_key].bool()
-            lead = tensordict.batch_size
-            tensordict.set(key, self._draw(spec, torch.Size([*lead, *spec.shape[len(lead) :]]), mask))
+        lead = tensordict.batch_size
+        for key, spec, mask_key, valid_key in self.specs:
+            shape = torch.Size([*lead, *spec.shape[len(lead) :]])
+            if isinstance(spec, Bounded):
+                tensordict.set(key, self._within(spec, shape))
+                continue
+            mask = None if mask_key is None else as_mask(tensordict[mask_key], mask_key)
+            items = shape[:-1] if isinstance(spec, (MultiCategorical, OneHot)) else shape
+            counts = _counts(spec)
+            masks = [None] * len(counts) if mask is None else [_aligned(m, items) for m in mask.split(counts, -1)]
+            for part in masks:
+                if part is not None and readable(part):
+                    _refuse(part, tensordict, mask_key, valid_key, items)
+            chosen = [self._choose(n, items, part) for n, part in zip(counts, masks, strict=True)]
+            tensordict.set(key, _written(spec, chosen))
         return tensordict
 
-    def _draw(self, spec: Any, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        if isinstance(spec, Bounded):
-            low, high = spec.space.low[0], spec.space.high[0]
-            drawn: Tensor = low + (high - low) * torch.rand(shape, generator=self.generator)
-            return drawn.to(spec.dtype)
-        if isinstance(spec, MultiCategorical):
-            nvec = spec.nvec if spec.nvec.ndim == 1 else spec.nvec[0]
-            parts = [None] * len(nvec) if mask is None else mask.split(nvec.tolist(), -1)
-            choices = [self._choose(int(n), shape[:-1], part) for n, part in zip(nvec, parts, strict=True)]
-            return torch.stack(choices, -1).to(spec.dtype)
-        if isinstance(spec, OneHot):
-            index = self._choose(int(spec.space.n), shape[:-1], mask)
-            return torch.nn.functional.one_hot(index, int(spec.space.n)).to(spec.dtype)
-        return self._choose(int(spec.space.n), shape, mask).to(spec.dtype)
+    def _within(self, spec: Any, shape: torch.Size) -> Tensor:
+        low, high = spec.space.low[0], spec.space.high[0]
+        drawn: Tensor = low + (high - low) * torch.rand(shape, generator=self.generator)
+        return drawn.to(spec.dtype)
 
-    def _choose(self, choices: int, shape: torch.Size, mask: Tensor | None) -> Tensor:
-        """Uniform among the allowed choices, int64 of a shape."""
-        noise = torch.rand(*shape, choices, generator=self.generator)
-        while mask is not None and mask.ndim < noise.ndim:
-            mask = mask.unsqueeze(-2)
-        return (noise if mask is None else noise.masked_fill(~mask, -1)).argmax(-1)
+    def _choose(self, choices: int, items: torch.Size, mask: Tensor | None) -> Tensor:
+        """Uniform among the allowed choices, int64 `[*items]`. Args: mask: bool, broadcastable to `[*items, n]`."""
+        noise = torch.rand(*items, choices, generator=self.generator)
+        if mask is None:
+            return noise.argmax(-1)
+        choice = noise.to(mask.device).masked_fill(~mask, -1).argmax(-1)
+        return choice if readable(mask) else mark_no_choice(choice, mask)
+
+
+def _counts(spec: Any) -> list[int]:
+    """The numbers of choices of an item's slots."""
+    if isinstance(spec, MultiCategorical):
+        nvec: list[int] = (spec.nvec if spec.nvec.ndim == 1 else spec.nvec[0]).tolist()
+        return nvec
+    return [int(spec.space.n)]
+
+
+def _written(spec: Any, chosen: list[Tensor]) -> Tensor:
+    """Choices of slots, each `[*items]`, as the spec has them; a one-hot action of no choice is all zeros."""
+    if isinstance(spec, MultiCategorical):
+        return torch.stack(chosen, -1).to(spec.dtype)
+    choice = chosen[0]
+    if isinstance(spec, OneHot):
+        choice = choice.unsqueeze(-1) == torch.arange(int(spec.space.n), device=choice.device)
+    return choice.to(spec.dtype)
+
+
+def _aligned(mask: Tensor, items: torch.Size) -> Tensor:
+    """A mask of the first dimensions of the items, for all of them: `[*, n]` as broadcasts to `[*items, n]`."""
+    return mask.view(*mask.shape[:-1], *[1] * (len(items) + 1 - mask.ndim), mask.shape[-1])
+
+
+def _refuse(mask: Tensor, td: TensorDictBase, mask_key: NestedKey, valid_key: NestedKey | None, items: Any) -> None:
+    """Raises InputError at an item that exists, where nothing is done yet, and that is allowed nothing."""
+    none = ~mask.any(-1).expand(items)
+    if not none.any():
+        return
+    if valid_key is not None:
+        none = none & td[valid_key].cpu()
+    done = td.get("done", None)
+    if done is not None:
+        over = done.cpu().reshape(*td.batch_size, -1).any(-1)
+        none = none & ~over.view(*td.batch_size, *[1] * (none.ndim - td.batch_dims))
+    if none.any():
+        raise InputError(f"the mask {mask_key!r} allows no choice at {none.nonzero()[0].tolist()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +52,29 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
     )
 
 
+def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Any]]:
+    """A problem's rules, and `random` after them where it has none of that name; the first is the baseline."""
+    from diffpolicy.environments.random_rule import RandomRule
+
+    rules = dict(problem.rules())
+    rules.setdefault("random", lambda seed: RandomRule(problem.make_env(), seed))
+    return rules
+
+
 def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
     """A policy for a problem.
 
     Args:
-        source: a rule's name; `pretrained:NAME`; a policy folder or either of its files; `module:attribute`, a
-            tensordict module or a function that makes one of the problem (of the scenario, where it is offloading).
+        source: a rule's name, `random` always being one; `pretrained:NAME`; a policy folder or either of its files;
+            `module:attribute`, a tensordict module or a function that makes one of the problem (of the scenario,
+            where it is offloading).
         problem: what it is to decide. seed: of what the policy draws.
 
     Raises:
         InputError: nothing of that name, or the policy does not fit.
     """
     text = str(source)
-    rules, bundled = problem.rules(), problem.policies()
+    rules, bundled = rules_of(problem), problem.policies()
     kind = check_policy(text, tuple(rules), tuple(bundled))
     if kind == "rule":
         return rules[text](seed)

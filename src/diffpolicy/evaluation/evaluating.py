@@ -14,7 +14,7 @@ from diffpolicy._table import render
 from diffpolicy._version import __version__
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.entrants import make_policy
+from diffpolicy.evaluation.entrants import make_policy, rules_of
 from diffpolicy.evaluation.playing import Played, play, undisturbed
 from diffpolicy.evaluation.results import Result
 from diffpolicy.evaluation.tables import cost_cells, cost_columns
@@ -130,7 +130,7 @@ def evaluate(
     """
     if not isinstance(policies, Mapping):
         policies = {str(name): make_policy(name, problem, seed=seed) for name in policies}
-    baseline = next(iter(problem.rules())) if baseline is None else baseline
+    baseline = next(iter(rules_of(problem))) if baseline is None else baseline
     entrants = dict(policies)
     if baseline not in entrants:
         entrants[baseline] = make_policy(baseline, problem, seed=seed)

@@ -1,22 +1,30 @@
-"""Experiments on any problem: names of problems and methods, training."""
+"""Experiments on any problem: names of problems and methods, training, evaluating, comparing."""
 
 from typing import TYPE_CHECKING
 
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.experiments.comparison import Comparison as Comparison
+    from diffpolicy.experiments.evaluating import evaluate as evaluate
     from diffpolicy.experiments.names import make_method as make_method
     from diffpolicy.experiments.names import make_problem as make_problem
+    from diffpolicy.experiments.plan import Plan as Plan
+    from diffpolicy.experiments.run import compare as compare
     from diffpolicy.experiments.training import build as build
     from diffpolicy.experiments.training import train as train
 
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "Comparison": "diffpolicy.experiments.comparison",
+        "Plan": "diffpolicy.experiments.plan",
         "build": "diffpolicy.experiments.training",
+        "compare": "diffpolicy.experiments.run",
+        "evaluate": "diffpolicy.experiments.evaluating",
         "make_method": "diffpolicy.experiments.names",
         "make_problem": "diffpolicy.experiments.names",
         "train": "diffpolicy.experiments.training",
     },
 )
-__all__ = ("build", "make_method", "make_problem", "train")
+__all__ = ("Comparison", "Plan", "build", "compare", "evaluate", "make_method", "make_problem", "train")

@@ -94,6 +94,23 @@ def make_problem(text: str) -> Problem:
     return problem
 
 
+def checked_problem(problem: Problem | str) -> Problem:
+    """A problem, once it is found to be what experiments need; see `environments.check_problem`.
+
+    Args:
+        problem: one, or its name.
+
+    Raises:
+        InputError: nothing of that name, or one sentence that says what is wrong with its environment or its rules.
+    """
+    from diffpolicy.environments.problem_checks import check_problem as check_sound
+
+    made = make_problem(problem) if isinstance(problem, str) else problem
+    if not made.sound:
+        check_sound(made)
+    return made
+
+
 def _as_problem(value: Any, text: str) -> Problem:
     """A problem out of what a name stands for."""
     import inspect

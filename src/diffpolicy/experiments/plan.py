@@ -18,7 +18,7 @@ from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
 from diffpolicy.environments import Problem
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.entrants import make_policy
+from diffpolicy.evaluation.entrants import make_policy, rules_of
 from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.names import make_method, make_problem
@@ -64,13 +64,13 @@ class Plan:
     @property
     def baseline(self) -> str:
         """The rule to which all others are set in relation: the problem's first."""
-        return next(iter(self.problem.rules()))
+        return next(iter(rules_of(self.problem)))
 
     @property
     def untrained(self) -> list[str]:
         """What is played without training it: every rule, then the policies."""
         chosen = self.problem.compared() if self.policies is None else self.policies
-        return list(dict.fromkeys([*self.problem.compared_rules(), *chosen]))
+        return list(dict.fromkeys([self.baseline, *self.problem.compared_rules(), *chosen]))
 
     def __post_init__(self) -> None:
         if self.episodes is None and self.seconds is None:

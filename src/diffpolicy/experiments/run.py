@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.names import checked_problem, make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
 from diffpolicy.experiments.workers import run_jobs
 
@@ -28,6 +28,7 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
     out = _files.writable_folder(plan.out)
     for name in plan.methods:
         make_method(name)
+    checked_problem(plan.problem)
     with alone_in(out):
         jobs = jobs_of(plan, started)
         for job in jobs:

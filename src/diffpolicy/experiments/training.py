@@ -14,7 +14,7 @@ from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
-from diffpolicy.experiments.names import make_method, make_problem
+from diffpolicy.experiments.names import checked_problem, make_method, make_problem
 from diffpolicy.methods.method import Method
 from diffpolicy.training.fit import Fitted, fit
 from diffpolicy.training.trainable import Trainable
@@ -91,7 +91,7 @@ def train(
         >>> run.history[-1]["cost"]
         -187.0
     """
-    given = make_problem(problem) if isinstance(problem, str) else problem
+    given = checked_problem(problem)
     module = build(given, method, environments=environments, seed=seed, changes=changes)
     trained = {"method": _name(method), "problem": given.name, "seed": seed}
     return run(

@@ -1,0 +1,34 @@
+"""`evaluate`: policies on identical episodes of any problem, by its name too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffpolicy.environments.problem import Problem
+from diffpolicy.evaluation import evaluating
+from diffpolicy.evaluation.evaluating import Evaluation
+from diffpolicy.experiments.names import checked_problem
+
+
+def evaluate(
+    problem: Problem | str,
+    policies: Mapping[str, Any] | Sequence[str | Path],
+    episodes: int = 16,
+    seed: int = 0,
+    baseline: str | None = None,
+) -> Evaluation:
+    """Plays policies on identical episodes and compares them with a baseline, once the problem is found sound.
+
+    Args:
+        problem: one, or its name.
+        policies, episodes, seed, baseline: of `diffpolicy.evaluation.evaluate`.
+
+    Raises:
+        InputError: nothing of a name, or the problem, a policy or a number does not fit.
+
+    Example:
+        >>> print(evaluate("gym:CartPole-v1", ["runs/pole", "random"], episodes=64).table())
+    """
+    return evaluating.evaluate(checked_problem(problem), policies, episodes, seed, baseline)
