@@ -35,6 +35,21 @@ def test_help_lists_every_command(cli):
     assert all(name in result.out for name in COMMANDS)
 
 
+def test_without_a_command_the_help_is_shown(cli):
+    result = cli()
+    assert (result.status, result.out, result.err) == (0, cli("--help").out, "")
+
+
+def test_list_tells_what_there_is_a_line_each(cli):
+    found = json.loads(cli("list", "--json").out)
+    assert list(found) == ["problems", "methods", "policies", "scenarios", "profiles"]
+    assert "offloading" in found["problems"]
+    assert {"d2sac", "lad-ts"} <= set(found["methods"])
+    assert {"opt-ts", "pretrained:live"} <= set(found["policies"])
+    assert cli("list", "profiles").out.splitlines() == found["profiles"]
+    assert len(cli("list").out.splitlines()) == sum(map(len, found.values()))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(cli, name):
     result = cli(name, "--help")

@@ -37,7 +37,7 @@ def commands(scenario="SCENARIO", tasks="TASKS"):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ([], "COMMAND"),
+        (["list", "nonsense"], "nonsense"),
         (["nonsense"], "nonsense"),
         (["evaluate"], "POLICY"),
         (["train"], "METHOD"),

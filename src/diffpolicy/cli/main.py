@@ -23,10 +23,11 @@ from diffpolicy.cli import (
     train,
     train_fleet,
 )
+from diffpolicy.cli import list as listing
 from diffpolicy.cli.options import Parser, check_name, one_line
 from diffpolicy.errors import InputError, WorkError
 
-COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate)
+COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate, listing)
 
 
 def parser() -> Parser:
@@ -77,6 +78,9 @@ def _run(words: list[str]) -> int:
             if equals and option.startswith("--"):
                 check_name(value, option)
             check_name(word, before)
+        if not words:
+            parser().print_help()
+            return 0
         options = parser().parse_args(words)
         options.words = words
         # a user's functions may import when they are called, long after their own module was

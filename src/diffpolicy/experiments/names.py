@@ -63,7 +63,7 @@ def check_problem(text: str) -> str:
     if is_attribute(text):
         return "attribute"
     raise InputError(
-        f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *_entry_names('problem')])}, "
+        f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *entry_names('problem')])}, "
         "nor gym:ID, nor module:attribute"
     )
 
@@ -160,7 +160,7 @@ def check_method(text: str) -> str:
     if is_attribute(text):
         return "attribute"
     raise InputError(
-        f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *_entry_names('method')])}), "
+        f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *entry_names('method')])}), "
         "nor a YAML file, nor module:attribute"
     )
 
@@ -195,7 +195,7 @@ def make_method(source: str) -> Method:
     return parse_method(check.read_text(path, "method file"), str(path))
 
 
-def _entry_names(what: str) -> list[str]:
+def entry_names(what: str) -> list[str]:
     """Names that other packages add. Args: what: `problem` or `method`."""
     return sorted({point.name for point in metadata.entry_points(group=GROUPS[what])})
 
