@@ -68,7 +68,7 @@ def test_help_loads_nothing_heavy(argv):
 @pytest.mark.parametrize(
     "argv",
     [
-        [],
+        ["list", "nonsense"],
         ["nonsense"],
         ["evaluate", "opt-ts", "--nonsense"],
         ["evaluate", "opt-ts", "--episodes", "0"],
