@@ -25,7 +25,7 @@ from diffpolicy.training.fit import fit
 from timing import table
 
 RATES = {"actor": 3e-4, "critic": 3e-3, "alpha": 0.0}
-MEMORY = {"type": "ActionMemory", "key": "task", "store": "probabilities", "start": "uniform", "lifetime": "run"}
+MEMORY = {"type": "ActionMemory", "key": "item", "store": "probabilities", "start": "uniform", "lifetime": "run"}
 X0_MEMORY = {**MEMORY, "store": "x0", "start": "normal"}
 SHARED = {"share_parameters": True, "capacity": 20_000, "batch_size": 1280, "start_after": 6000}
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.data import Composite, OneHot
 
 from diffpolicy import GreedyValuePolicy
 from diffpolicy.objectives import StackedDQNLoss
@@ -182,3 +183,22 @@ def test_a_contextual_bandit_is_learned(agents):
         td = module.policy.eval()(env.reset())
     action = td["action"] if agents is None else td["agents", "action"]
     assert float((action == env.best()).float().mean()) > 0.85
+
+
+def test_one_hot_actions_are_learnt_as_their_numbers():
+    env = GuessEnv(4)
+    env.action_spec = Composite(action=OneHot(3, (4, 3)), shape=(4,))
+    policy = GreedyValuePolicy.from_specs(env)
+    loss = StackedDQNLoss(policy)
+    number = torch.tensor([2, 0, 1])
+    rows = TensorDict(
+        observation=torch.randn(3, 3),
+        reward=torch.ones(3),
+        action=number,
+        next=TensorDict(observation=torch.randn(3, 3), batch_size=[3]),
+        batch_size=[3],
+    )
+    plain = StackedDQNLoss(GreedyValuePolicy.from_specs(GuessEnv(4)))
+    plain.load_state_dict(loss.state_dict())
+    hot = rows.clone().set("action", torch.nn.functional.one_hot(number, 3).bool())
+    assert torch.equal(loss(hot)["loss"], plain(rows)["loss"])

@@ -11,11 +11,12 @@ from torchrl.envs.utils import check_env_specs
 
 from diffpolicy import ActionMemory, DiffusionPolicy, InputError, with_recurrent_state
 from diffpolicy.edge import OffloadingEnv, evaluate, play_episodes
+from diffpolicy.policies import Prior
 from toys import GuessEnv, small
 
 SLOTS, N = 4, 5
 SWITCHES = {
-    "key": ["task", "slot-task"],
+    "key": ["item", "step-item"],
     "store": ["x0", "probabilities"],
     "start": ["normal", "uniform"],
     "lifetime": ["run", "episode"],
@@ -88,7 +89,7 @@ def test_each_step_reads_what_the_switches_say(switches):
     played, _ = play(policy, with_recurrent_state(env, policy), episodes * SLOTS)
     for k, t in itertools.product(range(episodes), range(SLOTS)):
         step = played[k * SLOTS + t]
-        if switches["key"] == "task":
+        if switches["key"] == "item":
             source = k * SLOTS + t - 1 if t or switches["lifetime"] == "run" else -1
         else:
             source = (k - 1) * SLOTS + t if switches["lifetime"] == "run" else -1
@@ -110,7 +111,7 @@ def test_the_latent_of_the_next_step_is_known_within_the_episode(key):
 
 def test_a_slot_task_memory_knows_the_slot_after_the_last_one_too():
     env = edge()
-    policy = make(env, key="slot-task", start="uniform")
+    policy = make(env, key="step-item", start="uniform")
     last = play(policy, with_recurrent_state(env, policy), SLOTS)[0][-1]
     assert is_blank(last.following, "uniform")
 
@@ -171,13 +172,13 @@ def test_a_partial_reset_leaves_the_other_environments_alone(key, lifetime):
     if lifetime == "episode":
         assert is_blank(after[1], "uniform")
     else:
-        assert torch.equal(after[1], (first[1] if key == "task" else first[0]).written[1])
+        assert torch.equal(after[1], (first[1] if key == "item" else first[0]).written[1])
 
 
 @pytest.mark.parametrize("lifetime", SWITCHES["lifetime"])
 def test_slots_are_counted_for_each_environment(lifetime):
     env = edge()
-    policy = make(env, key="slot-task", lifetime=lifetime, start="uniform")
+    policy = make(env, key="step-item", lifetime=lifetime, start="uniform")
     env = with_recurrent_state(env, policy)
     first, root = play(policy, env, 2)  # environment 0 in slot 2, environment 1 back in slot 0
     second, root = play(policy, env, 2, half(env, root, e=1))  # in slots 4 and 2
@@ -205,7 +206,7 @@ def test_environments_that_end_at_different_times_keep_their_memories_apart(key,
     played, _ = play(policy, primed, 6, root)
     reads = [step.read for step in played]
     writes = [step.written for step in played]
-    if key == "task":
+    if key == "item":
         assert all(torch.equal(reads[t + 1], writes[t]) for t in range(5))
     else:
         # slots of environment 0: 0 1 2 0 1 2; of environment 1: 0 1 0 1 2 0
@@ -221,7 +222,7 @@ def test_environments_that_end_at_different_times_keep_their_memories_apart(key,
 
 
 def remembered(policy, slots=SLOTS, n=N, b=3, a=3):
-    t = 1 if policy.prior.key == "task" else slots
+    t = 1 if policy.prior.key == "item" else slots
     policy.remembered = torch.rand(t, b, n, a, generator=torch.Generator().manual_seed(0))
     return policy.remembered.clone()
 
@@ -235,7 +236,7 @@ def test_in_eval_mode_every_episode_starts_from_what_was_remembered(key, lifetim
     played, _ = play(policy, with_recurrent_state(env, policy), 2 * SLOTS)
     for k, t in itertools.product(range(2), range(SLOTS)):
         step = played[k * SLOTS + t]
-        if key == "slot-task":
+        if key == "step-item":
             assert torch.equal(step.read, known[t].expand_as(step.read))
         elif t == 0:
             assert torch.equal(step.read, known[0].expand_as(step.read))
@@ -274,7 +275,7 @@ def test_more_or_fewer_tasks_than_were_remembered(key, n):
 
 
 def test_more_slots_than_were_remembered():
-    policy = make(edge(), key="slot-task", start="uniform").eval()
+    policy = make(edge(), key="step-item", start="uniform").eval()
     known = remembered(policy)
     env = edge(slots=SLOTS + 3)
     played, _ = play(policy, with_recurrent_state(env, policy), SLOTS + 3)
@@ -302,7 +303,7 @@ def test_without_anything_remembered_evaluation_starts_blank():
 
 
 def test_a_policy_with_a_memory_is_evaluated_beside_a_rule():
-    policy = make(edge(), key="slot-task")
+    policy = make(edge(), key="step-item")
     result = evaluate({"mine": policy, "opt-ts": _rule("opt-ts")}, small(3, N, SLOTS), episodes=2)
     assert result.results["opt-ts"].ratio == 1
     assert result.results["mine"].delays.tasks == result.results["opt-ts"].delays.tasks
@@ -344,7 +345,7 @@ def test_a_policy_without_a_memory_leaves_the_environment_as_it_is():
 
 def test_environments_of_a_batch_have_memories_of_their_own():
     env = edge(e=3)
-    policy = make(env, key="slot-task")
+    policy = make(env, key="step-item")
     played, _ = play(policy, with_recurrent_state(env, policy), SLOTS + 1)
     assert torch.equal(played[SLOTS].read, played[0].written)
     assert not torch.equal(played[SLOTS].read[0], played[SLOTS].read[1])
@@ -368,3 +369,11 @@ def test_a_latent_that_was_put_into_the_root_is_the_one_that_is_read():
         written.append(policy(TensorDict(td.to_dict(), batch_size=td.batch_size))["next", "agents", "latent"])
     assert torch.equal(written[0], written[2])
     assert not torch.equal(written[0], written[1])
+
+
+@pytest.mark.parametrize(("before", "now"), [("task", "item"), ("slot-task", "step-item")])
+def test_the_keys_of_earlier_versions_are_read(before, now):
+    assert ActionMemory(key=before) == ActionMemory(key=now)
+    assert Prior.from_dict({"type": "ActionMemory", "key": before}).to_dict()["key"] == now
+    with pytest.raises(InputError, match="'planet'"):
+        ActionMemory(key="planet")

@@ -163,16 +163,21 @@ class DDIM(Sampler):
             raise InputError(f"prediction must be one of noise, x0, velocity, got {self.prediction!r}")
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta must be from 0 to 1, got {self.eta}")
+        object.__setattr__(self, "_known", None)
 
     def noisy_steps(self, process: Process) -> int:
         return super().noisy_steps(process) if self.eta > 0 or self.min_std > 0 else 0
 
     def reverse_steps(self, process: Process) -> Sequence[ReverseStep]:
-        """The steps as numbers."""
-        return _reverse_steps(self, process)
+        """The steps as numbers, kept for the process of the last call: a compiled graph takes them as constants."""
+        known: tuple[Process, tuple[ReverseStep, ...]] | None = self._known  # type: ignore[attr-defined]
+        if known is None or known[0] is not process:
+            known = (process, _reverse_steps(self, process))
+            object.__setattr__(self, "_known", known)
+        return known[1]
 
     def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
-        step = _reverse_steps(self, process)[k]
+        step = self.reverse_steps(process)[k]
         mean = torch.add(step.keep * x, model(x, step.i, cond), alpha=step.push)
         spread = max(step.spread, self.min_std)
         return Gaussian(mean, spread) if spread else Point(mean)

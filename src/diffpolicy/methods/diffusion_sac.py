@@ -26,7 +26,7 @@ class DiffusionSACMethod(SACMethod):
     """Discrete soft actor-critic through a chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
 
     Args:
-        prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "task"}` or `ActionMemory(key="task").to_dict()`.
+        prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "item"}` or `ActionMemory(key="item").to_dict()`.
         steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`.
         denoiser_output, time: of `MLPDenoiser`.
     """

@@ -73,7 +73,7 @@ class StackedDQNLoss(DQNLoss):
         for key in ("observation", ("next", "observation")):
             rows[key] = policy.condition(wide(tensordict, key))
         shape = rows["observation"].shape[:-1]
-        rows["action"] = rows["action"].view(shape).long()
+        rows["action"] = policy.head.joint_index(rows["action"].view(*shape, *policy.head.event))
         reward = rows["reward"].view(*shape, 1).to(policy.dtype)
         rows["next", "reward"] = reward
         _, allowed = row_masks(tensordict, "action_mask", policy, shape)

@@ -161,6 +161,8 @@ class DiffusionPolicy(ChoicePolicy):
             raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
         self.sampler_steps = self.sampling.steps
         self.path = self.sampling.grid(self.process)[:-1]
+        if isinstance(self.sampling, DDIM):
+            self.sampling.reverse_steps(self.process)  # so that tracing finds them
 
     @property
     def latent_key(self) -> NestedKey:

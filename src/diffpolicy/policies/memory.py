@@ -16,9 +16,9 @@ from diffpolicy.policies.recurrent import RecurrentState
 
 
 class MemoryState(RecurrentState):
-    """Gives the recurrent key of an `ActionMemory` its values, and keeps the slots of a `slot-task` memory.
+    """Gives the recurrent key of an `ActionMemory` its values, and keeps the steps of a `step-item` memory.
 
-    With `task` the latent of a step is the whole memory, `[E, *group, N, A]`. With `slot-task` there is one such
+    With `item` the latent of a step is the whole memory, `[E, *group, N, A]`. With `step-item` there is one such
     tensor a slot; the bank of all of them stays in here, `[E, T, *group, N, A]`, and only the slot at hand is in the
     tensordict.
 
@@ -48,7 +48,7 @@ class MemoryState(RecurrentState):
         super().__init__(spec, self._initial, forget=forget)
         self.memory, self.key, self.latent_shape, self.generator = memory, key, shape, generator
         self.remembered = remembered
-        self.slots = memory.key == "slot-task"
+        self.slots = memory.key == "step-item"
         self.bank: Tensor | None = None
         self.slot: Tensor | None = None
 

@@ -47,8 +47,8 @@ class ActionMemory(Prior):
     """x_I is what was remembered of an earlier decision: the latent action of LAD-TS (arXiv 2412.18212).
 
     Args:
-        key: what a memory belongs to. `task`: station and task index, as in the paper's figure; `slot-task`: slot,
-            station and index, as in the released code.
+        key: what a memory belongs to. `item`: agent and index, as in the paper's figure; `step-item`: step, agent and
+            index, as in the released code. `task` and `slot-task`, their names of before, are still read.
         store: what is remembered, `x0` (the figure) or `probabilities`, softmax(x0) (the code). x0 is clipped to [-1,
             1]: raw, the chain amplifies it by 1 / sqrt(abar_I), 12.5 with the VP schedule, at each visit, and it
             overflows within an episode.
@@ -57,17 +57,19 @@ class ActionMemory(Prior):
         lifetime: `run`: memories outlive episodes while training; `episode`: each episode starts afresh.
 
     Example:
-        >>> ActionMemory(key="task", store="x0").remembers
+        >>> ActionMemory(key="item", store="x0").remembers
         True
     """
 
     remembers: ClassVar[bool] = True
-    key: Literal["task", "slot-task"] = "task"
+    key: Literal["item", "step-item", "task", "slot-task"] = "item"
     store: Literal["x0", "probabilities"] = "x0"
     start: Literal["normal", "uniform"] = "normal"
     lifetime: Literal["run", "episode"] = "run"
 
     def __post_init__(self) -> None:
+        if isinstance(self.key, str):
+            object.__setattr__(self, "key", _BEFORE.get(self.key, self.key))
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"ActionMemory.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
@@ -87,10 +89,12 @@ class ActionMemory(Prior):
         )
 
 
+_BEFORE = {"task": "item", "slot-task": "step-item"}
+"""What files of earlier versions call the keys of a memory."""
 _CHOICES = {
     name: get_args(choice)
     for name, choice in {
-        "key": Literal["task", "slot-task"],
+        "key": Literal["item", "step-item"],
         "store": Literal["x0", "probabilities"],
         "start": Literal["normal", "uniform"],
         "lifetime": Literal["run", "episode"],
