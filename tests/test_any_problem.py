@@ -104,6 +104,12 @@ def test_compare_trains_and_plays_it(cli, mine, tmp_path):
     with (tmp_path / "out" / "comparison.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"quick.yaml", "largest"}
     assert (tmp_path / "out" / "learning_curves.png").is_file()
+    first = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
+    again = cli("compare", "--problem", mine, *words, "--out", tmp_path / "out", "--resume")
+    assert again.status == 0, again.err
+    assert "taken" in again.err  # what was trained is not trained once more
+    second = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
+    assert [line.split(",")[:8] for line in second] == [line.split(",")[:8] for line in first]
 
 
 @pytest.mark.parametrize(

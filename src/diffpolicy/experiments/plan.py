@@ -208,16 +208,20 @@ def recorded(job: Job) -> dict[str, Any] | None:
         return None
     if not isinstance(data, dict) or data.get("job") != job.identity():
         return None
-    return data if _is_record(data) else None
+    return data if _is_record(data, job.problem.cost.column) else None
 
 
-def _is_record(data: dict[str, Any]) -> bool:
-    """Whether an outcome file holds what `work` writes: whether it ended, its seconds, and rows of finite numbers."""
+def _is_record(data: dict[str, Any], column: str) -> bool:
+    """Whether an outcome file holds what `work` writes: whether it ended, its seconds, and rows of finite numbers.
+
+    Args:
+        data: of the file. column: in which the history has the problem's cost.
+    """
     history = data.get("history")
     if not isinstance(data.get("finished"), bool) or not _is_seconds(data.get("train_seconds")):
         return False
     return isinstance(history, list) and all(
-        isinstance(row, dict) and {"episode", "delay_s"} <= row.keys() and all(map(_is_number, row.values()))
+        isinstance(row, dict) and {"episode", column} <= row.keys() and all(map(_is_number, row.values()))
         for row in history
     )
 
