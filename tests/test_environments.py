@@ -13,6 +13,7 @@ from diffpolicy.environments import Cost, EnvProblem, Lanes, RandomRule, gym_pro
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation import evaluate
 from diffpolicy.policies.keys import Keys
 from test_keys import Specs
 from toys import GuessEnv, small
@@ -255,3 +256,42 @@ def test_an_unknown_id_is_refused():
     pytest.importorskip("gymnasium")
     with pytest.raises(InputError, match="NoSuchGame"):
         gym_problem("NoSuchGame-v0")
+
+
+def test_a_problem_is_its_factory_too():
+    def shaped(width):
+        def make(batch, seed):
+            return guess(batch, seed + 0 * width)
+
+        return make
+
+    first, same, other = (EnvProblem(shaped(w), steps=5, name="e").description() for w in (3, 3, 4))
+    assert first == same != other
+    assert (
+        EnvProblem(guess, steps=5, name="e").description() != EnvProblem(BatchedGuess, steps=5, name="e").description()
+    )
+
+
+def test_a_partial_of_a_class_is_asked_for_its_names():
+    problem = EnvProblem(functools.partial(BatchedGuess, horizon=3), steps=3)
+    assert problem.make_env(4, 7).batch_size == (4,)
+    assert problem.make_env(4, 7).horizon == 3
+
+
+class BatchedGuess(GuessEnv):
+    """`GuessEnv` whose arguments are called as a problem calls them."""
+
+    def __init__(self, batch, seed=0, horizon=5):
+        super().__init__(batch, horizon=horizon)
+        self.set_seed(seed)
+
+
+def test_costs_that_are_no_numbers_are_refused():
+    class Endless(BatchedGuess):
+        def _step(self, tensordict):
+            step = super()._step(tensordict)
+            return step.set("reward", step["reward"] - float("inf"))
+
+    problem = EnvProblem(lambda batch, seed: Endless(batch, seed), steps=5)
+    with pytest.raises(InputError, match="too large to be numbers, the first inf"):
+        evaluate(problem, ["random"], episodes=2)

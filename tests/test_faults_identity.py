@@ -25,6 +25,7 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import CategoricalPolicy, InputError
+from diffpolicy._identity import check_same, content_digest, describe, difference
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import OffloadingEnv, Scenario, TaskList, make_method
 from diffpolicy.edge.training import build, train
@@ -42,7 +43,6 @@ from diffpolicy.training import (
 )
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import fit
-from diffpolicy.training.identity import check_same, content_digest, describe, difference
 from toys import GuessEnv, guess_transitions, quick_method, same_tensors, small
 
 # One identity, by content

@@ -207,7 +207,11 @@ def problem(options: argparse.Namespace, chosen: Scenario | None) -> Problem:
 
 def print_json(data: Any) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(data, allow_nan=False))
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except ValueError:
+        raise InputError("a figure is too large to be a number, so JSON cannot hold it") from None
+    print(text)
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
+from diffpolicy._identity import describe
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem, Split
@@ -125,6 +126,7 @@ class EnvProblem(Problem):
             **super().description(),
             "specs": specs,
             "reference": self.reference,
+            "make_env": _form(self.factory),
             **({"source": _source(self.factory)} if self.version is None else {"version": self.version}),
         }
 
@@ -133,8 +135,12 @@ def _asked(make_env: Callable[..., Any]) -> tuple[str, ...]:
     """Which arguments a factory is given by name."""
     try:
         # TorchRL's environments have a metaclass, whose own signature says nothing
-        wanted = functools.partial(make_env.__init__, None) if isinstance(make_env, type) else make_env  # type: ignore[misc]
-        parameters = inspect.signature(wanted).parameters.values()
+        whole = make_env if isinstance(make_env, functools.partial) else functools.partial(make_env)
+        inner = whole.func
+        if isinstance(inner, type):
+            whole = functools.partial(inner.__init__, None, *whole.args, **whole.keywords)  # type: ignore[misc]
+        taken = whole.keywords.keys()
+        parameters = [p for p in inspect.signature(whole).parameters.values() if p.name not in taken]
     except (TypeError, ValueError):
         return ()
     for parameter in parameters:
@@ -170,6 +176,14 @@ def _seeded(policy: Any, seed: int) -> Any:
     except (TypeError, ValueError):
         return policy
     return policy(seed=seed) if names == ["seed"] or (isinstance(policy, type) and "seed" in names) else policy
+
+
+def _form(make_env: Any) -> Any:
+    """A factory by its content: what it is called, or its code and what it closes over."""
+    try:
+        return describe(make_env, "make_env")
+    except InputError:
+        return _name(make_env)
 
 
 def _source(make_env: Any) -> str | None:

@@ -143,7 +143,8 @@ def play(
         watch: sees each step that is played.
 
     Raises:
-        InputError: a key is not there or has another shape, or nothing was played that costs anything.
+        InputError: a key is not there or has another shape, nothing was played that costs anything, or
+            a cost is not finite.
     """
     costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
     lanes, decided = env.batch_size.numel(), 0
@@ -183,6 +184,10 @@ def play(
                 raise InputError(f"an episode did not end within {LONGEST:,} steps; say how many `steps` it has")
     if not any(len(cost) for cost in costs):
         raise InputError("nothing was decided in any episode, so there is nothing to evaluate")
+    bad = torch.cat(costs)
+    bad = bad[~torch.isfinite(bad)]
+    if len(bad):
+        raise InputError(f"{len(bad)} costs are too large to be numbers, the first {bad[0].item()}")
     return Played(
         torch.cat(costs).numpy(),
         torch.cat(episodes).numpy(),

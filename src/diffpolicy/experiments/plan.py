@@ -14,6 +14,7 @@ import torch
 
 from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
+from diffpolicy._identity import describe
 from diffpolicy._signals import Stopped
 from diffpolicy._version import __version__
 from diffpolicy.environments import Problem
@@ -24,7 +25,6 @@ from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.names import make_method, make_problem
 from diffpolicy.experiments.training import build, run
 from diffpolicy.training import checkpoint
-from diffpolicy.training.identity import describe
 
 RESERVE_S = 65.0
 """What is kept free of training for evaluation, plots and a slow machine."""

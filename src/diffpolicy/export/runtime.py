@@ -62,6 +62,8 @@ class ExportedDecision:
         """Raises InputError if a shape or a type is not the described one, or a free size is not the same in all."""
         sizes: dict[str, int] = {}
         for spec, x in zip(self.inputs, tensors, strict=True):
+            if not isinstance(x, Tensor):
+                raise InputError(f"the decision's {spec.name} must be a torch tensor, got {type(x).__name__}")
             if x.ndim == len(spec.shape):
                 for n, m in zip(spec.shape, x.shape, strict=True):
                     sizes.setdefault(str(n), m if isinstance(n, str) else n)

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._identity import describe
 from diffpolicy.environments.given_env import GivenEnv
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
@@ -22,7 +23,6 @@ from diffpolicy.methods.fields import Rule, acting, function, rates, widths
 from diffpolicy.methods.method import Method
 from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.training.identity import describe
 from diffpolicy.training.off_policy import OffPolicyModule, keys_of
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream

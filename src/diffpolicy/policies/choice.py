@@ -380,7 +380,8 @@ class ChoicePolicy(SavedPolicy):
         """Begins a stream of a seed, so that copies of a policy, as a collector's workers have, draw apart.
 
         Args:
-            seed: at least 0. stream: number of the copy; 0 draws as a policy that is made with the seed.
+            seed: at least 0. stream: number of the copy. The parameters of a policy that is made with the seed are
+                drawn from the beginning of stream 0, so it draws other numbers than one that begins it anew.
         """
         self.generator.reseed(seed, stream)
 

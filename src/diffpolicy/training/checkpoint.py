@@ -12,10 +12,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffpolicy import _validate as check
+from diffpolicy._identity import check_same, content_digest
 from diffpolicy._read import read_bytes, show_path
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
-from diffpolicy.training.identity import check_same, content_digest
 from diffpolicy.training.trainable import Trainable
 
 SCHEMA = "diffpolicy.checkpoint/2"

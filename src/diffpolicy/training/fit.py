@@ -19,11 +19,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
+from diffpolicy._identity import describe
 from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint
 from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, GlobalDraws, StopCleanly
-from diffpolicy.training.identity import describe
 from diffpolicy.training.trainable import Trainable
 
 PARENT = "DIFFPOLICY_PARENT"

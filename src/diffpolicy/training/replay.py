@@ -56,8 +56,8 @@ class PackedReplay(nn.Module):
             agent_dim: which batch dimension counts the agents; needed with a stack.
 
         Raises:
-            InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, or a
-                whole number is too large (off the CPU only the first call looks).
+            InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, a
+                whole number is too large (off the CPU only the first call looks), or a number is no longer whole.
         """
         keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
@@ -69,6 +69,9 @@ class PackedReplay(nn.Module):
             if not self.fields or readable(value):
                 _check_exact(key, value)
         columns = [v.float() for v in flat]
+        for (key, _, dtype), value in zip(self.fields, flat, strict=False):
+            if value.is_floating_point() and not dtype.is_floating_point:
+                raise InputError(f"the replay keeps {key!r} as {dtype}, and these transitions give {value.dtype}")
         if not self.fields:
             self.fields = [(k, shape, transitions[k].dtype) for k, shape in shapes.items()]
             width = sum(c.shape[-1] for c in columns)

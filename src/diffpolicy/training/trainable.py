@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
+from diffpolicy._identity import describe
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import Digested, bare
-from diffpolicy.training.identity import describe
 
 
 class Trainable(L.LightningModule):

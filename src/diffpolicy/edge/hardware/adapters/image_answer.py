@@ -123,7 +123,9 @@ def _check_image(image: Any, where: str, request: GenerateRequest) -> None:
     try:
         with library.open(io.BytesIO(data), formats=FORMATS) as picture:
             size = picture.size
-            if size == (request.width, request.height):
+            picture.verify()  # a PNG's check sums, and that it ends; nothing can be read after it
+        if size == (request.width, request.height):
+            with library.open(io.BytesIO(data), formats=FORMATS) as picture:
                 picture.load()
     except Exception:  # decoders of broken images raise whatever they meet
         raise AnswerError(

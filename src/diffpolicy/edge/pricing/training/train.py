@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from diffpolicy._identity import check_same, describe
 from diffpolicy._signals import Stopped
 from diffpolicy.edge.credit.objectives import Objective
 from diffpolicy.edge.pricing import law
@@ -25,7 +26,6 @@ from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training import checkpoint
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.fit import fit
-from diffpolicy.training.identity import check_same, describe
 from diffpolicy.training.imitation import ImitationModule
 from diffpolicy.training.trainable import Trainable, described
 
