@@ -124,7 +124,7 @@ def run(
 ) -> Fitted:
     """Trains a module, and saves its policy into the folder. Args: trained: what the policy tells of how it was."""
     if out is not None:
-        module.policy.config()  # refuses, before any work, a policy that could not be saved after it
+        module.policy.check_saves()
     if resume is not None and Path(resume).is_dir():
         resume = Path(resume) / "checkpoint.ckpt"
     with alone_in(out):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.draws import Draws, generator_on, without_chance
+from diffpolicy.policies.evidence import check_evidence, evidence, is_all_ours
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict
 from diffpolicy.policies.keys import as_json as json_key
@@ -28,6 +28,7 @@ from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recor
 from diffpolicy.policies.masks import aligned_mask, readable
 from diffpolicy.policies.options import ASKED, FreeOptions, check_options
 from diffpolicy.policies.recurrent import RecurrentState
+from diffpolicy.policies.registry import part_with
 from diffpolicy.policies.rows import Rows, in_blocks
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.policies.specs import check_specs, information_of, read_specs
@@ -564,6 +565,12 @@ class ChoicePolicy(SavedPolicy):
             form["observation_values"] = self.observation_values
         return form
 
+    def _evidence(self) -> dict[str, Any]:
+        return {} if is_all_ours(self) else {"evidence": evidence(self)}
+
+    def _check_evidence(self, description: dict[str, Any]) -> None:
+        check_evidence(self, description.get("evidence"))
+
     @classmethod
     def _from_config(cls: type[Policy], config: dict[str, Any]) -> Policy:
         for name in ("action_key", "mask_key", "valid_key"):
@@ -581,7 +588,7 @@ def _of_width(head: Head, width: int) -> Head:
         InputError: it is of another width.
     """
     if isinstance(head, CategoricalHead) and not head.choices:
-        return replace(head, choices=width)
+        return part_with(head, choices=width)
     if head.width != width:
         raise InputError(f"a {type(head).__name__} of width {head.width} cannot read {width} outputs")
     return head

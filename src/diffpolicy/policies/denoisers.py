@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
@@ -80,29 +78,6 @@ def rebuild(description: Mapping[str, Any]) -> nn.Module | None:
     except Exception as error:  # a user's class may raise anything
         raise InputError(f"denoiser: {kind} cannot be made of what the file says: {error}") from None
     return denoiser
-
-
-def probe(run: Callable[[Tensor, Tensor], Tensor], x: Sequence[int], condition: Sequence[int]) -> list[float] | None:
-    """What a denoiser makes of fixed numbers: no shape tells it from another one of other options, and this does.
-
-    Args:
-        run: of x and condition, in the end the module. x, condition: shapes of what it is tried on.
-
-    Returns:
-        Its outputs; None where they are not finite or not the same twice, or there are none.
-    """
-    given = [torch.linspace(-1, 1, math.prod(shape)).view(*shape) for shape in (x, condition)]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            first, second = (run(*given).flatten().double() for _ in range(2))
-    except Exception:  # a user's module may raise anything of numbers that it never sees
-        return None
-    return first.tolist() if torch.equal(first, second) and bool(first.isfinite().all()) else None
-
-
-def same_probe(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two probes differ by no more than another processor's or precision's rounding."""
-    return len(a) == len(b) and torch.allclose(torch.tensor(a), torch.tensor(b), rtol=1e-2, atol=1e-3)
 
 
 def _telling(cls: type[nn.Module]) -> str | None:

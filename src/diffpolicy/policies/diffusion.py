@@ -26,11 +26,11 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.class_names import file_name
-from diffpolicy.policies.denoisers import describe, full, probe, rebuild, same_probe
+from diffpolicy.policies.denoisers import describe, full, rebuild
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
-from diffpolicy.policies.registry import part_form, part_of
+from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.rows import Rows
 
 OPTIONS = ("hidden", "act", "output", "time")
@@ -152,7 +152,7 @@ class DiffusionPolicy(ChoicePolicy):
         if steps is not None:
             check.integer(steps, "sampler_steps", least=1)
         if isinstance(sampler, Sampler):
-            self.sampling = sampler if steps is None else replace(sampler, steps=steps)
+            self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
             self.sampler = file_name(type(sampler))
         elif sampler in ETA:
             self.sampling = DDIM(eta=ETA[sampler], prediction=self.prediction, steps=steps)
@@ -179,7 +179,7 @@ class DiffusionPolicy(ChoicePolicy):
     def schedule_name(self) -> str:
         """Of a named schedule; the process's class else."""
         process = self.process
-        named = isinstance(process, GaussianProcess) and isinstance(process.schedule, str)
+        named = type(process) is GaussianProcess and isinstance(process.schedule, str)
         return str(process.schedule) if named else file_name(type(process))  # type: ignore[attr-defined]
 
     def with_sampler(self, sampler: str | Sampler, steps: int | None = None) -> DiffusionPolicy:
@@ -280,7 +280,7 @@ class DiffusionPolicy(ChoicePolicy):
             "prior": self.prior.to_dict(),
             "steps": self.process.steps,
             "schedule": self.schedule_name if self.schedule_name in SCHEDULES else part_form(self.process),
-            "sampler": self.sampler if self.sampler in ETA else part_form(replace(self.sampling, steps=None)),
+            "sampler": self.sampler if self.sampler in ETA else {**part_form(self.sampling), "steps": None},
             "sampler_steps": self.sampler_steps,
             "prediction": self.prediction,
             "denoiser": self._denoiser_form(),
@@ -322,35 +322,6 @@ class DiffusionPolicy(ChoicePolicy):
             raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")
         if mine != full(form):
             raise InputError(f"denoiser was {full(form)} when the policy was saved, got {mine}")
-
-    def _evidence(self) -> dict[str, Any]:
-        if not self._denoiser_form().get("given"):
-            return {}
-        lead = [2] if self.agents is None else [self.agents, 2]
-        like = next(self.denoiser.parameters(), torch.zeros(()))
-        modes = {module: module.training for module in self.denoiser.modules()}
-
-        def run(x: Tensor, condition: Tensor) -> Tensor:
-            condition = condition.to(like)
-            cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
-            return self.denoise(x.to(like), 1, cond)
-
-        self.denoiser.eval()
-        found = probe(run, [*lead, self.choices], [*lead, self.condition_dim])
-        for module, mode in modes.items():
-            module.training = mode
-        return {} if found is None else {"probe": found}
-
-    def _check_evidence(self, description: dict[str, Any]) -> None:
-        was, now = description.get("probe"), self._evidence().get("probe")
-        if was is None or now is None:
-            return
-        if not same_probe([check.number(x, f"probe[{k}]") for k, x in enumerate(check.sequence(was, "probe"))], now):
-            name = self._denoiser_form()["kind"]
-            raise InputError(
-                f"the denoiser {name} that was passed makes other numbers of the same parameters than the one that "
-                "was saved; pass one of the same options"
-            )
 
     def _of_agent(self, agent: int) -> dict[str, Any]:
         if isinstance(self.denoiser, PerAgent):

@@ -122,4 +122,10 @@ class GreedyValuePolicy(ChoicePolicy):
         return self.head.mode(logits)
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "hidden": self.hidden, "act": self.act, "epsilon": self.epsilon}
+        return {
+            **super().config(),
+            "hidden": self.hidden,
+            "act": self.act,
+            "epsilon": self.epsilon,
+            "head": self.head.to_dict(),
+        }

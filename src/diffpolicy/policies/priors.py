@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import CategoricalHead, Head
+from diffpolicy.policies.registry import part_form, part_of
 
 
 @dataclass(frozen=True)
@@ -20,19 +23,16 @@ class Prior:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: the class's name and its fields."""
-        return {"type": type(self).__name__, **asdict(self)}
+        form = part_form(self)
+        return {"type": form.pop("kind"), **form}
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> Prior:
-        """The prior that `to_dict` described."""
-        kinds: dict[str, type[Prior]] = {"GaussianPrior": GaussianPrior, "ActionMemory": ActionMemory}
-        kind = data.get("type")
-        if kind not in kinds:
-            raise InputError(f"prior must be one of {', '.join(kinds)}, got {kind!r}")
-        try:
-            return kinds[kind](**{k: v for k, v in data.items() if k != "type"})
-        except TypeError as error:
-            raise InputError(f"prior {kind}: {error}") from None
+    def from_dict(data: Mapping[str, Any]) -> Prior:
+        """The prior that `to_dict` described; classes are looked up among those that are imported."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"prior must be an object with its 'type', got {check.show(data)}")
+        told = dict(data)
+        return part_of({"kind": told.pop("type", None), **told}, Prior, "prior")
 
 
 @dataclass(frozen=True)

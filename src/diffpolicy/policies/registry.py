@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.policies.class_names import file_name, where
+from diffpolicy.policies.class_names import file_name, is_ours, where
 
 Part = TypeVar("Part")
 
@@ -21,7 +25,53 @@ def part_form(part: Any) -> dict[str, Any]:
     """
     if not is_dataclass(part):
         raise InputError(f"{type(part).__name__} must be a frozen dataclass, so that a file can tell what it is")
-    return {"kind": file_name(type(part)), **asdict(part)}  # type: ignore[arg-type]
+    form = {"kind": file_name(type(part)), **asdict(part)}  # type: ignore[arg-type]
+    if not is_ours(type(part)):
+        check_told(part, form)
+    return form
+
+
+def part_with(part: Part, **changes: Any) -> Part:
+    """A part with other values of some fields; refuses one that loses in this what no field tells.
+
+    Args:
+        part: a frozen dataclass. changes: by field.
+    """
+    part_form(part)
+    return replace(part, **changes)  # type: ignore[type-var]
+
+
+def check_told(part: Any, form: Mapping[str, Any]) -> None:
+    """Refuses a user's part of which a file would make another one.
+
+    Args:
+        part: a dataclass. form: its description.
+
+    Raises:
+        InputError: it holds what no file holds, or a value that no field tells; names it.
+    """
+    name = type(part).__name__
+    try:
+        again = _made(type(part), json.loads(json.dumps(form)), name)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name} holds what no file can hold: {error}") from None
+    for key, value in vars(again).items():
+        if key.startswith("_") and value is None:  # what is computed once and kept
+            continue
+        if not _same(vars(part).get(key), value):
+            raise InputError(
+                f"{name}.{key} is {check.show(vars(part).get(key))}, and what a file tells of it makes "
+                f"{check.show(value)}: let it be a field of the dataclass that JSON can hold"
+            )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of parts are one but for lists in place of tuples."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b or a != a)
 
 
 def part_of(form: Any, base: type[Part], what: str) -> Part:
@@ -35,9 +85,15 @@ def part_of(form: Any, base: type[Part], what: str) -> Part:
     """
     if not isinstance(form, Mapping) or not isinstance(form.get("kind"), str):
         raise InputError(f"{what} must be a name or an object with its 'kind', got {check.show(form)}")
-    kind = next((c for c in _below(base) if file_name(c) == form["kind"]), None)
-    if kind is None:
+    kinds = [c for c in _below(base) if file_name(c) == form["kind"]]
+    if not kinds:
         raise InputError(f"its {what} {where(form['kind'], None)}; import it first")
+    if len(kinds) > 1 and "<locals>" in form["kind"]:
+        raise InputError(f"several classes are called {form['kind']} here, so its {what} could be any of them")
+    return _made(kinds[-1], form, what)
+
+
+def _made(kind: type[Part], form: Mapping[str, Any], what: str) -> Part:
     told = {key: tuple(v) if isinstance(v, list) else v for key, v in form.items() if key != "kind"}
     known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]
     if not told.keys() <= known:

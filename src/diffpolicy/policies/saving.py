@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -80,21 +81,37 @@ class SavedPolicy(TensorDictModuleBase):
 
         One that is kept as an attribute of its name and has its default value need not be.
         """
+        found = []
+        for name, p in self._untold():
+            kept = getattr(self, name, p.empty)
+            usual = kept is p.default or (isinstance(kept, (str, int, float)) and kept == p.default)
+            if p.default is p.empty or not usual:
+                found.append(name)
+        return found
+
+    def kept(self) -> dict[str, Any]:
+        """Numbers and texts that `config` does not tell and the policy keeps by the name of the argument."""
+        values = {name: getattr(self, name, None) for name, _ in self._untold()}
+        return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
+
+    def _untold(self) -> list[tuple[str, inspect.Parameter]]:
+        """Arguments of a subclass's constructor that `config` does not tell."""
         told, found = self.config(), []
         for cls in type(self).__mro__:
             if is_ours(cls) or not issubclass(cls, SavedPolicy):
                 break
             parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
-            for name, p in list(parameters.items())[1:]:
-                kept = getattr(self, name, p.empty)
-                usual = kept is p.default or (isinstance(kept, (str, int, float)) and kept == p.default)
-                if (
-                    p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-                    and name not in told
-                    and not (usual and p.default is not p.empty)
-                ):
-                    found.append(name)
+            named = [p for p in list(parameters.values())[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            found += [(p.name, p) for p in named if p.name not in told]
         return found
+
+    def _check_kept(self, kept: dict[str, Any]) -> None:
+        """Raises InputError if an argument that was given is not what it was. Args: kept: of the file."""
+        for name, value in self.kept().items():
+            if name in kept and kept[name] != value:
+                raise InputError(
+                    f"{name} was {check.show(kept[name])} when the policy was saved, got {check.show(value)}"
+                )
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved: parameters and buffers by name."""
@@ -125,16 +142,41 @@ class SavedPolicy(TensorDictModuleBase):
         Raises:
             InputError: JSON cannot hold what the policy says of itself, or the folder cannot be written to.
         """
-        file, needs = source_file(type(self)), self.needs()
-        description = {
+        return files.write(folder, self._description(), self.tensors())
+
+    def _description(self) -> dict[str, Any]:
+        """What is written beside the tensors."""
+        file, needs, kept = source_file(type(self)), self.needs(), self.kept()
+        return {
             "class": self._file_name(),
             **({} if file is None else {"class_file": file}),
             "config": self.config(),
             **({"needs": needs} if needs else {}),
+            **({"kept": kept} if kept else {}),
             **self._evidence(),
             "trained": files.portable(self.trained),
         }
-        return files.write(folder, description, self.tensors())
+
+    def check_saves(self) -> None:
+        """Refuses, before any work, a policy that no file could hold, or whose file would make another one.
+
+        One that takes a part or an argument which no file holds is not tried: it is given again when it is loaded.
+
+        Raises:
+            InputError: it says what is not told.
+        """
+        description = self._description()
+        for key, value in description.items():
+            files.check_json(value, key)
+        if "evidence" not in description:
+            return
+        again = json.loads(json.dumps(description))
+        try:
+            policy = type(self)._described_by(again, {})()
+        except Exception:  # it asks for something when it is loaded, and says so
+            return
+        policy._load_tensors(self.tensors())
+        policy._check_evidence(again)
 
     @classmethod
     def load(cls: type[Policy], path: str | Path, **modules: Any) -> Policy:
@@ -163,6 +205,7 @@ class SavedPolicy(TensorDictModuleBase):
             policy._check_tensors(file.tensors)
             _check_finite(file.tensors)
             policy._load_tensors(file.tensors)
+            policy._check_kept(_object(file.description.get("kept") or {}, "kept"))
             policy._check_evidence(file.description)
         except InputError as error:
             mixed = "" if file.whole else "; and its tensors are not those that policy.json was written with"

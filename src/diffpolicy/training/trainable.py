@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from diffpolicy._identity import describe
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import Digested, bare
+from diffpolicy.policies.saving import SavedPolicy
 
 
 class Trainable(L.LightningModule):
@@ -107,6 +108,8 @@ def policy_content(policy: Any) -> Any:
     except (AttributeError, NotImplementedError, InputError):
         config = None
     shapes = {name: list(p.shape) for name, p in policy.named_parameters()} if isinstance(policy, nn.Module) else {}
+    kept = policy.kept() if config is not None and isinstance(policy, SavedPolicy) else {}
+    config = {**config, **kept} if kept else config
     return {"class": described(type(policy)), "config": described(config), "parameters": shapes}
 
 

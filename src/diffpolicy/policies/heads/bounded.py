@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import Head, draw_of
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.registry import part_with
 
 LOG_STD = (-5.0, 2.0)
 """Bounds of the logarithm of the standard deviation before squashing, as in soft actor-critic's codes."""
@@ -51,7 +52,7 @@ class BoundedHead(Head):
 
     def sized(self, action: Action) -> BoundedHead:
         self._check_kind(action)
-        return replace(self, low=action.low, high=action.high)
+        return part_with(self, low=action.low, high=action.high)
 
     @property
     def width(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from diffpolicy.policies.heads.head import Head, draw_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
+from diffpolicy.policies.registry import part_with
 
 
 def inverted(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ class CategoricalHead(Head):
 
     def sized(self, action: Action) -> CategoricalHead:
         self._check_kind(action)
-        return replace(self, choices=action.nvec[0], one_hot=action.kind == "one-hot")
+        return part_with(self, choices=action.nvec[0], one_hot=action.kind == "one-hot")
 
     @property
     def width(self) -> int:
@@ -117,6 +118,8 @@ class CategoricalHead(Head):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, without A, which the policy's own tells."""
+        if type(self) is not CategoricalHead:
+            return super().to_dict()
         return {"draw": self.draw, **({"one_hot": True} if self.one_hot else {})}
 
     # As before heads were general

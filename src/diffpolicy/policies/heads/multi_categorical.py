@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from diffpolicy.policies.heads.categorical import inverted
 from diffpolicy.policies.heads.head import MOST_JOINT, Head, draw_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
+from diffpolicy.policies.registry import part_with
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class MultiCategoricalHead(Head):
 
     def sized(self, action: Action) -> MultiCategoricalHead:
         self._check_kind(action)
-        return replace(self, nvec=action.nvec)
+        return part_with(self, nvec=action.nvec)
 
     @property
     def most(self) -> int:
