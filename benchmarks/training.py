@@ -2,21 +2,26 @@
 
 Each contender runs in a process of its own, with one thread, and is asked in turn for some slots of LAD-TS's main
 setting: 20 agents, about 510 decisions and 20 updates a slot. Medians over the rounds, peak memory of each process.
+Ratios of wall time tell what one waits for, and on a machine with other work they tell its moods too; ratios of the
+processes' own CPU time do not.
 
     python benchmarks/training.py
     python benchmarks/training.py --released PATH      # the folder that holds main_lad.py of your own checkout
+    python benchmarks/training.py --released PATH --csv docs/_static/training_speed.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import multiprocessing
 import os
 import runpy
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -31,30 +36,55 @@ from diffpolicy.training.fit import fit
 from timing import machine, peak_mib, table
 
 SLOTS = 59
+RELEASED_SLOTS = 4
+"""Of a turn of the released code; a slot's number of tasks varies."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a slot. Args: wall: on the clock. cpu: of the process."""
+
+    wall: float
+    cpu: float
+
+
+class Clock:
+    """Measures a turn from when it is made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def spent(self, slots: int) -> Spent:
+        """Of each of so many slots since then."""
+        return Spent((time.perf_counter() - self.wall) / slots, (time.process_time() - self.cpu) / slots)
 
 
 class Turns(L.Callback):
     """Lets training go on for an episode whenever it is asked to, and tells how long a slot took."""
 
     def __init__(self, pipe: Connection, warm: int) -> None:
-        self.pipe, self.warm, self.started = pipe, warm, 0.0
+        self.pipe, self.warm, self.clock = pipe, warm, Clock()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch >= self.warm:
             wait(self.pipe)
-        self.started = time.perf_counter()
+        self.clock = Clock()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch >= self.warm:
-            self.pipe.send((time.perf_counter() - self.started) / SLOTS)
+            self.pipe.send(self.clock.spent(SLOTS))
 
 
 def wait(pipe: Connection) -> None:
-    """Until the next turn; ends the process when there is none."""
-    if pipe.recv() == "stop":
+    """Until the next turn; ends the process when there is none, or when nobody is left to ask for one."""
+    try:
+        if pipe.recv() != "stop":
+            return
         pipe.send(peak_mib())
         pipe.close()
-        os._exit(0)
+    except (EOFError, OSError):
+        os._exit(1)
+    os._exit(0)
 
 
 def package(pipe: Connection, method: str, compiled: bool) -> None:
@@ -67,10 +97,10 @@ def turns(pipe: Connection, slot: Callable[[], object], slots: int = 1) -> None:
     """Any contender that can be asked for a slot."""
     while True:
         wait(pipe)
-        start = time.perf_counter()
+        clock = Clock()
         for _ in range(slots):
             slot()
-        pipe.send((time.perf_counter() - start) / slots)
+        pipe.send(clock.spent(slots))
 
 
 def obvious(pipe: Connection) -> None:
@@ -163,16 +193,18 @@ def released(pipe: Connection, folder: str) -> None:
     import environment_lad
 
     kind = environment_lad.OffloadEnvironment
-    advance, count, started = kind.update_proc_queues, [0], [0.0]
+    advance, warm, done, clock = kind.update_proc_queues, 30, 0, Clock()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal done, clock
         result = advance(*args, **kwargs)
-        count[0] += 1
-        if count[0] > 30:
-            pipe.send(time.perf_counter() - started[0])
-        if count[0] >= 30:
-            wait(pipe)
-        started[0] = time.perf_counter()
+        done += 1
+        if done < warm or (done - warm) % RELEASED_SLOTS:
+            return result
+        if done > warm:
+            pipe.send(clock.spent(RELEASED_SLOTS))
+        wait(pipe)
+        clock = Clock()
         return result
 
     kind.update_proc_queues = counted
@@ -186,31 +218,106 @@ def work(pipe: Connection, contender: Callable[..., None], arguments: tuple[Any,
     contender(pipe, *arguments)
 
 
-class Contender:
-    """A process that can be asked for slots."""
+class DiedError(Exception):
+    """A contender's process ended before it was told to."""
 
-    def __init__(self, contender: Callable[..., None], *arguments: Any) -> None:
+
+class Contender:
+    """A process that can be asked for slots. Args: name: of the table. contender, arguments: what it runs."""
+
+    def __init__(self, name: str, contender: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
+        self.name = name
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, contender, arguments))
+        # a daemon: if this process fails, it does not wait for the others
+        self.process = context.Process(target=work, args=(theirs, contender, arguments), daemon=True)
         self.process.start()
         theirs.close()
-        self.seconds: list[float] = []
 
     def ask(self) -> None:
         """Starts a turn."""
-        self.pipe.send("go")
+        self._send("go")
 
-    def answer(self) -> None:
-        """Waits for the end of a turn."""
-        self.seconds.append(self.pipe.recv())
+    def answer(self) -> Spent:
+        """Waits for the end of a turn; what a slot of it took."""
+        spent: Spent = self._receive()
+        return spent
 
     def stop(self) -> float:
         """Ends the process; its peak memory in MiB."""
-        self.pipe.send("stop")
-        peak: float = self.pipe.recv()
+        self._send("stop")
+        peak: float = self._receive()
         self.process.join()
         return peak
+
+    def _send(self, message: str) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def _receive(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+
+    def _died(self) -> DiedError:
+        self.process.join()
+        return DiedError(
+            f"the contender '{self.name}' ended with exit code {self.process.exitcode}; what it said is above"
+        )
+
+
+def rounds_of(groups: dict[str, Sequence[Contender]], rounds: int) -> dict[str, Spent]:
+    """Medians of what a slot took, over rounds in which the groups take turns; a group's members play side by side.
+
+    Args:
+        groups: by the name of the table; k members that need s seconds a slot each give one every s / k seconds.
+        rounds: turns of each.
+    """
+    turns: dict[str, list[Spent]] = {name: [] for name in groups}
+    for number in range(rounds + 1):  # the first waits until all are warm
+        for name, members in groups.items():
+            for member in members:
+                member.ask()
+            spent = [member.answer() for member in members]
+            if number:
+                k = len(members) ** 2  # a mean over the members, each of which gives a share of the slots
+                turns[name].append(Spent(sum(s.wall for s in spent) / k, sum(s.cpu for s in spent) / k))
+    return {
+        name: Spent(median(s.wall for s in of_name), median(s.cpu for s in of_name)) for name, of_name in turns.items()
+    }
+
+
+def measured(options: argparse.Namespace) -> list[dict[str, str]]:
+    """A row of the table for each contender."""
+    ours = f"diffpolicy {options.method}"
+    alone = [Contender(ours, package, options.method, False)]
+    second = Contender(f"{ours}, second process", package, options.method, False)
+    if not options.no_compile:
+        alone.append(Contender(f"{ours}, compiled", package, options.method, True))
+    if not options.only:
+        alone += [Contender("one at a time", obvious), Contender("loop of TorchRL losses", torchrl_losses)]
+    if options.released:
+        alone.append(Contender("released code", released, str(options.released.resolve())))
+    both = f"{ours}, two processes"
+    slots = rounds_of({**{c.name: [c] for c in alone}, both: [alone[0], second]}, options.rounds)
+    second.stop()
+    peaks = {c.name: c.stop() for c in alone}
+    base = slots["released code" if options.released else ours]
+    return [
+        {
+            "contender": name,
+            "wall ms a slot": f"{1e3 * s.wall:.1f}",
+            "CPU ms a slot": f"{1e3 * s.cpu:.1f}",
+            "s a seed and episode": f"{SLOTS * s.wall:.3f}",
+            "times as fast, wall": f"{base.wall / s.wall:.3g}",
+            "times as fast, CPU": f"{base.cpu / s.cpu:.3g}",
+            "peak MiB": f"{peaks[name]:.0f}" if name in peaks else "",
+        }
+        for name, s in slots.items()
+    ]
 
 
 def main() -> None:
@@ -220,52 +327,24 @@ def main() -> None:
     parser.add_argument("--method", default="lad-ts-released", help="of this package")
     parser.add_argument("--released", type=Path, metavar="PATH", help="folder of main_lad.py")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled run out")
+    parser.add_argument("--only", action="store_true", help="leave out what is written here to compare with")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="write the table there too")
     options = parser.parse_args()
-    ours = f"diffpolicy {options.method}"
-    contenders = {
-        ours: Contender(package, options.method, False),
-        "one at a time": Contender(obvious),
-        "loop of TorchRL losses": Contender(torchrl_losses),
-    }
-    if not options.no_compile:
-        contenders[f"{ours}, compiled"] = Contender(package, options.method, True)
-    if options.released:
-        contenders["released code"] = Contender(released, str(options.released.resolve()))
-    for contender in contenders.values():  # a first turn each, which waits until all are warm
-        contender.ask()
-        contender.answer()
-        contender.seconds.clear()
-    for _ in range(options.rounds):
-        for contender in contenders.values():
-            contender.ask()
-            contender.answer()
-    pairs = []
-    second = Contender(package, options.method, False)
-    second.ask()
-    second.answer()
-    for _ in range(options.rounds):
-        for contender in (contenders[ours], second):
-            contender.ask()
-        for contender in (contenders[ours], second):
-            contender.answer()
-        pairs.append((contenders[ours].seconds.pop() + second.seconds.pop()) / 4)
-    second.stop()
-    slots = {name: median(contender.seconds) for name, contender in contenders.items()}
-    peaks = {name: contender.stop() for name, contender in contenders.items()}
-    slots[f"{ours}, two processes"] = median(pairs)
-    rows = [
-        [
-            name,
-            f"{1e3 * s:.1f}",
-            f"{SLOTS * s:.3f}",
-            f"{s / slots[ours]:.2f}",
-            f"{peaks[name]:.0f}" if name in peaks else "",
-        ]
-        for name, s in slots.items()
-    ]
+    if options.released and not (options.released / "main_lad.py").is_file():
+        parser.error(f"--released {options.released} holds no main_lad.py")
+    try:
+        rows = measured(options)
+    except DiedError as error:
+        sys.exit(f"training.py: {error}")
     torch.set_num_threads(1)
     print(f"lad-ts, 20 agents, 59 slots an episode, {options.rounds} rounds; {machine()}")
-    print(table(["contender", "ms a slot", "s a seed and episode", f"times {ours}", "peak MiB"], rows))
+    print(f"times as fast as {'the released code' if options.released else 'diffpolicy ' + options.method}")
+    print(table(list(rows[0]), [list(row.values()) for row in rows]))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

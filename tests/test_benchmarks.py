@@ -65,3 +65,29 @@ def test_it_updates_once_a_slot_and_agent_when_there_is_enough(one_at_a_time, mo
     after = [p for agent in training.agents for p in agent.actor.parameters()]
     assert all(len(agent.replay) > 10 for agent in training.agents)
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_contender_that_dies_is_named(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import training
+
+    contender = training.Contender("released code", training.released, str(tmp_path))  # an empty folder
+    contender.ask()
+    with pytest.raises(training.DiedError, match="'released code' ended with exit code 1; what it said is above"):
+        contender.answer()
+    assert "No module named 'environment_lad'" in capfd.readouterr().err
+
+
+def test_members_side_by_side_share_the_slots(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import training
+
+    class Steady:
+        def ask(self):
+            pass
+
+        def answer(self):
+            return training.Spent(wall=0.5, cpu=0.25)
+
+    spent = training.rounds_of({"alone": [Steady()], "two": [Steady(), Steady()]}, 3)
+    assert spent == {"alone": training.Spent(0.5, 0.25), "two": training.Spent(0.25, 0.125)}
