@@ -1,11 +1,13 @@
 """Damaged files of every kind; `python tests/fuzz.py --inputs 50000` does the same at length."""
 
+import pickle
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from diffpolicy import InputError
 from fuzz import HangError, attempt, bounded, damaged, read, run
 from fuzz_readers import READERS, cached
 
@@ -50,3 +52,15 @@ def test_the_bounds_hold():
     with pytest.raises(HangError, match="no end after"), bounded(0.05):
         forever()
     assert attempt(READERS[0], 0) in ("accepted", "refused")
+
+
+def test_a_word_of_any_length_in_a_file_is_cut_short_in_the_sentence():
+    error = InputError(f"policy run: config: prior must be one of GaussianPrior, ActionMemory, got {'a' * 10**6!r}")
+    assert str(error).startswith("policy run: config: prior must be one of GaussianPrior, ActionMemory, got 'aaa")
+    assert len(str(error)) == 1000
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("number", [2277, 2618, 3657, 3872])
+def test_inputs_that_failed_once(number):
+    assert attempt(next(reader for reader in READERS if reader.name == "policy"), number) == "refused"

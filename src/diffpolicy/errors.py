@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+LONGEST = 1000
+"""Characters of a sentence. A damaged file may hold a word of any length, and what is wrong with it stands first."""
+
 
 class InputError(ValueError):
     """Bad input: one sentence that names the file, row or key, and the value.
 
     The command line prints it on stderr and exits with status 2. It derives from `ValueError`, so
-    code that calls the library may catch either.
+    code that calls the library may catch either. A sentence that would fill the screen with a value is cut short.
+
+    Args:
+        message: the sentence.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
 
 
 class WorkError(RuntimeError):
