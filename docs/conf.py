@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import re
 import runpy
+import sys
 from pathlib import Path
-from typing import Any
 
-from sphinx.application import Sphinx
-from sphinx.util import logging
-from sphinx.util.inspect import signature as signature_of
-from sphinx.util.inspect import stringify_signature
-
-logger = logging.getLogger(__name__)
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "diffpolicy"
 author = "The diffpolicy developers"
@@ -26,23 +20,69 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
+    "checks",
+    "markdown_pages",
+    "public_names",
+    "typography",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext", "tutorials/*.ipynb", "tutorials/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = f"diffpolicy {release}"
+html_css_files = ["site.css"]
+html_theme_options = {"top_of_page_buttons": []}
 
 # formulas must be drawn without a network too, so MathJax is part of the pages; the package's name is no identifier
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
 if _mathjax is None or _mathjax.origin is None:
     raise ImportError("the docs need the extra 'docs': pip install -c constraints.txt '.[docs]'")
-html_static_path = [str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg.js")]
+html_static_path = ["_static", str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg.js")]
 mathjax_path = "tex-svg.js"
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+# What others document is linked in their pages. Builds have no network, so each inventory is a text in the tree, in the
+# first version of Sphinx's format: a line `NAME KIND PAGE`, where the anchor is the name. A test imports every name.
+intersphinx_mapping = {
+    name: (url, f"inventories/{name}.inv")
+    for name, url in {
+        "python": "https://docs.python.org/3/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+        "tensordict": "https://docs.pytorch.org/tensordict/stable/",
+        "torchrl": "https://docs.pytorch.org/rl/stable/",
+        "lightning": "https://lightning.ai/docs/pytorch/stable/",
+    }.items()
+}
+
+# The tutorials are scripts, run here: what they print and draw becomes the pages of docs/tutorials, which git ignores.
+# A script that did not change is not run again.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/tutorials",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "gallery_order.ByTutorial",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 3600,
+    "notebook_extensions": set(),
+    "reset_modules": ("matplotlib",),
+}
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+copybutton_exclude = ".linenos, .gp, .go"
 
 # Docstrings: single backticks are code; what TorchRL and Lightning document is read there.
 default_role = "code"
@@ -55,57 +95,3 @@ maximum_signature_line_length = 100
 autodoc_default_options = {"members": True}
 autosummary_generate = False
 python_use_unqualified_type_names = True
-
-LAYERS = (
-    "",
-    ".diffusion",
-    ".networks",
-    ".policies",
-    ".policies.heads",
-    ".environments",
-    ".objectives",
-    ".training",
-    ".methods",
-    ".evaluation",
-    ".experiments",
-    ".edge",
-    ".edge.hardware",
-    ".export",
-)
-
-
-def check_public_names(app: Sphinx, env: Any) -> None:
-    """Warns of every public name of a layer that no page of the reference documents, as this or another layer's."""
-    documented = env.get_domain("py").objects
-    packages = [importlib.import_module(f"diffpolicy{layer}") for layer in LAYERS]
-    for package in packages:
-        for name in package.__all__:
-            same = [p for p in packages if getattr(p, name, None) is getattr(package, name)]
-            if not any(f"{p.__name__}.{name}" in documented for p in same):
-                logger.warning("%s.%s is public and not in the reference", package.__name__, name)
-
-
-def check_sources(app: Sphinx, exception: Exception | None) -> None:
-    """Warns of what a page loads from elsewhere: scripts, styles, pictures."""
-    loads = re.compile(
-        r"""<(?:script|img|link(?=[^>]* rel="(?:stylesheet|icon|preload)"))[^>]* (?:src|href)="(?:https?:)?//"""
-    )
-    for page in Path(app.outdir).rglob("*.html") if exception is None else ():
-        if loads.search(page.read_text(encoding="utf-8")):
-            logger.warning("%s loads something from elsewhere, so that it is not whole without a network", page.name)
-
-
-def true_signature(
-    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
-) -> tuple[str | None, str | None]:
-    """The constructor's signature where a metaclass hides it behind `(*args, **kwargs)`, as TorchRL's does."""
-    if what == "class" and signature == "(*args, **kwargs)":
-        real = signature_of(thing.__init__, bound_method=True)
-        signature = stringify_signature(real, show_return_annotation=False, unqualified_typehints=True)
-    return signature, returns
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("env-check-consistency", check_public_names)
-    app.connect("autodoc-process-signature", true_signature)
-    app.connect("build-finished", check_sources)

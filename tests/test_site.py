@@ -1,0 +1,82 @@
+"""What a build of the site relies on: names of other packages, the offline check, the tree, files in the root."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    yield importlib.import_module("checks")
+    sys.modules.pop("checks")
+
+
+def found(path):
+    """The object of a dotted path of a module, a class or one of the builtins."""
+    parts = path.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            thing = importlib.import_module(".".join(parts[:n]))
+        except ImportError:
+            continue
+        for part in parts[n:]:
+            thing = getattr(thing, part)
+        return thing
+    return getattr(importlib.import_module("builtins"), path)
+
+
+@pytest.mark.parametrize("inventory", sorted(DOCS.glob("inventories/*.inv")), ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")
+def test_every_name_of_an_inventory_is_there(inventory):
+    head, *lines = inventory.read_text(encoding="utf-8").splitlines()
+    assert head == "# Sphinx inventory version 1"
+    names = [line.split() for line in lines if not line.startswith("#")]
+    assert all(len(row) == 3 and row[2].endswith(".html") for row in names)
+    assert [row[0] for row in names] == sorted({row[0] for row in names})
+    for name, kind, _ in names:
+        assert isinstance(found(name), type) or kind in ("function", "data", "class"), name
+
+
+@pytest.mark.parametrize(
+    ("text", "loads"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', True),
+        ('<img alt="a" src="//cdn.example/x.png">', True),
+        ('<link rel="stylesheet" href="https://cdn.example/x.css">', True),
+        ("<style>@import url('https://cdn.example/x.css');</style>", True),
+        ("<style>a { background: url(https://cdn.example/x.png) }</style>", True),
+        ('<a href="https://example.org">a link is the reader\'s choice</a>', False),
+        ('<link rel="canonical" href="https://example.org/page">', False),
+        ('<script src="_static/x.js"></script><img src="x.png">', False),
+    ],
+)
+def test_what_a_page_loads_from_elsewhere_is_found(checks, tmp_path, text, loads):
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    assert checks.loads_from_elsewhere(tmp_path) == (["page.html"] if loads else [])
+
+
+def test_every_page_stands_in_the_tree_of_the_landing_page():
+    trees = re.findall(r"```\{toctree\}(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert all(":caption:" in tree for tree in trees)
+    named = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
+    pages = {str(p.relative_to(DOCS).with_suffix("")) for p in DOCS.rglob("*.md")}
+    pages = {p for p in pages if not p.startswith(("reference/", "tutorials/", "_"))} - {"index"}
+    assert named - pages == {"tutorials/index", "reference/index"}
+    assert pages <= named
+
+
+def test_every_test_and_file_that_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tests = set(re.findall(r"`(tests/[\w.]+)`", text))
+    sources = set(re.findall(r"`((?:\w+/)+[\w.]*)`", text)) - tests
+    assert len(tests) > 10
+    assert all((ROOT / name).exists() for name in tests)
+    assert not [name for name in sources if not (ROOT / "src" / "diffpolicy" / name).exists()]
