@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffpolicy._read import LIMIT, show_path
 from diffpolicy._read import read_text as read_text
-from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 
 DEEPEST = 64
@@ -151,8 +151,12 @@ def mapping(value: Any, key: str, *, allowed: Iterable[str], required: Iterable[
     return dict(value)
 
 
-def read_json(path: Path, what: str) -> Any:
-    """A JSON document; a repeated key is refused, since one of its two values would be lost."""
+def read_json(path: Path, what: str, limit: int = LIMIT) -> Any:
+    """A JSON document; a repeated key is refused, since one of its two values would be lost.
+
+    Args:
+        path: of the file. what: names its kind in messages. limit: the most bytes that it may have.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -162,17 +166,19 @@ def read_json(path: Path, what: str) -> Any:
             result[key] = value
         return result
 
-    text = read_text(path, what)
+    def whole(digits: str) -> int:
+        try:
+            return int(digits)
+        except ValueError:  # of thousands of digits, for which Python would tell how to have it all the same
+            raise InputError(f"{name} holds a number of {len(digits)} digits, {digits[:20]}...") from None
+
+    text = read_text(path, what, limit)
     name = f"{what} {show_path(path)}"
     if not text.strip():
         raise InputError(f"{name} is empty")
     try:
-        return shallow(json.loads(text, object_pairs_hook=unique), name)
+        return shallow(json.loads(text, object_pairs_hook=unique, parse_int=whole), name)
     except json.JSONDecodeError as error:
         raise InputError(f"{name} is not JSON: {error.msg} in line {error.lineno}") from None
     except RecursionError:
         raise InputError(f"{name} is not JSON: nested too deeply") from None
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{name} cannot be read: {error}") from None

@@ -41,7 +41,11 @@ def parse(text: str, name: str, *, texts: bool = False) -> Any:
         raise InputError(f"{name} is nested too deeply") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except ValueError as error:
+        long = "integer string conversion" in str(error)  # Python's words would tell how to have it all the same
+        reason = "a number has thousands of digits" if long else " ".join(str(error).split())
+        raise InputError(f"{name} is not YAML: {reason}") from None
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
         # what PyYAML makes of scalars such as !!int x or 2001-99-99
         raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,17 +199,30 @@ def portable(problem: Problem) -> bool:
     return True
 
 
+OUTCOME = 2**30
+"""The most bytes of an outcome, which holds a row a pass, of less than two hundred: five million passes."""
+
+
 def recorded(job: Job) -> dict[str, Any] | None:
     """What an earlier run wrote of the same job into its folder; None if it was another, or wrote nothing."""
     if job.out is None or not (job.out / "outcome.json").is_file():
         return None
+    path = job.out / "outcome.json"
     try:
-        data = check.read_json(job.out / "outcome.json", "outcome file")
-    except InputError:  # damaged, so it says nothing
+        data = check.read_json(path, "outcome file", OUTCOME)
+    except InputError as error:
+        warnings.warn(f"{error}; so {job.name}, seed {job.seed} is trained again", stacklevel=2)
         return None
     if not isinstance(data, dict) or data.get("job") != job.identity():
         return None
-    return data if _is_record(data, job.problem.cost.column) else None
+    if not _is_record(data, job.problem.cost.column):
+        warnings.warn(
+            f"outcome file {path} does not hold what a run leaves behind; so {job.name}, seed {job.seed} is trained "
+            "again",
+            stacklevel=2,
+        )
+        return None
+    return data
 
 
 def _is_record(data: dict[str, Any], column: str) -> bool:
@@ -260,6 +274,10 @@ def unfinished(job: Job, identity: Any) -> Path | None:
     path = job.out / "checkpoint.ckpt"
     try:
         run = checkpoint.read(path)["run"]
+    except InputError as error:
+        warnings.warn(f"{error}; so {job.name}, seed {job.seed} is trained from the beginning", stacklevel=2)
+        return None
+    try:
         now = checkpoint.describe_run(describe(identity, "run"), compiled=job.compiled, processes=1, episodes=0)
         checkpoint.check_resumes(run, now, f"checkpoint {path}")
     except InputError:

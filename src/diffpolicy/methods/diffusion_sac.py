@@ -21,6 +21,13 @@ from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.priors import Prior
 
 
+def _prior(value: Any, key: str) -> dict[str, Any]:
+    """The JSON form of a prior."""
+    form = mapping(value, key)
+    Prior.from_dict(form)
+    return form
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSACMethod(SACMethod):
     """Discrete soft actor-critic through a chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
@@ -41,7 +48,7 @@ class DiffusionSACMethod(SACMethod):
     time: int = 16
     rules: ClassVar[Mapping[str, Rule]] = {
         **SACMethod.rules,
-        "prior": mapping,
+        "prior": _prior,
         "steps": partial(check.integer, least=1, most=_limits.CHAIN),
         "schedule": partial(check.choice, words=SCHEDULES),
         "sampler": partial(check.choice, words=ETA),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import types
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from diffpolicy import _validate as check
 from diffpolicy import _yaml
@@ -54,9 +55,47 @@ def parse_method(text: str, source: str) -> Method:
         except InputError as error:
             raise InputError(f"{name}: {one_line(error)}") from None
         except (ArgumentError, TypeError, ValueError, ArithmeticError, ImportError, RecursionError) as error:
+            _check_types(kind, given, name)
             problem = str(error).replace('Parser key "method":', "")
             raise InputError(f"{name}: {one_line(problem)}") from None
     return made.method  # type: ignore[no-any-return]
+
+
+def _check_types(kind: type[Method], given: dict[str, Any], name: str) -> None:
+    """Refuses, in our words, the first value of a file that is not of its field's type."""
+    import jsonargparse
+
+    try:
+        hints = get_type_hints(kind)
+    except (NameError, TypeError):  # of a class whose module hides what it names
+        return
+    for key, value in given.items():
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=hints[key])
+        try:
+            parser.parse_object({"value": value})
+        except (ArgumentError, TypeError, ValueError, ArithmeticError, RecursionError):
+            raise InputError(f"{name}: {key} must be {_words(hints[key])}, got {check.show(value)}") from None
+
+
+def _words(hint: Any) -> str:
+    """What a field takes, as a user calls it. Args: hint: its type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return ", or ".join(_words(arg) for arg in args)
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if hint in plain:
+        return plain[hint]
+    base = origin or hint
+    if isinstance(base, type) and issubclass(base, Mapping):
+        return "an object" + (
+            f" whose values are each {_words(args[1])}" if len(args) == 2 and args[1] in plain else ""
+        )
+    if isinstance(base, type) and issubclass(base, (list, tuple)):
+        return "a list" + (f" whose entries are each {_words(args[0])}" if args and args[0] in plain else "")
+    return f"a {getattr(base, '__name__', base)}"
 
 
 def _class(path: Any, name: str) -> type[Method]:

@@ -32,6 +32,8 @@ class Prior:
         if not isinstance(data, Mapping):
             raise InputError(f"prior must be an object with its 'type', got {check.show(data)}")
         told = dict(data)
+        if not isinstance(told.get("type"), str):
+            raise InputError(f"prior must have a 'type', such as GaussianPrior or ActionMemory, got {check.show(data)}")
         return part_of({"kind": told.pop("type", None), **told}, Prior, "prior")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from inspect import isabstract
 from typing import Any, TypeVar
 
 import torch
@@ -86,6 +87,9 @@ def part_of(form: Any, base: type[Part], what: str) -> Part:
     if not isinstance(form, Mapping) or not isinstance(form.get("kind"), str):
         raise InputError(f"{what} must be a name or an object with its 'kind', got {check.show(form)}")
     kinds = [c for c in _below(base) if file_name(c) == form["kind"]]
+    if not kinds and ":" not in form["kind"]:
+        ours = ", ".join(c.__name__ for c in _below(base) if is_ours(c) and not isabstract(c) and c is not base)
+        raise InputError(f"{what} must be one of {ours}, or module:Class, got {check.show(form['kind'])}")
     if not kinds:
         raise InputError(f"its {what} {where(form['kind'], None)}; import it first")
     if len(kinds) > 1 and "<locals>" in form["kind"]:
@@ -98,9 +102,8 @@ def _made(kind: type[Part], form: Mapping[str, Any], what: str) -> Part:
     known = {f.name for f in fields(kind) if f.init}  # type: ignore[arg-type]
     if not told.keys() <= known:
         other = sorted(map(str, told.keys() - known))
-        raise InputError(
-            f"{what} {form['kind']} has no {', '.join(map(repr, other))}; it has {', '.join(sorted(known))}"
-        )
+        has = f"it has {', '.join(sorted(known))}" if known else "it has no fields"
+        raise InputError(f"{what} {form['kind']} has no {', '.join(map(repr, other))}; {has}")
     try:
         return kind(**told)
     except TypeError as error:

@@ -57,7 +57,7 @@ class PackedReplay(nn.Module):
 
         Raises:
             InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, a
-                whole number is too large (off the CPU only the first call looks), or a number is no longer whole.
+                number is too large (off the CPU only the first call looks), or a number is no longer whole.
         """
         keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
@@ -67,7 +67,7 @@ class PackedReplay(nn.Module):
         flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in map(transitions.get, keys)]
         for key, value in zip(keys, flat, strict=True):
             if not self.fields or readable(value):
-                _check_exact(key, value)
+                _check_exact(key, value, valid)
         columns = [v.float() for v in flat]
         for (key, _, dtype), value in zip(self.fields, flat, strict=False):
             if value.is_floating_point() and not dtype.is_floating_point:
@@ -178,8 +178,16 @@ class PackedReplay(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _check_exact(key: NestedKey, value: Tensor) -> None:
-    """Refuses whole numbers that float32 would round. Args: key: names them. value: any shape."""
+def _check_exact(key: NestedKey, value: Tensor, valid: Tensor) -> None:
+    """Refuses whole numbers that float32 would round, and others that it cannot hold.
+
+    Args:
+        key: names them. value: `[*, width]`. valid: which are kept, bool `[*]`.
+    """
+    if value.dtype == torch.float64:
+        lost = value.isfinite() & ~value.float().isfinite() & valid.to(value.device).unsqueeze(-1)
+        if lost.any():
+            raise InputError(f"the replay keeps numbers in float32, and {key!r} holds {value[lost][0].item():g}")
     if value.is_floating_point() or value.dtype == torch.bool or not value.numel():
         return
     low, high = (int(x) for x in value.aminmax())
