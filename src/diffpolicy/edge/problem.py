@@ -67,6 +67,7 @@ class OffloadingProblem(Problem):
 
     cost = DELAY
     sound = True
+    sequential = True
     methods = ("lad-ts", "d2sac-ts", "sac-ts", "dqn-ts", "lad-ts-plus", "plus-no-chain")
     references = ("capacity-proportional",)
     alike = "episodes of identical arrivals"

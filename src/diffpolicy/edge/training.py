@@ -17,10 +17,10 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.training import run
-from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted
-from diffpolicy.training.off_policy import OffPolicyModule
+from diffpolicy.training.rollouts import RolloutModule
 
 
 def build(
@@ -30,7 +30,7 @@ def build(
     seed: int = 0,
     environments: int = 1,
     changes: Mapping[str, Any] | None = None,
-) -> OffPolicyModule:
+) -> RolloutModule:
     """A method's module on the training episodes of a scenario.
 
     Args:
@@ -44,14 +44,14 @@ def build(
     problem, made = OffloadingProblem(scenario), make_method(method)
     try:
         made = replace(made, **(changes or {}))
-        if isinstance(made, OffPolicyMethod):
+        if isinstance(made, RolloutMethod):
             made = replace(made, masks=problem.masks if made.masks is None else made.masks)
         with global_draws(seed):
-            module: OffPolicyModule = made.build(problem, environments=environments, seed=seed)
+            module: RolloutModule = made.build(problem, environments=environments, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
     module.identity = {
-        "method": made.description() if isinstance(made, OffPolicyMethod) else made,
+        "method": made.description() if isinstance(made, RolloutMethod) else made,
         "seed": seed,
         "environments": environments,
         "scenario": scenario.digest(),
@@ -73,7 +73,7 @@ def train(
     evaluate_every: int | None = None,
     eval_episodes: int = 4,
     tensorboard: bool = False,
-    module: OffPolicyModule | None = None,
+    module: RolloutModule | None = None,
     overwrite: bool = False,
     **trainer: Any,
 ) -> Fitted:

@@ -44,6 +44,8 @@ class Problem(ABC):
         steps: of an episode, or None: until it is done.
         methods: presets that `compare` trains by default.
         reference: `module:attribute` by which another process finds it, or None.
+        sequential: whether `transitions` go from item to item, so that an item is succeeded by the agent's next one;
+            False: from step to step, the items of one being decided at once.
         masks: whether a choice is ever forbidden; False: no policy need read a mask.
         sound: whether it is known to be what experiments need, so that none plays a few steps of it before its work.
         references: rules that plots draw as lines, besides the baseline.
@@ -56,6 +58,7 @@ class Problem(ABC):
     steps: int | None = None
     methods: Sequence[str] = ("d2sac", "sac", "dqn")
     reference: str | None = None
+    sequential: bool = False
     masks: bool = True
     sound: bool = False
     references: Sequence[str] = ()

@@ -15,6 +15,9 @@ from diffpolicy.policies.keys import Keys
 COUNTED = "counted"
 """Which steps of a rollout are of its lanes' episodes, bool of its batch; false after an end. Without it all are."""
 
+RECORDED = ("draws", "action_log_prob")
+"""What acting records of its law beside the action, the last wherever it records at all."""
+
 
 def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     """Transitions (s, a, r, s') from each step to the next.
@@ -26,7 +29,8 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     Returns:
         Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents: observation (features, `[*, F]`), action, reward,
         valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there, action_mask and
-        latent with their next ones.
+        latent with their next ones; where the policy recorded its law (`record`) also draws, action_log_prob and
+        ("next", valid).
 
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.
@@ -71,7 +75,13 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     for name, key in extra.items():
         if key is not None and rollout.get(key, None) is not None:
             result[name], result["next"][name] = each(key, rollout, 1), each(key, after, 1)
+    for name in RECORDED:
+        key = (*keys.group, name) if keys.group else name
+        if rollout.get(key, None) is not None:
+            result[name] = ordered(rollout[key])
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
+    if RECORDED[-1] in result:
+        result["next"]["valid"] = ordered(valid if keys.valid is None else after[keys.valid])
     if keys.valid is not None:
         valid = valid & rollout[keys.valid]
     counted = rollout.get(COUNTED, None)

@@ -24,7 +24,21 @@ PROBLEMS = {"offloading": "diffpolicy.edge.problem:OffloadingProblem"}
 PRESETS = {
     name: package
     for package, names in (
-        ("diffpolicy.methods", ("d2sac", "d2sac-plus", "sac", "sac-plus", "dqn", "dqn-plus", "lad", "lad-plus")),
+        (
+            "diffpolicy.methods",
+            (
+                "d2sac",
+                "d2sac-plus",
+                "sac",
+                "sac-plus",
+                "dqn",
+                "dqn-plus",
+                "lad",
+                "lad-plus",
+                "ppo",
+                "diffusion-ppo",
+            ),
+        ),
         (
             "diffpolicy.edge",
             (

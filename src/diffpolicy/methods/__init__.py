@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from diffpolicy.methods.files import parse_method as parse_method
     from diffpolicy.methods.method import Method as Method
     from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
+    from diffpolicy.methods.on_policy import OnPolicyMethod as OnPolicyMethod
+    from diffpolicy.methods.ppo import DiffusionPPOMethod as DiffusionPPOMethod
+    from diffpolicy.methods.ppo import PPOMethod as PPOMethod
+    from diffpolicy.methods.rollouts import RolloutMethod as RolloutMethod
     from diffpolicy.methods.sac import SACMethod as SACMethod
 
 __getattr__, __dir__ = attach(
@@ -17,10 +21,25 @@ __getattr__, __dir__ = attach(
     {
         "Method": "diffpolicy.methods.method",
         "OffPolicyMethod": "diffpolicy.methods.off_policy",
+        "RolloutMethod": "diffpolicy.methods.rollouts",
+        "OnPolicyMethod": "diffpolicy.methods.on_policy",
+        "PPOMethod": "diffpolicy.methods.ppo",
+        "DiffusionPPOMethod": "diffpolicy.methods.ppo",
         "SACMethod": "diffpolicy.methods.sac",
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
         "DQNMethod": "diffpolicy.methods.dqn",
         "parse_method": "diffpolicy.methods.files",
     },
 )
-__all__ = ("DQNMethod", "DiffusionSACMethod", "Method", "OffPolicyMethod", "SACMethod", "parse_method")
+__all__ = (
+    "DQNMethod",
+    "DiffusionPPOMethod",
+    "DiffusionSACMethod",
+    "Method",
+    "OffPolicyMethod",
+    "OnPolicyMethod",
+    "PPOMethod",
+    "RolloutMethod",
+    "SACMethod",
+    "parse_method",
+)

@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
-
-import numpy as np
-from torchrl.envs import EnvBase
+from typing import ClassVar
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._identity import describe
-from diffpolicy.environments.given_env import GivenEnv
-from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
-from diffpolicy.methods.fields import Rule, acting, function, rates, widths
-from diffpolicy.methods.method import Method
-from diffpolicy.networks.dense import ACTIVATIONS
-from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.training.off_policy import OffPolicyModule, keys_of
+from diffpolicy.methods.fields import Rule
+from diffpolicy.methods.rollouts import Parts, RolloutMethod
+from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
-from diffpolicy.training.trainable import env_content, policy_content
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffPolicyMethod(Method):
+class OffPolicyMethod(RolloutMethod):
     """What the off-policy methods share.
 
     Args:
-        transitions: makes transitions of a rollout (in a file: its import path); None: the problem's. One with a
-            parameter `masks` is told whether to give them.
-        policy: what acts: a class, of which one is made from the environment's specs, or a policy, of which each run
-            trains a copy (in a file: `module:attribute`); None: the method's own.
-        learning_rates: by the name of the objective's group.
-        hidden, act: of all networks.
-        share_parameters: one set for all agents instead of one each.
-        masks: whether the policy reads the environment's action mask; None: where there is one. `transitions` must
-            then give `action_mask` and `("next", "action_mask")`, bool `[*, A]`.
-        normalize: whether networks read observations normalised by their running statistics.
-        gamma: discount. capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
+        capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
         start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
             rollout.
+        others: of `RolloutMethod`.
     """
 
-    transitions: Callable[[Any], Any] | None = None
-    policy: Any = None
-    learning_rates: Mapping[str, float]
-    hidden: list[int] = field(default_factory=lambda: [20, 20])
-    act: str = "relu"
-    share_parameters: bool = False
-    masks: bool | None = None
-    normalize: bool = False
-    gamma: float = 0.95
     capacity: int = 1000
     batch_size: int = 64
     start_after: int = 300
@@ -65,113 +35,30 @@ class OffPolicyMethod(Method):
     rollout_steps: int = 1
 
     rules: ClassVar[Mapping[str, Rule]] = {
-        "transitions": lambda value, key: None if value is None else function(value, key),
-        "policy": acting,
-        "learning_rates": rates,
-        "hidden": widths,
-        "act": partial(check.choice, words=ACTIVATIONS),
-        "share_parameters": check.flag,
-        "masks": lambda value, key: None if value is None else check.flag(value, key),
-        "normalize": check.flag,
-        "gamma": partial(check.number, least=0, most=1),
+        **RolloutMethod.rules,
         "capacity": partial(check.integer, least=1, most=10**8),
         "batch_size": partial(check.integer, least=1, most=10**6),
         "start_after": partial(check.integer, least=0, most=10**8),
         "updates": partial(check.integer, least=1, most=10**6),
         "rollout_steps": partial(check.integer, least=1, most=_limits.SLOTS),
     }
-    """How each field is checked; a subclass adds those of its own."""
 
     def __post_init__(self) -> None:
-        for name, rule in self.rules.items():
-            object.__setattr__(self, name, rule(getattr(self, name), name))
+        super().__post_init__()
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
-    own_policy: ClassVar[type[ChoicePolicy]]
-    """The class of what acts, where no `policy` is given."""
-
-    @property
-    def mask_key(self) -> str | None:
-        """What `ChoicePolicy.from_specs` is told."""
-        return None if self.masks is False else "auto"
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of the policy's `from_specs`."""
-        return {
-            "hidden": self.hidden,
-            "act": self.act,
-            "share_parameters": self.share_parameters,
-            "mask_key": self.mask_key,
-            "normalize": self.normalize,
-        }
-
-    def make_policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
-        """What acts."""
-        if isinstance(self.policy, ChoicePolicy):
-            policy = copy.deepcopy(self.policy)
-            policy.check_env(env)
-            policy.reseed(seed)
-            return policy
-        kind: type[ChoicePolicy] = self.own_policy if self.policy is None else self.policy
-        return kind.from_specs(env, **self.options(), seed=seed)
-
-    @abstractmethod
-    def make_objective(self, policy: Any, seed: int) -> Any:
-        """What is minimised."""
-
-    def build(
-        self,
-        problem: Problem | EnvBase,
-        *,
-        environments: int = 1,
-        episode_steps: int | None = None,
-        seed: int = 0,
-    ) -> OffPolicyModule:
-        given = problem if isinstance(problem, Problem) else GivenEnv(problem, episode_steps)
-        env = given.make_env(environments, seed)
-        of_policy, of_objective, of_replay = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
-        masked = replace(self, masks=False) if self.masks is None and not given.masks else self
-        policy = masked.make_policy(env, of_policy).train()
-        if self.masks and policy.mask_key is None:
-            raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
-        keys = keys_of(policy, env)
-        transitions: Callable[[Any], Any] = partial(given.transitions, keys=keys)
-        if self.transitions is not None:
-            transitions = with_masks(self.transitions, policy.mask_key is not None)
-        module = OffPolicyModule(
+    def make_module(self, parts: Parts) -> OffPolicyModule:
+        policy, steps = parts.policy, parts.problem.steps
+        return OffPolicyModule(
             policy,
-            self.make_objective(policy, of_objective),
-            RolloutStream(env, policy, episode_steps=given.steps, steps=self.rollout_steps, seed=seed),
-            PackedReplay(self.capacity, policy.agents, of_replay),
-            transitions,
-            tally=given.tally(keys),
+            parts.objective,
+            RolloutStream(parts.env, policy, episode_steps=steps, steps=self.rollout_steps, seed=parts.seed),
+            PackedReplay(self.capacity, policy.agents, parts.seed_of_batches),
+            parts.transitions,
+            tally=parts.tally,
             learning_rates=self.learning_rates,
             batch_size=self.batch_size,
             updates=self.updates,
             start_after=self.start_after,
         )
-        module.identity = {
-            "method": self.description(),
-            "seed": seed,
-            "environments": module.lanes,
-            **(
-                {"episode_steps": given.steps, "env": env_content(env)}
-                if isinstance(given, GivenEnv)
-                else {"problem": given.description()}
-            ),
-        }
-        return module
-
-    def description(self) -> Any:
-        """What it is, by content; a policy that was given by what can be seen of it."""
-        if isinstance(self.policy, ChoicePolicy):
-            return {**describe(replace(self, policy=None), "method"), "policy": policy_content(self.policy)}
-        return self
-
-
-def with_masks(transitions: Callable[[Any], Any], masks: bool) -> Callable[[Any], Any]:
-    """Transitions that give masks or not, if they have a parameter `masks` that is not yet set."""
-    parameter = inspect.signature(transitions).parameters.get("masks")
-    told = parameter is None or "masks" in getattr(transitions, "keywords", {}) or parameter.default == masks
-    return transitions if told else partial(transitions, masks=masks)  # type: ignore[call-arg]

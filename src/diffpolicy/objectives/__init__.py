@@ -5,8 +5,10 @@ from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
+from diffpolicy.objectives.ppo import ChainPPOLoss
 
 __all__ = [
+    "ChainPPOLoss",
     "LatentBoundedSACLoss",
     "LatentDiscreteSACLoss",
     "PathwiseLoss",

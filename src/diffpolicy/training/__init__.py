@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.training.fit import fit as fit
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
+    from diffpolicy.training.on_policy import OnPolicyModule as OnPolicyModule
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
     from diffpolicy.training.stream import RolloutStream as RolloutStream
@@ -44,6 +45,7 @@ __getattr__, __dir__ = attach(
         "DQNMethod": "diffpolicy.methods.dqn",
         "parse_method": "diffpolicy.methods.files",
         "OffPolicyModule": "diffpolicy.training.off_policy",
+        "OnPolicyModule": "diffpolicy.training.on_policy",
         "PathwiseModule": "diffpolicy.training.pathwise",
         "EvolutionModule": "diffpolicy.training.evolution",
         "ImitationModule": "diffpolicy.training.imitation",
@@ -61,6 +63,7 @@ __all__ = (
     "Method",
     "OffPolicyMethod",
     "OffPolicyModule",
+    "OnPolicyModule",
     "PackedReplay",
     "PathwiseModule",
     "Played",

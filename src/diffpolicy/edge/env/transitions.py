@@ -6,6 +6,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from diffpolicy.environments.transitions import RECORDED
+
 
 def task_transitions(
     rollout: TensorDictBase, *, zero_queues_between_slots: bool = False, masks: bool = False
@@ -24,7 +26,7 @@ def task_transitions(
 
     Returns:
         Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
-        latent and ("next", latent).
+        latent and ("next", latent), and what it recorded of its law (`record`).
     """
     last = rollout[:, -1]["next", "agents"]
     agents = rollout["agents"]
@@ -67,6 +69,9 @@ def task_transitions(
     )
     if "latent" in agents.keys():
         result["latent"], result["next", "latent"] = now_and_next("latent")
+    for name in RECORDED:
+        if name in agents.keys():
+            result[name] = agents[name].transpose(1, 2)
     if masks:
         up = torch.cat([agents["action_mask"], last["action_mask"].unsqueeze(1)], 1).transpose(1, 2)
         slot = (successor // n).flatten(2)

@@ -1,0 +1,86 @@
+"""`ChainedMethod`: what the methods share whose policy is a `DiffusionPolicy`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from torchrl.envs import EnvBase
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.samplers import ETA
+from diffpolicy.diffusion.schedules import SCHEDULES
+from diffpolicy.methods.fields import Rule, mapping
+from diffpolicy.methods.rollouts import RolloutMethod
+from diffpolicy.networks.denoiser import OUTPUTS
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.priors import Prior
+
+
+def _prior(value: Any, key: str) -> dict[str, Any]:
+    """The JSON form of a prior."""
+    form = mapping(value, key)
+    Prior.from_dict(form)
+    return form
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainedMethod(RolloutMethod):
+    """The chain of a method's policy; a family stands beside it among the bases of a method.
+
+    Args:
+        prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "item"}` or `ActionMemory(key="item").to_dict()`.
+        steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`.
+        denoiser_output, time: of `MLPDenoiser`.
+    """
+
+    prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})
+    steps: int = 5
+    schedule: str = "vp"
+    sampler: str = "ddpm"
+    sampler_steps: int | None = None
+    prediction: Literal["noise", "x0"] = "noise"
+    denoiser_output: Literal["softmax", "tanh", "linear"] = "linear"
+    time: int = 16
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **RolloutMethod.rules,
+        "prior": _prior,
+        "steps": partial(check.integer, least=1, most=_limits.CHAIN),
+        "schedule": partial(check.choice, words=SCHEDULES),
+        "sampler": partial(check.choice, words=ETA),
+        "sampler_steps": lambda value, key: (
+            None if value is None else check.integer(value, key, least=1, most=_limits.CHAIN)
+        ),
+        "prediction": partial(check.choice, words=("noise", "x0")),
+        "denoiser_output": partial(check.choice, words=OUTPUTS),
+        "time": partial(check.integer, least=2, most=10**5),
+    }
+
+    own_policy: ClassVar[type[ChoicePolicy]] = DiffusionPolicy
+
+    def options(self) -> dict[str, Any]:
+        of_network = ("hidden", "act")
+        return {
+            **{name: value for name, value in super().options().items() if name not in of_network},
+            "prior": Prior.from_dict(self.prior),
+            "steps": self.steps,
+            "schedule": self.schedule,
+            "sampler": self.sampler,
+            "sampler_steps": self.sampler_steps,
+            "prediction": self.prediction,
+            "denoiser": {
+                "hidden": list(self.hidden),
+                "act": self.act,
+                "output": self.denoiser_output,
+                "time": self.time,
+            },
+        }
+
+    def make_policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+        policy = super().make_policy(env, seed)
+        policy.trained["through_chain"] = True
+        return policy

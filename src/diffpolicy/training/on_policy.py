@@ -1,0 +1,279 @@
+"""`OnPolicyModule`: passes with recorded draws, then a few epochs of minibatches on them, then new passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from diffpolicy import _validate as check
+from diffpolicy.environments.tally import Tally
+from diffpolicy.environments.transitions import COUNTED
+from diffpolicy.errors import InputError
+from diffpolicy.objectives.rows import wide
+from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.keys import Keys
+from diffpolicy.training.advantages import at_once, in_sequence
+from diffpolicy.training.minibatches import minibatches
+from diffpolicy.training.rollouts import RolloutModule, Transitions, keys_of
+from diffpolicy.training.stream import RolloutStream, counted_parts
+
+LEFT_BEHIND = 100
+"""Times `collect` that one agent may have decided while another has not decided at all."""
+
+
+class OnPolicyModule(RolloutModule):
+    """On-policy training of any policy with a law (PPO, arXiv 1707.06347); see `ChainPPOLoss` for what its ratios are.
+
+    The policy plays passes and records the draws of its chains and the log-probability of its actions (`record`). Once
+    every agent has `collect` transitions, their generalised advantages are taken, `epochs` times all of them go
+    through the objective in minibatches, and they are forgotten. Items of one step are decided at once and have one
+    advantage; where the problem's transitions go from item to item (`sequential`), each has its own.
+
+    Args:
+        policy, stream, transitions, tally, learning_rates: of `RolloutModule`. The transitions are in time order,
+            `[E, agents, T, items]`, and hold what acting recorded.
+        objective: a LossModule with `parameter_groups()`, `values(observation)` and `check_rows(transitions)`, which
+            reads rows with `advantage` and `value_target`, both `[.., M, 1]`.
+        gamma: discount. lmbda: of the generalised advantage.
+        sequential: whether an item's successor in the transitions is the agent's next item.
+        collect: transitions of each agent before an update. epochs: of an update. batch_size: rows of a minibatch, for
+            each agent.
+        clip_norm: greatest norm of a gradient.
+        target_kl: an update ends after the epoch in which the objective's `kl_approx` is above this; None: it does not.
+        normalize_advantages: whether each agent's have mean 0 and deviation 1 in an update.
+        reward_scale: factor on rewards; `auto`: one over the deviation of the first update's returns.
+        seed: of the minibatches.
+
+    Raises:
+        InputError: an argument is out of range; while playing: the transitions lack what acting recorded.
+    """
+
+    def __init__(
+        self,
+        policy: ChoicePolicy,
+        objective: Any,
+        stream: RolloutStream,
+        transitions: Transitions,
+        *,
+        tally: Tally | None = None,
+        learning_rates: Mapping[str, float],
+        gamma: float = 0.99,
+        lmbda: float = 0.95,
+        sequential: bool = False,
+        collect: int = 1024,
+        epochs: int = 10,
+        batch_size: int = 256,
+        clip_norm: float = 0.5,
+        target_kl: float | None = None,
+        normalize_advantages: bool = True,
+        reward_scale: float | Literal["auto"] = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(policy, objective, stream, transitions, tally=tally, learning_rates=learning_rates)
+        self.gamma = check.number(gamma, "gamma", least=0, most=1)
+        self.lmbda = check.number(lmbda, "lmbda", least=0, most=1)
+        self.collect = check.integer(collect, "collect", least=1)
+        self.epochs = check.integer(epochs, "epochs", least=1)
+        self.batch_size = check.integer(batch_size, "batch_size", least=1)
+        self.clip_norm = check.number(clip_norm, "clip_norm", above=0)
+        self.target_kl = None if target_kl is None else check.number(target_kl, "target_kl", above=0)
+        self.normalize_advantages = check.flag(normalize_advantages, "normalize_advantages")
+        self.reward_scale = (
+            reward_scale if reward_scale == "auto" else check.number(reward_scale, "reward_scale", above=0)
+        )
+        self.sequential = check.flag(sequential, "sequential")
+        self.keys = keys_of(policy, stream.base_env)
+        self.shared = reward_is_shared(self.keys, stream.base_env)
+        self.scale = None if reward_scale == "auto" else float(reward_scale)
+        self.generator = Draws(seed)
+        self.playing: list[TensorDictBase] = []
+        """What the present pass has played."""
+        self.pending: list[TensorDict] = []
+        """Transitions of passes that await an update."""
+
+    def content(self) -> dict[str, Any]:
+        own = ("gamma", "lmbda", "sequential", "collect", "epochs", "batch_size", "clip_norm", "target_kl")
+        return {
+            **super().content(),
+            **{name: getattr(self, name) for name in (*own, "normalize_advantages", "reward_scale")},
+            "seed": self.generator.initial_seed(),
+        }
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.policy.record = True
+
+    def on_train_end(self) -> None:
+        self.policy.record = False
+
+    def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
+        self.tally.add(rollout)
+        self.playing.append(rollout)
+        if self.stream.played:
+            return
+        self.pending += [self._checked(self.transitions(part)) for part in counted_parts(whole(self.playing))]
+        self.playing = []
+        if self._enough():
+            self._learn()
+        self._end_pass()
+
+    def _checked(self, rows: Any) -> TensorDict:
+        """What an update needs of transitions; refuses those on which the objective cannot be trained."""
+        if not isinstance(rows, TensorDictBase):
+            raise InputError(f"'transitions' must give a TensorDict, got {type(rows).__name__}")
+        self.objective.check_rows(rows)
+        if "valid" not in rows.keys():
+            rows = rows.set("valid", torch.ones(rows.batch_size, dtype=torch.bool, device=rows.device))
+        return rows.exclude(("next", "latent"), ("next", "action_mask"))
+
+    def _enough(self) -> bool:
+        """Whether every agent has `collect` transitions."""
+        if not self.pending:
+            return False
+        counts = torch.cat([self._by_agent(rows["valid"]) for rows in self.pending], -1).sum(-1)
+        if int(counts.max()) > LEFT_BEHIND * self.collect and not int(counts.min()):
+            raise InputError(
+                f"agent {int(counts.argmin())} has decided nothing while another decided {int(counts.max()):,} times, "
+                "so it cannot learn alone; let agents share their parameters"
+            )
+        return int(counts.min()) >= self.collect
+
+    def _learn(self) -> None:
+        """An update on what is pending."""
+        if self.scale is None:
+            self.scale = self._fitting_scale()
+        rows, optimizer = self._rows(), self.optimizers()
+        for _ in range(self.epochs):
+            kl = [
+                self.update(rows[index], optimizer)
+                for index in minibatches(rows["valid"], self.batch_size, self.generator)
+            ]
+            if self.target_kl is not None and float(torch.stack(kl).mean()) > self.target_kl:
+                break
+        if self.policy.normalizer is not None:
+            # after the update, within which the law that was recorded must stay what it was
+            self._see(self.policy.normalizer, self.pending)
+        self.pending = []
+
+    def update(self, batch: TensorDict, optimizer: Any) -> Tensor:
+        """One optimiser step on one minibatch; the objective's `kl_approx` before it."""
+        losses = self.objective(batch)
+        optimizer.zero_grad(set_to_none=True)
+        self.total(batch, losses).backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(self.objective.parameters()), self.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"training stopped in episode {self.episodes + 1}: a gradient is not finite")
+        # Lightning counts a step of its own wrapper; the others go to the optimiser itself, which is cheaper
+        (optimizer.optimizer if self._updates else optimizer).step()
+        self.count(losses.set("gradient_norm", norm))
+        kl: Tensor = losses["kl_approx"].detach()
+        return kl
+
+    def _rows(self) -> TensorDict:
+        """All that is pending as rows with advantages and value targets, `[M]`, or `[G, M]` of a stack."""
+        parts = []
+        for rows in self.pending:
+            value, after = (self._values(wide(td, "observation")) for td in (rows, rows["next"]))
+            advantage, target = self._advantages(rows, value, after, self.scale or 1.0, self.lmbda)
+            kept = rows.exclude("next", "reward")
+            parts.append(self._by_agent(kept.set("advantage", advantage).set("value_target", target)))
+        result: TensorDict = torch.cat(parts, -1)
+        if self.normalize_advantages:
+            result["advantage"] = normalized(result["advantage"], result["valid"])
+        for key in ("advantage", "value_target"):
+            result[key] = result[key].unsqueeze(-1)
+        return result
+
+    def _advantages(
+        self, rows: TensorDict, value: Tensor, after: Tensor, scale: float, lmbda: float
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and value targets of transitions, all of their batch `[E, agents, T, items]`."""
+        shape, none = rows.batch_size, torch.zeros_like(value, dtype=torch.bool)
+        ends = (rows.get(("next", key), None) for key in ("terminated", "done"))
+        terminated, done = (none if x is None else x.view(shape) for x in ends)
+        columns = [scale * rows["reward"].view(shape).to(value), value, after, terminated, done, rows["valid"]]
+        time = 1 + (self.keys.agents is not None)
+        if self.sequential or rows.batch_dims == time + 1:
+            given = in_sequence(*(x.flatten(time) for x in columns), gamma=self.gamma, lmbda=lmbda)
+            return given[0].view(shape), given[1].view(shape)
+        valid = rows.get(("next", "valid"), None)
+        columns.append(~none if valid is None else valid)
+        items = (x.flatten(time + 1) for x in columns)
+        given = at_once(*items, shared=self.shared, gamma=self.gamma, lmbda=lmbda)
+        advantage, target = (x.view(*x.shape, *[1] * len(self.keys.items)).expand(shape) for x in given)
+        return advantage, target
+
+    def _fitting_scale(self) -> float:
+        """One over the deviation of the discounted returns that are pending; 1 where all are the same."""
+        returns = []
+        for rows in self.pending:
+            zero = torch.zeros(rows.batch_size, dtype=torch.float64, device=rows["valid"].device)
+            returns.append(self._advantages(rows, zero, zero.clone(), 1.0, 1.0)[0][rows["valid"]])
+        deviation = float(torch.cat(returns).std(correction=0))
+        return 1 / deviation if deviation > 1e-8 else 1.0
+
+    def _values(self, observation: Tensor) -> Tensor:
+        """The critic's values, of the observations' leading shape. Args: observation: `[E, agents, T, items, F]`."""
+        lead = observation.shape[:-1]
+        td = TensorDict({"observation": observation.to(self.policy.dtype)}, batch_size=lead)
+        values: Tensor = self.objective.values(self._by_agent(td)["observation"])
+        if self.policy.agents is None:
+            return values.view(lead)
+        return values.view(lead[1], lead[0], *lead[2:]).transpose(0, 1)
+
+    def _by_agent(self, td: Any) -> Any:
+        """Rows `[M]`, or `[G, M]` of a stack, of transitions or a tensor of their batch `[E, agents, T, items]`."""
+        if self.policy.agents is None:
+            return td.reshape(-1)
+        return td.transpose(0, 1).reshape(td.shape[1], -1)
+
+    def state_of_process(self) -> dict[str, Any]:
+        own = {
+            "pending": [rows.to_dict() for rows in self.pending],
+            "scale": self.scale,
+            "generator": self.generator.get_state(),
+        }
+        return {**super().state_of_process(), "on_policy": own}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        own = checkpoint["diffpolicy"]["processes"][0]["on_policy"]
+        self.pending = [TensorDict.from_dict(rows, batch_size=rows["valid"].shape) for rows in own["pending"]]
+        self.scale = own["scale"]
+        self.generator.set_state(own["generator"])
+
+
+def whole(items: list[TensorDictBase]) -> TensorDictBase:
+    """A pass out of a stream's items, `[E, T]`, with `counted` where not all of it counts."""
+    if any(COUNTED in item.keys() for item in items):
+        everything = torch.ones(items[0].batch_size[:1], dtype=torch.bool)
+        items = [
+            item
+            if COUNTED in item.keys()
+            else item.copy().set(COUNTED, everything.to(item.device).unsqueeze(-1).expand(item.batch_size))
+            for item in items
+        ]
+    result: TensorDictBase = torch.cat(items, 1) if len(items) > 1 else items[0]
+    return result
+
+
+def reward_is_shared(keys: Keys, env: EnvBase) -> bool:
+    """Whether all items of an agent's step get one reward, that of the step. Args: keys: of env."""
+    shape = env.full_reward_spec[keys.reward].shape[len(env.batch_size) :]
+    of_agents = isinstance(keys.reward, tuple) and keys.agents is not None
+    return int(math.prod(shape[of_agents:])) == 1
+
+
+def normalized(advantage: Tensor, valid: Tensor) -> Tensor:
+    """Advantages with mean 0 and deviation 1 over the valid rows of each agent. Args: both `[.., M]`."""
+    count = valid.sum(-1, keepdim=True).clamp_min(1)
+    mean = torch.where(valid, advantage, 0).sum(-1, keepdim=True) / count
+    centred = torch.where(valid, advantage - mean, 0)
+    return centred / ((centred.square().sum(-1, keepdim=True) / count).sqrt() + 1e-8)
