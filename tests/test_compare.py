@@ -11,12 +11,11 @@ import pytest
 from diffpolicy import ChoicePolicy, InputError
 from diffpolicy.edge import evaluate, play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
-from diffpolicy.edge.plots import delay_by_size
 from diffpolicy.edge.problem import DELAY, OffloadingProblem
 from diffpolicy.evaluation import Result
 from diffpolicy.experiments.comparison import Comparison, converged, curves_csv, over_seeds
 from diffpolicy.experiments.plan import Job, Outcome, Plan, finished, jobs_of, work
-from diffpolicy.experiments.plots import learning_curves, sweep_plot
+from diffpolicy.experiments.plots import draw
 from diffpolicy.experiments.run import compare
 from diffpolicy.experiments.sweep import Sweep, run_sweep
 from diffpolicy.experiments.tables import comparison_json, comparison_table
@@ -119,13 +118,18 @@ def _stem(name):
 
 def test_every_training_episode_is_in_the_learning_curves(result, folder, methods):
     rows = read(folder / "out" / "learning_curves.csv")
-    assert {(row["method"], row["seed"], row["episode"]) for row in rows} == {
+    trained = [row for row in rows if row["kind"] == "method"]
+    assert {(row["method"], row["seed"], row["episode"]) for row in trained} == {
         (name, "3", str(k)) for name in methods for k in (1, 2)
     }
-    assert len(rows) == 4
+    assert len(trained) == 4
     for row in result.rows[:2]:
-        mine = [float(r["delay_s"]) for r in rows if r["method"] == row.name]
+        mine = [float(r["delay_s"]) for r in trained if r["method"] == row.name]
         assert [mine] == row.curves
+    beside = {row["method"]: float(row["delay_s"]) for row in rows if row["kind"] != "method"}
+    assert beside == {
+        name: result.row(name).result.costs.mean for name in ("opt-ts", "capacity-proportional", *BUNDLED)
+    }
 
 
 def test_progress_is_told_for_every_job(said, result, methods):
@@ -133,20 +137,33 @@ def test_progress_is_told_for_every_job(said, result, methods):
     assert all(any(name in text for text in said) for name in (*methods, *UNTRAINED))
 
 
-@pytest.mark.parametrize("draw", [learning_curves, delay_by_size])
-def test_plots_are_pictures(draw, result, tmp_path):
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    for path in paths:
-        draw(result, path)
-    content = paths[0].read_bytes()
+@pytest.mark.parametrize("file", ["comparison", "learning_curves", "delay_by_size"])
+def test_plots_are_pictures(file, result, folder, tmp_path):
+    first, second = (draw(folder / "out" / f"{file}.csv", tmp_path / name) for name in ("a", "b"))
+    assert [path.name for path in first[:2]] == [f"{file}.png", f"{file}.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    content = first[0].read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(content) > 10_000
-    assert content == paths[1].read_bytes()
     import matplotlib.pyplot as plt
 
-    image = plt.imread(paths[0])
+    image = plt.imread(first[0])
     assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
     assert plt.get_fignums() == []
+
+
+def test_the_delay_by_size_is_that_of_the_tasks(result, folder):
+    rows = read(folder / "out" / "delay_by_size.csv")
+    assert {row["policy"] for row in rows} == {row.name for row in result.rows}
+    for name in ("opt-ts", "random"):
+        mine, played = [row for row in rows if row["policy"] == name], result.played[name]
+        count = [int(row["tasks"]) for row in mine]
+        assert sum(count) == len(played.cost)
+        mean = np.average([float(row["mean_delay_s"]) for row in mine], weights=count)
+        assert mean == pytest.approx(played.cost.mean())
+        of = [float(row["work_gcycles"]) for row in mine]
+        assert of == sorted(of)
+    assert {row["ratio"] for row in rows if row["policy"] == "opt-ts"} == {"1.0"}
 
 
 def test_the_table_and_the_json_name_every_row(result, methods):
@@ -165,11 +182,12 @@ def test_two_comparisons_in_this_process_agree(result, methods):
     assert [row["delay_s"] for row in outcome.history] == result.row(methods[0]).curves[0]
 
 
-def test_plots_do_without_methods(result, tmp_path):
-    bare = Comparison(result.plan, [row for row in result.rows if not row.seeds], result.played, 1.0)
-    for draw in (learning_curves, delay_by_size):
-        draw(bare, tmp_path / "bare.png")
-        assert (tmp_path / "bare.png").stat().st_size > 5_000
+def test_plots_do_without_methods(result, folder, tmp_path):
+    for name in ("comparison", "learning_curves", "delay_by_size"):
+        lines = (folder / "out" / f"{name}.csv").read_text().splitlines(keepends=True)
+        (tmp_path / f"{name}.csv").write_text("".join(line for line in lines if ",method,0," not in line))
+        for path in draw(tmp_path / f"{name}.csv", formats=["png"]):
+            assert path.stat().st_size > 5_000
 
 
 @pytest.mark.slow
@@ -266,9 +284,10 @@ def test_from_three_seeds_on_the_intervals_are_over_seeds(tmp_path):
 
 
 def test_curves_of_all_seeds_are_listed_in_order(tmp_path):
-    lines = curves_csv(outcomes(tmp_path, [2.0, 3.0])).splitlines()
-    assert lines[0] == "method,seed,episode,delay_s"
-    assert [line.split(",")[1:3] for line in lines[1:]] == [["0", str(k)] for k in (1, 2, 3)] + [
+    lines = curves_csv(Plan(PROBLEM, ["mine"], tmp_path), outcomes(tmp_path, [2.0, 3.0])).splitlines()
+    assert lines[0] == "method,kind,seed,episode,delay_s,baseline,measure"
+    lines = [line for line in lines if ",method," in line]
+    assert [line.split(",")[2:4] for line in lines] == [["0", str(k)] for k in (1, 2, 3)] + [
         ["1", str(k)] for k in (1, 2, 3, 4)
     ]
 
@@ -348,8 +367,10 @@ def test_a_sweep_compares_at_every_value(tmp_path, methods):
     for row in rows:
         comparison = results[["2", "4"].index(row["tasks"])]
         assert float(row["mean_delay_s"]) == comparison.row(row["policy"]).result.costs.mean
-    sweep_plot(sweep, results, tmp_path / "sweep.png")
-    assert (tmp_path / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+        interval = comparison.row(row["policy"]).result.ratio_ci95
+        assert (row["ratio_lo"], row["ratio_hi"]) == (("", "") if interval is None else tuple(map(str, interval)))
+        assert (row["baseline"], row["measure"]) == ("opt-ts", "delay, s")
+    assert [path.name for path in draw(tmp_path / "sweep.csv")] == ["sweep.png", "sweep.svg"]
 
 
 def test_a_sweep_over_a_methods_knob_trains_with_it(tmp_path, methods):

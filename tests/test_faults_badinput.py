@@ -169,13 +169,13 @@ def test_a_home_that_cannot_be_written_to_is_no_matter(tmp_path):
 def test_pictures_leave_the_backend_alone_and_keep_names(tmp_path):
     script = (
         "import matplotlib\nmatplotlib.use('svg')\n"
-        "from diffpolicy.experiments import plots\n"
+        "from diffpolicy._draw import canvas\n"
         "assert matplotlib.get_backend().lower() == 'svg'\n"
         "import sys\nassert 'matplotlib.pyplot' not in sys.modules\n"
-        "figure = plots.figure_of(2, 2)\naxes = figure.subplots()\n"
+        "figure = canvas.figure_of(2, 2)\naxes = figure.subplots()\n"
         "for name in ('_hidden', 'a $b$ _{', '[red]', '\\ud800'):\n"
-        "    axes.plot([1], label=plots.plain(name))\n"
-        "plots.finish(figure, axes, sys.argv[1])\n"
+        "    axes.plot([1], label=canvas.plain(name))\n"
+        "axes.legend()\ncanvas.save(figure, sys.argv[1])\n"
         "assert len(axes.get_legend().get_texts()) == 4\n"
     )
     command = [sys.executable, "-W", "error", "-c", script, str(tmp_path / "x.png")]

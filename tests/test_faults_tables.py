@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from diffpolicy import InputError
 from diffpolicy._read import read_bytes, read_text
+from diffpolicy._tables import read_table
 from diffpolicy._validate import show
 from diffpolicy.edge import Scenario, TaskList
 from diffpolicy.edge.hardware.schema.published import from_mlenergy
 from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.recorded import TraceWorkload
-from diffpolicy.edge.workload.table_reader import read_table
 from diffpolicy.edge.workload.task_file import TaskTable
 from diffpolicy.edge.workload.traces.readers import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
 

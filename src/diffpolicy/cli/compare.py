@@ -118,12 +118,12 @@ def run(options: argparse.Namespace) -> None:
 
 def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep) -> None:
     """Compares at every value, and shows each table and the plot of all."""
-    from diffpolicy.experiments.plots import sweep_plot
+    from diffpolicy.experiments.plots import draw
     from diffpolicy.experiments.sweep import run_sweep
     from diffpolicy.experiments.tables import comparison_json, comparison_table
 
     results = run_sweep(plan, sweep, opt.say)
-    sweep_plot(sweep, results, plan.out / "sweep.png")
+    pictures = draw(plan.out / "sweep.csv")
     if options.json:
         values = {sweep.label(v): comparison_json(c) for v, c in zip(sweep.values, results, strict=True)}
         opt.print_json({"key": sweep.key, "values": values})
@@ -131,12 +131,13 @@ def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep) -> None:
     for value, result in zip(sweep.values, results, strict=True):
         print(f"{sweep.key} = {sweep.label(value)}")
         print(comparison_table(result) + "\n")
-    print(f"in {plan.out}: sweep.csv, sweep.png, and a folder for each value")
+    files = ", ".join(["sweep.csv", *(path.name for path in pictures)])
+    print(f"in {plan.out}: {files}, and a folder for each value")
 
 
 def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
     """Compares, and shows the table and the plots."""
-    from diffpolicy.experiments.plots import learning_curves
+    from diffpolicy.experiments.plots import draw
     from diffpolicy.experiments.run import compare
     from diffpolicy.experiments.tables import comparison_json, comparison_table
 
@@ -146,12 +147,11 @@ def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
         f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
     result = compare(plan, opt.say, started)
-    pictures = {"learning_curves.png": learning_curves, **plan.problem.plots()}
-    for name, draw in pictures.items():
-        draw(result, plan.out / name)
+    tables = ["comparison.csv", "learning_curves.csv", *(f"{stem}.csv" for stem in plan.problem.breakdowns())]
+    pictures = [path.name for table in tables for path in draw(plan.out / table)]
     if options.json:
         opt.print_json(comparison_json(result))
     else:
         print(comparison_table(result))
-        files = ", ".join(["comparison.csv", "learning_curves.csv", *pictures, "policies"])
+        files = ", ".join([*tables, *pictures, "policies"])
         print(f"{time.monotonic() - started:.0f} s in all; in {plan.out}: {files}")

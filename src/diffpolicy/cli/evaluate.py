@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.environments import Problem
+    from diffpolicy.evaluation import Evaluation
 
 HELP = "evaluate policies on identical episodes"
 
@@ -27,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="POLICY", help="default: the problem's first rule (opt-ts of offloading)")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own")
     parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
-    parser.add_argument("--out", metavar="DIR", help="write evaluation.json and evaluation.csv there")
+    parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
     opt.add_common(parser)
 
 
@@ -47,7 +52,6 @@ def run(options: argparse.Namespace) -> None:
 
     from diffpolicy.edge.resolve import resample
     from diffpolicy.evaluation import make_policy
-    from diffpolicy.evaluation.tables import evaluation_csv
     from diffpolicy.experiments import evaluate
 
     opt.set_threads(options.threads)
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     result = evaluate(problem, policies, options.episodes, options.seed, options.baseline)
     if out is not None:
         _files.write_text(out / "evaluation.json", json.dumps(result.to_dict(), allow_nan=False) + "\n")
-        _files.write_text(out / "evaluation.csv", evaluation_csv(result))
+        _write(out, result, problem)
     if options.json:
         opt.print_json(result.to_dict())
     else:
@@ -71,3 +75,16 @@ def run(options: argparse.Namespace) -> None:
                 if hasattr(policy, "with_sampler")
             }
         print(result.table(marks))
+
+
+def _write(out: Path, result: Evaluation, problem: Problem) -> None:
+    """The tables, and a picture of each."""
+    from diffpolicy.evaluation.tables import evaluation_csv, kind_of
+    from diffpolicy.experiments.breakdown import breakdowns
+    from diffpolicy.experiments.plots import draw
+
+    kinds = {name: kind_of(name, trained=False, rules=result.rules) for name in result.played}
+    tables = {"evaluation.csv": evaluation_csv(result), **breakdowns(problem, result.played, kinds, result.baseline)}
+    for file, text in tables.items():
+        _files.write_text(out / file, text)
+        draw(out / file)

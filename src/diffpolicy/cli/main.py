@@ -15,6 +15,7 @@ from diffpolicy.cli import (
     compare,
     evaluate,
     export,
+    plot,
     profile,
     replay,
     streams,
@@ -27,7 +28,7 @@ from diffpolicy.cli import list as listing
 from diffpolicy.cli.options import Parser, check_name, one_line
 from diffpolicy.errors import InputError, WorkError
 
-COMMANDS = (compare, train, train_fleet, evaluate, replay, export, tasks, profile, calibrate, listing)
+COMMANDS = (compare, train, train_fleet, evaluate, plot, replay, export, tasks, profile, calibrate, listing)
 
 
 def parser() -> Parser:

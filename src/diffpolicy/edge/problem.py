@@ -213,10 +213,9 @@ class OffloadingProblem(Problem):
         offered = float(played.notes[str(WORK)].sum())
         return {"load": offered / (self.scenario.capacity_gcycles_per_s * time_s)}
 
-    def plots(self) -> Mapping[str, Callable[[Any, Path], None]]:
-        from diffpolicy.edge.plots import delay_by_size
-
-        return {"delay_by_size.png": delay_by_size}
+    def breakdowns(self) -> Mapping[str, tuple[str, str]]:
+        """Who waits how long: by the work of a task."""
+        return {"delay_by_size": (str(WORK), "work_gcycles")}
 
     def knobs(self) -> Mapping[str, Kind]:
         """Those of the paper, by the draws of the released code."""

@@ -7,7 +7,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensordict import TensorDict, TensorDictBase
@@ -179,8 +178,13 @@ class Problem(ABC):
         """The problem in a few words, for progress."""
         return self.name
 
-    def plots(self) -> Mapping[str, Callable[[Any, Path], None]]:
-        """Pictures of a comparison beside the learning curves, by file name; each draws a `Comparison` into a file."""
+    def breakdowns(self) -> Mapping[str, tuple[str, str]]:
+        """By what the cost is broken down in a file and a picture, each in bins of about as many items.
+
+        Returns:
+            By the file's name without its end: one of the `notes` as text, and its column's name, with its unit, such
+            as `{"delay_by_size": ("('agents', 'work_gcycles')", "work_gcycles")}`.
+        """
         return {}
 
     # What a sweep asks

@@ -41,7 +41,8 @@ class Evaluation:
         problem: its name. cost: what is small where a policy is good. results: by the policies' names.
         episodes, seed, baseline: as they were asked for.
         told: what the problem says of the episodes, such as their load. noun: what files call the problem.
-        alike: what was played, in the table's title.
+        alike: what was played, in the table's title. rules: names of the problem's.
+        played: what the policies' and the baseline's episodes cost, item by item.
     """
 
     problem: str
@@ -53,6 +54,8 @@ class Evaluation:
     told: Mapping[str, float] = field(default_factory=dict)
     noun: str = "problem"
     alike: str = Problem.alike
+    rules: Sequence[str] = ()
+    played: Mapping[str, Played] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
@@ -149,4 +152,6 @@ def evaluate(
         problem.summarise(base, episodes),
         problem.noun,
         problem.alike,
+        tuple(rules_of(problem)),
+        played,
     )

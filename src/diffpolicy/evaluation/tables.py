@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from diffpolicy._draw.frame import METHOD as METHOD
+from diffpolicy._draw.frame import PRETRAINED as BUNDLED
+from diffpolicy._draw.frame import RULE as RULE
 from diffpolicy.environments import Cost
+from diffpolicy.evaluation.entrants import PRETRAINED
 from diffpolicy.evaluation.results import Result
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.evaluating import Evaluation
+
+
+AXES = ("baseline", "measure")
+"""Columns that end a file of which pictures are drawn: to what ratios are, and what is measured, with its unit."""
+
+
+def kind_of(name: str, *, trained: bool, rules: Sequence[str] | None = None) -> str:
+    """What a line of a file is of: `method`, `pretrained` or `heuristic`.
+
+    Args:
+        name: of the policy. trained: whether it was trained here.
+        rules: those of the problem; None: whatever was not trained here and does not come with the problem is one.
+    """
+    if trained:
+        return METHOD
+    if name.startswith(PRETRAINED):
+        return BUNDLED
+    return RULE if rules is None or name in rules else METHOD
+
+
+def measure(cost: Cost) -> str:
+    """What is measured, with its unit, as pictures say it: `delay, s`."""
+    return cost.titled("").strip()
 
 
 def cost_columns(cost: Cost) -> list[str]:
@@ -32,12 +60,17 @@ def cost_cells(result: Result, unit: str) -> list[str]:
 def evaluation_csv(evaluation: Evaluation) -> str:
     """A line a policy, figures in full; what does not apply is empty."""
     text = io.StringIO()
-    rows = [{"policy": name, **row} for name, row in evaluation.to_dict()["policies"].items()]
+    rows = [
+        {"policy": name, "kind": kind_of(name, trained=False, rules=evaluation.rules), **row}
+        for name, row in evaluation.to_dict()["policies"].items()
+    ]
+    ends = {"baseline": evaluation.baseline, "measure": measure(evaluation.cost)}
     for row in rows:
         row["ratio_lo"], row["ratio_hi"] = row.pop("ratio_ci95") or (None, None)
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    columns = [*dict.fromkeys(key for row in rows for key in row), *ends]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, **ends} for row in rows)
     return text.getvalue()
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.environments import Cost
-from diffpolicy.evaluation.entrants import PRETRAINED
 from diffpolicy.evaluation.intervals import Interval, pooled_interval
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.evaluation.results import Result
+from diffpolicy.evaluation.tables import AXES, METHOD, RULE, kind_of, measure
 from diffpolicy.experiments.plan import Outcome, Plan
 
 
@@ -44,6 +44,10 @@ class Comparison:
     def row(self, name: str) -> Row:
         """The line of that name."""
         return next(row for row in self.rows if row.name == name)
+
+    def kinds(self) -> dict[str, str]:
+        """What each line is of, by name, as files say it."""
+        return {row.name: kind(row) for row in self.rows}
 
     @classmethod
     def of(cls, plan: Plan, outcomes: list[Outcome], seconds: float) -> Comparison:
@@ -120,9 +124,7 @@ def converged(curve: Sequence[float]) -> bool:
 
 def kind(row: Row) -> str:
     """What a line is of, in files: `method`, `pretrained` or `heuristic`."""
-    if row.seeds:
-        return "method"
-    return "pretrained" if row.name.startswith(PRETRAINED) else "heuristic"
+    return kind_of(row.name, trained=row.seeds > 0)
 
 
 def in_files(result: Result, cost: Cost) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def comparison_csv(comparison: Comparison) -> str:
     figures[at : at + 1] = ["ratio_lo", "ratio_hi"]
     told = list(comparison.rows[0].told)
     of_training = ["method", "kind", "episodes", "training_seeds", "converged"]
-    columns = [*of_training, *figures, "training_s", "decisions_per_second", *told]
+    columns = [*of_training, *figures, "training_s", "decisions_per_second", *told, *AXES]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
@@ -158,18 +160,29 @@ def comparison_csv(comparison: Comparison) -> str:
                 "training_s": row.train_seconds if row.seeds else "",
                 "decisions_per_second": row.result.decisions_per_second,
                 **row.told,
+                "baseline": comparison.plan.baseline,
+                "measure": measure(cost),
                 **{k: "" if v is None else v for k, v in data.items()},
             }
         )
     return text.getvalue()
 
 
-def curves_csv(outcomes: Sequence[Outcome]) -> str:
-    """Every training episode of every method and seed."""
-    text = io.StringIO()
-    column = outcomes[0].job.problem.cost.column
+def curves_csv(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    """Every training episode of every method and seed, then what they are drawn beside: a line each of what learns not.
+
+    That are the baseline, the problem's `references` and trained policies, with their means in the evaluation.
+    """
+    text, cost = io.StringIO(), plan.problem.cost
+    beside = {plan.baseline, *plan.problem.references}
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "seed", "episode", column])
+    writer.writerow(["method", "kind", "seed", "episode", cost.column, *AXES])
+    ends = [plan.baseline, measure(cost)]
     for o in sorted((o for o in outcomes if o.job.trained), key=lambda o: (o.job.name, o.job.seed)):
-        writer.writerows([o.job.name, o.job.seed, int(row["episode"]), row[column]] for row in o.history)
+        who = [o.job.name, METHOD, o.job.seed]
+        writer.writerows([*who, int(row["episode"]), row[cost.column], *ends] for row in o.history)
+    for o in (o for o in outcomes if not o.job.trained):
+        what = kind_of(o.job.name, trained=False)
+        if what != RULE or o.job.name in beside:
+            writer.writerow([o.job.name, what, "", "", float(o.played.cost.mean()), *ends])
     return text.getvalue()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
+from diffpolicy.experiments.breakdown import breakdowns
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.experiments.names import checked_problem, make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
@@ -37,7 +38,9 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
         outcomes = list(_run(plan, jobs, say))
         result = Comparison.of(plan, outcomes, time.monotonic() - started)
         _files.write_text(out / "comparison.csv", comparison_csv(result))
-        _files.write_text(out / "learning_curves.csv", curves_csv(outcomes))
+        for file, text in breakdowns(plan.problem, result.played, result.kinds(), plan.baseline).items():
+            _files.write_text(out / file, text)
+        _files.write_text(out / "learning_curves.csv", curves_csv(plan, outcomes))
     return result
 
 

@@ -15,6 +15,7 @@ from diffpolicy._validate import show
 from diffpolicy.environments.problem import Kind, Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.results import unit_suffix
+from diffpolicy.evaluation.tables import AXES, measure
 from diffpolicy.experiments.comparison import Comparison, kind
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Plan
@@ -28,6 +29,8 @@ METHOD_KINDS: Mapping[str, Kind] = {
     "discount": "number",
     "updates": "whole",
 }
+RATIO = ("ratio_lo", "ratio_hi")
+"""Columns of a ratio's interval."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,17 @@ def sweep_csv(sweep: Sweep, results: Sequence[Comparison]) -> str:
     """A line a value and policy; values that are not reached yet are left out."""
     text, cost = io.StringIO(), results[0].plan.problem.cost
     figures = [f"mean_{cost.column}", f"ci95{unit_suffix(cost)}", f"p95_{cost.column}", "ratio"]
+    ends = [results[0].plan.baseline, measure(cost)]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([sweep.key, *results[0].rows[0].told, "policy", "kind", "seeds", "episodes", *figures])
+    writer.writerow(
+        [sweep.key, *results[0].rows[0].told, "policy", "kind", "seeds", "episodes", *figures, *RATIO, *AXES]
+    )
     for value, comparison in zip(sweep.values, results, strict=False):
         for row in comparison.rows:
             data = row.result.to_dict(cost)
             numbers = ["" if data[name] is None else data[name] for name in figures]
             told = row.told.values()
             who = [row.name, kind(row), row.seeds or "", row.episodes or ""]
-            writer.writerow([sweep.label(value), *told, *who, *numbers])
+            interval = row.result.ratio_ci95 or ("", "")
+            writer.writerow([sweep.label(value), *told, *who, *numbers, *interval, *ends])
     return text.getvalue()

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from diffpolicy import _validate as check
+from diffpolicy._tables import read_table
 from diffpolicy._types import Floats, Ints
-from diffpolicy.edge.workload.table_reader import read_table
 from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, MOST, first_long_gap, to_number, to_whole
 from diffpolicy.errors import InputError
 

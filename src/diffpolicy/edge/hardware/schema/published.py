@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from diffpolicy import _validate as check
+from diffpolicy._tables import read_table
 from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
     Fit,
@@ -19,7 +20,6 @@ from diffpolicy.edge.hardware.schema.records import (
     Throughput,
 )
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
-from diffpolicy.edge.workload.table_reader import read_table
 from diffpolicy.edge.workload.table_values import to_number
 from diffpolicy.errors import InputError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from diffpolicy import _validate as check
 from diffpolicy._read import read_text, show_path
+from diffpolicy._tables import TABLE_BYTES, split_lines
 from diffpolicy.edge.workload.seeds import Purpose, drawer
-from diffpolicy.edge.workload.table_reader import TABLE_BYTES, split_lines
 from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment
 from diffpolicy.edge.workload.traces.rows import (
     SIZE,

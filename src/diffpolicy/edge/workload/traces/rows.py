@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.workload.table_reader import Table, read_table
+from diffpolicy._tables import Table, read_table
 from diffpolicy.edge.workload.table_values import (
     LONGEST_GAP_S,
     MOST,

@@ -1,0 +1,1 @@
+"""Pictures of what experiments write, each drawn from its CSV alone."""

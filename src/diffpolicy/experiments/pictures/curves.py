@@ -1,0 +1,141 @@
+"""Learning curves: each training episode's cost in relation to the baseline, which one bad method cannot flatten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diffpolicy._draw.canvas import Theme, caption, figure_of
+from diffpolicy._draw.frame import METHOD, Frame, titled
+from diffpolicy._draw.labels import Label, label_ends
+from diffpolicy._draw.ticks import padded, scale_linear, scale_log
+from diffpolicy._types import Floats
+from diffpolicy.evaluation.intervals import student_t
+from diffpolicy.experiments.comparison import converged
+from diffpolicy.experiments.pictures.lines import Line, names_of, ordered, positive
+
+WINDOW = 10
+SYMLOG = 50.0
+"""How far apart differences are, largest to those at the end, before their axis is logarithmic on both sides."""
+
+
+def running_mean(values: Floats, window: int = WINDOW) -> Floats:
+    """Mean of each value and the `window - 1` before it, of fewer where there are not so many, `[N]`."""
+    total = np.cumsum(np.insert(np.asarray(values, dtype=np.float64), 0, 0.0))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - window, 0)
+    mean: Floats = (total[end] - total[start]) / (end - start)
+    return mean
+
+
+def learning_curves(frame: Frame, theme: Theme) -> Figure:
+    """Running means of training episodes over the baseline's mean, on a logarithmic axis, with intervals over seeds.
+
+    Where costs are not all above zero, the difference to the baseline, on a linear axis, or on one that is logarithmic
+    on both sides of zero where it spans much. Rules are straight lines at what they cost in the evaluation.
+
+    Args:
+        frame: columns `method`, `episode`, the cost, and `seed`, `kind`, `baseline`, `measure` where they are known.
+        theme: light or dark.
+    """
+    column = frame.header[frame.header.index("episode") + 1]
+    baseline, measure = frame.constant("baseline"), frame.constant("measure") or titled(column)
+    names = names_of(frame, "method")
+    known = {name: float(frame.where("method", name).numbers(column)[0]) for name, kind in names if kind != METHOD}
+    base = known.get(baseline)
+    ratio = base is not None and base > 0 and positive(frame.numbers(column))
+    curves = {name: _seeds(frame.where("method", name), column) for name, kind in names if kind == METHOD}
+    curves = {name: (at, seeds) for name, (at, seeds) in curves.items() if len(at)}
+
+    def related(values: Any) -> Any:
+        return values if base is None else values / base if ratio else values - base
+
+    lines = [_line(name, seeds, related) for name, (_, seeds) in curves.items()]
+    flat = [Line(name, kind, *(np.array([float(related(known[name]))]),) * 3) for name, kind in names if kind != METHOD]
+    figure = figure_of(7.6, 4.2)
+    axes = figure.subplots()
+    for line in lines:
+        at, seeds = curves[line.name]
+        style = {**theme.of(line.name), "marker": ""}
+        axes.plot(at, line.values, **style)
+        if len(seeds) > 1:
+            axes.fill_between(at, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
+        else:
+            axes.plot(at, related(seeds[0]), color=style["color"], alpha=0.3, linewidth=0.7)
+    for line in flat:
+        axes.axhline(line.values[0], **{**theme.of(line.name), "marker": "", "linewidth": 1.2})
+    last = max((int(at[-1]) for at, _ in curves.values()), default=1)
+    axes.set_xlim(1, max(last, 2))
+    scale_linear(axes.xaxis, whole=True)
+    axes.set_xlabel("training episode")
+    _scale(axes, [line.values for line in [*lines, *flat]], ratio or (base is None and positive(*_all(curves))), ratio)
+    what = f"{measure.split(',')[0]}: ratio to {baseline}" if ratio else measure
+    axes.set_ylabel(what if ratio or base is None else f"{measure}: difference to {baseline}")
+    caption(figure, _caption(curves))
+    figure.draw_without_rendering()
+    shown = [_label(line, last, theme, frame, column, curves) for line in ordered([*lines, *flat])]
+    label_ends(axes, shown, theme)
+    return figure
+
+
+def _all(curves: dict[str, tuple[Floats, Floats]]) -> list[Floats]:
+    return [seeds for _, seeds in curves.values()]
+
+
+def _seeds(rows: Frame, column: str) -> tuple[Floats, Floats]:
+    """Episodes `[N]` and the costs of each seed in them, `[seeds, N]`, as far as all seeds come."""
+    seed = rows.texts("seed") if "seed" in rows else [""] * len(rows.rows)
+    episode, cost = rows.numbers("episode"), rows.numbers(column)
+    parts = [(episode[of], cost[of]) for s in dict.fromkeys(seed) for of in [np.array([x == s for x in seed])]]
+    shortest = min(len(at) for at, _ in parts)
+    return parts[0][0][:shortest], np.array([values[:shortest] for _, values in parts])
+
+
+def _line(name: str, seeds: Floats, related: Any) -> Line:
+    """The mean over seeds of running means, and its 95 % interval, or the range of two."""
+    means = related(np.array([running_mean(row) for row in seeds]))
+    mean, count = means.mean(0), len(means)
+    if count < 3:
+        return Line(name, METHOD, mean, means.min(0), means.max(0))
+    half = student_t(count - 1) * means.std(0, ddof=1) / np.sqrt(count)
+    return Line(name, METHOD, mean, mean - half, mean + half)
+
+
+def _scale(axes: Axes, values: list[Floats], log: bool, ratio: bool) -> None:
+    """The axis of what was learnt: as far as the means go, since the first episodes' bands go anywhere."""
+    everything = np.concatenate(values) if values else np.ones(1)
+    if log:
+        scale_log(axes, "y", *padded(float(everything.min()), float(everything.max())))
+        return
+    ends = [abs(value[-1]) for value in values if value[-1] != 0]
+    typical = float(np.median(ends)) if ends else 1.0
+    if not ratio and np.abs(everything).max() > SYMLOG * typical:
+        axes.set_yscale("symlog", linthresh=typical)
+    else:
+        scale_linear(axes.yaxis)
+    room = 0.05 * max(float(np.ptp(everything)), 1e-9)
+    axes.set_ylim(float(everything.min()) - room, float(everything.max()) + room)
+
+
+def _label(
+    line: Line, last: int, theme: Theme, frame: Frame, column: str, curves: dict[str, tuple[Floats, Floats]]
+) -> Label:
+    falling = ""
+    if line.name in curves and line.kind == METHOD and not all(converged(row) for row in curves[line.name][1]):
+        falling = " *"
+    return Label(last, line.end, f"{line.name} {line.end:.3g}{falling}", theme.colour(line.name))
+
+
+def _caption(curves: dict[str, tuple[Floats, Floats]]) -> str:
+    """What the bands are, and what the star means."""
+    counts = sorted({len(seeds) for _, seeds in curves.values()})
+    if not counts:
+        return ""
+    few = {1: "faint: single episodes of the one seed", 2: "bands: range of 2 seeds"}
+    band = few.get(counts[0], f"bands: 95 % interval over {counts[0]} seeds")
+    starred = any(not all(converged(row) for row in seeds) for _, seeds in curves.values())
+    star = "; * still falling, or under 20 episodes" if starred else ""
+    return f"Running mean over {WINDOW} episodes; {band}{star}. Rules: mean of the evaluation."

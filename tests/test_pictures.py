@@ -1,0 +1,357 @@
+"""Pictures: names keep their looks, words do not collide, ticks are read easily, and a CSV alone is enough."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffpolicy._draw.canvas import THEMES, figure_of, plain
+from diffpolicy._draw.frame import Frame, titled
+from diffpolicy._draw.labels import Label, label_ends, spread
+from diffpolicy._draw.style import METHODS, OTHERS, RULES, STYLES, style_of
+from diffpolicy._draw.ticks import log_ticks
+from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
+from diffpolicy.environments import Cost
+from diffpolicy.experiments.names import METHOD_NAMES, PRESETS
+from diffpolicy.experiments.pictures.curves import learning_curves, running_mean
+from diffpolicy.experiments.pictures.lines import Line, merged, ordered
+from diffpolicy.experiments.pictures.results import front, ranking, undominated
+from diffpolicy.experiments.pictures.shares import by_bin
+from diffpolicy.experiments.pictures.sweeps import sweep
+from diffpolicy.experiments.plots import draw, kind_of
+
+LIGHT = THEMES[False]
+
+
+def file(path, header, rows):
+    with path.open("w", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([header, *rows])
+    return path
+
+
+def drawn(picture, path, theme=LIGHT):
+    with theme.applied():
+        figure = picture(Frame.read(path), theme)
+        figure.draw_without_rendering()
+    return figure
+
+
+def words(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+# Names
+
+
+def test_every_name_that_comes_along_has_a_look_of_its_own():
+    offloading = {name for name in METHOD_NAMES if PRESETS[name] == "diffpolicy.edge"}
+    here = [*offloading, *HEURISTIC_NAMES, *(f"pretrained:{name}" for name in PRETRAINED_NAMES)]
+    assert set(here) <= STYLES.keys()
+    looks = [style_of(name) for name in here]
+    assert len({(look.colour, look.marker, look.line) for look in looks}) == len(here)
+    assert len({(style_of(name).colour, style_of(name).line) for name in HEURISTIC_NAMES}) == len(HEURISTIC_NAMES)
+
+
+def test_what_was_trained_has_other_lines_than_rules():
+    assert {look.line for look in (*METHODS.values(), *OTHERS)} == {"solid", "dashed"}
+    assert {look.line for name, look in RULES.items() if name != "opt-ts"} == {"dotted", "dashdot"}
+
+
+@pytest.mark.parametrize("name", ["mine", "runs/lad-ts", "_", "\ud800", "$x$", "a" * 999, ""])
+def test_an_unknown_name_looks_the_same_whoever_else_is_there(name):
+    assert style_of(name) == style_of(name)
+    assert style_of(name) in OTHERS
+
+
+def test_an_unknown_name_looks_the_same_in_every_process():
+    assert (style_of("mine:policy").colour, style_of("mine:policy").marker) == ("orange", "X")
+
+
+def test_colours_stand_out_from_their_ground():
+    def luminance(colour):
+        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for theme in THEMES.values():
+        ground = luminance(theme.ground)
+        for colour in (*theme.colours.values(), theme.ink):
+            light, dark = max(luminance(colour), ground), min(luminance(colour), ground)
+            assert (light + 0.05) / (dark + 0.05) > 2.6
+
+
+# Ticks and labels
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1.05, 1e7))
+def test_ticks_of_a_logarithmic_axis_are_few_inside_and_in_steps_of_1_2_5(low, span):
+    ticks = log_ticks(low, low * span)
+    assert all(low <= tick <= low * span for tick in ticks)
+    assert ticks == sorted(set(ticks))
+    assert 2 <= len(ticks) <= 15
+    logarithmic = all(f"{tick:.0e}"[0] in "125" for tick in ticks)
+    steps = np.diff(ticks)
+    assert logarithmic or (np.allclose(steps, steps[0]) and f"{steps[0]:.0e}"[0] in "125")
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_labels_keep_their_order_and_their_distance(places):
+    at = spread(places, 0.05, 0.0, 1.0)
+    assert all(-1e-9 <= y <= 1 + 1e-9 for y in at)
+    ranked = sorted(range(len(places)), key=lambda k: places[k])
+    assert all(at[b] - at[a] >= 0.05 - 1e-9 for a, b in itertools.pairwise(ranked))
+
+
+def test_labels_that_have_room_stay_where_they_are():
+    assert spread([0.2, 0.9, 0.5], 0.1, 0, 1) == pytest.approx([0.2, 0.9, 0.5])
+    assert spread([0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.45, 0.55])
+
+
+def test_no_label_at_a_lines_end_covers_another():
+    with LIGHT.applied():
+        figure = figure_of(5, 3)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1])
+        figure.draw_without_rendering()
+        label_ends(axes, [Label(1, 0.5 + 0.001 * k, f"name {k}", "black") for k in range(8)], LIGHT)
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        boxes = [super(type(t), t).get_window_extent(renderer) for t in axes.texts]
+    assert len(boxes) == 8
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+@pytest.mark.parametrize(
+    ("column", "title"),
+    [("delay_s", "delay, s"), ("work_gcycles", "work, Gcycles"), ("cost", "cost"), ("lateness", "lateness")],
+)
+def test_columns_are_titled_with_their_units(column, title):
+    assert titled(column) == title
+
+
+# Order
+
+
+def line(name, kind, *values):
+    values = np.array(values, dtype=float)
+    return Line(name, kind, values, values, values)
+
+
+def test_a_legend_has_methods_before_rules_each_by_their_ends():
+    lines = [
+        line("a", "heuristic", 1, 0.5),
+        line("b", "method", 1, 3),
+        line("c", "pretrained", 9, 2),
+        line("d", "heuristic", 1, 0.2),
+    ]
+    assert [x.name for x in ordered(lines)] == ["c", "b", "d", "a"]
+
+
+def test_rules_that_coincide_are_one_line_named_after_the_baseline_first():
+    lines = [
+        line("twin", "heuristic", 1.001, 2),
+        line("base", "heuristic", 1, 2),
+        line("far", "heuristic", 1, 3),
+        line("learnt", "method", 1, 2),
+    ]
+    assert [x.label for x in merged(lines, "base")] == ["base = twin", "far", "learnt"]
+
+
+def test_the_front_is_what_nobody_beats_in_both():
+    assert undominated(np.array([1.0, 2.0, 3.0, 1.5]), np.array([3.0, 2.0, 2.5, 3.5])) == [0, 1]
+
+
+# Learning curves
+
+CURVES = ["method", "kind", "seed", "episode", "delay_s", "baseline", "measure"]
+
+
+def curves(path, costs, base=2.0, seeds=3, episodes=40):
+    ends = ["base", "delay, s"]
+    rows = [
+        [name, "method", s, k + 1, cost + 0.01 * s, *ends]
+        for name, cost in costs.items()
+        for s in range(seeds)
+        for k in range(episodes)
+    ]
+    return file(path, CURVES, [*rows, ["base", "heuristic", "", "", base, *ends]])
+
+
+def test_learning_curves_are_ratios_on_a_logarithmic_axis_with_whole_episodes(tmp_path):
+    axes = drawn(learning_curves, curves(tmp_path / "c.csv", {"good": 3.0, "bad": 300.0})).axes[0]
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "delay: ratio to base"
+    assert words(axes) == ["good 1.51", "bad 150", "base 1"]
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+    first = axes.get_lines()[0].get_ydata()
+    assert np.allclose(first, (3.0 + 0.01) / 2)
+
+
+def test_bands_say_what_they_are(tmp_path):
+    for seeds, says in ((1, "one seed"), (2, "range of 2 seeds"), (5, "95 % interval over 5 seeds")):
+        figure = drawn(learning_curves, curves(tmp_path / f"{seeds}.csv", {"good": 3.0}, seeds=seeds))
+        assert says in figure.get_supxlabel().replace("\n", " ")
+
+
+@pytest.mark.parametrize(("costs", "base"), [({"a": -3.0}, -2.0), ({"a": -0.005, "b": 2.0}, 1.0), ({"a": 3.0}, 0.0)])
+def test_without_a_ratio_the_difference_is_drawn(costs, base, tmp_path):
+    axes = drawn(learning_curves, curves(tmp_path / "c.csv", costs, base)).axes[0]
+    assert axes.get_yscale() in ("linear", "symlog")
+    assert axes.get_ylabel() == "delay, s: difference to base"
+    assert np.allclose(axes.get_lines()[0].get_ydata(), costs["a"] + 0.01 - base)
+
+
+def test_a_file_of_an_earlier_version_is_drawn_as_it_is(tmp_path):
+    rows = [["mine", 0, k + 1, 5.0 + k] for k in range(5)]
+    axes = drawn(learning_curves, file(tmp_path / "c.csv", ["method", "seed", "episode", "delay_s"], rows)).axes[0]
+    assert axes.get_ylabel() == "delay, s"
+
+
+def test_a_running_mean_begins_with_fewer_values():
+    assert running_mean(np.arange(1.0, 6.0), 3) == pytest.approx([1, 1.5, 2, 3, 4])
+
+
+# The other pictures
+
+SWEEP = ["tasks", "load", "policy", "kind", "seeds", "episodes", "mean_delay_s", "ci95_s", "p95_delay_s", "ratio"]
+RATIO = ["ratio_lo", "ratio_hi", "baseline", "measure"]
+
+
+def sweep_rows(intervals=True):
+    rows = []
+    for k, tasks in enumerate((10, 20)):
+        for j, (name, kind) in enumerate((("mine", "method"), ("base", "heuristic"), ("other", "heuristic"))):
+            ratio = (2.0, 1.0, 1.5)[j]
+            row = [tasks, 0.3 + k, name, kind, "", "", ratio * (k + 1), 0.1, 9.0, ratio]
+            rows.append([*row, ratio - 0.1, ratio + 0.1, "base", "delay, s"] if intervals else row)
+    return rows
+
+
+def test_a_sweep_has_intervals_on_both_panels(tmp_path):
+    figure = drawn(sweep, file(tmp_path / "s.csv", SWEEP + RATIO, sweep_rows()))
+    for axes in figure.axes:
+        heights = [np.ptp(bar[:, 1]) for c in axes.collections for bar in c.get_segments()]
+        assert len(heights) == 6
+        assert np.allclose(heights, 0.2)
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["10\nload 0.30", "20\nload 1.30"]
+    assert "95 % intervals" in figure.get_supxlabel()
+    assert words(figure.axes[1]) == ["mine 2", "base 1", "other 1.5"]
+
+
+def test_a_sweep_of_an_earlier_version_finds_its_baseline_and_says_what_is_missing(tmp_path):
+    figure = drawn(sweep, file(tmp_path / "s.csv", SWEEP, sweep_rows(intervals=False)))
+    assert figure.axes[1].get_ylabel() == "ratio of the mean to base"
+    assert "has none of ratios" in figure.get_supxlabel()
+
+
+BINS = ["policy", "kind", "bin", "work_gcycles", "tasks", "mean_delay_s", "ratio", "baseline", "measure"]
+
+
+def test_bins_are_ratios_of_each_bin(tmp_path):
+    rows = [
+        [name, kind, k, k + 0.5, 9, 2.0 * r, r, "base", "delay, s"]
+        for name, kind, r in (("mine", "method", 0.5), ("base", "heuristic", 1.0), ("twin", "heuristic", 1.0))
+        for k in range(3)
+    ]
+    axes = drawn(by_bin, file(tmp_path / "b.csv", BINS, rows)).axes[0]
+    assert axes.get_xlabel() == "work, Gcycles"
+    assert words(axes) == ["mine 0.5", "base = twin 1"]
+    assert [len(each.get_xdata()) for each in axes.get_lines()] == [3, 3]
+
+
+RESULTS = ["policy", "kind", "mean_cost", "ci95", "p99_cost", "ratio", "ratio_lo", "ratio_hi", "baseline", "measure"]
+
+
+def results(path, rows):
+    return file(path, RESULTS, [[*row, "base", "cost"] for row in rows])
+
+
+def test_a_ranking_has_what_was_trained_first(tmp_path):
+    rows = [
+        ["base", "heuristic", 2.0, 0.1, 4.0, 1.0, 1.0, 1.0],
+        ["mine", "method", 3.0, 0.1, 5.0, 1.5, 1.4, 1.6],
+        ["_best", "method", 1.0, 0.1, 6.0, 0.5, 0.4, 0.6],
+    ]
+    axes = drawn(ranking, results(tmp_path / "r.csv", rows)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [plain("_best"), "mine", "base"]
+    assert axes.get_xlabel() == "mean cost: ratio to base"
+    assert axes.get_xscale() == "log"
+    labels = words(drawn(front, tmp_path / "r.csv").axes[0])
+    assert sorted(labels) == sorted([plain("_best"), "mine", "base"])
+
+
+def test_without_ratios_a_ranking_is_of_differences(tmp_path):
+    header = [*RESULTS, "difference", "difference_ci95"]
+    rows = [["base", "heuristic", -2.0, 0.1, 1.0, "", "", "", "base", "cost", 0.0, 0.0]]
+    rows.append(["mine", "method", -3.0, 0.1, 1.0, "", "", "", "base", "cost", -1.0, 0.2])
+    axes = drawn(ranking, file(tmp_path / "r.csv", header, rows)).axes[0]
+    assert axes.get_xlabel() == "mean cost: difference to base"
+    assert axes.get_xscale() == "linear"
+
+
+# Files
+
+
+def test_the_same_name_has_the_same_colour_whatever_its_rank(tmp_path):
+    for costs in ({"mine": 1.0, "yours": 3.0}, {"mine": 9.0, "yours": 3.0}):
+        axes = drawn(learning_curves, curves(tmp_path / "c.csv", costs)).axes[0]
+        colours = {text.get_text().split()[0]: text.get_color() for text in axes.texts}
+        assert colours["mine"] == LIGHT.colour("mine")
+        assert colours["yours"] == LIGHT.colour("yours")
+
+
+def test_words_are_nowhere_smaller_than_8_points(tmp_path):
+    figure = drawn(sweep, file(tmp_path / "s.csv", SWEEP + RATIO, sweep_rows()))
+    sizes = [text.get_fontsize() for text in figure.findobj(lambda artist: hasattr(artist, "get_fontsize"))]
+    assert min(sizes) >= 8
+
+
+def test_a_picture_is_drawn_in_every_format_light_and_dark(tmp_path):
+    path = curves(tmp_path / "curves.csv", {"mine": 3.0})
+    names = {p.name for dark in (False, True) for p in draw(path, formats=["png", "svg", "pdf"], dark=dark)}
+    assert names == {f"curves{dark}.{form}" for dark in ("", "-dark") for form in ("png", "svg", "pdf")}
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    draw(path, dark=True)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+def test_the_command_draws_what_compare_wrote(cli, tmp_path):
+    words = ("--stations", 3, "--slots", 3, "--tasks", 4, "--episodes", 2, "--out", tmp_path / "out")
+    done = cli("evaluate", "opt-ts", "random", "local", *words)
+    assert done.status == 0, done.err
+    pictures = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.suffix in (".png", ".svg")}
+    assert set(pictures) == {
+        f"{name}.{form}" for name in ("evaluation", "evaluation_front", "delay_by_size") for form in ("png", "svg")
+    }
+    files = [tmp_path / "out" / f"{name}.csv" for name in ("evaluation", "delay_by_size")]
+    again = cli("plot", *files, "--out", tmp_path / "again")
+    assert again.status == 0, again.err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == pictures
+    assert cli("plot", files[0], "--format", "pdf", "--dark", "--out", tmp_path / "third").status == 0
+    assert {p.name for p in (tmp_path / "third").iterdir()} == {"evaluation-dark.pdf", "evaluation_front-dark.pdf"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n", "is none of what is drawn"),
+        ("method,seed,episode,delay_s\nx,0,1,fast\n", "line 2: 'delay_s' must be a finite number, got 'fast'"),
+        ("method,seed,episode,delay_s\nx,0,1,inf\n", "must be a finite number"),
+        ("method,seed,episode,delay_s\n", "has a header and no rows"),
+        ("", "is empty"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(refused, tmp_path, text, says):
+    (tmp_path / "x.csv").write_text(text)
+    refused("plot", tmp_path / "x.csv", says=[says])
+
+
+def test_a_users_own_unit_is_in_the_picture(tmp_path):
+    cost = Cost("lateness", "min")
+    rows = [["base", "heuristic", 2.0, 0.1, 4.0, "", "", "", "base", cost.titled("").strip()]]
+    axes = drawn(ranking, file(tmp_path / "r.csv", RESULTS, rows)).axes[0]
+    assert axes.get_xlabel() == "mean lateness, min"
+    assert kind_of(Frame.read(tmp_path / "r.csv")).name.startswith("a comparison")
