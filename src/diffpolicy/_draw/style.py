@@ -67,6 +67,8 @@ METHODS: Mapping[str, Style] = {
     "sac-plus": Style("orange", "d", DASHED),
     "dqn": Style("grey", "v", SOLID),
     "dqn-plus": Style("grey", ">", DASHED),
+    "ppo": Style("sky", "p", SOLID),
+    "diffusion-ppo": Style("vermilion", "p", SOLID),
     "pretrained:live": Style("vermilion", "*", SOLID),
     "pretrained:stale": Style("blue", "p", SOLID),
     "pretrained:live-one-pass": Style("vermilion", "8", DASHED),

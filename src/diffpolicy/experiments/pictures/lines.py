@@ -111,7 +111,7 @@ def span(lines: Sequence[Line]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     ends = np.concatenate([part for line in lines for part in (line.low, line.high)])
     ends = np.clip(ends[np.isfinite(ends)], low / ROOM, high * ROOM)
-    return padded(float(min(low, *ends)), float(max(high, *ends)))
+    return padded(float(min([low, *ends])), float(max([high, *ends])))
 
 
 def baseline_of(frame: Frame, column: str) -> str:
