@@ -19,7 +19,7 @@ from tensordict import TensorDict
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
 from diffpolicy.export import Decision, ExportedDecision, export_decision
-from diffpolicy.policies import ChoicePolicy
+from diffpolicy.policies import Policy
 from timing import interleaved, machine, table
 
 BATCHES = (1, 64, 1000)
@@ -38,7 +38,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     whole = (
-        ChoicePolicy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
+        Policy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
     )
     policy = whole.for_agent(options.agent) if whole.agents is not None else whole
     decision = Decision(policy)
@@ -71,7 +71,7 @@ def main() -> None:
     print(table(["rows", "how", "us a call", "us a row", "of eager"], rows))
 
 
-def _plain(policy: ChoicePolicy, td: TensorDict) -> TensorDict:
+def _plain(policy: Policy, td: TensorDict) -> TensorDict:
     """The rows under the policy's own keys."""
     result = TensorDict(batch_size=td.batch_size)
     result[policy.observation_keys[0]] = td["observation"]

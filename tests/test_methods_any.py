@@ -59,7 +59,7 @@ def test_a_class_of_ones_own_acts():
     assert module.policy is not given
     assert len(module.policy.schedule.values) == 3
     fit(module, episodes=2)
-    with pytest.raises(InputError, match="policy must be a ChoicePolicy"):
+    with pytest.raises(InputError, match="policy must be a Policy"):
         SACMethod(learning_rates={}, policy=3)
 
 

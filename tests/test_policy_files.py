@@ -307,7 +307,7 @@ def test_a_missing_file_is_refused(file, tmp_path):
 
 def test_a_policy_of_another_class_is_refused(tmp_path):
     make("categorical").save(tmp_path)
-    with pytest.raises(InputError, match="CategoricalPolicy"):
+    with pytest.raises(InputError, match="FeedforwardPolicy"):
         DiffusionPolicy.load(tmp_path)
 
 

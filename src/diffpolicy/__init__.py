@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from diffpolicy.policies.choice import ChoicePolicy as ChoicePolicy
     from diffpolicy.policies.diffusion import DiffusionPolicy as DiffusionPolicy
     from diffpolicy.policies.direct import CategoricalPolicy as CategoricalPolicy
+    from diffpolicy.policies.direct import FeedforwardPolicy as FeedforwardPolicy
     from diffpolicy.policies.direct import GreedyValuePolicy as GreedyValuePolicy
     from diffpolicy.policies.heads import CategoricalHead as CategoricalHead
+    from diffpolicy.policies.policy import Policy as Policy
     from diffpolicy.policies.priors import ActionMemory as ActionMemory
     from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
     from diffpolicy.policies.recurrent import with_recurrent_state as with_recurrent_state
@@ -32,8 +34,10 @@ __getattr__, __dir__ = attach(
         "ChoicePolicy": "diffpolicy.policies.choice",
         "DiffusionPolicy": "diffpolicy.policies.diffusion",
         "CategoricalPolicy": "diffpolicy.policies.direct",
+        "FeedforwardPolicy": "diffpolicy.policies.direct",
         "GreedyValuePolicy": "diffpolicy.policies.direct",
         "CategoricalHead": "diffpolicy.policies.heads",
+        "Policy": "diffpolicy.policies.policy",
         "GaussianPrior": "diffpolicy.policies.priors",
         "ActionMemory": "diffpolicy.policies.priors",
         "with_recurrent_state": "diffpolicy.policies.recurrent",
@@ -46,10 +50,12 @@ __all__ = (
     "ChoicePolicy",
     "DiffusionPolicy",
     "EnvProblem",
+    "FeedforwardPolicy",
     "GaussianPrior",
     "GreedyValuePolicy",
     "InputError",
     "NoiseSchedule",
+    "Policy",
     "__version__",
     "check_policy",
     "check_problem",

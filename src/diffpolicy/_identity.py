@@ -139,7 +139,8 @@ def as_now(name: str) -> str:
     """`module:qualname` of a function or class as it is called today."""
     module, _, rest = name.partition(":")
     path = moved(f"{module}.{rest}")
-    return f"{path[: -len(rest) - 1]}:{rest}" if path.endswith(f".{rest}") else name
+    parts, depth = path.split("."), rest.count(".") + 1
+    return f"{'.'.join(parts[:-depth])}:{'.'.join(parts[-depth:])}"
 
 
 def check_same(before: Any, now: Any, source: str) -> None:

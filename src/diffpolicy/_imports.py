@@ -16,6 +16,8 @@ from diffpolicy.errors import InputError
 
 MOVED = {
     "diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions",
+    "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.policy.Policy",
+    "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.direct.FeedforwardPolicy",
     **{
         f"diffpolicy.training.methods.{name}": f"diffpolicy.methods.{module}.{name}"
         for name, module in (

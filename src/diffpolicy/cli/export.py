@@ -33,12 +33,14 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.resolve import make_policy
     from diffpolicy.edge.scenario.scenario import Scenario
     from diffpolicy.export import export_decision
-    from diffpolicy.policies import ChoicePolicy
+    from diffpolicy.policies import SavedPolicy
 
     opt.set_threads(options.threads)
     policy = make_policy(options.policy, Scenario.load(options.scenario), seed=options.seed)
-    if not isinstance(policy, ChoicePolicy):
-        raise InputError(f"policy {options.policy} must be a ChoicePolicy to be exported, got {type(policy).__name__}")
+    if not isinstance(policy, SavedPolicy):
+        raise InputError(
+            f"policy {options.policy} must be a policy of this package to be exported, got {type(policy).__name__}"
+        )
     try:
         if options.agent is not None:
             policy = policy.for_agent(options.agent)

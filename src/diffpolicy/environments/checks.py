@@ -16,8 +16,8 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.keys import plain
+from diffpolicy.policies.saving import SavedPolicy
 
 
 def check_env(env: Any) -> None:
@@ -67,11 +67,11 @@ def check_policy(policy: Any, env: EnvBase) -> None:
     check_env(env)
     if not callable(policy):
         raise InputError(f"a policy must be a module or a function of a tensordict, got {check.show(policy)}")
-    if isinstance(policy, ChoicePolicy):
+    if isinstance(policy, SavedPolicy):
         policy.check_env(env)
     check_reads(policy, env)
     check_device(policy, env)
-    if not isinstance(policy, ChoicePolicy):
+    if not isinstance(policy, SavedPolicy):
         with suppress(ArithmeticError, RuntimeError, TypeError):  # zeros may be nothing that it can act on
             check_acts(copy.deepcopy(policy), env, specimen(env))
 
@@ -102,7 +102,7 @@ def check_device(policy: Any, env: EnvBase) -> None:
     for name, tensor in tensors.items():
         if tensor.device.type == "meta":
             raise InputError(f"parameter {name!r} of the policy is on the device meta, where nothing is computed")
-        if isinstance(policy, ChoicePolicy) and first is not None and tensor.device != first[1].device:
+        if isinstance(policy, SavedPolicy) and first is not None and tensor.device != first[1].device:
             raise InputError(
                 f"parameter {name!r} of the policy is on {tensor.device}, and {first[0]!r} on {first[1].device}"
             )

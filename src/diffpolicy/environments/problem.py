@@ -20,8 +20,8 @@ from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import step_transitions
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.saving import SavedPolicy
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played
@@ -147,7 +147,7 @@ class Problem(ABC):
         Raises:
             InputError: it says why.
         """
-        if isinstance(policy, ChoicePolicy):
+        if isinstance(policy, SavedPolicy):
             policy.check_env(env)
 
     def check_episodes(self, episodes: int) -> None:

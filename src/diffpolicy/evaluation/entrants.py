@@ -80,10 +80,10 @@ def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
         return rules[text](seed)
     if kind == "pretrained":
         return bundled[text.removeprefix(PRETRAINED)](seed)
-    from diffpolicy.policies import ChoicePolicy
+    from diffpolicy.policies import SavedPolicy
 
     if kind == "file":
-        policy = problem.prepare(ChoicePolicy.load(text))
+        policy = problem.prepare(SavedPolicy.load(text))
         policy.generator.manual_seed(seed)
         return policy
     return _made(text, problem, seed)
@@ -94,13 +94,13 @@ def _made(text: str, problem: Problem, seed: int) -> Any:
     from torch import nn
 
     from diffpolicy._global_draws import global_draws
-    from diffpolicy.policies import ChoicePolicy
+    from diffpolicy.policies import SavedPolicy
 
     made = import_attribute(text, "policy")
     if not isinstance(made, nn.Module) and callable(made):
         with global_draws(seed):
             made = made(problem.subject)
-        if isinstance(made, ChoicePolicy):
+        if isinstance(made, SavedPolicy):
             made.reseed(seed)
     if not isinstance(made, nn.Module):
         raise InputError(

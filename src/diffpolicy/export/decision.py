@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.masks import NO_CHOICE
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
+from diffpolicy.policies.saving import SavedPolicy
 
 DRAWS: dict[str, tuple[str, tuple[float, float] | None]] = {
     "uniform": ("independent draws of U[0, 1)", (0.0, 1.0)),
@@ -23,10 +24,10 @@ class Decision(PureDecision):
     """A policy's choice for rows; all that it draws and remembers goes in, and what it will remember comes out.
 
     Rows are `[M, ...]`, or `[G, M, ...]` for a policy with networks of its own for each of G agents (see
-    `ChoicePolicy.for_agent`). Which inputs there are depends on the policy: `inputs` tells.
+    `Policy.for_agent`). Which inputs there are depends on the policy: `inputs` tells.
 
     Args:
-        policy: any `ChoicePolicy`; it is not changed, and the decision acts as it does in `eval` mode.
+        policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Example:
         >>> decision = Decision(policy)
@@ -35,7 +36,7 @@ class Decision(PureDecision):
         >>> action, logits, next_latent = decision(*(i.random(1, generator) for i in decision.inputs))
     """
 
-    def __init__(self, policy: ChoicePolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
@@ -118,13 +119,13 @@ class Decision(PureDecision):
         return torch.stack([action == each for each in tried]).any(0).all(-1)
 
 
-def _action(policy: ChoicePolicy, lead: tuple[int | str, ...]) -> DecisionInput:
+def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
     """What is decided, as an output."""
     dtype = "int64" if policy.head.expectation == "enumerated" else "float32"
     return DecisionInput("action", (*lead, *policy.head.event), dtype, "the choice; -1 where the mask allows none")
 
 
-def decision_of(policy: ChoicePolicy) -> PureDecision:
+def decision_of(policy: SavedPolicy) -> PureDecision:
     """The policy's own decision, where it has one (a method `decision()`), or that about rows of observations."""
     own = getattr(policy, "decision", None)
     decision: PureDecision = Decision(policy) if own is None else own()

@@ -25,9 +25,9 @@ from diffpolicy.export import description
 from diffpolicy.export.decision import decision_of
 from diffpolicy.export.description import SUFFIX
 from diffpolicy.export.runtime import optional, run_aoti, run_onnx
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.files import portable
 from diffpolicy.policies.pure_decision import PureDecision
+from diffpolicy.policies.saving import SavedPolicy
 
 TOLERANCE = 1e-5
 """By how much an exported number may differ from the policy's, relative to the larger of it and 1."""
@@ -42,13 +42,13 @@ class Exported:
     difference: float
 
 
-def export_decision(policy: ChoicePolicy, path: str | Path, format: str = "onnx") -> Exported:  # noqa: A002
+def export_decision(policy: SavedPolicy, path: str | Path, format: str = "onnx") -> Exported:  # noqa: A002
     """Writes a policy's decision function, and beside it `PATH.json`, which describes its inputs.
 
     It is `Decision(policy)`, or what the policy's own method `decision()` gives (see `PureDecision`).
 
     Args:
-        policy: any `ChoicePolicy`.
+        policy: any `Policy`, or one with a method `decision()`.
         path: file, or its folder, which must exist.
         format: `onnx`, for ONNX Runtime; `aoti`, an AOTInductor package for this kind of machine, which needs a C++
             compiler.

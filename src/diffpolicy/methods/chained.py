@@ -16,7 +16,7 @@ from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.methods.fields import Rule, mapping
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.networks.denoiser import OUTPUTS
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.priors import Prior
 
@@ -60,7 +60,7 @@ class ChainedMethod(RolloutMethod):
         "time": partial(check.integer, least=2, most=10**5),
     }
 
-    own_policy: ClassVar[type[ChoicePolicy]] = DiffusionPolicy
+    own_policy: ClassVar[type[Policy]] = DiffusionPolicy
 
     def options(self) -> dict[str, Any]:
         of_network = ("hidden", "act")
@@ -80,7 +80,7 @@ class ChainedMethod(RolloutMethod):
             },
         }
 
-    def make_policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+    def make_policy(self, env: EnvBase, seed: int) -> Policy:
         policy = super().make_policy(env, seed)
         policy.trained["through_chain"] = True
         return policy

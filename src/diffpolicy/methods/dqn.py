@@ -12,8 +12,8 @@ from diffpolicy import _validate as check
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.objectives.dqn import StackedDQNLoss
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.direct import GreedyValuePolicy
+from diffpolicy.policies.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class DQNMethod(OffPolicyMethod):
         "double": check.flag,
     }
 
-    own_policy: ClassVar[type[ChoicePolicy]] = GreedyValuePolicy
+    own_policy: ClassVar[type[Policy]] = GreedyValuePolicy
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "epsilon": self.epsilon}

@@ -9,7 +9,7 @@ from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import WIDEST
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 Rule = Callable[[Any, str], Any]
 """Checks a field's value, named in messages, and gives it as it is kept."""
@@ -50,7 +50,7 @@ def acting(value: Any, key: str) -> Any:
     """A policy, a class of them, or None. Args: value: may be the `module:attribute` where it stands."""
     if isinstance(value, str) and is_attribute(value):
         value = import_attribute(value, key)
-    known = isinstance(value, ChoicePolicy) or (isinstance(value, type) and issubclass(value, ChoicePolicy))
+    known = isinstance(value, Policy) or (isinstance(value, type) and issubclass(value, Policy))
     if value is not None and not known:
-        raise InputError(f"{key} must be a ChoicePolicy, a class of them, or module:attribute, got {check.show(value)}")
+        raise InputError(f"{key} must be a Policy, a class of them, or module:attribute, got {check.show(value)}")
     return value

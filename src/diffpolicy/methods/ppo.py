@@ -15,8 +15,8 @@ from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.on_policy import OnPolicyMethod
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.ppo import ChainPPOLoss
-from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.direct import CategoricalPolicy
+from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.direct import FeedforwardPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class PPOMethod(OnPolicyMethod):
         "critic_weight": partial(check.number, above=0),
     }
 
-    own_policy: ClassVar[type[ChoicePolicy]] = CategoricalPolicy
+    own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
 
-    def make_objective(self, policy: ChoicePolicy, seed: int) -> ChainPPOLoss:
+    def make_objective(self, policy: Policy, seed: int) -> ChainPPOLoss:
         critic = CriticEnsemble(
             policy.observation_dim,
             1,

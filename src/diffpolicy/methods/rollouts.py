@@ -22,7 +22,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, acting, function, rates, widths
 from diffpolicy.methods.method import Method
 from diffpolicy.networks.dense import ACTIVATIONS
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.training.rollouts import RolloutModule, keys_of
 from diffpolicy.training.trainable import env_content, policy_content
 
@@ -39,7 +39,7 @@ class Parts:
 
     problem: Problem
     env: EnvBase
-    policy: ChoicePolicy
+    policy: Policy
     objective: Any
     transitions: Callable[[Any], Any]
     tally: Tally
@@ -92,12 +92,12 @@ class RolloutMethod(Method):
         for name, rule in self.rules.items():
             object.__setattr__(self, name, rule(getattr(self, name), name))
 
-    own_policy: ClassVar[type[ChoicePolicy]]
+    own_policy: ClassVar[type[Policy]]
     """The class of what acts, where no `policy` is given."""
 
     @property
     def mask_key(self) -> str | None:
-        """What `ChoicePolicy.from_specs` is told."""
+        """What `Policy.from_specs` is told."""
         return None if self.masks is False else "auto"
 
     def options(self) -> dict[str, Any]:
@@ -110,14 +110,14 @@ class RolloutMethod(Method):
             "normalize": self.normalize,
         }
 
-    def make_policy(self, env: EnvBase, seed: int) -> ChoicePolicy:
+    def make_policy(self, env: EnvBase, seed: int) -> Policy:
         """What acts."""
-        if isinstance(self.policy, ChoicePolicy):
+        if isinstance(self.policy, Policy):
             policy = copy.deepcopy(self.policy)
             policy.check_env(env)
             policy.reseed(seed)
             return policy
-        kind: type[ChoicePolicy] = self.own_policy if self.policy is None else self.policy
+        kind: type[Policy] = self.own_policy if self.policy is None else self.policy
         return kind.from_specs(env, **self.options(), seed=seed)
 
     @abstractmethod
@@ -165,7 +165,7 @@ class RolloutMethod(Method):
 
     def description(self) -> Any:
         """What it is, by content; a policy that was given by what can be seen of it."""
-        if isinstance(self.policy, ChoicePolicy):
+        if isinstance(self.policy, Policy):
             return {**describe(replace(self, policy=None), "method"), "policy": policy_content(self.policy)}
         return self
 

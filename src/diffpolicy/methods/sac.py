@@ -16,8 +16,8 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
-from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.direct import CategoricalPolicy
+from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,12 @@ class SACMethod(OffPolicyMethod):
         "draw": partial(check.choice, words=("sample", "argmax")),
     }
 
-    own_policy: ClassVar[type[ChoicePolicy]] = CategoricalPolicy
+    own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "head": self.draw}
 
-    def make_objective(self, policy: ChoicePolicy, seed: int) -> SoftActorCriticLoss:
+    def make_objective(self, policy: Policy, seed: int) -> SoftActorCriticLoss:
         """Over all joint choices where they can be enumerated, pathwise through the action where it is a vector."""
         pathwise = policy.head.expectation == "pathwise"
         critic = CriticEnsemble(

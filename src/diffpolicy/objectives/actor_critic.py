@@ -17,7 +17,7 @@ from torchrl.objectives.common import LossModule
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 
 class SoftActorCriticLoss(LossModule):
@@ -50,7 +50,7 @@ class SoftActorCriticLoss(LossModule):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         critic: CriticEnsemble,
         *,
         gamma: float = 0.95,
@@ -98,7 +98,7 @@ class SoftActorCriticLoss(LossModule):
         pass
 
     @property
-    def actor(self) -> ChoicePolicy:
+    def actor(self) -> Policy:
         """Whose law gives the next action: the target's, if there is one."""
         return self.policy if self.target_policy is None else self.target_policy
 

@@ -18,9 +18,9 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, wide
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import BoundedHead
+from diffpolicy.policies.policy import Policy
 
 
 class LatentBoundedSACLoss(SoftActorCriticLoss):
@@ -48,7 +48,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         critic: CriticEnsemble,
         *,
         target_entropy: float | Literal["auto"] = "auto",

@@ -7,10 +7,10 @@ from torch import nn
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 
-def check_critic(critic: nn.Module, policy: ChoicePolicy, inputs: int, outputs: int) -> None:
+def check_critic(critic: nn.Module, policy: Policy, inputs: int, outputs: int) -> None:
     """Tries a critic on zeros.
 
     Args:

@@ -15,7 +15,7 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, row_masks, wide
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 
 class LatentDiscreteSACLoss(SoftActorCriticLoss):
@@ -49,7 +49,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         critic: CriticEnsemble,
         *,
         gamma: float = 0.95,
@@ -82,12 +82,12 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         self.target_entropy = entropy_share * math.log(choices) if target_entropy == "share" else target_entropy
         self.samples = samples if entropy == "marginal" else 1
 
-    def _noise(self, policy: ChoicePolicy, rows: torch.Size) -> Tensor | None:
+    def _noise(self, policy: Policy, rows: torch.Size) -> Tensor | None:
         return policy.noise(torch.Size([*rows[:-1], rows[-1] * self.samples]))
 
     def _probabilities(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         observation: Tensor,
         latent: Tensor | None,
         mask: Tensor | None,

@@ -13,7 +13,7 @@ from torchrl.envs.utils import ExplorationType
 from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 
 class PathwiseLoss(LossModule):
@@ -68,7 +68,7 @@ class PathwiseLoss(LossModule):
         return {"actor": self.policy.parameters()}
 
 
-def choice_probabilities(policy: ChoicePolicy, td: TensorDictBase, *, temperature: float = 1.0) -> Tensor:
+def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: float = 1.0) -> Tensor:
     """A policy's chances of each choice, softmax(logits / temperature), with their gradient, `[*, A]`.
 
     A diffusion policy's are those at the end of one chain of each item, with noise drawn from its own generator, and

@@ -17,7 +17,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.law import HeadLaw
 from diffpolicy.policies.masks import as_mask
 
@@ -32,7 +32,7 @@ class RowLaw(TensorDictModuleBase):
         policy: whose law it is.
     """
 
-    def __init__(self, policy: ChoicePolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
         extra = {"draws": policy.draws > 0, "latent": policy.remembers, "action_mask": policy.mask_key is not None}
@@ -58,7 +58,7 @@ class RowValue(TensorDictModuleBase):
     in_keys = ("observation",)
     out_keys = ("state_value",)
 
-    def __init__(self, critic: nn.Module, policy: ChoicePolicy) -> None:
+    def __init__(self, critic: nn.Module, policy: Policy) -> None:
         super().__init__()
         self.critic = critic
         self.__dict__["policy"] = policy
@@ -98,7 +98,7 @@ class ChainPPOLoss(ClipPPOLoss):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         critic: CriticEnsemble,
         *,
         clip: float = 0.2,
@@ -182,7 +182,7 @@ class ChainPPOLoss(ClipPPOLoss):
         return {"actor": self.__dict__["policy"].parameters(), "critic": self.__dict__["critic"].parameters()}
 
 
-def check_law(policy: ChoicePolicy, entropy: float) -> None:
+def check_law(policy: Policy, entropy: float) -> None:
     """Refuses a policy whose actions have no law under which their probability is known.
 
     Args:

@@ -10,8 +10,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.policy import Policy
 
 
 def next_key(key: NestedKey) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def next_key(key: NestedKey) -> tuple[str, ...]:
     return ("next", *key) if isinstance(key, tuple) else ("next", key)
 
 
-def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: NestedKey, policy: ChoicePolicy) -> None:
+def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: NestedKey, policy: Policy) -> None:
     """Refuses rows or transitions that lack a key, or whose observations are not those of the policy.
 
     Args:
@@ -45,7 +45,7 @@ def wide(td: TensorDictBase, key: NestedKey) -> Tensor:
 
 
 def row_masks(
-    td: TensorDictBase, key: NestedKey, policy: ChoicePolicy, rows: torch.Size
+    td: TensorDictBase, key: NestedKey, policy: Policy, rows: torch.Size
 ) -> tuple[Tensor | None, Tensor | None]:
     """Allowed choices of rows and of their successors, bool `[.., M, W]`; None where there is no mask.
 

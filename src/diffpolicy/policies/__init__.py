@@ -1,14 +1,17 @@
 """Policies as tensordict modules: diffusion policies, and those without a chain."""
 
+from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.diffusion import DiffusionPolicy
-from diffpolicy.policies.direct import CategoricalPolicy, GreedyValuePolicy
+from diffpolicy.policies.direct import CategoricalPolicy, FeedforwardPolicy, GreedyValuePolicy
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
 from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
 from diffpolicy.policies.rows import Rows
+from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.policies.sequential import decide_in_order
 from diffpolicy.policies.systematic import SystematicDraws
 
@@ -16,15 +19,19 @@ __all__ = [
     "ActionMemory",
     "CategoricalHead",
     "CategoricalPolicy",
+    "ChainPolicy",
     "ChoicePolicy",
     "DiffusionPolicy",
     "Draws",
+    "FeedforwardPolicy",
     "GaussianPrior",
     "GreedyValuePolicy",
     "MemoryState",
+    "Policy",
     "Prior",
     "RecurrentState",
     "Rows",
+    "SavedPolicy",
     "SystematicDraws",
     "decide_in_order",
     "with_recurrent_state",

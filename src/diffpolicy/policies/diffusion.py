@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -17,20 +13,16 @@ from torchrl.envs import EnvBase
 from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
-from diffpolicy.diffusion.processes import GaussianProcess, Process
-from diffpolicy.diffusion.sampler import DDIM, Sampler
-from diffpolicy.diffusion.samplers import ETA
-from diffpolicy.diffusion.schedules import SCHEDULES
+from diffpolicy.diffusion.processes import Process
+from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
-from diffpolicy.networks.per_agent import PerAgent, Prepares
-from diffpolicy.policies.choice import ChoicePolicy
-from diffpolicy.policies.class_names import file_name
-from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.networks.per_agent import PerAgent
+from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
-from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.rows import Rows
 
 OPTIONS = ("hidden", "act", "output", "time")
@@ -38,7 +30,7 @@ OPTIONS = ("hidden", "act", "output", "time")
 Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
-class DiffusionPolicy(ChoicePolicy):
+class DiffusionPolicy(ChainPolicy, Policy):
     """Denoises the logits of a choice from noise or from the remembered action, given an observation.
 
     The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`.
@@ -53,7 +45,7 @@ class DiffusionPolicy(ChoicePolicy):
             and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
             `from_dict`, or by `config`; one without them is passed again, `load(path, denoiser=MyNet())`. Where agents
             have parameters of their own, each gets a copy of it, unless its attribute `stack` is their number.
-        others: of `ChoicePolicy`.
+        others: of `Policy`.
 
     Example:
         >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[8])
@@ -81,26 +73,16 @@ class DiffusionPolicy(ChoicePolicy):
             raise InputError(f"prior must be a Prior, such as ActionMemory(), got {check.show(prior)}")
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
-        self.prediction = prediction
-        self.process = schedule if isinstance(schedule, Process) else GaussianProcess(schedule, steps)
+        self._set_chain(schedule, steps, sampler, sampler_steps, prediction)
         if self.process.discrete:
             raise InputError(f"the states of a {type(self.process).__name__} are tokens, and a head reads numbers here")
-        steps = self.process.steps
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
         check.known(self.options, OPTIONS, "denoiser")
         self.denoiser: nn.Module = (
             self._fitted(denoiser)
             if isinstance(denoiser, nn.Module)
-            else MLPDenoiser(
-                self.choices,
-                self.condition_dim,
-                steps,
-                stack=self.agents,
-                generator=self.generator,
-                **self.options,
-            )
+            else MLPDenoiser(**self._denoiser_widths(), generator=self.generator, **self.options)
         )
-        self._set_sampler(sampler, sampler_steps)
         self.remembered: Tensor | None = None
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
@@ -108,11 +90,11 @@ class DiffusionPolicy(ChoicePolicy):
 
     @classmethod
     def from_specs(cls: type[Made], env: EnvBase, **options: Unpack[DiffusionOptions]) -> Made:
-        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+        """A policy whose widths and keys are read off an environment's specs; see `Policy.from_specs`.
 
         Args:
             env: what is decided in.
-            options: of `ChoicePolicy.from_specs`, and prior, steps, schedule, sampler, denoiser... of this class.
+            options: of `Policy.from_specs`, and prior, steps, schedule, sampler, denoiser... of this class.
         """
         return cls._from_specs(env, options)
 
@@ -131,38 +113,13 @@ class DiffusionPolicy(ChoicePolicy):
                 raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.process.steps}")
         return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
 
-    def _denoiser_form(self) -> dict[str, Any]:
-        """Of the denoiser, for a file: its options where its widths are the policy's, else what `describe` says."""
-        denoiser = self.denoiser
-        if type(denoiser) is not MLPDenoiser:
-            return describe(denoiser)
-        form = denoiser.to_dict()
-        widths = {
+    def _denoiser_widths(self) -> dict[str, Any]:
+        return {
             "actions": self.choices,
             "condition": self.condition_dim,
             "steps": self.process.steps,
             "stack": self.agents,
         }
-        if any(form[name] != width for name, width in widths.items()):
-            return describe(denoiser)
-        options = {name: value for name, value in form.items() if name not in widths}
-        return self.options if full(self.options) == full(options) else options
-
-    def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
-        if steps is not None:
-            check.integer(steps, "sampler_steps", least=1)
-        if isinstance(sampler, Sampler):
-            self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
-            self.sampler = file_name(type(sampler))
-        elif sampler in ETA:
-            self.sampling = DDIM(eta=ETA[sampler], prediction=self.prediction, steps=steps)
-            self.sampler = sampler
-        else:
-            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
-        self.sampler_steps = self.sampling.steps
-        self.path = self.sampling.grid(self.process)[:-1]
-        if isinstance(self.sampling, DDIM):
-            self.sampling.reverse_steps(self.process)  # so that tracing finds them
 
     @property
     def latent_key(self) -> NestedKey:
@@ -171,59 +128,9 @@ class DiffusionPolicy(ChoicePolicy):
         return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
 
     @property
-    def schedule(self) -> Process:
-        """The forward process, whose `steps` are I."""
-        return self.process
-
-    @property
-    def schedule_name(self) -> str:
-        """Of a named schedule; the process's class else."""
-        process = self.process
-        named = type(process) is GaussianProcess and isinstance(process.schedule, str)
-        return str(process.schedule) if named else file_name(type(process))  # type: ignore[attr-defined]
-
-    def with_sampler(self, sampler: str | Sampler, steps: int | None = None) -> DiffusionPolicy:
-        """The same parameters under another sampler; warns if they were trained through their chain."""
-        other = copy.copy(self)
-        other.__dict__ = dict(self.__dict__)
-        other.trained = dict(self.trained)
-        other.generator = copy.deepcopy(self.generator)
-        other._set_sampler(sampler, steps)
-        same = replace(other.sampling, steps=None) == replace(self.sampling, steps=None) and other.path == self.path
-        if self.trained.get("through_chain") and not same:
-            warnings.warn(
-                f"the policy was trained through its {self.sampler} chain of {len(self.path)} steps; "
-                f"under {other.sampler} with {len(other.path)} steps it is another policy",
-                stacklevel=2,
-            )
-        return other
-
-    # The chain
-
-    def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
-        """What the denoiser predicts of rows, the noise or x_0.
-
-        Args:
-            x: `[.., M, A]`.
-            t: step, 1..I.
-            cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
-        """
-        return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
-
-    @property
     def draws(self) -> int:
         """Numbers of N(0, 1) that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
         return self.sampling.noisy_steps(self.process) + (not self.prior.remembers)
-
-    def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
-        """x_0 of rows; a pure function of its arguments.
-
-        Args:
-            condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
-            noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
-        """
-        cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
-        return self.sampling.sample(self.denoise, x, cond, self.process, noise)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """The end of one chain, x_0 `[.., M, A]`: from the latent if one is remembered, from the first noise if not."""
@@ -278,61 +185,14 @@ class DiffusionPolicy(ChoicePolicy):
         return {
             **super().config(),
             "prior": self.prior.to_dict(),
-            "steps": self.process.steps,
-            "schedule": self.schedule_name if self.schedule_name in SCHEDULES else part_form(self.process),
-            "sampler": self.sampler if self.sampler in ETA else {**part_form(self.sampling), "steps": None},
-            "sampler_steps": self.sampler_steps,
-            "prediction": self.prediction,
-            "denoiser": self._denoiser_form(),
+            **self._chain_form(),
             "head": self.head.to_dict(),
         }
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> DiffusionPolicy:
+    def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
         config["prior"] = Prior.from_dict(config["prior"])
-        if isinstance(config.get("schedule"), Mapping):
-            config["schedule"] = part_of(config["schedule"], Process, "schedule")  # type: ignore[type-abstract]
-        if isinstance(config.get("sampler"), Mapping):
-            config["sampler"] = part_of(config["sampler"], Sampler, "sampler")  # type: ignore[type-abstract]
-        form = config.pop("denoiser", None)
-        given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
-        passed = config if given is None else {**config, "denoiser": given}
-        if cls.__init__ is not DiffusionPolicy.__init__ and not isinstance(form, nn.Module):
-            # a subclass may make its denoiser itself, and then takes none
-            with suppress(TypeError):
-                alone = super()._from_config(dict(config))
-                if given is None or alone._denoiser_form() == form:
-                    return alone
-        return super()._from_config(passed)
-
-    def _check_described(self, config: dict[str, Any]) -> None:
-        form = config.get("denoiser")
-        if form is None:
-            return
-        mine = full(self._denoiser_form())
-        if isinstance(form, Mapping) and form.get("given") is True:
-            kind = check.show(form.get("kind"))
-            if mine.get("kind") == form.get("kind"):
-                return
-            if type(self.denoiser) is MLPDenoiser:
-                raise InputError(
-                    f"the denoiser is a module {kind} of its own, which no file describes: pass it, "
-                    "load(path, denoiser=...), or give its class to_dict and from_dict before saving"
-                )
-            raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")
-        if mine != full(form):
-            raise InputError(f"denoiser was {full(form)} when the policy was saved, got {mine}")
-
-    def _of_agent(self, agent: int) -> dict[str, Any]:
-        if isinstance(self.denoiser, PerAgent):
-            return {"denoiser": copy.deepcopy(self.denoiser.each[agent])}
-        if "kind" not in self._denoiser_form():
-            return {}
-        own = getattr(self.denoiser, "for_agent", None)
-        if own is None:
-            name = type(self.denoiser).__name__
-            raise InputError(f"the denoiser {name} holds all agents' parameters; give it a method for_agent(agent)")
-        return {"denoiser": own(agent)}
+        return super()._from_config(config)
 
     def tensors(self) -> dict[str, Tensor]:
         remembered = {} if self.remembered is None else {"remembered": self.remembered.cpu().contiguous()}

@@ -1,4 +1,4 @@
-"""Policies without a chain: a softmax over an MLP's outputs, and the greedy choice over action values."""
+"""Policies without a chain: a law straight from an MLP's outputs, and the greedy choice over action values."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from typing_extensions import Unpack
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import masked_value
-from diffpolicy.policies.options import CategoricalOptions, ChoiceOptions, GreedyValueOptions
+from diffpolicy.policies.options import ChoiceOptions, FeedforwardOptions, GreedyValueOptions
+from diffpolicy.policies.policy import Policy
 
-Softmax = TypeVar("Softmax", bound="CategoricalPolicy")
+Forward = TypeVar("Forward", bound="FeedforwardPolicy")
 Greedy = TypeVar("Greedy", bound="GreedyValuePolicy")
 
 
-class CategoricalPolicy(ChoicePolicy):
-    """softmax(MLP(observation)): the actor of discrete SAC (arXiv 1910.07207), and the control without a chain.
+class FeedforwardPolicy(Policy, formerly="CategoricalPolicy"):
+    """A law whose parameters are MLP(observation), of any head: the control without a chain.
+
+    With a categorical head the actor of discrete SAC (arXiv 1910.07207), softmax(MLP(observation)); with a bounded one
+    that of soft actor-critic (arXiv 1801.01290).
 
     Args:
         hidden, act: of the MLP.
-        others: of `ChoicePolicy`.
+        others: of `Policy`.
     """
 
     def __init__(
@@ -44,11 +47,11 @@ class CategoricalPolicy(ChoicePolicy):
         self.network = MLP(self.condition_dim, self.choices, hidden, act, self.agents, self.generator)
 
     @classmethod
-    def from_specs(cls: type[Softmax], env: EnvBase, **options: Unpack[CategoricalOptions]) -> Softmax:
-        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+    def from_specs(cls: type[Forward], env: EnvBase, **options: Unpack[FeedforwardOptions]) -> Forward:
+        """A policy whose widths and keys are read off an environment's specs; see `Policy.from_specs`.
 
         Args:
-            env: what is decided in. options: of `ChoicePolicy.from_specs`, and hidden, act of this class.
+            env: what is decided in. options: of `Policy.from_specs`, and hidden, act of this class.
         """
         return cls._from_specs(env, options)
 
@@ -59,13 +62,13 @@ class CategoricalPolicy(ChoicePolicy):
         return {**super().config(), "hidden": self.hidden, "act": self.act, "head": self.head.to_dict()}
 
 
-class GreedyValuePolicy(ChoicePolicy):
+class GreedyValuePolicy(Policy):
     """argmax of action values MLP(observation), epsilon-greedy while training (DQN, Mnih et al. 2015).
 
     Args:
         hidden, act: of the MLP.
         epsilon: rate of uniform choices in `train` mode, and under TorchRL's `set_exploration_type(RANDOM)`.
-        others: of `ChoicePolicy`.
+        others: of `Policy`.
     """
 
     def __init__(
@@ -85,10 +88,10 @@ class GreedyValuePolicy(ChoicePolicy):
 
     @classmethod
     def from_specs(cls: type[Greedy], env: EnvBase, **options: Unpack[GreedyValueOptions]) -> Greedy:
-        """A policy whose widths and keys are read off an environment's specs; see `ChoicePolicy.from_specs`.
+        """A policy whose widths and keys are read off an environment's specs; see `Policy.from_specs`.
 
         Args:
-            env: what is decided in. options: of `ChoicePolicy.from_specs`, and hidden, act, epsilon of this class.
+            env: what is decided in. options: of `Policy.from_specs`, and hidden, act, epsilon of this class.
         """
         return cls._from_specs(env, options)
 
@@ -129,3 +132,7 @@ class GreedyValuePolicy(ChoicePolicy):
             "epsilon": self.epsilon,
             "head": self.head.to_dict(),
         }
+
+
+CategoricalPolicy = FeedforwardPolicy
+"""By its name of before it served every head."""

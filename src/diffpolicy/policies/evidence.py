@@ -26,7 +26,7 @@ Sketch = list[list[float]]
 
 
 class Tried(Protocol):
-    """What is tried of a `ChoicePolicy`."""
+    """What is tried of a `Policy`."""
 
     agents: int | None
     observation_dim: int

@@ -12,13 +12,13 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.pure_decision import in_eval_mode
 
 if TYPE_CHECKING:
-    from diffpolicy.policies.choice import ChoicePolicy
+    from diffpolicy.policies.policy import Policy
 
 Result = TypeVar("Result")
 ROWS = 2
 
 
-def check_networks(policy: ChoicePolicy) -> None:
+def check_networks(policy: Policy) -> None:
     """Tries `embed`, the networks and the head on zeros, without drawing a number or changing a statistic.
 
     Args:

@@ -22,7 +22,7 @@ ASKED = ("action_key", "observation_keys", "mask_key", "share_parameters", "head
 
 
 class FreeOptions(TypedDict, total=False):
-    """Arguments of `ChoicePolicy` that no environment tells."""
+    """Arguments of `Policy` that no environment tells."""
 
     condition_dim: int | None
     normalize: bool
@@ -30,7 +30,7 @@ class FreeOptions(TypedDict, total=False):
 
 
 class SpecOptions(FreeOptions, total=False):
-    """Arguments of `ChoicePolicy.from_specs`."""
+    """Arguments of `Policy.from_specs`."""
 
     action_key: NestedKey | None
     observation_keys: Sequence[NestedKey] | None
@@ -40,7 +40,7 @@ class SpecOptions(FreeOptions, total=False):
 
 
 class ChoiceOptions(FreeOptions, total=False):
-    """Arguments of `ChoicePolicy`."""
+    """Arguments of `Policy`."""
 
     choices: Required[int]
     observation_dim: Required[int]
@@ -69,14 +69,14 @@ class DiffusionOptions(SpecOptions, total=False):
     denoiser: Mapping[str, Any] | nn.Module | None
 
 
-class CategoricalOptions(SpecOptions, total=False):
-    """Arguments of `CategoricalPolicy.from_specs`."""
+class FeedforwardOptions(SpecOptions, total=False):
+    """Arguments of `FeedforwardPolicy.from_specs`."""
 
     hidden: Sequence[int]
     act: str
 
 
-class GreedyValueOptions(CategoricalOptions, total=False):
+class GreedyValueOptions(FeedforwardOptions, total=False):
     """Arguments of `GreedyValuePolicy.from_specs`."""
 
     epsilon: float

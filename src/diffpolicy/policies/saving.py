@@ -7,10 +7,9 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
-from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from diffpolicy import _validate as check
@@ -18,30 +17,30 @@ from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
 from diffpolicy.policies.class_names import file_name, is_ours, source_file, where
-from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.module import PolicyModule
 
 Policy = TypeVar("Policy", bound="SavedPolicy")
 
 
-class SavedPolicy(TensorDictModuleBase):
-    """What of a policy is written, and how it is read; the base of `ChoicePolicy`.
+class SavedPolicy(PolicyModule):
+    """What of a policy is written, and how it is read.
 
-    A subclass gives `config`, and makes itself from it again. Its constructor sets `agents`, the size of its stack or
-    None; `trained`, what is told of how the policy was trained; and `generator`, of its draws.
+    A subclass gives `config`, and makes itself from it again. One that no file names, since policies are made of its
+    subclasses alone, says `base=True`; one that files of earlier versions call otherwise, `formerly="Name"`.
     """
 
     kinds: ClassVar[dict[str, type[SavedPolicy]]] = {}
     ambiguous: ClassVar[set[str]] = set()
     """Names of several classes: a function that makes a class may make another one by its next call."""
-    agents: int | None
-    trained: dict[str, Any]
-    generator: Draws
+    bases: ClassVar[set[type[SavedPolicy]]] = set()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, base: bool = False, formerly: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # the class that stands right on this one is a base of policies and none itself
-        if SavedPolicy in cls.__bases__:
+        if base:
+            SavedPolicy.bases.add(cls)
             return
+        if formerly is not None:
+            SavedPolicy.kinds[formerly] = cls
         name = cls._file_name()
         if "<locals>" in name and name in SavedPolicy.kinds:
             SavedPolicy.ambiguous.add(name)
@@ -182,7 +181,7 @@ class SavedPolicy(TensorDictModuleBase):
     def load(cls: type[Policy], path: str | Path, **modules: Any) -> Policy:
         """A policy from its folder or either of its files; nothing is unpickled.
 
-        Called on `ChoicePolicy` it makes the class that the file names, which must have been imported. Called on a
+        Called on `Policy` it makes the class that the file names, which must have been imported. Called on a
         class of your own it takes the files of every class of that name, also those that a script wrote.
 
         Args:
@@ -246,6 +245,8 @@ class SavedPolicy(TensorDictModuleBase):
         if not isinstance(name, str):
             raise InputError(f"class {check.show(name)} is no name of a class")
         kind, qualname = SavedPolicy.kinds.get(name), name.partition(":")[2]
+        if cls in SavedPolicy.bases and kind is not None and name not in SavedPolicy.ambiguous:
+            return cast("type[Policy]", kind)
         # the class that was called comes first: a script's own may have another module's name in the file
         if name == cls._file_name() or (qualname == cls.__qualname__ and not (kind and issubclass(kind, cls))):
             return cls
@@ -288,14 +289,6 @@ class SavedPolicy(TensorDictModuleBase):
         single.trained = dict(self.trained)
         single.train(self.training)
         return single
-
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """The generator's state, so that a checkpoint continues the same draws."""
-        return {"generator": self.generator.get_state()}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `get_extra_state` gave."""
-        self.generator.set_state(state["generator"].cpu().to(torch.uint8))
 
 
 def _made(make: Callable[[], Policy]) -> Policy:

@@ -23,7 +23,7 @@ def read_specs(
     share_parameters: bool = False,
     head: Head | str | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a `ChoicePolicy` that an environment tells; see `ChoicePolicy.from_specs`.
+    """The arguments of a `Policy` that an environment tells; see `Policy.from_specs`.
 
     Raises:
         InputError: a key is not in the specs or of a shape that does not fit the action's, or no head takes the action.

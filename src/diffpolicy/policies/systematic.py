@@ -12,9 +12,9 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
+from diffpolicy.policies.policy import Policy
 
 CLASSES = 64
 """Classes of amounts, an eighth of an octave wide; they repeat after eight octaves."""
@@ -45,7 +45,7 @@ class SystematicDraws(TensorDictModuleBase):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         amount_key: NestedKey,
         seed_key: NestedKey | None = None,
         *,

@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.rollouts import RolloutModule, Transitions
 from diffpolicy.training.stream import RolloutStream, counted_parts
@@ -32,7 +32,7 @@ class OffPolicyModule(RolloutModule):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         objective: Any,
         stream: RolloutStream,
         replay: PackedReplay,

@@ -16,7 +16,7 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.keys import Keys
 from diffpolicy.training.advantages import at_once, in_sequence
@@ -57,7 +57,7 @@ class OnPolicyModule(RolloutModule):
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         objective: Any,
         stream: RolloutStream,
         transitions: Transitions,

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.protocols import Reseedable, seed_of
 from diffpolicy.training.stream import pass_seed, saves_state
 from diffpolicy.training.trainable import Trainable, env_content, part_content, policy_content
@@ -55,12 +55,12 @@ class PathwiseModule(Trainable):
         >>> fit(module, episodes=400)
     """
 
-    policy: ChoicePolicy
+    policy: Policy
     stream: PathwiseStream
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         objective: PathwiseLoss,
         rollout: Any,
         *,

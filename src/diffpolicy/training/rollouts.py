@@ -16,7 +16,7 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.keys import Keys
 from diffpolicy.training import distributed
 from diffpolicy.training.stream import RolloutStream
@@ -25,7 +25,7 @@ from diffpolicy.training.trainable import Trainable, described, env_content, par
 Transitions = Callable[[TensorDictBase], TensorDict]
 
 
-def keys_of(policy: ChoicePolicy, env: EnvBase) -> Keys:
+def keys_of(policy: Policy, env: EnvBase) -> Keys:
     """What a policy reads and writes of an environment."""
     return Keys.of(
         env, action_key=policy.action_key, observation_keys=policy.observation_keys, mask_key=policy.mask_key
@@ -61,12 +61,12 @@ class RolloutModule(Trainable):
         learning_rates: by the name of the objective's group.
     """
 
-    policy: ChoicePolicy
+    policy: Policy
     stream: RolloutStream
 
     def __init__(
         self,
-        policy: ChoicePolicy,
+        policy: Policy,
         objective: Any,
         stream: RolloutStream,
         transitions: Transitions,

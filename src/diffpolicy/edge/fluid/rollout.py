@@ -21,7 +21,7 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.seeds import Purpose, Stream, drawer
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.pathwise import choice_probabilities
-from diffpolicy.policies.choice import ChoicePolicy
+from diffpolicy.policies.policy import Policy
 
 
 class _FluidEnv(OffloadingEnv):
@@ -121,7 +121,7 @@ class FluidRollout:
             device=device,
         )
 
-    def __call__(self, policy: ChoicePolicy | Callable[[TensorDictBase], Tensor]) -> TensorDict:
+    def __call__(self, policy: Policy | Callable[[TensorDictBase], Tensor]) -> TensorDict:
         """An outcome, `[E, T]`.
 
         Args:
@@ -130,9 +130,9 @@ class FluidRollout:
         """
         td, slots = self.env.reset(), []
         for _ in range(self.env.horizon(*self.horizon)):
-            chances = choice_probabilities(policy, td) if isinstance(policy, ChoicePolicy) else policy(td)
+            chances = choice_probabilities(policy, td) if isinstance(policy, Policy) else policy(td)
             seen = {}
-            if isinstance(policy, ChoicePolicy) and policy.normalizer is not None:
+            if isinstance(policy, Policy) and policy.normalizer is not None:
                 seen["observation"] = self.env.in_order(policy.observe(td).detach())
             slots.append(self.env.move(chances.to(self.env.dtype)).update(seen))
             td = self.env.observe()

@@ -14,8 +14,8 @@ from typing_extensions import Unpack
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.errors import InputError
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.options import ChoiceOptions, SpecOptions
+from diffpolicy.policies.policy import Policy
 
 
 class SizeTableOptions(SpecOptions, total=False):
@@ -24,14 +24,14 @@ class SizeTableOptions(SpecOptions, total=False):
     edges: Sequence[float]
 
 
-class SizeTable(ChoicePolicy):
+class SizeTable(Policy):
     """softmax of a row of a table, chosen by the task's work alone: the simplest policy that separates sizes.
 
     It reads no queue, so nothing about it is ever stale.
 
     Args:
         edges: works between which the table's rows change, increasing, Gcycles `[bins - 1]`; see `size_edges`.
-        others: of `ChoicePolicy`.
+        others: of `Policy`.
     """
 
     edges: Tensor
@@ -46,7 +46,7 @@ class SizeTable(ChoicePolicy):
 
     @classmethod
     def from_specs(cls, env: EnvBase, **options: Unpack[SizeTableOptions]) -> SizeTable:
-        """A table for an environment. Args: env: tells its keys. options: edges, and of `ChoicePolicy.from_specs`."""
+        """A table for an environment. Args: env: tells its keys. options: edges, and of `Policy.from_specs`."""
         return cls._from_specs(env, options)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:

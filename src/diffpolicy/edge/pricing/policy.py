@@ -24,30 +24,28 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
-from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.finite import refuse_infinite
 from diffpolicy.policies.masks import readable
-from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.pure_decision import in_eval_mode
 from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.specs import information_of
 
 
-class FleetPolicy(DiffusionPolicy):
+class FleetPolicy(ChainPolicy):
     """Denoises, for each server, the coefficients of its price from those that it remembers; then prices decide.
 
     A row of the chain is a server, its x the K coefficients of the price, its condition F scale-free features, so the
     same parameters serve any fleet, also one whose servers come and go. The chain runs for all servers as a slot
     begins, for a server whenever a task was sent to it, and live for one more beside it, in turn; x_0 is remembered for
-    its next run (`ActionMemory`). A task goes where its own delay plus the price of the time that it takes from others
-    is smallest.
+    its next run. A task goes where its own delay plus the price of the time that it takes from others is smallest.
 
     Args:
         information: `live` or `stale`, see `FleetRule`.
         steps: of the chain, I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
         candidates, weight: of `FleetRule`.
-        sampler, sampler_steps, seed: of `DiffusionPolicy`.
+        sampler, sampler_steps: of `DiffusionPolicy`. seed: of the parameters and of the candidates.
 
     Example:
         >>> policy = FleetPolicy.pretrained("live").for_scenario(Scenario.load("lad-ts"))
@@ -71,24 +69,15 @@ class FleetPolicy(DiffusionPolicy):
         if sampler != "ddim":
             raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {sampler!r}")
         rule = FleetRule(information, candidates, weight)
-        super().__init__(
-            choices=LATENTS,
-            observation_dim=FEATURES,
-            prior=ActionMemory(store="x0", start="uniform", lifetime="episode"),
-            steps=steps,
-            schedule="vp",
-            sampler=sampler,
-            sampler_steps=sampler_steps,
-            prediction="x0",
-            denoiser=SetDenoiser(
-                LATENTS, FEATURES, steps, hidden=hidden, generator=torch.Generator().manual_seed(seed)
-            ),
-            action_key=("agents", "action"),
-            information=information,
-            seed=seed,
-        )
+        super().__init__()
+        self._start(seed, information)
+        self._set_chain("vp", steps, sampler, sampler_steps, "x0")
+        generator = torch.Generator().manual_seed(seed)
+        self.denoiser = SetDenoiser(LATENTS, FEATURES, self.process.steps, hidden=hidden, generator=generator)
         self.rule, self.hidden, self.remember = rule, hidden, remember
         self._declare(measured=False)
+
+    action_key = ("agents", "action")
 
     def _declare(self, *, measured: bool) -> None:
         own = [("agents", "arrival")] if self.information == "live" else ["shared_seed"]
@@ -166,9 +155,6 @@ class FleetPolicy(DiffusionPolicy):
         with torch.no_grad():
             return self.rule.decide(tensordict, coefficients, generator)
 
-    def check_law(self) -> None:
-        raise InputError("a FleetPolicy prices servers and takes the cheapest, so its actions have no law")
-
     def primer_for(self, env: EnvBase) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`, which start afresh with each episode."""
         return self.rule.primer(env.observation_spec["queue_gcycles"].shape[-1])
@@ -191,10 +177,6 @@ class FleetPolicy(DiffusionPolicy):
             "sampler_steps": self.sampler_steps,
             "seed": self.seed,
         }
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> FleetPolicy:
-        return cls(**config)
 
 
 def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: str = "mean") -> FleetPolicy:

@@ -4,7 +4,7 @@ from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
-from diffpolicy.policies.heads.registry import head_for, head_from_dict
+from diffpolicy.policies.heads.registry import head_for, head_from_dict, head_of_width
 
 __all__ = [
     "MOST_JOINT",
@@ -14,4 +14,5 @@ __all__ = [
     "MultiCategoricalHead",
     "head_for",
     "head_from_dict",
+    "head_of_width",
 ]

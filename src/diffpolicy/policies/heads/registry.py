@@ -12,7 +12,7 @@ from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
 from diffpolicy.policies.keys import Action
-from diffpolicy.policies.registry import part_of
+from diffpolicy.policies.registry import part_of, part_with
 
 HEADS: dict[str, type[Head]] = {kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead)}
 
@@ -38,3 +38,16 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
     if "kind" not in data:
         return part_of({"kind": "CategoricalHead", **data}, Head, "head")  # type: ignore[type-abstract]
     return part_of(data, Head, "head")  # type: ignore[type-abstract]
+
+
+def head_of_width(head: Head, width: int) -> Head:
+    """A head in its size. Args: width: of the networks' output.
+
+    Raises:
+        InputError: it is of another width.
+    """
+    if isinstance(head, CategoricalHead) and not head.choices:
+        return part_with(head, choices=width)
+    if head.width != width:
+        raise InputError(f"a {type(head).__name__} of width {head.width} cannot read {width} outputs")
+    return head

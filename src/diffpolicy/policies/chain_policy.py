@@ -1,0 +1,190 @@
+"""`ChainPolicy`: a policy that denoises: a process, a sampler and a denoiser, and how files tell them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.processes import GaussianProcess, Process
+from diffpolicy.diffusion.sampler import DDIM, Sampler
+from diffpolicy.diffusion.samplers import ETA
+from diffpolicy.diffusion.schedules import SCHEDULES
+from diffpolicy.errors import InputError
+from diffpolicy.networks.denoiser import MLPDenoiser
+from diffpolicy.networks.per_agent import PerAgent, Prepares
+from diffpolicy.policies.class_names import file_name, is_ours
+from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.policies.registry import part_form, part_of, part_with
+from diffpolicy.policies.saving import SavedPolicy
+
+Made = TypeVar("Made", bound="ChainPolicy")
+
+
+class ChainPolicy(SavedPolicy, base=True):
+    """What policies with a chain share. A subclass's constructor calls `_set_chain` and sets `denoiser`."""
+
+    denoiser: nn.Module
+    options: Mapping[str, Any] = {}
+
+    def _set_chain(
+        self, process: str | Process, levels: int, sampler: str | Sampler, steps: int | None, prediction: str
+    ) -> None:
+        """Args: process: or its schedule's name. levels: of a name. sampler, steps: of the way back.
+
+        prediction: what the denoiser predicts.
+        """
+        self.prediction = prediction
+        self.process = process if isinstance(process, Process) else GaussianProcess(process, levels)
+        self._set_sampler(sampler, steps)
+
+    def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
+        if steps is not None:
+            check.integer(steps, "sampler_steps", least=1)
+        if isinstance(sampler, Sampler):
+            self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
+            self.sampler = file_name(type(sampler))
+        elif sampler in ETA:
+            self.sampling = DDIM(eta=ETA[sampler], prediction=self.prediction, steps=steps)
+            self.sampler = sampler
+        else:
+            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
+        self.sampler_steps = self.sampling.steps
+        self.path = self.sampling.grid(self.process)[:-1]
+        if isinstance(self.sampling, DDIM):
+            self.sampling.reverse_steps(self.process)  # so that tracing finds them
+
+    @property
+    def schedule(self) -> Process:
+        """The forward process, whose `steps` are I."""
+        return self.process
+
+    @property
+    def schedule_name(self) -> str:
+        """Of a named schedule; the process's class else."""
+        process = self.process
+        named = type(process) is GaussianProcess and isinstance(process.schedule, str)
+        return str(process.schedule) if named else file_name(type(process))  # type: ignore[attr-defined]
+
+    def with_sampler(self: Made, sampler: str | Sampler, steps: int | None = None) -> Made:
+        """The same parameters under another sampler; warns if they were trained through their chain."""
+        other = copy.copy(self)
+        other.__dict__ = dict(self.__dict__)
+        other.trained = dict(self.trained)
+        other.generator = copy.deepcopy(self.generator)
+        other._set_sampler(sampler, steps)
+        same = replace(other.sampling, steps=None) == replace(self.sampling, steps=None) and other.path == self.path
+        if self.trained.get("through_chain") and not same:
+            warnings.warn(
+                f"the policy was trained through its {self.sampler} chain of {len(self.path)} steps; "
+                f"under {other.sampler} with {len(other.path)} steps it is another policy",
+                stacklevel=2,
+            )
+        return other
+
+    # The chain
+
+    def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
+        """What the denoiser predicts of rows, the noise or x_0.
+
+        Args:
+            x: `[.., M, A]`.
+            t: step, 1..I.
+            cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
+        """
+        return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
+
+    def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
+        """x_0 of rows; a pure function of its arguments.
+
+        Args:
+            condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
+            noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
+        """
+        cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
+        return self.sampling.sample(self.denoise, x, cond, self.process, noise)
+
+    # How files describe it
+
+    def _chain_form(self) -> dict[str, Any]:
+        """The constructor's arguments that tell it, as JSON holds them."""
+        return {
+            "steps": self.process.steps,
+            "schedule": self.schedule_name if self.schedule_name in SCHEDULES else part_form(self.process),
+            "sampler": self.sampler if self.sampler in ETA else {**part_form(self.sampling), "steps": None},
+            "sampler_steps": self.sampler_steps,
+            "prediction": self.prediction,
+            "denoiser": self._denoiser_form(),
+        }
+
+    def _denoiser_widths(self) -> dict[str, Any]:
+        """What an `MLPDenoiser` of this policy is made with, beside its options."""
+        return {}
+
+    def _denoiser_form(self) -> dict[str, Any]:
+        """Of the denoiser, for a file: its options where its widths are the policy's, else what `describe` says."""
+        denoiser, widths = self.denoiser, self._denoiser_widths()
+        if type(denoiser) is not MLPDenoiser:
+            return describe(denoiser)
+        form = denoiser.to_dict()
+        if any(form[name] != width for name, width in widths.items()):
+            return describe(denoiser)
+        options = {name: value for name, value in form.items() if name not in widths}
+        return dict(self.options) if full(self.options) == full(options) else options
+
+    @classmethod
+    def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
+        if isinstance(config.get("schedule"), Mapping):
+            config["schedule"] = part_of(config["schedule"], Process, "schedule")  # type: ignore[type-abstract]
+        if isinstance(config.get("sampler"), Mapping):
+            config["sampler"] = part_of(config["sampler"], Sampler, "sampler")  # type: ignore[type-abstract]
+        form = config.pop("denoiser", None)
+        given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
+        passed = config if given is None else {**config, "denoiser": given}
+        if not is_ours(_made_by(cls)) and not isinstance(form, nn.Module):
+            # a subclass may make its denoiser itself, and then takes none
+            with suppress(TypeError):
+                alone = super()._from_config(dict(config))
+                if given is None or alone._denoiser_form() == form:
+                    return alone
+        return super()._from_config(passed)
+
+    def _check_described(self, config: dict[str, Any]) -> None:
+        form = config.get("denoiser")
+        if form is None:
+            return
+        mine = full(self._denoiser_form())
+        if isinstance(form, Mapping) and form.get("given") is True:
+            kind = check.show(form.get("kind"))
+            if mine.get("kind") == form.get("kind"):
+                return
+            if type(self.denoiser) is MLPDenoiser:
+                raise InputError(
+                    f"the denoiser is a module {kind} of its own, which no file describes: pass it, "
+                    "load(path, denoiser=...), or give its class to_dict and from_dict before saving"
+                )
+            raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")
+        if mine != full(form):
+            raise InputError(f"denoiser was {full(form)} when the policy was saved, got {mine}")
+
+    def _of_agent(self, agent: int) -> dict[str, Any]:
+        if isinstance(self.denoiser, PerAgent):
+            return {"denoiser": copy.deepcopy(self.denoiser.each[agent])}
+        if "kind" not in self._denoiser_form():
+            return {}
+        own = getattr(self.denoiser, "for_agent", None)
+        if own is None:
+            name = type(self.denoiser).__name__
+            raise InputError(f"the denoiser {name} holds all agents' parameters; give it a method for_agent(agent)")
+        return {"denoiser": own(agent)}
+
+
+def _made_by(cls: type) -> type:
+    """The class in a class's order that has its constructor."""
+    return next(base for base in cls.__mro__ if "__init__" in vars(base))

@@ -1,0 +1,242 @@
+"""`Policy`: keys, a head, and a law from what is observed: an action for each item of a tensordict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.envs import EnvBase
+from typing_extensions import Unpack
+
+from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import without_chance
+from diffpolicy.policies.fitting import check_networks
+from diffpolicy.policies.heads import Head
+from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
+from diffpolicy.policies.masks import readable
+from diffpolicy.policies.options import ASKED, FreeOptions, check_options
+from diffpolicy.policies.row_policy import RowPolicy
+from diffpolicy.policies.rows import Rows, in_blocks
+from diffpolicy.policies.specs import check_specs, information_of, read_specs
+
+Made = TypeVar("Made", bound="Policy")
+
+
+class Policy(RowPolicy, base=True):
+    """An action for each item, from what is observed of it; its head says what the networks' output means.
+
+    A subclass gives `output`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
+    `[*batch, B, ...]`; then each of the B agents may have parameters of its own.
+
+    Args:
+        choices: their number, A. observation_dim: width of the observation keys together.
+        head: what the networks' output means; by default logits of the choices.
+        agents: B stacked sets of parameters, or None for one that all share.
+        action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
+            bool `[*, A]`, valid which items exist, bool of the action's shape.
+        observation_widths: of each observation key; needed if there are several and `embed` is overridden.
+        observation_shapes: of one item's value of each key, which is flattened to its width; `[width]` by default.
+        observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
+        item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
+            the tensordict's batch tells where the agents are.
+        condition_dim: width of what `embed` gives, C; by default that of the observations.
+        information: what kind of environment it reads (see `OffloadingEnv`).
+        normalize: whether observations are normalised by their running statistics, which training keeps.
+        seed: of the generator that draws initial parameters, noise and choices.
+    """
+
+    _record = False
+
+    @classmethod
+    def from_specs(
+        cls: type[Made],
+        env: EnvBase,
+        *,
+        action_key: NestedKey | None = None,
+        observation_keys: Sequence[NestedKey] | None = None,
+        mask_key: NestedKey | str | None = "auto",
+        share_parameters: bool = False,
+        head: Head | Literal["sample", "argmax"] | None = None,
+        **options: Unpack[FreeOptions],
+    ) -> Made:
+        """A policy whose widths and keys are read off an environment's specs.
+
+        Args:
+            env: its action is one key of categorical, one-hot, multi-categorical or bounded actions.
+            action_key: by default the environment's only one.
+            observation_keys: by default `observation` beside the action.
+            mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
+            share_parameters: one set of parameters for all agents of the action's group, instead of one each.
+            head: what the networks' output means; a word says how the usual one for the kind of action draws.
+            options: of the class: prior, steps, schedule, sampler, denoiser, seed...
+
+        Raises:
+            InputError: a key is not in the specs, no head takes the action, or the class does not take an option.
+        """
+        return cls._from_specs(
+            env,
+            {
+                "action_key": action_key,
+                "observation_keys": observation_keys,
+                "mask_key": mask_key,
+                "share_parameters": share_parameters,
+                "head": head,
+                **options,
+            },
+        )
+
+    @classmethod
+    def _from_specs(cls: type[Made], env: EnvBase, options: Mapping[str, Any]) -> Made:
+        """What `from_specs` of a class makes. Args: options: its keyword arguments."""
+        given = dict(options)
+        asked = {name: given.pop(name) for name in ASKED if name in given}
+        check.flag(asked.get("share_parameters", False), "share_parameters")
+        read = {**read_specs(env, **asked), "information": information_of(env)}
+        check_options(cls, given, read)
+        return cls(**read, **given)
+
+    # Reading
+
+    def rows(self, td: TensorDictBase) -> Rows:
+        """The valid items of a tensordict as rows."""
+        return self.reading.rows(td)
+
+    def read_observation(self, td: TensorDictBase, rows: Rows) -> Tensor:
+        """What is observed of rows, in the networks' type and on their device, `[.., M, F]`.
+
+        Raises:
+            InputError: a number is not finite, seen on the CPU.
+        """
+        return self.reading.features(td, rows, self._first_parameter())
+
+    def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        """Allowed choices of rows, bool `[.., M, A]`, or None.
+
+        Raises:
+            InputError: the mask is missing, of another shape, or allows an item nothing; where it is traced or on a
+                GPU such an item's choice is -1.
+        """
+        return self.reading.allowed(td, rows, self.head)
+
+    def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        """The latent of rows, where the policy has one."""
+        return None
+
+    def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
+        """Remembers the end of the chain, where the policy has a memory."""
+
+    def _read(self, td: TensorDictBase, rows: Rows) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
+        """Condition, latent and mask of rows where the networks are; whether rows that allow nothing were refused."""
+        observation = self.read_observation(td, rows)
+        latent, mask = self.read_latent(td, rows), self.read_mask(td, rows)
+        told = mask is None or readable(mask)  # then `read_mask` has refused a row without an allowed choice
+        latent, mask = (None if x is None else x.to(observation.device) for x in (latent, mask))
+        return self.condition(observation), latent, mask, told
+
+    # Acting
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Acts: writes the action, and what is remembered.
+
+        All random numbers of a pass are drawn at once, the chain's before the choice's. Under TorchRL's
+        `set_exploration_type` with another type than `RANDOM` none are: the chain starts from the mode of its start
+        and spreads no noise, and the choice is the likeliest.
+        """
+        rows = self.rows(tensordict)
+        condition, latent, mask, told = self._read(tensordict, rows)
+        still = without_chance()
+        noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
+        x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
+        if readable(x0) and not math.isfinite(x0.sum().item()):
+            self._refuse_output(tensordict, rows, x0)
+        self.write_latent(tensordict, rows, x0)
+        law = self._law_of(x0, mask)
+        action = self.choose_at(law, None) if still else self.choose(law)
+        action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.reading.keys[0]].device)
+        action = rows.put(action) if self.head.event else rows.put(action.unsqueeze(-1)).squeeze(-1)
+        tensordict.set(self.action_key, action)
+        return self._write_record(tensordict, rows, noise, law) if self.record else tensordict
+
+    def _refuse_output(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
+        """Refuses what no choice can be read off, where one is awaited. Args: x0: `[.., M, A]`."""
+        bad = ~torch.isfinite(rows.put(x0.detach())).all(-1) & self.reading.awaited(td, rows)
+        if bad.any():
+            wrong = [name for name, p in self.named_parameters() if not p.isfinite().all()]
+            reason = f"its parameter {wrong[0]} is not finite" if wrong else "the observation is too large for it"
+            raise InputError(f"the policy's output is not finite at {bad.nonzero()[0].tolist()}: {reason}")
+
+    # As TorchRL's losses ask for it
+
+    @property
+    def record(self) -> bool:
+        """Whether acting also writes `draws` and `action_log_prob` beside the action, so that its law is known again.
+
+        Ratios of policies (PPO) are then those of the state with the draws in it; noise that is drawn anew gives
+        another law each time.
+        """
+        return self._record
+
+    @record.setter
+    def record(self, record: bool) -> None:
+        if check.flag(record, "record"):
+            self.check_law()
+            if self.head.draw_input is None:
+                raise InputError(
+                    f"record needs a head that draws its action, and this {type(self.head).__name__} takes the argmax"
+                )
+        self._record = record
+        extra = [*([self.beside("draws")] if self.draws else []), self.beside("action_log_prob")]
+        kept = [key for key in self.out_keys if key not in extra]
+        self.out_keys = [*kept, *extra] if record else kept
+
+    def beside(self, name: str) -> NestedKey:
+        """A key beside the action's. Args: name: its last part."""
+        key = self.action_key
+        return (*key[:-1], name) if isinstance(key, tuple) else name
+
+    def check_law(self) -> None:
+        """Raises InputError if its actions have no law that `get_dist` could give."""
+
+    def get_dist(self, tensordict: TensorDictBase) -> HeadLaw:
+        """The law of the items' actions, `[*]`, given the chain's draws: those that were recorded, else fresh ones.
+
+        It is what TorchRL's losses ask for, with `probs` and `logits` where choices are enumerated. It does not look at
+        `set_exploration_type`, under which all these losses run.
+
+        Args:
+            tensordict: the policy's `in_keys`, and `draws` beside the action where acting recorded them (`record`).
+
+        Raises:
+            InputError: a key is missing or of another shape, or the policy has no law.
+
+        Example:
+            >>> policy.record = True
+            >>> td = policy(env.reset())
+            >>> ratio = (policy.get_dist(td).log_prob(td["action"]) - td["action_log_prob"]).exp()
+        """
+        self.check_law()
+        rows = self.rows(tensordict)
+        condition, latent, mask, _ = self._read(tensordict, rows)
+        noise = recorded_noise(tensordict, self.beside("draws"), rows, self.draws, self.choices)
+        noise = self.noise(condition.shape[:-1]) if noise is None else noise
+        x0 = self.output(condition, latent, None if noise is None else noise.to(condition))
+        return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
+
+    def _write_record(self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor) -> TensorDictBase:
+        """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows."""
+        if noise is not None:
+            td.set(self.beside("draws"), noise_of_items(noise, rows))
+        action = td[self.action_key]
+        log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
+        return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
+
+    def check_env(self, env: EnvBase) -> None:
+        """Raises InputError if the policy does not fit the environment's keys and shapes, or its own networks."""
+        check_specs(self, env)
+        check_networks(self)
