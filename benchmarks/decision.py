@@ -37,9 +37,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    whole = (
-        Policy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
-    )
+    whole = Policy.load(options.policy) if options.policy else build(options.method, Scenario.load("lad-ts")).policy
     policy = whole.for_agent(options.agent) if whole.agents is not None else whole
     decision = Decision(policy)
     compiled = torch.compile(Decision(policy), dynamic=True)

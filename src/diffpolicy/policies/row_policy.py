@@ -71,6 +71,8 @@ class RowPolicy(SavedPolicy, base=True):
         )
         self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         self.action_key = plain(action_key)
+        self.observation_keys, self.item_dims = list(self.reading.keys), self.reading.item_dims
+        self.mask_key, self.valid_key = self.reading.mask, self.reading.valid
         self.normalizer = RunningNorm(observation_dim) if normalize else None
         self.in_keys = self.reading.in_keys
         self.out_keys = [self.action_key]
@@ -83,26 +85,6 @@ class RowPolicy(SavedPolicy, base=True):
     @head.setter
     def head(self, head: Head) -> None:
         self._head = head_of_width(head, self.choices)
-
-    @property
-    def observation_keys(self) -> list[NestedKey]:
-        """What is observed."""
-        return list(self.reading.keys)
-
-    @property
-    def mask_key(self) -> NestedKey | None:
-        """Of the allowed choices, or None."""
-        return self.reading.mask
-
-    @property
-    def valid_key(self) -> NestedKey | None:
-        """Of the items that exist, or None."""
-        return self.reading.valid
-
-    @property
-    def item_dims(self) -> int | None:
-        """How many dimensions of the action count items, after that of the agents."""
-        return self.reading.item_dims
 
     # What a subclass gives
 
