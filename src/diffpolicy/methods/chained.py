@@ -16,8 +16,8 @@ from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.methods.fields import Rule, mapping
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.networks.denoiser import OUTPUTS
-from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import Prior
 
 

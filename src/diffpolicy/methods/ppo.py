@@ -15,8 +15,8 @@ from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.on_policy import OnPolicyMethod
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.ppo import ChainPPOLoss
-from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)

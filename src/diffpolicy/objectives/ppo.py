@@ -17,9 +17,9 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.law import HeadLaw
 from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.policy import Policy
 
 WRITTEN = ("loss_objective", "loss_entropy", "loss_critic", "entropy", "kl_approx", "clip_fraction")
 """What is kept of what TorchRL's loss writes."""

@@ -16,9 +16,9 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.policy import Policy
 from diffpolicy.training.advantages import at_once, in_sequence
 from diffpolicy.training.minibatches import minibatches
 from diffpolicy.training.rollouts import RolloutModule, Transitions, keys_of

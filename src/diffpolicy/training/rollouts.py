@@ -16,8 +16,8 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.policy import Policy
 from diffpolicy.training import distributed
 from diffpolicy.training.stream import RolloutStream
 from diffpolicy.training.trainable import Trainable, described, env_content, part_content, policy_content
