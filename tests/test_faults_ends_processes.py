@@ -337,7 +337,7 @@ def test_a_folder_has_one_writer_and_a_killed_one_keeps_nobody_out(tmp_path, mon
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "in\n"
-        abandoned = tmp_path / f".checkpoint.ckpt.{holder.pid}-0123456789abcdef.ckpt"
+        abandoned = tmp_path / f".checkpoint.ckpt.{_files.machine()}-{holder.pid}-0123456789abcdef.ckpt"
         abandoned.write_text("half")
         with pytest.raises(InputError, match=f"is being written by process {holder.pid};"), alone_in(tmp_path):
             pass
@@ -393,16 +393,83 @@ def test_writing_neither_sets_the_umask_nor_ignores_it(tmp_path, monkeypatch):
 def test_what_killed_writers_left_goes_and_what_live_ones_write_stays(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, live, other, mine = (
-        tmp_path / f".a.txt.{dead.pid}-0123456789abcdef.txt",
-        tmp_path / f".a.txt.{os.getpid()}-0123456789abcdef.txt",
-        tmp_path / f".b.txt.{dead.pid}-0123456789abcdef.txt",
+    left, live, other, mine, elsewhere = (
+        tmp_path / f".a.txt.{_files.machine()}-{dead.pid}-0123456789abcdef.txt",
+        tmp_path / f".a.txt.{_files.machine()}-{os.getpid()}-0123456789abcdef.txt",
+        tmp_path / f".b.txt.{_files.machine()}-{dead.pid}-0123456789abcdef.txt",
         tmp_path / ".a.txt.of-mine",
+        tmp_path / f".a.txt.{'0' * 8}-{dead.pid}-0123456789abcdef.txt",  # of another machine that shares the folder
     )
-    for path in (left, live, other, mine):
+    for path in (left, live, other, mine, elsewhere):
         path.write_text("half")
     _files.write_text(tmp_path / "a.txt", "text")
-    assert [path.exists() for path in (left, live, other, mine)] == [False, True, True, True]
+    assert [path.exists() for path in (left, live, other, mine, elsewhere)] == [False, True, True, True, True]
+    with alone_in(tmp_path):
+        assert [path.exists() for path in (left, live, other, mine, elsewhere)] == [False, True, False, True, True]
+
+
+def test_machines_that_share_a_folder_have_names_of_their_own(tmp_path, monkeypatch):
+    aside = _files.aside_of(tmp_path / "a.txt")
+    assert _files.ASIDE.fullmatch(aside.name)["machine"] == _files.machine()
+    monkeypatch.setattr("socket.gethostname", lambda: "another.one")
+    aside.write_text("half")
+    monkeypatch.setattr(_files, "alive", lambda pid: False)  # as that machine would see it
+    _files.remove_abandoned(tmp_path)
+    assert aside.exists()
+
+
+@nobody_windows
+def test_a_writer_of_another_machine_is_named_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffpolicy._alone.PATIENCE_S", 0.0)
+    monkeypatch.setattr("diffpolicy._alone._held", {})
+    with alone_in(tmp_path):
+        (tmp_path / NAME).write_text("123 node-7")
+        monkeypatch.setattr("diffpolicy._alone._held", {})  # as another process sees it
+        with pytest.raises(InputError, match="is being written by process 123 of node-7;"), alone_in(tmp_path):
+            pass
+        monkeypatch.setattr("diffpolicy._alone._held", {tmp_path.resolve(): threading.get_ident()})
+
+
+@pytest.mark.parametrize("folder", ["new", "new/and/deeper"])
+def test_a_folder_that_nothing_was_written_into_goes_again(folder, tmp_path):
+    with alone_in(tmp_path / folder):
+        assert (tmp_path / folder).is_dir()
+    assert not list(tmp_path.iterdir())
+    with alone_in(tmp_path / folder):
+        (tmp_path / folder / "a.txt").write_text("kept")
+    assert (tmp_path / folder / "a.txt").is_file()
+    (tmp_path / "empty").mkdir()
+    with alone_in(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_dir()  # it was there before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "sac-ts", "--set", "gamma=3"],
+        ["compare", "--methods", "sac-ts", "--policies", "nothing"],
+        ["evaluate", "nothing"],
+    ],
+)
+def test_a_command_that_is_refused_leaves_no_folder(words, tmp_path, cli):
+    assert cli(*words, "--out", tmp_path / "out").status == 2
+    assert not (tmp_path / "out").exists()
+
+
+@nobody_windows
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.0, 0.5])
+def test_train_fleet_that_is_told_twice_leaves_no_empty_folder(wait, tmp_path):
+    process = begin("train-fleet", "price", "--out", "out", folder=tmp_path)
+    until((tmp_path / "out").is_dir, process, "no folder was made")
+    time.sleep(wait)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode in (143, -signal.SIGTERM), err  # as a shell says of both
+    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("no"), KeyboardInterrupt()])

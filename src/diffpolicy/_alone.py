@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from diffpolicy import _files
+from diffpolicy._lock import Lock, acquire
+from diffpolicy._read import one_line
 from diffpolicy.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two writers of one folder must not meet
-    fcntl = None  # type: ignore[assignment]
-
 NAME = ".writing"
-"""A file that lies in a folder while it is written to; it holds the writer's process id."""
+"""A file that lies in a folder while it is written to; it holds the writer's process id and machine."""
 PATIENCE_S = 3.0
 """For how long the folder of a run that has just been killed is waited for."""
 _held: dict[Path, int] = {}
@@ -32,6 +29,7 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
     The system lets go of the lock with the process that holds it, however that ends; its file then stays, and the next
     writer takes it over.
     Within the thread that holds it, it may be asked for again. Where the file system has no locks there is none.
+    A folder that was made for it, and that nothing was written into, goes again.
 
     Args:
         folder: made if it is not there; None: nothing is asked for. The processes of a distributed run but the first,
@@ -41,15 +39,20 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
         InputError: another process, which is named, or another thread is writing there; or nobody can.
     """
     first = all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK"))
-    if folder is None or fcntl is None or not first:
+    if folder is None or not first:
         yield
         return
-    shown, folder = folder, _files.writable_folder(folder).resolve()
+    with _files.kept_if_filled(folder) as made:
+        yield from _alone_in(made.resolve(), folder)
+
+
+def _alone_in(folder: Path, shown: str | Path) -> Iterator[None]:
+    """`alone_in` of a folder that is there. Args: shown: as the user named it."""
     if _held.get(folder) == threading.get_ident():
         yield
         return
     if folder in _held:
-        raise _refusal(shown, str(os.getpid()))
+        raise _refusal(shown, _name())
     handle = _lock(folder, shown)
     _held[folder] = threading.get_ident()
     try:
@@ -64,29 +67,30 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
 
 def _lock(folder: Path, shown: str | Path) -> int | None:
     """A handle that holds the lock; None where the file system has none."""
-    end = time.monotonic() + PATIENCE_S
+    if os.name == "nt":  # where two writers of one folder must not meet
+        return None
     while True:
         try:
             handle = os.open(folder / NAME, os.O_CREAT | os.O_RDWR, 0o666)
         except OSError as error:  # left there by another user, whose run was killed
             raise InputError(f"cannot write to the output folder {shown}: {error.strerror}: '{NAME}'") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(handle, folder / NAME):
-                os.ftruncate(handle, 0)
-                os.write(handle, str(os.getpid()).encode())
-                return handle
-        except BlockingIOError:
-            if time.monotonic() > end:
-                holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
-                os.close(handle)
-                raise _refusal(shown, holder) from None
-            time.sleep(0.05)
-        except OSError:
-            os.close(handle)
+        found = acquire(handle, PATIENCE_S, 0.05)
+        if found is Lock.HELD and _is(handle, folder / NAME):
+            os.ftruncate(handle, 0)
+            os.write(handle, _name().encode())
+            return handle
+        holder = os.pread(handle, 300, 0).decode("utf-8", "replace").strip()
+        os.close(handle)
+        if found is Lock.OTHERS:
+            raise _refusal(shown, holder)
+        if found is Lock.NONE:
             (folder / NAME).unlink(missing_ok=True)
             return None
-        os.close(handle)
+
+
+def _name() -> str:
+    """This process, among those of all machines that share the folder."""
+    return f"{os.getpid()} {socket.gethostname()}"
 
 
 def _is(handle: int, path: Path) -> bool:
@@ -98,5 +102,9 @@ def _is(handle: int, path: Path) -> bool:
 
 
 def _refusal(folder: str | Path, holder: str) -> InputError:
-    who = f"process {holder}" if holder.isdigit() else "another process"
+    """Args: folder: as the user named it. holder: what the lock's file says."""
+    pid, _, machine = holder.partition(" ")
+    who = f"process {pid}" if pid.isdigit() else "another process"
+    if machine and machine != socket.gethostname():
+        who += f" of {one_line(machine, 100)}"
     return InputError(f"the output folder {folder} is being written by {who}; wait for it, or give another folder")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
+import socket
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffpolicy.errors import InputError
 
-ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{16}(\.\w+)?")
-"""Names of files that are not written yet; the writer's process id tells whether anybody is still at it."""
+ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}(\.\w+)?")
+"""Names of files that are not written yet; the writer's machine and process tell whether anybody is still at it."""
+
+
+def machine() -> str:
+    """Eight letters for this machine among those that may share a folder, where each counts processes for itself."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def write(path: str | Path, save: Callable[[Path], object]) -> None:
@@ -45,7 +52,7 @@ def write(path: str | Path, save: Callable[[Path], object]) -> None:
 def aside_of(path: str | Path) -> Path:
     """A name beside a path for what is not to have its name yet; `remove_abandoned` knows it."""
     path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
+    return path.with_name(f".{path.name}.{machine()}-{os.getpid()}-{secrets.token_hex(8)}{path.suffix}")
 
 
 def _to_disk(path: Path) -> None:
@@ -58,11 +65,18 @@ def _to_disk(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Removes what writers that are no more have left half-written. Args: name: of a file; None: of any there."""
+    """Removes what writers of this machine that are no more have left half-written.
+
+    Args:
+        folder: perhaps shared with other machines, whose processes nobody here knows. name: of a file; None: of any.
+    """
+    here = machine()
     with suppress(OSError):
         for path in folder.iterdir():
             match = ASIDE.fullmatch(path.name)
-            if match and name in (None, match["name"]) and not alive(int(match["pid"])):
+            if match is None or match["machine"] != here or name not in (None, match["name"]):
+                continue
+            if not alive(int(match["pid"])):
                 path.unlink(missing_ok=True)
 
 
@@ -99,6 +113,16 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"cannot write {path}: the folder {path.parent} is not writable")
 
 
+def check_folder(path: str | Path) -> Path:
+    """The folder of results, once it is seen that it can be written to; one that is not there is not made yet.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written to.
+    """
+    with kept_if_filled(path):
+        return Path(path)
+
+
 def writable_folder(path: str | Path) -> Path:
     """The folder, made if it is not there, once it is seen that files can be written to it.
 
@@ -113,3 +137,20 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write to the output folder {path}: {error.strerror}") from None
     return path
+
+
+@contextmanager
+def kept_if_filled(path: str | Path) -> Iterator[Path]:
+    """The folder, made if it is not there; what was made and holds nothing in the end goes again.
+
+    Raises:
+        InputError: it is a file, or cannot be made or written to.
+    """
+    whole = Path(path).absolute()
+    missing = [p for p in (whole, *whole.parents) if not p.exists()]
+    try:
+        yield writable_folder(path)
+    finally:
+        with suppress(OSError):
+            for each in missing:
+                each.rmdir()

@@ -19,13 +19,9 @@ from typing import Any
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
+from diffpolicy._lock import Lock, acquire
 from diffpolicy._read import read_bytes, show_path
 from diffpolicy.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two savers of one folder must not meet
-    fcntl = None  # type: ignore[assignment]
 
 LARGEST = 4 * 2**30
 """Bytes of data that are read."""
@@ -138,27 +134,13 @@ class Pair:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """While it lasts, no other writer of pairs is in the folder, as far as the file system has locks."""
-    if fcntl is None:
+    if os.name == "nt":  # where a folder cannot be opened
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _lock(handle, folder)
+        if acquire(handle, PATIENCE_S, 0.01) is Lock.OTHERS:
+            raise InputError(f"cannot write to {folder}: another process has been writing there for {PATIENCE_S:g} s")
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            pass
-        except OSError:  # some network file systems have no locks
-            return
-        if time.monotonic() > end:
-            raise InputError(f"cannot write to {folder}: another process has been writing there for {PATIENCE_S:g} s")
-        time.sleep(0.01)

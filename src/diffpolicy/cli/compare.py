@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffpolicy import _files, _limits
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
-    out = Path(_files.writable_folder(options.out))
+    out = _files.check_folder(options.out)
 
     from diffpolicy.evaluation import make_policy
     from diffpolicy.experiments.plan import Plan

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
 
         for name in [*names, *([] if options.baseline is None else [options.baseline])]:
             check_policy(name)
-    out = None if options.out is None else Path(_files.writable_folder(options.out))
+    out = None if options.out is None else _files.check_folder(options.out)
 
     from diffpolicy.edge.resolve import resample
     from diffpolicy.evaluation import make_policy

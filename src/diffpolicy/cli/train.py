@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     scenario = None if other else opt.playable(options)
     check_method(options.method)
     name = Path(options.method).stem if "/" in options.method or options.method.endswith("ml") else options.method
-    out = _files.writable_folder(options.out or Path("runs") / name.replace(":", "."))
+    out = _files.check_folder(options.out or Path("runs") / name.replace(":", "."))
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs the extra: pip install -c constraints.txt '.[tensorboard]'")
 

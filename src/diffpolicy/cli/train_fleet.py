@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.pricing.policy import bundle
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
-    out = _files.writable_folder(options.out)
+    out = _files.check_folder(options.out)
     opt.set_threads(options.threads)
     recipe = RECIPES[options.name]
     changes = {k: getattr(options, k) for k in ("rounds", "generations") if getattr(options, k) is not None}

@@ -26,7 +26,7 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
         WorkError: a job failed, which ends the others; what was finished is kept for `resume`.
     """
     started = time.monotonic() if started is None else started
-    out = _files.writable_folder(plan.out)
+    out = plan.out
     for name in plan.methods:
         make_method(name)
     checked_problem(plan.problem)

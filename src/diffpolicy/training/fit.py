@@ -16,7 +16,6 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
-from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy._identity import describe
@@ -135,7 +134,7 @@ def fit(
     mine: list[L.Callback] = [stop, GlobalDraws(), *callbacks]
     if out is not None:
         module.check_saves()
-        mine.append(Checkpoints(_files.writable_folder(out), checkpoint_every))
+        mine.append(Checkpoints(out, checkpoint_every))
     if label is not None:
         mine.append(EpisodeProgress(label))
     # all start from the same seed, and replays are buffers too, of which each process has its own
