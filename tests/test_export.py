@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -65,8 +66,10 @@ def test_an_aotinductor_package_decides_as_the_policy(tmp_path):
     policy = policy_of("d2sac-ts").for_agent(1)
     export_decision(policy, tmp_path / "decision.pt2", "aoti")
     for rows in (1, 33):
-        ours, theirs, _ = both(policy, tmp_path / "decision.pt2", rows)
+        ours, theirs, inputs = both(policy, tmp_path / "decision.pt2", rows)
         agree(ours, theirs)
+        turned = {n: x.t().contiguous().t() if x.ndim == 2 else x for n, x in inputs.items()}
+        agree(ours, ExportedDecision(tmp_path / "decision.pt2")(**turned))
 
 
 @pytest.mark.parametrize("name", ["lad-ts-plus", "dqn-ts"])
@@ -183,6 +186,45 @@ def test_what_cannot_be_traced_is_refused_in_one_sentence(tmp_path):
 def test_an_unknown_format_is_refused(name, says, tmp_path):
     with pytest.raises(InputError, match=says):
         export_decision(policy_of("sac-ts"), tmp_path / "x", name)
+
+
+def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(tmp_path):
+    policy = policy_of("sac-ts").for_agent(0)
+    export_decision(policy, tmp_path / "decision.onnx")
+    decide, decision = ExportedDecision(tmp_path / "decision.onnx"), Decision(policy)
+    generator = torch.Generator().manual_seed(5)
+    given = [{i.name: i.random(rows, generator) for i in decision.inputs} for rows in (4, 4, 4, 2, 4, 4)]
+    turned = given[2]["observation"]
+    given[2]["observation"] = turned.t().contiguous().t()
+    assert not given[2]["observation"].is_contiguous()
+    given[3]["observation"].requires_grad_()
+    outputs = [decide(**inputs) for inputs in given]
+    with ThreadPoolExecutor(3) as pool:
+        outputs += pool.map(lambda inputs: decide(**inputs), given * 3)
+    for inputs, theirs in zip(given * 4, outputs, strict=True):
+        ours = decision(*inputs.values())
+        agree(dict(zip((o.name for o in decision.outputs), ours, strict=True)), theirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"observation": torch.zeros(4, 5)}, r"uniform must be float32 \[4\]"),
+        ({"observation": torch.zeros(2, 4)}, r"observation must be float32 \[2, 5\]"),
+        ({"uniform": torch.zeros(2).double()}, "got float64"),
+        ({"uniform": [0.5, 0.5]}, "must be a torch tensor, got list"),
+        ({"more": torch.zeros(2)}, "takes observation, uniform, got observation, uniform, more"),
+    ],
+)
+def test_a_wrong_input_is_refused_also_after_right_ones(change, says, tmp_path):
+    policy = policy_of("sac-ts").for_agent(0)
+    export_decision(policy, tmp_path / "decision.onnx")
+    decide = ExportedDecision(tmp_path / "decision.onnx")
+    right = {"observation": torch.zeros(2, 5), "uniform": torch.full((2,), 0.5)}
+    decide(**right)
+    decide(**right)
+    with pytest.raises(InputError, match=says):
+        decide(**{**right, **change})
 
 
 def test_damaged_files_and_wrong_inputs_are_refused(tmp_path):

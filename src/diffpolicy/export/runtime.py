@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +16,27 @@ from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.description import Described
 from diffpolicy.policies.pure_decision import DecisionInput
+
+Run = Callable[[list[Tensor]], list[Tensor]]
+"""From input tensors to output tensors, in the order of the description."""
+_FORM = attrgetter("shape", "dtype", "requires_grad")
+
+
+class Runtime(Protocol):
+    """What runs a file's content."""
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The outputs. Args: tensors: the inputs."""
+
+    def bound(self, tensors: list[Tensor]) -> Run:
+        """The same for inputs of these shapes alone, in one thread, with what it needs laid out once."""
+
+
+class _Last(threading.local):
+    """What a thread asked for last. Args: form: of its inputs. run: bound to it, after the second time."""
+
+    form: list[tuple[torch.Size, torch.dtype, bool]] | None = None
+    run: Run | None = None
 
 
 class ExportedDecision:
@@ -37,8 +60,8 @@ class ExportedDecision:
         self.description, self.inputs = found.data, found.inputs
         self.input_names = [i.name for i in found.inputs]
         self.output_names = [o.name for o in found.outputs]
-        self._form: list[tuple[torch.Size, torch.dtype]] = []
-        self._run = run_onnx(path, threads, found) if found.format == "onnx" else run_aoti(path)
+        self._last = _Last()
+        self._run: Runtime = run_onnx(path, threads, found) if found.format == "onnx" else run_aoti(path)
 
     def __call__(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The outputs by name.
@@ -49,14 +72,26 @@ class ExportedDecision:
         Raises:
             InputError: other inputs; machine code would read past the end of a smaller one.
         """
-        if inputs.keys() != set(self.input_names):
-            raise InputError(f"the decision takes {', '.join(self.input_names)}, got {', '.join(inputs)}")
-        tensors = [inputs[name] for name in self.input_names]
-        form = [(x.shape, x.dtype) for x in tensors]
-        if form != self._form:
+        try:
+            tensors = [inputs[name] for name in self.input_names]
+            if len(inputs) > len(tensors):
+                raise KeyError
+        except KeyError:
+            raise InputError(f"the decision takes {', '.join(self.input_names)}, got {', '.join(inputs)}") from None
+        last = self._last
+        try:
+            same = [*map(_FORM, tensors)] == last.form  # then nothing is to be checked: most callers' shapes stay
+        except AttributeError:
+            same = False
+        if not same:
             self._check(tensors)
-            self._form = form
-        return dict(zip(self.output_names, self._run(tensors), strict=True))
+            last.form, last.run = [*map(_FORM, tensors)], None
+            results = self._run([x.detach() for x in tensors])
+        else:
+            if last.run is None:
+                last.run = self._run.bound(tensors)
+            results = last.run(tensors)
+        return dict(zip(self.output_names, results, strict=True))
 
     def _check(self, tensors: list[Tensor]) -> None:
         """Raises InputError if a shape or a type is not the described one, or a free size is not the same in all."""
@@ -75,7 +110,7 @@ class ExportedDecision:
                 )
 
 
-def run_onnx(path: str | Path, threads: int = 1, described: Described | None = None) -> Any:
+def run_onnx(path: str | Path, threads: int = 1, described: Described | None = None) -> Runtime:
     """A function from input tensors to output tensors, by ONNX Runtime.
 
     Args:
@@ -96,13 +131,41 @@ def run_onnx(path: str | Path, threads: int = 1, described: Described | None = N
     if described is not None:
         for side, mine in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             _check_graph(path, side, getattr(described, side), mine)
-    names = [i.name for i in session.get_inputs()]
+    return _Onnx(session)
 
-    def run(tensors: list[Tensor]) -> list[Tensor]:
-        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, tensors, strict=True)}
-        return [torch.from_numpy(y) for y in session.run(None, feed)]
 
-    return run
+class _Onnx:
+    """A graph in ONNX Runtime. Args: session: that has loaded it."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs, self._outputs = ([x.name for x in side] for side in (session.get_inputs(), session.get_outputs()))
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [torch.from_numpy(y) for y in self._arrays(tensors)]
+
+    def _arrays(self, tensors: list[Tensor]) -> list[np.ndarray[Any, Any]]:
+        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(self._inputs, tensors, strict=True)}
+        results: list[np.ndarray[Any, Any]] = self._session.run(None, feed)
+        return results
+
+    def bound(self, tensors: list[Tensor]) -> Run:
+        """Inputs and outputs at fixed places: to hand a dozen arrays over takes as long as half of the graph."""
+        inputs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
+        outputs = self._arrays(tensors)
+        binding, run = self._session.io_binding(), self._session.run_with_iobinding
+        places = zip(self._inputs, (x.numpy() for x in inputs), strict=True)
+        for name, x in places:
+            binding.bind_input(name, "cpu", 0, x.dtype.type, x.shape, x.ctypes.data)
+        for name, y in zip(self._outputs, outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, y.dtype.type, y.shape, y.ctypes.data)
+
+        def placed(tensors: list[Tensor]) -> list[Tensor]:
+            torch._foreach_copy_(inputs, tensors)
+            run(binding)
+            return [torch.from_numpy(y.copy()) for y in outputs]
+
+        return placed
 
 
 def _check_graph(path: str | Path, side: str, described: Sequence[DecisionInput], graph: Sequence[Any]) -> None:
@@ -121,7 +184,7 @@ def _check_graph(path: str | Path, side: str, described: Sequence[DecisionInput]
 _ONNX_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 
-def run_aoti(path: str | Path) -> Any:
+def run_aoti(path: str | Path) -> Runtime:
     """A function from input tensors to output tensors, by an AOTInductor package."""
     if not Path(path).is_file():
         raise InputError(f"decision file {path} does not exist")
@@ -129,7 +192,23 @@ def run_aoti(path: str | Path) -> Any:
         loaded = torch._inductor.aoti_load_package(str(path))
     except RuntimeError as error:
         raise InputError(f"decision file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    return lambda tensors: list(loaded(*tensors))
+    return _Aoti(loaded)
+
+
+class _Aoti:
+    """Machine code of an AOTInductor package. Args: loaded: by torch."""
+
+    def __init__(self, loaded: Any) -> None:
+        # what is loaded makes a tree of its arguments and flattens it again, for as long as the code runs
+        self._code = loaded.loader
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        # the code reads memory in the order that it was compiled for, whatever a tensor's strides are
+        results: list[Tensor] = self._code.run([x.contiguous() for x in tensors])
+        return results
+
+    def bound(self, tensors: list[Tensor]) -> Run:
+        return self
 
 
 def optional(module: str) -> Any:

@@ -24,6 +24,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.decision import decision_of
 from diffpolicy.export.description import SUFFIX
+from diffpolicy.export.graph import simplify
 from diffpolicy.export.runtime import optional, run_aoti, run_onnx
 from diffpolicy.policies.files import portable
 from diffpolicy.policies.pure_decision import PureDecision
@@ -142,6 +143,7 @@ def _onnx(decision: PureDecision, path: Path) -> None:
     )
     onnx = optional("onnx")
     model = onnx.load(str(path))
+    simplify(model)
     _strip(model)
     onnx.save(model, str(path))
 

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from diffpolicy.edge.pricing import law
 from diffpolicy.edge.pricing.law import LATENTS, Coefficients, PriceChain, Servers, Whole
-from diffpolicy.policies.masks import mark_no_choice
+from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
 _SERVERS = (
@@ -97,13 +98,13 @@ class FleetDecision(PureDecision):
             load, waiting, f, tasks, work = (x.gather(-1, of) for x in (load, waiting, f, tasks, work))
             latent = latent.gather(-2, of.unsqueeze(-1).expand(-1, -1, LATENTS))
             count, total_f, mean_n, mean_w, fleet_load = (given[name].unsqueeze(-1) for name, *_ in _FLEET)
-            slow, backlog, here = f, load / f, torch.full_like(count, of.shape[-1])
+            here, both = torch.full_like(count, of.shape[-1]), torch.stack([f, load / f], -2)
         else:
             assert up is not None
             load = torch.where(up, load, 0.0)
             fleet_load, here = load.sum(-1, keepdim=True), up.to(load).sum(-1, keepdim=True)
-            slow, backlog = (x.masked_fill(~up, torch.inf) for x in (f, load / f))
-        slower, below = _below(torch.stack([slow, backlog], -2)).unbind(-2)
+            both = torch.stack([f, load / f], -2).masked_fill(~up.unsqueeze(-2), torch.inf)
+        slower, below = _below(both).unbind(-2)
         servers = Servers(load, waiting, f, tasks, work, 2 * (slower + 0.5) / here - 1)
         if up is not None:
             whole = Whole.of(servers, up)
@@ -119,7 +120,10 @@ class FleetDecision(PureDecision):
         if up is not None:
             score = score.masked_fill(~up, torch.inf)
         action = score.argmin(-1)
-        action = mark_no_choice(action, up) if of is None else of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        if of is None:
+            action = torch.where(here.squeeze(-1) > 0, action, NO_CHOICE)
+        else:
+            action = of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
         return action, score, price, x0.clamp(-1, 1)
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
@@ -140,9 +144,7 @@ def _below(x: Tensor) -> Tensor:
     first counts.
     """
     ordered, order = x.sort(-1)
-    new = (ordered > ordered.roll(1, -1)).to(x)
-    group = new.cumsum(-1).long()
-    place = torch.arange(x.shape[-1], device=x.device).to(x)
-    zero = torch.zeros_like(x)
-    first = zero.scatter_add(-1, group, new * place).gather(-1, group)
-    return zero.scatter(-1, order, first)
+    new = (ordered > pad(ordered, (1, 0), value=torch.inf)[..., :-1]).long()
+    group, zero = new.cumsum(-1), torch.zeros_like(new)
+    first = zero.scatter_add(-1, group, new * torch.arange(x.shape[-1], device=x.device)).gather(-1, group)
+    return zero.scatter(-1, order, first).to(x)
