@@ -1,20 +1,27 @@
 """What readers and stores do with numbers and files that are too large, and with values of another type."""
 
 import json
+import math
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import InputError, _yaml
+from diffpolicy import GreedyValuePolicy, InputError, _yaml
 from diffpolicy import _validate as check
+from diffpolicy._identity import check_same
+from diffpolicy._seeds import derived
 from diffpolicy.edge import OffloadingProblem, Scenario
+from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Plan, jobs_of, recorded, unfinished
 from diffpolicy.methods.files import parse_method
+from diffpolicy.objectives import StackedDQNLoss
 from diffpolicy.training import PackedReplay
+from diffpolicy.training.stream import pass_seed
 
 # The replay keeps float32
 
@@ -124,3 +131,71 @@ def test_what_cannot_be_taken_up_is_never_trained_again_without_a_word(job):
     (job.out / "checkpoint.ckpt").write_bytes(b"PK")
     with pytest.warns(UserWarning, match=r"checkpoint\.ckpt.*sac-ts, seed 0 is trained from the beginning"):
         assert unfinished(job, None) is None
+
+
+# Numbers that are none, or none that anything has
+
+
+@pytest.mark.parametrize("value", [1e-320, 1e-13, 1e13, 1e308])
+@pytest.mark.parametrize("key", ["capacity_gcycles_per_s", "rate_mbit_per_s", "slot_s"])
+def test_a_scenarios_value_under_which_no_delay_is_a_number_is_refused_by_key_and_value(key, value):
+    data = Scenario.load("lad-ts").to_dict()
+    (data if key == "slot_s" else data["servers"][1])[key] = value
+    named = key if key == "slot_s" else rf"servers\[1\]\.{key}"
+    with pytest.raises(InputError, match=rf"{named} must be at (least 1e-12|most 1e\+12), got "):
+        Scenario.from_dict(data)
+
+
+def test_a_run_with_a_hyperparameter_that_is_no_number_is_the_same_run():
+    check_same({"a": math.nan, "b": [1, math.nan]}, json.loads('{"a": NaN, "b": [1, NaN]}'), "it")
+    for other in (1.0, None, "nan"):
+        with pytest.raises(InputError, match="a nan"):
+            check_same({"a": math.nan}, {"a": other}, "it")
+
+
+def test_one_derivation_of_seeds_gives_what_each_part_had():
+    sequence = np.random.SeedSequence(7, spawn_key=(1, 5))
+    assert pass_seed(7, 5) == derived(7, 1, 5) == int(sequence.generate_state(1)[0])
+    assert episode_seed(7, 1, 5) == int(sequence.generate_state(1)[0]) % 2**31
+    assert derived(7, 1, 5, bits=64) == int(sequence.generate_state(1, np.uint64)[0])
+
+
+# What an update of DQN looks at
+
+
+def test_dqn_checks_rows_once_for_each_shape(monkeypatch):
+    policy = GreedyValuePolicy(choices=3, observation_dim=2)
+    loss = StackedDQNLoss(policy)
+    seen = []
+    monkeypatch.setattr(loss, "check_rows", lambda td: seen.append(td.batch_size))
+
+    def batch(n):
+        return TensorDict(
+            observation=torch.zeros(n, 2),
+            action=torch.zeros(n, dtype=torch.int64),
+            reward=torch.zeros(n),
+            next=TensorDict(observation=torch.zeros(n, 2), batch_size=[n]),
+            batch_size=[n],
+        )
+
+    for n in (4, 4, 5, 5, 4):
+        loss(batch(n))
+    assert seen == [torch.Size([n]) for n in (4, 5, 4)]
+    masked = batch(4)
+    masked["next", "action_mask"] = torch.tensor([True, False, True]).expand(4, 3)
+    loss(masked)
+    assert len(seen) == 4
+
+
+def test_rows_that_lose_a_key_between_updates_are_still_refused():
+    loss = StackedDQNLoss(GreedyValuePolicy(choices=3, observation_dim=2))
+    td = TensorDict(
+        observation=torch.zeros(4, 2),
+        action=torch.zeros(4, dtype=torch.int64),
+        reward=torch.zeros(4),
+        next=TensorDict(observation=torch.zeros(4, 2), batch_size=[4]),
+        batch_size=[4],
+    )
+    loss(td)
+    with pytest.raises(InputError, match="'observation'"):
+        loss(td.exclude(("next", "observation")))

@@ -132,7 +132,16 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
     if isinstance(before, str) and ":" in before:
         before = as_now(before)
     same = type(before) is type(now) or {type(before), type(now)} == {int, float}
-    return None if same and before == now else (where, before, now)
+    return None if same and _equal(before, now) else (where, before, now)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values of JSON are one; NaN, which no number equals, is one with NaN."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    return bool(a == b or (a != a and b != b))
 
 
 def as_now(name: str) -> str:

@@ -5,6 +5,8 @@ A count is compared with its bound before anything is made of it.
 
 from __future__ import annotations
 
+LEAST, MOST = 1e-12, 1e12
+"""Of a slot's length and a server's rates, in whatever units: beyond them a delay would be no number any more."""
 SLOTS = 10**7
 """Of an episode."""
 TASKS = 10**5

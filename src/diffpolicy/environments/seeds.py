@@ -1,8 +1,8 @@
-"""Seeds of the parts of a run."""
+"""Seeds of episodes."""
 
 from __future__ import annotations
 
-import numpy as np
+from diffpolicy._seeds import derived
 
 
 def episode_seed(seed: int, *numbers: int) -> int:
@@ -11,5 +11,4 @@ def episode_seed(seed: int, *numbers: int) -> int:
     Args:
         seed: of the run. numbers: which episode or pass, each at least 0.
     """
-    # as a spawn key: trailing zeros of an entropy do not count, so that episode 0 would have the run's own seed
-    return int(np.random.SeedSequence(seed, spawn_key=numbers).generate_state(1)[0]) % 2**31
+    return derived(seed, *numbers, bits=31)

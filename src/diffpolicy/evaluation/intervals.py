@@ -58,7 +58,8 @@ def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple
     side only counts as one without cost and items on the other.
 
     Raises:
-        InputError: an episode costs nothing, so that no ratio can be given; `difference_interval` can.
+        InputError: the denominator's pooled mean is not above 0, so that there is no ratio; `difference_interval` gives
+            what there is.
     """
     if not denominator.cost.mean() > 0:
         raise InputError("the baseline's mean cost is not above 0, so no ratio to it can be given")

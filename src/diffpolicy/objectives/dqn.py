@@ -65,10 +65,18 @@ class StackedDQNLoss(DQNLoss):
         check_rows(td, self.in_keys, "observation", policy)
         row_masks(td, "action_mask", policy, wide(td, "observation").shape[:-1])
 
+    def _check_new(self, td: TensorDictBase) -> None:
+        """`check_rows` of rows of other shapes than the last ones, since an update is as short as the check."""
+        keys = [*self.in_keys, "action_mask", ("next", "action_mask")]
+        shapes = [td.batch_size, *(None if x is None else x.shape for x in (td.get(key, None) for key in keys))]
+        if torch.compiler.is_compiling() or shapes != self.__dict__.get("_checked"):
+            self.check_rows(td)
+            self.__dict__["_checked"] = shapes
+
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The loss of a batch of rows; reward `[.., M]`."""
         policy = self.__dict__["policy"]
-        self.check_rows(tensordict)
+        self._check_new(tensordict)
         rows = tensordict.copy()
         for key in ("observation", ("next", "observation")):
             rows[key] = policy.condition(wide(tensordict, key))
@@ -78,14 +86,14 @@ class StackedDQNLoss(DQNLoss):
         rows["next", "reward"] = reward
         _, allowed = row_masks(tensordict, "action_mask", policy, shape)
         # the value of what was done is read off whatever the mask says, so only the next one counts
-        everything = torch.ones(*shape, policy.choices, dtype=torch.bool, device=reward.device)
-        allowed = everything if allowed is None else allowed
-        none = ~allowed.any(-1, keepdim=True)
-        rows["action_mask"], rows["next", "action_mask"] = everything, allowed | none
+        everything = torch.ones((), dtype=torch.bool, device=reward.device).expand(*shape, policy.choices)
+        none = None if allowed is None else ~allowed.any(-1, keepdim=True)
+        rows["action_mask"] = everything
+        rows["next", "action_mask"] = everything if allowed is None or none is None else allowed | none
         for key in ("done", "terminated"):
             flag = rows.get(("next", key), None)
             over = torch.zeros_like(reward, dtype=torch.bool) if flag is None else flag.view(reward.shape).bool()
-            rows["next", key] = over | none
+            rows["next", key] = over if none is None else over | none
         return super().forward(rows).apply(lambda loss: loss * self.agents)
 
     def update_targets(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torchrl.envs.utils import ExplorationType, exploration_type
 
 from diffpolicy import _validate as check
+from diffpolicy._seeds import derived
 from diffpolicy.errors import InputError
 
 
@@ -42,7 +42,7 @@ class Draws(torch.Generator):
         """Begins a stream of a seed. Args: seed, stream: of the class."""
         if check.integer(seed, "seed", least=0) >= 2**64:
             raise InputError(f"seed must be below 2**64, got {seed}")
-        self.manual_seed(seed if check.integer(stream, "stream", least=0) == 0 else stream_seed(seed, stream))
+        self.manual_seed(seed if check.integer(stream, "stream", least=0) == 0 else derived(seed, stream, bits=64))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.get_state().numpy().tobytes())
@@ -52,11 +52,6 @@ def _restored(kind: type[Draws], state: bytes) -> Draws:
     draws = kind()
     draws.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
     return draws
-
-
-def stream_seed(seed: int, stream: int) -> int:
-    """A seed for a stream of its own. Args: seed, stream: at least 0."""
-    return int(np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(1, np.uint64)[0])
 
 
 def generator_on(generator: torch.Generator, device: torch.device) -> torch.Generator:

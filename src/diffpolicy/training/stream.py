@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy import _validate as check
+from diffpolicy._seeds import derived
 from diffpolicy.environments.ends import ended
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
@@ -197,7 +197,7 @@ def saves_state(env: EnvBase) -> bool:
 def pass_seed(seed: int, number: int) -> int:
     """The seed of a training pass of an environment that cannot save its state. Args: number: of the pass, from 0."""
     training = 1
-    return int(np.random.SeedSequence(abs(seed), spawn_key=(training, number)).generate_state(1)[0])
+    return derived(abs(seed), training, number)
 
 
 def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:

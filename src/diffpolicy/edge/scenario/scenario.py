@@ -54,7 +54,9 @@ class Scenario:
     name: str = field(default="scenario", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slot_s", check.number(self.slot_s, "slot_s", above=0))
+        object.__setattr__(
+            self, "slot_s", check.number(self.slot_s, "slot_s", above=0, least=_limits.LEAST, most=_limits.MOST)
+        )
         servers = check.sequence(self.servers, "servers")
         if not 1 <= len(servers) <= _limits.SERVERS:
             raise InputError(f"servers must hold from 1 to {_limits.SERVERS} servers, got {check.show(servers)}")

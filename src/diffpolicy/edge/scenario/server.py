@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.service_times import ServerService
@@ -45,7 +46,7 @@ class Server:
         """One entry of a scenario's `servers`; `key` names it in messages."""
         data = check.mapping(data, key, allowed=_KEYS, required=_NEEDED)
         for name in _NEEDED:
-            data[name] = check.number(data[name], f"{key}.{name}", above=0)
+            data[name] = check.number(data[name], f"{key}.{name}", above=0, least=_limits.LEAST, most=_limits.MOST)
         for name in ("power_w", "price_per_hour"):
             if data.get(name) is not None:
                 data[name] = check.number(data[name], f"{key}.{name}", least=0)
