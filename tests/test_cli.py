@@ -16,6 +16,7 @@ from diffpolicy.edge import Scenario, evaluate
 COMMANDS = ["compare", "train", "evaluate", "replay"]
 DELAYS = ["mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s"]
 RESULT = {*DELAYS, "ci95_s", "tasks", "ratio", "ratio_ci95"}
+MADE = ["version", "seed"]
 TINY = ["--stations", 2, "--slots", 2, "--tasks", 3]
 
 
@@ -42,12 +43,12 @@ def test_without_a_command_the_help_is_shown(cli):
 
 def test_list_tells_what_there_is_a_line_each(cli):
     found = json.loads(cli("list", "--json").out)
-    assert list(found) == ["problems", "methods", "policies", "scenarios", "profiles"]
+    assert list(found) == ["problems", "methods", "policies", "scenarios", "profiles", *MADE]
     assert "offloading" in found["problems"]
     assert {"d2sac", "lad-ts"} <= set(found["methods"])
     assert {"opt-ts", "pretrained:live"} <= set(found["policies"])
     assert cli("list", "profiles").out.splitlines() == found["profiles"]
-    assert len(cli("list").out.splitlines()) == sum(map(len, found.values()))
+    assert len(cli("list").out.splitlines()) == sum(len(found[kind]) for kind in found if kind not in MADE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -73,7 +74,8 @@ def test_the_module_runs_as_the_command_does():
 
 def test_evaluate_prints_the_schema_of_the_design(cli, scenario_file):
     data = stated(cli("evaluate", "opt-ts", "random", "--scenario", scenario_file, "--episodes", 3, "--json"))
-    assert list(data) == ["scenario", "load", "policies"]
+    assert list(data) == ["scenario", "load", "policies", *MADE]
+    assert (data["version"], data["seed"]) == (__version__, 0)
     assert data["scenario"] == str(scenario_file)
     assert list(data["policies"]) == ["opt-ts", "random"]
     for result in data["policies"].values():
@@ -169,8 +171,8 @@ ROWS = ["0,0,3.5,1,0.25,4,2", "0,,3,0.5,0.5,2,1", "4,2,2,0.25,0.5,1,0"]
 
 
 def test_replay_prints_the_schema_of_the_design(cli, scenario_file, write_tasks):
-    data = stated(cli("replay", "--scenario", scenario_file, "--tasks", write_tasks(*ROWS), "--json"))
-    assert list(data) == ["scenario", "load", "policy", "tasks", *DELAYS]
+    data = stated(cli("replay", "--scenario", scenario_file, "--task-file", write_tasks(*ROWS), "--json"))
+    assert list(data) == ["scenario", "load", "policy", "tasks", *DELAYS, *MADE]
     assert (data["scenario"], data["policy"], data["tasks"]) == (str(scenario_file), "recorded", 3)
     delays = [3.5 / 45 + 1 / 6 + 1 / 45, 3 / 40 + 1 / 9 + 0.5 / 40, 2 / 50 + 0.5 / 4 + 0.25 / 50]
     assert data["mean_delay_s"] == pytest.approx(np.mean(delays))
@@ -180,14 +182,14 @@ def test_replay_prints_the_schema_of_the_design(cli, scenario_file, write_tasks)
 
 
 def test_replay_names_the_policy_as_typed(cli, scenario_file, write_tasks, policy_folder):
-    argv = ["replay", "--scenario", scenario_file, "--tasks", write_tasks(*ROWS), "--json", "--policy"]
+    argv = ["replay", "--scenario", scenario_file, "--task-file", write_tasks(*ROWS), "--json", "--policy"]
     assert stated(cli(*argv, "opt-ts"))["policy"] == "opt-ts"
     assert stated(cli(*argv, policy_folder))["policy"] == str(policy_folder)
 
 
 def test_replay_under_a_policy_ignores_the_recorded_servers(cli, scenario_file, write_tasks):
     tasks = write_tasks(*(row[:-1] + "nonsense" for row in ROWS))
-    argv = ["replay", "--scenario", scenario_file, "--tasks", tasks, "--policy", "slot-greedy", "--json"]
+    argv = ["replay", "--scenario", scenario_file, "--task-file", tasks, "--policy", "slot-greedy", "--json"]
     assert stated(cli(*argv))["tasks"] == 3
 
 
@@ -195,7 +197,7 @@ def test_replay_writes_rows_and_columns_with_decisions_and_delays(cli, scenario_
     columns = "slot,origin,input_mbit,result_mbit,gcycles_per_step,steps,server,note"
     tasks = write_tasks(*(f'{row},"a, {i}"' for i, row in enumerate(ROWS)), columns=columns)
     out = tmp_path / "out.csv"
-    argv = ["replay", "--scenario", scenario_file, "--tasks", tasks, "--out", out, "--json"]
+    argv = ["replay", "--scenario", scenario_file, "--task-file", tasks, "--out", out, "--json"]
     data = stated(cli(*argv, "--policy", "opt-ts"))
     before, after = (list(csv.DictReader(p.open(newline=""))) for p in (tasks, out))
     assert list(after[0]) == [*columns.split(","), "delay_s"]
@@ -204,14 +206,14 @@ def test_replay_writes_rows_and_columns_with_decisions_and_delays(cli, scenario_
     assert np.mean(delays) == data["mean_delay_s"]
     for a, b in zip(before, after, strict=True):
         assert {k: a[k] for k in a if k != "server"} == {k: b[k] for k in b if k not in ("server", "delay_s")}
-    again = stated(cli("replay", "--scenario", scenario_file, "--tasks", out, "--json"))
+    again = stated(cli("replay", "--scenario", scenario_file, "--task-file", out, "--json"))
     assert again["policy"] == "recorded"
     assert {k: again[k] for k in DELAYS} == {k: data[k] for k in DELAYS}
 
 
 def test_replay_may_write_over_its_own_input(cli, scenario_file, write_tasks):
     tasks = write_tasks(*ROWS)
-    assert cli("replay", "--scenario", scenario_file, "--tasks", tasks, "--out", tasks).status == 0
+    assert cli("replay", "--scenario", scenario_file, "--task-file", tasks, "--out", tasks).status == 0
     assert "delay_s" in tasks.read_text().splitlines()[0]
     assert [p.name for p in tasks.parent.glob(".*")] == []
 
@@ -220,7 +222,7 @@ def test_replay_needs_neither_slots_nor_a_workload(cli, tmp_path, write_tasks, s
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps(Scenario(0.5, scenario.servers).to_dict()))
     for policy in ([], ["--policy", "random"]):
-        assert cli("replay", "--scenario", bare, "--tasks", write_tasks(*ROWS), *policy).status == 0
+        assert cli("replay", "--scenario", bare, "--task-file", write_tasks(*ROWS), *policy).status == 0
 
 
 # train

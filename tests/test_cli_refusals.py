@@ -42,7 +42,7 @@ def commands(scenario="SCENARIO", tasks="TASKS"):
         (["evaluate"], "POLICY"),
         (["train"], "METHOD"),
         (["replay", "--tasks", "x.csv"], "--scenario"),
-        (["replay", "--scenario", "lad-ts"], "--tasks"),
+        (["replay", "--scenario", "lad-ts"], "--task-file"),
         (["evaluate", "opt-ts", "--nonsense"], "--nonsense"),
         (["evaluate", "opt-ts", "--nonsense\nmore"], "--nonsense"),
         (["evaluate", "opt-ts", "--episodes"], "--episodes"),

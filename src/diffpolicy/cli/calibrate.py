@@ -9,20 +9,30 @@ from diffpolicy import _files, _limits
 from diffpolicy.cli import options as opt
 
 HELP = "make a scenario of measured servers"
+EXAMPLES = (
+    "diffpolicy calibrate tiny-cpu tiny-cpu --out two.json --load 0.8 --accept-poor-fit",
+    "diffpolicy calibrate a100.json t4.json --mix 512:20,1024:30 --out fleet.json",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
+    parser.add_argument("profiles", nargs="+", metavar="PROFILE", help="one a server, see below")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the scenario (JSON) to write; needed")
     parser.add_argument(
-        "profiles", nargs="+", metavar="PROFILE", help="a profile's file or a shipped one's name; one a server"
+        "--load", type=opt.positive, default=0.8, metavar="L", help="work offered / capacity, default 0.8"
     )
-    parser.add_argument("--out", required=True, metavar="SCENARIO", help="JSON file")
-    parser.add_argument("--load", type=opt.positive, default=0.8, help="work offered / capacity, default 0.8")
     parser.add_argument("--mix", metavar="WxH:N,W:N", help="sizes and steps asked for (default: what all measured)")
     parser.add_argument(
-        "--slots", type=opt.whole(1, _limits.SLOTS), default=200, help="requests of an episode, default 200"
+        "--slots",
+        type=opt.whole(1, _limits.SLOTS),
+        default=200,
+        metavar="T",
+        help="requests of an episode, default 200",
     )
-    parser.add_argument("--rate", type=opt.positive, default=1000.0, help="Mbit/s of each link, default 1000")
+    parser.add_argument(
+        "--rate", type=opt.positive, default=1000.0, metavar="R", help="Mbit/s of each link, default 1000"
+    )
     parser.add_argument("--batching", action="store_true", help="like requests that wait share a batch")
     parser.add_argument("--cold", action="store_true", help="each server must load its model first")
     parser.add_argument("--mtbf", type=opt.positive, metavar="S", help="mean time between failures of each server")
@@ -66,7 +76,8 @@ def run(options: argparse.Namespace) -> None:
                 "load": scenario.load_factor(),
                 "rate_per_s": workload.rate_per_s,
                 "capacity": [server.capacity_gcycles_per_s for server in scenario.servers],
-            }
+            },
+            options,
         )
         return
     rows = []

@@ -10,42 +10,52 @@ from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
-from diffpolicy.experiments.names import METHOD_NAMES, PRESETS, check_method
+from diffpolicy.cli.progress import bar
+from diffpolicy.experiments.names import PRESETS, check_method
 
 if TYPE_CHECKING:
     from diffpolicy.experiments.plan import Plan
     from diffpolicy.experiments.sweep import Sweep
 
 HELP = "train the methods and play every rule on the same episodes (the main job)"
+EXAMPLES = (
+    "diffpolicy compare                                             # five minutes on the paper's setting",
+    "diffpolicy compare --problem gym:CartPole-v1 --methods sac,dqn --episodes 150",
+    "diffpolicy compare --methods lad-ts,sac-ts --episodes 60 --seeds 3 --out runs/three-seeds",
+    "diffpolicy compare --sweep tasks=10,20,30 --methods lad-ts-plus --episodes 40",
+    "diffpolicy compare --full --compile --out runs/full --resume   # goes on after it was stopped",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     opt.add_problem(parser)
-    opt.add_scenario(parser)
     parser.add_argument(
-        "--methods",
-        type=opt.names,
-        metavar="A,B",
-        help=f"presets ({', '.join(METHOD_NAMES)}), YAML files or module:attribute; default: those of the problem",
+        "--methods", type=opt.names, metavar="METHOD,METHOD", help="to train; default: those of the problem"
     )
+    opt.add_set(parser)
     parser.add_argument(
         "--policies",
         type=opt.names,
-        metavar="P,Q",
-        help="trained policies that are played too; default: the problem's; of offloading where numba is installed",
+        metavar="POLICY,POLICY",
+        help="trained ones that are played too; default: the problem's, of offloading pretrained:live and "
+        "pretrained:stale where numba is installed",
     )
     parser.add_argument(
-        "--episodes", type=opt.whole(1, _limits.TRAINING), help="of training; default: as many as fit", metavar="N"
+        "--episodes",
+        type=opt.whole(1, _limits.TRAINING),
+        help="of training, of each method; default: as many as fit",
+        metavar="N",
     )
     parser.add_argument(
         "--seeds", type=opt.whole(1, _limits.SEEDS), help="training seeds of each method (default 1)", metavar="K"
     )
+    opt.add_eval_episodes(parser, 16)
     parser.add_argument(
-        "--eval-episodes", type=opt.whole(1, _limits.EVALUATION), default=16, metavar="M", help="default 16"
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="time for all of it (default 5, or no limit with --episodes)", metavar="M"
+        "--minutes",
+        type=float,
+        help="time for all of it (default 5, or no limit with --episodes or --full)",
+        metavar="M",
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument(
@@ -54,13 +64,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep",
         metavar="KEY=V,V",
-        help="at each value of tasks, stations, capacity, steps, denoising-steps, temperature...",
+        help="at each value of a knob: of the problem (of offloading tasks, stations, slots, capacity, steps), or of "
+        "the methods (denoising-steps, temperature, discount, updates)",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="take what an earlier run of the same finished from --out"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
+    opt.add_scenario(parser)
     opt.add_common(parser)
 
 
@@ -72,6 +82,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
+    changes = opt.changes(options)
     out = _files.check_folder(options.out)
 
     from diffpolicy.evaluation import make_policy
@@ -97,11 +108,12 @@ def run(options: argparse.Namespace) -> None:
         processes=options.processes,
         seed=options.seed,
         compiled=options.compile,
+        changes=changes,
         resume=options.resume,
         policies=options.policies,
     )
     if options.policies is None and (left_out := problem.left_out()):
-        opt.say(left_out)
+        opt.teller(options)(left_out)
     for name in plan.untrained:
         make_policy(name, problem)
     plans = [plan] if sweep is None else [sweep.apply(plan, value) for value in sweep.values]
@@ -121,11 +133,12 @@ def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep) -> None:
     from diffpolicy.experiments.sweep import run_sweep
     from diffpolicy.experiments.tables import comparison_json, comparison_table
 
-    results = run_sweep(plan, sweep, opt.say)
+    with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
+        results = run_sweep(plan, sweep, progress.tell, lambda name, share: progress.advance(share, name))
     pictures = draw(plan.out / "sweep.csv")
     if options.json:
         values = {sweep.label(v): comparison_json(c) for v, c in zip(sweep.values, results, strict=True)}
-        opt.print_json({"key": sweep.key, "values": values})
+        opt.print_json({"key": sweep.key, "values": values}, options)
         return
     for value, result in zip(sweep.values, results, strict=True):
         print(f"{sweep.key} = {sweep.label(value)}")
@@ -141,15 +154,16 @@ def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
     from diffpolicy.experiments.tables import comparison_json, comparison_table
 
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
-    opt.say(
+    opt.teller(options)(
         f"comparing {', '.join(plan.methods)} on {plan.problem.told()}; "
         f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
     )
-    result = compare(plan, opt.say, started)
+    with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
+        result = compare(plan, progress.tell, started, heard=lambda name, share: progress.advance(share, name))
     tables = ["comparison.csv", "learning_curves.csv", *(f"{stem}.csv" for stem in plan.problem.breakdowns())]
     pictures = [path.name for table in tables for path in draw(plan.out / table)]
     if options.json:
-        opt.print_json(comparison_json(result))
+        opt.print_json(comparison_json(result), options)
     else:
         print(comparison_table(result))
         files = ", ".join([*tables, *pictures, "policies"])

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffpolicy import _files, _limits
+from diffpolicy import _files
 from diffpolicy.cli import options as opt
+from diffpolicy.cli.progress import bar
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,23 +17,25 @@ if TYPE_CHECKING:
     from diffpolicy.evaluation import Evaluation
 
 HELP = "evaluate policies on identical episodes"
+EXAMPLES = (
+    "diffpolicy evaluate opt-ts price pretrained:stale pretrained:live",
+    "diffpolicy evaluate runs/lad-ts opt-ts --eval-episodes 32 --json",
+    "diffpolicy evaluate runs/mine random --problem mine:problem",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument(
-        "policies",
-        nargs="+",
-        metavar="POLICY",
-        help="a rule's name, pretrained:NAME, a policy folder, or module:attribute",
-    )
+    parser.add_argument("policies", nargs="+", metavar="POLICY", help="one or more, see below")
     opt.add_problem(parser)
-    opt.add_scenario(parser)
-    parser.add_argument("--episodes", type=opt.whole(1, _limits.EVALUATION), default=16, help="default 16")
-    parser.add_argument("--baseline", metavar="POLICY", help="default: the problem's first rule (opt-ts of offloading)")
-    parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own")
-    parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+    opt.add_eval_episodes(parser, 16)
+    parser.add_argument("--episodes", action=opt.OldSpelling, instead="--eval-episodes", **opt.EVAL_EPISODES)
+    parser.add_argument(
+        "--baseline", metavar="POLICY", help="to which ratios are; default: the problem's first rule (opt-ts)"
+    )
+    opt.add_sampler(parser)
     parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
+    opt.add_scenario(parser)
     opt.add_common(parser)
 
 
@@ -52,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
 
     from diffpolicy.edge.resolve import resample
     from diffpolicy.evaluation import make_policy
+    from diffpolicy.evaluation.entrants import rules_of
     from diffpolicy.experiments import evaluate
 
     opt.set_threads(options.threads)
@@ -60,21 +64,30 @@ def run(options: argparse.Namespace) -> None:
         name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
     }
-    result = evaluate(problem, policies, options.episodes, options.seed, options.baseline)
+    baseline = options.baseline or next(iter(rules_of(problem)))
+    with bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress:
+        result = evaluate(
+            problem,
+            policies,
+            options.eval_episodes,
+            options.seed,
+            baseline,
+            lambda name, episodes: progress.advance(episodes, name),
+        )
     if out is not None:
         _files.write_text(out / "evaluation.json", json.dumps(result.to_dict(), allow_nan=False) + "\n")
         _write(out, result, problem)
     if options.json:
-        opt.print_json(result.to_dict())
-    else:
-        marks = {}
-        if options.sampler or options.sampler_steps:
-            marks = {
-                name: f" [{policy.sampler}, {len(policy.path)} steps]"
-                for name, policy in policies.items()
-                if hasattr(policy, "with_sampler")
-            }
-        print(result.table(marks))
+        opt.print_json(result.to_dict(), options)
+        return
+    marks = {}
+    if options.sampler or options.sampler_steps:
+        marks = {
+            name: f" [{policy.sampler}, {len(policy.path)} steps]"
+            for name, policy in policies.items()
+            if hasattr(policy, "with_sampler")
+        }
+    print(result.table(marks))
 
 
 def _write(out: Path, result: Evaluation, problem: Problem) -> None:

@@ -10,13 +10,17 @@ from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
 HELP = "write a policy's decision function for ONNX Runtime or AOTInductor"
+EXAMPLES = (
+    "diffpolicy export runs/lad-ts --agent 0 --out station0.onnx",
+    "diffpolicy export pretrained:live --format aoti --out live.pt2",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policy", metavar="POLICY", help="a policy folder, pretrained:NAME, or module:attribute")
-    parser.add_argument("--format", choices=["onnx", "aoti"], default="onnx", help="default onnx")
-    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.json beside it describes inputs and outputs")
+    parser.add_argument("policy", metavar="POLICY", help="one that is no rule, see below")
+    parser.add_argument("--format", choices=["onnx", "aoti"], default="onnx", help="onnx (default) or aoti")
+    parser.add_argument("--out", required=True, metavar="FILE", help="needed; FILE.json describes inputs and outputs")
     parser.add_argument("--agent", type=opt.whole(0), metavar="B", help="only the networks of this station")
     opt.add_scenario(parser, overrides=False)
     opt.add_common(parser)
@@ -50,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     size = Path(result.path).stat().st_size
     if options.json:
         opt.print_json(
-            {"out": str(result.path), "format": result.format, "bytes": size, "largest_difference": result.difference}
+            {"out": str(result.path), "format": result.format, "bytes": size, "largest_difference": result.difference},
+            options,
         )
     else:
         print(

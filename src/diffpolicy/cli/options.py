@@ -7,35 +7,22 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._read import printable
+from diffpolicy._version import __version__
+from diffpolicy.cli.parsing import OldSpelling as OldSpelling
+from diffpolicy.cli.parsing import Parser as Parser
+from diffpolicy.cli.parsing import bounds as bounds
+from diffpolicy.cli.parsing import names as names
+from diffpolicy.cli.parsing import positive as positive
+from diffpolicy.cli.parsing import whole as whole
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem
-
-MOST = 2**31 - 2
-"""The greatest whole number that an option takes: what every generator here can draw up to."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that refuses with one sentence."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the sentence and exits with 2."""
-        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
-
-
-def one_line(message: object) -> str:
-    """A message on one line, in which nothing can move a terminal's cursor or colour its text."""
-    return printable(" ".join(str(message).split()))
 
 
 def check_name(text: str, option: str = "") -> None:
@@ -57,80 +44,47 @@ def check_name(text: str, option: str = "") -> None:
         raise InputError(f"{check.show(text)} cannot be a name or a path: it holds a null character")
 
 
-def whole(least: int, most: int = MOST) -> Callable[[str], int]:
-    """An option's type: a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {check.show(text)}") from None
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"must be at most {most}, got {text}")
-        return value
-
-    return parse
-
-
-def positive(text: str) -> float:
-    """An option's type: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {check.show(text)}") from None
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
-    return value
-
-
-def bounds(text: str) -> tuple[int, int]:
-    """An option's type: LO:HI."""
-    lo, _, hi = text.partition(":")
-    try:
-        return int(lo), int(hi)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be LO:HI in whole numbers, got {check.show(text)}") from None
-
-
-def names(text: str) -> list[str]:
-    """An option's type: A,B,C."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise argparse.ArgumentTypeError(f"must be names with commas between them, got {check.show(text)}")
-    return parts
-
-
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """`--seed`, `--threads`, `--json`."""
-    parser.add_argument("--seed", type=whole(0), default=0, help="of everything that is drawn (default 0)")
-    parser.add_argument(
+    """What every command takes: `--seed`, `--threads`, `--json`, `-q`, `-v`."""
+    group = parser.add_argument_group("of every command")
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of everything that is drawn (default 0)")
+    group.add_argument(
         "--threads",
         type=whole(1, _limits.PROCESSES),
         default=1,
+        metavar="N",
         help="of torch; more than one is slower on networks this small (default 1)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    group.add_argument(
+        "--json", action="store_true", help="print one JSON object on stdout, with version and seed, and nothing else"
+    )
+    loud = group.add_mutually_exclusive_group()
+    loud.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr; warnings and errors stay")
+    loud.add_argument(
+        "-v", "--verbose", action="store_true", help="progress in lines where stderr is no terminal; tracebacks"
+    )
 
 
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
-    parser.add_argument(
-        "--scenario",
-        default="lad-ts",
-        help="a built-in name (lad-ts, dedgeai, gpu-mix) or a JSON file (default lad-ts)",
-    )
+    group = parser.add_argument_group("the offloading problem") if overrides else parser
+    group.add_argument("--scenario", default="lad-ts", metavar="SCENARIO", help="default lad-ts")
     if not overrides:
         return
-    group = parser.add_argument_group("overrides, by the draws of the released code")
     group.add_argument(
-        "--tasks", type=whole(1, _limits.TASKS), help="at most N tasks per station and slot", metavar="N"
+        "--tasks", type=whole(1, _limits.TASKS), help="at most N tasks of a station in a slot", metavar="N"
     )
-    group.add_argument("--stations", type=whole(1, _limits.SERVERS), help="B stations, each with a server", metavar="B")
+    group.add_argument(
+        "--stations",
+        type=whole(1, _limits.SERVERS),
+        help="B stations, each with a server of its own, all drawn anew",
+        metavar="B",
+    )
     group.add_argument("--slots", type=whole(1, _limits.SLOTS), help="slots of an episode", metavar="T")
-    group.add_argument("--capacity", type=bounds, help="capacities of U{LO..HI} Gcycles/s", metavar="LO:HI")
-    group.add_argument("--steps", type=bounds, help="denoising steps of U{LO..HI-1}", metavar="LO:HI")
+    group.add_argument("--capacity", type=bounds, help="capacities of U{LO..HI} Gcycles/s, drawn anew", metavar="LO:HI")
+    group.add_argument(
+        "--steps", type=bounds, help="denoising steps of requests of U{LO..HI-1}, drawn anew", metavar="LO:HI"
+    )
 
 
 OF_SCENARIO = ("--scenario", "--tasks", "--stations", "--slots", "--capacity", "--steps")
@@ -138,11 +92,60 @@ OF_SCENARIO = ("--scenario", "--tasks", "--stations", "--slots", "--capacity", "
 
 def add_problem(parser: argparse.ArgumentParser) -> None:
     """`--problem`."""
+    parser.add_argument("--problem", default="offloading", metavar="PROBLEM", help="default offloading")
+
+
+EVAL_EPISODES: dict[str, Any] = {"dest": "eval_episodes", "type": whole(1, _limits.EVALUATION)}
+"""How `--eval-episodes` is read."""
+
+
+def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: int, of: str = "") -> None:
+    """`--eval-episodes`. Args: of: which evaluation is meant, where there are several."""
     parser.add_argument(
-        "--problem",
-        default="offloading",
-        help="offloading (default), an entry point, gym:ID, or module:attribute (a Problem or a maker)",
+        "--eval-episodes",
+        **EVAL_EPISODES,
+        default=default,
+        metavar="M",
+        help=f"episodes on which policies are judged{of} (default {default})",
     )
+
+
+def add_sampler(parser: argparse.ArgumentParser) -> None:
+    """`--sampler` and `--sampler-steps`."""
+    parser.add_argument(
+        "--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own: ddpm or ddim"
+    )
+    parser.add_argument("--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """`--set`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value, as in YAML, of a method's field: steps=5 or learning_rates.actor=1e-4; may be repeated",
+    )
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """What `--set` sets, by field.
+
+    Raises:
+        InputError: it is no KEY=VALUE, or names a key twice.
+    """
+    from diffpolicy import _yaml
+
+    found: dict[str, Any] = {}
+    for text in options.set:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set must be KEY=VALUE, got {check.show(text)}")
+        if key in found:
+            raise InputError(f"--set gives {check.show(key)} twice")
+        found[key] = _yaml.parse(value, f"--set {key}")
+    return found
 
 
 def other_problem(options: argparse.Namespace) -> bool:
@@ -178,7 +181,7 @@ def playable(options: argparse.Namespace) -> Scenario:
     chosen = scenario(options)
     if chosen.workload is None:
         raise InputError(
-            f"scenario {options.scenario} has no 'workload', so there is nothing to play; see replay --tasks"
+            f"scenario {options.scenario} has no 'workload', so there is nothing to play; see replay --task-file"
         )
     if chosen.slots is None:
         raise InputError(f"scenario {options.scenario} has no 'slots', so an episode has no end; give --slots")
@@ -205,18 +208,23 @@ def problem(options: argparse.Namespace, chosen: Scenario | None) -> Problem:
     return make_problem(options.problem)
 
 
-def print_json(data: Any) -> None:
-    """One JSON object on stdout."""
+def print_json(data: dict[str, Any], options: argparse.Namespace) -> None:
+    """One JSON object on stdout, with the version and the seed at its end."""
     try:
-        text = json.dumps(data, allow_nan=False)
+        text = json.dumps({**data, "version": __version__, "seed": options.seed}, allow_nan=False)
     except ValueError:
         raise InputError("a figure is too large to be a number, so JSON cannot hold it") from None
     print(text)
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
+    """A line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def teller(options: argparse.Namespace) -> Callable[[str], None]:
+    """What says on stderr how far a command is: nothing with `-q`."""
+    return (lambda text: None) if options.quiet else say
 
 
 def set_threads(count: int) -> None:

@@ -9,6 +9,10 @@ from diffpolicy import _files
 from diffpolicy.cli import options as opt
 
 HELP = "draw a CSV that compare, evaluate or a benchmark wrote"
+EXAMPLES = (
+    "diffpolicy plot runs/compare/comparison.csv",
+    "diffpolicy plot runs/compare/*.csv --format svg --dark --out pictures",
+)
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -35,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     formats = WRITTEN if options.format is None else (options.format,)
     pictures = {file: draw(file, out, formats, dark=options.dark) for file in options.files}
     if options.json:
-        opt.print_json({"pictures": {file: [str(path) for path in paths] for file, paths in pictures.items()}})
+        opt.print_json({"pictures": {file: [str(path) for path in paths] for file, paths in pictures.items()}}, options)
         return
     for file, paths in pictures.items():
         print(f"{file}: {', '.join(map(str, paths))}")

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from diffpolicy.edge.hardware.server_adapter import ServerAdapter
 
 HELP = "measure what a model's calls take on this machine, or on a server behind a URL"
+EXAMPLES = (
+    "diffpolicy profile --model tiny --out tiny.json                       # half a minute on a processor",
+    "diffpolicy profile --model sd3-medium --grid 'steps=4,10,20;sizes=512,1024;batch=1,2'",
+    "diffpolicy profile --url http://127.0.0.1:8000 --concurrency 8 --out remote.json",
+)
 IN_PROCESS = ("weights", "device", "dtype", "t5", "offload_encoders", "measure_load")
-UNTOLD = ("out", "json", "words", "run", "command", "help")
+UNTOLD = ("out", "json", "quiet", "verbose", "words", "run", "command", "help")
 """Options that a profile does not repeat: where it is kept, and what argparse keeps beside them."""
 
 
@@ -46,10 +51,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--measure-load", action="store_true", help="write random weights to a temporary folder and time loading them"
     )
     grid = parser.add_argument_group("what is measured")
-    grid.add_argument("--steps", metavar="N,N", help="denoising steps (default 4,10,20)")
-    grid.add_argument("--sizes", metavar="WxH,W", help="sizes in pixels; one number is a square (default: the model's)")
-    grid.add_argument("--batches", metavar="N,N", help="images of a call (default 1,2; with --url 1)")
-    grid.add_argument("--grid", metavar="GRID", help="all three: 'steps=4,10,20;sizes=64,96x128;batch=1,2'")
+    grid.add_argument(
+        "--grid",
+        metavar="GRID",
+        help="denoising steps, sizes in pixels and images of a call, any of them, as "
+        "'steps=4,10,20;sizes=64,96x128;batch=1,2' (default: such steps and batches, with --url batch=1; the model's "
+        "sizes)",
+    )
+    parser.set_defaults(steps=None, sizes=None, batches=None)
+    grid.add_argument("--steps", action=opt.OldSpelling, instead="--grid 'steps=...'")
+    grid.add_argument("--sizes", action=opt.OldSpelling, instead="--grid 'sizes=...'")
+    grid.add_argument("--batches", action=opt.OldSpelling, instead="--grid 'batch=...'")
     grid.add_argument(
         "--repeats", type=opt.whole(1, _limits.CALLS), default=5, help="timed calls of each point (default 5)"
     )
@@ -101,7 +113,8 @@ def run(options: argparse.Namespace) -> int:
         if text.startswith("warning: "):
             warnings.append(text.removeprefix("warning: "))
             text = f"diffpolicy: {text}"
-        opt.say(text)
+        if not options.quiet or text.startswith("diffpolicy: "):
+            opt.say(text)
 
     result = profile(
         _adapter(options),
@@ -114,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     )
     result.save(options.out)
     if options.json:
-        opt.print_json({"out": options.out, "warnings": warnings, "profile": result.to_dict()})
+        opt.print_json({"out": options.out, "warnings": warnings, "profile": result.to_dict()}, options)
     else:
         _print(result)
         print(f"profile written to {options.out}")
@@ -200,7 +213,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["diffpolicy", "profile"]
     for action in parser._actions:
         value = getattr(options, action.dest)
-        if action.dest in UNTOLD or value == action.default:
+        if action.dest in UNTOLD or value in (None, action.default):
             continue
         words.append(action.option_strings[0])
         if action.dest == "url":
@@ -239,7 +252,8 @@ def _dry_run(options: argparse.Namespace, given: dict[str, Any]) -> int:
                 "parameters": {**counts, **({"text_encoder_3": t5} if t5 else {})},
                 "bytes": {name: {"float16": 2 * count, "float32": 4 * count} for name, count in totals.items()},
                 "flops_per_step": [{"width": w, "height": h, "batch": 1, "flops": f} for w, h, f in flops],
-            }
+            },
+            options,
         )
         return 0
     from diffpolicy._table import render

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 
-from diffpolicy import _files, _limits
+from diffpolicy import _files
 from diffpolicy.cli import options as opt
+from diffpolicy.errors import InputError
 
 HELP = "run a task file under its own decisions or under a policy"
+EXAMPLES = (
+    "diffpolicy replay --scenario fleet.json --task-file monday.csv                  # what happened",
+    "diffpolicy replay --scenario fleet.json --task-file monday.csv --policy opt-ts --out greedy.csv",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--scenario", required=True, help="a built-in name (lad-ts, dedgeai, gpu-mix) or a JSON file")
-    parser.add_argument("--tasks", required=True, metavar="FILE", help="CSV of tasks in order of arrival")
+    parser.add_argument("--scenario", required=True, metavar="SCENARIO", help="whose servers do the tasks; needed")
+    parser.add_argument("--task-file", metavar="FILE", help="CSV of tasks in order of arrival; needed")
+    parser.add_argument("--tasks", action=opt.OldSpelling, dest="task_file", instead="--task-file")
     parser.add_argument("--policy", metavar="POLICY", help="decides instead of the file's column 'server'")
-    parser.add_argument("--sampler", choices=["ddpm", "ddim"], help="of a diffusion policy, instead of its own")
-    parser.add_argument("--sampler-steps", type=opt.whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+    opt.add_sampler(parser)
     parser.add_argument("--out", metavar="FILE", help="write the tasks with the columns server and delay_s")
     opt.add_common(parser)
 
@@ -27,10 +32,12 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.scenario.scenario import Scenario
     from diffpolicy.edge.workload.task_file import TaskList
 
+    if options.task_file is None:
+        raise InputError("--task-file is needed, a CSV of tasks; see diffpolicy replay --help")
     scenario = Scenario.load(options.scenario)
     if options.policy is not None:
         check_policy(options.policy)
-    tasks = TaskList.read(options.tasks, scenario, decisions=options.policy is None)
+    tasks = TaskList.read(options.task_file, scenario, decisions=options.policy is None)
     if options.out is not None:
         _files.check_writable(options.out)
 
@@ -47,6 +54,6 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         _files.write_text(options.out, tasks.to_csv(result.server.tolist(), result.delay_s.tolist()))
     if options.json:
-        opt.print_json(result.to_dict())
+        opt.print_json(result.to_dict(), options)
     else:
         print(replay_table(result))

@@ -13,6 +13,10 @@ from diffpolicy.edge.workload.traces.trace import Trace
 from diffpolicy.errors import InputError
 
 HELP = "turn a recorded trace into a task file"
+EXAMPLES = (
+    "diffpolicy tasks azure-sample --request-steps 20 --load 0.8 --out azure.tasks.csv",
+    "diffpolicy tasks log.csv --format csv --columns arrival_s=at,steps=n --out log.tasks.csv",
+)
 FORMATS = ("alibaba", "azure", "vllm-omni", "csv")
 
 
@@ -30,12 +34,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=float, default=math.inf, metavar="S", help="leave out what arrives from here, s")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="keep each request with this chance")
     parser.add_argument(
-        "--scenario", default="lad-ts", help="gives stations, capacity and, to azure, a mix of requests"
+        "--scenario",
+        default="lad-ts",
+        metavar="SCENARIO",
+        help="gives stations, capacity and, to azure, a mix of requests (default lad-ts)",
     )
     parser.add_argument("--load", type=float, help="stretch time so that work offered / capacity is this")
+    of_requests: dict[str, Any] = {"dest": "request_steps", "type": opt.whole(1, _limits.STEPS)}
     parser.add_argument(
-        "--steps", type=opt.whole(1, _limits.STEPS), help="of every request, where the trace does not say"
+        "--request-steps",
+        **of_requests,
+        metavar="N",
+        help="denoising steps of every request, where the trace does not say",
     )
+    parser.add_argument("--steps", action=opt.OldSpelling, instead="--request-steps", **of_requests)
     parser.add_argument(
         "--gcycles-per-step", type=float, default=1.0, metavar="X", help="work of a step of one image (default 1)"
     )
@@ -82,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         "switch_share": trace.switch_share(),
     }
     if options.json:
-        opt.print_json(summary)
+        opt.print_json(summary, options)
     else:
         print(_text(summary))
 
@@ -114,18 +126,18 @@ def _read(options: argparse.Namespace) -> Trace:
 
 
 def _with_requests(trace: Trace, scenario: Scenario, options: argparse.Namespace) -> Trace:
-    """What arrivals alone do not say comes from `--steps`, or else from the mix of the scenario's workload."""
+    """What arrivals alone do not say comes from `--request-steps`, or else from the mix of the scenario's workload."""
     if trace.steps.all():
-        if options.steps is not None:
-            raise InputError(f"--steps is for traces without steps, and {trace.name} has them")
+        if options.request_steps is not None:
+            raise InputError(f"--request-steps is for traces without steps, and {trace.name} has them")
         return trace
-    if options.steps is not None:
-        return trace.with_steps(options.steps)
+    if options.request_steps is not None:
+        return trace.with_steps(options.request_steps)
     workload = scenario.workload
     mix = getattr(workload, "mix", None)
     if mix is None:
         raise InputError(
-            f"{trace.name} does not say what its requests ask for; give --steps, "
+            f"{trace.name} does not say what its requests ask for; give --request-steps, "
             f"or a --scenario whose workload has a 'mix'"
         )
     return trace.with_requests(mix, options.seed, getattr(workload, "model_persistence", 0.0))

@@ -3,49 +3,84 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files, _limits, _signals
-from diffpolicy import _validate as check
-from diffpolicy._read import show_path
 from diffpolicy.cli import options as opt
+from diffpolicy.cli.config import read_config
 from diffpolicy.cli.surroundings import without_matplotlib
-from diffpolicy.errors import InputError
+from diffpolicy.training.loggers import LOGGERS, check_logger
+
+if TYPE_CHECKING:
+    from diffpolicy.environments import Cost
+    from diffpolicy.training.fit import Fitted
 
 HELP = "train one method"
+EXAMPLES = (
+    "diffpolicy train lad-ts --episodes 100 --out runs/lad-ts",
+    "diffpolicy train lad-ts --episodes 200 --out runs/lad-ts --resume",
+    'diffpolicy train d2sac --problem mine:problem --environments 32 --set steps=5 --set "hidden=[64, 64]"',
+    "diffpolicy train sac --problem gym:CartPole-v1 --episodes 150 --evaluate-every 25 --logger tensorboard",
+)
+OUT = object()
+"""What stands for the folder of `--out` where `--resume` names none."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("method", metavar="METHOD", help="a preset's name, a YAML file, or module:attribute")
+    parser.add_argument("method", metavar="METHOD", help="one, see below")
     opt.add_problem(parser)
-    opt.add_scenario(parser)
+    opt.add_set(parser)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a field of the method"
+        "--episodes",
+        type=opt.whole(1, _limits.TRAINING),
+        default=60,
+        metavar="N",
+        help="of training, in all, also when resuming (default 60)",
     )
     parser.add_argument(
-        "--episodes", type=opt.whole(1, _limits.TRAINING), default=60, help="in all, also when resuming (default 60)"
-    )
-    parser.add_argument(
-        "--environments", type=opt.whole(1, _limits.ENVIRONMENTS), default=1, help="played side by side (default 1)"
+        "--environments",
+        type=opt.whole(1, _limits.ENVIRONMENTS),
+        default=1,
+        metavar="E",
+        help="played side by side; each step of all of them is followed by the same number of updates (default 1)",
     )
     parser.add_argument("--out", default=None, metavar="DIR", help="default runs/METHOD")
-    parser.add_argument("--resume", metavar="CKPT", help="go on from a checkpoint, or from the one in a folder")
     parser.add_argument(
-        "--evaluate-every", type=opt.whole(1, _limits.TRAINING), metavar="N", help="episodes between two evaluations"
+        "--resume",
+        nargs="?",
+        const=OUT,
+        metavar="DIR|CKPT",
+        help="go on with the same, stopped before, in --out; or with the run of a folder or checkpoint",
     )
-    parser.add_argument(
-        "--eval-episodes", type=opt.whole(1, _limits.EVALUATION), default=4, help="of such an evaluation (default 4)"
+    seen = parser.add_argument_group("what is seen of it")
+    seen.add_argument(
+        "--evaluate-every",
+        type=opt.whole(1, _limits.TRAINING),
+        metavar="N",
+        help="episodes of training between two evaluations on the same episodes, which go to training.csv",
     )
-    parser.add_argument("--accelerator", default="cpu", help="Lightning's (default cpu)")
-    parser.add_argument("--devices", default="1", help="Lightning's (default 1)")
-    parser.add_argument("--precision", default=None, help="Lightning's")
-    parser.add_argument("--compile", action="store_true", help="compile the updates (half a minute, then faster)")
-    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (extra 'tensorboard')")
+    opt.add_eval_episodes(seen, 4, ", each time")
+    seen.add_argument(
+        "--logger", choices=list(LOGGERS), help="log there too: csv, tensorboard or wandb, through Lightning"
+    )
+    seen.add_argument(
+        "--tensorboard",
+        action=opt.OldSpelling,
+        nargs=0,
+        const="tensorboard",
+        dest="logger",
+        instead="--logger tensorboard",
+    )
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--accelerator", default="cpu", metavar="A", help="Lightning's (default cpu)")
+    machine.add_argument("--devices", default="1", metavar="D", help="Lightning's (default 1)")
+    machine.add_argument("--precision", default=None, metavar="P", help="Lightning's (default 32 bit)")
+    machine.add_argument("--compile", action="store_true", help="compile the updates (half a minute, then faster)")
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
+    opt.add_scenario(parser)
     opt.add_common(parser)
 
 
@@ -54,33 +89,33 @@ def run(options: argparse.Namespace) -> int:
     from diffpolicy.experiments.names import check_method
 
     if options.config is not None:
-        _read_config(options)
-    other = opt.other_problem(options)
-    scenario = None if other else opt.playable(options)
+        command = opt.Parser(prog="diffpolicy train")
+        add_options(command)
+        read_config(options, command)
+    scenario = opt.checked_scenario(options)
     check_method(options.method)
+    if options.logger is not None:
+        check_logger(options.logger)
+    changes = opt.changes(options)
     name = Path(options.method).stem if "/" in options.method or options.method.endswith("ml") else options.method
     out = _files.check_folder(options.out or Path("runs") / name.replace(":", "."))
-    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard needs the extra: pip install -c constraints.txt '.[tensorboard]'")
-
-    changes = dict(_field(text) for text in options.set)
     shared = {
         "episodes": options.episodes,
         "environments": options.environments,
         "seed": options.seed,
         "out": out,
-        "resume": options.resume,
-        "label": name,
+        "resume": out if options.resume is OUT else options.resume,
+        "label": None if options.quiet else name,
+        "evaluate_every": options.evaluate_every,
+        "eval_episodes": options.eval_episodes,
         "accelerator": options.accelerator,
         "devices": options.devices,
         "precision": options.precision,
         "compiled": options.compile,
+        "logger": options.logger or False,
     }
     opt.set_threads(options.threads)
     if scenario is None:
-        for option in ("evaluate_every", "tensorboard"):
-            if getattr(options, option):
-                raise InputError(f"--{option.replace('_', '-')} is of the offloading problem")
         from diffpolicy.experiments import make_problem
         from diffpolicy.experiments import train as train_any
 
@@ -93,81 +128,31 @@ def run(options: argparse.Namespace) -> int:
             from diffpolicy.edge.training import build, train
         module = build(options.method, scenario, seed=options.seed, environments=options.environments, changes=changes)
         cost = DELAY
-        result = train(
-            options.method,
-            scenario,
-            module=module,
-            evaluate_every=options.evaluate_every,
-            eval_episodes=options.eval_episodes,
-            tensorboard=options.tensorboard,
-            **shared,
-        )
-    if not result.first:
-        return 0
+        result = train(options.method, scenario, module=module, **shared)
+    return _told(options, result, cost, out) if result.first else 0
+
+
+def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) -> int:
+    """Prints what came of it, and gives the exit status."""
     last = [row for row in result.history if row["episode"] > result.episodes - 10]
     mean = sum(row[cost.column] for row in last) / len(last) if last else None
     if options.json:
-        opt.print_json(
-            {
-                "method": options.method,
-                **({} if scenario is not None else {"problem": options.problem}),
-                "episodes": result.episodes,
-                f"last10_mean_{cost.column}": mean,
-                "out": str(out),
-            }
-        )
+        problem = {} if options.problem == "offloading" else {"problem": options.problem}
+        told: dict[str, Any] = {
+            "method": options.method,
+            **problem,
+            "episodes": result.episodes,
+            f"last10_mean_{cost.column}": mean,
+            "out": str(out),
+        }
+        opt.print_json(told, options)
     elif mean is not None:
         before = max((int(row["episode"]) for row in result.history if row not in last), default=0)
         covered = result.episodes - before
         unit = f" {cost.unit}" if cost.unit else ""
         print(f"{result.episodes} episodes; mean {cost.label} of the last {covered}: {mean:.3f}{unit}; policy in {out}")
-    if result.signal is not None:
-        name, path = _signals.name(result.signal), out / "checkpoint.ckpt"
-        print(f"diffpolicy: {name} after {result.episodes} episodes; go on with --resume {path}", file=sys.stderr)
-        return _signals.exit_status(result.signal)
-    return 0
-
-
-def _field(text: str) -> tuple[str, Any]:
-    """A field and its value, of KEY=VALUE with a value in YAML."""
-    from diffpolicy import _yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set must be KEY=VALUE, got {check.show(text)}")
-    return key, _yaml.parse(value, f"--set {key}")
-
-
-def _read_config(options: argparse.Namespace) -> None:
-    """Takes options from a YAML file, where they were not given on the command line."""
-    from diffpolicy import _yaml
-
-    path = Path(options.config)
-    data = _yaml.parse(check.read_text(path, "config file"), f"config file {show_path(path)}", texts=True)
-    if not isinstance(data, dict):
-        raise InputError(f"config file {path} must hold options and values, got {check.show(data)}")
-    command = opt.Parser(prog="diffpolicy train")
-    add_options(command)
-    actions = {option: action for action in command._actions for option in action.option_strings}
-    given = {word.split("=", 1)[0] for word in options.words}
-    for key, value in data.items():
-        option = "--" + str(key).replace("_", "-")
-        action = actions.get(option)
-        if action is None or action.dest in ("help", "config"):
-            raise InputError(f"config file {path} has the unknown option {check.show(key)}")
-        if option in given:
-            continue
-        if action.nargs == 0:
-            if value not in ("true", "false"):
-                raise InputError(f"config file {path}, option {key} must be true or false, got {check.show(value)}")
-            value = value == "true"
-        elif not isinstance(value, str):
-            raise InputError(f"config file {path}, option {key} must be one value, got {check.show(value)}")
-        elif callable(action.type):
-            try:
-                value = action.type(value)
-            except argparse.ArgumentTypeError as error:
-                raise InputError(f"config file {path}, option {key} {error}") from None
-        if isinstance(value, str):
-            opt.check_name(value, f"config file {path}, option {key}")
-        setattr(options, action.dest, value)
+    if result.signal is None:
+        return 0
+    name, path = _signals.name(result.signal), out / "checkpoint.ckpt"
+    print(f"diffpolicy: {name} after {result.episodes} episodes; go on with --resume {path}", file=sys.stderr)
+    return _signals.exit_status(result.signal)

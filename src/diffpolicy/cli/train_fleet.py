@@ -11,20 +11,25 @@ from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.edge.names import PRETRAINED_NAMES
 
-HELP = "train a policy that decides for any fleet, over random fleets, loads and horizons"
+HELP = "train a policy that decides for any fleet, over random fleets and loads"
+EXAMPLES = (
+    "diffpolicy train-fleet live --out runs/live",
+    "diffpolicy train-fleet price --out runs/price --objective cvar:0.95 --resume",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("name", choices=(*PRETRAINED_NAMES, "price"), help="which of the bundled ones")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy")
+    known = (*PRETRAINED_NAMES, "price")
+    parser.add_argument("name", choices=known, metavar="NAME", help=f"which of the bundled ones: {', '.join(known)}")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy; needed")
     parser.add_argument(
         "--objective",
         default="mean",
         metavar="WHAT",
         help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
     parser.add_argument(
         "--rounds", type=opt.whole(1, _limits.CALLS), help="of price iteration, first (default: as bundled)"
     )
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
                 replace(recipe, **changes),
                 seed=options.seed,
                 objective=objective,
-                report=opt.say,
+                report=opt.teller(options),
                 out=out,
                 resume=options.resume,
             )
@@ -64,7 +69,6 @@ def run(options: argparse.Namespace) -> None:
             )
         raise
     if options.json:
-        told = {"name": options.name, "objective": options.objective, "seed": options.seed, "out": options.out}
-        opt.print_json(told)
+        opt.print_json({"name": options.name, "objective": options.objective, "out": options.out}, options)
     else:
         print(f"wrote {options.out}")

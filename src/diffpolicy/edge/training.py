@@ -6,20 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import lightning as L
+from lightning.pytorch.loggers import Logger
 
 from diffpolicy._global_draws import global_draws
-from diffpolicy.edge.evaluation import play_episodes
 from diffpolicy.edge.problem import OffloadingProblem
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
+from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method
-from diffpolicy.experiments.training import run
+from diffpolicy.experiments.training import evaluations, run
 from diffpolicy.methods.rollouts import RolloutMethod
-from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted
+from diffpolicy.training.loggers import LoggerName
 from diffpolicy.training.rollouts import RolloutModule
 
 
@@ -43,7 +43,7 @@ def build(
     """
     problem, made = OffloadingProblem(scenario), make_method(method)
     try:
-        made = replace(made, **(changes or {}))
+        made = changed(made, changes or {})
         if isinstance(made, RolloutMethod):
             made = replace(made, masks=problem.masks if made.masks is None else made.masks)
         with global_draws(seed):
@@ -72,7 +72,7 @@ def train(
     label: str | None = None,
     evaluate_every: int | None = None,
     eval_episodes: int = 4,
-    tensorboard: bool = False,
+    logger: LoggerName | Logger | Literal[False] = False,
     module: RolloutModule | None = None,
     overwrite: bool = False,
     **trainer: Any,
@@ -84,21 +84,9 @@ def train(
         episodes, max_seconds, resume, label: of `fit`.
         out: folder; None: nothing is written. overwrite: whether another run in it is replaced.
         evaluate_every: episodes between two evaluations on common arrivals. eval_episodes: of each.
-        tensorboard: log there too. trainer: options of Lightning's trainer.
+        logger: of `experiments.train`. trainer: options of Lightning's trainer.
     """
     module = module or build(method, scenario, seed=seed, environments=environments)
-    callbacks: list[L.Callback] = []
-    if evaluate_every is not None:
-
-        def evaluate(policy: Any) -> dict[str, float]:
-            return {"eval_delay_s": float(play_episodes(scenario, policy, eval_episodes, seed).cost.mean())}
-
-        callbacks.append(EvaluateEvery(evaluate, evaluate_every))
-    logger: Any = False
-    if tensorboard and out is not None:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        logger = TensorBoardLogger(str(out), name="", version="tensorboard")
     trained = {
         "method": Path(method).name if Path(method).suffix in (".yaml", ".yml") else method,
         "seed": module.identity["seed"] if isinstance(module.identity, dict) else seed,
@@ -115,7 +103,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         label=label,
-        callbacks=callbacks,
+        callbacks=evaluations(OffloadingProblem(scenario), evaluate_every, eval_episodes, seed),
         logger=logger,
         **trainer,
     )

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.env_problem import EnvProblem
+from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 
+RETURN = Cost("minus return")
 
-def gym_problem(name: str, **options: Any) -> EnvProblem:
+
+def gym_problem(
+    name: str,
+    *,
+    steps: int | None = None,
+    rules: Mapping[str, Any] | None = None,
+    cost: str | Cost = RETURN,
+    version: str | None = None,
+    transitions: Callable[[TensorDictBase], TensorDict] | None = None,
+    methods: Sequence[str] = Problem.methods,
+) -> EnvProblem:
     """A registered Gymnasium environment as a problem: a batch of seeded one-lane environments; needs the extra `gym`.
 
     The cost of an episode is minus its return, and its steps are the registry's limit.
 
     Args:
-        name: the id, e.g. `CartPole-v1`. options: of `EnvProblem`, e.g. `rules`.
+        name: the id, e.g. `CartPole-v1`.
+        steps: of an episode; None: the registry's limit. version: of the problem; None: Gymnasium's.
+        rules, cost, transitions, methods: of `EnvProblem`.
 
     Raises:
         InputError: Gymnasium is not installed, or it does not know the id.
@@ -38,7 +54,12 @@ def gym_problem(name: str, **options: Any) -> EnvProblem:
     return EnvProblem(
         partial(make_gym, name),
         name=f"gym:{name}",
-        **{"steps": limit, "cost": Cost("minus return"), "version": gymnasium.__version__, **options},
+        steps=limit if steps is None else steps,
+        rules=rules,
+        cost=cost,
+        version=gymnasium.__version__ if version is None else version,
+        transitions=transitions,
+        methods=methods,
     )
 
 

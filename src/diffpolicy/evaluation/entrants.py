@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
     if text.startswith(PRETRAINED):
         if text.removeprefix(PRETRAINED) in bundled:
             return "pretrained"
-        raise InputError(f"policy {check.show(text)} is not bundled; there are {', '.join(bundled) or 'none'}")
+        there = ", ".join(bundled) or "none"
+        near = meant(text, [PRETRAINED + name for name in bundled])
+        raise InputError(f"policy {check.show(text)} is not bundled; there are {there}{near}")
     if is_attribute(text):
         return "attribute"
     raise InputError(
         f"policy {check.show(text)} is neither a rule ({', '.join(rules)}), nor pretrained:NAME, "
-        "nor a policy folder, nor module:attribute"
+        f"nor a policy folder, nor module:attribute{meant(text, [*rules, *(PRETRAINED + name for name in bundled)])}"
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,14 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
         policies = {name: result.to_dict(self.cost) for name, result in self.results.items()}
-        if self.noun != "problem":
-            return {self.noun: self.problem, **self.told, "policies": policies}
-        made = {"version": __version__, "seed": self.seed}
+        cost = {"cost": self.cost.titled("").strip()} if self.noun == "problem" else {}
         return {
-            "problem": self.problem,
-            "cost": self.cost.titled("").strip(),
+            self.noun: self.problem,
+            **cost,
             **self.told,
             "policies": policies,
-            **made,
+            "version": __version__,
+            "seed": self.seed,
         }
 
     def table(self, marks: Mapping[str, str] | None = None) -> str:
@@ -82,20 +82,25 @@ class Evaluation:
         return render(title, ["policy", *cost_columns(self.cost)], rows)
 
 
-def play_episodes(problem: Problem, policy: Any, episodes: int, seed: int = 0) -> Played:
+def play_episodes(
+    problem: Problem, policy: Any, episodes: int, seed: int = 0, heard: Callable[[float], None] | None = None
+) -> Played:
     """Plays the first episodes on which policies of a problem are judged, each in a lane of its own.
 
     Args:
         problem: what is decided. policy: a tensordict module, or a function of a tensordict.
         episodes: at least 1.
         seed: of the episodes, and of the global generators while a policy plays that draws from them.
+        heard: is told of so many more episodes, in parts of one where their steps are known.
     """
     check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
     problem.check_episodes(episodes)
     parts = []
     with undisturbed(policy, seed):
         for first in range(0, episodes, BATCH):
-            env = problem.make_episodes(first, min(BATCH, episodes - first), seed, view=problem.view(policy))
+            count = min(BATCH, episodes - first)
+            env = problem.make_episodes(first, count, seed, view=problem.view(policy))
+            ticks = None if heard is None else _Ticks(count, problem.steps, heard)
             problem.check(policy, env)
             played = play(
                 env,
@@ -104,9 +109,33 @@ def play_episodes(problem: Problem, policy: Any, episodes: int, seed: int = 0) -
                 note_keys=problem.notes(env),
                 per=problem.cost.per,
                 first_episode=first,
+                watch=ticks,
             )
+            if ticks is not None:
+                ticks.finish()
             parts.append(problem.counts(played))
     return Played.join(parts)
+
+
+class _Ticks:
+    """Tells of episodes that are played side by side, step by step.
+
+    Args:
+        count: of them. steps: of each; None: nobody knows, and they are told of when all are over. heard: is told.
+    """
+
+    def __init__(self, count: int, steps: int | None, heard: Callable[[float], None]) -> None:
+        self.count, self.each, self.heard = count, 0.0 if steps is None else count / steps, heard
+        self.told = 0.0
+
+    def __call__(self, step: Any) -> None:
+        if self.each:
+            self.heard(self.each)
+            self.told += self.each
+
+    def finish(self) -> None:
+        """Tells of what is left: lanes may all have ended early."""
+        self.heard(self.count - self.told)
 
 
 def evaluate(
@@ -115,6 +144,7 @@ def evaluate(
     episodes: int = 16,
     seed: int = 0,
     baseline: str | None = None,
+    heard: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
     """Plays policies on identical episodes and compares them with a baseline.
 
@@ -123,6 +153,7 @@ def evaluate(
         policies: names that `make_policy` knows, run folders among them, or policies by name.
         episodes: of those on which policies are judged. seed: of these, and of the policies that are made here.
         baseline: a name; made and played if it is not among the policies; None: the problem's first rule.
+        heard: is told a policy's name and how many of its episodes, or what part of one, was played since.
 
     Raises:
         InputError: a policy does not exist or does not fit, or `episodes` is out of range.
@@ -140,7 +171,8 @@ def evaluate(
     played = {}
     for name, policy in entrants.items():
         with naming(name):
-            played[name] = play_episodes(problem, policy, episodes, seed)
+            tell = None if heard is None else partial(heard, name)
+            played[name] = play_episodes(problem, policy, episodes, seed, tell)
     base = played[baseline]
     return Evaluation(
         problem.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ def evaluate(
     episodes: int = 16,
     seed: int = 0,
     baseline: str | None = None,
+    heard: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
     """Plays policies on identical episodes and compares them with a baseline, once the problem is found sound.
 
     Args:
         problem: one, or its name.
-        policies, episodes, seed, baseline: of `diffpolicy.evaluation.evaluate`.
+        policies, episodes, seed, baseline, heard: of `diffpolicy.evaluation.evaluate`.
 
     Raises:
         InputError: nothing of a name, or the problem, a policy or a number does not fit.
@@ -31,4 +32,4 @@ def evaluate(
     Example:
         >>> print(evaluate("gym:CartPole-v1", ["runs/pole", "random"], episodes=64).table())
     """
-    return evaluating.evaluate(checked_problem(problem), policies, episodes, seed, baseline)
+    return evaluating.evaluate(checked_problem(problem), policies, episodes, seed, baseline, heard)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute, working_folder
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def check_problem(text: str) -> str:
         return "attribute"
     raise InputError(
         f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *entry_names('problem')])}, "
-        "nor gym:ID, nor module:attribute"
+        f"nor gym:ID, nor module:attribute{meant(text, [*PROBLEMS, *entry_names('problem')])}"
     )
 
 
@@ -175,7 +176,7 @@ def check_method(text: str) -> str:
         return "attribute"
     raise InputError(
         f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *entry_names('method')])}), "
-        "nor a YAML file, nor module:attribute"
+        f"nor a YAML file, nor module:attribute{meant(text, [*PRESETS, *entry_names('method')])}"
     )
 
 

@@ -6,11 +6,12 @@ import json
 import pickle
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 
 from diffpolicy import _files, _limits
@@ -23,6 +24,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation.entrants import make_policy, rules_of
 from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.evaluation.playing import Played
+from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method, make_problem
 from diffpolicy.experiments.training import build, run
 from diffpolicy.training import checkpoint
@@ -109,6 +111,11 @@ class Job:
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
 
+    @property
+    def effort(self) -> float:
+        """About how much work it is: an episode that is played counts 1, one that is learnt from 4."""
+        return self.eval_episodes + (4.0 * (self.episodes or 100) if self.trained else 0.0)
+
     def identity(self) -> dict[str, Any]:
         """What its training depends on, as JSON holds it; of the time its share, which no clock moves.
 
@@ -117,7 +124,7 @@ class Job:
         """
         return {
             "version": __version__,
-            "method": describe(replace(make_method(self.name), **self.changes), f"method {self.name}"),
+            "method": describe(changed(make_method(self.name), self.changes), f"method {self.name}"),
             **self.problem.description(),
             "seed": self.seed,
             "episodes": self.episodes,
@@ -285,8 +292,28 @@ def unfinished(job: Job, identity: Any) -> Path | None:
     return path if job.episodes is None or run["episodes"] <= job.episodes else None
 
 
-def work(job: Job) -> Outcome:
+class Shares(L.Callback):
+    """Tells after each pass which share of a training is done, by its episodes or its time.
+
+    Args:
+        job: which. spent: seconds of it in an earlier run. heard: is told.
+    """
+
+    def __init__(self, job: Job, spent: float, heard: Callable[[float], None]) -> None:
+        self.job, self.heard, self.start = job, heard, time.monotonic() - spent
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        episodes, seconds = self.job.episodes, self.job.seconds
+        shares = [pl_module.episodes / episodes] if episodes else []
+        shares += [(time.monotonic() - self.start) / seconds] if seconds else []
+        self.heard(min(1.0, max(shares, default=0.0)))
+
+
+def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
     """Does one job, in a process of its own.
+
+    Args:
+        job: which. heard: is told now and then which share of a training is done.
 
     Raises:
         Stopped: a signal ended its training; a checkpoint was written, from which the same job goes on.
@@ -314,6 +341,7 @@ def work(job: Job) -> Outcome:
         resume=last,
         overwrite=True,
         compiled=job.compiled,
+        callbacks=[] if heard is None else [Shares(job, spent, heard)],
     )
     seconds = spent + time.monotonic() - start
     if job.out is not None:

@@ -2,30 +2,91 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
+from diffpolicy.environments.problem import Problem
 from diffpolicy.experiments.breakdown import breakdowns
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.experiments.names import checked_problem, make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
-from diffpolicy.experiments.workers import run_jobs
+from diffpolicy.experiments.workers import named, run_jobs
 
 
-def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started: float | None = None) -> Comparison:
-    """Trains, evaluates and writes everything.
+def compare(
+    problem: Problem | str | Plan,
+    say: Callable[[str], None] = lambda text: None,
+    started: float | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    policies: Sequence[str] | None = None,
+    episodes: int | None = None,
+    minutes: float | None = None,
+    seeds: int | None = None,
+    eval_episodes: int | None = None,
+    processes: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    resume: bool | None = None,
+    heard: Callable[[str, float], None] = lambda name, share: None,
+) -> Comparison:
+    """Trains methods, plays them and every rule on the same episodes, and writes tables, curves and policies.
 
     Args:
-        plan: what to compare. say: hears of progress.
-        started: `time.monotonic()` at which the time began to count; now by default.
+        problem: one, or its name; or a `Plan`, whose fields other arguments replace.
+        say: hears of progress. started: `time.monotonic()` at which the time began to count; now by default.
+        methods: names of those to train; by default the problem's.
+        policies: names of trained ones that are played too; by default the problem's.
+        episodes: of training, of each method and seed. minutes: for all of it; by default 5, or with `episodes` as long
+            as it takes.
+        seeds, eval_episodes, processes, seed, resume: of `Plan`.
+        out: folder, by default `runs/compare`.
+        heard: is told what is at hand, and which share of all work was done since it heard last.
+
+    Returns:
+        A `Comparison`, with a row of each method and rule.
 
     Raises:
         InputError: a method does not exist or does not fit, or the folder cannot be written to, or is by another run.
         WorkError: a job failed, which ends the others; what was finished is kept for `resume`.
+
+    Example:
+        >>> compared = compare("gym:CartPole-v1", methods=["sac", "dqn"], episodes=100, out="runs/pole")
+        >>> compared.row("sac").result.costs.mean
+        -212.5
     """
     started = time.monotonic() if started is None else started
+    given = {
+        "methods": methods,
+        "policies": policies,
+        "episodes": episodes,
+        "seconds": None if minutes is None else 60 * minutes,
+        "seeds": seeds,
+        "eval_episodes": eval_episodes,
+        "processes": processes,
+        "seed": seed,
+        "out": None if out is None else Path(out),
+        "resume": resume,
+    }
+    plan = _plan(problem, {name: value for name, value in given.items() if value is not None})
+    return _compare(plan, say, started, heard)
+
+
+def _plan(problem: Problem | str | Plan, given: dict[str, Any]) -> Plan:
+    """The plan that the arguments of `compare` make. Args: given: of them, as fields of a plan."""
+    if isinstance(problem, Plan):
+        return dataclasses.replace(problem, **given)
+    made = checked_problem(problem)
+    limit = {"seconds": None} if "episodes" in given else {}
+    return Plan(**{"problem": made, "methods": list(made.methods), "out": Path("runs/compare"), **limit, **given})
+
+
+def _compare(plan: Plan, say: Callable[[str], None], started: float, heard: Callable[[str, float], None]) -> Comparison:
     out = plan.out
     for name in plan.methods:
         make_method(name)
@@ -35,7 +96,7 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
         for job in jobs:
             if job.trained:
                 job.identity()  # refuses, before any work, what could not be told from another run after it
-        outcomes = list(_run(plan, jobs, say))
+        outcomes = list(_run(plan, jobs, say, heard))
         result = Comparison.of(plan, outcomes, time.monotonic() - started)
         _files.write_text(out / "comparison.csv", comparison_csv(result))
         for file, text in breakdowns(plan.problem, result.played, result.kinds(), plan.baseline).items():
@@ -44,8 +105,20 @@ def compare(plan: Plan, say: Callable[[str], None] = lambda text: None, started:
     return result
 
 
-def _run(plan: Plan, jobs: list[Job], say: Callable[[str], None]) -> Iterator[Outcome]:
-    for outcome in run_jobs(jobs, plan.processes):
+def _run(
+    plan: Plan, jobs: list[Job], say: Callable[[str], None], heard: Callable[[str, float], None]
+) -> Iterator[Outcome]:
+    whole = sum(job.effort for job in jobs)
+    before: dict[tuple[str, int], float] = {}
+
+    def hear(job: Job, share: float) -> None:
+        """Of a share of one job, as a share of all."""
+        key = (job.name, job.seed)
+        heard(named(job), job.effort * (share - before.get(key, 0.0)) / whole)
+        before[key] = share
+
+    for outcome in run_jobs(jobs, plan.processes, hear):
+        hear(outcome.job, 1.0)
         say(told(outcome))
         yield outcome
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
+from diffpolicy._suggest import meant
 from diffpolicy._validate import show
 from diffpolicy.environments.problem import Kind, Problem
 from diffpolicy.errors import InputError
@@ -59,7 +60,8 @@ class Sweep:
         key, equals, rest = text.partition("=")
         known = {**problem.knobs(), **METHOD_KINDS}
         if not equals or key not in known:
-            raise InputError(f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {show(text)}")
+            near = meant(key, known)
+            raise InputError(f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {show(text)}{near}")
         words = [word.strip() for word in rest.split(",") if word.strip()]
         if not words:
             raise InputError(f"a sweep needs values, got {show(text)}")
@@ -100,14 +102,27 @@ def _value(key: str, kind: Kind, word: str) -> Any:
         raise InputError(f"a value of the sweep over {key} must be {wanted}, got {show(word)}") from None
 
 
-def run_sweep(plan: Plan, sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> list[Comparison]:
-    """Compares at every value, and writes `sweep.csv` beside the comparisons' own folders."""
+def run_sweep(
+    plan: Plan,
+    sweep: Sweep,
+    say: Callable[[str], None] = lambda text: None,
+    heard: Callable[[str, float], None] = lambda name, share: None,
+) -> list[Comparison]:
+    """Compares at every value, and writes `sweep.csv` beside the comparisons' own folders.
+
+    Args:
+        plan: what to compare. sweep: at which values. say, heard: of `compare`; shares are of all values together.
+    """
+
+    def hear(name: str, share: float) -> None:
+        heard(name, share / len(sweep.values))
+
     plans = [sweep.apply(plan, value) for value in sweep.values]
     results = []
     with alone_in(plan.out):
         for value, each in zip(sweep.values, plans, strict=True):
             say(f"{sweep.key} = {sweep.label(value)}: {each.problem.told()}")
-            results.append(compare(each, say, time.monotonic()))
+            results.append(compare(each, say, time.monotonic(), heard=hear))
             _files.write_text(plan.out / "sweep.csv", sweep_csv(sweep, results))
     return results
 

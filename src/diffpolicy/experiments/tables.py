@@ -10,25 +10,24 @@ from diffpolicy.experiments.comparison import Comparison, in_files, kind
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """What `compare` prints."""
+    """What `compare` prints: mean, tail, ratio, and episodes (x seeds) of training; the CSV has the other figures."""
     plan, rows = comparison.plan, []
     cost = plan.problem.cost
     for row in comparison.rows:
-        mean, p50, p95, p99, _, ratio, speed = cost_cells(row.result, cost.unit)
-        episodes = f"{row.episodes}{'' if row.converged else '*'}" if row.seeds else ""
+        mean, _, p95, _, _, ratio, speed = cost_cells(row.result, cost.unit)
+        seeds = f" x {row.seeds}" if row.seeds > 1 else ""
+        trained = f"{row.episodes}{seeds}{'' if row.converged else '*'}" if row.seeds else ""
         seconds = f"{row.train_seconds:.0f}" if row.seeds else ""
-        seeds = str(row.seeds) if row.seeds else ""
-        told = [f"{figure:.2f}" for figure in row.told.values()]
-        rows.append([row.name, mean, p50, p95, p99, ratio, episodes, seeds, seconds, speed, *told])
+        rows.append([row.name, mean, p95, ratio, trained, seconds, speed])
     many = any(row.seeds >= 3 for row in comparison.rows)
     over = "training seeds (rules: episodes)" if many else "episodes"
+    told = "".join(f", {name} {figure:.2f}" for name, figure in comparison.rows[0].told.items())
     title = (
-        f"{plan.problem.name}: {plan.eval_episodes} {plan.problem.alike}; "
+        f"{plan.problem.name}: {plan.eval_episodes} {plan.problem.alike}{told}; "
         f"± is a 95 % interval over {over}; ratio to {plan.baseline}"
     )
-    mean, p50, p95, p99, _, ratio, speed = cost_columns(cost)
-    columns = ["method", mean, p50, p95, p99, ratio, "episodes", "seeds", "train s", speed, *comparison.rows[0].told]
-    table = render(title, columns, rows)
+    mean, _, p95, _, _, ratio, speed = cost_columns(cost)
+    table = render(title, ["method", mean, p95, ratio, "trained", "train s", speed], rows)
     if any(row.converged is False for row in comparison.rows):
         table += f"\n* not converged: fewer than 20 episodes, or its training {cost.label} was still falling"
     return table

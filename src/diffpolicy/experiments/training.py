@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+from lightning.pytorch.loggers import Logger
 
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation.evaluating import play_episodes
+from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import checked_problem, make_method, make_problem
 from diffpolicy.methods.method import Method
+from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.loggers import LoggerName, make_logger
 from diffpolicy.training.trainable import Trainable
 
 
@@ -35,7 +40,7 @@ def build(
         environments: lanes side by side.
         seed: of episodes, parameters, noise and choices, and of the global generators, from which your own parts may
             draw.
-        changes: fields of the method that are set to other values.
+        changes: fields of the method that are set to other values, see `experiments.changes.changed`.
 
     Raises:
         InputError: nothing of that name, a field that the method has not, or a method that cannot train the problem.
@@ -43,10 +48,8 @@ def build(
     check.integer(environments, "environments", least=1)
     given = make_problem(problem) if isinstance(problem, str) else problem
     made = make_method(method) if isinstance(method, str) else method
-    known = [f.name for f in dataclasses.fields(made) if f.init]
-    changed = check.mapping(changes or {}, f"method {_name(method)}", allowed=known)
     try:
-        made = dataclasses.replace(made, **changed)
+        made = changed(made, changes or {})
         with global_draws(seed):
             module: Trainable = made.build(given, environments=environments, seed=seed)
     except InputError as error:
@@ -67,12 +70,14 @@ def train(
     resume: str | Path | None = None,
     overwrite: bool = False,
     label: str | None = None,
+    evaluate_every: int | None = None,
+    eval_episodes: int = 4,
     callbacks: Sequence[L.Callback] = (),
     accelerator: str = "cpu",
     devices: Any = 1,
     precision: Any = None,
     compiled: bool = False,
-    logger: Any = False,
+    logger: LoggerName | Logger | Literal[False] = False,
 ) -> Fitted:
     """Trains a method on a problem, and writes policy, checkpoint and `training.csv` into a folder.
 
@@ -81,7 +86,10 @@ def train(
         episodes: in all, also when resuming; max_seconds: the run ends after the pass in which they are over.
         out: folder; None: nothing is written. overwrite: whether another run in it is replaced.
         resume: a checkpoint, or the folder that holds one.
-        label, callbacks, accelerator, devices, precision, compiled, logger: of `fit`.
+        evaluate_every: episodes between two evaluations on the same episodes; their mean cost goes into the history as
+            `eval_cost`, or `eval_` and what the problem calls its cost's column. eval_episodes: of each.
+        label, callbacks, accelerator, devices, precision, compiled: of `fit`.
+        logger: `csv`, `tensorboard` or `wandb`, in `out`; or one of Lightning's.
 
     Returns:
         What came of it, with `policy` and `history`.
@@ -104,13 +112,30 @@ def train(
         resume=resume,
         overwrite=overwrite,
         label=label,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *evaluations(given, evaluate_every, eval_episodes, seed)],
         accelerator=accelerator,
         devices=devices,
         precision=precision,
         compiled=compiled,
         logger=logger,
     )
+
+
+def evaluations(problem: Problem, every: int | None, episodes: int, seed: int) -> list[L.Callback]:
+    """What evaluates a policy while it is trained, always on the same episodes.
+
+    Args:
+        problem: whose. every: episodes of training between two evaluations; None: there are none. episodes: of each.
+        seed: of these.
+    """
+    if every is None:
+        return []
+
+    def evaluate(policy: Any) -> dict[str, float]:
+        cost = play_episodes(problem, policy, episodes, seed).cost
+        return {f"eval_{problem.cost.column}": float(cost.mean())}
+
+    return [EvaluateEvery(evaluate, check.integer(every, "evaluate_every", least=1))]
 
 
 def run(
@@ -120,16 +145,18 @@ def run(
     seed: int = 0,
     out: str | Path | None = None,
     resume: str | Path | None = None,
+    logger: LoggerName | Logger | Literal[False] = False,
     **options: Any,
 ) -> Fitted:
     """Trains a module, and saves its policy into the folder. Args: trained: what the policy tells of how it was."""
+    used = make_logger(logger, out, str(options.get("label") or trained.get("method", "run")))
     if out is not None:
         module.policy.check_saves()
     if resume is not None and Path(resume).is_dir():
         resume = Path(resume) / "checkpoint.ckpt"
     with alone_in(out):
         with global_draws(seed):
-            fitted = fit(module, out=out, resume=resume, **options)
+            fitted = fit(module, out=out, resume=resume, logger=used, **options)
         module.policy.trained |= {**trained, "episodes": fitted.episodes}
         if out is not None and fitted.first:
             module.policy.save(out)

@@ -8,9 +8,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -33,6 +34,17 @@ class Failure:
     details: str
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which share of its job a process has done."""
+
+    done: float
+
+
+EVERY_S = 0.5
+"""Between two shares that a process tells of."""
+
+
 @dataclass
 class Worker:
     """A process that does one job after the other. Args: pipe: takes jobs, gives outcomes. job: at hand."""
@@ -47,8 +59,8 @@ class Worker:
         with suppress(BrokenPipeError):  # it is dead, as `outcome` will say
             self.pipe.send(job)
 
-    def outcome(self) -> Outcome:
-        """What came of the job at hand.
+    def answer(self) -> Share | Outcome:
+        """What the process says of the job at hand: which share is done, or what came of it.
 
         Raises:
             InputError, WorkError: it failed, or its process was killed; the sentence names the job.
@@ -62,10 +74,12 @@ class Worker:
             code = self.process.exitcode or 0
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             raise WorkError(f"{name} failed: its process was {how}") from None
-        return _checked(answer, self.job)
+        return answer if isinstance(answer, Share) else _checked(answer, self.job)
 
 
-def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
+def run_jobs(
+    jobs: Sequence[Job], processes: int, heard: Callable[[Job, float], None] = lambda job, share: None
+) -> Iterator[Outcome]:
     """Does jobs side by side, and gives their outcomes as they come.
 
     If one fails, or this process is asked to stop, the others are asked to stop too: they end the episode at hand,
@@ -75,13 +89,14 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
     Args:
         jobs: begun in this order; those of a problem that no other process can find are done in this one.
         processes: at most so many at a time.
+        heard: is told a job at hand and which share of it is done.
 
     Raises:
         InputError, WorkError: a job failed; the sentence names it.
     """
     if not all(portable(job.problem) for job in jobs):
         for job in jobs:
-            yield _here(job)
+            yield _checked(_answer(job, partial(heard, job)), job)
         return
     waiting = list(reversed(jobs))
     workers = []
@@ -92,9 +107,13 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Outcome]:
         while busy := {worker.pipe: worker for worker in workers if worker.job is not None}:
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
-                outcome = worker.outcome()
+                answer = worker.answer()
+                if isinstance(answer, Share):
+                    assert worker.job is not None
+                    heard(worker.job, answer.done)
+                    continue
                 worker.give(waiting.pop() if waiting else None)
-                yield outcome
+                yield answer
         for worker in workers:
             worker.process.join()
     finally:
@@ -111,11 +130,6 @@ def _checked(answer: Outcome | Failure, job: Job) -> Outcome:
         kind = InputError if answer.input else WorkError
         raise kind(f"{named(job)} failed: {answer.reason}") from RuntimeError(answer.details)
     return answer
-
-
-def _here(job: Job) -> Outcome:
-    """Does a job in this process."""
-    return _checked(_answer(job), job)
 
 
 def _start() -> Worker:
@@ -151,14 +165,27 @@ def _serve(pipe: Connection, parent: int) -> None:
     try:
         with _signals.terminated_at_once():
             while (job := pipe.recv()) is not None:
-                pipe.send(_answer(job))
+                pipe.send(_answer(job, _telling(pipe)))
     except (KeyboardInterrupt, EOFError, BrokenPipeError):  # asked to stop, or nobody is there any more
         sys.exit(_signals.exit_status(signal.SIGTERM))
 
 
-def _answer(job: Job) -> Outcome | Failure:
+def _telling(pipe: Connection) -> Callable[[float], None]:
+    """What tells the parent of shares, but not more often than anybody can see."""
+    last = -EVERY_S
+
+    def tell(done: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            pipe.send(Share(done))
+
+    return tell
+
+
+def _answer(job: Job, heard: Callable[[float], None]) -> Outcome | Failure:
     try:
-        return work(job)
+        return work(job, heard)
     except Exception as error:
         said = isinstance(error, (InputError, WorkError, FloatingPointError))
         reason = str(error) if said else f"{type(error).__name__}: {error}"

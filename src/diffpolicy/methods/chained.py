@@ -13,12 +13,13 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.samplers import ETA
 from diffpolicy.diffusion.schedules import SCHEDULES
+from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, mapping
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.networks.denoiser import OUTPUTS
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.policy import Policy
-from diffpolicy.policies.priors import Prior
+from diffpolicy.policies.priors import ActionMemory, Prior
 
 
 def _prior(value: Any, key: str) -> dict[str, Any]:
@@ -82,5 +83,15 @@ class ChainedMethod(RolloutMethod):
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         policy = super().make_policy(env, seed)
+        if _unfit(policy):
+            raise InputError(
+                "the prior stores probabilities, which an action within bounds does not have; set prior.store to x0"
+            )
         policy.trained["through_chain"] = True
         return policy
+
+
+def _unfit(policy: Policy) -> bool:
+    """Whether what a policy is to remember is not there: probabilities of an action that is a vector."""
+    prior = policy.prior if isinstance(policy, DiffusionPolicy) else None
+    return isinstance(prior, ActionMemory) and prior.store == "probabilities" and policy.head.expectation == "pathwise"

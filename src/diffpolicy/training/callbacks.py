@@ -185,6 +185,15 @@ class EvaluateEvery(L.Callback):
             pl_module.history[-1].update(figures)
 
 
+class LogPasses(L.Callback):
+    """Gives each pass's row of the history to the trainer's loggers, with the episodes until then as its step."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        row = {name: float(value) for name, value in pl_module.history[-1].items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=pl_module.episodes)
+
+
 class StopCleanly(L.Callback):
     """Ends the run at the end of a pass: on SIGINT or SIGTERM (a second one stops at once), or when its time is over.
 

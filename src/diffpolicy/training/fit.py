@@ -22,7 +22,7 @@ from diffpolicy._identity import describe
 from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint
-from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, GlobalDraws, StopCleanly
+from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, GlobalDraws, LogPasses, StopCleanly
 from diffpolicy.training.trainable import Trainable
 
 PARENT = "DIFFPOLICY_PARENT"
@@ -110,7 +110,8 @@ def fit(
             no other run's.
         resume: a checkpoint to go on from.
         label: of the progress bar; None: no bar.
-        callbacks, accelerator, devices, precision, logger: of Lightning's trainer.
+        callbacks, accelerator, devices, precision, logger: of Lightning's trainer; a logger is given each pass's row of
+            the history.
         checkpoint_every: episodes.
         compiled: whether the objective's losses run through `torch.compile`: half a minute at the start, then a
             faster run with other roundings; a run keeps what it began with.
@@ -131,7 +132,7 @@ def fit(
     identity = _identity(module, keeps=out is not None or resume is not None)
     saved = None if resume is None else checkpoint.read(resume)
     file, stop = checkpoint.CheckpointFile(module, saved), StopCleanly(max_seconds)
-    mine: list[L.Callback] = [stop, GlobalDraws(), *callbacks]
+    mine: list[L.Callback] = [stop, GlobalDraws(), *callbacks, LogPasses()]
     if out is not None:
         module.check_saves()
         mine.append(Checkpoints(out, checkpoint_every))

@@ -166,7 +166,8 @@ class PathwiseModule(Trainable):
         self.episodes += self.stream.base_env.batch_size.numel()
         # `delay_s` is what progress bars show of an update: the mean cost
         row = {"delay_s": float(total.detach()), "gradient_norm": float(norm)}
-        self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
+        told = {"episodes": float(self.episodes), **row}
+        self.log_dict(told, on_step=True, on_epoch=False, logger=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 
     def _clip(self) -> Tensor:

@@ -179,7 +179,9 @@ class RolloutModule(Trainable):
         updates = self._updates * self.trainer.world_size
         row |= {k: float(distributed.summed(v)) / updates for k, v in self._sums.items()}
         self._sums, self._updates = {}, 0
-        self.log_dict({"episodes": float(self.episodes), **row}, on_step=True, on_epoch=False, batch_size=1)
+        # for the callbacks of a user; loggers hear of whole passes
+        told = {"episodes": float(self.episodes), **row}
+        self.log_dict(told, on_step=True, on_epoch=False, logger=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
 
     def state_of_process(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import show_path
+from diffpolicy._suggest import meant
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
 from diffpolicy.edge.scenario.server import Server as Server
@@ -134,6 +135,7 @@ class Scenario:
         elif not str(source) or (not path.exists() and path.suffix != ".json"):
             raise InputError(
                 f"scenario {check.show(str(source))} is neither built in ({', '.join(SCENARIO_NAMES)}) nor a file"
+                f"{meant(str(source), SCENARIO_NAMES)}"
             )
         try:
             return cls.from_dict(check.read_json(path, "scenario file"), name=str(source), folder=path.parent)

@@ -193,7 +193,7 @@ class Trace:
         result_mbit: float = 12.0,
         seed: int = 0,
     ) -> None:
-        """Writes a task file that `diffpolicy replay --tasks` and a workload of kind `trace` take.
+        """Writes a task file that `diffpolicy replay --task-file` and a workload of kind `trace` take.
 
         Args:
             path: CSV to write. stations: each request reaches a uniform one of so many.

@@ -1,0 +1,116 @@
+"""Training and comparing any problem from Python: evaluations along the way, loggers, and what is refused by name."""
+
+import csv
+import inspect
+
+import pytest
+
+from diffpolicy import EnvProblem, InputError
+from diffpolicy.environments import gym_problem
+from diffpolicy.experiments import build, compare, evaluate, train
+from diffpolicy.experiments.plan import Plan
+from diffpolicy.training import loggers
+from toys import GuessEnv, same_tensors
+
+
+def largest(td):
+    """The rule that is right."""
+    return td.set("action", td["observation"].argmax(-1))
+
+
+def guess(batch, seed):
+    """The environment."""
+    env = GuessEnv(batch)
+    env.set_seed(seed)
+    return env
+
+
+# of a lambda, so that `compare` plays it in this process
+PROBLEM = EnvProblem(lambda batch, seed: guess(batch, seed), steps=5, rules={"largest": largest}, name="guess")
+QUICK = {"start_after": 5, "capacity": 100, "batch_size": 8, "hidden": [8]}
+
+
+@pytest.mark.parametrize("method", ["sac", "lad"])
+def test_evaluations_along_the_way_change_nothing_and_stand_in_the_history(method):
+    plain = train(PROBLEM, method, episodes=4, changes=QUICK)
+    seen = train(PROBLEM, method, episodes=4, changes=QUICK, evaluate_every=2, eval_episodes=3)
+    assert same_tensors(plain.policy, seen.policy)
+    assert ["eval_cost" in row for row in seen.history] == [False, True, False, True]
+    assert [{k: v for k, v in row.items() if k != "eval_cost"} for row in seen.history] == plain.history
+    assert -5 <= seen.history[-1]["eval_cost"] <= 0
+
+
+def test_a_logger_is_given_every_pass(tmp_path):
+    train(PROBLEM, "sac", episodes=4, changes=QUICK, evaluate_every=2, eval_episodes=1, out=tmp_path, logger="csv")
+    with (tmp_path / "csv" / "version_0" / "metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
+    with (tmp_path / "training.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [float(row["step"]) for row in logged] == [1, 2, 3, 4]
+    for a, b in zip(logged, history, strict=True):
+        assert all(float(a[key]) == pytest.approx(float(b[key]), rel=1e-6) for key in b if b[key])
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed_is_refused_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=f"logger {name} needs {name}"):
+        train(PROBLEM, "sac", episodes=1, changes=QUICK, out=tmp_path, logger=name)
+
+
+def test_a_logger_needs_a_folder_and_a_name_that_there_is():
+    with pytest.raises(InputError, match="`out` is None"):
+        loggers.make_logger("csv", None)
+    with pytest.raises(InputError, match="csv, tensorboard, wandb"):
+        loggers.check_logger("mlflow")
+    assert loggers.make_logger(False, None) is False
+
+
+def test_a_problem_is_compared_in_one_call(tmp_path):
+    said, heard = [], []
+    made = compare(
+        PROBLEM,
+        said.append,
+        methods=["dqn"],
+        episodes=2,
+        eval_episodes=2,
+        processes=1,
+        out=tmp_path,
+        heard=lambda name, share: heard.append(share),
+    )
+    assert {row.name for row in made.rows} == {"dqn", "largest"}
+    assert (tmp_path / "comparison.csv").is_file()
+    assert sum(heard) == pytest.approx(1.0)
+    assert len(said) == 2
+
+
+def test_a_plan_is_compared_too_and_arguments_replace_its_fields(tmp_path):
+    plan = Plan(PROBLEM, [], tmp_path / "a", episodes=2, eval_episodes=2)
+    made = compare(plan, eval_episodes=1, out=tmp_path / "b")
+    assert made.plan.eval_episodes == 1
+    assert made.row("largest").result.costs.count == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_python_surface_of_the_design(tmp_path):
+    run = train(PROBLEM, "sac", episodes=2, out=tmp_path / "run", changes=QUICK)
+    assert run.policy is not None
+    assert len(run.history) == 2
+    assert "largest" in evaluate(PROBLEM, [str(tmp_path / "run"), "largest"], episodes=2).table()
+
+
+def test_a_gymnasium_problem_is_made_by_named_arguments():
+    kinds = {p.kind for p in inspect.signature(gym_problem).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    pytest.importorskip("gymnasium")
+    short = gym_problem("CartPole-v1", steps=7, rules={"mine": largest}, cost="falls", version="2")
+    assert (short.steps, short.cost.label, short.version, list(short.rules())) == (7, "falls", "2", ["mine"])
+    assert gym_problem("CartPole-v1").cost.label == "minus return"
+
+
+@pytest.mark.parametrize("method", ["lad", "lad-plus"])
+def test_a_memory_of_probabilities_is_refused_for_vectors_by_the_methods_name(method):
+    pytest.importorskip("gymnasium")
+    with pytest.raises(InputError, match=rf"method {method}: .*prior\.store.* x0"):
+        build("gym:Pendulum-v1", method)
+    assert build("gym:Pendulum-v1", method, changes={"prior.store": "x0"}).policy.prior.store == "x0"
