@@ -29,6 +29,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
     "checks",
+    "command_line",
     "markdown_pages",
     "public_names",
     "typography",

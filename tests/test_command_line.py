@@ -6,18 +6,20 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from diffpolicy import __version__
 from diffpolicy._table import WIDTH, render
 from diffpolicy.cli import completion, profile
-from diffpolicy.cli.main import GROUPS, command_name, parser
+from diffpolicy.cli.main import COMMANDS, GROUPS, command_name, parser
 from diffpolicy.cli.progress import bar
 from toys import small
 
 TINY = ["--stations", 2, "--slots", 2, "--tasks", 3]
-COMMANDS = [command_name(module) for modules in GROUPS.values() for module in modules]
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -279,3 +281,36 @@ def test_a_table_fits_a_hundred_columns():
     table = render("title " * 40, columns, [[name, *figures], ["opt-ts", *figures]])
     assert all(len(line) <= WIDTH for line in table.splitlines())
     assert "".join(line[:25].strip() for line in table.splitlines()[4:]).find(name[:40]) != -1 or name[:20] in table
+
+
+# The reference
+
+
+def test_the_reference_shows_every_option_and_example_of_every_command(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    from command_line import cell, options, reference, typed
+
+    page = (DOCS / "cli.md").read_text()
+    for name, command in commands().items():
+        assert page.count(f"```{{command}} {name}\n```") == 1
+        text = reference(name)
+        assert all(example in text for example in next(m for m in COMMANDS if command_name(m) == name).EXAMPLES)
+        shown = [spelling for spelling in command.spellings() if spelling not in ("-h", "--help")]
+        shared = reference("shared")
+        assert all(spelling in text or spelling in shared for spelling in shown)
+        assert f"](#{name})" in reference("all")
+        assert f"\n({name})=\n" in page
+    assert cell("a|b in --out") == r"a\|b in `--out`"
+    train = commands()["train"]
+    assert ("--resume [DIR|CKPT]", train._option_string_actions["--resume"].help) in options(train, "options")
+    assert typed(train._option_string_actions["--logger"]) == "--logger csv|tensorboard|wandb"
+
+
+def test_no_page_names_an_option_that_no_command_has():
+    actions = [action for command in commands().values() for action in command._actions]
+    known = {spelling for action in actions for spelling in action.option_strings}
+    for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for line in re.findall(r"^\$? ?diffpolicy .*", path.read_text(), flags=re.M):
+            words = re.findall(r"(?<![\w-])--[a-z][\w-]*", line.partition("#")[0])
+            assert set(words) <= known | {"--version"}, f"{path}: {line}"

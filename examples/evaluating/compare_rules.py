@@ -1,6 +1,6 @@
 """Rules on identical arrivals, at two loads: which information is worth what.
 
-The same from the command line, at one load: `diffpolicy evaluate opt-ts least-work-own ... --tasks 25 --episodes 2`.
+The same from the command line: `diffpolicy evaluate opt-ts least-work-own ... --tasks 25 --eval-episodes 2`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Replay a list of tasks: what did the recorded decisions cost, and what would a rule have made of the same tasks?
 
-From the command line: `diffpolicy replay --scenario fleet.json --tasks monday.csv --policy opt-ts --out greedy.csv`.
+As a command: `diffpolicy replay --scenario fleet.json --task-file monday.csv --policy opt-ts --out greedy.csv`.
 """
 
 from __future__ import annotations

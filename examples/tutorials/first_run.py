@@ -82,7 +82,7 @@ for name, result in evaluation.results.items():
 # .. code-block:: console
 #
 #     $ diffpolicy train lad-ts --stations 3 --slots 20 --tasks 20 --episodes 20 --out first-run
-#     $ diffpolicy evaluate first-run opt-ts random --stations 3 --slots 20 --tasks 20 --episodes 8
+#     $ diffpolicy evaluate first-run opt-ts random --stations 3 --slots 20 --tasks 20 --eval-episodes 8
 #
 # Next: :doc:`/problem` says what exactly a delay is, :doc:`/methods` what the policy does when it decides, and
 # :doc:`/extending` how your own problem takes the place of this one.

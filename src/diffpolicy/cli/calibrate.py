@@ -17,7 +17,9 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("profiles", nargs="+", metavar="PROFILE", help="one a server, see below")
+    parser.add_argument(
+        "profiles", nargs="+", metavar="PROFILE", help="measured servers, one or more, each as often as it is there"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="the scenario (JSON) to write; needed")
     parser.add_argument(
         "--load", type=opt.positive, default=0.8, metavar="L", help="work offered / capacity, default 0.8"

@@ -26,7 +26,7 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policies", nargs="+", metavar="POLICY", help="one or more, see below")
+    parser.add_argument("policies", nargs="+", metavar="POLICY", help="what is played, one or more")
     opt.add_problem(parser)
     opt.add_eval_episodes(parser, 16)
     parser.add_argument("--episodes", action=opt.OldSpelling, instead="--eval-episodes", **opt.EVAL_EPISODES)

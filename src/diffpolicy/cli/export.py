@@ -18,7 +18,7 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policy", metavar="POLICY", help="one that is no rule, see below")
+    parser.add_argument("policy", metavar="POLICY", help="what is written; no rule, which has no network")
     parser.add_argument("--format", choices=["onnx", "aoti"], default="onnx", help="onnx (default) or aoti")
     parser.add_argument("--out", required=True, metavar="FILE", help="needed; FILE.json describes inputs and outputs")
     parser.add_argument("--agent", type=opt.whole(0), metavar="B", help="only the networks of this station")

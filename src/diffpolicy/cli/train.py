@@ -30,7 +30,7 @@ OUT = object()
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("method", metavar="METHOD", help="one, see below")
+    parser.add_argument("method", metavar="METHOD", help="what is trained")
     opt.add_problem(parser)
     opt.add_set(parser)
     parser.add_argument(

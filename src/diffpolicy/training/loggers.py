@@ -26,7 +26,7 @@ def check_logger(name: str) -> str:
     check.choice(name, "logger", LOGGERS)
     needs = LOGGERS[name]
     if needs is not None and importlib.util.find_spec(needs) is None:
-        raise InputError(f"logger {name} needs {needs}; install the extra '{needs}', or: pip install {needs}")
+        raise InputError(f"logger {name} needs {needs}, which is not installed: pip install {needs}")
     return name
 
 
