@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
-from diffpolicy.edge import Scenario
+from diffpolicy.edge import Scenario, evaluate
 from diffpolicy.edge.bounds.clairvoyant import best_known
 from diffpolicy.edge.bounds.episode import Episode
 from diffpolicy.edge.bounds.fixed_split import best_static_split
 from diffpolicy.edge.bounds.lower import pooled_bound
 from timing import table
 
+POLICIES = ("price", "pretrained:live", "pretrained:stale")
+"""What is set beside them."""
 COLUMNS = ["tasks", "load", "rule or bound", "mean delay, s", "ratio to opt-ts", "least", "greatest"]
 
 
@@ -59,6 +61,10 @@ def main() -> None:
             mean = sum(values) / len(values)
             shown = [mean, mean * len(base) / sum(base), min(ratios), max(ratios)]
             lines.append([str(tasks), f"{scenario.load_factor():.2f}", name, *(f"{x:.3f}" for x in shown)])
+        found = evaluate(list(POLICIES), scenario, episodes=options.episodes).results
+        for name, result in found.items():
+            figures = [f"{result.costs.mean:.3f}", f"{result.ratio:.3f}", "", ""]
+            lines.append([str(tasks), f"{scenario.load_factor():.2f}", name, *figures])
     print(table(COLUMNS, lines))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

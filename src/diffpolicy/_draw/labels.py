@@ -104,6 +104,7 @@ def label_points(axes: Axes, labels: Sequence[Label], theme: Theme) -> None:
                     va={1: "bottom", 0: "center", -1: "top"}[dy],
                     arrowprops=leader if distance > NEAR else None,
                 )
+                text.update_positions(renderer)
                 box = Text.get_window_extent(text, renderer)  # of the word without its line
                 outside = not (inside.x0 <= box.x0 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
                 cost = sum(box.overlaps(other) for i, other in enumerate(taken) if i != k) + 2 * outside

@@ -70,9 +70,9 @@ METHODS: Mapping[str, Style] = {
     "ppo": Style("sky", "p", SOLID),
     "diffusion-ppo": Style("vermilion", "p", SOLID),
     "pretrained:live": Style("vermilion", "*", SOLID),
-    "pretrained:stale": Style("blue", "p", SOLID),
+    "pretrained:stale": Style("sky", "p", SOLID),
     "pretrained:live-one-pass": Style("vermilion", "8", DASHED),
-    "pretrained:stale-one-pass": Style("blue", "H", DASHED),
+    "pretrained:stale-one-pass": Style("sky", "H", DASHED),
 }
 """Of what was trained. A method and its counterpart for any problem look alike, since they are never compared."""
 RULES: Mapping[str, Style] = {

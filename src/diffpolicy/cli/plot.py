@@ -34,10 +34,11 @@ def run(options: argparse.Namespace) -> None:
     """Loads matplotlib, and no torch but through what the pictures' own modules need."""
     out = None if options.out is None else Path(_files.writable_folder(options.out))
 
+    from diffpolicy.edge.plots import KINDS
     from diffpolicy.experiments.plots import WRITTEN, draw
 
     formats = WRITTEN if options.format is None else (options.format,)
-    pictures = {file: draw(file, out, formats, dark=options.dark) for file in options.files}
+    pictures = {file: draw(file, out, formats, dark=options.dark, kinds=KINDS) for file in options.files}
     if options.json:
         opt.print_json({"pictures": {file: [str(path) for path in paths] for file, paths in pictures.items()}}, options)
         return

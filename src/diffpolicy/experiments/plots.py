@@ -16,7 +16,7 @@ from diffpolicy._draw.frame import Frame
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.pictures.curves import learning_curves
-from diffpolicy.experiments.pictures.results import front, ranking
+from diffpolicy.experiments.pictures.results import front, ranking, weights
 from diffpolicy.experiments.pictures.shares import by_bin
 from diffpolicy.experiments.pictures.sweeps import sweep
 
@@ -44,8 +44,13 @@ def _has(frame: Frame, *columns: str) -> bool:
 
 
 KINDS: Sequence[Kind] = (
-    Kind("learning curves", lambda f: _has(f, "method", "episode"), {"": learning_curves}),
+    Kind(
+        "learning curves",
+        lambda f: "method" in f and ("episode" in f or _has(f, "kind", "first_episode", "last_episode")),
+        {"": learning_curves},
+    ),
     Kind("bins", lambda f: _has(f, "policy", "bin", "ratio") and bool(f.starting("mean_")), {"": by_bin}),
+    Kind("a front", lambda f: _has(f, "policy", "weight") and bool(f.starting("p99")), {"": weights}),
     Kind(
         "a comparison or an evaluation",
         lambda f: f.header[0] in ("method", "policy") and bool(f.starting("mean_")) and bool(f.starting("p99")),

@@ -38,29 +38,37 @@ def learning_curves(frame: Frame, theme: Theme) -> Figure:
     on both sides of zero where it spans much. Rules are straight lines at what they cost in the evaluation.
 
     Args:
-        frame: columns `method`, `episode`, the cost, and `seed`, `kind`, `baseline`, `measure` where they are known.
+        frame: columns `method`, `episode`, the cost, and `seed`, `kind`, `baseline`, `measure` where they are known;
+            or means of blocks of episodes, from `first_episode` to `last_episode`, over `seeds`.
         theme: light or dark.
     """
-    column = frame.header[frame.header.index("episode") + 1]
+    blocks = "last_episode" in frame
+    column = frame.header[frame.header.index("last_episode" if blocks else "episode") + 1]
     baseline, measure = frame.constant("baseline"), frame.constant("measure") or titled(column)
     names = names_of(frame, "method")
     known = {name: float(frame.where("method", name).numbers(column)[0]) for name, kind in names if kind != METHOD}
     base = known.get(baseline)
     ratio = base is not None and base > 0 and positive(frame.numbers(column))
-    curves = {name: _seeds(frame.where("method", name), column) for name, kind in names if kind == METHOD}
+    curves = {
+        name: (_blocks if blocks else _seeds)(frame.where("method", name), column)
+        for name, kind in names
+        if kind == METHOD
+    }
     curves = {name: (at, seeds) for name, (at, seeds) in curves.items() if len(at)}
 
     def related(values: Any) -> Any:
         return values if base is None else values / base if ratio else values - base
 
-    lines = [_line(name, seeds, related) for name, (_, seeds) in curves.items()]
+    lines = [_line(name, seeds, related, 1 if blocks else WINDOW) for name, (_, seeds) in curves.items()]
     flat = [Line(name, kind, *(np.array([float(related(known[name]))]),) * 3) for name, kind in names if kind != METHOD]
     figure = figure_of(7.6, 4.2)
     axes = figure.subplots()
     for line in lines:
         at, seeds = curves[line.name]
-        style = {**theme.of(line.name), "marker": ""}
+        style = theme.of(line.name) if blocks else {**theme.of(line.name), "marker": ""}
         axes.plot(at, line.values, **style)
+        if blocks:
+            continue
         if len(seeds) > 1:
             axes.fill_between(at, line.low, line.high, color=style["color"], alpha=0.18, linewidth=0)
         else:
@@ -68,16 +76,19 @@ def learning_curves(frame: Frame, theme: Theme) -> Figure:
     for line in flat:
         axes.axhline(line.values[0], **{**theme.of(line.name), "marker": "", "linewidth": 1.2})
     last = max((int(at[-1]) for at, _ in curves.values()), default=1)
-    axes.set_xlim(1, max(last, 2))
-    scale_linear(axes.xaxis, whole=True)
+    if blocks:
+        scale_log(axes, "x", *padded(min(float(at[0]) for at, _ in curves.values()), last, 0.02))
+    else:
+        axes.set_xlim(1, max(last, 2))
+        scale_linear(axes.xaxis, whole=True)
     axes.set_xlabel("training episode")
     _scale(axes, [line.values for line in [*lines, *flat]], ratio or (base is None and positive(*_all(curves))), ratio)
     what = f"{measure.split(',')[0]}: ratio to {baseline}" if ratio else measure
     axes.set_ylabel(what if ratio or base is None else f"{measure}: difference to {baseline}")
-    caption(figure, _caption(curves))
+    caption(figure, _of_blocks(frame) if blocks else _caption(curves))
     figure.draw_without_rendering()
-    shown = [_label(line, last, theme, frame, column, curves) for line in ordered([*lines, *flat])]
-    label_ends(axes, shown, theme)
+    starred = [] if blocks else [name for name, (_, seeds) in curves.items() if _falling(seeds)]
+    label_ends(axes, [_label(x, last, theme, x.name in starred) for x in ordered([*lines, *flat])], theme)
     return figure
 
 
@@ -94,9 +105,23 @@ def _seeds(rows: Frame, column: str) -> tuple[Floats, Floats]:
     return parts[0][0][:shortest], np.array([values[:shortest] for _, values in parts])
 
 
-def _line(name: str, seeds: Floats, related: Any) -> Line:
+def _blocks(rows: Frame, column: str) -> tuple[Floats, Floats]:
+    """Middles of blocks of episodes `[N]`, and the mean of each, `[1, N]`."""
+    middle: Floats = (rows.numbers("first_episode") + rows.numbers("last_episode")) / 2
+    return middle, rows.numbers(column)[None]
+
+
+def _of_blocks(frame: Frame) -> str:
+    """What the points are."""
+    trained = frame.where("kind", METHOD)
+    many = int((trained.numbers("last_episode") - trained.numbers("first_episode"))[0]) + 1
+    seeds = frame.constant("seeds")
+    return f"Points: means of {many} episodes{f' and {seeds} seeds' if seeds else ''}. Rules: mean of the evaluation."
+
+
+def _line(name: str, seeds: Floats, related: Any, window: int) -> Line:
     """The mean over seeds of running means, and its 95 % interval, or the range of two."""
-    means = related(np.array([running_mean(row) for row in seeds]))
+    means = related(np.array([running_mean(row, window) for row in seeds]))
     mean, count = means.mean(0), len(means)
     if count < 3:
         return Line(name, METHOD, mean, means.min(0), means.max(0))
@@ -120,13 +145,13 @@ def _scale(axes: Axes, values: list[Floats], log: bool, ratio: bool) -> None:
     axes.set_ylim(float(everything.min()) - room, float(everything.max()) + room)
 
 
-def _label(
-    line: Line, last: int, theme: Theme, frame: Frame, column: str, curves: dict[str, tuple[Floats, Floats]]
-) -> Label:
-    falling = ""
-    if line.name in curves and line.kind == METHOD and not all(converged(row) for row in curves[line.name][1]):
-        falling = " *"
-    return Label(last, line.end, f"{line.name} {line.end:.3g}{falling}", theme.colour(line.name))
+def _label(line: Line, last: float, theme: Theme, starred: bool) -> Label:
+    return Label(last, line.end, f"{line.name} {line.end:.3g}{' *' if starred else ''}", theme.colour(line.name))
+
+
+def _falling(seeds: Floats) -> bool:
+    """Whether some seed's costs were still falling, or nobody can tell."""
+    return not all(converged(row) for row in seeds)
 
 
 def _caption(curves: dict[str, tuple[Floats, Floats]]) -> str:
@@ -136,6 +161,6 @@ def _caption(curves: dict[str, tuple[Floats, Floats]]) -> str:
         return ""
     few = {1: "faint: single episodes of the one seed", 2: "bands: range of 2 seeds"}
     band = few.get(counts[0], f"bands: 95 % interval over {counts[0]} seeds")
-    starred = any(not all(converged(row) for row in seeds) for _, seeds in curves.values())
+    starred = any(_falling(seeds) for _, seeds in curves.values())
     star = "; * still falling, or under 20 episodes" if starred else ""
     return f"Running mean over {WINDOW} episodes; {band}{star}. Rules: mean of the evaluation."

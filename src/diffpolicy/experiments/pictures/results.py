@@ -131,6 +131,33 @@ def front(frame: Frame, theme: Theme) -> Figure:
     return figure
 
 
+def weights(frame: Frame, theme: Theme) -> Figure:
+    """Means against 99th percentiles as a weight of the policy is turned: a line a policy, its points named by weight.
+
+    Args:
+        frame: `policy`, `weight`, `p99...` and `ratio` or `mean_...`; one without a weight is a point. theme: light or
+            dark.
+    """
+    worst = str(frame.starting("p99"))
+    mean = "ratio" if "ratio" in frame else str(frame.starting("mean_"))
+    figure = figure_of(7.6, 4.4)
+    axes = figure.subplots()
+    labels = []
+    for name, _ in names_of(frame, "policy"):
+        rows = frame.where("policy", name)
+        x, y, style = rows.numbers(worst), rows.numbers(mean), theme.of(name)
+        axes.plot(x, y, **style, label=plain(name))
+        labels += [Label(a, b, w or name, style["color"]) for a, b, w in zip(x, y, rows.texts("weight"), strict=True)]
+    scale_linear(axes.xaxis)
+    scale_linear(axes.yaxis)
+    axes.set_xlabel(plain(f"99th percentile of the {frame.constant('measure') or titled(worst.removeprefix('p99_'))}"))
+    axes.set_ylabel(f"mean: ratio to {baseline_of(frame, 'policy')}" if mean == "ratio" else f"mean, {titled(mean)}")
+    axes.legend(loc="upper right")
+    caption(figure, "Numbers at the points: the weight.")
+    label_points(axes, labels, theme)
+    return figure
+
+
 def undominated(x: Floats, y: Floats) -> Sequence[int]:
     """Places of the points, by x, than which none is smaller in one and not larger in the other. Args: x, y: `[N]`."""
     best: list[int] = []
