@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from tensordict import TensorDictBase
 
+import pictures
 from diffpolicy.edge import OffloadingEnv, Scenario, make_policy
 from diffpolicy.edge.evaluation import WORK
 from diffpolicy.edge.workload.seeds import Stream
@@ -23,6 +23,9 @@ from timing import table
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 CLASSES = 5
+SPREAD = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s")
+FRONT = ("policy", "weight", *SPREAD, "ratio", "baseline", "measure")
+END = ("opt-ts", "delay, s")
 
 
 class Watched:
@@ -72,23 +75,19 @@ def main() -> None:
     edges = np.quantile(first.work, np.linspace(0, 1, CLASSES + 1))
     edges[-1] += 1
     rows = []
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for k, (name, x) in enumerate(seen.items()):
+    for name, x in seen.items():
         size = np.digitize(x.work, edges[1:-1])
         waits = [x.delay_s[size == c].mean() for c in range(CLASSES)]
         share = [np.mean(x.rank[size == c] < 5) for c in range(CLASSES)]
         rows.append([name, *(f"{w:.2f}" for w in waits), *(f"{s:.0%}" for s in share)])
-        at = np.arange(CLASSES) + 0.8 * (k - len(seen) / 2) / len(seen)
-        left.bar(at, waits, 0.8 / len(seen), align="edge", label=name)
-        right.bar(at, share, 0.8 / len(seen), align="edge")
     labels = [f"{a:.1f}-{b:.1f}" for a, b in zip(edges, [*edges[1:-1], first.work.max()], strict=False)]
-    for axes, what in ((left, "mean delay, s"), (right, "share sent to the 5 longest backlogs")):
-        axes.set_xticks(range(CLASSES), labels)
-        axes.set_xlabel("work of the task, Gcycles (fifths)")
-        axes.set_ylabel(what)
-    left.legend(fontsize=8)
-    figure.savefig(options.out / "sizes.png", dpi=80)
+    lines = [
+        [r[0], label, r[1 + c], float(r[1 + CLASSES + c][:-1]) / 100] for r in rows for c, label in enumerate(labels)
+    ]
+    with (options.out / "sizes.csv").open("w", newline="") as file:
+        header = ["policy", "work_gcycles", "mean_delay_s", "share_to_5_longest"]
+        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    pictures.write(options.out / "sizes.csv", pictures.sizes)
     sizes = [f"wait {x}" for x in labels]
     print(table(["policy", *sizes, *(f"to 5 longest {x}" for x in labels)], rows), end="\n\n")
     if options.sizes_only:
@@ -104,23 +103,12 @@ def main() -> None:
             rows.append([name, weight, *spread])
     with (options.out / "front.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(
-            [["policy", "weight", "mean_s", "p50", "p95", "p99", "max"], ["opt-ts", "", *base], *rows]
+            [FRONT, ["opt-ts", "", *base, 1.0, *END], *([*row, row[2] / base[0], *END] for row in rows)]
         )
     shown = [[r[0], f"{r[1]:g}", f"{r[2] / base[0]:.3f}", *(f"{v:.2f}" for v in r[2:])] for r in rows]
     shown.insert(0, ["opt-ts", "", "1.000", *(f"{v:.2f}" for v in base)])
     print(table(["policy", "weight of prices", "ratio", "mean s", "p50", "p95", "p99", "max"], shown))
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name in ("pretrained:live", "pretrained:stale"):
-        of = [r for r in rows if r[0] == name]
-        axes.plot([r[5] for r in of], [r[2] for r in of], "o-", label=name)
-        for r in of:
-            axes.annotate(f"{r[1]:g}", (r[5], r[2]), textcoords="offset points", xytext=(3, 3), fontsize=7)
-    axes.plot(base[3], base[0], "ks", label="opt-ts")
-    axes.set_xlabel("99th percentile of the delay, s")
-    axes.set_ylabel("mean delay, s")
-    axes.legend()
-    figure.savefig(options.out / "front.png", dpi=80)
+    pictures.write(options.out / "front.csv")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One live decision in a fleet: exported beside eager among 20 servers, and its cost from 20 to 1,000 servers.
 
-python benchmarks/fleet_size.py --out docs/_static/fleet_size.png
+python benchmarks/fleet_size.py --out docs/_static/fleet_size.csv
 
 With 32 candidates the decision gathers their rows first and computes on them alone (see `FleetDecision`); drawing
 them and keeping the fleet's sums, which are a few additions a task, are the dispatcher's and are not timed.
@@ -9,15 +9,16 @@ them and keeping the fleet's sums, which are a few additions a task, are the dis
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
+import pictures
 from diffpolicy.edge import FleetPolicy, Scenario
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.pricing.decision import FleetDecision
@@ -98,7 +99,7 @@ def main() -> None:
     """Exports, times, prints, draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=Path("runs/fleet_size.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs/fleet_size.csv"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -125,27 +126,11 @@ def main() -> None:
         print(f"{name}, {kind}: from 100 to 1,000 servers {growth:.2f} times")
     print(f"{CANDIDATES} candidates of 1,000: {100 * same:.1f} % of decisions as by prices that know the whole fleet")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(options.out, times)
-
-
-def draw(path: Path, times: dict) -> None:
-    """Microseconds of a decision against servers, on logarithmic axes, with the line of proportional growth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panel = plt.subplots(figsize=(6, 3.8), constrained_layout=True)
-    for name, colour in (("onnx", "C0"), ("aoti", "C1")):
-        for kind, style, label in (("all", "o-", "all prices"), ("some", "s--", f"{CANDIDATES} candidates")):
-            x = [s for s in SERVERS if (name, kind, s) in times]
-            panel.loglog(x, [times[name, kind, s] for s in x], style, color=colour, label=f"{name}, {label}")
-    x = np.array(SERVERS[2:])
-    panel.loglog(x, times["aoti", "all", 1000] * x / 1000, ":", color="grey", label="proportional")
-    panel.set(xlabel="servers", ylabel="us a decision")
-    panel.grid(alpha=0.3, which="both")
-    panel.legend(fontsize=8)
-    figure.savefig(path, dpi=90)
+    rows = [[servers, name, "all" if kind == "all" else CANDIDATES, t] for (name, kind, servers), t in times.items()]
+    with options.out.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["servers", "format", "candidates", "us_per_decision"], *rows])
+    pictures.write(options.out, pictures.fleet_size)
 
 
 if __name__ == "__main__":

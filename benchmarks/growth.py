@@ -1,6 +1,6 @@
 """How costs grow: a decision and an update, from 20 to 1,000 servers and from 10 to 500 tasks a station and slot.
 
-python benchmarks/growth.py --out docs/_static/growth.png
+python benchmarks/growth.py --out docs/_static/growth.csv
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import pictures
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
 from diffpolicy.experiments.names import make_method
 from diffpolicy.training.fit import no_denormals
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", default="lad-ts")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("runs/growth.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs/growth.csv"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     by_servers = [(servers, 50) for servers in (20, 50, 100, 200, 500, 1000)]
@@ -79,37 +80,11 @@ def main() -> None:
         slopes = [np.polyfit(x, y, 1)[0] for y in (slot, update)]
         print(f"cost of a slot's decisions ~ {name}^{slopes[0]:.2f}, of an update ~ {name}^{slopes[1]:.2f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.with_suffix(".csv").open("w", newline="") as file:
+    with options.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["servers", "tasks", "us_per_decision", "ms_per_update"])
         writer.writerows([*pair, *cost] for pair, cost in measured.items())
-    draw(options.out, by_servers, by_tasks, measured)
-
-
-def draw(path: Path, by_servers: list, by_tasks: list, measured: dict) -> None:
-    """Both panels, on logarithmic axes, with the line of proportional growth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True, sharey=True)
-    for panel, (name, pairs, kind) in zip(
-        axes,
-        (("servers (50 tasks)", by_servers, 0), ("tasks a station and slot (20 servers)", by_tasks, 1)),
-        strict=True,
-    ):
-        x = np.array([pair[kind] for pair in pairs])
-        slot = np.array([measured[pair][0] * pair[1] * STATIONS / 1e3 for pair in pairs])
-        update = np.array([measured[pair][1] for pair in pairs])
-        panel.loglog(x, slot, "o-", label="decisions of a slot")
-        panel.loglog(x, update, "s-", label="update of 20 agents")
-        panel.loglog(x, slot[0] * x / x[0], ":", color="grey", label="proportional")
-        panel.set(xlabel=name)
-        panel.grid(alpha=0.3, which="both")
-    axes[0].set(ylabel="ms")
-    axes[0].legend()
-    figure.savefig(path, dpi=110)
+    pictures.write(options.out, pictures.growth)
 
 
 if __name__ == "__main__":

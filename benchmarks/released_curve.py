@@ -18,10 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-RELEASED = {
-    "lad-ts-released": [12.8, 10.0, 9.4, 8.8, 8.6, 8.7],
-    "sac-ts": [21.4, 15.8, 14.7, 15.1, 12.4, 11.1],
-}
+import pictures
 
 
 def curve(job: tuple[str, int, int]) -> list[float]:
@@ -33,25 +30,6 @@ def curve(job: tuple[str, int, int]) -> list[float]:
     torch.set_num_threads(1)
     history = train(method, Scenario.load("lad-ts"), episodes=episodes, seed=seed).history
     return [row["delay_s"] for row in history]
-
-
-def draw(method: str, curves: np.ndarray, path: Path) -> None:
-    """Both curves, ours with every seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
-    x = 10 * np.arange(curves.shape[1]) + 5.5
-    for row in curves:
-        axes.plot(x, row, color="C0", alpha=0.35, linewidth=1)
-    axes.plot(x, curves.mean(0), "o-", color="C0", label=f"{method}, mean of {len(curves)} seeds")
-    axes.plot(x[:6], RELEASED[method], "s--", color="black", label="released code, one run")
-    axes.set(xlabel="training episode", ylabel="mean delay of ten episodes, s", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -81,8 +59,9 @@ def main() -> None:
         print(f"{method}: ten-episode means in seconds, {len(means)} seeds")
         print("  ours      ", " ".join(f"{m:6.2f}" for m in means.mean(0)))
         print("  s.d. seeds", " ".join(f"{s:6.2f}" for s in spread))
-        print("  released  ", " ".join(f"{r:6.2f}" for r in RELEASED[method]))
-        draw(method, means, options.out / f"{method}.png")
+        print("  released  ", " ".join(f"{r:6.2f}" for r in pictures.RELEASED[method]))
+        if method == "lad-ts-released":
+            pictures.write(options.out / "curves.csv", pictures.released)
     print(f"{time.monotonic() - start:.0f} s")
 
 

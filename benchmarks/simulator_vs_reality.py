@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import pictures
 from timing import table
 
 SIZES = {"cpu-small": (64, 64), "cpu-large": (128, 128)}
@@ -180,7 +181,7 @@ def main() -> None:
     fits = [f"{p.fit.r2:.4f}" for p in profiles]
     print(table(["worker", *(f"{n} steps, s" for n in STEPS), "R2"],
                 [[n, *(f"{x:.3f}" for x in table_s[:, a]), [*fits, ""][a]] for a, n in enumerate(names)]))  # fmt: skip
-    rows, pairs = [], []
+    rows = []
     for run in range(options.runs):
         load = options.loads[run % len(options.loads)]
         workload = scenario.workload.with_load(load, scenario.capacity_gcycles_per_s)
@@ -190,7 +191,6 @@ def main() -> None:
         rollout = env.rollout(options.requests, make_policy("opt-ts", played))
         simulated = -rollout["next", "agents", "reward"].flatten().double().numpy()
         real = asyncio.run(Dispatcher(pipes, table_s).serve(drawn.arrival_s, drawn.type))
-        pairs.append((load, simulated, real))
         gaps = []
         for f in (np.mean, lambda x: np.percentile(x, 95)):
             gaps += [float(f(real)), float(f(simulated)), float(f(simulated) / f(real) - 1)]
@@ -219,26 +219,7 @@ def main() -> None:
     )
     with (options.out / "simulator_vs_reality.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    draw(pairs, options.out / "simulator_vs_reality.png")
-
-
-def draw(pairs: list[tuple[float, np.ndarray, np.ndarray]], path: Path) -> None:
-    """Distributions of the delays, one panel a run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(pairs), figsize=(3 * len(pairs), 3), sharey=True, constrained_layout=True)
-    for axis, (load, simulated, real) in zip(np.atleast_1d(axes), pairs, strict=True):
-        share = np.arange(1, len(real) + 1) / len(real)
-        axis.plot(np.sort(real), share, label="workers")
-        axis.plot(np.sort(simulated), share, "--", label="simulated")
-        axis.set_title(f"load {load:g}")
-        axis.set_xlabel("delay, s")
-    np.atleast_1d(axes)[0].set_ylabel("share of requests")
-    np.atleast_1d(axes)[0].legend()
-    figure.savefig(path, dpi=110)
+    pictures.write(options.out / "simulator_vs_reality.csv", pictures.reality)
 
 
 if __name__ == "__main__":
