@@ -178,7 +178,8 @@ class DDIM(Sampler):
 
     def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
         step = self.reverse_steps(process)[k]
-        mean = torch.add(step.keep * x, model(x, step.i, cond), alpha=step.push)
+        # the prediction first, so that states lie in memory as the network puts them
+        mean = (step.push * model(x, step.i, cond)).add_(x, alpha=step.keep)
         spread = max(step.spread, self.min_std)
         return Gaussian(mean, spread) if spread else Point(mean)
 

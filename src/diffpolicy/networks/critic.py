@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from diffpolicy.networks.dense import MLP
+
+
+def least(values: Tensor) -> Tensor:
+    """The least of an ensemble's values, of the layout that they have. Args: values: `[K, ..]`."""
+    return reduce(torch.minimum, values.unbind(0))
 
 
 class CriticEnsemble(nn.Module):

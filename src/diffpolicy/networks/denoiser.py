@@ -12,16 +12,22 @@ from torch import Tensor, nn
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.networks.dense import MLP, Dense, activation, width_of
+from diffpolicy.networks.dense import FUNCTIONS, MLP, Columns, Dense, activation, through, width_of
 
 OUTPUTS = ("linear", "tanh", "softmax")
 
 
 class Prepared(NamedTuple):
-    """What does not change along the chain. Args: condition: `[*, M, H]`. time: one bias a step, each `[*, 1, H]`."""
+    """What does not change along the chain; of a stack with rows last (see `Columns`).
+
+    Args:
+        condition: `[M, H]`, or `[G, H, M]`. time: one bias a step, each `[1, H]`, or `[G, H, 1]`.
+        layers: of a stack, that of x and those behind it.
+    """
 
     condition: Tensor
     time: Sequence[Tensor]
+    layers: Sequence[Columns] = ()
 
 
 class TimeEmbedding(nn.Module):
@@ -94,7 +100,8 @@ class MLPDenoiser(nn.Module):
         self.of_x = Dense(actions, hidden[0], stack, generator, fan_in=fan_in, bias=False)
         self.of_time = Dense(time, hidden[0], stack, generator, fan_in=fan_in, bias=False)
         self.of_condition = Dense(condition, hidden[0], stack, generator, fan_in=fan_in)
-        self.act = activation(act)
+        activation(act)
+        self.act = FUNCTIONS[act]
         self.rest = MLP(hidden[0], actions, hidden[1:], act, stack, generator)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,14 +137,21 @@ class MLPDenoiser(nn.Module):
     def prepare(self, condition: Tensor) -> Prepared:
         """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
         time = self.of_time(self.embedding()) if self.fixed_time is None else self.fixed_time
+        if self.of_x.stacked:
+            layers = [self.of_x.columns(), *self.rest.columns()]
+            return Prepared(self.of_condition.columns().of(condition.mT), time.mT.split(1, dim=-1), layers)
         return Prepared(self.of_condition(condition), time.split(1, dim=-2))
 
     def forward(self, x: Tensor, i: int, prepared: Prepared) -> Tensor:
         """Predicted noise, of the shape of x, `[M, A]` or `[G, M, A]`. Args: i: 1..I."""
-        bias = prepared.condition + prepared.time[i - 1]
-        weight = self.of_x.weight
-        first = torch.baddbmm(bias, x, weight) if weight.ndim == 3 else torch.addmm(bias, x, weight)
-        eps: Tensor = self.rest(self.act(first))
+        condition, time = prepared.condition, prepared.time[i - 1]
+        if not prepared.layers:
+            return self._out(self.rest(self.act(torch.addmm(condition + time, x, self.of_x.weight))), -1)
+        of_x, *rest = prepared.layers
+        first = self.act(torch.baddbmm(condition, of_x.weight, x.mT).add_(time))
+        return self._out(through(rest, self.act, first), -2).mT
+
+    def _out(self, eps: Tensor, dim: int) -> Tensor:
         if self.output == "softmax":
-            return eps.softmax(-1)
+            return eps.softmax(dim)
         return eps.tanh() if self.output == "tanh" else eps

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh, "silu": nn.SiLU}
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "mish": functional.mish,
+    "tanh": torch.tanh_,
+    "silu": functional.silu,
+}
+"""What the modules compute, in place where that leaves the gradient known: give them what nobody else reads.
 
+Half the tensors of a training step are then never made, and the others stay in the processor's cache.
+"""
 
 WIDEST = 10**6
 """A wider layer is a slip, and would only exhaust the memory."""
@@ -29,6 +39,31 @@ def activation(name: str) -> nn.Module:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]()
+
+
+class Columns(NamedTuple):
+    """A stacked layer for rows that stand last in memory, from `[G, in, M]` to `[G, out, M]`.
+
+    Products of small matrices, softmax and sums then run along many rows instead of along a few numbers, which takes a
+    CPU half as long.
+
+    Args:
+        weight: `[G, out, in]`. bias: `[G, out, 1]`, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def of(self, x: Tensor) -> Tensor:
+        """W x + b. Args: x: `[G, in, M]`."""
+        return torch.bmm(self.weight, x) if self.bias is None else torch.baddbmm(self.bias, self.weight, x)
+
+
+def through(layers: Sequence[Columns], act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Layers with an activation between them, `[G, out, M]`. Args: x: `[G, in, M]`."""
+    for k, layer in enumerate(layers):
+        x = layer.of(act(x) if k else x)
+    return x
 
 
 class Dense(nn.Module):
@@ -63,12 +98,19 @@ class Dense(nn.Module):
         offset = torch.empty(*lead, *row, outputs).uniform_(-bound, bound, generator=generator) if bias else None
         self.bias = None if offset is None else nn.Parameter(offset)
 
+    @property
+    def stacked(self) -> bool:
+        """Whether there is a layer for each of G agents."""
+        return self.weight.ndim == 3
+
+    def columns(self) -> Columns:
+        """A stacked layer, for rows that stand last."""
+        return Columns(self.weight.mT, None if self.bias is None else self.bias.mT)
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return x @ self.weight
-        if self.weight.ndim == 3:
-            return torch.baddbmm(self.bias, x, self.weight)
-        return x @ self.weight + self.bias
+        if self.stacked:
+            return self.columns().of(x.mT).mT
+        return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
 
 class MLP(nn.Module):
@@ -98,7 +140,14 @@ class MLP(nn.Module):
         for a, b in zip(widths, widths[1:], strict=False):
             layers += [Dense(a, b, stack, generator), activation(act)]
         self.layers = nn.Sequential(*layers[:-1])
+        self.act = FUNCTIONS[act]
+
+    def columns(self) -> list[Columns]:
+        """Stacked layers, for rows that stand last."""
+        return [layer.columns() for layer in self.layers if isinstance(layer, Dense)]
 
     def forward(self, x: Tensor) -> Tensor:
         """From `[*, in]` (stacked: `[G, M, in]`) to `[*, out]`."""
+        if self.layers[0].stacked:
+            return through(self.columns(), self.act, x.mT).mT
         return self.layers(x)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from tensordict.nn import dispatch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.networks.critic import CriticEnsemble, least
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, row_masks, wide
@@ -165,8 +165,8 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         alpha = log_alpha.detach().exp()
         with torch.no_grad():
             p, log_p = self._probabilities(self.actor, next_observation, next_latent, next_mask, next_noise)
-            least = self.target_critic(self.critic_input(next_observation, next_latent)).amin(0)
-            value = (p * (least - alpha.unsqueeze(-1) * log_p)).sum(-1)
+            after = least(self.target_critic(self.critic_input(next_observation, next_latent)))
+            value = (p * (after - alpha.unsqueeze(-1) * log_p)).sum(-1)
             if terminated is not None:
                 value = value * ~terminated
             target = self.reward_scale * reward + self.gamma * value
@@ -176,7 +176,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
 
         p, log_p = self._probabilities(self.policy, observation, latent, mask, noise)
         negative_entropy = (p * log_p).sum(-1)
-        cost = alpha * negative_entropy - (p * q.detach().amin(0)).sum(-1)
+        cost = alpha * negative_entropy - (p * least(q.detach())).sum(-1)
         entropy = -negative_entropy.detach().mean(-1, keepdim=True)
         if log_alpha.ndim == 0:
             entropy = entropy.squeeze(-1)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffpolicy.networks.layout import log_softmax, softmax
 from diffpolicy.policies.heads.head import Head, draw_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
@@ -71,7 +72,7 @@ class CategoricalHead(Head):
         return action if self.one_hot else mark_no_choice(action, mask)
 
     def probabilities(self, x0: Tensor) -> Tensor:
-        return x0.softmax(-1)
+        return softmax(x0)
 
     @property
     def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
@@ -104,7 +105,7 @@ class CategoricalHead(Head):
         return self.choices
 
     def joint_log_prob(self, law: Tensor) -> Tensor:
-        return law.log_softmax(-1)
+        return log_softmax(law)
 
     def joint_mask(self, mask: Tensor) -> Tensor:
         return mask
