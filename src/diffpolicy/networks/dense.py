@@ -148,6 +148,6 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From `[*, in]` (stacked: `[G, M, in]`) to `[*, out]`."""
-        if self.layers[0].stacked:
+        if next(iter(self.layers)).stacked:
             return through(self.columns(), self.act, x.mT).mT
         return self.layers(x)  # type: ignore[no-any-return]

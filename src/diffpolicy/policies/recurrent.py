@@ -30,12 +30,16 @@ class RecurrentState(TensorDictPrimer):
     def __init__(self, spec: Composite, initial: Callable[[int], TensorDict], *, forget: bool = True) -> None:
         super().__init__(spec, expand_specs=True)
         self.initial, self.forget = initial, forget
+        self.recurrent_keys = list(spec.keys(True, True))
         self.carried: dict[Any, Tensor] = {}
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
-        next_tensordict = super()._step(tensordict, next_tensordict)
+        # what the primer does, which lists the keys of all that is there at every step
+        for key in self.recurrent_keys:
+            if next_tensordict.get(key, None) is None:
+                next_tensordict.set(key, tensordict.get(key))
         # a reset is not told what was there before it, so the last values are kept here
-        self.carried = {key: next_tensordict.get(key) for key in self.primers.keys(True, True)}
+        self.carried = {key: next_tensordict.get(key) for key in self.recurrent_keys}
         return next_tensordict
 
     def _reset_func(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:

@@ -124,6 +124,10 @@ class RolloutModule(Trainable):
             fused=True,
         )
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """A rollout stays as it is on a CPU, where Lightning would walk through its whole tree to copy nothing."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def train_dataloader(self) -> RolloutStream:
         return self.stream
 

@@ -28,14 +28,16 @@ def task_transitions(
         Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
         latent and ("next", latent), and what it recorded of its law (`record`).
     """
-    last = rollout[:, -1]["next", "agents"]
-    agents = rollout["agents"]
+    agents, following_agents = rollout["agents"], rollout["next", "agents"]
     e, t, b, n = agents["valid"].shape
 
+    def all_slots(name: str) -> Tensor:
+        """All T + 1 slots of a key, `[E, B, T + 1, ...]`."""
+        return torch.cat([agents[name].transpose(1, 2), following_agents[name][:, -1].unsqueeze(2)], 2)
+
     def follow(name: str) -> Tensor:
-        """All T + 1 slots of a key in the order of the station's tasks, `[E, B, (T + 1) N, ...]`."""
-        slots = torch.cat([agents[name], last[name].unsqueeze(1)], 1)
-        return slots.transpose(1, 2).flatten(2, 3)
+        """The same in the order of the station's tasks, `[E, B, (T + 1) N, ...]`."""
+        return all_slots(name).flatten(2, 3)
 
     valid = follow("valid")
     index = torch.arange(valid.shape[-1], device=valid.device)
@@ -55,8 +57,7 @@ def task_transitions(
     observation, next_observation = now_and_next("observation")
     if zero_queues_between_slots:
         crossing = (successor // n != index[: t * n] // n).unflatten(-1, (t, n)).unsqueeze(-1)
-        queues = next_observation[..., 2:].masked_fill(crossing, 0)
-        next_observation = torch.cat([next_observation[..., :2], queues], -1)
+        next_observation[..., 2:].masked_fill_(crossing, 0)  # a copy already, which nobody else reads
     result = TensorDict(
         {
             "observation": observation,
@@ -73,7 +74,7 @@ def task_transitions(
         if name in agents.keys():
             result[name] = agents[name].transpose(1, 2)
     if masks:
-        up = torch.cat([agents["action_mask"], last["action_mask"].unsqueeze(1)], 1).transpose(1, 2)
+        up = all_slots("action_mask")
         slot = (successor // n).flatten(2)
         after = up.gather(2, slot.unsqueeze(-1).expand(-1, -1, -1, up.shape[-1]))
         result["action_mask"] = up[:, :, :t].unsqueeze(3).expand(e, b, t, n, -1)
