@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from docutils import nodes
 from sphinx import addnodes
@@ -23,6 +23,27 @@ class PageTranslator(MarkdownTranslator):
 
     def unknown_departure(self, node: nodes.Node) -> None:
         pass
+
+    def visit_image(self, node: nodes.Element) -> None:
+        """A picture, as the HTML page finds it: the build has copied it to `_images`."""
+        uri = node.get("uri", "").lstrip("/")
+        if "://" not in uri:
+            up = "../" * self.builder.current_doc_name.count("/")
+            uri = f"{up}_images/{self.builder.images.get(uri, PurePosixPath(uri).name)}"
+        self.ensure_eol(2)
+        self.add(f"![{node.get('alt', 'picture')}]({uri})")
+        self.ensure_eol(2)
+
+    def visit_imgsgnode(self, node: nodes.Element) -> None:
+        """A picture of sphinx-gallery."""
+        self.visit_image(node)
+
+    def visit_container(self, node: nodes.Element) -> None:
+        """A card, say."""
+        self.ensure_eol(2)
+
+    def depart_container(self, node: nodes.Element) -> None:
+        self.ensure_eol(2)
 
     def visit_label(self, node: nodes.Node) -> None:
         pass
@@ -43,6 +64,7 @@ def write_pages(app: Sphinx, folder: Path) -> None:
     builder = PageBuilder(app, app.env)
     builder.init()
     builder.outdir = folder
+    builder.images = app.builder.images
     builder.prepare_writing(set(app.env.found_docs))
     html, app.builder = app.builder, builder
     try:
@@ -54,8 +76,10 @@ def write_pages(app: Sphinx, folder: Path) -> None:
 
 def first_sentence(app: Sphinx, page: str) -> str:
     """What a page says first, in one line."""
-    paragraph = next(iter(app.env.get_doctree(page).findall(nodes.paragraph)), None)
-    return "" if paragraph is None else paragraph.astext().replace("\n", " ").partition(". ")[0].rstrip(".") + "."
+    texts = (
+        p.astext() for p in app.env.get_doctree(page).findall(nodes.paragraph) if isinstance(p.parent, nodes.section)
+    )
+    return next(texts, "").replace("\n", " ").partition(". ")[0].rstrip(".:") + "."
 
 
 def llms(app: Sphinx) -> str:
