@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector
 
 from diffpolicy.edge import Workload, released
 from diffpolicy.edge.pricing.policy import load_bundled
-from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player
+from diffpolicy.edge.pricing.training.player import Arrivals, Player, RandomFleet
 from diffpolicy.edge.pricing.training.train import RECIPES
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.evaluation import Played, ratio_interval
@@ -102,7 +102,7 @@ def main() -> None:
         for problem in problems(options.quick):
             law, n = problem.law, problem.law.max_tasks
             work = (np.array(law.gcycles_per_step) * np.array(law.steps))[:n]
-            fleet = Fleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)
+            fleet = RandomFleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)
             stations = len(problem.capacity)
             load = stations * law.mean_work_gcycles() / problem.capacity.sum()
             costs: dict[str, list[np.ndarray]] = {name: [] for name in ("opt-ts", *rules)}

@@ -16,7 +16,7 @@ from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import possible_tasks
-from diffpolicy.edge.pricing.training.player import Arrivals, Fleet, Player, Recipe
+from diffpolicy.edge.pricing.training.player import Arrivals, Player, RandomFleet, Recipe
 from diffpolicy.edge.pricing.training.train import RECIPES, horizons, train_rule
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.scenario import Server
@@ -74,7 +74,7 @@ def test_decides_like_the_compiled_player(information: str, steps: int, remember
     inputs = np.stack([np.stack([x.input_mbit for x in drawn])] * 2)
     if information == "stale":
         inputs[1] = np.stack([tasks.input_mbit[0].numpy() for tasks, _ in dreams])
-    fleet = Fleet(
+    fleet = RandomFleet(
         np.array([s.capacity_gcycles_per_s for s in scenario.servers]),
         np.array([s.rate_mbit_per_s for s in scenario.servers]),
         np.array(law.gcycles_per_step) * np.array(law.steps),
@@ -96,7 +96,7 @@ def test_decides_like_the_compiled_player_behind_one_dispatcher() -> None:
     drawn = [law.draw(0, Stream.EVALUATION, 0, t, 1) for t in range(slots)]
     inputs = np.stack([np.stack([x.input_mbit for x in drawn])] * 2)
     servers = scenario.servers
-    fleet = Fleet(
+    fleet = RandomFleet(
         np.array([s.capacity_gcycles_per_s for s in servers]),
         np.array([s.rate_mbit_per_s for s in servers]),
         np.array([2.7]),
@@ -138,7 +138,7 @@ def test_replays_single_requests_as_the_compiled_player_plays_them(information: 
     rule = policy.rule
     played = replay(scenario, tasks, policy)
     assert policy.rule is rule
-    fleet = Fleet(
+    fleet = RandomFleet(
         np.array([s.capacity_gcycles_per_s for s in scenario.servers]),
         np.array([s.rate_mbit_per_s for s in scenario.servers]),
         np.array([2.7]),
@@ -169,7 +169,7 @@ def test_servers_may_stand_in_any_order() -> None:
 
 @pytest.mark.parametrize("dispatched", [None, (1.0, 80, 80)])
 def test_objectives_are_of_the_same_episode(dispatched: tuple[float, int, int] | None) -> None:
-    fleet = Fleet.draw(np.random.default_rng(0), (12, 12), (4, 4), dispatched=dispatched)
+    fleet = RandomFleet.draw(np.random.default_rng(0), (12, 12), (4, 4), dispatched=dispatched)
     assert fleet.dispatched == (dispatched is not None)
     player = Player(RECIPES["live"], 32)
     theta = parameters_to_vector(FleetPolicy.pretrained("live").denoiser.parameters()).detach().double().numpy()
@@ -200,7 +200,7 @@ def test_evolution_lowers_the_objective_that_was_asked_for() -> None:
         RECIPES["price"], rounds=1, generations=25, pairs=8, slots=(12, 20), long=(0.0, 0), dispatched=None
     )
     player, rng = Player(recipe, 8), np.random.default_rng(5)
-    fleets = [Fleet.draw(rng, (12, 20), (4, 8)) for _ in range(24)]
+    fleets = [RandomFleet.draw(rng, (12, 20), (4, 8)) for _ in range(24)]
     found = []
     for name in ("slowdown", "cvar:0.98"):
         net = train_rule(recipe, hidden=8, objective=named_objective(name))
@@ -328,16 +328,16 @@ def test_the_denoiser_is_equivariant() -> None:
 
 
 def test_an_episode_counts_with_its_beginnings() -> None:
-    fleet = Fleet.draw(np.random.default_rng(0), (170, 170), (4, 4))
+    fleet = RandomFleet.draw(np.random.default_rng(0), (170, 170), (4, 4))
     assert horizons(fleet, 1) == [169]
     assert horizons(fleet, 2) == [169, 84]
     assert horizons(fleet, 9) == [169, 84, 41, 20]
-    assert horizons(Fleet.draw(np.random.default_rng(0), (9, 9), (4, 4), dispatched=(1.0, 80, 80)), 9) == [79]
+    assert horizons(RandomFleet.draw(np.random.default_rng(0), (9, 9), (4, 4), dispatched=(1.0, 80, 80)), 9) == [79]
 
 
 def test_a_beginning_is_an_episode_of_its_own() -> None:
     """What happens later changes nothing before."""
-    fleet = Fleet.draw(np.random.default_rng(0), (40, 40), (4, 4))
+    fleet = RandomFleet.draw(np.random.default_rng(0), (40, 40), (4, 4))
     player, arrivals = Player(RECIPES["live"], 32), Arrivals.draw(fleet, 3)
     theta = parameters_to_vector(FleetPolicy.pretrained("live").denoiser.parameters()).detach().double().numpy()
     sums = np.zeros(40)
@@ -350,7 +350,7 @@ def test_training_lowers_its_cost_and_repeats_itself() -> None:
     recipe = replace(RECIPES["live"], rounds=1, generations=3, pairs=2)
     first, second = (parameters_to_vector(train_rule(recipe, hidden=8).parameters()) for _ in range(2))
     assert torch.equal(first, second)
-    fleet = Fleet.draw(np.random.default_rng(0), (60, 60), (4, 14))
+    fleet = RandomFleet.draw(np.random.default_rng(0), (60, 60), (4, 14))
     player = Player(Recipe("live", 1, False), 8)
     taught = train_rule(Recipe("live", 1, False, rounds=3, generations=1, pairs=1), hidden=8)
     theta = parameters_to_vector(taught.parameters()).detach().numpy()

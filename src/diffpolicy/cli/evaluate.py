@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.evaluation import make_policy
     from diffpolicy.evaluation.entrants import rules_of
     from diffpolicy.experiments import evaluate
+    from diffpolicy.policies.protocols import Resampled
 
     opt.set_threads(options.threads)
     problem = opt.problem(options, scenario)
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
         marks = {
             name: f" [{policy.sampler}, {len(policy.path)} steps]"
             for name, policy in policies.items()
-            if hasattr(policy, "with_sampler")
+            if isinstance(policy, Resampled)
         }
     print(result.table(marks))
 

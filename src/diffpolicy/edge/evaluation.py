@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from tensordict.nn import TensorDictModuleBase
 
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.env.slot_sources import TaskListSource
-from diffpolicy.edge.information import Information
 from diffpolicy.edge.metrics import Delays, Evaluation
 from diffpolicy.edge.problem import TASK, OffloadingProblem
 from diffpolicy.edge.problem import WORK as WORK
@@ -24,6 +23,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import Played, play, undisturbed
+from diffpolicy.policies.protocols import ShowsLevel
 
 
 def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0) -> Played:
@@ -86,6 +86,14 @@ class Replay:
         }
 
 
+@runtime_checkable
+class ToldTasks(Protocol):
+    """Is told how a file's tasks come before it decides about them."""
+
+    def told(self, tasks: TaskList) -> AbstractContextManager[None]:
+        """While it lasts, it knows."""
+
+
 class Recorded(TensorDictModuleBase):
     """Repeats the decisions of a task file."""
 
@@ -120,8 +128,8 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         if tasks.server is None:
             raise InputError("the tasks have no recorded decisions, and no policy is given to decide in their place")
         policy = Recorded(tasks.server)
-    information: Information = getattr(policy, "information", "paper")
-    env = OffloadingEnv(scenario, [1], information=information, tasks=tasks, dtype=torch.float64)
+    shown: Any = policy.information if isinstance(policy, ShowsLevel) else "paper"
+    env = OffloadingEnv(scenario, [1], information=shown, tasks=tasks, dtype=torch.float64)
     source = env.source
     assert isinstance(source, TaskListSource)
     server, delay_s = np.zeros(len(tasks), dtype=np.int64), np.zeros(len(tasks))
@@ -141,7 +149,7 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
             server[rows], delay_s[rows] = action.flatten()[cells].numpy(), cost.flatten()[cells].numpy()
         steps += 1
 
-    told = policy.told(tasks) if hasattr(policy, "told") else nullcontext()
+    told = policy.told(tasks) if isinstance(policy, ToldTasks) else nullcontext()
     with naming(name), undisturbed(policy, seed), told:
         OffloadingProblem(scenario).check(policy, env)
         play(env, policy, len(tasks.duration_s), watch=watch)

@@ -34,7 +34,9 @@ def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> 
     Raises:
         InputError: more steps than the policy's schedule has.
     """
-    if (sampler is None and steps is None) or not hasattr(policy, "with_sampler"):
+    from diffpolicy.policies.protocols import Resampled
+
+    if (sampler is None and steps is None) or not isinstance(policy, Resampled):
         return policy
     try:
         return policy.with_sampler(sampler or policy.sampler, steps)

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
-from diffpolicy.policies.pure_decision import DecisionInput, PureDecision, in_eval_mode
+from diffpolicy.policies.protocols import Freezes
+from diffpolicy.policies.pure_decision import DecidesPurely, DecisionInput, PureDecision, in_eval_mode
 from diffpolicy.policies.saving import SavedPolicy
 
 DRAWS: dict[str, tuple[str, tuple[float, float] | None]] = {
@@ -42,12 +44,12 @@ class Decision(PureDecision):
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)
         inputs = [DecisionInput("observation", (*lead, policy.observation_dim), "float32", "what is observed, raw")]
-        self.remembers = isinstance(getattr(policy, "prior", None), ActionMemory)
+        chain = policy if isinstance(policy, DiffusionPolicy) else None
+        self.remembers = chain is not None and isinstance(chain.prior, ActionMemory)
         if self.remembers:
             inputs.append(DecisionInput("latent", wide, "float32", "what is remembered of the last decision"))
-        draws = getattr(policy, "draws", 0)
-        if draws:
-            inputs.append(DecisionInput("noise", (draws, *wide), "float32", "independent draws of N(0, 1)"))
+        if chain is not None and chain.draws:
+            inputs.append(DecisionInput("noise", (chain.draws, *wide), "float32", "independent draws of N(0, 1)"))
         self.head = policy.head
         self.drawn = policy.head.draw_input if policy.draws_choice else None
         if self.drawn is not None:
@@ -67,8 +69,8 @@ class Decision(PureDecision):
         self.outputs = tuple(outputs)
 
     def frozen(self) -> AbstractContextManager[None]:
-        frozen = getattr(getattr(self.policy, "denoiser", None), "frozen", nullcontext)
-        return frozen()
+        denoiser = self.policy.denoiser if isinstance(self.policy, DiffusionPolicy) else None
+        return denoiser.frozen() if isinstance(denoiser, Freezes) else nullcontext()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The outputs, in their order. Args: tensors: the inputs, in their order."""
@@ -127,6 +129,4 @@ def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
 
 def decision_of(policy: SavedPolicy) -> PureDecision:
     """The policy's own decision, where it has one (a method `decision()`), or that about rows of observations."""
-    own = getattr(policy, "decision", None)
-    decision: PureDecision = Decision(policy) if own is None else own()
-    return decision
+    return policy.decision() if isinstance(policy, DecidesPurely) else Decision(policy)

@@ -6,6 +6,7 @@ Nobody inherits from these; a policy of your own, or an environment, takes part 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,6 +59,25 @@ class Seeded(Protocol):
     """Knows the seed that its draws come from."""
 
     seed: int
+
+
+@runtime_checkable
+class Resampled(Protocol):
+    """Denoises by a sampler that may be another when it acts."""
+
+    sampler: str
+    path: Sequence[int]
+
+    def with_sampler(self, sampler: str, steps: int | None = None) -> Any:
+        """The same parameters under another sampler."""
+
+
+@runtime_checkable
+class Freezes(Protocol):
+    """Computes something that does not depend on its inputs, as a denoiser its embedding of time."""
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """While it lasts, that is constant."""
 
 
 def seed_of(policy: Any) -> int:

@@ -6,18 +6,22 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from diffpolicy.policies.protocols import OwnsGenerator
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def in_eval_mode(policy: Module) -> Module:
     """A twin in `eval` mode that shares all tensors and the generator, so that the policy's own mode stays as it is."""
-    parts = [*policy.parameters(), *policy.buffers(), getattr(policy, "generator", None)]
-    twin = copy.deepcopy(policy, {id(part): part for part in parts if part is not None})
+    parts: list[Any] = [*policy.parameters(), *policy.buffers()]
+    if isinstance(policy, OwnsGenerator):
+        parts.append(policy.generator)
+    twin = copy.deepcopy(policy, {id(part): part for part in parts})
     return twin.eval()
 
 
@@ -89,3 +93,11 @@ class PureDecision(nn.Module):
             tolerance: of a number, relative to the larger of it and 1.
         """
         raise NotImplementedError
+
+
+@runtime_checkable
+class DecidesPurely(Protocol):
+    """Has a pure decision of its own, about other rows than observations."""
+
+    def decision(self) -> PureDecision:
+        """What `export_decision` writes."""

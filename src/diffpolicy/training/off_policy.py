@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.protocols import ChecksRows, PureLosses
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.rollouts import RolloutModule, Transitions
@@ -79,7 +80,7 @@ class OffPolicyModule(RolloutModule):
         It concerns objectives with a pure function `losses`; TorchRL's own, as for DQN, stay as they are.
         """
         self.compiled = compiled
-        if compiled and hasattr(self.objective, "losses"):
+        if compiled and isinstance(self.objective, PureLosses):
             self.objective.__dict__["losses"] = torch.compile(type(self.objective).losses.__get__(self.objective))
 
     def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
@@ -119,7 +120,7 @@ class OffPolicyModule(RolloutModule):
         """Refuses the first transitions if the objective cannot be trained on them; the replay compares later ones."""
         if not isinstance(rows, TensorDictBase):
             raise InputError(f"'transitions' must give a TensorDict, got {type(rows).__name__}")
-        if hasattr(self.objective, "check_rows"):
+        if isinstance(self.objective, ChecksRows):
             self.objective.check_rows(rows)
         self.checked = True
 

@@ -32,7 +32,7 @@ class Recipe:
         remember: whether the chain starts from the server's remembered x_0; otherwise from zero.
         rounds: of price iteration. generations: of evolution. pairs: of a generation.
         servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
-        long, dispatched: of evolution, see `Fleet.draw`.
+        long, dispatched: of evolution, see `RandomFleet.draw`.
         horizons: evolution counts an episode of T slots as up to so many, of T, T/2, T/4, ... slots.
     """
 
@@ -50,7 +50,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class RandomFleet:
     """A random problem.
 
     Args:
@@ -75,7 +75,7 @@ class Fleet:
         servers: tuple[int, int],
         long: tuple[float, int] = (0.0, 0),
         dispatched: tuple[float, int, int] | None = None,
-    ) -> Fleet:
+    ) -> RandomFleet:
         """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
 
         Args:
@@ -104,8 +104,8 @@ class Fleet:
         rate = rng.integers(400, 500, s, endpoint=True).astype(np.float64)
         if single and dispatched is not None:
             slot_s = work[:n].mean() / capacity.sum() / rng.uniform(0.3, 1.2)
-            return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*dispatched[1:]), slot_s, True)
-        return Fleet(capacity, rate, work[:n], result[:n], log_uniform(*slots))
+            return RandomFleet(capacity, rate, work[:n], result[:n], log_uniform(*dispatched[1:]), slot_s, True)
+        return RandomFleet(capacity, rate, work[:n], result[:n], log_uniform(*slots))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Arrivals:
     gaps: Floats | None = None
 
     @staticmethod
-    def draw(fleet: Fleet, seed: int) -> Arrivals:
+    def draw(fleet: RandomFleet, seed: int) -> Arrivals:
         """An episode of a fleet."""
         rng = np.random.Generator(np.random.PCG64(seed))
         n = len(fleet.work)
@@ -158,7 +158,7 @@ class Player:
     def play(
         self,
         theta: Floats,
-        fleet: Fleet,
+        fleet: RandomFleet,
         seed: int,
         mode: int | None = None,
         records: Floats | None = None,
@@ -170,14 +170,14 @@ class Player:
         total, number, kept = self.play_arrivals(theta, fleet, arrivals, mode, records, stride, order=drawn)
         return total / number, kept
 
-    def until(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> Floats:
+    def until(self, theta: Floats, fleet: RandomFleet, seed: int, mode: int | None = None) -> Floats:
         """Sum of the delays of an episode's tasks up to each slot, seconds `[T]`."""
         sums = np.zeros(fleet.slots)
         arrivals, order = Arrivals.draw(fleet, seed), np.arange(len(fleet.capacity))
         self.play_arrivals(theta, fleet, arrivals, mode, order=order, until=sums)
         return sums
 
-    def outcome(self, theta: Floats, fleet: Fleet, seed: int, mode: int | None = None) -> TensorDict:
+    def outcome(self, theta: Floats, fleet: RandomFleet, seed: int, mode: int | None = None) -> TensorDict:
         """What `team_objectives` reads of the episode that a seed draws: its K tasks in order of arrival."""
         arrivals, n = Arrivals.draw(fleet, seed), len(fleet.work)
         here = np.arange(len(fleet.capacity))
@@ -195,7 +195,7 @@ class Player:
     def play_arrivals(
         self,
         theta: Floats,
-        fleet: Fleet,
+        fleet: RandomFleet,
         arrivals: Arrivals,
         mode: int | None = None,
         records: Floats | None = None,

@@ -20,7 +20,7 @@ from diffpolicy._signals import Stopped
 from diffpolicy.edge.credit.objectives import Objective
 from diffpolicy.edge.pricing import law
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS
-from diffpolicy.edge.pricing.training.player import Fleet, Floats, Player, Recipe
+from diffpolicy.edge.pricing.training.player import Floats, Player, RandomFleet, Recipe
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.training import checkpoint
@@ -89,7 +89,7 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
         for _ in range(24):
-            fleet = Fleet.draw(rng, (50, 200), (4, 30), dispatched=(0.0, 0, 0))  # no dispatchers here
+            fleet = RandomFleet.draw(rng, (50, 200), (4, 30), dispatched=(0.0, 0, 0))  # no dispatchers here
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
             play_seed = int(rng.integers(2**31))
@@ -121,7 +121,7 @@ def train_rule(
         if recipe.remember:
             network.of_x.mul_(0.3)
 
-    def worth(theta: Floats, fleet: Fleet, episode: int, mode: int | None = None) -> Floats:
+    def worth(theta: Floats, fleet: RandomFleet, episode: int, mode: int | None = None) -> Floats:
         if objective is None:
             return player.until(theta, fleet, episode, mode)[horizons(fleet, recipe.horizons)]
         return np.array([1e-3 + float(objective(player.outcome(theta, fleet, episode, mode)))])
@@ -130,7 +130,7 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet = Fleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched)
+            fleet = RandomFleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched)
             episode = int(rng.integers(2**31))
             greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
@@ -146,7 +146,7 @@ def train_rule(
     return network
 
 
-def horizons(fleet: Fleet, most: int) -> list[int]:
+def horizons(fleet: RandomFleet, most: int) -> list[int]:
     """Last slots of the episodes as which one counts: all of it, its first half, and so on; a dispatcher's is one."""
     slots = [fleet.slots]
     while not fleet.dispatched and len(slots) < most and slots[-1] // 2 >= LEAST_HORIZON:

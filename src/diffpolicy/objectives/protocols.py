@@ -1,0 +1,23 @@
+"""What objectives may do beside giving losses: who has what one of these protocols names is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from tensordict import TensorDictBase
+
+
+@runtime_checkable
+class ChecksRows(Protocol):
+    """Knows which transitions it can be trained on."""
+
+    def check_rows(self, td: TensorDictBase) -> None:
+        """Raises InputError if these are others."""
+
+
+@runtime_checkable
+class PureLosses(Protocol):
+    """Computes its losses by a pure function, which may be compiled."""
+
+    losses: Callable[..., Any]
