@@ -335,8 +335,8 @@ def test_the_command_brings_a_trace_to_a_load(cli, tmp_path, scenario_file, writ
 def test_arrivals_alone_take_steps_or_the_mix_of_the_scenario(cli, refused, tmp_path, scenario_file, scenario):
     out = tmp_path / "out.csv"
     words = ["tasks", "azure-sample", "--out", out, "--seed", "1"]
-    refused(*words, "--scenario", scenario_file, says=["does not say what its requests ask for; give --steps"])
-    assert json.loads(cli(*words, "--steps", "20", "--keep", "0.5", "--json").out)["written"] == pytest.approx(
+    refused(*words, "--scenario", scenario_file, says=["does not say what its requests ask for; give --request-steps"])
+    assert json.loads(cli(*words, "--request-steps", "20", "--keep", "0.5", "--json").out)["written"] == pytest.approx(
         1000, 0.1
     )
     data = scenario.to_dict()
