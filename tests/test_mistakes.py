@@ -1,6 +1,7 @@
 """Mistakes of users: each meets one sentence that names the key and the value, before anything is played."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,11 +22,27 @@ from diffpolicy import (
 from diffpolicy.edge import OffloadingEnv
 from diffpolicy.environments import Cost, EnvProblem
 from diffpolicy.errors import InputError
+from diffpolicy.methods import PPOMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser
-from diffpolicy.objectives import LatentBoundedSACLoss, LatentDiscreteSACLoss, StackedDQNLoss
+from diffpolicy.objectives import (
+    ChainPPOLoss,
+    LatentBoundedSACLoss,
+    LatentDiscreteSACLoss,
+    PathwiseLoss,
+    StackedDQNLoss,
+)
 from diffpolicy.policies.heads import BoundedHead, CategoricalHead
-from diffpolicy.training import OffPolicyModule, PackedReplay, RolloutStream, SACMethod
+from diffpolicy.training import (
+    EvolutionModule,
+    ImitationModule,
+    OffPolicyModule,
+    OnPolicyModule,
+    PackedReplay,
+    PathwiseModule,
+    RolloutStream,
+    SACMethod,
+)
 from diffpolicy.training.fit import fit
 from test_keys import Specs
 from toys import GuessEnv, guess_transitions, small
@@ -104,11 +121,42 @@ def module(env=None, policy=None, **options):
     )
 
 
-def elsewhere(env):
+def elsewhere(env, result=None):
     """A module whose stream plays in another environment than its policy was made for."""
-    result = module()
+    result = module() if result is None else result
     result.stream.env = env
     return result
+
+
+def on_policy(env=None, policy=None, **options):
+    env = GuessEnv(4) if env is None else env
+    policy = CategoricalPolicy.from_specs(env) if policy is None else policy
+    critic = CriticEnsemble(policy.observation_dim, 1, ensemble=1, stack=policy.agents)
+    options = {"learning_rates": {"actor": 1e-3, "critic": 1e-3}, **options}
+    stream = RolloutStream(env, policy, episode_steps=5)
+    return OnPolicyModule(policy, ChainPPOLoss(policy, critic), stream, guess_transitions, **options)
+
+
+def pathwise(env, policy=None, **options):
+    """A module that plays in an environment, by default with a policy made for another one."""
+    policy = made(CategoricalPolicy) if policy is None else policy
+    return PathwiseModule(policy, PathwiseLoss(policy, lambda td: td["cost"]), SimpleNamespace(env=env), **options)
+
+
+def rounds(kind, policy=None, env=None, **options):
+    """A module of rounds, by default with a policy made for another environment."""
+    policy = made(CategoricalPolicy) if policy is None else policy
+    if kind is EvolutionModule:
+        options = {"cost": lambda thetas, generation: thetas[..., 0], "generations": 2, **options}
+    else:
+        options = {"collect": lambda number: (torch.zeros(3),), "loss": torch.sum, "rounds": 2, **options}
+    return kind(policy, env=GuessEnv(4, choices=5) if env is None else env, **options)
+
+
+def unsound(method=None):
+    """What a method makes of a problem whose steps give no reward."""
+    method = PPOMethod(learning_rates={"actor": 1e-3, "critic": 1e-3}) if method is None else method
+    return method.build(EnvProblem(lambda batch: Wrong(batch, "reward", None), steps=5))
 
 
 CONSTRUCTING = {
@@ -354,6 +402,68 @@ TRAINING = {
     "another environment": (
         lambda: fit(elsewhere(GuessEnv(4, choices=5)), episodes=4),
         "made for 3 choices, and the environment has 5",
+    ),
+    "another environment, on policy": (
+        lambda: fit(elsewhere(GuessEnv(4, choices=5), on_policy()), episodes=4),
+        "made for 3 choices, and the environment has 5",
+    ),
+    "another environment, pathwise": (
+        lambda: fit(pathwise(GuessEnv(4, choices=5)), episodes=4),
+        "made for 3 choices, and the environment has 5",
+    ),
+    "another environment, by imitation": (
+        lambda: fit(rounds(ImitationModule)),
+        "made for 3 choices, and the environment has 5",
+    ),
+    "another environment, by evolution": (
+        lambda: fit(rounds(EvolutionModule)),
+        "made for 3 choices, and the environment has 5",
+    ),
+    "a forgotten recurrent state, by evolution": (
+        lambda: fit(rounds(EvolutionModule, made(prior=ActionMemory()), GuessEnv(4))),
+        r"carries 'latent' .* with_recurrent_state\(env, policy\)",
+    ),
+    "an unsound problem": (
+        lambda: fit(unsound(SACMethod(learning_rates=RATES)), episodes=4),
+        "step of Wrong does not give 'reward'",
+    ),
+    "an unsound problem, on policy": (lambda: fit(unsound(), episodes=4), "step of Wrong does not give 'reward'"),
+    "nothing to train": (lambda: rounds(EvolutionModule, nn.Identity()), "module must be a module with parameters"),
+    "a cost that is no function": (lambda: rounds(EvolutionModule, cost=3), "cost must be a function, got 3"),
+    "labels that are no function": (lambda: rounds(ImitationModule, collect="rows"), "collect must be a function"),
+    "a loss that is no function": (lambda: rounds(ImitationModule, loss=None), "loss must be a function, got None"),
+    "rates of another group, pathwise": (
+        lambda: pathwise(GuessEnv(4), learning_rates={"policy": 1e-3}),
+        "learning_rates must name actor, got policy",
+    ),
+    "rates of another group, on policy": (
+        lambda: on_policy(learning_rates=RATES),
+        "learning_rates must name actor, critic, got actor, critic, alpha",
+    ),
+    "a critic of another stack, on policy": (
+        lambda: ChainPPOLoss(made(CategoricalPolicy), CriticEnsemble(3, 1, stack=2)),
+        "critic has networks for stack=2 agents, and the policy for None",
+    ),
+    "a critic of actions, on policy": (
+        lambda: ChainPPOLoss(made(CategoricalPolicy), CriticEnsemble(3, 3)),
+        r"critic must give 1 values of a row, \[K, 2, 1\], got \[2, 2, 3\]",
+    ),
+    "a policy of action values, on policy": (
+        lambda: on_policy(policy=made(GreedyValuePolicy)),
+        "GreedyValuePolicy has action values, and no law of actions",
+    ),
+    "the argmax, on policy": (
+        lambda: on_policy(policy=made(head="argmax")),
+        "PPO needs a head that draws its action, and this CategoricalHead takes the argmax",
+    ),
+    "nothing to collect": (lambda: on_policy(collect=0), "collect must be at least 1, got 0"),
+    "half an epoch": (lambda: on_policy(epochs=2.5), "epochs must be a whole number, got 2.5"),
+    "lambda of two": (lambda: on_policy(lmbda=2), "lmbda must be at most 1, got 2"),
+    "no divergence": (lambda: on_policy(target_kl=0), "target_kl must be greater than 0, got 0"),
+    "a word for a scale": (lambda: on_policy(reward_scale="big"), "reward_scale must be a number, got 'big'"),
+    "a clip of one": (
+        lambda: PPOMethod(learning_rates={"actor": 1e-3, "critic": 1e-3}, clip=1),
+        "clip must be at most 0.99, got 1",
     ),
     "no episodes": (lambda: fit(module(), episodes=0), "episodes must be greater than 0, got 0"),
 }

@@ -16,6 +16,8 @@ class GivenEnv(Problem):
         env: batched. steps: of an episode; None: until it is done.
     """
 
+    sound = True  # it cannot be made a second time to be looked at
+
     def __init__(self, env: EnvBase, steps: int | None) -> None:
         self.env, self.steps, self.name = env, steps, type(env).__name__
 

@@ -101,6 +101,7 @@ def train(
     """
     given = checked_problem(problem)
     module = build(given, method, environments=environments, seed=seed, changes=changes)
+    module.problem = None  # it was checked before anything was built
     trained = {"method": _name(method), "problem": given.name, "seed": seed}
     return run(
         module,

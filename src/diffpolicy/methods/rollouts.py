@@ -151,6 +151,7 @@ class RolloutMethod(Method):
         module = self.make_module(
             Parts(given, env, policy, objective, transitions, given.tally(keys), seed, of_batches)
         )
+        module.problem = None if given.sound else given
         module.identity = {
             "method": self.description(),
             "seed": seed,

@@ -13,11 +13,23 @@ from tensordict import TensorDict, TensorDictBase, TensorDictParams
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
+from typing_extensions import TypedDict
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
 from diffpolicy.policies.policy import Policy
+
+
+class SoftActorCriticOptions(TypedDict, total=False):
+    """Arguments of `SoftActorCriticLoss`, for the constructors of its subclasses."""
+
+    gamma: float
+    tau: float
+    alpha: float
+    target_actor: bool
+    critic_latent: bool
+    reward_scale: float
 
 
 class SoftActorCriticLoss(LossModule):

@@ -12,10 +12,11 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
 from torch.func import functional_call
+from typing_extensions import Unpack
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
-from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, wide
 from diffpolicy.policies.draws import generator_on
@@ -40,7 +41,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         policy: with a `BoundedHead`. critic: of width F + D (+ W with `critic_latent`) and one output; it reads actions
             scaled to [-1, 1].
         target_entropy: in nats of actions scaled to [-1, 1], or `auto`: -D (Haarnoja et al. 2018b).
-        others: of `SoftActorCriticLoss`.
+        shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
         InputError: the policy's head is another one.
@@ -52,27 +53,15 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         critic: CriticEnsemble,
         *,
         target_entropy: float | Literal["auto"] = "auto",
-        gamma: float = 0.95,
-        tau: float = 0.005,
-        alpha: float = 0.05,
-        target_actor: bool = False,
-        critic_latent: bool = False,
-        reward_scale: float = 1.0,
+        **shared: Unpack[SoftActorCriticOptions],
     ) -> None:
         if not isinstance(policy.head, BoundedHead):
             raise InputError(f"this loss needs a BoundedHead, got a {type(policy.head).__name__}")
-        super().__init__(
-            policy,
-            critic,
-            gamma=gamma,
-            tau=tau,
-            alpha=alpha,
-            target_actor=target_actor,
-            critic_latent=critic_latent,
-            reward_scale=reward_scale,
-        )
+        super().__init__(policy, critic, **shared)
         self.head = policy.head
-        check_critic(critic, policy, policy.observation_dim + critic_latent * policy.choices + len(self.head.low), 1)
+        check_critic(
+            critic, policy, policy.observation_dim + self.critic_latent * policy.choices + len(self.head.low), 1
+        )
         half = [(high - low) / 2 for low, high in zip(self.head.low, self.head.high, strict=True)]
         self.log_volume = sum(map(math.log, half))
         dims = len(self.head.low)

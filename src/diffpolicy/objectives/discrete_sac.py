@@ -9,10 +9,11 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble, least
-from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
+from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import next_key, row_masks, wide
 from diffpolicy.policies.policy import Policy
@@ -37,7 +38,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
             `entropy_share` log(number of its allowed choices), log A without a mask.
         entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
         samples: chains a row for the marginal entropy.
-        gamma, tau, alpha, target_actor, critic_latent, reward_scale: of `SoftActorCriticLoss`.
+        shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
         InputError: an argument is out of range, or the head's choices cannot be enumerated.
@@ -52,32 +53,18 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         policy: Policy,
         critic: CriticEnsemble,
         *,
-        gamma: float = 0.95,
-        tau: float = 0.005,
-        alpha: float = 0.05,
         target_entropy: float | Literal["share"] = -1.0,
         entropy_share: float = 0.5,
         entropy: Literal["conditional", "marginal"] = "conditional",
         samples: int = 8,
-        target_actor: bool = False,
-        critic_latent: bool = False,
-        reward_scale: float = 1.0,
+        **shared: Unpack[SoftActorCriticOptions],
     ) -> None:
         if entropy not in ("conditional", "marginal"):
             raise InputError(f"entropy must be conditional or marginal, got {entropy!r}")
         choices = policy.head.joint
-        super().__init__(
-            policy,
-            critic,
-            gamma=gamma,
-            tau=tau,
-            alpha=alpha,
-            target_actor=target_actor,
-            critic_latent=critic_latent,
-            reward_scale=reward_scale,
-        )
+        super().__init__(policy, critic, **shared)
         self.head = policy.head
-        check_critic(critic, policy, policy.observation_dim + critic_latent * policy.choices, choices)
+        check_critic(critic, policy, policy.observation_dim + self.critic_latent * policy.choices, choices)
         self.entropy_share = entropy_share if target_entropy == "share" else None
         self.target_entropy = entropy_share * math.log(choices) if target_entropy == "share" else target_entropy
         self.samples = samples if entropy == "marginal" else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torchrl.envs import EnvBase
 
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
-from diffpolicy.training.trainable import Numbers, Trainable, described
+from diffpolicy.training.rounds import RoundsModule, require_functions
+from diffpolicy.training.trainable import described
 
 
-class EvolutionModule(Trainable):
+class EvolutionModule(RoundsModule):
     """Minimises a cost of a module's parameters that has no gradient, such as one of hard decisions.
 
     The gradient of the cost smoothed by a Gaussian of width sigma is estimated from antithetic pairs (Salimans et al.
@@ -30,11 +33,14 @@ class EvolutionModule(Trainable):
             `[2, P]`; what is drawn for a pair must be common to both members.
         generations: in all. pairs: P. sigma: of the perturbations. learning_rate: of Adam, at the start.
         clip: of a pair's difference. average: weight of a new generation in the moving average.
-        seed: of the perturbations.
+        seed: of the perturbations. env: of `RoundsModule`.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or an argument of another kind.
     """
+
+    kind = "evolution"
+    round_name = "generation"
 
     def __init__(
         self,
@@ -48,31 +54,26 @@ class EvolutionModule(Trainable):
         clip: float = 0.3,
         average: float = 0.05,
         seed: int = 0,
+        env: EnvBase | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(module, rounds=generations, env=env)
+        require_functions(cost=cost)
         for name, value in {"generations": generations, "pairs": pairs}.items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
         for name, real in {"sigma": sigma, "learning_rate": learning_rate, "clip": clip}.items():
             if not 0 < real < math.inf:
                 raise InputError(f"{name} must be above 0, got {real}")
-        self.automatic_optimization = False
-        self.module, self.cost = module, cost
+        self.cost = cost
         self.generations, self.pairs, self.sigma, self.clip, self.average = generations, pairs, sigma, clip, average
         self.learning_rate = learning_rate
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))
         self.mean = parameters_to_vector(module.parameters()).detach().double().clone()
-        self.passes, self.pass_items, self.episodes = generations, 1, 0
-        self.flush_denormals = False  # the bundled policies were trained without
-        self.history: list[dict[str, float]] = []
 
     def content(self) -> dict[str, Any]:
-        """What can be seen of what it was built from."""
         return {
-            "module": type(self),
-            "trains": described(type(self.module)),
-            "shapes": [list(p.shape) for p in self.module.parameters()],
+            **super().content(),
             "cost": described(self.cost),
             **{
                 name: getattr(self, name)
@@ -83,14 +84,6 @@ class EvolutionModule(Trainable):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99))
-
-    @property
-    def policy(self) -> nn.Module:
-        """What is trained."""
-        return self.module
-
-    def train_dataloader(self) -> Numbers:
-        return Numbers(self, self.generations)
 
     def training_step(self, generation: int, batch_idx: int) -> None:
         optimizer = self.optimizers()
@@ -113,8 +106,7 @@ class EvolutionModule(Trainable):
         optimizer.step()  # type: ignore[union-attr]
         now = parameters_to_vector(self.module.parameters()).detach().double()
         self.mean += self.average * (now - self.mean)
-        self.episodes += 1
-        self.history.append({"generation": float(generation), "cost": float(costs.mean())})
+        self.end_round(generation, cost=float(costs.mean()))
 
     def on_train_end(self) -> None:
         self.finish()
@@ -123,13 +115,9 @@ class EvolutionModule(Trainable):
         """The moving average, into the module."""
         vector_to_parameters(self.mean.to(next(self.module.parameters())), self.module.parameters())
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["evolution"] = {"mean": self.mean, "rng": str(self.rng.bit_generator.state), "history": self.history}
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "rng": str(self.rng.bit_generator.state)}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        import ast
-
-        self.mean = checkpoint["evolution"]["mean"]
-        self.history = list(checkpoint["evolution"]["history"])
-        self.episodes = len(self.history)
-        self.rng.bit_generator.state = ast.literal_eval(checkpoint["evolution"]["rng"])
+    def take(self, state: dict[str, Any]) -> None:
+        self.mean = state["mean"]
+        self.rng.bit_generator.state = ast.literal_eval(state["rng"])

@@ -128,7 +128,8 @@ def fit(
     for name, value in (("episodes", episodes), ("max_seconds", max_seconds)):
         if value is not None and not value > 0:
             raise InputError(f"{name} must be greater than 0, got {value}")
-    module.check()
+    with global_draws():
+        module.check()
     identity = _identity(module, keeps=out is not None or resume is not None)
     saved = None if resume is None else checkpoint.read(resume)
     file, stop = checkpoint.CheckpointFile(module, saved), StopCleanly(max_seconds)

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
-from diffpolicy.training.trainable import Numbers, Trainable, described
+from diffpolicy.training.rounds import RoundsModule, require_functions
+from diffpolicy.training.trainable import described
 
 
-class ImitationModule(Trainable):
+class ImitationModule(RoundsModule):
     """Dataset aggregation (Ross et al. 2011): play, label what was met, regress on the last rounds' rows, repeat.
 
     One training step is one round, which `fit` takes as an episode: `collect` plays with the module as it is and gives
@@ -25,10 +27,13 @@ class ImitationModule(Trainable):
         loss: `loss(*rows) -> scalar`, of the module as it is.
         rounds: in all. updates: of each round. keep: rounds that are remembered. batch_size: rows of an update.
         learning_rate: of Adam. seed: of the draws of rows.
+        env: of `RoundsModule`.
 
     Raises:
-        InputError: a number is out of range.
+        InputError: a number is out of range, or an argument of another kind.
     """
+
+    kind = "imitation"
 
     def __init__(
         self,
@@ -42,27 +47,22 @@ class ImitationModule(Trainable):
         batch_size: int = 4096,
         learning_rate: float = 3e-3,
         seed: int = 0,
+        env: EnvBase | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(module, rounds=rounds, env=env)
+        require_functions(collect=collect, loss=loss)
         for name, value in {"rounds": rounds, "updates": updates, "keep": keep, "batch_size": batch_size}.items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-        self.automatic_optimization = False
-        self.module, self.collect, self.loss = module, collect, loss
+        self.collect, self.loss = collect, loss
         self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
         self.learning_rate = learning_rate
         self.generator = Draws(seed)
         self.memory: list[tuple[Tensor, ...]] = []
-        self.passes, self.pass_items, self.episodes = rounds, 1, 0
-        self.flush_denormals = False  # the bundled policies were trained without
-        self.history: list[dict[str, float]] = []
 
     def content(self) -> dict[str, Any]:
-        """What can be seen of what it was built from."""
         return {
-            "module": type(self),
-            "trains": described(type(self.module)),
-            "shapes": [list(p.shape) for p in self.module.parameters()],
+            **super().content(),
             "collect": described(self.collect),
             "loss": described(self.loss),
             **{name: getattr(self, name) for name in ("rounds", "updates", "keep", "batch_size", "learning_rate")},
@@ -71,14 +71,6 @@ class ImitationModule(Trainable):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate)
-
-    @property
-    def policy(self) -> nn.Module:
-        """What is trained."""
-        return self.module
-
-    def train_dataloader(self) -> Numbers:
-        return Numbers(self, self.rounds)
 
     def training_step(self, number: int, batch_idx: int) -> None:
         self.memory = [*self.memory, self.collect(int(number))][-self.keep :]
@@ -92,19 +84,11 @@ class ImitationModule(Trainable):
             self.manual_backward(loss)
             optimizer.step()  # type: ignore[union-attr]
             total += float(loss.detach())
-        self.episodes += 1
-        self.history.append({"round": float(number), "loss": total / self.updates})
+        self.end_round(number, loss=total / self.updates)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["imitation"] = {
-            "memory": [list(rows) for rows in self.memory],
-            "generator": self.generator.get_state(),
-            "history": self.history,
-        }
+    def state(self) -> dict[str, Any]:
+        return {"memory": [list(rows) for rows in self.memory], "generator": self.generator.get_state()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["imitation"]
+    def take(self, state: dict[str, Any]) -> None:
         self.memory = [tuple(rows) for rows in state["memory"]]
         self.generator.set_state(state["generator"])
-        self.history = list(state["history"])
-        self.episodes = len(self.history)

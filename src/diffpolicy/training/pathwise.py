@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from diffpolicy.environments.checks import check_policy
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.protocols import Reseedable, seed_of
 from diffpolicy.training.stream import pass_seed, saves_state
-from diffpolicy.training.trainable import Trainable, env_content, part_content, policy_content
+from diffpolicy.training.trainable import Trainable, check_rates, env_content, part_content, policy_content
 
 
 class PathwiseStream(IterableDataset[int]):
@@ -69,13 +70,9 @@ class PathwiseModule(Trainable):
         anneal: int | None = None,
     ) -> None:
         super().__init__()
-        groups = list(objective.parameter_groups())
+        groups = objective.parameter_groups()
         rates = dict(learning_rates) if learning_rates is not None else dict.fromkeys(groups, 0.01)
-        if sorted(groups) != sorted(rates):
-            raise InputError(f"learning_rates must name {', '.join(groups)}, got {', '.join(rates)}")
-        for name, rate in rates.items():
-            if not 0 <= rate < float("inf"):
-                raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
+        check_rates(groups, rates)
         if not clip_norm > 0:
             raise InputError(f"clip_norm must be greater than 0, got {clip_norm}")
         if anneal is not None and anneal < 1:
@@ -107,6 +104,10 @@ class PathwiseModule(Trainable):
             "anneal": self.anneal,
         }
 
+    def check(self) -> None:
+        super().check()
+        check_policy(self.policy, self.stream.base_env)
+
     def check_saves(self) -> None:
         """Refuses an environment that neither saves its state nor can be seeded."""
         env = self.stream.base_env
@@ -137,10 +138,6 @@ class PathwiseModule(Trainable):
 
     def train_dataloader(self) -> PathwiseStream:
         return self.stream
-
-    def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
-            raise InputError(f"pathwise training runs in one process, got {self.trainer.world_size}")
 
     def on_train_start(self) -> None:
         self.objective.train()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,14 +13,20 @@ from torchrl.envs import EnvBase
 from diffpolicy.environments.checks import check_policy
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.tally import Tally
-from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training import distributed
 from diffpolicy.training.stream import RolloutStream
-from diffpolicy.training.trainable import Trainable, described, env_content, part_content, policy_content
+from diffpolicy.training.trainable import (
+    Trainable,
+    check_rates,
+    described,
+    env_content,
+    part_content,
+    policy_content,
+)
 
 Transitions = Callable[[TensorDictBase], TensorDict]
 
@@ -30,20 +36,6 @@ def keys_of(policy: Policy, env: EnvBase) -> Keys:
     return Keys.of(
         env, action_key=policy.action_key, observation_keys=policy.observation_keys, mask_key=policy.mask_key
     )
-
-
-def check_rates(groups: Iterable[str], rates: Mapping[str, float]) -> None:
-    """Refuses learning rates of other groups than an objective's, or below 0. Args: groups: of it. rates: by name.
-
-    Raises:
-        InputError: names the rate.
-    """
-    names = list(groups)
-    if sorted(names) != sorted(rates):
-        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(rates)}")
-    for name, rate in rates.items():
-        if not 0 <= rate < float("inf"):
-            raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
 
 
 class RolloutModule(Trainable):

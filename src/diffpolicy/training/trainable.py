@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -13,6 +13,8 @@ from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
 from diffpolicy._identity import describe
+from diffpolicy.environments.problem import Problem
+from diffpolicy.environments.problem_checks import check_problem
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import Digested, bare
 from diffpolicy.policies.saving import SavedPolicy
@@ -25,6 +27,7 @@ class Trainable(L.LightningModule):
         policy: what is trained.
         identity: what the run is, said by whoever built the module, of what `identity.describe` takes; None: `content`
             tells it.
+        problem: what it is trained on, where `check` is to find out whether that is sound.
         compiled: whether updates run through `torch.compile`.
         passes: in all, when nobody says how many; None: without end.
         pass_items: items of the training set that make a pass; None: all of them.
@@ -32,6 +35,7 @@ class Trainable(L.LightningModule):
     """
 
     identity: Any = None
+    problem: Problem | None = None
     compiled: bool = False
     passes: int | None = None
     pass_items: int | None = None
@@ -59,11 +63,13 @@ class Trainable(L.LightningModule):
         return {"module": type(self)}
 
     def check(self) -> None:
-        """Refuses, before the first pass, parts that do not fit each other.
+        """Refuses, before the first pass, an unsound problem and parts that do not fit each other.
 
         Raises:
             InputError: one sentence that names the key and the value.
         """
+        if self.problem is not None:
+            check_problem(self.problem)
 
     def check_saves(self) -> None:
         """Refuses, before the first pass, what could not be resumed.
@@ -91,6 +97,20 @@ class Numbers(IterableDataset[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self.module.episodes, self.total)
+
+
+def check_rates(groups: Iterable[str], rates: Mapping[str, float]) -> None:
+    """Refuses learning rates of other groups than an objective's, or below 0. Args: groups: of it. rates: by name.
+
+    Raises:
+        InputError: names the rate.
+    """
+    names = list(groups)
+    if sorted(names) != sorted(rates):
+        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(rates)}")
+    for name, rate in rates.items():
+        if not 0 <= rate < float("inf"):
+            raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
 
 
 def described(value: Any) -> Any:
