@@ -46,7 +46,7 @@ for name, result in rules.results.items():
 
 from diffpolicy.edge.training import train
 
-run = train("lad-ts", scenario, episodes=20, out="first-run", overwrite=True)
+run = train("lad-ts", scenario, episodes=20, out="runs/first", overwrite=True)
 
 # %%
 # Its mean delay falls from episode to episode:
@@ -68,7 +68,7 @@ figure.tight_layout()
 #
 # A folder stands for its policy, wherever a policy's name may stand. All play the same eight episodes:
 
-evaluation = evaluate(["first-run", "opt-ts", "capacity-proportional", "random"], scenario, episodes=8)
+evaluation = evaluate(["runs/first", "opt-ts", "capacity-proportional", "random"], scenario, episodes=8)
 for name, result in evaluation.results.items():
     low, high = result.ratio_ci95
     print(f"{name:>22}: {result.delays.mean_delay_s:.2f} s, {low:.2f} to {high:.2f} times opt-ts")
@@ -81,8 +81,8 @@ for name, result in evaluation.results.items():
 #
 # .. code-block:: console
 #
-#     $ diffpolicy train lad-ts --stations 3 --slots 20 --tasks 20 --episodes 20 --out first-run
-#     $ diffpolicy evaluate first-run opt-ts random --stations 3 --slots 20 --tasks 20 --eval-episodes 8
+#     $ diffpolicy train lad-ts --stations 3 --slots 20 --tasks 20 --episodes 20 --out runs/first
+#     $ diffpolicy evaluate runs/first opt-ts random --stations 3 --slots 20 --tasks 20 --eval-episodes 8
 #
 # Next: :doc:`/problem` says what exactly a delay is, :doc:`/methods` what the policy does when it decides, and
 # :doc:`/extending` how your own problem takes the place of this one.
