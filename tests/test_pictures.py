@@ -5,18 +5,24 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffpolicy import ActionMemory, DiffusionPolicy, with_recurrent_state
 from diffpolicy._draw.canvas import THEMES, figure_of, plain
 from diffpolicy._draw.frame import Frame, titled
 from diffpolicy._draw.labels import Label, label_ends, spread
 from diffpolicy._draw.style import METHODS, OTHERS, RULES, STYLES, style_of
 from diffpolicy._draw.ticks import log_ticks
+from diffpolicy.edge import OffloadingProblem, Scenario
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.environments import Cost
+from diffpolicy.evaluation import make_policy
+from diffpolicy.experiments.first_episode import chain_csv, chain_of
 from diffpolicy.experiments.names import METHOD_NAMES, PRESETS
 from diffpolicy.experiments.pictures.curves import learning_curves, running_mean
+from diffpolicy.experiments.pictures.episode import chain, steps
 from diffpolicy.experiments.pictures.lines import Line, merged, ordered
 from diffpolicy.experiments.pictures.results import front, ranking, undominated
 from diffpolicy.experiments.pictures.shares import by_bin
@@ -319,14 +325,19 @@ def test_a_picture_is_drawn_in_every_format_light_and_dark(tmp_path):
 
 
 def test_the_command_draws_what_compare_wrote(cli, tmp_path):
-    words = ("--stations", 3, "--slots", 3, "--tasks", 4, "--episodes", 2, "--out", tmp_path / "out")
+    words = ("--stations", 3, "--slots", 3, "--tasks", 4, "--eval-episodes", 2, "--out", tmp_path / "out")
     done = cli("evaluate", "opt-ts", "random", "local", *words)
     assert done.status == 0, done.err
     pictures = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.suffix in (".png", ".svg")}
     assert set(pictures) == {
-        f"{name}.{form}" for name in ("evaluation", "evaluation_front", "delay_by_size") for form in ("png", "svg")
+        f"{name}.{form}"
+        for name in ("evaluation", "evaluation_front", "delay_by_size", "steps")
+        for form in ("png", "svg")
     }
-    files = [tmp_path / "out" / f"{name}.csv" for name in ("evaluation", "delay_by_size")]
+    files = [tmp_path / "out" / f"{name}.csv" for name in ("evaluation", "delay_by_size", "steps")]
+    rows = list(csv.DictReader(files[2].open()))
+    assert [row["step"] for row in rows if row["policy"] == "local"] == ["0", "1", "2"]
+    assert {"delay_s", "backlog_s:0", "backlog_s:2"} <= rows[0].keys()
     again = cli("plot", *files, "--out", tmp_path / "again")
     assert again.status == 0, again.err
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == pictures
@@ -347,6 +358,50 @@ def test_the_command_draws_what_compare_wrote(cli, tmp_path):
 def test_what_cannot_be_drawn_is_one_sentence(refused, tmp_path, text, says):
     (tmp_path / "x.csv").write_text(text)
     refused("plot", tmp_path / "x.csv", says=[says])
+
+
+def small():
+    return OffloadingProblem(Scenario.load("lad-ts").override(stations=3, slots=2, tasks=4))
+
+
+def test_a_chain_is_drawn_from_noise_to_what_is_chosen(tmp_path):
+    problem = small()
+    policy = DiffusionPolicy.from_specs(problem.make_env(1), prior=ActionMemory(), steps=4, seed=1)
+    assert chain_csv(problem, {"opt-ts": make_policy("opt-ts", problem)}, 0) is None
+    before = policy.generator.get_state()
+    text = chain_csv(problem, {"mine": policy, "opt-ts": make_policy("opt-ts", problem)}, 0)
+    assert torch.equal(policy.generator.get_state(), before)
+    assert text == chain_csv(problem, {"mine": policy}, 0)
+    (tmp_path / "chain.csv").write_text(text)
+    frame = Frame.read(tmp_path / "chain.csv")
+    assert list(dict.fromkeys(frame.texts("chain_step"))) == ["4", "3", "2", "1", "0"]
+    probabilities = frame.numbers("probability").reshape(5, 3)
+    assert probabilities.sum(1) == pytest.approx(np.ones(5), abs=1e-5)
+    axes = drawn(chain, tmp_path / "chain.csv").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [f"$x_{{{k}}}$" for k in (4, 3, 2, 1, 0)]
+    assert np.allclose(axes.get_images()[0].get_array(), probabilities.T)
+
+
+def test_the_last_state_of_a_chain_is_what_the_policy_acts_on():
+    problem = small()
+    policy = DiffusionPolicy.from_specs(problem.make_env(1), prior=ActionMemory(), steps=4, seed=1).eval()
+    td = with_recurrent_state(problem.make_episodes(0, 1), policy).reset()
+    state = policy.generator.get_state()
+    with torch.no_grad():
+        last = chain_of(policy, td)[-1]
+        policy.generator.set_state(state)
+        probabilities = policy.get_dist(td).probs
+    first = int(td["agents", "valid"].flatten().nonzero()[0])
+    assert last == pytest.approx(probabilities.flatten(0, -2)[first].numpy(), abs=1e-5)
+
+
+def test_steps_without_levels_are_what_they_cost(tmp_path):
+    both = (("mine", "method"), ("base", "heuristic"))
+    rows = [[name, kind, k, k + 1.0, "base", "cost"] for name, kind in both for k in range(4)]
+    path = file(tmp_path / "s.csv", ["policy", "kind", "step", "cost", "baseline", "measure"], rows)
+    axes = drawn(steps, path).axes[0]
+    assert words(axes) == ["mine", "base"]
+    assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_a_users_own_unit_is_in_the_picture(tmp_path):

@@ -22,6 +22,8 @@ TEXT_PT = 9.5
 SMALL_PT = 8.5
 """Of captions and numbers on axes; nothing is smaller."""
 DPI = 110
+LONG = 36
+"""Letters of a name that are shown; of a folder's path its end says which it is."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,9 @@ def caption(figure: Figure, text: str) -> None:
 
 
 def plain(name: str) -> str:
-    """A name as a label: a dollar begins no formula, and no underscore at its start hides it from the legend."""
-    plain = printable(name).replace("$", r"\$")
+    """A name as a label: the end of a long one; no dollar begins a formula, no underscore hides it from a legend."""
+    shown = printable(name)
+    plain = (shown if len(shown) <= LONG else f"\u2026{shown[1 - LONG :]}").replace("$", r"\$")
     return f"\u200b{plain}" if plain.startswith("_") else plain
 
 

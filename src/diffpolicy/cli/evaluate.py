@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files
 from diffpolicy.cli import options as opt
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
         )
     if out is not None:
         _files.write_text(out / "evaluation.json", json.dumps(result.to_dict(), allow_nan=False) + "\n")
-        _write(out, result, problem)
+        _write(out, result, problem, policies)
     if options.json:
         opt.print_json(result.to_dict(), options)
         return
@@ -91,14 +92,18 @@ def run(options: argparse.Namespace) -> None:
     print(result.table(marks))
 
 
-def _write(out: Path, result: Evaluation, problem: Problem) -> None:
+def _write(out: Path, result: Evaluation, problem: Problem, policies: Mapping[str, Any]) -> None:
     """The tables, and a picture of each."""
     from diffpolicy.evaluation.tables import evaluation_csv, kind_of
     from diffpolicy.experiments.breakdown import breakdowns
+    from diffpolicy.experiments.first_episode import chain_csv, steps_csv
     from diffpolicy.experiments.plots import draw
 
     kinds = {name: kind_of(name, trained=False, rules=result.rules) for name in result.played}
     tables = {"evaluation.csv": evaluation_csv(result), **breakdowns(problem, result.played, kinds, result.baseline)}
+    tables["steps.csv"] = steps_csv(problem, policies, kinds, result.baseline, result.seed)
+    if (chain := chain_csv(problem, policies, result.seed)) is not None:
+        tables["chain.csv"] = chain
     for file, text in tables.items():
         _files.write_text(out / file, text)
         draw(out / file)

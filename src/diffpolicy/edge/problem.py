@@ -72,6 +72,7 @@ class OffloadingProblem(Problem):
     references = ("capacity-proportional",)
     alike = "episodes of identical arrivals"
     noun, given = "scenario", "a scenario"
+    level = "backlog_s"
 
     def __init__(self, scenario: Scenario | str | Path = "lad-ts") -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
@@ -216,6 +217,12 @@ class OffloadingProblem(Problem):
     def breakdowns(self) -> Mapping[str, tuple[str, str]]:
         """Who waits how long: by the work of a task."""
         return {"delay_by_size": (str(WORK), "work_gcycles")}
+
+    def levels(self, step: TensorDictBase) -> torch.Tensor:
+        """The backlog of each server, in seconds of its own work."""
+        capacity = torch.tensor([server.capacity_gcycles_per_s for server in self.scenario.servers])
+        backlog: torch.Tensor = step["queue_gcycles"] / capacity
+        return backlog
 
     def knobs(self) -> Mapping[str, Kind]:
         """Those of the paper, by the draws of the released code."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
+from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy.environments.cost import Cost
@@ -50,6 +51,7 @@ class Problem(ABC):
         references: rules that plots draw as lines, besides the baseline.
         alike: what an evaluation plays, in titles of tables.
         noun: what files call the problem. given: what `subject` is, in messages.
+        level: what `levels` are called in files, with their unit.
     """
 
     name: str = "problem"
@@ -64,6 +66,7 @@ class Problem(ABC):
     alike: str = "identical episodes"
     noun: str = "problem"
     given: str = "a problem"
+    level: str = "level"
 
     @abstractmethod
     def make_env(
@@ -186,6 +189,14 @@ class Problem(ABC):
             as `{"delay_by_size": ("('agents', 'work_gcycles')", "work_gcycles")}`.
         """
         return {}
+
+    def levels(self, step: TensorDictBase) -> Tensor | None:
+        """What fills up while an episode goes on, `[E, n]`, drawn after each step of one; None: nothing.
+
+        Args:
+            step: of an environment of this problem, with what comes `next`.
+        """
+        return None
 
     # What a sweep asks
 

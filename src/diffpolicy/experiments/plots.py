@@ -16,6 +16,7 @@ from diffpolicy._draw.frame import Frame
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.pictures.curves import learning_curves
+from diffpolicy.experiments.pictures.episode import chain, steps
 from diffpolicy.experiments.pictures.results import front, ranking, weights
 from diffpolicy.experiments.pictures.shares import by_bin
 from diffpolicy.experiments.pictures.sweeps import sweep
@@ -56,6 +57,8 @@ KINDS: Sequence[Kind] = (
         lambda f: f.header[0] in ("method", "policy") and bool(f.starting("mean_")) and bool(f.starting("p99")),
         {"": ranking, "_front": front},
     ),
+    Kind("steps of an episode", lambda f: _has(f, "policy", "kind", "step"), {"": steps}),
+    Kind("a chain", lambda f: _has(f, "policy", "chain_step", "choice", "probability"), {"": chain}),
     Kind("a sweep", lambda f: _has(f, "policy", "ratio") and bool(f.starting("mean_")), {"": sweep}),
 )
 """In the order in which they are tried."""
