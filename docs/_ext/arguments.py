@@ -1,0 +1,84 @@
+"""Sections of docstrings, and `Args` in which several arguments share a line: each gets one of its own on the page."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HEADER = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Keys):")
+NAMES = r"\*{0,2}[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*"
+FIRST = re.compile(rf"({NAMES}):(?: |$)")
+FURTHER = re.compile(rf"(?<=[.;] )({NAMES}): ")
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of each section of a docstring, without their indentation; what stands before them under `""`."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for line in inspect.cleandoc(text).splitlines():
+        header = HEADER.fullmatch(line)
+        if header:
+            name = header[1]
+            found[name] = []
+        elif name and line and not line.startswith(" "):
+            found[""].append(line)
+            name = ""
+        else:
+            found[name].append(line.removeprefix("    ") if name else line)
+    return found
+
+
+def entries(lines: list[str], known: Collection[str]) -> list[tuple[list[str], str]]:
+    """Names and text of each argument. One that shares a line begins a sentence, and its name is `known`."""
+    found: list[tuple[list[str], str]] = []
+    for line in lines:
+        first = FIRST.match(line)
+        if first:
+            found.append((first[1].lstrip("*").split(", "), line[first.end() :].strip()))
+        elif found and line.strip():
+            found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}".strip())
+    apart: list[tuple[list[str], str]] = []
+    for names, text in found:
+        cuts = [m for m in FURTHER.finditer(text) if set(m[1].split(", ")) <= set(known)]
+        ends = [m.start() for m in cuts] + [len(text)]
+        apart.append((names, text[: ends[0]].strip()))
+        apart += [(m[1].split(", "), text[m.end() : end].strip()) for m, end in zip(cuts, ends[1:], strict=True)]
+    return apart
+
+
+def parameters(thing: Any) -> dict[str, inspect.Parameter]:
+    """What a function, or the constructor of a class of this package, takes."""
+    if isinstance(thing, type):
+        made = next((c for c in thing.__mro__ if "__init__" in vars(c) or "__new__" in vars(c)), object)
+        maker = vars(made).get("__init__") or vars(made).get("__new__")
+        if not made.__module__.startswith("diffpolicy") or getattr(thing, "_is_protocol", False):
+            return {}
+        rest = list(inspect.signature(maker).parameters.values())[1:] if inspect.isfunction(maker) else []
+        return {p.name: p for p in rest}
+    return dict(inspect.signature(thing).parameters)
+
+
+def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Gives each argument of the section `Args` a line of its own."""
+    if "Args:" not in lines or not callable(thing):
+        return
+    begin = lines.index("Args:") + 1
+    end = next((n for n in range(begin, len(lines)) if lines[n] and not lines[n].startswith(" ")), len(lines))
+    try:
+        known = {*parameters(thing), "others"}
+    except (TypeError, ValueError):
+        return
+    given = [line.removeprefix("    ") for line in lines[begin:end]]
+    if any(not line.strip() for line in given[:-1]):  # a list or a second paragraph, whose lines matter
+        return
+    lines[begin:end] = [f"    {', '.join(names)}: {text}" for names, text in entries(given, known)] + [""]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", one_a_line, priority=400)  # before napoleon
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,291 @@
+"""What the reference says of every public name, and that its examples are true.
+
+`tests/reference_todo.txt` lists what is still missing; `python tests/test_reference.py` takes away what no longer is.
+"""
+
+import ast
+import contextlib
+import doctest
+import enum
+import functools
+import importlib
+import inspect
+import io
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TODO = ROOT / "tests" / "reference_todo.txt"
+LONGEST = 10
+MAKERS = ("__init__", "__new__", "__post_init__")
+UNTRUE = "true example"
+# methods, objectives, samplers, processes and rules of a paper: each names it by a link or its arXiv number
+OF_A_PAPER = """
+    diffusion.DDIM diffusion.FlowProcess diffusion.GaussianProcess diffusion.cosine diffusion.ddim diffusion.ddpm
+    diffusion.linear diffusion.reverse_steps diffusion.vp
+    networks.RunningNorm networks.TimeEmbedding
+    policies.ActionMemory policies.DiffusionPolicy policies.FeedforwardPolicy policies.GaussianPrior
+    policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead
+    objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
+    objectives.SoftActorCriticLoss objectives.StackedDQNLoss
+    training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
+    methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
+    edge.OffloadingEnv edge.OffloadingProblem edge.Workload edge.released_transitions
+"""
+PAPER = re.compile(r"arXiv \d{4}\.\d{4,5}|https?://|doi:10\.")
+# examples that need an extra
+NEEDS = {
+    "environments.gym_problem": "gymnasium",
+    "edge.FleetPolicy": "numba",
+    "edge.hardware.DiffusersAdapter": "diffusers",
+    "edge.hardware.HttpAdapter": "httpx",
+    "export.ExportedDecision": "onnxruntime",
+    "export.export_decision": "onnxruntime",
+}
+
+
+def layers():
+    """The public packages, without their common prefix."""
+    tree = ast.parse((ROOT / "docs" / "_ext" / "checks.py").read_text(encoding="utf-8"))
+    wanted = [n for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "LAYERS"]
+    return [f"diffpolicy{layer}" for layer in ast.literal_eval(wanted[0].value)]
+
+
+@functools.cache
+def docstrings():
+    """The reader of docstrings that the pages are made with."""
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    try:
+        return importlib.import_module("arguments")
+    finally:
+        sys.path.pop(0)
+
+
+@functools.cache
+def names():
+    """Public classes and functions by their names, each where it belongs: the package of the module that defines it."""
+    at_home, elsewhere = {}, {}
+    for layer in layers():
+        package = importlib.import_module(layer)
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if isinstance(thing, type) or inspect.isroutine(thing):
+                home = f"{thing.__module__}.".startswith(f"{layer}.") and layer != "diffpolicy"
+                (at_home if home else elsewhere)[f"{layer}.{name}"] = thing
+    known = {id(thing) for thing in at_home.values()}
+    for name, thing in elsewhere.items():
+        if id(thing) not in known:
+            at_home[name] = thing
+            known.add(id(thing))
+    return {name.removeprefix("diffpolicy."): thing for name, thing in sorted(at_home.items())}
+
+
+def by_short_name():
+    """Public things by their last name and by all of it."""
+    return {key: thing for name, thing in names().items() for key in (name.rpartition(".")[2], f"diffpolicy.{name}")}
+
+
+def missing_arguments(thing, args, known):
+    """Parameters of which `Args` says nothing, and names in it that are no parameters."""
+    told = {name: text for group, text in args for name in group}
+    lacks = [name for name in told if name not in known and name != "others"]
+    rest = {name for name, p in known.items() if name not in told and p.kind is not p.VAR_KEYWORD}
+    if "others" in told:
+        things = [by_short_name().get(name) for name in re.findall(r"`([\w.]+)`", told["others"])]
+        for other in filter(None, things):
+            rest -= set(every_parameter(other))
+    elif any(p.kind is p.VAR_KEYWORD and p.name not in told for p in known.values()):
+        lacks.append("others")
+    return lacks + sorted(rest)
+
+
+def every_parameter(thing):
+    """Parameters of a public function or class, those of a dataclass's or policy's bases among them."""
+    bases = thing.__mro__ if isinstance(thing, type) else [thing]
+    return {name for base in bases if base is not object for name in docstrings().parameters(base)}
+
+
+def own_tree(thing):
+    """The syntax tree of a function or class."""
+    return ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))).body[0]
+
+
+def refuses(tree, module):
+    """Whether code raises something, or asks a check of `_validate` to do so."""
+    checks = {
+        name
+        for name, value in vars(sys.modules[module]).items()
+        if getattr(value, "__module__", "") == "diffpolicy._validate" and not name.startswith(("show", "read_"))
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and node.exc is not None and "NotImplemented" not in ast.unparse(node.exc):
+            return True
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in checks or (called.startswith("_validate.") and not called.endswith(".show")):
+                return True
+    return False
+
+
+def silent_about_errors(thing, found):
+    """Whether its own code refuses something that no `Raises` tells."""
+    tree = own_tree(thing)
+    if "Raises" in found:
+        return False
+    if not isinstance(thing, type):
+        return refuses(tree, thing.__module__)
+    for part in tree.body:
+        if not isinstance(part, ast.FunctionDef) or (part.name.startswith("_") and part.name not in MAKERS):
+            continue
+        told = docstrings().sections(ast.get_docstring(part) or "")
+        if ("Raises" not in told or part.name in MAKERS) and refuses(part, thing.__module__):
+            return True
+    return False
+
+
+def gives_something(thing):
+    """Whether a function returns a value."""
+    annotation = inspect.signature(thing).return_annotation
+    return annotation not in (None, "None", "NoReturn")
+
+
+def example_of(thing):
+    """The examples of its docstring's section `Example`, and how many lines they have."""
+    found = docstrings().sections(thing.__doc__ or "")
+    lines = [line for line in found.get("Example", []) if line.strip()]
+    return doctest.DocTestParser().get_examples("\n".join(lines)), len(lines)
+
+
+def lacks(name, thing):
+    """What is missing of a name's reference, a word each."""
+    found = docstrings().sections(thing.__doc__ or "")
+    known = {} if isinstance(thing, type) and issubclass(thing, enum.Enum) else docstrings().parameters(thing)
+    summary = found[""]
+    missing = []
+    if not summary or not summary[0].rstrip().endswith((".", ":")) or (len(summary) > 1 and summary[1].strip()):
+        missing.append("summary")
+    missing += [
+        f"args {a}" for a in missing_arguments(thing, docstrings().entries(found.get("Args", []), known), known)
+    ]
+    if not isinstance(thing, type) and gives_something(thing) and not {"Returns", "Yields"} & set(found):
+        missing.append("returns")
+    if silent_about_errors(thing, found):
+        missing.append("raises")
+    examples, length = example_of(thing)
+    if not any(e.want for e in examples) or length > LONGEST or "SKIP" in (thing.__doc__ or ""):
+        missing.append("example")
+    if name in OF_A_PAPER.split() and not PAPER.search(thing.__doc__ or ""):
+        missing.append("paper")
+    return missing
+
+
+@functools.cache
+def worked_problem():
+    """The environment that the manual makes, from the page where it stands: `Clinic`, and its rule."""
+    blocks = (
+        b for page in sorted(ROOT.glob("docs/*.md")) for b in re.split(r"^```", page.read_text("utf-8"), flags=re.M)
+    )
+    found = {"__name__": "clinic"}
+    exec(next(b for b in blocks if b.startswith("python\n") and "class Clinic(" in b).removeprefix("python\n"), found)
+    return {name: found[name] for name in ("Clinic", "longest_queue")}
+
+
+def wrong_example(name, thing):
+    """What an example prints that it should not; empty where it is true. It may use every public name and `torch`."""
+    import torch
+
+    own, _, _ = f"diffpolicy.{name}".rpartition(".")
+    known = {last: t for last, t in by_short_name().items() if "." not in last}
+    package = importlib.import_module(own)
+    known |= worked_problem() | {n: getattr(package, n) for n in package.__all__} | {"torch": torch}
+    examples, _ = example_of(thing)
+    report = io.StringIO()
+    test = doctest.DocTest(examples, known, name, None, None, None)
+    with contextlib.redirect_stdout(io.StringIO()):
+        doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=report.write)
+    return report.getvalue()
+
+
+def todo():
+    """What is known to be missing, by name."""
+    lines = [line for line in TODO.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    return {name: what.split(", ") for name, what in (line.split(": ", 1) for line in lines)}
+
+
+def test_the_reference_lacks_nothing_but_what_is_still_to_do():
+    listed = {name: [w for w in what if w != UNTRUE] for name, what in todo().items()}
+    found = {name: lacks(name, thing) for name, thing in names().items()}
+    worse = {name: new for name, what in found.items() if (new := [w for w in what if w not in listed.get(name, [])])}
+    assert not worse, "the docstring lacks these"
+    done = {name: old for name, what in listed.items() if (old := [w for w in what if w not in found.get(name, [])])}
+    assert not done, "take these out of tests/reference_todo.txt: python tests/test_reference.py"
+
+
+def test_every_name_of_a_paper_is_public():
+    assert set(OF_A_PAPER.split()) | set(NEEDS) <= set(names())
+
+
+@pytest.mark.parametrize("name", [n for n, thing in names().items() if any(e.want for e in example_of(thing)[0])])
+def test_the_example_is_true(name, tmp_path, monkeypatch):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    if UNTRUE in todo().get(name, ()):
+        pytest.skip("its example is still to do")
+    monkeypatch.chdir(tmp_path)
+    problem = wrong_example(name, names()[name])
+    assert not problem, problem
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            ["a, b: of both. c: alone,", "    on two lines."],
+            [(["a", "b"], "of both."), (["c"], "alone, on two lines.")],
+        ),
+        (["a: as here: b. No d: is none."], [(["a"], "as here: b. No d: is none.")]),
+        (["**others: of it."], [(["others"], "of it.")]),
+    ],
+)
+def test_arguments_that_share_a_line_are_told_apart(text, told):
+    assert docstrings().entries(text, {"a", "b", "c"}) == told
+
+
+def shrink():
+    """Takes what is no longer missing out of the list; an example that takes longer than ten seconds is no example."""
+    import os
+    import signal
+    import tempfile
+
+    def ring(*_):
+        raise TimeoutError("ten seconds")
+
+    def untrue(name, thing):
+        signal.alarm(10)
+        try:
+            return wrong_example(name, thing)
+        finally:
+            signal.alarm(0)
+
+    signal.signal(signal.SIGALRM, ring)
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, listed in todo().items():
+            thing = names().get(name)
+            missing = [] if thing is None else [w for w in lacks(name, thing) if w in listed]
+            if thing is not None and UNTRUE in listed and ("example" in lacks(name, thing) or untrue(name, thing)):
+                missing.append(UNTRUE)
+            lines += [f"{name}: {', '.join(missing)}"] if missing else []
+    TODO.write_text("\n".join([HEAD, *lines]) + "\n", encoding="utf-8")
+
+
+HEAD = """# What the reference of public names still lacks, which tests/test_reference.py lets only shrink.
+# `python tests/test_reference.py` takes out what is done."""
+
+if __name__ == "__main__":
+    shrink()
