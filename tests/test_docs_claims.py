@@ -229,3 +229,14 @@ def test_figures_from_the_gpu_are_those_of_its_file():
         scale = 1e-6 if row["unit"].startswith("million") else 1.0
         assert agrees(row["measured"], scale * float(known[row["what"]])), row
     assert agrees(re.search(r"act at ([\d.]+) million", (ROOT / "README.md").read_text())[1], 10.78, slack=0.01)
+
+
+def test_training_speed_is_that_of_its_file():
+    known = {row["contender"]: row for row in rows("training_speed.csv")}
+    shown = table("docs/results/speed.md", "contender", "CPU ms a slot", "times as fast, wall", "times as fast, CPU")
+    assert len(shown) == len(known)
+    for row in shown:
+        of_file = known[row["contender"].replace("`", "")]
+        assert {column: row[column] for column in row if column != "contender"} == {
+            column: of_file[column] for column in row if column != "contender"
+        }
