@@ -69,7 +69,7 @@ def shares(method: str, environments: int, slots: int) -> dict[str, float]:
             condition = rows.take(policy.observe(stream.root)).float()
             latent = policy.read_latent(stream.root, rows)
             noise = timed("noise", lambda shape=condition.shape[:-1]: policy.noise(shape))
-            timed("network", lambda c=condition, x=latent, z=noise: in_blocks(policy.output, policy.condition(c), x, z))
+            timed("network", lambda c=condition, x=latent, z=noise: in_blocks(policy.end, policy.condition(c), x, z))
             start = time.perf_counter()
             rollout = stream.rollout()
             total += time.perf_counter() - start

@@ -13,10 +13,14 @@ from diffpolicy.errors import InputError
 
 
 class Kernel(ABC):
-    """The law of the next state of a chain, given the present one. `[..]` is the shape of the rows."""
+    """The law of the next state of a chain, given the present one.
+
+    A state is `[.., K, W]` numbers, W of each of K slots, or `[.., K]` tokens, one of each; where K is 1 numbers may do
+    without its dimension. Slots are drawn independently of each other, so their log-probabilities are told apart.
+    """
 
     draws: str | None = None
-    """What a sample takes: `normal` numbers of the state's shape, `uniform` ones of the rows' and slots', or None."""
+    """What a sample takes: `normal` numbers of the state's shape, `uniform` ones `[.., K]`, or None."""
 
     @abstractmethod
     def sample(self, draws: Tensor | None) -> Tensor:
@@ -24,12 +28,16 @@ class Kernel(ABC):
 
     @abstractmethod
     def log_prob(self, state: Tensor) -> Tensor:
-        """Log-probability (density) of a next state, `[..]`: its last dimension added up. Args: state: `[.., W]`."""
+        """Log-probability (density) of a next state, of each slot, `[.., K]`: numbers of a slot are added up.
+
+        Args:
+            state: `[.., K, W]`, or tokens `[.., K]`.
+        """
 
 
 @dataclass(frozen=True)
 class Gaussian(Kernel):
-    """N(mean, std^2), independent in each number. Args: mean: `[.., W]`. std: above 0, of all."""
+    """N(mean, std^2), independent in each number. Args: mean: `[.., K, W]`. std: above 0, of all."""
 
     mean: Tensor
     std: float
@@ -47,7 +55,7 @@ class Gaussian(Kernel):
 
 @dataclass(frozen=True)
 class Point(Kernel):
-    """The state itself: nothing is drawn. Args: state: `[.., W]`."""
+    """The state itself: nothing is drawn. Args: state: `[.., K, W]`, or tokens `[.., K]`."""
 
     state: Tensor
     draws = None
@@ -63,7 +71,7 @@ class Point(Kernel):
 
 @dataclass(frozen=True)
 class Categorical(Kernel):
-    """One token in each slot. Args: logits: `[.., K, A]`."""
+    """One token in each slot. Args: logits: `[.., K, W]`; without draws the likeliest is taken."""
 
     logits: Tensor
     draws = "uniform"
@@ -75,4 +83,21 @@ class Categorical(Kernel):
         return (total <= draws.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))).sum(-1)
 
     def log_prob(self, state: Tensor) -> Tensor:
-        return self.logits.log_softmax(-1).gather(-1, state.long().unsqueeze(-1)).squeeze(-1).sum(-1)
+        return self.logits.log_softmax(-1).gather(-1, state.long().unsqueeze(-1)).squeeze(-1)
+
+
+def over_slots(log_prob: Tensor, valid: Tensor | None = None) -> Tensor:
+    """What slots have together: the sum over those that exist.
+
+    Args:
+        log_prob: of each, `[.., K]`.
+        valid: which exist, bool `[.., K]`; None: all.
+
+    Returns:
+        `[..]`.
+
+    Example:
+        >>> over_slots(torch.tensor([1.0, 2.0]), torch.tensor([True, False]))
+        tensor(1.)
+    """
+    return (log_prob if valid is None else log_prob.masked_fill(~valid, 0.0)).sum(-1)

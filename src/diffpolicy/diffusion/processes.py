@@ -22,7 +22,9 @@ PREDICTIONS = ("noise", "x0", "velocity", "score")
 class Process(ABC):
     """x_i = alpha_i x_0 + sigma_i eps for i = 0..I, eps ~ N(0, 1); alpha_0 = 1, sigma_0 = 0.
 
-    A subclass gives the squares of both. Times are steps 1..I, as a number or as an integer tensor.
+    A subclass gives the squares of both. Times are steps 1..I, as a number or as an integer tensor. A state of a chain
+    is `[.., K, W]`, W numbers of each of K slots; each number goes its way alone, so that `[.., W]` below is any shape.
+    `TokenProcess` is the sibling whose states are tokens.
 
     Attributes:
         discrete: whether states are tokens instead of numbers.

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,10 @@ Model = Callable[[Tensor, int, Any], Tensor]
 
 @dataclass(frozen=True)
 class Chain:
-    """What a sampler went through. Args: x0: its end, `[.., W]`. states: x_I, ..., x_0, `[steps + 1, .., W]`."""
+    """What a sampler went through. Args: x0: its end, of the state's shape. states: x_I, ..., x_0, one after another.
+
+    A state is `[.., K, W]` numbers or `[.., K]` tokens; states are stacked, `[steps + 1, ..]`.
+    """
 
     x0: Tensor
     states: Tensor
@@ -37,6 +40,8 @@ class Sampler(ABC):
         min_std: least standard deviation of a step's noise, so that every step has a density; 0: as it comes.
     """
 
+    tokens: ClassVar[bool] = False
+    """Whether it goes back through the tokens of a `TokenProcess`, where the model gives logits of x_0 `[.., K, W]`."""
     steps: int | None = None
     min_std: float = 0.0
 
@@ -51,7 +56,8 @@ class Sampler(ABC):
         """The law of the next state.
 
         Args:
-            model: predicts. x: the present state, `[.., W]`. k: number of the step, 0 for that from x_I.
+            model: predicts. x: the present state, `[.., K, W]`, or tokens `[.., K]`.
+            k: number of the step, 0 for that from x_I.
             cond: what the model is conditioned on. process: whose times `grid` gives.
         """
 
@@ -81,11 +87,11 @@ class Sampler(ABC):
         noise: Tensor | None = None,
         record: list[Tensor] | None = None,
     ) -> Tensor:
-        """x_0 of x_I, `[.., W]`: a pure function of its arguments.
+        """x_0 of x_I, of its shape: a pure function of its arguments.
 
         Args:
-            model, cond, process: of `kernel`. x: x_I, `[.., W]`.
-            noise: what noisy steps draw, `[noisy_steps, .., W]`; None where there are none.
+            model, cond, process: of `kernel`. x: x_I, `[.., K, W]`, or tokens `[.., K]`.
+            noise: what noisy steps draw, `[noisy_steps, *x.shape]`; None where there are none.
             record: takes the states from x_I on, where they are wanted.
         """
         if record is not None:
@@ -104,12 +110,13 @@ class Sampler(ABC):
         return Chain(x0, torch.stack(states))
 
     def log_prob(self, model: Model, states: Tensor, cond: Any, process: Process) -> Tensor:
-        """Log-density of each step of a recorded chain, `[steps, ..]`, with gradients to the model.
+        """Log-density of each step of a recorded chain, of each slot, `[steps, .., K]`, with gradients to the model.
 
-        It is what DPPO's and RL-D2's ratios are made of: the same states under other parameters.
+        It is what DPPO's and RL-D2's ratios are made of: the same states under other parameters. `over_slots` adds up
+        the slots that exist.
 
         Args:
-            model, cond, process: of `kernel`. states: of a `Chain`, `[steps + 1, .., W]`.
+            model, cond, process: of `kernel`. states: of a `Chain`, `[steps + 1, ..]`.
 
         Raises:
             InputError: a step draws nothing, or there are states of another number of steps.

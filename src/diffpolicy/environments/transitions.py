@@ -35,6 +35,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.
     """
+    alone = None if keys.action.items else keys.valid  # joint rows are there whichever of their items exist
     shape = torch.Size([*rollout.batch_size, *(() if keys.agents is None else (keys.agents,)), *keys.items])
 
     def ordered(x: Tensor) -> Tensor:
@@ -72,6 +73,10 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         },
     }
     extra = {"action_mask": keys.mask, "latent": (*keys.group, "latent") if keys.group else "latent"}
+    joint, joint_after = keys.allowed(rollout), keys.allowed(after)
+    if joint is not None and joint_after is not None:
+        result["action_mask"], result["next"]["action_mask"] = ordered(joint), ordered(joint_after)
+        del extra["action_mask"]
     for name, key in extra.items():
         if key is not None and rollout.get(key, None) is not None:
             result[name], result["next"][name] = each(key, rollout, 1), each(key, after, 1)
@@ -81,9 +86,9 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
             result[name] = ordered(rollout[key])
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
     if RECORDED[-1] in result:
-        result["next"]["valid"] = ordered(valid if keys.valid is None else after[keys.valid])
-    if keys.valid is not None:
-        valid = valid & rollout[keys.valid]
+        result["next"]["valid"] = ordered(valid if alone is None else after[alone])
+    if alone is not None:
+        valid = valid & rollout[alone]
     counted = rollout.get(COUNTED, None)
     if counted is not None:
         valid = valid & counted.view(*rollout.batch_size, *[1] * (len(shape) - rollout.ndim))

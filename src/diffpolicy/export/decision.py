@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from diffpolicy.errors import InputError
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
@@ -31,6 +32,9 @@ class Decision(PureDecision):
     Args:
         policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
+    Raises:
+        InputError: the end of its chain is the action itself, which has no exported form.
+
     Example:
         >>> decision = Decision(policy)
         >>> [i.name for i in decision.inputs]
@@ -40,6 +44,8 @@ class Decision(PureDecision):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
+        if policy.head.x0_is == "action":
+            raise InputError(f"a policy with a {type(policy.head).__name__} has no exported form yet")
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)
@@ -56,7 +62,7 @@ class Decision(PureDecision):
             name, shape = self.drawn
             meaning, between = DRAWS[name]
             inputs.append(DecisionInput(name, (*lead, *shape), "float32", meaning, between))
-        if policy.mask_key is not None:
+        if policy.reading.masked:
             allowed = (*lead, policy.head.mask_width)
             inputs.append(DecisionInput("mask", allowed, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
@@ -77,7 +83,7 @@ class Decision(PureDecision):
         given = self.named(tensors)
         policy, mask = self.policy, self._mask(given)
         condition = policy.condition(given["observation"])
-        x0 = policy.output(condition, given.get("latent"), given.get("noise"))
+        x0 = policy.end(condition, given.get("latent"), given.get("noise"), mask)
         logits = self.head.law(policy.decode(x0, mask), mask)
         results = [self.head.refuse(policy.choose_at(logits, self._draws(given)), mask), logits]
         if self.remembers:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torchrl.envs import EnvBase
@@ -23,7 +23,8 @@ from diffpolicy.methods.fields import Rule, acting, function, rates, widths
 from diffpolicy.methods.method import Method
 from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.policy import Policy
-from diffpolicy.training.rollouts import RolloutModule, keys_of
+from diffpolicy.policies.specs import keys_of
+from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.trainable import env_content, policy_content
 
 
@@ -47,6 +48,10 @@ class Parts:
     seed_of_batches: int
 
 
+ITEMS = ("independent", "joint")
+"""How the items of a row may be decided."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutMethod(Method):
     """What the methods that learn from rollouts share.
@@ -61,6 +66,7 @@ class RolloutMethod(Method):
         share_parameters: one set for all agents instead of one each.
         masks: whether the policy reads the environment's action mask; None: where there is one. `transitions` must
             then give `action_mask` and `("next", "action_mask")`, bool `[*, A]`.
+        items: `joint`: all items of a row are decided together; None, or `independent`: each alone.
         normalize: whether networks read observations normalised by their running statistics.
         gamma: discount.
     """
@@ -72,6 +78,7 @@ class RolloutMethod(Method):
     act: str = "relu"
     share_parameters: bool = False
     masks: bool | None = None
+    items: Literal["independent", "joint"] | None = None
     normalize: bool = False
     gamma: float = 0.95
 
@@ -83,6 +90,7 @@ class RolloutMethod(Method):
         "act": partial(check.choice, words=ACTIVATIONS),
         "share_parameters": check.flag,
         "masks": lambda value, key: None if value is None else check.flag(value, key),
+        "items": lambda value, key: None if value is None else check.choice(value, key, words=ITEMS),
         "normalize": check.flag,
         "gamma": partial(check.number, least=0, most=1),
     }
@@ -108,6 +116,7 @@ class RolloutMethod(Method):
             "share_parameters": self.share_parameters,
             "mask_key": self.mask_key,
             "normalize": self.normalize,
+            **({} if self.items is None else {"items": self.items}),
         }
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
@@ -141,12 +150,12 @@ class RolloutMethod(Method):
         of_policy, of_objective, of_batches = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
         masked = replace(self, masks=False) if self.masks is None and not given.masks else self
         policy = masked.make_policy(env, of_policy).train()
-        if self.masks and policy.mask_key is None:
+        if self.masks and not policy.reading.masked:
             raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
         keys = keys_of(policy, env)
         transitions: Callable[[Any], Any] = partial(given.transitions, keys=keys)
         if self.transitions is not None:
-            transitions = with_masks(self.transitions, policy.mask_key is not None)
+            transitions = with_masks(self.transitions, policy.reading.masked)
         objective = self.make_objective(policy, of_objective)
         module = self.make_module(
             Parts(given, env, policy, objective, transitions, given.tally(keys), seed, of_batches)

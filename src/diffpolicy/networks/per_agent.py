@@ -17,6 +17,13 @@ class Prepares(Protocol):
         """What does not change along the chain. Args: condition: `[.., M, C]`."""
 
 
+@runtime_checkable
+class ReadsItems(Protocol):
+    """A denoiser of the items of a row, `[.., M, n, W]` under a condition `[.., M, n, F]`, if this is true."""
+
+    reads_items: bool
+
+
 class PerAgent(nn.Module):
     """A denoiser of one agent made one of G: each agent has a copy of its own, which starts as the others do.
 
@@ -27,6 +34,7 @@ class PerAgent(nn.Module):
     def __init__(self, module: nn.Module, agents: int) -> None:
         super().__init__()
         self.each = nn.ModuleList(copy.deepcopy(module) for _ in range(agents))
+        self.reads_items = isinstance(module, ReadsItems) and module.reads_items
 
     def prepare(self, condition: Tensor) -> Tensor | list[Any]:
         """What each agent's copy makes of its own condition, or the condition. Args: condition: `[G, M, C]`."""

@@ -93,7 +93,7 @@ class SoftActorCriticLoss(LossModule):
         """Keys read from the rows."""
         k = self.tensor_keys
         state: list[NestedKey] = [k.observation, *([k.latent] if self.reads_latent else [])]
-        state += [] if self.policy.mask_key is None else [k.mask]
+        state += [] if not self.policy.reading.masked else [k.mask]
         return [k.action, k.reward, *state, *map(next_key, state)]
 
     @in_keys.setter

@@ -52,7 +52,7 @@ class StackedDQNLoss(DQNLoss):
     @property
     def in_keys(self) -> list[NestedKey]:
         """Keys read from the rows."""
-        state = ["observation", *([] if self.__dict__["policy"].mask_key is None else ["action_mask"])]
+        state = ["observation", *([] if not self.__dict__["policy"].reading.masked else ["action_mask"])]
         return ["action", "reward", *state, *map(next_key, state)]
 
     @in_keys.setter

@@ -35,7 +35,7 @@ class RowLaw(TensorDictModuleBase):
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
-        extra = {"draws": policy.draws > 0, "latent": policy.remembers, "action_mask": policy.mask_key is not None}
+        extra = {"draws": policy.draws > 0, "latent": policy.remembers, "action_mask": policy.reading.masked}
         self.in_keys = ["observation", *(name for name, read in extra.items() if read)]
         self.out_keys = ["action"]
 
@@ -46,7 +46,7 @@ class RowLaw(TensorDictModuleBase):
         law = policy.law(
             observation,
             rows.get("latent", None) if policy.remembers else None,
-            None if policy.mask_key is None else policy.head.read_mask(as_mask(mask, "action_mask")),
+            None if not policy.reading.masked else policy.head.read_mask(as_mask(mask, "action_mask")),
             None if draws is None else draws.movedim(observation.ndim - 1, 0),
         )
         return HeadLaw(policy.head, law, policy.generator)

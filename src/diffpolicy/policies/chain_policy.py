@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.processes import GaussianProcess, Process
@@ -21,6 +22,7 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.class_names import file_name, is_ours
 from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.policies.masks import mask_logits
 from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -55,6 +57,12 @@ class ChainPolicy(SavedPolicy, base=True):
             self.sampler = sampler
         else:
             raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
+        if self.sampling.tokens != self.process.discrete:
+            kind = "tokens" if self.process.discrete else "numbers"
+            raise InputError(
+                f"the states of a {type(self.process).__name__} are {kind}, and a {type(self.sampling).__name__} goes "
+                "through others; pass a Sampler of its own"
+            )
         self.sampler_steps = self.sampling.steps
         self.path = self.sampling.grid(self.process)[:-1]
         if isinstance(self.sampling, DDIM):
@@ -91,10 +99,10 @@ class ChainPolicy(SavedPolicy, base=True):
     # The chain
 
     def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
-        """What the denoiser predicts of rows, the noise or x_0.
+        """What the denoiser predicts of rows, the noise or x_0; logits of x_0 where states are tokens.
 
         Args:
-            x: `[.., M, A]`.
+            x: `[.., M, A]`, one-hot numbers where states are tokens; `[.., M, n, W]` if the denoiser reads items.
             t: step, 1..I.
             cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
         """
@@ -107,8 +115,42 @@ class ChainPolicy(SavedPolicy, base=True):
             condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
             noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
         """
-        cond = self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
-        return self.sampling.sample(self.denoise, x, cond, self.process, noise)
+        n = self.items_read
+        if not n:
+            return self.sampling.sample(self.denoise, x, self._prepared(condition), self.process, noise)
+        noise = None if noise is None else noise.unflatten(-1, (n, -1))
+        x = x.unflatten(-1, (n, -1))
+        return self.sampling.sample(self.denoise, x, self._prepared(condition), self.process, noise).flatten(-2)
+
+    def token_chain(
+        self, condition: Tensor, x: Tensor, noise: Tensor | None, allowed: Tensor, vocabulary: int
+    ) -> Tensor:
+        """The same of tokens, int64 `[.., M, K]`.
+
+        Args:
+            condition: `[.., M, F]`. x: x_I, `[.., M, K]`.
+            noise: U[0, 1), `[steps, .., M, K]`; None: the likeliest at each step.
+            allowed: which choices x_0 may be, bool `[.., M, K, W]`. vocabulary: V, the network's numbers of a slot.
+        """
+        n = self.items_read
+
+        def logits(x: Tensor, t: int, cond: Any) -> Tensor:
+            numbers = one_hot(x, vocabulary).to(condition.dtype)
+            numbers = numbers.flatten(-2).unflatten(-1, (n, -1)) if n else numbers.flatten(-2)
+            given = self.denoise(numbers, t, cond).reshape(*condition.shape[:-1], -1, vocabulary)
+            return mask_logits(given[..., : allowed.shape[-1]], allowed)
+
+        return self.sampling.sample(logits, x, self._prepared(condition), self.process, noise)
+
+    @property
+    def items_read(self) -> int:
+        """How many items of a row the denoiser reads apart from each other, n; 0: it reads a row's numbers at once."""
+        return 0
+
+    def _prepared(self, condition: Tensor) -> Any:
+        """What does not change along the chain. Args: condition: `[.., M, F]`."""
+        condition = condition.unflatten(-1, (self.items_read, -1)) if self.items_read else condition
+        return self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition
 
     # How files describe it
 

@@ -12,11 +12,16 @@ from torch import nn
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
+from diffpolicy.networks.item_denoiser import ItemDenoiser
 from diffpolicy.networks.per_agent import PerAgent
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies.class_names import file_name, importable_module, is_ours, source_file, where
 
-OURS: dict[str, type[nn.Module]] = {"MLPDenoiser": MLPDenoiser, "SetDenoiser": SetDenoiser}
+OURS: dict[str, type[nn.Module]] = {
+    "ItemDenoiser": ItemDenoiser,
+    "MLPDenoiser": MLPDenoiser,
+    "SetDenoiser": SetDenoiser,
+}
 OPTIONS = {"hidden": [20, 20], "act": "relu", "output": "linear", "time": 16}
 """Of an `MLPDenoiser` whose widths are the policy's own, where a file does not tell."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-from tensordict import TensorDictBase
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from typing_extensions import Unpack
@@ -15,22 +14,23 @@ from typing_extensions import Unpack
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.diffusion.sampler import Sampler
+from diffpolicy.diffusion.tokens import TokenProcess
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
-from diffpolicy.networks.per_agent import PerAgent
+from diffpolicy.networks.item_denoiser import ItemDenoiser
+from diffpolicy.networks.per_agent import PerAgent, ReadsItems
 from diffpolicy.policies.chain_policy import ChainPolicy
-from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
-from diffpolicy.policies.policy import Policy
-from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
-from diffpolicy.policies.rows import Rows
+from diffpolicy.policies.priors import Prior
+from diffpolicy.policies.remembering import RememberingPolicy
 
 OPTIONS = ("hidden", "act", "output", "time")
 """What may be said of an `MLPDenoiser` that the policy makes itself."""
 Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
-class DiffusionPolicy(ChainPolicy, Policy):
+class DiffusionPolicy(ChainPolicy, RememberingPolicy):
     """Denoises the logits of a choice from noise or from the remembered action, given an observation.
 
     The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`.
@@ -68,25 +68,18 @@ class DiffusionPolicy(ChainPolicy, Policy):
         **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
-        self.prior: Prior = prior if prior is not None else GaussianPrior()
-        if not isinstance(self.prior, Prior):
-            raise InputError(f"prior must be a Prior, such as ActionMemory(), got {check.show(prior)}")
+        self._set_prior(prior)
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
         self._set_chain(schedule, steps, sampler, sampler_steps, prediction)
-        if self.process.discrete:
-            raise InputError(f"the states of a {type(self.process).__name__} are tokens, and a head reads numbers here")
+        self._check_states()
         self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
         check.known(self.options, OPTIONS, "denoiser")
         self.denoiser: nn.Module = (
             self._fitted(denoiser)
             if isinstance(denoiser, nn.Module)
-            else MLPDenoiser(**self._denoiser_widths(), generator=self.generator, **self.options)
+            else self._made_denoiser(whole=denoiser is not None)
         )
-        self.remembered: Tensor | None = None
-        if self.prior.remembers:
-            self.in_keys = [*self.in_keys, self.latent_key]
-            self.out_keys = [*self.out_keys, _next(self.latent_key)]
 
     @classmethod
     def from_specs(cls: type[Made], env: EnvBase, **options: Unpack[DiffusionOptions]) -> Made:
@@ -105,35 +98,99 @@ class DiffusionPolicy(ChainPolicy, Policy):
         if stack not in (None, self.agents):
             raise InputError(f"denoiser has parameters for stack = {stack} agents, and the policy for {self.agents}")
         if isinstance(denoiser, MLPDenoiser):
-            mine = {"actions": self.choices, "condition": self.condition_dim}
+            mine = {"actions": self.numbers, "condition": self.condition_dim}
             for name, width in mine.items():
                 if getattr(denoiser, name) != width:
                     raise InputError(f"denoiser is of {getattr(denoiser, name)} {name}, and the policy of {width}")
             if denoiser.steps < self.process.steps:
                 raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.process.steps}")
+        if isinstance(denoiser, ReadsItems) and denoiser.reads_items and not self.reading.items:
+            raise InputError(f"denoiser {type(denoiser).__name__} reads joint items, and here each is decided alone")
         return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
+
+    def _made_denoiser(self, *, whole: bool) -> nn.Module:
+        """One that the policy makes itself. Args: whole: whether it reads all joint items at once, by an MLP."""
+        if whole or not self.reading.items:
+            return MLPDenoiser(**self._denoiser_widths(), generator=self.generator, **self.options)
+        n = math.prod(self.reading.items)
+        each = ItemDenoiser(
+            self.numbers // n,
+            self.condition_dim // n,
+            self.process.steps,
+            flagged=self.reading.flagged,
+            generator=self.generator,
+        )
+        return each if self.agents is None else PerAgent(each, self.agents)
+
+    def _check_states(self) -> None:
+        """Raises InputError if the process's states are not what the head and the prior read."""
+        process, head = type(self.process).__name__, type(self.head).__name__
+        if self.process.discrete and not self.head.tokens:
+            raise InputError(f"the states of a {process} are tokens, and a {head} reads numbers; take a TokenHead")
+        if self.head.tokens and not self.process.discrete:
+            raise InputError(f"a {head} reads tokens, and the states of a {process} are numbers")
+        if self.prior.remembers and (self.process.discrete or self.reading.items):
+            what = f"the states of a {process} are tokens" if self.process.discrete else "its items are joint"
+            raise InputError(f"an ActionMemory remembers numbers of single items, and {what}; take a GaussianPrior")
+
+    @property
+    def vocabulary(self) -> int:
+        """Numbers that the denoiser reads of a slot: W, or the tokens of a process, one-hot."""
+        each = self.choices // self.head.slots
+        return self.process.vocabulary(each) if isinstance(self.process, TokenProcess) else each
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that the denoiser reads of a row."""
+        return self.head.slots * self.vocabulary
+
+    @property
+    def items_read(self) -> int:
+        apart = isinstance(self.denoiser, ReadsItems) and self.denoiser.reads_items
+        return math.prod(self.reading.items) if apart else 0
 
     def _denoiser_widths(self) -> dict[str, Any]:
         return {
-            "actions": self.choices,
+            "actions": self.numbers,
             "condition": self.condition_dim,
             "steps": self.process.steps,
             "stack": self.agents,
         }
 
     @property
-    def latent_key(self) -> NestedKey:
-        """Of the latent action, `latent` beside the action; `[*, A]`."""
-        key = self.action_key
-        return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
-
-    @property
     def draws(self) -> int:
         """Numbers of N(0, 1) that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
         return self.sampling.noisy_steps(self.process) + (not self.prior.remembers)
 
+    def noise(self, rows: torch.Size) -> Tensor | None:
+        if not self.process.discrete:
+            return super().noise(rows)
+        generator = generator_on(self.generator, self.device)
+        shape = (self.draws, *rows, self.head.slots)
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    def no_noise(self, rows: torch.Size) -> Tensor | None:
+        return torch.zeros(0, *rows, self.head.slots) if self.process.discrete else super().no_noise(rows)
+
+    def end(self, condition: Tensor, latent: Tensor | None, noise: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """As `output`; through tokens the mask is heeded at each step, and none drawn (`no_noise`) takes the modes."""
+        if not isinstance(self.process, TokenProcess):
+            return self.output(condition, latent, noise)
+        rows, slots = condition.shape[:-1], self.head.slots
+        noise = self.noise(rows) if noise is None else noise
+        assert noise is not None
+        start, steps = (noise[0], noise[1:]) if len(noise) else (None, None)
+        if mask is None:
+            whole = torch.ones(self.head.mask_width, dtype=torch.bool, device=condition.device)
+            mask = self.head.read_mask(whole).expand(*rows, self.choices)
+        allowed = mask.unflatten(-1, (slots, -1))
+        x = self.process.terminal(start, allowed)
+        return self.token_chain(condition, x, steps, allowed, self.vocabulary)
+
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """The end of one chain, x_0 `[.., M, A]`: from the latent if one is remembered, from the first noise if not."""
+        if self.process.discrete:
+            return self.end(condition, latent, noise)
         if noise is None:
             noise = self.noise(condition.shape[:-1])
         noise = None if noise is None else noise.to(condition)
@@ -143,43 +200,6 @@ class DiffusionPolicy(ChainPolicy, Policy):
             return self.chain(condition, latent, noise)
         assert noise is not None
         return self.chain(condition, self.process.terminal(noise[0]), noise[1:])
-
-    # The memory
-
-    @property
-    def remembers(self) -> bool:
-        return self.prior.remembers
-
-    def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
-        return rows.take(td[self.latent_key].to(self.dtype)) if self.prior.remembers else None
-
-    def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
-        if not isinstance(self.prior, ActionMemory):
-            return
-        stored = rows.put(self.prior.stored(x0, self.head)).to(td[self.latent_key].device)
-        if self.valid_key is not None:
-            stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
-        td[_next(self.latent_key)] = stored
-
-    def primer_for(self, env: EnvBase) -> MemoryState | None:
-        """What an environment needs to carry the memory; None without one. See `with_recurrent_state`.
-
-        While training memories live as long as the prior's `lifetime` says; in `eval` mode each episode starts from a
-        copy of what was remembered when the policy was saved.
-        """
-        if not isinstance(self.prior, ActionMemory):
-            return None
-        shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
-        shape = shape[: len(shape) - len(self.head.event)]
-        remembered = None if self.training else self.remembered
-        if remembered is not None and remembered.shape[1:-2] != shape[:-1]:
-            raise InputError(f"tensor 'remembered' is of {list(remembered.shape[1:-2])} agents, got {list(shape[:-1])}")
-        group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
-        latent = torch.Size([*shape, self.choices])
-        forget = not self.training or self.prior.lifetime == "episode"
-        return MemoryState(
-            self.prior, self.latent_key, latent, group, self.generator, remembered=remembered, forget=forget
-        )
 
     def config(self) -> dict[str, Any]:
         return {
@@ -193,24 +213,3 @@ class DiffusionPolicy(ChainPolicy, Policy):
     def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
         config["prior"] = Prior.from_dict(config["prior"])
         return super()._from_config(config)
-
-    def tensors(self) -> dict[str, Tensor]:
-        remembered = {} if self.remembered is None else {"remembered": self.remembered.cpu().contiguous()}
-        return {**super().tensors(), **remembered}
-
-    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        remembered = tensors.get("remembered")
-        super()._check_tensors({k: v for k, v in tensors.items() if k != "remembered"})
-        group = len(self.action_key) - 1 if isinstance(self.action_key, tuple) else 0
-        if remembered is not None and (remembered.ndim < group + 2 or remembered.shape[-1] != self.choices):
-            raise InputError(
-                f"tensor 'remembered' has shape {list(remembered.shape)}, which {self.choices} choices do not fit"
-            )
-
-    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        super()._load_tensors({k: v for k, v in tensors.items() if k != "remembered"})
-        self.remembered = tensors.get("remembered")
-
-
-def _next(key: NestedKey) -> NestedKey:
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)

@@ -44,16 +44,16 @@ def check_networks(policy: Policy) -> None:
                 f"{[*lead, policy.condition_dim]}, got {_shape(condition)}"
             )
         latent = zeros(*lead, policy.choices) if policy.remembers else None
-        noise = zeros(policy.draws, *lead, policy.choices) if policy.draws else None
+        width = policy.head.slots if policy.head.x0_is == "action" else policy.choices
+        noise = zeros(policy.draws, *lead, width) if policy.draws else None
         read = f"a condition of {policy.condition_dim} and x of {policy.choices} features"
         try:
-            x0 = _tried(lambda: twin.output(condition, latent, noise), f"the network of {name}", read)
+            x0 = _tried(lambda: twin.end(condition, latent, noise), f"the network of {name}", read)
         except NotImplementedError:
             return
-        if not isinstance(x0, Tensor) or x0.shape != (*lead, policy.choices):
+        if not isinstance(x0, Tensor) or x0.shape != (*lead, width):
             raise InputError(
-                f"the network of {name} must give {policy.choices} numbers of a row, {[*lead, policy.choices]}, "
-                f"got {_shape(x0)}"
+                f"the network of {name} must give {width} numbers of a row, {[*lead, width]}, got {_shape(x0)}"
             )
 
 

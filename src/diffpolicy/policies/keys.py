@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
+from torchrl.data import Categorical, MultiCategorical, TensorSpec
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.actions import Action, action_of
+from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
+from diffpolicy.policies.masks import as_mask
 
-Kind = Literal["categorical", "one-hot", "multi-categorical", "bounded"]
+__all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,6 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Action:
-    """One action key. Args: key: of it. kind: of its spec. nvec: choices of each of its slots, or its dimensions.
-
-    low, high: bounds of each dimension, where it is bounded. shape: of one item's action.
-    """
-
-    key: NestedKey
-    kind: Kind
-    nvec: tuple[int, ...]
-    shape: tuple[int, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Keys:
     """What a policy reads and writes.
 
@@ -72,7 +60,8 @@ class Keys:
         action: what is decided. observations: what of. mask: allowed choices, or None. valid: which items exist, or
             None. reward: where it stands; one at the root belongs to every agent and item.
         group: names above the action, `("agents",)` or `()`. agents: size of that group, or None.
-        items: shape of what is decided at once for each agent, the slots of one decision left out.
+        items: shape of what is decided at once for each agent, each item alone, the slots of one decision left out;
+            () where they are joint, and then `action.items` is their shape.
     """
 
     action: Action
@@ -92,6 +81,7 @@ class Keys:
         action_key: NestedKey | None = None,
         observation_keys: Sequence[NestedKey] | None = None,
         mask_key: NestedKey | str | None = "auto",
+        items: Literal["independent", "joint"] = "independent",
     ) -> Keys:
         """Those of an environment.
 
@@ -100,21 +90,29 @@ class Keys:
             action_key: by default its only one.
             observation_keys: by default `observation` beside the action, or the only other key there.
             mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
+            items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
 
         Raises:
-            InputError: a key is not in the specs, or the action is of a kind that no head takes.
+            InputError: a key is not in the specs, the action is of a kind that no head takes, or there are no items.
         """
         batch = len(env.batch_size)
         actions = [plain(k) for k in env.action_keys]
         if action_key is None and len(actions) > 1:
-            raise InputError(f"the environment has several actions, {actions}; say which by action_key")
+            raise InputError(
+                f"the environment has several actions, {actions}: a policy decides one, such as "
+                f"action_key={actions[0]!r}; make one for each, and TensorDictSequential(first, second) acts with all"
+            )
         key = plain(action_key) if action_key is not None else actions[0]
         if key not in actions:
             raise InputError(f"the environment has no action {key!r}; it has {actions}")
         group = key[:-1] if isinstance(key, tuple) else ()
-        action, beyond = _action(key, env.full_action_spec[key], batch)
-        agents, items = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
-        lead = batch + (agents is not None) + len(items)
+        action, beyond = action_of(key, env.full_action_spec[key], batch)
+        agents, each = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
+        if items not in ("independent", "joint"):
+            raise InputError(f"items must be independent or joint, got {items!r}")
+        if items == "joint" and not each:
+            raise InputError(f"the action {key!r} has no items that could be joint: what is decided is one of a row")
+        lead = batch + (agents is not None) + len(each)
         shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
         beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if _group(k) == group}
         mask = beside.get("action_mask") if mask_key == "auto" else None if mask_key is None else plain(mask_key)
@@ -122,32 +120,49 @@ class Keys:
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
         names = [plain(k) for k in observation_keys] if observation_keys is not None else [_only(beside, key)]
+        joint = items == "joint"
         return cls(
-            action,
-            tuple(_observed(k, shown, lead - len(items), items) for k in names),
+            replace(action, items=each) if joint else action,
+            tuple(_observed(k, shown, lead - len(each), each) for k in names),
             mask,
             valid,
             _reward(env, group),
             tuple(group),
             agents,
-            items,
+            () if joint else each,
         )
 
     @property
     def width(self) -> int:
-        """Features of all observations together."""
-        return sum(o.width for o in self.observations)
+        """Features of a row: those of all observations together, of each of its items where these are joint."""
+        each = sum(o.width for o in self.observations)
+        return joint_width(each, self.action.items, self.valid is not None) if self.action.items else each
+
+    @property
+    def masked(self) -> bool:
+        """Whether rows have a mask: the environment's, or that of joint items that may not exist."""
+        return self.mask is not None or bool(self.action.items and self.valid is not None)
+
+    def allowed(self, td: TensorDictBase) -> Tensor | None:
+        """The mask of rows whose items are joint, `[*, n A]`; None where there is none. Args: of `observe`."""
+        if not self.action.items or not self.masked:
+            return None
+        mask = None if self.mask is None else as_mask(td[self.mask], self.mask)
+        valid = None if self.valid is None else td[self.valid]
+        return joint_mask(mask, valid, self.action.first(), self.action.items)
 
     def observe(self, td: TensorDictBase, dtype: torch.dtype = torch.float32) -> Tensor:
         """All observations as features, side by side. Args: td: of the environment's batch. dtype: of the features."""
-        lead = torch.Size([*td.batch_size, *(() if self.agents is None else (self.agents,)), *self.items])
+        agents, joint = () if self.agents is None else (self.agents,), self.action.items
+        lead = torch.Size([*td.batch_size, *agents, *self.items, *joint])
         parts = []
         for o in self.observations:
             value = td[o.key]
             while value.ndim < len(lead) + len(o.shape):
                 value = value.unsqueeze(value.ndim - len(o.shape))
             parts.append(o.features(value.expand(*lead, *o.shape), lead, dtype))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        return joint_row(whole, None if self.valid is None else td[self.valid], joint) if joint else whole
 
 
 def plain(key: Any) -> Any:
@@ -167,29 +182,6 @@ def as_json(key: NestedKey | None) -> str | list[str] | None:
 
 def _group(key: Any) -> tuple[str, ...]:
     return key[:-1] if isinstance(key, tuple) else ()
-
-
-def _action(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tuple[int, ...]]:
-    """An action and the shape of its agents and items. Args: lead: dimensions of the batch."""
-    after = tuple(spec.shape[lead:])
-    if isinstance(spec, MultiCategorical):
-        nvec = spec.nvec if spec.nvec.ndim == 1 else spec.nvec.reshape(-1, spec.nvec.shape[-1])[0]
-        return Action(key, "multi-categorical", tuple(int(n) for n in nvec), after[-1:]), after[:-1]
-    if isinstance(spec, Categorical):
-        return Action(key, "categorical", (int(spec.space.n),), ()), after
-    if isinstance(spec, OneHot) and not isinstance(spec, MultiOneHot):
-        return Action(key, "one-hot", (int(spec.space.n),), after[-1:]), after[:-1]
-    if isinstance(spec, Bounded):
-        if not after:
-            raise InputError(f"action {key!r} must be a vector, got shape {list(spec.shape)}")
-        low, high = (x.reshape(-1, after[-1])[0].tolist() for x in (spec.space.low, spec.space.high))
-        if not all(math.isfinite(x) for x in (*low, *high)):
-            raise InputError(f"action {key!r} must have finite bounds, got {low} and {high}")
-        return Action(key, "bounded", after[-1:], after[-1:], tuple(low), tuple(high)), after[:-1]
-    raise InputError(
-        f"action {key!r} is a {type(spec).__name__}, and what is decided must be categorical, one-hot, "
-        "multi-categorical or bounded"
-    )
 
 
 def _only(beside: dict[str, Any], action: NestedKey) -> NestedKey:

@@ -48,6 +48,11 @@ class PolicyModule(TensorDictModuleBase):
         parameter: Tensor = module._parameters[name]
         return parameter
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it reads a latent action that it remembers."""
+        return False
+
     def reseed(self, seed: int, stream: int = 0) -> None:
         """Begins a stream of a seed, so that copies of a policy, as a collector's workers have, draw apart.
 

@@ -17,7 +17,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
 from diffpolicy.policies.priors import Prior
 
-ASKED = ("action_key", "observation_keys", "mask_key", "share_parameters", "head")
+ASKED = ("action_key", "observation_keys", "mask_key", "share_parameters", "head", "items")
 """Which arguments of `from_specs` say how the specs are read."""
 
 
@@ -37,6 +37,7 @@ class SpecOptions(FreeOptions, total=False):
     mask_key: NestedKey | None
     share_parameters: bool
     head: Head | Literal["sample", "argmax"] | None
+    items: Literal["independent", "joint"]
 
 
 class ChoiceOptions(FreeOptions, total=False):
@@ -54,6 +55,7 @@ class ChoiceOptions(FreeOptions, total=False):
     mask_key: NestedKey | None
     valid_key: NestedKey | None
     item_dims: int | None
+    joint_items: Sequence[int] | None
     information: str
 
 

@@ -45,6 +45,8 @@ class Policy(RowPolicy, base=True):
         observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
         item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
             the tensordict's batch tells where the agents are.
+        joint_items: shape of the items that are decided together, whose features `joint_row` puts side by side; their
+            head is a `JointHead`.
         condition_dim: width of what `embed` gives, C; by default that of the observations.
         information: what kind of environment it reads (see `OffloadingEnv`).
         normalize: whether observations are normalised by their running statistics, which training keeps.
@@ -63,6 +65,7 @@ class Policy(RowPolicy, base=True):
         mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
         head: Head | Literal["sample", "argmax"] | None = None,
+        items: Literal["independent", "joint"] = "independent",
         **options: Unpack[FreeOptions],
     ) -> Made:
         """A policy whose widths and keys are read off an environment's specs.
@@ -74,6 +77,7 @@ class Policy(RowPolicy, base=True):
             mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
             share_parameters: one set of parameters for all agents of the action's group, instead of one each.
             head: what the networks' output means; a word says how the usual one for the kind of action draws.
+            items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
             options: of the class: prior, steps, schedule, sampler, denoiser, seed...
 
         Raises:
@@ -87,6 +91,7 @@ class Policy(RowPolicy, base=True):
                 "mask_key": mask_key,
                 "share_parameters": share_parameters,
                 "head": head,
+                "items": items,
                 **options,
             },
         )
@@ -108,20 +113,11 @@ class Policy(RowPolicy, base=True):
         return self.reading.rows(td)
 
     def read_observation(self, td: TensorDictBase, rows: Rows) -> Tensor:
-        """What is observed of rows, in the networks' type and on their device, `[.., M, F]`.
-
-        Raises:
-            InputError: a number is not finite, seen on the CPU.
-        """
+        """What is observed of rows, in the networks' type and on their device, `[.., M, F]`."""
         return self.reading.features(td, rows, self._first_parameter())
 
     def read_mask(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
-        """Allowed choices of rows, bool `[.., M, A]`, or None.
-
-        Raises:
-            InputError: the mask is missing, of another shape, or allows an item nothing; where it is traced or on a
-                GPU such an item's choice is -1.
-        """
+        """Allowed choices of rows, bool `[.., M, A]`, or None; see `Reading.allowed`."""
         return self.reading.allowed(td, rows, self.head)
 
     def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
@@ -152,14 +148,16 @@ class Policy(RowPolicy, base=True):
         condition, latent, mask, told = self._read(tensordict, rows)
         still = without_chance()
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
-        x0 = in_blocks(self.output, condition, latent, None if noise is None else noise.to(condition))
+        x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask)
         if readable(x0) and not math.isfinite(x0.sum().item()):
             self._refuse_output(tensordict, rows, x0)
         self.write_latent(tensordict, rows, x0)
         law = self._law_of(x0, mask)
         action = self.choose_at(law, None) if still else self.choose(law)
         action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.reading.keys[0]].device)
-        action = rows.put(action) if self.head.event else rows.put(action.unsqueeze(-1)).squeeze(-1)
+        parts = len(self.head.event)
+        action = rows.put(action.flatten(-parts)) if parts else rows.put(action.unsqueeze(-1)).squeeze(-1)
+        action = action.unflatten(-1, self.head.event) if parts > 1 else action
         tensordict.set(self.action_key, action)
         return self._write_record(tensordict, rows, noise, law) if self.record else tensordict
 
@@ -202,6 +200,11 @@ class Policy(RowPolicy, base=True):
 
     def check_law(self) -> None:
         """Raises InputError if its actions have no law that `get_dist` could give."""
+        if self.head.x0_is == "action":
+            raise InputError(
+                f"the x_0 of a {type(self).__name__} with a {type(self.head).__name__} is the action itself, so it has "
+                "no law apart from its chain's"
+            )
 
     def get_dist(self, tensordict: TensorDictBase) -> HeadLaw:
         """The law of the items' actions, `[*]`, given the chain's draws: those that were recorded, else fresh ones.
@@ -225,7 +228,7 @@ class Policy(RowPolicy, base=True):
         condition, latent, mask, _ = self._read(tensordict, rows)
         noise = recorded_noise(tensordict, self.beside("draws"), rows, self.draws, self.choices)
         noise = self.noise(condition.shape[:-1]) if noise is None else noise
-        x0 = self.output(condition, latent, None if noise is None else noise.to(condition))
+        x0 = self.end(condition, latent, None if noise is None else noise.to(condition), mask)
         return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
 
     def _write_record(self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor) -> TensorDictBase:

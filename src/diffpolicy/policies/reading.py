@@ -16,10 +16,14 @@ from torch.nn.functional import one_hot
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
-from diffpolicy.policies.heads import Head
+from diffpolicy.policies.heads import Head, JointHead
+from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.keys import as_json, plain
 from diffpolicy.policies.masks import aligned_mask, readable
 from diffpolicy.policies.rows import Rows
+
+FLAG = 0.5
+"""Above it a flag says that an item exists."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Reading:
         mask: tells allowed choices, bool `[*, A]`, or None. valid: which items exist, bool of their shape, or None.
         agents: B, of a stack, or None. item_dims: how many dimensions count items, after that of the agents; None: the
             tensordict's batch tells where the agents are.
+        items: shape of the items of a row that are decided together, or (). Then a row is what `joint_row` makes.
     """
 
     keys: tuple[NestedKey, ...]
@@ -42,6 +47,7 @@ class Reading:
     valid: NestedKey | None = None
     agents: int | None = None
     item_dims: int | None = None
+    items: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -55,16 +61,20 @@ class Reading:
         valid: NestedKey | None,
         agents: int | None,
         item_dims: int | None,
+        items: Sequence[int] | None,
     ) -> Reading:
         """What a policy's arguments tell. Args: features: of all observations together. The rest: of the class.
 
         Raises:
             InputError: a key or a width is none, or the widths do not sum to the features.
         """
+        joint = tuple(width_of(n, "joint_items") for n in check.sequence(items or [], "joint_items"))
         given = check.sequence(widths or [features], "observation_widths")
         each = tuple(width_of(w, f"observation_widths[{i}]") for i, w in enumerate(given))
-        if sum(each) != features:
-            raise InputError(f"observation_widths {list(each)} must sum to observation_dim {features}")
+        total = joint_width(sum(each), joint, valid is not None) if joint else sum(each)
+        if total != features:
+            of = f" of {list(joint)} items" if joint else ""
+            raise InputError(f"observation_widths {list(each)}{of} must sum to observation_dim {features}")
         return cls(
             tuple(plain(k) for k in keys),
             each,
@@ -74,7 +84,18 @@ class Reading:
             plain(valid),
             agents,
             item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0),
+            joint,
         )
+
+    @property
+    def masked(self) -> bool:
+        """Whether rows have a mask: the environment's, or that of joint items that may not exist."""
+        return self.mask is not None or bool(self.items and self.valid is not None)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a flag after the features of each joint item says if it exists."""
+        return bool(self.items and self.valid is not None)
 
     @property
     def in_keys(self) -> list[NestedKey]:
@@ -95,11 +116,15 @@ class Reading:
             "mask_key": as_json(self.mask),
             "valid_key": as_json(self.valid),
             "item_dims": self.item_dims,
+            **({"joint_items": list(self.items)} if self.items else {}),
         }
 
     def rows(self, td: TensorDictBase) -> Rows:
         """The valid items of a tensordict as rows."""
         first = self.observed(td, 0)
+        if self.items:
+            lead = first.shape[: first.ndim - 1 - len(self.items)]
+            return Rows(lead, self._agent_dim(td, lead), None, first.device)
         valid = None if self.valid is None else td[self.valid]
         shape = first.shape[:-1] if valid is None else valid.shape
         return Rows(shape, self._agent_dim(td, shape), valid, first.device)
@@ -121,6 +146,26 @@ class Reading:
         """The observation keys, side by side, `[*, F]`."""
         parts = [self.observed(td, i) for i in range(len(self.keys))]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def apart(self, observation: Tensor) -> tuple[dict[NestedKey, Tensor], Tensor | None]:
+        """Values of each key, and the flags of joint items, of rows. Args: observation: `[.., M, F]`."""
+        flags = None
+        if self.items:
+            observation = observation.unflatten(-1, (*self.items, -1))
+        if self.flagged:
+            observation, flags = observation[..., :-1], observation[..., -1] > FLAG
+        return dict(zip(self.keys, observation.split(self.widths, -1), strict=True)), flags
+
+    def with_flags(self, observation: Tensor, told: Tensor) -> Tensor:
+        """Rows with the flags of others. Args: observation: whose flags mean nothing. told: of the same shape."""
+        n = math.prod(self.items)
+        flag = told.unflatten(-1, (n, -1))[..., -1:]
+        return torch.cat([observation.unflatten(-1, (n, -1))[..., :-1], flag], -1).flatten(-2)
+
+    def gathered(self, td: TensorDictBase) -> Tensor:
+        """What rows are taken of, `[*, F]`: where items are joint all that is observed of them, side by side."""
+        value = self.observe(td)
+        return joint_row(value, None if self.valid is None else td[self.valid], self.items) if self.items else value
 
     def observed(self, td: TensorDictBase, i: int) -> Tensor:
         """The i-th observation key, `[*, width]`; where an item has one number without a dimension of its own, of 1."""
@@ -145,7 +190,7 @@ class Reading:
         Raises:
             InputError: a number is not finite, seen on the CPU.
         """
-        observation = rows.take(self.observe(td)).to(like.dtype)
+        observation = rows.take(self.gathered(td)).to(like.dtype)
         # a sum is ten times as fast as a look at each; where it overflows, each is looked at
         if readable(observation) and not math.isfinite(observation.sum().item()):
             self._refuse_infinite(td, rows, like.dtype)
@@ -156,8 +201,9 @@ class Reading:
         for i, key in enumerate(self.keys):
             value = self.observed(td, i)
             bad = ~torch.isfinite(value.to(dtype))
-            if rows.valid is not None:
-                bad = bad & rows.valid.unsqueeze(-1)
+            valid = td[self.valid] if self.flagged and self.valid is not None else rows.valid
+            if valid is not None:
+                bad = bad & valid.unsqueeze(-1)
             if bad.any():
                 at = bad.nonzero()[0].tolist()
                 name = str(dtype).removeprefix("torch.")
@@ -172,12 +218,19 @@ class Reading:
             InputError: the mask is missing, of another shape, or allows an item nothing; where it is traced or on a
                 GPU such an item's choice is -1.
         """
-        if self.mask is None:
+        if not self.masked:
             return None
-        mask = td.get(self.mask, None)
-        if mask is None:
+        mask = None if self.mask is None else td.get(self.mask, None)
+        if mask is None and self.mask is not None:
             raise InputError(f"the policy reads the mask {self.mask!r}, which it is not given")
-        mask = head.read_mask(aligned_mask(mask, self.mask, rows.shape, head.mask_width))
+        if mask is not None and self.mask is not None:
+            each = head.mask_width // math.prod(self.items)
+            mask = aligned_mask(mask, self.mask, torch.Size([*rows.shape, *self.items]), each)
+        if isinstance(head, JointHead):
+            valid = None if self.valid is None else td[self.valid]
+            mask = joint_mask(mask, valid, head.each.first(), self.items)
+        assert mask is not None
+        mask = head.read_mask(mask)
         if readable(mask):
             some = head.allows(mask)
             if not some.all():

@@ -17,6 +17,7 @@ from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.evidence import check_evidence, evidence, is_all_ours
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict, head_of_width
+from diffpolicy.policies.joint import joint_row
 from diffpolicy.policies.keys import as_json, plain
 from diffpolicy.policies.reading import Reading
 from diffpolicy.policies.saving import SavedPolicy
@@ -45,6 +46,7 @@ class RowPolicy(SavedPolicy, base=True):
         mask_key: NestedKey | None = None,
         valid_key: NestedKey | None = None,
         item_dims: int | None = None,
+        joint_items: Sequence[int] | None = None,
         information: str = "paper",
         normalize: bool = False,
         seed: int = 0,
@@ -68,6 +70,7 @@ class RowPolicy(SavedPolicy, base=True):
             valid_key,
             agents,
             item_dims,
+            joint_items,
         )
         self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         self.action_key = plain(action_key)
@@ -91,8 +94,8 @@ class RowPolicy(SavedPolicy, base=True):
     def embed(self, td: TensorDictBase) -> Tensor:
         """What is conditioned on, `[*, C]`: by default the observation keys, side by side.
 
-        Acting and training both call it, on rows of any batch that hold the observation keys and nothing else. If C
-        is not the observations' own width, tell the constructor: `condition_dim=C`.
+        Acting and training both call it, on rows (or their joint items) of any batch that hold the observation keys
+        and nothing else. If C is not the observations' own width, tell the constructor: `condition_dim=C`.
         """
         return self.observe(td)
 
@@ -110,6 +113,10 @@ class RowPolicy(SavedPolicy, base=True):
         """
         raise NotImplementedError
 
+    def end(self, condition: Tensor, latent: Tensor | None, noise: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """What the head reads once it is decoded: `output`, unless the mask is heeded on the way. Args: of `law`."""
+        return self.output(condition, latent, noise)
+
     def decode(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of rows from the networks' output.
 
@@ -119,11 +126,6 @@ class RowPolicy(SavedPolicy, base=True):
         """
         return x0
 
-    @property
-    def remembers(self) -> bool:
-        """Whether it reads a latent action that it remembers."""
-        return False
-
     # Draws
 
     @property
@@ -132,11 +134,7 @@ class RowPolicy(SavedPolicy, base=True):
         return 0
 
     def noise(self, rows: torch.Size) -> Tensor | None:
-        """What one pass over rows takes of N(0, 1), from the policy's own generator: `[draws, *rows, A]`, or None.
-
-        Args:
-            rows: `[M]`, or `[G, M]`.
-        """
+        """What one pass over rows, `[M]` or `[G, M]`, takes of N(0, 1), `[draws, *rows, A]`, or None."""
         if not self.draws:
             return None
         generator = generator_on(self.generator, self.device)
@@ -169,17 +167,22 @@ class RowPolicy(SavedPolicy, base=True):
     def normalized(self, observation: Tensor) -> Tensor:
         """Rows as networks read them, in their type. Args: observation: `[.., M, F]`, of any type of number."""
         observation = observation.to(self.dtype)
-        return observation if self.normalizer is None else self.normalizer(observation)
+        if self.normalizer is None:
+            return observation
+        normal: Tensor = self.normalizer(observation)
+        return self.reading.with_flags(normal, observation) if self.reading.flagged else normal
 
     def condition(self, observation: Tensor) -> Tensor:
         """What `embed` makes of rows of observations. Args: observation: `[.., M, F]`."""
         observation = self.normalized(observation)
         if type(self).embed is RowPolicy.embed:
             return observation
-        td = TensorDict(batch_size=observation.shape[:-1], device=observation.device)
-        for key, part in zip(self.reading.keys, observation.split(self.reading.widths, -1), strict=True):
+        values, flags = self.reading.apart(observation)
+        td = TensorDict(batch_size=next(iter(values.values())).shape[:-1], device=observation.device)
+        for key, part in values.items():
             td.set(key, part)
-        return self.embed(td)
+        embedded = self.embed(td)
+        return joint_row(embedded, flags, self.reading.items) if self.reading.items else embedded
 
     def law(
         self,
@@ -196,7 +199,7 @@ class RowPolicy(SavedPolicy, base=True):
             mask: allowed choices, bool `[.., M, A]`, or None.
             noise: what `noise` drew, or None: it is drawn here.
         """
-        return self._law_of(self.output(self.condition(observation), latent, noise), mask)
+        return self._law_of(self.end(self.condition(observation), latent, noise, mask), mask)
 
     def logits(
         self,

@@ -86,20 +86,23 @@ class Rows:
 
 
 def in_blocks(
-    network: Callable[[Tensor, Tensor | None, Tensor | None], Tensor],
+    network: Callable[..., Tensor],
     condition: Tensor,
     latent: Tensor | None,
     noise: Tensor | None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """A network's output on rows, without gradients block by block: what a block needs stays in the processor's cache.
 
     Args:
-        network: of `condition`, `latent` and `noise`; it draws nothing, so that blocks are a matter of speed alone.
-        condition: `[.., M, C]`. latent: `[.., M, A]`, or None. noise: `[draws, .., M, A]`, or None.
+        network: of `condition`, `latent`, `noise` and `mask`; it draws nothing, so that blocks are a matter of speed
+            alone.
+        condition: `[.., M, C]`. latent: `[.., M, A]`, or None. noise: `[draws, .., M, A]`, or None. mask: `[.., M, A]`,
+            or None.
     """
     rows = condition.shape[-2]
     if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
-        return network(condition, latent, noise)
+        return network(condition, latent, noise, mask)
     blocks = -(-rows // BLOCK)
-    parts = [[None] * blocks if x is None else x.split(BLOCK, -2) for x in (latent, noise)]
+    parts = [[None] * blocks if x is None else x.split(BLOCK, -2) for x in (latent, noise, mask)]
     return torch.cat([network(*x) for x in zip(condition.split(BLOCK, -2), *parts, strict=True)], -2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads import Head, head_for
+from diffpolicy.policies.heads import Head, for_items, head_for
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ShowsLevel, bare
 
@@ -22,16 +23,17 @@ def read_specs(
     *,
     share_parameters: bool = False,
     head: Head | str | None = None,
+    items: Literal["independent", "joint"] = "independent",
 ) -> dict[str, Any]:
     """The arguments of a `Policy` that an environment tells; see `Policy.from_specs`.
 
     Raises:
         InputError: a key is not in the specs or of a shape that does not fit the action's, or no head takes the action.
     """
-    keys = Keys.of(env, action_key=action_key, observation_keys=observation_keys, mask_key=mask_key)
+    keys = Keys.of(env, action_key=action_key, observation_keys=observation_keys, mask_key=mask_key, items=items)
     if head is not None and not isinstance(head, (Head, str)):
         raise InputError(f"head must be a Head, or sample or argmax, got {head!r}")
-    sized = head.sized(keys.action) if isinstance(head, Head) else head_for(keys.action, head or "sample")
+    sized = for_items(head, keys.action) if isinstance(head, Head) else head_for(keys.action, head or "sample")
     _check(env, keys, sized)
     stacked = keys.agents is not None and not share_parameters
     return {
@@ -47,7 +49,19 @@ def read_specs(
         "observation_keys": [o.key for o in keys.observations],
         "mask_key": keys.mask,
         "valid_key": keys.valid,
+        **({"joint_items": keys.action.items} if keys.action.items else {}),
     }
+
+
+def keys_of(policy: Any, env: EnvBase) -> Keys:
+    """What a policy reads and writes of an environment. Args: policy: a `Policy`."""
+    return Keys.of(
+        env,
+        action_key=policy.action_key,
+        observation_keys=policy.observation_keys,
+        mask_key=policy.mask_key,
+        items="joint" if policy.reading.items else "independent",
+    )
 
 
 def information_of(env: EnvBase) -> str:
@@ -65,10 +79,15 @@ def information_of(env: EnvBase) -> str:
 def _check(env: EnvBase, keys: Keys, head: Head) -> None:
     """Refuses observations that items share, and a mask that is not of the items' shape, or the first part of it."""
     whole = env.full_action_spec[keys.action.key].shape
-    lead = whole[: len(whole) - len(keys.action.shape)]
+    lead, joint = whole[: len(whole) - len(keys.action.shape)], keys.action.items
+    if joint and keys.valid is not None and keys.action.kind == "bounded":
+        raise InputError(
+            f"items of {keys.action.key!r} may not exist, which {keys.valid!r} tells, and bounded actions have no mask "
+            "that could leave them out of a joint one"
+        )
     for observed in keys.observations:
         # a number of each item looks like features that the items share
-        if observed.shared or (observed.shape == () and keys.items and keys.valid is None):
+        if observed.shared or (observed.shape == () and (keys.items or joint) and keys.valid is None):
             shape = list(env.observation_spec[observed.key].shape)
             raise InputError(
                 f"the observation {observed.key!r} has shape {shape}, and a policy reads {list(lead)}, the items', and "
@@ -76,7 +95,7 @@ def _check(env: EnvBase, keys: Keys, head: Head) -> None:
             )
     if keys.mask is None:
         return
-    shape, choices = env.observation_spec[keys.mask].shape, head.mask_width
+    shape, choices = env.observation_spec[keys.mask].shape, head.mask_width // math.prod(joint)
     if not shape or shape[-1] != choices or shape[:-1] != lead[: len(shape) - 1]:
         raise InputError(f"the mask {keys.mask!r} must have shape {[*lead, choices]}, got {list(shape)}")
 
@@ -88,9 +107,7 @@ def check_specs(policy: Any, env: EnvBase) -> None:
     for key in (*policy.observation_keys, policy.mask_key, policy.valid_key):
         if key is not None and key not in env.observation_spec.keys(True, True):
             raise InputError(f"the policy reads {key!r}, which the environment does not show")
-    keys = Keys.of(
-        env, action_key=policy.action_key, observation_keys=policy.observation_keys, mask_key=policy.mask_key
-    )
+    keys = keys_of(policy, env)
     theirs = policy.head.sized(keys.action)
     mine = {
         "choices": (policy.choices, theirs.width),

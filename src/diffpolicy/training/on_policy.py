@@ -19,9 +19,10 @@ from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.specs import keys_of
 from diffpolicy.training.advantages import at_once, in_sequence
 from diffpolicy.training.minibatches import minibatches
-from diffpolicy.training.rollouts import RolloutModule, Transitions, keys_of
+from diffpolicy.training.rollouts import RolloutModule, Transitions
 from diffpolicy.training.stream import RolloutStream, counted_parts
 
 LEFT_BEHIND = 100

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
 
 from diffpolicy.environments.checks import check_policy
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.tally import Tally
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.rows import wide
-from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.specs import keys_of
 from diffpolicy.training import distributed
 from diffpolicy.training.stream import RolloutStream
 from diffpolicy.training.trainable import (
@@ -29,13 +28,6 @@ from diffpolicy.training.trainable import (
 )
 
 Transitions = Callable[[TensorDictBase], TensorDict]
-
-
-def keys_of(policy: Policy, env: EnvBase) -> Keys:
-    """What a policy reads and writes of an environment."""
-    return Keys.of(
-        env, action_key=policy.action_key, observation_keys=policy.observation_keys, mask_key=policy.mask_key
-    )
 
 
 class RolloutModule(Trainable):

@@ -3,15 +3,20 @@
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
-from diffpolicy.policies.heads.registry import head_for, head_from_dict, head_of_width
+from diffpolicy.policies.heads.registry import for_items, head_for, head_from_dict, head_of_width
+from diffpolicy.policies.heads.token import TokenHead
 
 __all__ = [
     "MOST_JOINT",
     "BoundedHead",
     "CategoricalHead",
     "Head",
+    "JointHead",
     "MultiCategoricalHead",
+    "TokenHead",
+    "for_items",
     "head_for",
     "head_from_dict",
     "head_of_width",

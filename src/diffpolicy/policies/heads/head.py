@@ -21,17 +21,20 @@ MOST_JOINT = 4096
 class Head(ABC):
     """A law of actions whose parameters x_0 holds, or the action itself.
 
-    A head is a set of pure functions of rows; it draws nothing itself. `[..]` below is the shape of the rows.
+    A head is a set of pure functions of rows; it draws nothing itself. `[..]` below is the shape of the rows. A row's
+    x_0 is K slots of W / K numbers, side by side; where it is the action, in tokens, it is `[.., K]`.
 
     Attributes:
         kinds: kinds of actions that it decides, see `Action.kind`.
-        x0_is: `parameters` of a law from which the action is drawn, or the `action`.
+        x0_is: `parameters` of a law from which the action is drawn, or the `action` itself, which `encode` gives back.
+        tokens: whether x_0 is the action in tokens, `[.., K]`, instead of numbers.
         expectation: how an expectation over its law is had: `enumerated` over all joint choices, `pathwise` through
             the draw, or `sampled`. An objective says which it needs.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
     x0_is: ClassVar[Literal["parameters", "action"]] = "parameters"
+    tokens: ClassVar[bool] = False
     expectation: ClassVar[Literal["enumerated", "pathwise", "sampled"]] = "sampled"
 
     @abstractmethod
@@ -48,6 +51,11 @@ class Head(ABC):
         """Numbers in x_0 of one row, W."""
 
     @property
+    def slots(self) -> int:
+        """In how many parts of like width x_0 falls, K."""
+        return 1
+
+    @property
     @abstractmethod
     def event(self) -> tuple[int, ...]:
         """Shape of one row's action."""
@@ -59,6 +67,12 @@ class Head(ABC):
 
     def read_mask(self, mask: Tensor) -> Tensor:
         """A mask as the environment gives it, as one of x_0, `[.., W]`. Args: mask: `[.., mask_width]`."""
+        return mask
+
+    def first(self) -> Tensor:
+        """The mask, as the environment would give it, of an item that does not exist: its first choice alone."""
+        mask = torch.zeros(self.mask_width, dtype=torch.bool)
+        mask[0] = True
         return mask
 
     def allows(self, mask: Tensor) -> Tensor:
@@ -89,6 +103,10 @@ class Head(ABC):
     @abstractmethod
     def mode(self, law: Tensor) -> Tensor:
         """The most probable actions, `[.., *event]`. Args: law: `[.., W]`."""
+
+    def encode(self, action: Tensor) -> Tensor:
+        """The x_0 that is an action, where x_0 is one: what imitation corrupts. Args: action: `[.., *event]`."""
+        raise InputError(f"the x_0 of a {type(self).__name__} holds a law's parameters, so no action is one")
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Log-probability (density) of actions, `[..]`. Args: law: `[.., W]`. action: `[.., *event]`."""

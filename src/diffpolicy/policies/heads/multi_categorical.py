@@ -56,12 +56,19 @@ class MultiCategoricalHead(Head):
         return len(self.nvec) * self.most
 
     @property
+    def slots(self) -> int:
+        return len(self.nvec)
+
+    @property
     def event(self) -> tuple[int, ...]:
         return (len(self.nvec),)
 
     @property
     def mask_width(self) -> int:
         return sum(self.nvec)
+
+    def first(self) -> Tensor:
+        return torch.cat([torch.arange(n, device="cpu") == 0 for n in self.nvec])
 
     def allows(self, mask: Tensor) -> Tensor:
         return self._slots(mask).any(-1).all(-1)
@@ -78,10 +85,7 @@ class MultiCategoricalHead(Head):
 
     def read_mask(self, mask: Tensor) -> Tensor:
         """From TorchRL's flat mask, `[.., sum of n_k]`, to one of x_0, `[.., K max n]`."""
-        if mask.shape[-1] != sum(self.nvec):
-            raise InputError(f"a mask of {sum(self.nvec)} choices is needed, got shape {list(mask.shape)}")
-        parts = [torch.nn.functional.pad(p, (0, self.most - p.shape[-1])) for p in mask.split(list(self.nvec), -1)]
-        return torch.cat(parts, -1)
+        return padded_mask(mask, self.nvec)
 
     def _slots(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], len(self.nvec), self.most)
@@ -135,3 +139,19 @@ class MultiCategoricalHead(Head):
         for n, choice in zip(self.nvec, action.long().unbind(-1), strict=True):
             index = index * n + choice
         return index
+
+
+def padded_mask(mask: Tensor, nvec: tuple[int, ...]) -> Tensor:
+    """TorchRL's flat mask of several choices with as much room for each, `[.., K max n]`, false beyond n_k.
+
+    Args:
+        mask: `[.., sum of n_k]`. nvec: n_1, ..., n_K.
+
+    Raises:
+        InputError: it is of another width.
+    """
+    if mask.shape[-1] != sum(nvec):
+        raise InputError(f"a mask of {sum(nvec)} choices is needed, got shape {list(mask.shape)}")
+    most = max(nvec)
+    parts = [torch.nn.functional.pad(part, (0, most - part.shape[-1])) for part in mask.split(list(nvec), -1)]
+    return torch.cat(parts, -1)

@@ -10,11 +10,16 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
+from diffpolicy.policies.heads.token import TokenHead
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.registry import part_of, part_with
 
-HEADS: dict[str, type[Head]] = {kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead)}
+HEADS: dict[str, type[Head]] = {
+    kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead, TokenHead)
+}
+"""Those of one item; the first that takes a kind of action is the usual one."""
 
 
 def head_for(action: Action, draw: str = "sample") -> Head:
@@ -24,7 +29,24 @@ def head_for(action: Action, draw: str = "sample") -> Head:
         action: of a spec. draw: `sample` or `argmax`.
     """
     kind = next(head for head in HEADS.values() if action.kind in head.kinds)
-    return kind(draw).sized(action)  # type: ignore[call-arg]
+    return for_items(kind(draw), action)  # type: ignore[call-arg]
+
+
+def for_items(head: Head, action: Action) -> Head:
+    """A head in the size of an action, of all its items together where it has several.
+
+    Args:
+        head: of one item, or of all. action: of a spec.
+
+    Returns:
+        The head itself in its size, or a `JointHead` of it.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Action
+        >>> for_items(CategoricalHead(), Action("action", "categorical", (3,), (), items=(4,))).width
+        12
+    """
+    return head.sized(action) if isinstance(head, JointHead) or not action.items else JointHead(head).sized(action)
 
 
 def head_from_dict(data: Mapping[str, Any]) -> Head:

@@ -1,0 +1,177 @@
+"""`JointHead`: one action of all items of a row, each of which a head of its own kind reads off its share of x_0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.keys import Action
+from diffpolicy.policies.registry import part_form, part_of
+
+
+@dataclass(frozen=True)
+class JointHead(Head):
+    """n items, decided together: x_0 is their shares side by side, and so are masks, draws and laws.
+
+    Given x_0 the items are independent, so log-probabilities and entropies add up; what binds them is the chain that
+    x_0 comes from. An item that does not exist is allowed its first choice alone, which has chance 1: it adds nothing.
+
+    Args:
+        each: the head of one item. items: their shape.
+
+    Raises:
+        InputError: there are too many joint choices where all of them are asked for.
+
+    Example:
+        >>> head = JointHead(CategoricalHead(choices=3), (4,))
+        >>> head.width, head.event, head.joint
+        (12, (4,), 81)
+    """
+
+    each: Head
+    items: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.each, Mapping):  # as a file has it
+            object.__setattr__(self, "each", part_of(self.each, Head, "head.each"))  # type: ignore[type-abstract]
+        object.__setattr__(self, "items", tuple(int(n) for n in self.items))
+
+    @property
+    def count(self) -> int:
+        """How many items there are, n."""
+        return math.prod(self.items)
+
+    def sized(self, action: Action) -> JointHead:
+        return JointHead(self.each.sized(replace(action, items=())), action.items)
+
+    @property
+    def x0_is(self) -> Any:  # type: ignore[override]
+        """That of each item's head."""
+        return self.each.x0_is
+
+    @property
+    def tokens(self) -> bool:  # type: ignore[override]
+        """Whether each item's head reads them."""
+        return self.each.tokens
+
+    @property
+    def expectation(self) -> Any:  # type: ignore[override]
+        """That of each item's head."""
+        return self.each.expectation
+
+    @property
+    def width(self) -> int:
+        return self.count * self.each.width
+
+    @property
+    def slots(self) -> int:
+        return self.count * self.each.slots
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        return (*self.items, *self.each.event)
+
+    @property
+    def mask_width(self) -> int:
+        return self.count * self.each.mask_width
+
+    def _shares(self, x: Tensor) -> Tensor:
+        """What lies side by side, an item each, `[.., n, W]`. Args: x: `[.., n W]`."""
+        shares: Tensor = x.unflatten(-1, (self.count, -1))
+        return shares
+
+    def _actions(self, action: Tensor) -> Tensor:
+        """An item each, `[.., n, *event]`. Args: action: `[.., *items, *event]`."""
+        lead = action.shape[: action.ndim - len(self.event)]
+        return action.reshape(*lead, self.count, *self.each.event)
+
+    def _together(self, action: Tensor, lead: torch.Size) -> Tensor:
+        return action.reshape(*lead, *self.event)
+
+    def read_mask(self, mask: Tensor) -> Tensor:
+        if mask.shape[-1] != self.mask_width:
+            raise InputError(f"a mask of {self.mask_width} choices is needed, got shape {list(mask.shape)}")
+        return self.each.read_mask(self._shares(mask)).flatten(-2)
+
+    def first(self) -> Tensor:
+        return self.each.first().repeat(self.count)
+
+    def allows(self, mask: Tensor) -> Tensor:
+        return self.each.allows(self._shares(mask)).all(-1)
+
+    def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            return action
+        return self._together(self.each.refuse(self._actions(action), self._shares(mask)), mask.shape[:-1])
+
+    def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.each.law(self._shares(x0), None if mask is None else self._shares(mask)).flatten(-2)
+
+    def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
+        return self.each.draws(torch.Size([*rows, self.count]), generator)
+
+    @property
+    def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
+        each = self.each.draw_input
+        return None if each is None else (each[0], (self.count, *each[1]))
+
+    def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
+        return self._together(self.each.sample(self._shares(law), draws), law.shape[:-1])
+
+    def mode(self, law: Tensor) -> Tensor:
+        return self._together(self.each.mode(self._shares(law)), law.shape[:-1])
+
+    def encode(self, action: Tensor) -> Tensor:
+        return self.each.encode(self._actions(action)).flatten(-2)
+
+    def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
+        return self.each.log_prob(self._shares(law), self._actions(action)).sum(-1)
+
+    def entropy(self, law: Tensor) -> Tensor:
+        return self.each.entropy(self._shares(law)).sum(-1)
+
+    def remember(self, x0: Tensor) -> Tensor:
+        return self.each.remember(self._shares(x0)).flatten(-2)
+
+    def probabilities(self, x0: Tensor) -> Tensor:
+        return self.each.probabilities(self._shares(x0)).flatten(-2)
+
+    @property
+    def joint(self) -> int:
+        count: int = self.each.joint**self.count
+        if count > MOST_JOINT:
+            raise InputError(
+                f"{count} joint choices of {self.count} items, {self.each.joint} each, are more than the {MOST_JOINT} "
+                "enumerated"
+            )
+        return count
+
+    def joint_log_prob(self, law: Tensor) -> Tensor:
+        """Sums over all combinations, the last item running fastest."""
+        return _combined(self.each.joint_log_prob(self._shares(law)), torch.add)
+
+    def joint_mask(self, mask: Tensor) -> Tensor:
+        return _combined(self.each.joint_mask(self._shares(mask)), torch.logical_and)
+
+    def joint_index(self, action: Tensor) -> Tensor:
+        index = self.each.joint_index(self._actions(action))
+        place = self.each.joint ** torch.arange(self.count - 1, -1, -1, device=index.device)
+        return (index * place).sum(-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "JointHead", "each": part_form(self.each), "items": list(self.items)}
+
+
+def _combined(parts: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A value for each combination, `[.., J^n]`. Args: parts: of each item, `[.., n, J]`. join: two items' values."""
+    first, *others = parts.unbind(-2)
+    for part in others:
+        first = join(first.unsqueeze(-1), part.unsqueeze(-2)).flatten(-2)
+    return first

@@ -1,0 +1,96 @@
+"""`TokenHead`: x_0 is the action itself, a token in each slot, where a process of tokens gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.heads.multi_categorical import padded_mask
+from diffpolicy.policies.keys import Action
+from diffpolicy.policies.masks import NO_CHOICE
+from diffpolicy.policies.registry import part_with
+
+
+@dataclass(frozen=True)
+class TokenHead(Head):
+    """The end of a chain of tokens is the action: of K slots one of n_k choices each, int64 `[.., K]`.
+
+    What the chain draws is all that is drawn; the law of the action has no closed form, and a recorded chain is
+    evaluated step by step (`Sampler.log_prob`).
+
+    Args:
+        nvec: n_1, ..., n_K; a policy sets it from its action's spec. single: whether the action is one choice, without
+            a dimension of its own. one_hot: whether it is written as a one-hot vector.
+
+    Example:
+        >>> TokenHead(nvec=(3, 2)).encode(torch.tensor([2, 0]))
+        tensor([2, 0])
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("categorical", "one-hot", "multi-categorical")
+    x0_is: ClassVar[Literal["parameters", "action"]] = "action"
+    tokens: ClassVar[bool] = True
+    nvec: tuple[int, ...] = ()
+    single: bool = False
+    one_hot: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
+
+    def sized(self, action: Action) -> TokenHead:
+        self._check_kind(action)
+        single = action.kind != "multi-categorical"
+        return part_with(self, nvec=action.nvec, single=single, one_hot=action.kind == "one-hot")
+
+    @property
+    def width(self) -> int:
+        """Numbers of a law of x_0, K times the greatest n_k."""
+        return len(self.nvec) * max(self.nvec)
+
+    @property
+    def slots(self) -> int:
+        return len(self.nvec)
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        return self.nvec if self.one_hot else () if self.single else (len(self.nvec),)
+
+    @property
+    def mask_width(self) -> int:
+        return sum(self.nvec)
+
+    def first(self) -> Tensor:
+        return torch.cat([torch.arange(n, device="cpu") == 0 for n in self.nvec])
+
+    def read_mask(self, mask: Tensor) -> Tensor:
+        return padded_mask(mask, self.nvec)
+
+    def allows(self, mask: Tensor) -> Tensor:
+        some: Tensor = mask.unflatten(-1, (len(self.nvec), -1)).any(-1).all(-1)
+        return some
+
+    def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None or self.one_hot:
+            return action
+        some = mask.unflatten(-1, (len(self.nvec), -1)).any(-1)
+        return action.masked_fill(~(some.squeeze(-1) if self.single else some), NO_CHOICE)
+
+    def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
+        return self.mode(law)
+
+    def mode(self, law: Tensor) -> Tensor:
+        """The action that tokens are. Args: law: the tokens, `[.., K]`."""
+        token = law.squeeze(-1) if self.single else law
+        return one_hot(token, self.nvec[0]).bool() if self.one_hot else token
+
+    def encode(self, action: Tensor) -> Tensor:
+        token = action.long().argmax(-1) if self.one_hot else action.long()
+        return token.unsqueeze(-1) if self.single else token
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "nvec": list(self.nvec)}
