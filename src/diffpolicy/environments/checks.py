@@ -56,13 +56,18 @@ def check_policy(policy: Any, env: EnvBase) -> None:
     that it will see, as a copy.
 
     Args:
-        policy: a tensordict module, or a function of a tensordict. env: where it is to act, with its recurrent state.
+        policy: a tensordict module, or a function of a tensordict.
+        env: where it is to act, any batch; for a policy that remembers, `with_recurrent_state(env, policy)`.
 
     Raises:
         InputError: one sentence that names the key and the value.
 
     Example:
-        >>> check_policy(policy, with_recurrent_state(env, policy))
+        >>> env = Clinic(1)
+        >>> check_policy(longest_queue, env)
+        >>> check_policy(lambda td: td.set("action", td["observation"]), env)
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: 'action' of the policy must have shape [1], got [1, 3]
     """
     check_env(env)
     if not callable(policy):

@@ -22,6 +22,11 @@ class Cost:
 
     Raises:
         InputError: `per` is none of these, or the label is empty.
+
+    Example:
+        >>> cost = Cost("delay", "s", per="item", column="delay_s")
+        >>> cost.titled(), cost.counted
+        ('mean delay, s', 'items')
     """
 
     label: str = "cost"

@@ -36,6 +36,9 @@ def gym_problem(
         steps: of an episode; None: the registry's limit. version: of the problem; None: Gymnasium's.
         rules, cost, transitions, methods: of `EnvProblem`.
 
+    Returns:
+        A problem called `gym:NAME`, whose default cost is called `minus return`.
+
     Raises:
         InputError: Gymnasium is not installed, or it does not know the id.
 

@@ -17,13 +17,20 @@ from diffpolicy.errors import InputError
 class Lanes(EnvBase):
     """One-lane environments as an environment of batch `[E]`; what one draws does not depend on its neighbours.
 
-    A lane that has ended waits for its reset: it shows its last observation again, at reward 0.
+    For environments that cannot be batched themselves, such as Gymnasium's; `EnvProblem` makes it where a factory asks
+    for no `batch`. Lanes are stepped one after the other. A lane that has ended waits for its reset: it shows its last
+    observation again, at reward 0.
 
     Args:
         lanes: of batch `[]` or `[1]`, all with the same specs.
 
     Raises:
         InputError: there is none, one has another batch, or their specs differ.
+
+    Example:
+        >>> env = Lanes([Clinic(1, seed=k) for k in range(4)])
+        >>> env.rollout(10, RandomRule(env))["observation"].shape
+        torch.Size([4, 10, 3])
     """
 
     batch_locked = True

@@ -36,7 +36,9 @@ Split = Literal["train", "evaluate"]
 class Problem(ABC):
     """A decision problem: its environment, its cost, and what it is compared with.
 
-    A subclass gives `make_env`; everything else has a default. `EnvProblem` makes one of a factory or a Gymnasium id.
+    A subclass gives `make_env`; everything else has a default. `EnvProblem` makes one of a function that makes
+    environments, and `gym_problem` of a Gymnasium id; a subclass of your own is for rules, sweeps, columns or files
+    that these two do not have.
 
     Attributes:
         name: as tables call it.
@@ -50,8 +52,17 @@ class Problem(ABC):
         sound: whether it is known to be what experiments need, so that none plays a few steps of it before its work.
         references: rules that plots draw as lines, besides the baseline.
         alike: what an evaluation plays, in titles of tables.
-        noun: what files call the problem. given: what `subject` is, in messages.
+        noun: what files call the problem.
+        given: what `subject` is, in messages.
         level: what `levels` are called in files, with their unit.
+
+    Example:
+        >>> class Ward(Problem):
+        ...     name, steps, cost = "ward", 50, Cost("waiting")
+        ...     def make_env(self, batch=1, seed=0, *, split="train", view=None, device=None):
+        ...         return Clinic(batch, seed)
+        >>> evaluate(Ward(), {"longest": longest_queue}, episodes=4).baseline
+        'random'
     """
 
     name: str = "problem"

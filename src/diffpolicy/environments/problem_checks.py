@@ -37,7 +37,10 @@ def check_problem(problem: Any) -> None:
         InputError: one sentence that names the problem or environment, the key and the value.
 
     Example:
-        >>> check_problem(EnvProblem(lambda batch, seed: Clinic(batch, seed), steps=50))
+        >>> check_problem(EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}))
+        >>> check_problem(EnvProblem(Clinic, steps=50, rules={"all": lambda td: td.set("action", td["observation"])}))
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: 'action' of rule 'all' must have shape [2], got [2, 3]
     """
     if not isinstance(problem, Problem):
         raise InputError(f"a problem must be a Problem, such as EnvProblem(make_env), got {check.show(problem)}")

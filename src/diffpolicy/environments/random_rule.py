@@ -28,6 +28,12 @@ class RandomRule(TensorDictModuleBase):
     Raises:
         InputError: an action is none of these; when acting, a mask allows nothing for an item that exists, in an
             environment that is not done. Where values cannot be read, traced or on a GPU, such an item's choice is -1.
+
+    Example:
+        >>> env = Clinic(3000)
+        >>> choices = RandomRule(env, seed=1)(env.reset())["action"]
+        >>> [round(float((choices == a).float().mean()), 1) for a in range(3)]
+        [0.3, 0.3, 0.3]
     """
 
     def __init__(self, env: EnvBase, seed: int = 0) -> None:

@@ -14,9 +14,20 @@ from diffpolicy.environments.transitions import COUNTED
 class Tally:
     """Adds up minus the rewards of what counts, and by what they are counted; the mean is a column of the history.
 
+    Training makes one of a problem (`Problem.tally`), gives it every rollout, and takes the sums at the end of a pass.
+
     Args:
         cost: what a mean is taken over, and the column of the history under which it stands.
-        reward, valid: keys of the reward, and of which items exist.
+        reward: its key.
+        valid: the key of which items exist, bool of the reward's shape; None: all.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> rollout = TensorDict({"next": {"reward": torch.full((2, 3, 1), -0.5)}}, [2, 3])
+        >>> tally = Tally(Cost("waiting", per="step"))
+        >>> tally.add(rollout)
+        >>> tally.take(episodes=2)
+        (3.0, 6.0)
     """
 
     def __init__(self, cost: Cost, reward: NestedKey = "reward", valid: NestedKey | None = None) -> None:

@@ -34,6 +34,13 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
 
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Keys
+        >>> env = Clinic(4)
+        >>> rows = step_transitions(env.rollout(50, RandomRule(env)), Keys.of(env))
+        >>> rows.batch_size, rows["observation"].shape, bool(rows["next", "terminated"].any())
+        (torch.Size([4, 50]), torch.Size([4, 50, 3]), False)
     """
     alone = None if keys.action.items else keys.valid  # joint rows are there whichever of their items exist
     shape = torch.Size([*rollout.batch_size, *(() if keys.agents is None else (keys.agents,)), *keys.items])

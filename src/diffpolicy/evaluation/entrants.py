@@ -71,10 +71,19 @@ def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
         source: a rule's name, `random` always being one; `pretrained:NAME`; a policy folder or either of its files;
             `module:attribute`, a tensordict module or a function that makes one of the problem (of the scenario,
             where it is offloading).
-        problem: what it is to decide. seed: of what the policy draws.
+        problem: what it is to decide.
+        seed: of what the policy draws.
+
+    Returns:
+        A tensordict module, or a function of a tensordict.
 
     Raises:
         InputError: nothing of that name, or the policy does not fit.
+
+    Example:
+        >>> policy = make_policy("random", EnvProblem(Clinic, steps=50), seed=1)
+        >>> policy(Clinic(4).reset())["action"].shape
+        torch.Size([4])
     """
     text = str(source)
     rules, bundled = rules_of(problem), problem.policies()

@@ -39,11 +39,23 @@ class Evaluation:
     """Policies on identical episodes of a problem.
 
     Args:
-        problem: its name. cost: what is small where a policy is good. results: by the policies' names.
+        problem: its name.
+        cost: what is small where a policy is good.
+        results: by the policies' names.
         episodes, seed, baseline: as they were asked for.
-        told: what the problem says of the episodes, such as their load. noun: what files call the problem.
-        alike: what was played, in the table's title. rules: names of the problem's.
+        told: what the problem says of the episodes, such as their load.
+        noun: what files call the problem.
+        alike: what was played, in the table's title.
+        rules: names of the problem's.
         played: what the policies' and the baseline's episodes cost, item by item.
+
+    Example:
+        >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
+        >>> evaluation = evaluate(problem, ["random"], episodes=4)
+        >>> evaluation.baseline, evaluation.results["random"].costs.count
+        ('longest', 4)
+        >>> list(evaluation.to_dict())
+        ['problem', 'cost', 'policies', 'version', 'seed']
     """
 
     problem: str
@@ -88,10 +100,23 @@ def play_episodes(
     """Plays the first episodes on which policies of a problem are judged, each in a lane of its own.
 
     Args:
-        problem: what is decided. policy: a tensordict module, or a function of a tensordict.
+        problem: what is decided.
+        policy: a tensordict module, or a function of a tensordict.
         episodes: at least 1.
         seed: of the episodes, and of the global generators while a policy plays that draws from them.
         heard: is told of so many more episodes, in parts of one where their steps are known.
+
+    Returns:
+        What the episodes cost, by what the problem's `Cost` is `per`.
+
+    Raises:
+        InputError: `episodes` is out of range, the policy does not fit the problem, or a cost is not finite.
+
+    Example:
+        >>> problem = EnvProblem(Clinic, steps=50)
+        >>> few, many = (play_episodes(problem, longest_queue, n).cost for n in (2, 5))
+        >>> few.tolist() == many[:2].tolist()  # an episode does not depend on how many there are
+        True
     """
     check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
     problem.check_episodes(episodes)
@@ -151,16 +176,22 @@ def evaluate(
     Args:
         problem: what is decided.
         policies: names that `make_policy` knows, run folders among them, or policies by name.
-        episodes: of those on which policies are judged. seed: of these, and of the policies that are made here.
+        episodes: of those on which policies are judged.
+        seed: of these, and of the policies that are made here.
         baseline: a name; made and played if it is not among the policies; None: the problem's first rule.
         heard: is told a policy's name and how many of its episodes, or what part of one, was played since.
+
+    Returns:
+        A `Result` of each policy beside the baseline; `table()` shows them, `to_dict()` is what `--json` prints.
 
     Raises:
         InputError: a policy does not exist or does not fit, or `episodes` is out of range.
 
     Example:
-        >>> evaluate(gym_problem("CartPole-v1"), ["random"], episodes=2).results["random"].costs.count
-        2
+        >>> problem = EnvProblem(Clinic, steps=50, cost="waiting")
+        >>> result = evaluate(problem, {"longest": longest_queue}, episodes=8).results["longest"]
+        >>> result.costs.count, result.ratio > 1  # dearer than random: the longest queue is not the dearest
+        (8, True)
     """
     if not isinstance(policies, Mapping):
         policies = {str(name): make_policy(name, problem, seed=seed) for name in policies}

@@ -15,14 +15,36 @@ from diffpolicy.evaluation.playing import Played
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the half-width of its 95 % interval, None where one value does not tell."""
+    """A mean and the half-width of its 95 % interval.
+
+    Args:
+        mean: in the values' unit.
+        half_width: in the same unit; None where one value does not tell.
+
+    Example:
+        >>> Interval(2.0, 0.5)
+        Interval(mean=2.0, half_width=0.5)
+    """
 
     mean: float
     half_width: float | None
 
 
 def mean_interval(values: Floats) -> Interval:
-    """Student's interval of independent values."""
+    """Student's interval of independent values: mean ± t_(n-1) sd / sqrt(n).
+
+    Args:
+        values: `[n]`, independent of each other, such as one an episode or one a training seed.
+
+    Returns:
+        Mean and half-width in the values' unit; one value has no half-width.
+
+    Example:
+        >>> import numpy as np
+        >>> found = mean_interval(np.array([1.0, 2.0, 3.0]))
+        >>> found.mean, round(found.half_width, 3)
+        (2.0, 2.484)
+    """
     n = len(values)
     if n < 2:
         return Interval(float(values.mean()), None)
@@ -40,6 +62,18 @@ def pooled_interval(played: Played) -> Interval:
 
     Where all episodes have equally many items it is Student's interval of their means. Few episodes of very unequal
     sizes, of which one holds most of the items, are fewer than they seem, and then it is too narrow.
+
+    Args:
+        played: cost of each item, with its episode.
+
+    Returns:
+        In the cost's unit; one episode has no half-width.
+
+    Example:
+        >>> import numpy as np
+        >>> played = Played(np.array([1.0, 1.0, 4.0]), np.array([0, 0, 1]), seconds=1.0, notes={})
+        >>> pooled_interval(played).mean, pooled_interval(played.added_up("episode")).mean
+        (2.0, 3.0)
     """
     sums, counts = played.episode_sums(np.unique(played.episode))
     return Interval(float(played.cost.mean()), _half_width(_mean_residuals(sums, counts)))
@@ -57,9 +91,23 @@ def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple
     With the same items on both sides this is the ratio estimator's (A_k - R B_k) / B. An episode that has items on one
     side only counts as one without cost and items on the other.
 
+    Args:
+        numerator: whose mean stands above the line.
+        denominator: the baseline, on the same episodes.
+
+    Returns:
+        The ratio, and the lower and upper bound of its interval, None of one episode.
+
     Raises:
         InputError: the denominator's pooled mean is not above 0, so that there is no ratio; `difference_interval` gives
             what there is.
+
+    Example:
+        >>> import numpy as np
+        >>> episode = np.arange(3)
+        >>> baseline = Played(np.array([1.0, 2.0, 3.0]), episode, seconds=1.0, notes={})
+        >>> ratio_interval(Played(baseline.cost / 2, episode, 1.0, {}), baseline)  # half the cost in each episode
+        (0.5, (0.5, 0.5))
     """
     if not denominator.cost.mean() > 0:
         raise InputError("the baseline's mean cost is not above 0, so no ratio to it can be given")
@@ -72,14 +120,45 @@ def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple
 
 
 def difference_interval(played: Played, baseline: Played) -> Interval:
-    """Difference of the pooled means with its 95 % interval, paired over episodes (see `pooled_interval`)."""
+    """Difference of the pooled means with its 95 % interval, paired over episodes (see `pooled_interval`).
+
+    It says something whatever the sign of the costs, also where no ratio does.
+
+    Args:
+        played: what is compared.
+        baseline: what it is compared with, on the same episodes.
+
+    Returns:
+        `played` less `baseline`, in the cost's unit; one episode has no half-width.
+
+    Example:
+        >>> import numpy as np
+        >>> episode = np.arange(3)
+        >>> baseline = Played(np.array([-1.0, 0.0, 4.0]), episode, seconds=1.0, notes={})
+        >>> difference_interval(Played(baseline.cost - 2, episode, 1.0, {}), baseline)  # 2 less in each episode
+        Interval(mean=-2.0, half_width=0.0)
+    """
     (a, na), (b, nb) = _both(played, baseline)
     difference = float(played.cost.mean() - baseline.cost.mean())
     return Interval(difference, _half_width(_mean_residuals(a, na) - _mean_residuals(b, nb)))
 
 
 def has_ratio(played: Played, baseline: Played) -> bool:
-    """Whether every episode of both costs more than zero, so that a ratio of their costs says something."""
+    """Whether every episode of both costs more than zero, so that a ratio of their costs says something.
+
+    Args:
+        played: what is compared.
+        baseline: what it is compared with.
+
+    Returns:
+        True: `ratio_interval` may be asked; False: take `difference_interval`.
+
+    Example:
+        >>> import numpy as np
+        >>> cost, refund = (Played(np.array([3.0, x]), np.arange(2), 1.0, {}) for x in (1.0, -1.0))
+        >>> has_ratio(cost, cost), has_ratio(cost, refund)
+        (True, False)
+    """
     return all((p.episode_means() > 0).all() for p in (played, baseline))
 
 
@@ -101,7 +180,18 @@ def _half_width(residuals: Floats) -> float | None:
 
 
 def student_t(df: int) -> float:
-    """The 97.5 % quantile of Student's t: a table for few degrees of freedom, Cornish and Fisher's expansion beyond."""
+    """The 97.5 % quantile of Student's t: a table for few degrees of freedom, Cornish and Fisher's expansion beyond.
+
+    Args:
+        df: degrees of freedom, at least 1.
+
+    Returns:
+        The factor of a standard error that makes the half-width of a 95 % interval.
+
+    Example:
+        >>> student_t(1), round(student_t(30), 4)
+        (12.7062, 2.0423)
+    """
     table = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
     if df <= len(table):
         return table[df - 1]

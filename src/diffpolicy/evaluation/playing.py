@@ -33,11 +33,17 @@ class Played:
     """What a policy's episodes cost, item by item.
 
     Args:
-        cost: of each item, `[K]`, in order of step, environment and item.
-        episode: of each item, `[K]`.
+        cost: of each item, float64 `[K]`, in the problem's unit, in order of step, environment and item.
+        episode: number of each item's episode, `[K]`.
         seconds: spent in the policy.
         notes: further values of each item by their keys, `[K]`.
         decisions: how many items were decided, where it is not each of these.
+
+    Example:
+        >>> import numpy as np
+        >>> played = Played(np.array([1.0, 2.0, 6.0]), np.array([0, 0, 1]), seconds=0.5, notes={})
+        >>> played.episode_means().tolist(), played.added_up("episode").cost.tolist(), played.decisions_per_second
+        ([1.5, 6.0], [3.0, 6.0], 6.0)
     """
 
     cost: Floats
@@ -96,7 +102,19 @@ def undisturbed(policy: Any, seed: int | None = None) -> Iterator[None]:
     The process's global generators, of torch, NumPy and `random`, are left as they were too.
 
     Args:
-        policy: any. seed: from which a policy draws that draws from global generators; None: they are where they are.
+        policy: any.
+        seed: from which a policy draws that draws from global generators; None: they are where they are.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> env = Clinic(4)
+        >>> policy = RandomRule(env, seed=1)
+        >>> with undisturbed(policy):
+        ...     first = policy(env.reset())["action"]
+        >>> torch.equal(first, policy(env.reset())["action"])  # as if it had never acted
+        True
     """
     parts = list(policy.modules()) if isinstance(policy, nn.Module) else [policy]
     modes = [(part, part.training) for part in parts if isinstance(part, nn.Module)]
@@ -140,11 +158,21 @@ def play(
             None: all entries count.
         note_keys: of the same shape, collected beside the cost of items.
         per: what a cost is of: an `item`, all items of a lane's `step`, or all of an `episode`.
+        first_episode: number of lane 0's episode.
         watch: sees each step that is played.
+
+    Returns:
+        The cost of each item, step or episode, with its episode's number.
 
     Raises:
         InputError: a key is not there or has another shape, nothing was played that costs anything, or
             a cost is not finite.
+
+    Example:
+        >>> env = Clinic(4)
+        >>> played = play(env, RandomRule(env), per="episode", first_episode=8)
+        >>> played.cost.shape, played.episode.tolist()
+        ((4,), [8, 9, 10, 11])
     """
     costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
     lanes, decided = env.batch_size.numel(), 0

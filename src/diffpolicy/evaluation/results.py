@@ -21,7 +21,19 @@ from diffpolicy.evaluation.playing import Played
 
 @dataclass(frozen=True)
 class Costs:
-    """A summary of costs, in the problem's unit. Args: most: the greatest. count: how many."""
+    """A summary of costs, in the problem's unit.
+
+    Args:
+        mean: of them.
+        p50, p95, p99: percentiles, interpolated linearly between costs.
+        most: the greatest.
+        count: how many.
+
+    Example:
+        >>> import numpy as np
+        >>> Costs.of(np.arange(101.0))
+        Costs(mean=50.0, p50=50.0, p95=95.0, p99=99.0, most=100.0, count=101)
+    """
 
     mean: float
     p50: float
@@ -42,11 +54,19 @@ class Result:
     """One policy's costs over identical episodes.
 
     Args:
-        costs: pooled over what the problem counts. ci95: half-width of the mean's 95 % interval, None of one episode.
+        costs: pooled over what the problem counts.
+        ci95: half-width of the mean's 95 % interval, in the cost's unit; None of one episode.
         ratio: of the mean to the baseline's, None where an episode of either does not cost more than zero.
-        ratio_ci95: its interval, paired over episodes.
-        decisions_per_second: while evaluating.
+        ratio_ci95: its lower and upper bound, paired over episodes.
+        decisions_per_second: items that the policy decided, a second of its own, while evaluating.
         difference: of the mean from the baseline's, paired over episodes.
+
+    Example:
+        >>> import numpy as np
+        >>> ours, baseline = (Played(np.array(cost), np.arange(2), 1.0, {}) for cost in ([1.0, 2.0], [2.0, 4.0]))
+        >>> result = Result.of(ours, baseline)
+        >>> result.costs.mean, result.ratio, result.difference.mean
+        (1.5, 0.5, -1.5)
     """
 
     costs: Costs
