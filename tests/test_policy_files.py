@@ -315,3 +315,12 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         make("categorical").save(tmp_path / "file")
+
+
+def test_a_file_that_calls_the_class_by_its_name_of_before_loads(tmp_path):
+    make("categorical").save(tmp_path)
+    file = tmp_path / "policy.json"
+    now = json.loads(file.read_text())
+    assert now["class"] == "FeedforwardPolicy"
+    file.write_text(json.dumps({**now, "class": "CategoricalPolicy"}))
+    assert type(ChoicePolicy.load(tmp_path)) is CategoricalPolicy
