@@ -31,14 +31,14 @@ def fleet_size(frame: Frame, theme: Theme) -> Figure:
     figure = figure_of(7.6, 3.8)
     axes = figure.subplots()
     us = frame.numbers("us_per_decision")
-    colours, labels = {"onnx": theme.colours["blue"], "aoti": theme.colours["vermilion"]}, []
+    colours, labels = {"onnx": "blue", "aoti": "vermilion"}, []
     for name in ("onnx", "aoti"):
         for kind, line, marker in (("all", "solid", "o"), ("32", "dashed", "s")):
             rows = frame.where("format", name).where("candidates", kind)
             x, y = rows.numbers("servers"), rows.numbers("us_per_decision")
-            axes.plot(x, y, color=colours[name], linestyle=line, marker=marker)
+            axes.plot(x, y, color=theme.colours[colours[name]], linestyle=line, marker=marker)
             what = "all prices" if kind == "all" else f"{kind} candidates"
-            labels.append(Label(float(x[-1]), float(y[-1]), f"{name}, {what}", colours[name]))
+            labels.append(Label(float(x[-1]), float(y[-1]), f"{name}, {what}", theme.words[colours[name]]))
     top = frame.where("format", "aoti").where("candidates", "all").numbers("us_per_decision")[-1]
     x = np.array([200.0, 1000.0])
     axes.plot(x, top * x / 1000, color=theme.ink, linestyle="dotted", linewidth=1)
@@ -70,7 +70,7 @@ def growth(frame: Frame, theme: Theme) -> Figure:
             (update, "vermilion", "s", "update of 20 agents"),
         ):
             axes.plot(x, values, color=theme.colours[colour], marker=marker)
-            labels.append(Label(float(x[-1]), float(values[-1]), name, theme.colours[colour]))
+            labels.append(Label(float(x[-1]), float(values[-1]), name, theme.words[colour]))
         axes.plot(x, slot[0] * x / x[0], color=theme.ink, linestyle="dotted", linewidth=1)
         labels.append(Label(float(x[-1]), float(slot[0] * x[-1] / x[0]), "proportional", theme.ink))
         shown += [slot, update, slot[0] * x / x[0]]
@@ -105,7 +105,7 @@ def sizes(frame: Frame, theme: Theme) -> Figure:
         scale_linear(axes.yaxis)
     figure.draw_without_rendering()
     ends = [(name, float(frame.where("policy", name).numbers("share_to_5_longest")[-1])) for name in names]
-    label_ends(panels[1], [Label(at[-1], y, name, theme.colour(name)) for name, y in ends], theme)
+    label_ends(panels[1], [Label(at[-1], y, name, theme.word(name)) for name, y in ends], theme)
     return figure
 
 
@@ -122,8 +122,8 @@ def reality(frame: Frame, theme: Theme) -> Figure:
         worker, model, drawn = frame.numbers(real), frame.numbers(simulated), theme.colours[colour]
         axes.plot(load, worker, color=drawn, marker="o")
         axes.plot(load, model, color=drawn, marker="s", linestyle="dashed", markerfacecolor="none")
-        labels += [Label(load[-1], worker[-1], f"{what}, workers", drawn)]
-        labels += [Label(load[-1], model[-1], f"{what}, simulated", drawn)]
+        labels += [Label(load[-1], worker[-1], f"{what}, workers", theme.words[colour])]
+        labels += [Label(load[-1], model[-1], f"{what}, simulated", theme.words[colour])]
     axes.set(xlabel="load (one run of 80 requests each)", ylabel="delay, s", ylim=(0, None))
     axes.set_xticks(load)
     scale_linear(axes.yaxis)
@@ -151,7 +151,7 @@ def released(frame: Frame, theme: Theme, method: str = "lad-ts-released") -> Fig
     scale_linear(axes.yaxis)
     caption(figure, f"Faint: each of the {len(seeds)} seeds.")
     figure.draw_without_rendering()
-    ends = [Label(x[-1], means.mean(0)[-1], f"{method} {means.mean(0)[-1]:.2f}", style["color"])]
+    ends = [Label(x[-1], means.mean(0)[-1], f"{method} {means.mean(0)[-1]:.2f}", theme.word(method))]
     ends.append(Label(x[5], RELEASED[method][-1], f"released code {RELEASED[method][-1]:.2f}", theme.ink))
     label_ends(axes, ends, theme)
     return figure

@@ -55,7 +55,7 @@ def test_it_finds_the_best_choice_directly_and_through_a_chain(steps):
     module = PathwiseModule(policy, PathwiseLoss(policy, cost), rollout, learning_rates={"actor": 0.03})
     fitted = fit(module, episodes=100 * 32)
     assert fitted.episodes == 100 * 32
-    assert fitted.history[-1]["delay_s"] < fitted.history[0]["delay_s"] / 3
+    assert fitted.history[-1]["cost"] < fitted.history[0]["cost"] / 3
     assert wrong(policy) < 0.15
 
 
@@ -119,6 +119,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path, make):
     assert same_tensors(whole, resumed)
     assert torch.equal(whole.generator.get_state(), resumed.generator.get_state())
     assert module.history == second.history
+
+
+def test_a_checkpoint_that_calls_the_cost_as_earlier_versions_did_goes_on():
+    module = table_module()[2]
+    row = {"episode": 4, "cost": 2.5, "gradient_norm": 1.0}
+    was = {"episode": 4, "delay_s": 2.5, "gradient_norm": 1.0}
+    state = {"env": module.stream.base_env.get_extra_state(), "episodes": 4, "history": [was]}
+    module.on_load_checkpoint({"diffpolicy": state})
+    assert module.history == [row]
 
 
 def test_what_networks_read_is_normalised_by_what_was_seen():

@@ -66,6 +66,11 @@ def test_what_was_trained_has_other_lines_than_rules():
     assert {look.line for name, look in RULES.items() if name != "opt-ts"} == {"dotted", "dashdot"}
 
 
+def test_no_rule_has_the_colour_of_a_bundled_policy():
+    bundled = {style_of(f"pretrained:{name}").colour for name in PRETRAINED_NAMES}
+    assert not bundled & {look.colour for look in RULES.values()}
+
+
 @pytest.mark.parametrize("name", ["mine", "runs/lad-ts", "_", "\ud800", "$x$", "a" * 999, ""])
 def test_an_unknown_name_looks_the_same_whoever_else_is_there(name):
     assert style_of(name) == style_of(name)
@@ -76,7 +81,7 @@ def test_an_unknown_name_looks_the_same_in_every_process():
     assert (style_of("mine:policy").colour, style_of("mine:policy").marker) == ("orange", "X")
 
 
-def test_colours_stand_out_from_their_ground():
+def test_lines_stand_out_from_their_ground_and_words_can_be_read_on_it():
     def luminance(colour):
         parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
@@ -84,9 +89,10 @@ def test_colours_stand_out_from_their_ground():
 
     for theme in THEMES.values():
         ground = luminance(theme.ground)
-        for colour in (*theme.colours.values(), theme.ink):
-            light, dark = max(luminance(colour), ground), min(luminance(colour), ground)
-            assert (light + 0.05) / (dark + 0.05) > 2.6
+        for least, colours in ((2.6, theme.colours.values()), (4.5, (*theme.words.values(), theme.ink))):
+            for colour in colours:
+                light, dark = max(luminance(colour), ground), min(luminance(colour), ground)
+                assert (light + 0.05) / (dark + 0.05) > least
 
 
 # Ticks and labels
@@ -305,8 +311,8 @@ def test_the_same_name_has_the_same_colour_whatever_its_rank(tmp_path):
     for costs in ({"mine": 1.0, "yours": 3.0}, {"mine": 9.0, "yours": 3.0}):
         axes = drawn(learning_curves, curves(tmp_path / "c.csv", costs)).axes[0]
         colours = {text.get_text().split()[0]: text.get_color() for text in axes.texts}
-        assert colours["mine"] == LIGHT.colour("mine")
-        assert colours["yours"] == LIGHT.colour("yours")
+        assert colours["mine"] == LIGHT.word("mine")
+        assert colours["yours"] == LIGHT.word("yours")
 
 
 def test_words_are_nowhere_smaller_than_8_points(tmp_path):

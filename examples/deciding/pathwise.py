@@ -38,7 +38,7 @@ def main() -> None:
     loss = PathwiseLoss(table, mean_delay_s)
     module = PathwiseModule(table, loss, fluid, learning_rates={"actor": 1.0}, anneal=UPDATES)
     fitted = fit(module, episodes=UPDATES)
-    costs = [row["delay_s"] for row in fitted.history]
+    costs = [row["cost"] for row in fitted.history]
     print("mean delay of every tenth training episode, s:", *(f"{cost:.1f}" for cost in costs[::10]))
 
     for slots in (59, 120):

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from diffpolicy import _files
-from diffpolicy._draw.style import DARK, LIGHT, style_of
+from diffpolicy._draw.style import DARK, LIGHT, LIGHT_WORDS, style_of
 from diffpolicy._read import printable
 
 FORMATS = ("png", "svg", "pdf")
@@ -28,9 +28,13 @@ LONG = 36
 
 @dataclass(frozen=True)
 class Theme:
-    """Light or dark. Args: colours: by name. ground, ink, faint: of the paper, of words, of grids and leaders."""
+    """Light or dark. Args: colours: of lines, by name. words: of labels in the same colours, by name.
+
+    ground, ink, faint: of the paper, of other words, of grids and leaders.
+    """
 
     colours: Mapping[str, str]
+    words: Mapping[str, str]
     ground: str
     ink: str
     faint: str
@@ -42,6 +46,10 @@ class Theme:
     def colour(self, name: str) -> str:
         """Of a policy, method or rule."""
         return self.colours[style_of(name).colour]
+
+    def word(self, name: str) -> str:
+        """Of the label of a policy, method or rule."""
+        return self.words[style_of(name).colour]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -78,8 +86,8 @@ class Theme:
 
 
 THEMES = {
-    False: Theme(LIGHT, "#ffffff", "#1a1a1a", "#d9d9d9"),
-    True: Theme(DARK, "#131416", "#e6e6e6", "#3a3c40"),
+    False: Theme(LIGHT, LIGHT_WORDS, "#ffffff", "#1a1a1a", "#d9d9d9"),
+    True: Theme(DARK, DARK, "#131416", "#e6e6e6", "#3a3c40"),
 }
 """By whether it is dark: the grounds are those of the documentation's pages."""
 

@@ -24,7 +24,7 @@ LIGHT: Mapping[str, str] = {
     "purple": "#c2639b",
     "grey": "#767676",
 }
-"""Orange, sky blue and purple are a little darker than the originals, so that words in them can be read on white."""
+"""Orange, sky blue and purple are a little darker than the originals, so that thin lines stand out on white."""
 DARK: Mapping[str, str] = {
     "black": "#f0f0f0",
     "orange": "#f2b233",
@@ -35,6 +35,20 @@ DARK: Mapping[str, str] = {
     "purple": "#e697c4",
     "grey": "#a2a2a2",
 }
+LIGHT_WORDS: Mapping[str, str] = {
+    "black": "#000000",
+    "orange": "#9b6a00",
+    "sky": "#2e7ba8",
+    "green": "#008561",
+    "blue": "#0072b2",
+    "vermilion": "#c05500",
+    "purple": "#ad588a",
+    "grey": "#757575",
+}
+"""The same hues as words on white, darker: letters need a contrast of 4.5 where lines need less (WCAG 2.1, 1.4.3).
+
+On dark ground the colours of lines have it already.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,13 @@ RULES: Mapping[str, Style] = {
     "price": Style("green", "D", DASHDOT),
     "capacity-proportional": Style("black", "x", DOTTED),
     "weighted-round-robin": Style("grey", "+", DASHDOT),
-    "least-work-own": Style("sky", "v", DASHDOT),
+    "least-work-own": Style("blue", "v", DASHDOT),
     "power-of-two": Style("orange", "^", DASHDOT),
     "round-robin": Style("orange", "<", DOTTED),
     "slot-greedy": Style("purple", ">", DOTTED),
     "random": Style("grey", ".", DOTTED),
-    "least-work": Style("sky", "p", DOTTED),
-    "local": Style("vermilion", "h", DOTTED),
+    "least-work": Style("blue", "p", DOTTED),
+    "local": Style("black", "h", DASHDOT),
 }
 STYLES: Mapping[str, Style] = {**METHODS, **RULES}
 OTHERS = tuple(

@@ -49,7 +49,7 @@ def ratio_by_load(frame: Frame, theme: Theme) -> Figure:
     caption(figure, f"Below 1 is better than the greedy rule. Bands: 95 % intervals over episodes.{out}")
     figure.draw_without_rendering()
     shown = ordered(inside)
-    label_ends(axes, [Label(loads[-1], x.end, f"{x.name} {x.end:.3g}", theme.colour(x.name)) for x in shown], theme)
+    label_ends(axes, [Label(loads[-1], x.end, f"{x.name} {x.end:.3g}", theme.word(x.name)) for x in shown], theme)
     return figure
 
 

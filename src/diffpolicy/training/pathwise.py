@@ -19,6 +19,9 @@ from diffpolicy.policies.protocols import Reseedable, seed_of
 from diffpolicy.training.stream import pass_seed, saves_state
 from diffpolicy.training.trainable import Trainable, check_rates, env_content, part_content, policy_content
 
+COST_WAS = {"delay_s": "cost"}
+"""What a checkpoint of an earlier version calls the cost of an update, and what it is called."""
+
 
 class PathwiseStream(IterableDataset[int]):
     """One update a pass: what it plays, the module plays itself, since a gradient must go through it.
@@ -161,8 +164,7 @@ class PathwiseModule(Trainable):
             seen = played["observation"][played["valid"]]
             self.policy.normalizer.update(RunningNorm.moments(seen).to(self.policy.normalizer.mean))
         self.episodes += self.stream.base_env.batch_size.numel()
-        # `delay_s` is what progress bars show of an update: the mean cost
-        row = {"delay_s": float(total.detach()), "gradient_norm": float(norm)}
+        row = {"cost": float(total.detach()), "gradient_norm": float(norm)}
         told = {"episodes": float(self.episodes), **row}
         self.log_dict(told, on_step=True, on_epoch=False, logger=False, batch_size=1)
         self.history.append({"episode": self.episodes, **row})
@@ -192,4 +194,5 @@ class PathwiseModule(Trainable):
         state = checkpoint["diffpolicy"]
         if saves_state(self.stream.base_env):
             self.stream.base_env.set_extra_state(state["env"])
-        self.episodes, self.history = state["episodes"], list(state["history"])
+        self.episodes = state["episodes"]
+        self.history = [{COST_WAS.get(key, key): value for key, value in row.items()} for row in state["history"]]

@@ -146,7 +146,7 @@ def _scale(axes: Axes, values: list[Floats], log: bool, ratio: bool) -> None:
 
 
 def _label(line: Line, last: float, theme: Theme, starred: bool) -> Label:
-    return Label(last, line.end, f"{line.name} {line.end:.3g}{' *' if starred else ''}", theme.colour(line.name))
+    return Label(last, line.end, f"{line.name} {line.end:.3g}{' *' if starred else ''}", theme.word(line.name))
 
 
 def _falling(seeds: Floats) -> bool:

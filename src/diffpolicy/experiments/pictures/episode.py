@@ -50,7 +50,7 @@ def _costs(frame: Frame, theme: Theme) -> Figure:
     axes.set_ylabel(plain(f"of all items: {frame.constant('measure') or titled(column)}"))
     figure.draw_without_rendering()
     last = max(float(x[-1]) for x in at.values())
-    label_ends(axes, [Label(last, x.end, x.name, theme.colour(x.name)) for x in ordered(lines)], theme)
+    label_ends(axes, [Label(last, x.end, x.name, theme.word(x.name)) for x in ordered(lines)], theme)
     return figure
 
 
@@ -77,7 +77,7 @@ def _levels(frame: Frame, columns: list[str], theme: Theme) -> Figure:
         axes.set_visible(False)
     for axes, line in zip(panels.flat, shown, strict=False):
         drawn = axes.imshow(grids[line.name], **look)
-        axes.set_title(plain(line.name), color=theme.colour(line.name))
+        axes.set_title(plain(line.name), color=theme.word(line.name))
         axes.grid(visible=False)
         scale_linear(axes.xaxis, whole=True)
         scale_linear(axes.yaxis, whole=True)
@@ -103,7 +103,7 @@ def chain(frame: Frame, theme: Theme) -> Figure:
         times = list(dict.fromkeys(rows.texts("chain_step")))
         grid = rows.numbers("probability").reshape(len(times), -1).T
         drawn = axes.imshow(grid, aspect="auto", origin="lower", vmin=0, vmax=1, cmap=_colours(theme))
-        axes.set_title(plain(name), color=theme.colour(name))
+        axes.set_title(plain(name), color=theme.word(name))
         axes.set_xticks(range(len(times)), [f"$x_{{{time}}}$" for time in times])
         axes.grid(visible=False)
         scale_linear(axes.yaxis, whole=True)

@@ -126,7 +126,7 @@ def front(frame: Frame, theme: Theme) -> Figure:
     axes.set_ylabel(plain(f"mean {measure}"))
     outside = f" Far outside: {', '.join(out)}." if out else ""
     caption(figure, f"Grey: those than which none is better in both.{outside}")
-    labels = [Label(float(x[k]), float(y[k]), name, theme.colour(name)) for k, name in enumerate(names)]
+    labels = [Label(float(x[k]), float(y[k]), name, theme.word(name)) for k, name in enumerate(names)]
     label_points(axes, labels, theme)
     return figure
 

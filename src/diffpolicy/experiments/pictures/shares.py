@@ -51,6 +51,6 @@ def by_bin(frame: Frame, theme: Theme) -> Figure:
     figure.draw_without_rendering()
     last = max(float(x[-1]) for x in at.values())
     label_ends(
-        axes, [Label(last, line.end, f"{line.label} {line.end:.3g}", theme.colour(line.name)) for line in shown], theme
+        axes, [Label(last, line.end, f"{line.label} {line.end:.3g}", theme.word(line.name)) for line in shown], theme
     )
     return figure

@@ -104,4 +104,4 @@ def _values(frame: Frame, key: str, values: Sequence[str], x: Floats, panels: Se
 
 
 def _label(line: Line, x: float, theme: Theme) -> Label:
-    return Label(x, line.end, f"{line.label} {line.end:.3g}", theme.colour(line.name))
+    return Label(x, line.end, f"{line.label} {line.end:.3g}", theme.word(line.name))
