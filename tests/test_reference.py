@@ -229,6 +229,7 @@ def test_every_name_of_a_paper_is_public():
     assert set(OF_A_PAPER.split()) | set(NEEDS) <= set(names())
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [n for n, thing in names().items() if any(e.want for e in example_of(thing)[0])])
 def test_the_example_is_true(name, tmp_path, monkeypatch):
     if name in NEEDS:

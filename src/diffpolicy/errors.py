@@ -14,6 +14,11 @@ class InputError(ValueError):
 
     Args:
         message: the sentence.
+
+    Example:
+        >>> NoiseSchedule.named("wp", steps=5)
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: schedule must be one of vp, linear, cosine, got 'wp'
     """
 
     def __init__(self, message: str = "") -> None:

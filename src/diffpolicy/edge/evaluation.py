@@ -33,6 +33,18 @@ def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0)
         scenario: needs a workload and slots. policy: reads the keys of its `information` level ("paper" without one).
         episodes: at least 1.
         seed: of the arrivals, and of the global generators while a policy plays that draws from them.
+
+    Returns:
+        The delay of each task in seconds, `[K]`, in order of slot, episode and task, and which episode it was in.
+
+    Raises:
+        InputError: the scenario has no workload or no slots, the policy does not fit, or a delay is not finite.
+
+    Example:
+        >>> scenario = Scenario.load("lad-ts").override(tasks=5, stations=3, slots=4)
+        >>> played = play_episodes(scenario, make_policy("opt-ts", scenario), episodes=2)
+        >>> played.cost.shape == played.episode.shape, sorted({int(k) for k in played.episode})
+        (True, [0, 1])
     """
     return evaluating.play_episodes(OffloadingProblem(scenario), policy, episodes, seed)
 
@@ -53,8 +65,15 @@ def evaluate(
         episodes: of the evaluation stream. seed: of the arrivals and of the policies that are made here.
         baseline: a name; made and played if it is not among the policies.
 
+    Returns:
+        Delays, intervals and ratios to the baseline, with `table()` and `to_dict()`.
+
+    Raises:
+        InputError: a policy does not exist or does not fit, or `episodes` is out of range.
+
     Example:
-        >>> evaluate(["opt-ts", "random"], Scenario.load("lad-ts"), episodes=2).results["opt-ts"].ratio
+        >>> scenario = Scenario.load("lad-ts").override(tasks=5, stations=3, slots=4)
+        >>> evaluate(["opt-ts", "random"], scenario, episodes=2).results["opt-ts"].ratio
         1.0
     """
     return Evaluation.of(evaluating.evaluate(OffloadingProblem(scenario), policies, episodes, seed, baseline))
@@ -62,7 +81,18 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Replay:
-    """A task file played once. Args: server: decisions `[K]`. delay_s: `[K]`, both in the file's order."""
+    """A task file played once.
+
+    Args:
+        scenario: its name. policy: its name, `recorded` where the file's own decisions were played.
+        load: work offered / (capacity x time).
+        server: decisions, int64 `[K]`. delay_s: of each task, seconds `[K]`, both in the file's order.
+
+    Example:
+        >>> played = Replay("three servers", "recorded", 0.8, torch.tensor([2, 0]).numpy(), torch.ones(2).numpy())
+        >>> played.to_dict()["mean_delay_s"]
+        1.0
+    """
 
     scenario: str
     policy: str
@@ -113,7 +143,7 @@ class Recorded(TensorDictModuleBase):
 
 
 def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded", seed: int = 0) -> Replay:
-    """Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
+    r"""Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
 
     Args:
         scenario: its servers; its slots are not used, and its workload only by a policy that knows it.
@@ -121,8 +151,20 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         policy: None: the column `server` decides.
         name: of the policy, for the report. seed: of the global generators, while a policy plays that draws from them.
 
+    Returns:
+        The decision and the delay of each task, and `to_dict()`, what `diffpolicy replay --json` prints.
+
     Raises:
-        InputError: neither a policy nor recorded decisions, or the policy does not fit.
+        InputError: neither a policy nor recorded decisions, the policy does not fit, or a delay is no finite number.
+
+    Example:
+        >>> from pathlib import Path
+        >>> row = "0,{},2.0,1.0,0.5,10,1\n"
+        >>> text = "slot,origin,input_mbit,result_mbit,gcycles_per_step,steps,server\n" + row.format(0) + row.format(1)
+        >>> _ = Path("tasks.csv").write_text(text)
+        >>> scenario = Scenario(1.0, (Server(2.0, 100.0), Server(5.0, 100.0)))
+        >>> replay(scenario, TaskList.read("tasks.csv", scenario, decisions=True)).delay_s.round(2).tolist()
+        [1.03, 2.01]
     """
     if policy is None:
         if tasks.server is None:

@@ -56,8 +56,14 @@ class KnowsScenario(Protocol):
 class OffloadingProblem(Problem):
     """The edge-AIGC offloading problem on a scenario; the cost of a task is its service delay in seconds.
 
+    It is that of LAD-TS (arXiv 2412.18212).
+
     Args:
         scenario: a `Scenario`, a built-in name or a scenario file; to be played it needs a workload and slots.
+
+    Raises:
+        InputError: there is no such scenario; when it is played, it has no slots or no workload, or a policy was made
+            for another one.
 
     Example:
         >>> problem = OffloadingProblem("lad-ts")

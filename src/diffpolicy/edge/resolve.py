@@ -19,8 +19,15 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
         scenario: gives the numbers of stations and servers.
         seed: of what the policy draws.
 
+    Returns:
+        A tensordict module that reads what its `information` level shows and writes `("agents", "action")`.
+
     Raises:
         InputError: nothing of that name, or the policy does not fit.
+
+    Example:
+        >>> make_policy("opt-ts", Scenario.load("lad-ts")).information
+        'live'
     """
     from diffpolicy.edge.problem import OffloadingProblem
     from diffpolicy.evaluation import entrants

@@ -112,6 +112,20 @@ def run_sweep(
 
     Args:
         plan: what to compare. sweep: at which values. say, heard: of `compare`; shares are of all values together.
+
+    Returns:
+        A `Comparison` for each value, in their order.
+
+    Raises:
+        InputError: a method has not the knob, the problem cannot take a value, or one of the reasons of `compare`.
+        WorkError: a job failed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> problem = EnvProblem(lambda batch, seed: Clinic(batch, seed), steps=5)
+        >>> plan = Plan(problem, ["dqn"], Path("runs/discount"), episodes=1, seconds=None, eval_episodes=1)
+        >>> [len(comparison.rows) for comparison in run_sweep(plan, Sweep("discount", (0.5, 0.9)))]
+        [2, 2]
     """
 
     def hear(name: str, share: float) -> None:

@@ -36,10 +36,13 @@ class Decision(PureDecision):
         InputError: the end of its chain is the action itself, which has no exported form.
 
     Example:
-        >>> decision = Decision(policy)
+        >>> decision = Decision(DiffusionPolicy(choices=3, observation_dim=5, prior=ActionMemory()))
         >>> [i.name for i in decision.inputs]
         ['observation', 'latent', 'noise', 'uniform']
-        >>> action, logits, next_latent = decision(*(i.random(1, generator) for i in decision.inputs))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> action, logits, next_latent = decision(*(i.random(4, generator) for i in decision.inputs))
+        >>> action.shape, logits.shape, next_latent.shape
+        (torch.Size([4]), torch.Size([4, 3]), torch.Size([4, 3]))
     """
 
     def __init__(self, policy: Policy) -> None:

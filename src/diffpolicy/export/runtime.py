@@ -50,9 +50,13 @@ class ExportedDecision:
         InputError: a file is missing or damaged, of another schema, or its runtime is not installed.
 
     Example:
-        >>> decide = ExportedDecision("policy.onnx")
-        >>> outputs = decide(observation=observation, latent=latent, noise=noise, uniform=uniform)
-        >>> outputs["action"]
+        >>> policy = FeedforwardPolicy(choices=3, observation_dim=5, head=CategoricalHead("argmax"))
+        >>> decide = ExportedDecision(export_decision(policy, "policy.onnx").path)
+        >>> decide.input_names, decide.output_names
+        (['observation'], ['action', 'logits'])
+        >>> outputs = decide(observation=torch.zeros(4, 5))
+        >>> torch.equal(outputs["action"], outputs["logits"].argmax(-1))
+        True
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
@@ -68,6 +72,9 @@ class ExportedDecision:
 
         Args:
             inputs: tensors by name, of the shapes and types in `description["inputs"]`.
+
+        Returns:
+            Tensors by the names in `description["outputs"]`; `action` is -1 in a row whose mask allows nothing.
 
         Raises:
             InputError: other inputs; machine code would read past the end of a smaller one.

@@ -54,8 +54,17 @@ def export_decision(policy: SavedPolicy, path: str | Path, format: str = "onnx")
         format: `onnx`, for ONNX Runtime; `aoti`, an AOTInductor package for this kind of machine, which needs a C++
             compiler.
 
+    Returns:
+        Where it stands, and the largest difference of its numbers from the policy's on random inputs.
+
     Raises:
         InputError: an unknown format, a policy that cannot be traced, or a result that differs from the policy.
+
+    Example:
+        >>> policy = DiffusionPolicy(choices=3, observation_dim=5)
+        >>> written = export_decision(policy, "policy.onnx")
+        >>> written.path.exists(), written.difference < 1e-5
+        (True, True)
     """
     if format not in FORMATS:
         raise InputError(f"format must be {' or '.join(FORMATS)}, got {format!r}")

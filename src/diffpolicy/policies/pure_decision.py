@@ -36,6 +36,11 @@ class DecisionInput:
         meaning: one line.
         between: what values to try it on are drawn from, uniformly; None: from N(0, 1). The upper end of an `int64`
             may be the name of a size.
+
+    Example:
+        >>> rows = DecisionInput("uniform", ("rows", 3), "float32", "independent draws of U[0, 1)", (0.0, 1.0))
+        >>> rows.random(rows=2, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
     """
 
     name: str
@@ -45,7 +50,14 @@ class DecisionInput:
     between: tuple[float, float | str] | None = None
 
     def random(self, rows: int, generator: torch.Generator, **sizes: int) -> Tensor:
-        """Values to try a decision on. Args: rows: M. sizes: the other free sizes by name."""
+        """Values to try a decision on.
+
+        Args:
+            rows: M. generator: draws them. sizes: the other free sizes by name.
+
+        Returns:
+            A tensor of the input's shape and type.
+        """
         known = {"rows": rows, **sizes}
         shape = [known[n] if isinstance(n, str) else n for n in self.shape]
         if self.dtype == "bool":

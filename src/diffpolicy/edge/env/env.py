@@ -36,7 +36,8 @@ class OffloadingEnv(EnvBase):
 
     Batch `[E]`; B stations as agents, each with up to N tasks a slot under the mask `valid`; S servers. Environment e
     plays the episodes e, e + E, e + 2E, ... What arrives in episode k depends on (scenario, seed, stream, k) alone.
-    There are no terminal states: the horizon is a truncation, and the slot after it can be observed.
+    There are no terminal states: the horizon is a truncation, and the slot after it can be observed. It is the
+    problem of LAD-TS (arXiv 2412.18212).
 
     Args:
         scenario: servers, stations, slots and workload.

@@ -27,6 +27,11 @@ def task_transitions(
     Returns:
         Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
         latent and ("next", latent), and what it recorded of its law (`record`).
+
+    Example:
+        >>> env = OffloadingEnv(Scenario.load("lad-ts").override(tasks=5, stations=3, slots=4), batch_size=[2])
+        >>> task_transitions(env.rollout(4)).batch_size
+        torch.Size([2, 3, 4, 5])
     """
     agents, following_agents = rollout["agents"], rollout["next", "agents"]
     e, t, b, n = agents["valid"].shape
@@ -83,5 +88,23 @@ def task_transitions(
 
 
 def released_transitions(rollout: TensorDictBase, *, masks: bool = False) -> TensorDict:
-    """`task_transitions` with the empty queues of the released code between slots; for `lad-ts-released`."""
+    """`task_transitions` with the empty queues of the code that LAD-TS released; for the preset `lad-ts-released`.
+
+    There the last task of a slot is succeeded by an observation in which nothing is queued (arXiv 2412.18212 updates
+    the queues instead).
+
+    Args:
+        rollout, masks: of `task_transitions`.
+
+    Returns:
+        What `task_transitions` gives, with zeros for the queues of a successor that stands in another slot.
+
+    Example:
+        >>> scenario = Scenario.load("lad-ts").override(slots=3)
+        >>> env = OffloadingEnv(scenario, information="stale")
+        >>> rollout = env.rollout(3, make_policy("least-work", scenario))
+        >>> queues = released_transitions(rollout)["next", "observation"][..., 2:].sum()
+        >>> bool(queues < task_transitions(rollout)["next", "observation"][..., 2:].sum())
+        True
+    """
     return task_transitions(rollout, zero_queues_between_slots=True, masks=masks)

@@ -44,15 +44,26 @@ def calibrate(
         profiles: at least one; the first is the reference. Several may be alike.
         load: work offered / (capacity x time) of the workload.
         slots: requests of an episode.
-        rate_mbit_per_s: of the link to each server.
-        mix: what is asked for, any work; by default `default_mix(profiles)`.
+        rate_mbit_per_s: of the link to each server, Mbit/s.
+        mix: what is asked for, any work; by default the sizes and steps that all profiles were measured at, in equal
+            shares.
         accept_poor_fit: take profiles whose law explains less than 0.9 of the variance.
         joins: whether like requests that wait share a batch.
         cold: whether each server must load its model first.
         availability: outages of every server; the load counts them off.
 
+    Returns:
+        The scenario, with a `RequestWorkload` that offers `load`; its slot is the mean time of a request on the first
+        server.
+
     Raises:
         InputError: no profile, a poor or unfinished one, no mix that all were measured at, or a value out of range.
+
+    Example:
+        >>> profiles = [ServerProfile.load(f"mlenergy-{gpu}-sd3-medium") for gpu in ("a100", "h100")]
+        >>> scenario = calibrate(profiles, load=0.9)
+        >>> [round(server.capacity_gcycles_per_s, 2) for server in scenario.servers], round(scenario.load_factor(), 2)
+        ([1.0, 1.99], 0.9)
     """
     if not profiles:
         raise InputError("a calibration needs at least one profile, got none")

@@ -47,6 +47,10 @@ class FleetPolicy(ChainPolicy):
         candidates, weight: of `FleetRule`.
         sampler, sampler_steps: of `DiffusionPolicy`. seed: of the parameters and of the candidates.
 
+    Raises:
+        InputError: an argument is out of range, or the sampler draws noise; when acting, the environment shows less
+            than the policy reads, or a number is not finite.
+
     Example:
         >>> policy = FleetPolicy.pretrained("live").for_scenario(Scenario.load("lad-ts"))
         >>> policy.information
@@ -95,7 +99,11 @@ class FleetPolicy(ChainPolicy):
         return load_bundled(name)
 
     def for_scenario(self, scenario: Scenario) -> FleetPolicy:
-        """The policy itself, told the usual length of a step and the law of arrivals, which a stale one imagines."""
+        """The policy itself, told the usual length of a step and the law of arrivals, which a stale one imagines.
+
+        Args:
+            scenario: on which it is going to decide.
+        """
         self.rule = self.rule.for_scenario(scenario)
         self._declare(measured=scenario.measured)
         return self
@@ -148,6 +156,9 @@ class FleetPolicy(ChainPolicy):
 
         Args:
             tensordict: what `in_keys` tell. generator: draws the candidates, where there are some.
+
+        Raises:
+            InputError: the sampler draws noise.
         """
         coefficients = self.coefficients()
         if isinstance(coefficients, PriceChain):

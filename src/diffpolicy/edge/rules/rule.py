@@ -25,6 +25,16 @@ class Heuristic(TensorDictModuleBase):
     Args:
         stations: their number, B. servers: their number, S. seed: of the generator.
         measured: whether servers have measured times, which rules that weigh costs then read.
+
+    Example:
+        >>> class AlwaysTheFirst(Heuristic):
+        ...     name, reads = "first", [("agents", "valid")]
+        ...     def decide(self, td):
+        ...         return torch.zeros_like(td["agents", "valid"], dtype=torch.int64)
+        >>> scenario = Scenario.load("lad-ts").override(tasks=5, stations=3, slots=4)
+        >>> rule = AlwaysTheFirst(stations=3, servers=3)
+        >>> evaluate({"first": rule}, scenario, episodes=1).results["first"].ratio > 1
+        True
     """
 
     name: ClassVar[str]
@@ -40,7 +50,14 @@ class Heuristic(TensorDictModuleBase):
         self.generator = Draws(seed)
 
     def decide(self, td: TensorDictBase) -> Tensor:
-        """Servers for the tasks of the slot, int64 `[E, B, N]`; entries that are not valid mean nothing."""
+        """Servers for the tasks of the slot.
+
+        Args:
+            td: what the environment shows at the rule's level of `information`, batch `[E]`.
+
+        Returns:
+            int64 `[E, B, N]`; entries that are not valid mean nothing.
+        """
         raise NotImplementedError
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

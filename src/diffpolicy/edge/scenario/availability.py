@@ -22,8 +22,17 @@ class Availability:
 
     Args:
         down_s: intervals `[from, to)` in seconds from the start of an episode, increasing and apart.
-        mtbf_s, mttr_s: mean time between a repair and the next failure, and mean time to repair, of exponential
-            laws, seconds; a server is up at the start of an episode. Either these or `down_s`.
+        mtbf_s: mean time between a repair and the next failure, of an exponential law, seconds; a server is up at the
+            start of an episode.
+        mttr_s: mean time to repair, likewise. Either these two or `down_s`.
+
+    Raises:
+        InputError: on reading, a key is unknown or missing, a time is out of range, or intervals are not apart; while
+            playing, there are more outages in an episode than can be drawn.
+
+    Example:
+        >>> Availability(mtbf_s=90.0, mttr_s=10.0).share_up()
+        0.9
     """
 
     down_s: tuple[tuple[float, float], ...] | None = None
@@ -62,7 +71,14 @@ class Availability:
         return self.mtbf_s / (self.mtbf_s + self.mttr_s)
 
     def intervals(self, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
-        """The outages of one episode, in order."""
+        """The outages of one episode, in order.
+
+        Args:
+            rng: draws them, where they are not given.
+
+        Yields:
+            When each begins and when it ends, seconds.
+        """
         if self.down_s is not None:
             yield from self.down_s
             return

@@ -42,9 +42,11 @@ class Scenario:
         InputError: a value is out of range; the sentence names its key.
 
     Example:
-        >>> scenario = Scenario.load("lad-ts")
+        >>> scenario = Scenario.load("lad-ts")  # the setting of arXiv 2412.18212
         >>> len(scenario.servers), scenario.slots, round(scenario.load_factor(), 2)
         (20, 59, 1.24)
+        >>> Scenario(1.0, (Server(30.0, 450.0), Server(20.0, 400.0)), slots=60).capacity_gcycles_per_s
+        50.0
     """
 
     slot_s: float
@@ -157,6 +159,9 @@ class Scenario:
 
         Args:
             data: the object. name: how it is called. folder: where files that it names are looked for.
+
+        Raises:
+            InputError: a key is unknown or missing, or a value is out of range; the sentence names it.
         """
         if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise InputError(f"schema must be '{SCHEMA}', got {check.show(data['schema'])}")
@@ -193,7 +198,11 @@ class Scenario:
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def load_factor(self) -> float:
-        """Expected work offered over capacity x time; above 1 the queues grow without bound."""
+        """Expected work offered over capacity x time; above 1 the queues grow without bound.
+
+        Raises:
+            InputError: the scenario has no workload.
+        """
         if self.workload is None:
             raise InputError(f"scenario {self.name} has no workload, so its load is not known")
         if isinstance(self.workload, Workload):

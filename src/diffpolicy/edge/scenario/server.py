@@ -23,13 +23,22 @@ class Server:
         capacity_gcycles_per_s: work it does in a second, f > 0.
         rate_mbit_per_s: rate of the link to it, v > 0, whoever sends.
         name: how people call it.
-        power_w: electrical power while it works.
-        price_per_hour: what it costs.
+        power_w: electrical power while it works, watts.
+        price_per_hour: what it costs, in any currency.
         models: names of the models that it can serve; kept in files and read by nothing: any task may be sent to any
             server. What measured servers can run stands in `service.models`, and a workload that asks for another
             model is refused.
         availability: when it is down; None: never.
         service: measured times of its runs; None: the linear law, work / capacity.
+
+    Raises:
+        InputError: on reading, a key is unknown or missing or a value is out of range. A `Scenario` checks the servers
+            that it is given, too.
+
+    Example:
+        >>> server = Server(capacity_gcycles_per_s=30.0, rate_mbit_per_s=450.0, name="roof")
+        >>> server.to_dict()
+        {'capacity_gcycles_per_s': 30.0, 'rate_mbit_per_s': 450.0, 'name': 'roof'}
     """
 
     capacity_gcycles_per_s: float

@@ -24,6 +24,15 @@ class ModelTimes:
         megapixels: sizes that were measured, increasing, millions of pixels, `[P]`.
         step_s: one denoising step at each size, seconds `[P]`.
         decode_s: decoding at each size, seconds `[P]`.
+
+    Raises:
+        InputError: on reading, a key is unknown or missing, a time is out of range, or sizes do not increase.
+
+    Example:
+        >>> import numpy as np
+        >>> times = ModelTimes(text_s=0.1, megapixels=(0.25, 1.0), step_s=(0.02, 0.08), decode_s=(0.1, 0.4))
+        >>> times.seconds(megapixels=np.array([0.25, 1.0]), steps=np.array([20, 20])).round(2).tolist()
+        [0.6, 2.1]
     """
 
     text_s: float
@@ -60,7 +69,14 @@ class ModelTimes:
         return {"text_s": self.text_s, "sizes": [dict(zip(_SIZE, row, strict=True)) for row in rows]}
 
     def seconds(self, megapixels: Floats, steps: Floats) -> Floats:
-        """Expected seconds of requests of one image, `[K]`. Args: megapixels: `[K]`. steps: `[K]`."""
+        """Expected seconds of requests of one image.
+
+        Args:
+            megapixels: size of each, millions of pixels, `[K]`. steps: denoising steps, `[K]`.
+
+        Returns:
+            Seconds `[K]`; linear between the sizes that were measured, beyond them in proportion to the pixels.
+        """
         return self.text_s + steps * self._at(megapixels, self.step_s) + self._at(megapixels, self.decode_s)
 
     def _at(self, megapixels: Floats, values: tuple[float, ...]) -> Floats:
@@ -86,6 +102,16 @@ class ServerService:
         joins: whether like requests (same model, size and steps) that wait one behind the other share a batch, up to
             the length of `batch`.
         scatter: standard deviation of the logarithm of a run's time around its expectation.
+
+    Raises:
+        InputError: on reading, a key is unknown or missing or a value is out of range; when asked for seconds, the
+            server cannot run the model.
+
+    Example:
+        >>> times = ModelTimes(text_s=0.1, megapixels=(1.0,), step_s=(0.08,), decode_s=(0.4,))
+        >>> service = ServerService({"sd3": times}, switch_s=6.0, batch=(1.0, 0.75))
+        >>> service.times("sdxl") is None, service.batch_factor(torch.tensor([1, 2, 3]).numpy()).tolist()
+        (True, [1.0, 1.5, 2.5])
     """
 
     models: Mapping[str, ModelTimes]
@@ -140,7 +166,14 @@ class ServerService:
         return result
 
     def seconds(self, model: str, megapixels: Floats, steps: Floats, images: Floats) -> Floats:
-        """Expected seconds of requests of a loaded model, `[K]`.
+        """Expected seconds of requests of a loaded model.
+
+        Args:
+            model: its name. megapixels: size of one image, `[K]`. steps: denoising steps, `[K]`.
+            images: of each request, `[K]`.
+
+        Returns:
+            Seconds `[K]`.
 
         Raises:
             InputError: the server cannot run it.

@@ -46,9 +46,17 @@ class Workload:
         gcycles_per_step: work of one denoising step by task index, Gcycles.
         steps: denoising steps by task index.
         result_mbit: size of the result by task index, Mbit.
+        kind: `lad-ts`, as it stands in files.
 
     Raises:
         InputError: a table is shorter than the greatest number of tasks, or a value is out of range.
+
+    Example:
+        >>> workload = Workload((1, 2), (2.0, 5.0), gcycles_per_step=(0.5, 0.25), steps=(4, 8), result_mbit=(1.0, 1.0))
+        >>> workload.chances().tolist(), workload.mean_work_gcycles()
+        ([1.0, 0.5], 3.0)
+        >>> workload.draw(seed=0, stream=Stream.EVALUATION, episode=0, slot=0, stations=3).input_mbit.shape
+        (3, 2)
     """
 
     tasks_per_station_and_slot: tuple[int, int]
@@ -123,6 +131,9 @@ class Workload:
             episode: number of the episode, k >= 0.
             slot: number of the slot, t >= 0.
             stations: number of stations, B.
+
+        Returns:
+            Counts by station `[B]`, and sizes and work by station and index `[B, N]`.
         """
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, int(stream), episode, slot))))
         lo, hi = self.tasks_per_station_and_slot

@@ -33,6 +33,11 @@ class RequestType:
 
     Raises:
         InputError: a value is out of range.
+
+    Example:
+        >>> kind = RequestType(width=512, height=512, steps=20, gcycles_per_step=0.1, input_mbit=1.0, result_mbit=2.0)
+        >>> kind.work_gcycles
+        2.0
     """
 
     model: str = "default"

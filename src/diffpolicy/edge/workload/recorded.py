@@ -22,7 +22,7 @@ _NEEDED = ("arrival_s", "input_mbit", "result_mbit", "gcycles_per_step", "steps"
 
 @dataclass(frozen=True)
 class TraceWorkload:
-    """Requests of a recorded trace: each episode is a window of it, and no request serves both streams.
+    r"""Requests of a recorded trace: each episode is a window of it, and no request serves both streams.
 
     Training episodes are windows of the first `train_share` of the rows, evaluation episodes of the rest. Two
     workloads are equal if their files are, wherever these lie.
@@ -35,6 +35,16 @@ class TraceWorkload:
 
     Raises:
         InputError: a value is out of range, or the file is not a task file; the sentence names line and column.
+
+    Example:
+        >>> from pathlib import Path
+        >>> rows = "".join(f"{second},2.0,1.0,0.5,10\n" for second in range(11))
+        >>> _ = Path("trace.csv").write_text("arrival_s,input_mbit,result_mbit,gcycles_per_step,steps\n" + rows)
+        >>> workload = TraceWorkload("trace.csv", train_share=0.6)
+        >>> workload.recorded_rate_per_s, workload.mean_work_gcycles_per_s()
+        (1.0, 5.0)
+        >>> workload.draw(seed=0, stream=Stream.EVALUATION, episode=0, count=3, stations=2).arrival_s.tolist()
+        [1.0, 2.0, 3.0]
     """
 
     file: str
@@ -104,6 +114,9 @@ class TraceWorkload:
         Args:
             seed: at least 0. stream: evaluation or training. episode: number of the episode, k >= 0.
             count: how many requests, K. stations: number of stations, B.
+
+        Returns:
+            The requests in order of arrival, as columns `[K]`.
 
         Raises:
             InputError: the stream has fewer than `count` requests, or the file names a station that there is not.

@@ -111,7 +111,14 @@ class RequestWorkload:
         return float(self.rate_per_s * (self._shares @ self._table.work))
 
     def with_load(self, load: float, capacity_gcycles_per_s: float) -> RequestWorkload:
-        """The same mix at the rate that offers `load` times the capacity."""
+        """The same mix at the rate that offers `load` times the capacity.
+
+        Args:
+            load: above 0. capacity_gcycles_per_s: of the whole fleet.
+
+        Raises:
+            InputError: a number is out of range, or the mix has no work.
+        """
         return replace(
             self, rate_per_s=self.rate_per_s * rate_factor(self.mean_work_gcycles_per_s(), load, capacity_gcycles_per_s)
         )
@@ -124,6 +131,9 @@ class RequestWorkload:
         Args:
             seed: at least 0. stream: evaluation or training. episode: number of the episode, k >= 0.
             count: how many requests, K. stations: number of stations, B; each request reaches a uniform one.
+
+        Returns:
+            The requests in order of arrival, as columns `[K]`.
         """
         when, where, what, luck = generators(seed, stream, episode)
         start_s = when.spawn(1)[0].uniform(0, self.law.period_s) if isinstance(self.law, Daily) else 0.0

@@ -8,7 +8,14 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """Disjoint families of episodes: what a policy is trained on is never what it is judged on."""
+    """Disjoint families of episodes: what a policy is trained on is never what it is judged on.
+
+    Example:
+        >>> scenario = Scenario.load("lad-ts")
+        >>> first = [OffloadingEnv(scenario, stream=stream).reset()["agents", "observation"] for stream in Stream]
+        >>> torch.equal(*first)
+        False
+    """
 
     EVALUATION = 0
     TRAINING = 1

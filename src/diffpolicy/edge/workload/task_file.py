@@ -125,19 +125,31 @@ class TaskTable:
 
 @dataclass(frozen=True)
 class TaskList:
-    """Tasks in arrival order, K of them.
+    r"""Tasks in arrival order, K of them.
 
     Args:
         slot: number of the step of each task, counted from 0 without gaps, not decreasing, `[K]`.
         duration_s: length of each step in seconds, gaps included, `[number of steps]`.
         origin: station of each task, or -1 for the common dispatcher, `[K]`.
-        input_mbit: `[K]`. result_mbit: `[K]`. work_gcycles: `[K]`, work of a step times steps.
+        input_mbit: what is sent to the server, Mbit, `[K]`. result_mbit: what is sent back, Mbit, `[K]`.
+        work_gcycles: work of a step times steps, Gcycles, `[K]`.
         steps: denoising steps, `[K]`.
         server: recorded decisions `[K]`, or None.
         start_s: when the first step begins, seconds.
         models: distinct names of the column `model`. model: index into them, `[K]`.
         megapixels: width x height / 10^6 of an image, `[K]`; None without the columns. images: `[K]`, or None.
         header: columns of the file. rows: its rows as texts, carried along.
+
+    Raises:
+        InputError: on reading, the file is not a task file of the scenario; names line, column and value.
+
+    Example:
+        >>> from pathlib import Path
+        >>> columns = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps"
+        >>> _ = Path("tasks.csv").write_text(f"{columns}\n0.0,0,2.0,1.0,0.5,10\n0.3,1,2.0,1.0,0.5,4\n")
+        >>> tasks = TaskList.read("tasks.csv", Scenario(1.0, (Server(2.0, 100.0), Server(5.0, 100.0))))
+        >>> tasks.work_gcycles.tolist(), tasks.duration_s.tolist()
+        ([5.0, 2.0], [0.3, 1.0])
     """
 
     slot: Ints
@@ -173,8 +185,8 @@ class TaskList:
         """Reads a task file against the scenario whose servers and stations it indexes.
 
         Args:
-            path: CSV with a header (`design.md`: slot or arrival_s, origin, input_mbit, result_mbit,
-                gcycles_per_step, steps; optional server and others, which are carried along).
+            path: CSV with a header: slot or arrival_s, origin, input_mbit, result_mbit, gcycles_per_step, steps;
+                optional server and others, which are carried along.
             scenario: gives the slot's length and the ranges of `server` and `origin`.
             decisions: whether the column `server` is needed; otherwise it is ignored.
 
@@ -210,7 +222,11 @@ class TaskList:
         )
 
     def to_csv(self, server: Sequence[int], delay_s: Sequence[float]) -> str:
-        """The file's text with the columns `server` and `delay_s` replaced or appended; floats by repr."""
+        """The file's text with the columns `server` and `delay_s` replaced or appended; floats by repr.
+
+        Args:
+            server: decision of each task, `[K]`. delay_s: its delay in seconds, `[K]`.
+        """
         columns = {"server": [str(int(a)) for a in server], "delay_s": [repr(float(x)) for x in delay_s]}
         header = [*self.header, *(name for name in columns if name not in self.header)]
         text = io.StringIO()

@@ -55,8 +55,10 @@ class DiffusersAdapter:
 
     Example:
         >>> server = DiffusersAdapter("tiny", device="cpu")
-        >>> cold_start = server.start()
-        >>> server.generate(GenerateRequest("a cat", 64, 64, steps=4)).step_s
+        >>> server.name, server.start().build_s > 0
+        ('tiny-cpu', True)
+        >>> len(server.generate(GenerateRequest("a cat", 64, 64, steps=4)).step_s)
+        4
     """
 
     concurrent = False

@@ -60,6 +60,12 @@ class HttpAdapter:
     Raises:
         InputError: the URL names no server, the environment variable is not set or holds what no header can, or a
             number is out of range.
+
+    Example:
+        >>> server = HttpAdapter("http://127.0.0.1:8000", model="sd3-medium", name="workshop")
+        >>> server.describe().model.name, server.concurrent
+        ('sd3-medium', True)
+        >>> server.close()
     """
 
     concurrent = True

@@ -42,6 +42,7 @@ def profile(
     profile with `complete` false.
 
     Args:
+        adapter: the server. grid: what is measured of it.
         concurrency: most requests at once, for servers that take several.
         prompt: what each call's prompt begins with. seed: of the prompts and seeds of the calls.
         command: what the profile says it was made by.
@@ -49,12 +50,18 @@ def profile(
         on_point: takes each point once its last call is done.
         on_interrupt: takes the interruption that ended the measurement, if one did.
 
+    Returns:
+        The profile, whose `save` writes it.
+
     Raises:
         InputError: the server cannot be started or asked, no call succeeded, or a speed is impossible.
         KeyboardInterrupt: interrupted before anything was measured.
 
     Example:
-        >>> profile(SimulatedAdapter("tiny-cpu"), Grid(steps=(4, 10, 20), sizes=((64, 64),))).fit.r2
+        >>> server = SimulatedAdapter("tiny-cpu", scatter_sigma=0.0)
+        >>> measured = profile(server, Grid(steps=(4, 10, 20), sizes=((64, 64),)))
+        >>> measured.fit.ok, len(measured.points)
+        (True, 3)
     """
     say = progress or (lambda text: None)
     started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -37,7 +37,14 @@ class ServerProfile(Record):
     """What was measured on one server with one model.
 
     Args:
+        server: the machine. software: versions and settings. model: what was run.
+        cold_start: what comes before the first call, seconds.
+        points: what was measured for each size, number of steps and batch.
         fit: the law of a call's time, which `service_s` evaluates.
+        source: how and when it was measured, or by whom it was published.
+        skipped: points that could not be measured, and why.
+        memory: bytes that the model needs, or None. power: watts while it worked and while it waited, or None.
+        throughput: images in a second with several calls at once; may be empty.
         complete: whether every point of the grid was measured or skipped; false after an interruption.
 
     Raises:
@@ -86,6 +93,9 @@ class ServerProfile(Record):
 
         Args:
             width, height: pixels. steps: denoising steps. batch: images of the call.
+
+        Returns:
+            Seconds of the whole call.
         """
         curves: dict[int, list[SizeFit]] = defaultdict(list)
         for size in self.fit.sizes:
@@ -106,6 +116,9 @@ class ServerProfile(Record):
     @classmethod
     def load(cls, source: str | Path) -> ServerProfile:
         """A shipped profile by its name, or a JSON file.
+
+        Args:
+            source: `diffpolicy list profiles` gives the names.
 
         Raises:
             InputError: neither a shipped name nor a readable, valid file.
@@ -146,6 +159,9 @@ class ServerProfile(Record):
 
     def save(self, path: str | Path) -> None:
         """Writes the profile, after reading it back, so that no file is written that `load` refuses.
+
+        Args:
+            path: of the JSON file.
 
         Raises:
             InputError: a value is not finite or out of range, or the file cannot be written.
