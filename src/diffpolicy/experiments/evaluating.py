@@ -26,10 +26,16 @@ def evaluate(
         problem: one, or its name.
         policies, episodes, seed, baseline, heard: of `diffpolicy.evaluation.evaluate`.
 
+    Returns:
+        A `Result` of each policy beside the baseline; `table()` shows them, `to_dict()` is what `--json` prints.
+
     Raises:
         InputError: nothing of a name, or the problem, a policy or a number does not fit.
 
     Example:
-        >>> print(evaluate("gym:CartPole-v1", ["runs/pole", "random"], episodes=64).table())
+        >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
+        >>> found = evaluate(problem, ["random"], episodes=4)
+        >>> found.baseline, found.results["random"].costs.count
+        ('longest', 4)
     """
     return evaluating.evaluate(checked_problem(problem), policies, episodes, seed, baseline, heard)

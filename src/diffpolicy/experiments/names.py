@@ -91,12 +91,16 @@ def make_problem(text: str) -> Problem:
             `module:attribute`. What stands there is a `Problem`; a class or function that makes one when it is called
             with nothing; or a function that makes environments, of which `EnvProblem` makes a problem.
 
+    Returns:
+        The problem, whose `reference` is that text, so that other processes find it too.
+
     Raises:
         InputError: nothing of that name, or it is none of these.
 
     Example:
-        >>> make_problem("gym:CartPole-v1").steps
-        500
+        >>> problem = make_problem("offloading")
+        >>> problem.cost.titled(), next(iter(problem.rules()))
+        ('mean delay, s', 'opt-ts')
     """
     kind = check_problem(text)
     if kind == "gym":
@@ -185,6 +189,9 @@ def make_method(source: str) -> Method:
 
     Args:
         source: a preset's name, a YAML file, an entry point of the group `diffpolicy.methods`, or `module:attribute`.
+
+    Returns:
+        The method, whose fields are what the file says; `dataclasses.replace` changes one.
 
     Raises:
         InputError: nothing of that name, or a file that does not describe a method.

@@ -35,19 +35,32 @@ RESERVE_S = 65.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare.
+    """What to compare; `compare` makes one of its arguments, or takes one as it is.
 
     Args:
         problem: on which all are trained and judged.
-        methods: to train. episodes: of each; None: as many as fit into the time.
-        seeds: training seeds of each method. eval_episodes: on which everything is judged.
+        methods: names of those to train, or of their files.
+        episodes: of training, of each method and seed; None: as many as fit into the time.
+        seeds: training seeds of each method.
+        eval_episodes: on which everything is judged.
         seconds: for all of it; None: without a limit.
         processes: side by side, each with one thread.
         seed: of evaluation, and the first training seed.
         out: folder.
-        compiled: whether updates are compiled. changes: fields of the methods that are set to other values.
+        compiled: whether updates are compiled.
+        changes: fields of the methods that are set to other values.
         resume: whether what an earlier run finished in `out` is taken from there.
         policies: trained ones that are played too; None: those that the problem names.
+
+    Raises:
+        InputError: there is neither a number of episodes nor a time, the time is out of range, or a method stands there
+            twice.
+
+    Example:
+        >>> from pathlib import Path
+        >>> plan = Plan(EnvProblem(Clinic, steps=50), methods=["sac", "dqn"], out=Path("runs/clinic"), seeds=3)
+        >>> plan.seconds, plan.baseline, plan.untrained
+        (300.0, 'random', ['random'])
     """
 
     problem: Problem

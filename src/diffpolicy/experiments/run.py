@@ -39,11 +39,12 @@ def compare(
 
     Args:
         problem: one, or its name; or a `Plan`, whose fields other arguments replace.
-        say: hears of progress. started: `time.monotonic()` at which the time began to count; now by default.
+        say: hears of progress, a sentence a job.
+        started: `time.monotonic()` at which the time began to count; now by default.
         methods: names of those to train; by default the problem's.
         policies: names of trained ones that are played too; by default the problem's.
-        episodes: of training, of each method and seed. minutes: for all of it; by default 5, or with `episodes` as long
-            as it takes.
+        episodes: of training, of each method and seed.
+        minutes: for all of it; by default 5, or with `episodes` as long as it takes.
         seeds, eval_episodes, processes, seed, resume: of `Plan`.
         out: folder, by default `runs/compare`.
         heard: is told what is at hand, and which share of all work was done since it heard last.
@@ -56,9 +57,13 @@ def compare(
         WorkError: a job failed, which ends the others; what was finished is kept for `resume`.
 
     Example:
-        >>> compared = compare("gym:CartPole-v1", methods=["sac", "dqn"], episodes=100, out="runs/pole")
-        >>> compared.row("sac").result.costs.mean
-        -212.5
+        >>> import os
+        >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
+        >>> compared = compare(problem, methods=["dqn"], episodes=4, eval_episodes=4, out="runs/clinic")
+        >>> [row.name for row in compared.rows]
+        ['dqn', 'longest']
+        >>> sorted(os.listdir("runs/clinic"))
+        ['comparison.csv', 'learning_curves.csv', 'policies']
     """
     started = time.monotonic() if started is None else started
     given = {

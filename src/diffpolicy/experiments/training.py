@@ -36,14 +36,25 @@ def build(
     """A method's module on a problem.
 
     Args:
-        problem: one, or its name. method: one, or what `make_method` takes.
+        problem: one, or its name.
+        method: one, or what `make_method` takes.
         environments: lanes side by side.
         seed: of episodes, parameters, noise and choices, and of the global generators, from which your own parts may
             draw.
-        changes: fields of the method that are set to other values, see `experiments.changes.changed`.
+        changes: fields of the method that are set to other values, by their names.
+
+    Returns:
+        A fresh LightningModule, for `fit`; nothing is played yet.
 
     Raises:
         InputError: nothing of that name, a field that the method has not, or a method that cannot train the problem.
+
+    Example:
+        >>> module = build(EnvProblem(Clinic, steps=50), "d2sac", environments=8, changes={"gamma": 0.9})
+        >>> module.lanes, module.objective.gamma
+        (8, 0.9)
+        >>> fit(module, episodes=8).episodes
+        8
     """
     check.integer(environments, "environments", least=1)
     given = make_problem(problem) if isinstance(problem, str) else problem
@@ -83,21 +94,33 @@ def train(
 
     Args:
         problem, method, environments, seed, changes: of `build`.
-        episodes: in all, also when resuming; max_seconds: the run ends after the pass in which they are over.
-        out: folder; None: nothing is written. overwrite: whether another run in it is replaced.
+        episodes: in all, also when resuming; rounded up to whole passes, of an episode in each environment.
+        max_seconds: the run ends after the pass in which they are over.
+        out: folder; None: nothing is written.
+        overwrite: whether another run in it is replaced.
         resume: a checkpoint, or the folder that holds one.
         evaluate_every: episodes between two evaluations on the same episodes; their mean cost goes into the history as
-            `eval_cost`, or `eval_` and what the problem calls its cost's column. eval_episodes: of each.
+            `eval_cost`, or `eval_` and what the problem calls its cost's column.
+        eval_episodes: of each of these evaluations.
         label, callbacks, accelerator, devices, precision, compiled: of `fit`.
         logger: `csv`, `tensorboard` or `wandb`, in `out`; or one of Lightning's.
 
     Returns:
         What came of it, with `policy` and `history`.
 
+    Raises:
+        InputError: a name, a number or a field does not fit, the method cannot train the problem, or `out` holds
+            another run; all before the first episode.
+        FloatingPointError: a loss was not finite.
+
     Example:
-        >>> run = train("gym:CartPole-v1", "d2sac", episodes=100, out="runs/pole")
-        >>> run.history[-1]["cost"]
-        -187.0
+        >>> import os
+        >>> problem = EnvProblem(Clinic, steps=50, cost="waiting")
+        >>> run = train(problem, "d2sac", episodes=32, environments=16, out="runs/clinic")
+        >>> run.episodes, len(run.history), sorted(os.listdir("runs/clinic"))
+        (32, 2, ['checkpoint.ckpt', 'policy.json', 'policy.safetensors', 'training.csv'])
+        >>> evaluate(problem, ["runs/clinic"], episodes=4).results["runs/clinic"].costs.count
+        4
     """
     given = checked_problem(problem)
     module = build(given, method, environments=environments, seed=seed, changes=changes)

@@ -13,9 +13,32 @@ from diffpolicy.methods.sac import SACMethod
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSACMethod(ChainedMethod, SACMethod):
-    """Discrete soft actor-critic through a chain: D2SAC with a `GaussianPrior`, LAD-TS with an `ActionMemory`.
+    """Soft actor-critic through a denoising chain, of choices or of vectors within bounds.
 
-    Args: of `ChainedMethod` and `SACMethod`.
+    With a `GaussianPrior` it is D2SAC (arXiv 2303.13052), with an `ActionMemory` LAD-TS (arXiv 2412.18212); the losses
+    are `LatentDiscreteSACLoss`, or `LatentBoundedSACLoss` where actions are vectors.
+
+    Args:
+        prior: where the chain starts, in its JSON form: `{"type": "ActionMemory", "key": "item"}`, or what
+            `ActionMemory(key="item").to_dict()` gives.
+        steps: I of the chain.
+        schedule: `vp`, `linear` or `cosine`.
+        sampler: `ddpm` or `ddim`.
+        sampler_steps: fewer steps than I when it denoises; None: I.
+        prediction: what the denoiser predicts, the `noise` or `x0`.
+        denoiser_output: the last layer of the `MLPDenoiser`: `softmax`, `tanh` or `linear`.
+        time: width of the `MLPDenoiser`'s time embedding.
+        others: of `SACMethod`.
+
+    Raises:
+        InputError: a field is out of range or of another kind.
+
+    Example:
+        >>> rates = {"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}
+        >>> method = DiffusionSACMethod(learning_rates=rates, prior=ActionMemory(key="item").to_dict(), steps=3)
+        >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
+        >>> fit(module, episodes=8).episodes, module.policy.prior.key
+        (8, 'item')
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {**SACMethod.rules, **ChainedMethod.rules}

@@ -18,12 +18,21 @@ from diffpolicy.policies.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class DQNMethod(OffPolicyMethod):
-    """Deep Q-learning.
+    """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236), by `StackedDQNLoss`.
+
+    For one choice among few at each item; the policy is greedy in the action values that an MLP gives.
 
     Args:
-        epsilon: rate of uniform choices while training.
+        epsilon: rate of uniform choices while training, from 0 to 1.
         target_interval: updates between two copies to the target.
-        double: double DQN.
+        double: whether the online network chooses the target's action (double DQN, arXiv 1509.06461).
+        others: of `OffPolicyMethod`.
+
+    Example:
+        >>> method = DQNMethod(learning_rates={"critic": 1e-3}, epsilon=0.05, double=True)
+        >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
+        >>> fit(module, episodes=8).episodes, type(module.policy).__name__
+        (8, 'GreedyValuePolicy')
     """
 
     epsilon: float = 0.01

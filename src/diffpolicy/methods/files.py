@@ -27,10 +27,22 @@ def parse_method(text: str, source: str) -> Method:
     are looked for in the working folder first.
 
     Args:
-        text: of the file. source: names it in messages.
+        text: of the file.
+        source: names it in messages.
+
+    Returns:
+        The method, with the fields that the file gives.
 
     Raises:
         InputError: not YAML, not a method, or an argument of another type.
+
+    Example:
+        >>> method = parse_method("{class_path: DQNMethod, init_args: {learning_rates: {critic: 0.001}}}", "mine.yaml")
+        >>> method.learning_rates, method.double
+        ({'critic': 0.001}, False)
+        >>> parse_method("hidden: [20]", "mine.yaml")
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: method file mine.yaml must hold 'class_path' and 'init_args', got {'hidden': [20]}
     """
     import jsonargparse
 

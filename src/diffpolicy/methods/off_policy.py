@@ -19,13 +19,28 @@ from diffpolicy.training.stream import RolloutStream
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyMethod(RolloutMethod):
-    """What the off-policy methods share.
+    """What the off-policy methods share: a replay, and updates out of it after each rollout.
+
+    A subclass gives `make_objective` and `own_policy`; `SACMethod` and `DQNMethod` are two.
 
     Args:
-        capacity: of the replay, for each agent. batch_size: rows of an update, for each agent.
-        start_after: transitions of each agent before updates begin. updates: after each rollout. rollout_steps: of a
-            rollout.
+        capacity: transitions that the replay keeps, for each agent.
+        batch_size: rows of an update, for each agent.
+        start_after: transitions of each agent before updates begin, fewer than `capacity`.
+        updates: after each rollout.
+        rollout_steps: of a rollout, a divisor of an episode's steps.
         others: of `RolloutMethod`.
+
+    Raises:
+        InputError: a field is out of range or of another kind.
+
+    Example:
+        >>> rates = {"critic": 1e-3}
+        >>> isinstance(DQNMethod(learning_rates=rates), OffPolicyMethod)
+        True
+        >>> DQNMethod(learning_rates=rates, capacity=100, start_after=200)
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: start_after must be below the capacity 100, got 200
     """
 
     capacity: int = 1000

@@ -23,9 +23,20 @@ class OnPolicyMethod(RolloutMethod):
 
     Args:
         sequential: whether an agent's next item succeeds an item in the transitions; None: as the problem says.
-        lmbda, collect, epochs, batch_size, clip_norm, target_kl, normalize_advantages, reward_scale: of
-            `OnPolicyModule`.
+        lmbda: of the generalised advantage, from 0 to 1.
+        collect: transitions of each agent before an update.
+        epochs: of an update.
+        batch_size: rows of a minibatch, for each agent.
+        clip_norm: greatest norm of a gradient.
+        target_kl: an update ends after the epoch whose approximate divergence is above this; None: it does not.
+        normalize_advantages: whether each agent's have mean 0 and deviation 1 in an update.
+        reward_scale: factor on rewards; `auto`: one over the deviation of the first update's returns.
         others: of `RolloutMethod`.
+
+    Example:
+        >>> method = PPOMethod(learning_rates={"actor": 3e-4, "critic": 1e-3}, collect=400)
+        >>> isinstance(method, OnPolicyMethod), method.epochs
+        (True, 10)
     """
 
     sequential: bool | None = None

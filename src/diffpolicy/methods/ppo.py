@@ -21,11 +21,19 @@ from diffpolicy.policies.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class PPOMethod(OnPolicyMethod):
-    """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347).
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), by `ChainPPOLoss`.
 
     Args:
-        clip, entropy, critic_weight: of `ChainPPOLoss`.
+        clip: most by which a ratio of probabilities counts, above or below 1.
+        entropy: weight of the entropy.
+        critic_weight: of the critic's error.
         others: of `OnPolicyMethod`.
+
+    Example:
+        >>> method = PPOMethod(learning_rates={"actor": 3e-4, "critic": 1e-3}, clip=0.1, collect=400)
+        >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
+        >>> fit(module, episodes=8).episodes, type(module.policy).__name__
+        (8, 'FeedforwardPolicy')
     """
 
     clip: float = 0.2
@@ -55,9 +63,32 @@ class PPOMethod(OnPolicyMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionPPOMethod(ChainedMethod, PPOMethod):
-    """The same through a chain, on the draws that acting recorded.
+    """Proximal policy optimisation through a denoising chain, on the draws that acting recorded.
 
-    Args: of `ChainedMethod` and `PPOMethod`.
+    Its ratios are those of the state with the chain's noise in it, so the gradient goes through all steps of the chain
+    and at unchanged parameters each ratio is 1 (see `ChainPPOLoss`). DPPO (Ren et al. 2024, arXiv 2409.00588), which
+    takes each step for a decision, is another way to the same end.
+
+    Args:
+        prior: where the chain starts, in its JSON form: `{"type": "ActionMemory", "key": "item"}`, or what
+            `ActionMemory(key="item").to_dict()` gives.
+        steps: I of the chain.
+        schedule: `vp`, `linear` or `cosine`.
+        sampler: `ddpm` or `ddim`.
+        sampler_steps: fewer steps than I when it denoises; None: I.
+        prediction: what the denoiser predicts, the `noise` or `x0`.
+        denoiser_output: the last layer of the `MLPDenoiser`: `softmax`, `tanh` or `linear`.
+        time: width of the `MLPDenoiser`'s time embedding.
+        others: of `PPOMethod`.
+
+    Raises:
+        InputError: a field is out of range or of another kind.
+
+    Example:
+        >>> method = DiffusionPPOMethod(learning_rates={"actor": 3e-4, "critic": 1e-3}, steps=3, collect=400, epochs=2)
+        >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
+        >>> fit(module, episodes=8).episodes, type(module.policy).__name__
+        (8, 'DiffusionPolicy')
     """
 
     rules: ClassVar[Mapping[str, Rule]] = {**PPOMethod.rules, **ChainedMethod.rules}

@@ -61,14 +61,26 @@ class RolloutMethod(Method):
             parameter `masks` is told whether to give them.
         policy: what acts: a class, of which one is made from the environment's specs, or a policy, of which each run
             trains a copy (in a file: `module:attribute`); None: the method's own.
-        learning_rates: by the name of the objective's group.
-        hidden, act: of all networks.
+        learning_rates: of Adam, by the names of the objective's groups, such as `actor`, `critic` and `alpha`.
+        hidden: widths of the hidden layers of all networks.
+        act: of all networks: their activation, such as `relu`, `mish` or `tanh`.
         share_parameters: one set for all agents instead of one each.
         masks: whether the policy reads the environment's action mask; None: where there is one. `transitions` must
             then give `action_mask` and `("next", "action_mask")`, bool `[*, A]`.
         items: `joint`: all items of a row are decided together; None, or `independent`: each alone.
         normalize: whether networks read observations normalised by their running statistics.
-        gamma: discount.
+        gamma: discount, from 0 to 1.
+
+    Raises:
+        InputError: a field is out of range or of another kind.
+
+    Example:
+        >>> method = SACMethod(learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}, hidden=[64, 64])
+        >>> isinstance(method, RolloutMethod), method.gamma
+        (True, 0.95)
+        >>> SACMethod(learning_rates={}, gamma=2)
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: gamma must be at most 1, got 2
     """
 
     transitions: Callable[[Any], Any] | None = None

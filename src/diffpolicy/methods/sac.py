@@ -22,9 +22,30 @@ from diffpolicy.policies.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class SACMethod(OffPolicyMethod):
-    """Soft actor-critic: switches of `LatentDiscreteSACLoss`, or where actions are vectors of `LatentBoundedSACLoss`.
+    """Soft actor-critic without a chain (arXiv 1801.01290; over choices arXiv 1910.07207).
 
-    For vectors a target entropy of `share` is minus their dimension.
+    The losses are `LatentDiscreteSACLoss`, or `LatentBoundedSACLoss` where actions are vectors within bounds.
+
+    Args:
+        alpha: initial temperature.
+        tau: share of the new parameters in the targets, each update.
+        target_entropy: in nats, or `share`: `entropy_share` of the greatest, and of vectors minus their dimension.
+        entropy_share: from 0 to 1.
+        entropy: `conditional` on one chain's noise, or `marginal`: of the mean over several chains. Without a chain
+            both are the same.
+        entropy_samples: chains a row for the marginal entropy.
+        target_actor: whether the next action's law comes from a slowly following copy of the policy.
+        critic_latent: whether critics read where the chain began; for a policy that remembers its actions.
+        reward_scale: factor on rewards before anything else.
+        draw: how the policy decides: a `sample` of its law, or the `argmax`.
+        others: of `OffPolicyMethod`.
+
+    Example:
+        >>> rates = {"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}
+        >>> method = SACMethod(learning_rates=rates, target_entropy="share", entropy_share=0.3)
+        >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
+        >>> fit(module, episodes=8).episodes, type(module.objective).__name__
+        (8, 'LatentDiscreteSACLoss')
     """
 
     alpha: float = 0.05

@@ -35,9 +35,15 @@ class SoftActorCriticOptions(TypedDict, total=False):
 class SoftActorCriticLoss(LossModule):
     """Base of soft actor-critic losses on transitions (s, x, a, r, s', x'); a subclass gives `forward`.
 
+    Soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290) with two changes that latent actions ask for: x, where
+    the policy's chain began, is part of the state, and each agent of a stack has a temperature of its own. Take
+    `LatentDiscreteSACLoss` for choices and `LatentBoundedSACLoss` for vectors; this class is for a loss of your own.
+
     Args:
-        policy: what is trained. critic: of what a subclass gives it to read.
-        gamma: discount. tau: share of the new parameters in the targets, each update.
+        policy: what is trained.
+        critic: of what a subclass gives it to read.
+        gamma: discount.
+        tau: share of the new parameters in the targets, each update.
         alpha: initial temperature.
         target_actor: whether the next action's law comes from a slowly following copy of the policy, as in D2SAC.
         critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
@@ -45,6 +51,16 @@ class SoftActorCriticLoss(LossModule):
 
     Raises:
         InputError: a number is out of range, or `critic_latent` with a policy that remembers nothing.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
+        >>> loss = LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3), tau=1.0)
+        >>> isinstance(loss, SoftActorCriticLoss), sorted(loss.parameter_groups())
+        (True, ['actor', 'alpha', 'critic'])
+        >>> loss.update_targets()  # all of the way, as tau is 1
+        >>> rows = torch.ones(5, 3)
+        >>> torch.equal(loss.target_critic(rows), loss.critic(rows))
+        True
     """
 
     @dataclass

@@ -28,8 +28,8 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
     """Losses of actor, critics and temperature on transitions (s, x, a, r, s', x') with vector actions.
 
     The law of an action is squashed normal; its mean and spread are the end of the chain, so that its gradient goes
-    through the whole chain (Haarnoja et al. 2018; with a `GaussianPrior` the continuous form of D2SAC, arXiv
-    2303.13052). With a, log pi drawn pathwise and Q the least of the ensemble:
+    through the whole chain (Haarnoja et al. 2018, arXiv 1812.05905; with a `GaussianPrior` the continuous form of
+    D2SAC, arXiv 2303.13052). With a, log pi drawn pathwise and Q the least of the ensemble:
 
     * critics: (Q_k(s, a) - r - gamma (1 - terminated) (Qbar(s', a') - alpha log pi(a')))^2
     * actor: alpha log pi(a) - Q(s, a)
@@ -38,13 +38,24 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
     Values are means over rows and sums over agents and critics. Entropies are conditional on one chain's noise.
 
     Args:
-        policy: with a `BoundedHead`. critic: of width F + D (+ W with `critic_latent`) and one output; it reads actions
-            scaled to [-1, 1].
-        target_entropy: in nats of actions scaled to [-1, 1], or `auto`: -D (Haarnoja et al. 2018b).
+        policy: with a `BoundedHead`.
+        critic: of width F + D (+ W with `critic_latent`) and one output; it reads actions scaled to [-1, 1].
+        target_entropy: in nats of actions scaled to [-1, 1], or `auto`: -D.
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
         InputError: the policy's head is another one.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> head = BoundedHead(low=(0.0, 0.0), high=(1.0, 4.0))
+        >>> policy = DiffusionPolicy(choices=head.width, observation_dim=3, head=head)
+        >>> loss = LatentBoundedSACLoss(policy, CriticEnsemble(3 + 2, 1))
+        >>> state = {"observation": torch.zeros(8, 3)}
+        >>> rows = TensorDict({**state, "action": torch.ones(8, 2), "reward": torch.zeros(8), "next": state}, [8])
+        >>> losses = loss(rows)
+        >>> sorted(losses.keys())
+        ['alpha', 'entropy', 'loss_actor', 'loss_alpha', 'loss_qvalue']
     """
 
     def __init__(

@@ -32,10 +32,11 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
     Values are means over rows and sums over agents and critics, so each agent learns as if it were alone.
 
     Args:
-        policy: with a head whose joint choices are enumerated, A of them. critic: of width F, or F + W with
-            `critic_latent`, and A outputs.
+        policy: with a head whose joint choices are enumerated, A of them.
+        critic: of width F, or F + W with `critic_latent`, and A outputs.
         target_entropy: in nats (-1 as published, which no discrete entropy can reach), or "share": of each row
             `entropy_share` log(number of its allowed choices), log A without a mask.
+        entropy_share: of the greatest entropy, from 0 to 1; it counts where the target is "share".
         entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
         samples: chains a row for the marginal entropy.
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
@@ -46,6 +47,16 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
     Keys (see `set_keys`): observation, latent, action, reward, terminated, mask (of the next step too; needed if the
     policy reads masks); rows of batch `[M]`, or `[G, M]` for G agents; reward `[.., M]`. Writes loss_actor,
     loss_qvalue, loss_alpha, alpha, entropy. A row that allows nothing has value and entropy 0.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), steps=5)
+        >>> loss = LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3), alpha=0.5, target_entropy="share")
+        >>> state, chosen = {"observation": torch.zeros(8, 3)}, torch.zeros(8, dtype=torch.int64)
+        >>> losses = loss(TensorDict({**state, "action": chosen, "reward": torch.zeros(8), "next": state}, [8]))
+        >>> losses["loss_actor"].backward()
+        >>> losses["alpha"].item(), all(p.grad is not None for p in policy.denoiser.parameters())
+        (0.5, True)
     """
 
     def __init__(

@@ -19,16 +19,33 @@ from diffpolicy.policies.direct import GreedyValuePolicy
 
 
 class StackedDQNLoss(DQNLoss):
-    """`torchrl.objectives.DQNLoss` (Mnih et al. 2015) on rows `[M]` or `[G, M]`, summed over agents.
+    """`torchrl.objectives.DQNLoss` (Mnih et al. 2015, doi:10.1038/nature14236) on rows `[M]` or `[G, M]`.
+
+    With Q' an earlier copy of the network, the mean over rows, summed over agents, of
+
+        (Q(s, a) - r - gamma (1 - terminated) max_b Q'(s', b))^2
 
     Args:
         policy: its network gives the action values.
-        gamma: discount. target_interval: updates between two copies to the target network.
-        double: whether the online network chooses the target's action (van Hasselt et al. 2016).
+        gamma: discount.
+        target_interval: updates between two copies to the target network.
+        double: whether the online network chooses the target's action (van Hasselt et al. 2016, arXiv 1509.06461).
+
+    Raises:
+        InputError: `target_interval` is below 1; when called: the rows lack a key, or one has another shape.
 
     Keys: observation, action, reward, terminated, done, action_mask; writes `loss`. The target takes the best of the
     next step's allowed choices, `("next", "action_mask")`; both masks are needed if the policy reads masks. Where none
     is allowed the episode is over.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> policy = GreedyValuePolicy.from_specs(Clinic(1))
+        >>> loss = StackedDQNLoss(policy, gamma=0.0)  # so that a value is the reward that follows
+        >>> state, chosen = {"observation": torch.ones(8, 3)}, torch.zeros(8, dtype=torch.int64)
+        >>> reward = policy.network(torch.ones(8, 3))[:, 0].detach()
+        >>> float(loss(TensorDict({**state, "action": chosen, "reward": reward, "next": state}, [8]))["loss"].detach())
+        0.0
     """
 
     def __init__(

@@ -27,10 +27,18 @@ class PathwiseLoss(LossModule):
         cost: from what was played, with its gradients, to a scalar.
         in_keys: what the cost reads; needed only to call the loss with keyword arguments.
 
+    Raises:
+        InputError: when called: the cost is no scalar.
+
     Writes loss_pathwise.
 
     Example:
-        >>> loss = PathwiseLoss(policy, lambda td: td["cost"].mean())
+        >>> policy, price = DiffusionPolicy.from_specs(Clinic(1)), torch.tensor([1.0, 1.0, 4.0])
+        >>> loss = PathwiseLoss(policy, lambda td: (choice_probabilities(policy, td) @ price).mean())
+        >>> losses = loss(Clinic(8).reset())
+        >>> losses["loss_pathwise"].backward()
+        >>> 1 < losses["loss_pathwise"].item() < 4, all(p.grad is not None for p in policy.denoiser.parameters())
+        (True, True)
     """
 
     deterministic_sampling_mode = ExplorationType.RANDOM
@@ -69,17 +77,27 @@ class PathwiseLoss(LossModule):
 
 
 def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: float = 1.0) -> Tensor:
-    """A policy's chances of each choice, softmax(logits / temperature), with their gradient, `[*, A]`.
+    """A policy's chances of each choice, softmax(logits / temperature), with their gradient.
 
     A diffusion policy's are those at the end of one chain of each item, with noise drawn from its own generator, and
     the gradient goes through the whole chain. Where no item is valid all chances are zero.
 
     Args:
-        policy: without a memory. td: what it observes.
+        policy: without a memory.
+        td: what it observes.
         temperature: 1 is what a policy that samples plays; below 1 comes nearer to one that takes the argmax.
 
+    Returns:
+        Chances `[*, A]` of the A choices of each item, in the policy's dtype.
+
     Raises:
-        InputError: the policy remembers its actions.
+        InputError: the policy remembers its actions, or the temperature is not greater than 0.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
+        >>> chances = choice_probabilities(policy, Clinic(8).reset())
+        >>> chances.shape, torch.allclose(chances.sum(-1), torch.ones(8))
+        (torch.Size([8, 3]), True)
     """
     if policy.remembers:
         raise InputError("a policy with an ActionMemory has no chances of one slot alone; take a GaussianPrior")

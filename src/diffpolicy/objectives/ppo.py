@@ -84,9 +84,11 @@ class ChainPPOLoss(ClipPPOLoss):
     Values are means over rows and sums over agents, so each agent learns as if it were alone.
 
     Args:
-        policy: any with a law, whose head draws the action. critic: `CriticEnsemble(F, 1, ensemble=1)`, with the
-            policy's stack; a mean is taken of several.
-        clip: eps. entropy: weight of the entropy. critic_weight: of the critic's error.
+        policy: any with a law, whose head draws the action.
+        critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's stack; a mean is taken of several.
+        clip: eps, between 0 and 1.
+        entropy: weight of the entropy.
+        critic_weight: of the critic's error.
 
     Raises:
         InputError: the policy or its head has no law, an argument is out of range, or the critic does not fit.
@@ -94,6 +96,16 @@ class ChainPPOLoss(ClipPPOLoss):
     Keys: observation, action, action_log_prob, advantage, value_target (both `[.., M, 1]`) and, where the policy reads
     them, draws, latent and action_mask. Writes loss_objective, loss_critic, loss_entropy, entropy, kl_approx,
     clip_fraction.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), head="sample", steps=5)
+        >>> policy.record = True  # beside its action: the chain's draws, and the log-probability
+        >>> loss = ChainPPOLoss(policy, CriticEnsemble(3, 1, ensemble=1))
+        >>> rows = policy(Clinic(8).reset())
+        >>> rows.update({"advantage": torch.full((8, 1), 2.0), "value_target": torch.zeros(8, 1)}).batch_size
+        torch.Size([8])
+        >>> round(loss(rows)["loss_objective"].item(), 4)  # nothing is learnt yet, so each ratio is 1
+        -2.0
     """
 
     def __init__(

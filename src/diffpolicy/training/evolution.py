@@ -23,20 +23,39 @@ class EvolutionModule(RoundsModule):
     """Minimises a cost of a module's parameters that has no gradient, such as one of hard decisions.
 
     The gradient of the cost smoothed by a Gaussian of width sigma is estimated from antithetic pairs (Salimans et al.
-    2017), g = sum_p clip(J(theta + sigma eps_p) - J(theta - sigma eps_p)) eps_p / (2 sigma P); Adam follows it with a
-    learning rate that falls as a cosine to a tenth. The module ends with the moving average of its parameters. One
-    training step is one generation, which `fit` takes as an episode.
+    2017, arXiv 1703.03864),
+
+        g = sum_p clip(J(theta + sigma eps_p) - J(theta - sigma eps_p)) eps_p / (2 sigma P).
+
+    Adam follows it with a learning rate that falls as a cosine to a tenth. The module ends with the moving average of
+    its parameters. One training step is one generation, which `fit` takes as an episode.
 
     Args:
         module: whose parameters move.
         cost: `cost(thetas, generation) -> costs`: flat parameters of both members of P pairs, float64 `[2, P, D]`, to
             `[2, P]`; what is drawn for a pair must be common to both members.
-        generations: in all. pairs: P. sigma: of the perturbations. learning_rate: of Adam, at the start.
-        clip: of a pair's difference. average: weight of a new generation in the moving average.
-        seed: of the perturbations. env: of `RoundsModule`.
+        generations: in all.
+        pairs: P.
+        sigma: of the perturbations, in units of the parameters.
+        learning_rate: of Adam, at the start.
+        clip: most that a pair's difference counts, in units of the cost.
+        average: weight of a new generation in the moving average, from 0 to 1.
+        seed: of the perturbations.
+        env: where the module is to decide, if it is a policy: `fit` checks before the first generation that it can;
+            None: nothing is checked.
 
     Raises:
         InputError: a number is out of range, or an argument of another kind.
+
+    Example:
+        >>> line = torch.nn.Linear(1, 1)
+        >>> module = EvolutionModule(
+        ...     line, lambda thetas, _: ((thetas - 2) ** 2).sum(-1), generations=100, learning_rate=0.1, average=0.2
+        ... )
+        >>> fit(module).episodes
+        100
+        >>> round(line.weight.item(), 1), round(line.bias.item(), 1)
+        (2.0, 2.0)
     """
 
     kind = "evolution"

@@ -36,10 +36,17 @@ class Fitted:
     Args:
         episodes: done in all.
         interrupted: whether a signal ended it.
-        history: a row a pass.
+        history: a row a pass: the mean cost under the column of the problem's `Cost`, mean losses, and the seconds.
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
         policy: what was trained, where an experiment made it.
+
+    Example:
+        >>> run = train(EnvProblem(Clinic, steps=50, cost="waiting"), "dqn", episodes=8, environments=4)
+        >>> run.episodes, run.interrupted, [row["episode"] for row in run.history]
+        (8, False, [4, 8])
+        >>> run.policy(Clinic(3).reset())["action"].shape
+        torch.Size([3])
     """
 
     episodes: int
@@ -117,12 +124,22 @@ def fit(
             faster run with other roundings; a run keeps what it began with.
         overwrite: whether another run in `out` is replaced.
 
+    Returns:
+        How many episodes there are in all, and a row of the history for each pass; the policy is the module's.
+
     Raises:
         FloatingPointError: a loss was not finite; names the first bad tensor.
         InputError: before the first episode: the checkpoint is damaged or of another run, the module could not be
             resumed, or `out` holds another run, is being written by another process or cannot be written to; later: the
             disk is full.
         KeyboardInterrupt: a second signal.
+
+    Example:
+        >>> make = lambda: make_method("dqn").build(EnvProblem(Clinic, steps=50), environments=4, seed=1)
+        >>> fit(make(), episodes=4, out="runs/clinic").episodes
+        4
+        >>> fit(make(), episodes=8, out="runs/clinic", resume="runs/clinic/checkpoint.ckpt").episodes
+        8
     """
     module.set_compiled(compiled)
     for name, value in (("episodes", episodes), ("max_seconds", max_seconds)):

@@ -16,7 +16,10 @@ from diffpolicy.training.trainable import described
 
 
 class ImitationModule(RoundsModule):
-    """Dataset aggregation (Ross et al. 2011): play, label what was met, regress on the last rounds' rows, repeat.
+    """Dataset aggregation: play, label what was met, regress on the last rounds' rows, repeat.
+
+    A module that imitates on rows of the teacher's own play meets other rows as soon as it errs; so the rows are those
+    that it meets itself (DAgger, Ross et al. 2011, arXiv 1011.0686).
 
     One training step is one round, which `fit` takes as an episode: `collect` plays with the module as it is and gives
     labelled rows; then `updates` steps of Adam follow on rows drawn from the last `keep` rounds.
@@ -25,12 +28,26 @@ class ImitationModule(RoundsModule):
         module: whose parameters move.
         collect: `collect(round) -> tensors` of equal length, the rows and their labels.
         loss: `loss(*rows) -> scalar`, of the module as it is.
-        rounds: in all. updates: of each round. keep: rounds that are remembered. batch_size: rows of an update.
-        learning_rate: of Adam. seed: of the draws of rows.
-        env: of `RoundsModule`.
+        rounds: in all.
+        updates: of each round.
+        keep: rounds that are remembered.
+        batch_size: rows of an update.
+        learning_rate: of Adam.
+        seed: of the draws of rows.
+        env: where the module is to decide, if it is a policy: `fit` checks before the first round that it can; None:
+            nothing is checked.
 
     Raises:
         InputError: a number is out of range, or an argument of another kind.
+
+    Example:
+        >>> line, x = torch.nn.Linear(1, 1), torch.linspace(-1, 1, 64).unsqueeze(-1)
+        >>> loss = lambda x, y: (line(x) - y).square().mean()
+        >>> module = ImitationModule(line, lambda _: (x, 3 * x), loss, rounds=2, learning_rate=0.05, batch_size=64)
+        >>> fit(module).episodes
+        2
+        >>> round(line.weight.item(), 2)
+        3.0
     """
 
     kind = "imitation"

@@ -22,13 +22,35 @@ from diffpolicy.training.stream import RolloutStream, counted_parts
 class OffPolicyModule(RolloutModule):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
 
+    A method builds it of a problem; here its parts are joined by hand, so that any of them may be your own. The losses
+    of the objective (its outputs `loss*`) are added and go through one optimiser, Adam.
+
     Args:
-        policy, stream, transitions, tally, learning_rates: of `RolloutModule`.
+        policy: what acts.
         objective: a LossModule with `parameter_groups()` and `update_targets()`.
+        stream: plays; its items are rollouts of the policy.
         replay: keeps transitions.
+        transitions: makes transitions of a rollout, such as `step_transitions`; their batch dimension 1 counts the
+            agents of a stack.
+        tally: adds up what passes cost, a column of the history; None: minus the rewards of an episode.
+        learning_rates: by the names of the objective's groups.
         batch_size: rows of an update, for each agent.
         updates: updates after each rollout.
         start_after: updates begin once every agent has more transitions than this.
+
+    Raises:
+        InputError: a number or a rate is out of range; in `fit`, before the first rollout: the parts do not fit.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Keys
+        >>> env, rates = Clinic(8), {"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}
+        >>> policy, keys = DiffusionPolicy.from_specs(env), Keys.of(env)
+        >>> loss, replay = LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3)), PackedReplay(1000, agents=None)
+        >>> stream = RolloutStream(env, policy, episode_steps=50)
+        >>> rows = lambda rollout: step_transitions(rollout, keys)
+        >>> module = OffPolicyModule(policy, loss, stream, replay, rows, learning_rates=rates, start_after=300)
+        >>> fit(module, episodes=8).history[-1]["episode"]
+        8
     """
 
     def __init__(

@@ -38,14 +38,20 @@ class OnPolicyModule(RolloutModule):
     advantage; where the problem's transitions go from item to item (`sequential`), each has its own.
 
     Args:
-        policy, stream, transitions, tally, learning_rates: of `RolloutModule`. The transitions are in time order,
-            `[E, agents, T, items]`, and hold what acting recorded.
+        policy: what acts; its law is known (`check_law`), and its head draws.
         objective: a LossModule with `parameter_groups()`, `values(observation)` and `check_rows(transitions)`, which
             reads rows with `advantage` and `value_target`, both `[.., M, 1]`.
-        gamma: discount. lmbda: of the generalised advantage.
+        stream: plays; its items are rollouts of the policy.
+        transitions: makes transitions of a rollout, such as `step_transitions`: in time order,
+            `[E, agents, T, items]`, with what acting recorded.
+        tally: adds up what passes cost, a column of the history; None: minus the rewards of an episode.
+        learning_rates: by the names of the objective's groups.
+        gamma: discount.
+        lmbda: of the generalised advantage (arXiv 1506.02438), from 0 to 1.
         sequential: whether an item's successor in the transitions is the agent's next item.
-        collect: transitions of each agent before an update. epochs: of an update. batch_size: rows of a minibatch, for
-            each agent.
+        collect: transitions of each agent before an update.
+        epochs: of an update.
+        batch_size: rows of a minibatch, for each agent.
         clip_norm: greatest norm of a gradient.
         target_kl: an update ends after the epoch in which the objective's `kl_approx` is above this; None: it does not.
         normalize_advantages: whether each agent's have mean 0 and deviation 1 in an update.
@@ -54,6 +60,17 @@ class OnPolicyModule(RolloutModule):
 
     Raises:
         InputError: an argument is out of range; while playing: the transitions lack what acting recorded.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Keys
+        >>> env, rates = Clinic(8), {"actor": 1e-3, "critic": 1e-3}
+        >>> policy, keys = FeedforwardPolicy.from_specs(env, head="sample"), Keys.of(env)
+        >>> loss = ChainPPOLoss(policy, CriticEnsemble(3, 1, ensemble=1))
+        >>> stream = RolloutStream(env, policy, episode_steps=50, steps=10)
+        >>> rows = lambda rollout: step_transitions(rollout, keys)
+        >>> module = OnPolicyModule(policy, loss, stream, rows, learning_rates=rates, collect=400)
+        >>> fit(module, episodes=8).episodes
+        8
     """
 
     def __init__(

@@ -43,20 +43,33 @@ class PathwiseStream(IterableDataset[int]):
 class PathwiseModule(Trainable):
     """Gradient descent on the cost of whole episodes; one training step plays E of them and is an epoch.
 
+    For environments whose steps are differentiable in what the policy gives: the gradient of the cost goes through all
+    of an episode (the pathwise derivative, Heess et al. 2015, arXiv 1510.09142; see `PathwiseLoss`).
+
     Args:
         policy: what acts.
         objective: the cost of what was played.
         rollout: `rollout(policy)` plays episodes, each from a reset, and gives a tensordict with its gradients; its
             `env` is batched `[E]`, as `FluidRollout` has it. If that cannot save its state, each pass begins with its
-            `set_seed`. A policy that normalises needs `observation` and
-            `valid` in what was played.
-        learning_rates: by the name of the objective's group; for Adam.
+            `set_seed`. A policy that normalises needs `observation` and `valid` in what was played.
+        learning_rates: by the name of the objective's group; for Adam. None: 0.01 for each.
         clip_norm: greatest norm of a gradient; long episodes make a few huge ones.
         anneal: updates over which the learning rates fall by a cosine to a twentieth; None: they stay.
 
+    Raises:
+        InputError: a number or a rate is out of range.
+
     Example:
-        >>> module = PathwiseModule(policy, PathwiseLoss(policy, mean_delay_s), FluidRollout(scenario))
-        >>> fit(module, episodes=400)
+        >>> class FirstChoice:  # an episode of one decision
+        ...     env = Clinic(8)
+        ...     def __call__(self, policy):
+        ...         state = self.env.reset()
+        ...         return state.set("chances", choice_probabilities(policy, state))
+        >>> policy, price = FeedforwardPolicy.from_specs(FirstChoice.env), torch.tensor([1.0, 2.0, 4.0])
+        >>> loss = PathwiseLoss(policy, lambda played: (played["chances"] @ price).mean())
+        >>> run = fit(PathwiseModule(policy, loss, FirstChoice(), learning_rates={"actor": 0.1}), episodes=8 * 40)
+        >>> round(loss(FirstChoice()(policy))["loss_pathwise"].item(), 1)
+        1.0
     """
 
     policy: Policy

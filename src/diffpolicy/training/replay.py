@@ -24,12 +24,23 @@ class PackedReplay(nn.Module):
     """The last `capacity` transitions of each of G agents, drawn independently for each.
 
     All values of a transition lie side by side in one row of a float32 tensor `[G, C, D]`, so that a batch is one
-    gather; a whole number must be within `EXACT`. It is a module, so that its contents travel with a checkpoint.
+    gather; a whole number must be at most 2^24, up to which float32 holds each. It is a module, so that its contents
+    travel with a checkpoint.
 
     Args:
-        capacity: most items, C.
+        capacity: most transitions of each agent, C.
         agents: G, or None for one buffer of rows `[C, D]`.
         seed: of the generator that draws batches.
+
+    Raises:
+        InputError: the capacity is below 1.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> replay = PackedReplay(capacity=3, agents=None)
+        >>> replay.extend(TensorDict({"action": torch.arange(5), "reward": torch.zeros(5)}, [5]))
+        >>> len(replay), replay.sample(100)["action"].unique().tolist()  # the oldest two are gone
+        (3, [2, 3, 4])
     """
 
     data: Tensor

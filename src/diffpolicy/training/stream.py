@@ -48,6 +48,12 @@ class RolloutStream(IterableDataset[TensorDict]):
     Raises:
         InputError: `steps` does not divide T, or the environment has another batch; while playing: an episode without
             `episode_steps` does not end.
+
+    Example:
+        >>> env = Clinic(4)
+        >>> stream = RolloutStream(env, RandomRule(env), episode_steps=50, steps=25)
+        >>> [list(rollout.batch_size) for rollout in stream]
+        [[4, 25], [4, 25]]
     """
 
     def __init__(
