@@ -17,6 +17,11 @@ class Kernel(ABC):
 
     A state is `[.., K, W]` numbers, W of each of K slots, or `[.., K]` tokens, one of each; where K is 1 numbers may do
     without its dimension. Slots are drawn independently of each other, so their log-probabilities are told apart.
+
+    Example:
+        >>> kernel = DDIM(eta=1.0).kernel(lambda x, t, cond: x, torch.zeros(8, 3), 0, None, GaussianProcess("vp", 5))
+        >>> isinstance(kernel, Kernel), kernel.draws, kernel.sample(torch.zeros(8, 3)).shape
+        (True, 'normal', torch.Size([8, 3]))
     """
 
     draws: str | None = None
@@ -37,7 +42,20 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class Gaussian(Kernel):
-    """N(mean, std^2), independent in each number. Args: mean: `[.., K, W]`. std: above 0, of all."""
+    """N(mean, std^2), independent in each number.
+
+    Args:
+        mean: `[.., K, W]`.
+        std: above 0, of all numbers.
+
+    Raises:
+        InputError: a sample is asked for without draws.
+
+    Example:
+        >>> kernel = Gaussian(mean=torch.zeros(4, 2), std=0.5)
+        >>> kernel.sample(torch.ones(4, 2))[0], kernel.log_prob(torch.zeros(4, 2)).shape
+        (tensor([0.5000, 0.5000]), torch.Size([4]))
+    """
 
     mean: Tensor
     std: float
@@ -55,7 +73,18 @@ class Gaussian(Kernel):
 
 @dataclass(frozen=True)
 class Point(Kernel):
-    """The state itself: nothing is drawn. Args: state: `[.., K, W]`, or tokens `[.., K]`."""
+    """The state itself: nothing is drawn.
+
+    Args:
+        state: `[.., K, W]`, or tokens `[.., K]`.
+
+    Raises:
+        InputError: a log-probability is asked for, which a point has not.
+
+    Example:
+        >>> Point(torch.zeros(2)).sample(None)
+        tensor([0., 0.])
+    """
 
     state: Tensor
     draws = None
@@ -71,7 +100,18 @@ class Point(Kernel):
 
 @dataclass(frozen=True)
 class Categorical(Kernel):
-    """One token in each slot. Args: logits: `[.., K, W]`; without draws the likeliest is taken."""
+    """One token in each slot, drawn by inversion; without draws the likeliest is taken.
+
+    Args:
+        logits: `[.., K, W]`, of W tokens.
+
+    Example:
+        >>> kernel = Categorical(torch.tensor([0.2, 0.8]).log().expand(3, 2))
+        >>> kernel.sample(None), kernel.sample(torch.tensor([0.1, 0.3, 0.9]))
+        (tensor([1, 1, 1]), tensor([0, 1, 1]))
+        >>> kernel.log_prob(torch.tensor([0, 1, 1])).exp()
+        tensor([0.2000, 0.8000, 0.8000])
+    """
 
     logits: Tensor
     draws = "uniform"

@@ -28,6 +28,14 @@ class Process(ABC):
 
     Attributes:
         discrete: whether states are tokens instead of numbers.
+
+    Example:
+        >>> class Fading(Process):
+        ...     steps = 4
+        ...     def squares(self, i):
+        ...         return 1 - i / 5, i / 5
+        >>> Fading().corrupt(torch.tensor([2.0]), 4, draws=torch.tensor([0.0]))  # 2 sqrt(1 / 5)
+        tensor([0.8944])
     """
 
     discrete: ClassVar[bool] = False
@@ -112,10 +120,16 @@ class Process(ABC):
 
 @dataclass(frozen=True)
 class GaussianProcess(Process):
-    """The variance-preserving process of DDPM (Ho et al. 2020): alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
+    """The variance-preserving process of DDPM: alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
+
+    Ho et al. 2020, arXiv 2006.11239.
 
     Args:
-        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves. levels: how many of a name.
+        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves.
+        levels: how many of a name, I.
+
+    Raises:
+        InputError: no schedule of that name, or shares that do not fall from 1 to above 0.
 
     Example:
         >>> round(GaussianProcess("vp", 5).squares(5)[0], 6)
@@ -149,12 +163,20 @@ class GaussianProcess(Process):
 
 @dataclass(frozen=True)
 class FlowProcess(Process):
-    """The straight path of flow matching (Lipman et al. 2023): x_t = (1 - t) x_0 + t eps at t = i / I.
+    """The straight path of flow matching: x_t = (1 - t) x_0 + t eps at t = i / I.
 
-    The last level is a hair before noise alone, so that x_0 can be told of it: alpha_I = `least`.
+    Lipman et al. 2023, arXiv 2210.02747. The last level is a hair before noise alone, so that x_0 can be told of it:
+    alpha_I = `least`.
 
     Args:
-        levels: their number I. least: the share of x_0 that is left at the end.
+        levels: their number I.
+        least: the share of x_0 that is left at the end.
+
+    Example:
+        >>> process = FlowProcess(levels=4)
+        >>> x0, noise = torch.zeros(1), torch.ones(1)
+        >>> process.corrupt(x0, 1, noise), process.target(x0, 1, noise, "velocity")
+        (tensor([0.2500]), tensor([1.]))
     """
 
     levels: int = 10

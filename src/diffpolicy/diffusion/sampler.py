@@ -22,9 +22,17 @@ Model = Callable[[Tensor, int, Any], Tensor]
 
 @dataclass(frozen=True)
 class Chain:
-    """What a sampler went through. Args: x0: its end, of the state's shape. states: x_I, ..., x_0, one after another.
+    """What a sampler went through.
 
-    A state is `[.., K, W]` numbers or `[.., K]` tokens; states are stacked, `[steps + 1, ..]`.
+    Args:
+        x0: its end, `[.., K, W]` numbers or `[.., K]` tokens.
+        states: x_I, ..., x_0, stacked, `[steps + 1, .., K, W]` or `[steps + 1, .., K]`.
+
+    Example:
+        >>> ones = lambda x, t, cond: torch.ones_like(x)  # predicts x_0
+        >>> chain = DDIM(prediction="x0").chain(ones, torch.randn(8, 3), None, GaussianProcess("vp", 5))
+        >>> chain.states.shape, torch.allclose(chain.x0, torch.ones(8, 3))
+        (torch.Size([6, 8, 3]), True)
     """
 
     x0: Tensor
@@ -38,6 +46,17 @@ class Sampler(ABC):
     Args:
         steps: fewer than the process has, or None: all.
         min_std: least standard deviation of a step's noise, so that every step has a density; 0: as it comes.
+
+    Raises:
+        InputError: `steps` is no whole number, or `min_std` below 0; when used: more steps than the process has.
+
+    Example:
+        >>> class OneStep(Sampler):  # straight to the x_0 that is predicted
+        ...     def kernel(self, model, x, k, cond, process):
+        ...         return Point(model(x, process.steps, cond))
+        >>> zeros = lambda x, t, cond: torch.zeros_like(x)
+        >>> OneStep(steps=1).sample(zeros, torch.ones(2), None, GaussianProcess("vp", 5))
+        tensor([0., 0.])
     """
 
     tokens: ClassVar[bool] = False
@@ -137,6 +156,17 @@ class ReverseStep:
     """One reverse step i -> j, x_j = keep x_i + push y(x_i, i) + spread z with z ~ N(0, 1).
 
     y is what the network predicts: the noise eps, x_0 or the velocity.
+
+    Args:
+        i: the step from which it goes, 1..I.
+        keep: factor of the state.
+        push: factor of the prediction.
+        spread: factor of the noise; 0: nothing is drawn.
+
+    Example:
+        >>> last = reverse_steps(NoiseSchedule.named("vp", 5), prediction="x0")[-1]
+        >>> last.i, round(last.keep, 6), round(last.push, 6), last.spread  # x_0 is what is predicted
+        (1, 0.0, 1.0, 0.0)
     """
 
     i: int
@@ -147,18 +177,32 @@ class ReverseStep:
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Sampler):
-    """The family of DDIM (Song et al. 2021, eq. 12) for networks that predict the noise, x_0 or the velocity.
+    """The family of DDIM for networks that predict the noise, x_0 or the velocity.
+
+    Song et al. 2021, arXiv 2010.02502, eq. 12.
 
     With x0 and eps as predicted and s = eta (sigma_j / sigma_i) sqrt(sigma_i^2 - (alpha_i / alpha_j)^2 sigma_j^2),
 
         x_j = alpha_j x0 + sqrt(sigma_j^2 - s^2) eps + s z,
 
     which is linear in x_i, the prediction and z, so a step is three numbers. eta = 0 is deterministic; eta = 1 is
-    ancestral sampling, DDPM (Ho et al. 2020).
+    ancestral sampling, DDPM (Ho et al. 2020, arXiv 2006.11239).
 
     Args:
-        eta: from 0 to 1. prediction: `noise`, `x0` (then nothing amplifies the network's last output) or `velocity`.
+        eta: from 0 to 1.
+        prediction: `noise`, `x0` (then nothing amplifies the network's last output) or `velocity`.
         steps, min_std: of `Sampler`.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> process, sampler = GaussianProcess("vp", 5), DDIM(eta=1.0, steps=3)
+        >>> sampler.grid(process), sampler.noisy_steps(process)
+        ((5, 4, 2, 0), 2)
+        >>> zeros, noise = (lambda x, t, cond: torch.zeros_like(x)), torch.zeros(2, 8, 3)
+        >>> sampler.sample(zeros, torch.zeros(8, 3), None, process, noise).shape
+        torch.Size([8, 3])
     """
 
     eta: float = 0.0

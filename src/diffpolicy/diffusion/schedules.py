@@ -19,6 +19,9 @@ class NoiseSchedule(nn.Module):
     Args:
         alpha_bar: abar_1..abar_I.
 
+    Raises:
+        InputError: the shares do not fall from 1, or reach 0.
+
     Example:
         >>> schedule = NoiseSchedule.named("vp", steps=5)
         >>> round(float(schedule.alpha_bar[-1]), 6)
@@ -54,12 +57,40 @@ class NoiseSchedule(nn.Module):
 
 
 def vp(steps: int, b_min: float = 0.1, b_max: float = 10.0) -> list[float]:
-    """1 - beta_i = exp(-b_min / I - (b_max - b_min)(2i - 1) / (2 I^2)) for i = 1..I (LAD-TS; Xiao et al. 2022)."""
+    """1 - beta_i = exp(-b_min / I - (b_max - b_min)(2i - 1) / (2 I^2)) for i = 1..I.
+
+    The schedule of LAD-TS (arXiv 2412.18212) and D2SAC, from Xiao et al. 2022 (arXiv 2112.07804). It is made for few
+    steps: whatever I is, abar_I = exp(-(b_min + b_max) / 2), 0.0064 as it comes.
+
+    Args:
+        steps: I, at least 1.
+        b_min, b_max: rates of the continuous process at its start and end.
+
+    Returns:
+        beta_1..beta_I.
+
+    Example:
+        >>> [round(beta, 3) for beta in vp(5)]
+        [0.196, 0.459, 0.636, 0.755, 0.835]
+    """
     return [1 - math.exp(-b_min / steps - (b_max - b_min) * (2 * i - 1) / (2 * steps**2)) for i in range(1, steps + 1)]
 
 
 def linear(steps: int) -> list[float]:
-    """The linear betas of DDPM (Ho et al. 2020), 1e-4..0.02 in 1000 steps, rescaled to end in noise after I."""
+    """The linear betas of DDPM, 1e-4..0.02 in 1000 steps, rescaled to end in noise after I.
+
+    Ho et al. 2020, arXiv 2006.11239. None is above 0.999, which with few steps makes the last ones steep.
+
+    Args:
+        steps: I, at least 1.
+
+    Returns:
+        beta_1..beta_I.
+
+    Example:
+        >>> linear(1000)[0], round(linear(1000)[-1], 6)
+        (0.0001, 0.02)
+    """
     if steps == 1:
         return [0.999]
     scale = 1000 / steps
@@ -68,7 +99,21 @@ def linear(steps: int) -> list[float]:
 
 
 def cosine(steps: int, s: float = 0.008) -> list[float]:
-    """abar_i = f(i) / f(0), f(i) = cos^2((i / I + s) / (1 + s) pi / 2), betas below 1 (Nichol and Dhariwal 2021)."""
+    """abar_i = f(i) / f(0), f(i) = cos^2((i / I + s) / (1 + s) pi / 2), with betas of at most 0.999.
+
+    Nichol and Dhariwal 2021, arXiv 2102.09672.
+
+    Args:
+        steps: I, at least 1.
+        s: keeps the first betas from vanishing.
+
+    Returns:
+        beta_1..beta_I.
+
+    Example:
+        >>> [round(beta, 3) for beta in cosine(5)]
+        [0.101, 0.28, 0.474, 0.724, 0.999]
+    """
 
     def f(i: int) -> float:
         return math.cos((i / steps + s) / (1 + s) * math.pi / 2) ** 2

@@ -20,12 +20,19 @@ class CriticEnsemble(nn.Module):
     """K action-value networks for each agent, computed in one product.
 
     Args:
-        inputs: width of what a critic reads (the observation, and the latent if it is given).
-        actions: choices, A.
+        inputs: width F of what a critic reads (the observation, and the latent if it is given).
+        actions: values that it gives: the choices, A; 1 for the value of a state, or of a state and a vector.
         ensemble: K; 2 for twin critics.
-        hidden, act: of the networks.
+        hidden: widths of the hidden layers.
+        act: activation, `relu`, `mish`, `tanh` or `silu`.
         stack: G agents, or None.
         generator: draws the initial values.
+
+    Example:
+        >>> CriticEnsemble(6, 3)(torch.zeros(8, 6)).shape  # K, rows, choices
+        torch.Size([2, 8, 3])
+        >>> CriticEnsemble(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape  # K, agents, rows, choices
+        torch.Size([2, 4, 8, 3])
     """
 
     def __init__(

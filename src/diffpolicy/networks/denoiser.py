@@ -31,10 +31,17 @@ class Prepared(NamedTuple):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the step (Vaswani et al. 2017), then a small MLP; for all steps 1..I at once.
+    """Sinusoids of the step (Vaswani et al. 2017, arXiv 1706.03762), then a small MLP; for all steps 1..I at once.
 
     Args:
-        steps: of the chain, I. dim: width, even. stack: G, or None. generator: draws the initial values.
+        steps: of the chain, I.
+        dim: width, even.
+        stack: G agents, or None.
+        generator: draws the initial values.
+
+    Example:
+        >>> TimeEmbedding(steps=5, dim=16, stack=None)().shape, TimeEmbedding(steps=5, dim=16, stack=4)().shape
+        (torch.Size([5, 16]), torch.Size([4, 5, 16]))
     """
 
     sinusoids: Tensor
@@ -57,17 +64,27 @@ class MLPDenoiser(nn.Module):
     """eps(x, i, c) = out(MLP([x, time(i), c])), with the parts of the first layer kept apart.
 
     The condition's and the time's share of the first layer are the same for the whole chain, so `prepare` computes
-    them once.
+    them once. A `DiffusionPolicy` makes one of its own unless it is given another network.
 
     Args:
         actions: width of x.
         condition: width of c.
         steps: I, the steps of the schedule.
         hidden: widths of the hidden layers, at least one.
-        act: activation. output: `softmax` (LAD-TS as released), `tanh` (D2SAC) or `linear`.
-        time: width of the time embedding.
+        act: activation, `relu`, `mish`, `tanh` or `silu`.
+        output: `softmax` (LAD-TS as released), `tanh` (D2SAC) or `linear`.
+        time: width of the time embedding, even.
         stack: G agents with parameters of their own, or None.
         generator: draws the initial values.
+
+    Raises:
+        InputError: a width or a name is out of range.
+
+    Example:
+        >>> denoiser = MLPDenoiser(actions=3, condition=6, steps=5)
+        >>> prepared = denoiser.prepare(torch.zeros(8, 6))
+        >>> denoiser(torch.zeros(8, 3), 5, prepared).shape
+        torch.Size([8, 3])
     """
 
     def __init__(

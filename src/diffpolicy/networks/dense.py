@@ -71,10 +71,14 @@ class Dense(nn.Module):
 
     Args:
         inputs, outputs: widths.
-        stack: G, or None for a single layer.
+        stack: G layers side by side, or None for a single one.
         generator: draws the initial values, U(-1/sqrt(in), 1/sqrt(in)), as `torch.nn.Linear` does.
         fan_in: what to put for `in` in the initial range, where the layer is a part of a wider one.
         bias: whether there is a b.
+
+    Example:
+        >>> Dense(6, 3, stack=None)(torch.zeros(8, 6)).shape, Dense(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape
+        (torch.Size([8, 3]), torch.Size([4, 8, 3]))
     """
 
     def __init__(
@@ -119,9 +123,15 @@ class MLP(nn.Module):
     Args:
         inputs, outputs: widths.
         hidden: widths of the hidden layers.
-        act: name of the activation.
-        stack: G, or None.
+        act: activation, `relu`, `mish`, `tanh` or `silu`.
+        stack: G networks side by side, or None.
         generator: draws the initial values.
+
+    Example:
+        >>> MLP(6, 3, hidden=(20, 20))(torch.zeros(8, 6)).shape
+        torch.Size([8, 3])
+        >>> MLP(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape  # a network for each of 4 agents, in one product
+        torch.Size([4, 8, 3])
     """
 
     def __init__(

@@ -12,11 +12,17 @@ LIMIT = 10.0
 class RunningNorm(nn.Module):
     """y = (x - mean) / std by feature, clipped to [-10, 10], with the statistics of all rows seen so far.
 
-    The statistics are merged exactly (Chan et al. 1983), in float64, so they do not depend on how rows are cut into
-    batches. Before the first `update` it changes nothing.
+    The statistics are merged exactly (Chan et al. 1983, doi:10.1080/00031305.1983.10483115), in float64, so they do not
+    depend on how rows are cut into batches. Before the first `update` it changes nothing.
 
     Args:
         features: their number, F.
+
+    Example:
+        >>> norm = RunningNorm(features=1)
+        >>> norm.update(RunningNorm.moments(torch.tensor([[1.0], [3.0]])))  # mean 2, standard deviation 1
+        >>> norm(torch.tensor([[2.0], [3.0], [100.0]])).flatten()
+        tensor([ 0.,  1., 10.])
     """
 
     count: Tensor

@@ -28,7 +28,14 @@ class PerAgent(nn.Module):
     """A denoiser of one agent made one of G: each agent has a copy of its own, which starts as the others do.
 
     Args:
-        module: `forward(x, i, cond)` on rows `[M, A]`, and if it likes `prepare(condition)`. agents: G.
+        module: `forward(x, i, cond)` on rows `[M, A]`, and if it likes `prepare(condition)`.
+        agents: G.
+
+    Example:
+        >>> each = PerAgent(MLPDenoiser(actions=3, condition=6, steps=5), agents=4)
+        >>> prepared = each.prepare(torch.zeros(4, 8, 6))
+        >>> each(torch.zeros(4, 8, 3), 5, prepared).shape
+        torch.Size([4, 8, 3])
     """
 
     def __init__(self, module: nn.Module, agents: int) -> None:

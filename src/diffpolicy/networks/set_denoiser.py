@@ -19,9 +19,18 @@ class SetDenoiser(nn.Module):
     the others (its rank, their mean) stands among its features c. Each of the I steps has a bias of its own.
 
     Args:
-        latents: width K of x, of one pair. features: width F of c.
-        steps: of the chain, I. hidden: width of the hidden layer.
+        latents: width K of x, of one pair.
+        features: width F of c.
+        steps: of the chain, I.
+        hidden: width of the hidden layer.
         generator: draws the initial values.
+
+    Example:
+        >>> denoiser = SetDenoiser(latents=2, features=4, steps=5)
+        >>> x, features, order = torch.randn(6, 2), torch.randn(6, 4), torch.randperm(6)
+        >>> x0 = denoiser(x, 1, denoiser.prepare(features))
+        >>> torch.allclose(denoiser(x[order], 1, denoiser.prepare(features[order])), x0[order], atol=1e-6)
+        True
     """
 
     def __init__(
