@@ -105,6 +105,93 @@ def test_fleet_policies_are_those_of_their_file(page):
         assert agrees(shown[name]["p99, s"], row["p99, s"], slack=0.01)
 
 
+def ratios(*files):
+    """The ratio of every policy of these files; of `load.csv` those of the paper's setting."""
+    found = {}
+    for file in files:
+        for row in rows(file):
+            if row.get("tasks") == "50" or file != "load.csv":
+                found.setdefault(row.get("method") or row["policy"], float(row["ratio"]))
+    return found
+
+
+def test_the_readme_has_the_bundled_policies_of_the_picture_above_it():
+    true = {row["policy"]: row for row in rows("load.csv") if row["tasks"] == "50"}
+    shown = [row for row in table("README.md", "method", "p50, s") if named(row["method"]) in true]
+    assert {"price", "pretrained:live", "pretrained:stale", "opt-ts"} <= {named(row["method"]) for row in shown}
+    for row in shown:
+        file = true[named(row["method"])]
+        half = (float(file["ratio_hi"]) - float(file["ratio_lo"])) / 2
+        assert agrees(row["mean delay, s"], file["mean_delay_s"], file["ci95_s"]), row
+        assert agrees(row["ratio to `opt-ts`"], file["ratio"], half) or row["ratio to `opt-ts`"] == "1", row
+        assert agrees(row["p99, s"], file["p99_delay_s"]), row
+
+
+@pytest.mark.parametrize("page", ["docs/index.md", "docs/concepts/claims.md", "docs/concepts/action_memory.md"])
+def test_ratios_in_the_tables_are_those_of_the_files(page):
+    true = ratios("full_comparison.csv", "plus_comparison.csv", "load.csv")
+    said = [
+        pair for _, body in tables(page) for row in body for pair in re.findall(r"`([^`]+)` (\d\.\d+)", " ".join(row))
+    ]
+    assert len(said) >= 2
+    for name, ratio in said:
+        assert agrees(ratio, true[name]), (name, ratio)
+
+
+MAY_TAKE = {
+    "everything": {"price", "pretrained:live", "pretrained:stale", "opt-ts"},
+    "the fleet": {"pretrained:stale", "weighted-round-robin", "least-work-own", "power-of-two", "slot-greedy"},
+    "the servers": {"weighted-round-robin", "capacity-proportional"},
+    "the task": {"round-robin", "random"},
+}
+"""What a decision with such information may be, by how the row of the table begins."""
+
+
+def test_the_rule_that_is_advised_is_the_best_of_its_row():
+    played = rows("load.csv")
+    may = set()
+    for row in table("docs/concepts/which_rule.md", "a decision knows", "just full: 0.97"):
+        knows = row.pop("a decision knows")
+        if knows.startswith("the same"):
+            may = {name for name in may if not name.startswith(("price", "pretrained"))}
+        else:
+            may = next(names for start, names in MAY_TAKE.items() if knows.startswith(start))
+        for head, cell in row.items():
+            name, ratio = re.fullmatch(r"`([^`]+)` ([\d.]+)", cell).groups()
+            here = {r["policy"]: float(r["ratio"]) for r in played if f"{float(r['load']):.2f}" == head.split(": ")[1]}
+            assert agrees(ratio, here[name]), (knows, head)
+            assert here[name] <= min(here[other] for other in may) + 5e-4, (knows, head)
+
+
+def test_the_advice_by_fleet_shows_its_files():
+    names = {"`price`": "price", "`pretrained:live`": "live", "`pretrained:stale`": "stale"}
+    for shown in table("docs/concepts/which_rule.md", "servers", *names):
+        start = f"{shown['servers']} servers, load {shown['load']},"
+        for column, rule in names.items():
+            found = [
+                float(row["ratio to opt-ts"])
+                for row in rows("fleets.csv")
+                if row["problem"].startswith(start) and row["rule"] == rule
+            ]
+            assert agrees(shown[column], fmean(found), max(found)), (shown, rule)
+    mix = {row["policy"]: row for row in rows("gpu_mix.csv")}
+    for shown in table("docs/concepts/which_rule.md", "`gpu-mix`", "p99, s"):
+        row = mix[named(shown["`gpu-mix`"])]
+        half = (float(row["ratio_hi"]) - float(row["ratio_lo"])) / 2
+        assert agrees(shown["mean delay, s"], row["mean_delay_s"]), shown
+        assert agrees(shown["p99, s"], row["p99_delay_s"]), shown
+        assert agrees(shown["ratio to `opt-ts`"], row["ratio"], half) or row["policy"] == "opt-ts", shown
+
+
+def test_what_the_questions_say_of_scaling_is_the_ablation():
+    true = {row["variant"]: row["ratio"] for row in rows("ablation.csv")}
+    text = re.search(r"Look at the scale.*?preset", (DOCS / "faq.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    parts = "normalised observations", "rewards x 0.1"
+    of = [f"lad-ts + {parts[0]}", "lad-ts", f"lad-ts + {parts[1]}", *(f"lad-ts-plus - {part}" for part in parts)]
+    for said_there, variant in zip(re.findall(r"\d\.\d{3}", text), [*of, "lad-ts-plus"], strict=True):
+        assert agrees(said_there, true[variant]), variant
+
+
 def test_deciding_shows_its_file():
     rules = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
     true = {(row["problem"], row["rule"]): row for row in rows("fleets.csv")}

@@ -6,7 +6,7 @@ A task of work w on server a delays every later task of the same busy period by 
     M[t, a] = 1[q_{t+1,a} > 0] * (n_{t+1,a} + M[t+1, a])
 
 with n_{t,a} the tasks sent to a in slot t: the derivative of the sum of delays by w_i / f_a, less the task's own. The
-difference reward of Wolpert & Tumer (2002), -(own delay + externality), credits a decision with all that it does and
+difference reward of Wolpert & Tumer (2001), -(own delay + externality), credits a decision with all that it does and
 nothing else, so it needs no discount and no bootstrap.
 
 All of it needs whole episodes, since what a task costs is known when the last busy period is over; the linear law; and
