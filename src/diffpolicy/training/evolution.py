@@ -35,7 +35,7 @@ class EvolutionModule(RoundsModule):
         cost: `cost(thetas, generation) -> costs`: flat parameters of both members of P pairs, float64 `[2, P, D]`, to
             `[2, P]`; what is drawn for a pair must be common to both members.
         generations: in all.
-        pairs: P.
+        pairs: P, how many a generation has.
         sigma: of the perturbations, in units of the parameters.
         learning_rate: of Adam, at the start.
         clip: most that a pair's difference counts, in units of the cost.
