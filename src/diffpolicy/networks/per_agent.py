@@ -29,7 +29,7 @@ class PerAgent(nn.Module):
 
     Args:
         module: `forward(x, i, cond)` on rows `[M, A]`, and if it likes `prepare(condition)`.
-        agents: G.
+        agents: G, how many there are.
 
     Example:
         >>> each = PerAgent(MLPDenoiser(actions=3, condition=6, steps=5), agents=4)

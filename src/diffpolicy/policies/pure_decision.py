@@ -53,7 +53,7 @@ class DecisionInput:
         """Values to try a decision on.
 
         Args:
-            rows: M. generator: draws them. sizes: the other free sizes by name.
+            rows: M, how many. generator: draws them. sizes: the other free sizes by name.
 
         Returns:
             A tensor of the input's shape and type.
