@@ -21,6 +21,7 @@ from diffpolicy import (
     with_recurrent_state,
 )
 from diffpolicy.edge import OffloadingEnv
+from diffpolicy.policies import Policy
 from toys import GuessEnv, small
 
 CLASSES = [DiffusionPolicy, CategoricalPolicy, GreedyValuePolicy]
@@ -516,3 +517,17 @@ def test_a_denoiser_of_ones_own_is_used():
     policy = DiffusionPolicy.from_specs(env, denoiser=net)
     assert policy.denoiser is net
     assert action_of(play(policy, env)).shape == (8, 7)
+
+
+class Greatest(Policy):
+    """A rule that is written as a policy: it has no parameters."""
+
+    def output(self, condition, latent=None, noise=None):
+        return condition
+
+
+def test_a_policy_without_parameters_decides_and_says_where_it_computes():
+    policy = Greatest(choices=3, observation_dim=3, head=CategoricalHead("argmax"))
+    seen = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]])
+    assert policy(TensorDict({"observation": seen}, [2]))["action"].tolist() == [1, 0]
+    assert (policy.device, policy.dtype) == (torch.device("cpu"), torch.float32)

@@ -30,7 +30,16 @@ Made = TypeVar("Made", bound="ChainPolicy")
 
 
 class ChainPolicy(SavedPolicy, base=True):
-    """What policies with a chain share. A subclass's constructor calls `_set_chain` and sets `denoiser`."""
+    """What policies with a chain share: a process, a sampler, and `with_sampler` to act under another one.
+
+    A subclass's constructor calls `_set_chain` and sets `denoiser`; `DiffusionPolicy` is one.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), steps=10)
+        >>> faster = policy.with_sampler("ddim", steps=2)
+        >>> isinstance(faster, ChainPolicy), policy.path, faster.path
+        (True, (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), (10, 5))
+    """
 
     denoiser: nn.Module
     options: Mapping[str, Any] = {}

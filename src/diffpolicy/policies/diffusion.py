@@ -38,14 +38,19 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
 
     Args:
         prior: where the chain starts.
-        steps: I of the schedule. schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
-        sampler: `ddpm` or `ddim`, or a `Sampler`. sampler_steps: fewer steps than I, or None.
+        steps: I of the schedule.
+        schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
+        sampler: `ddpm` or `ddim`, or a `Sampler`.
+        sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module with `forward(x, t, cond)`
             and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
             `from_dict`, or by `config`; one without them is passed again, `load(path, denoiser=MyNet())`. Where agents
             have parameters of their own, each gets a copy of it, unless its attribute `stack` is their number.
         others: of `Policy`.
+
+    Raises:
+        InputError: an argument is out of range or of another kind, or the parts do not fit each other.
 
     Example:
         >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[8])

@@ -31,8 +31,15 @@ class FeedforwardPolicy(Policy, formerly="CategoricalPolicy"):
     that of soft actor-critic (arXiv 1801.01290).
 
     Args:
-        hidden, act: of the MLP.
+        hidden: widths of the MLP's hidden layers.
+        act: its activation, `relu`, `mish`, `tanh` or `silu`.
         others: of `Policy`.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1), hidden=[64], head="sample")
+        >>> state = policy(Clinic(8).reset())
+        >>> state["action"].shape, policy.get_dist(state).log_prob(state["action"]).shape
+        (torch.Size([8]), torch.Size([8]))
     """
 
     def __init__(
@@ -63,12 +70,25 @@ class FeedforwardPolicy(Policy, formerly="CategoricalPolicy"):
 
 
 class GreedyValuePolicy(Policy):
-    """argmax of action values MLP(observation), epsilon-greedy while training (DQN, Mnih et al. 2015).
+    """argmax of action values MLP(observation), epsilon-greedy while training.
+
+    The policy of deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
 
     Args:
-        hidden, act: of the MLP.
+        hidden: widths of the MLP's hidden layers.
+        act: its activation, `relu`, `mish`, `tanh` or `silu`.
         epsilon: rate of uniform choices in `train` mode, and under TorchRL's `set_exploration_type(RANDOM)`.
         others: of `Policy`.
+
+    Raises:
+        InputError: the action is not categorical, or `epsilon` not from 0 to 1; it has no law of actions, so asking for
+            one is refused too.
+
+    Example:
+        >>> policy = GreedyValuePolicy.from_specs(Clinic(1)).eval()
+        >>> state = Clinic(8).reset()
+        >>> torch.equal(policy(state)["action"], policy.network(state["observation"]).argmax(-1))
+        True
     """
 
     def __init__(

@@ -20,12 +20,14 @@ class Draws(torch.Generator):
     such as the workers of a collector.
 
     Args:
-        seed: from 0 to 2**64 - 1. stream: of the seed, at least 0.
+        seed: from 0 to 2**64 - 1.
+        stream: of the seed, at least 0.
 
     Raises:
         InputError: a number is out of range.
 
     Example:
+        >>> import copy
         >>> draws = Draws(seed=3)
         >>> torch.equal(torch.rand(2, generator=copy.deepcopy(draws)), torch.rand(2, generator=draws))
         True

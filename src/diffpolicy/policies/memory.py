@@ -23,12 +23,22 @@ class MemoryState(RecurrentState):
     tensordict.
 
     Args:
-        memory: the switches. key: the latent's key. shape: of one environment's latent, `[*group, N, A]`.
+        memory: the switches.
+        key: the latent's key.
+        shape: of one environment's latent, `[*group, N, A]`.
         group: how many of its dimensions belong to the key's own nested tensordict.
         generator: draws blank memories; they are the mode of their law where TorchRL's `set_exploration_type` asks for
             acting without chance.
-        remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `task`); None while
+        remembered: what every episode starts from, a copy of `[T, *group, N, A]` (T is 1 with `item`); None while
             training, where memories live as long as `memory.lifetime` says.
+        forget: whether a reset brings back what an episode starts from; otherwise only the first one does.
+
+    Example:
+        >>> env = Clinic(8)
+        >>> policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(start="uniform"))
+        >>> state = policy.primer_for(env)
+        >>> isinstance(state, MemoryState), state.key, state.latent_shape
+        (True, 'latent', torch.Size([3]))
     """
 
     def __init__(

@@ -29,12 +29,12 @@ class PolicyModule(TensorDictModuleBase):
 
     @property
     def device(self) -> torch.device:
-        """Of the parameters."""
+        """Of the parameters; the CPU where there are none."""
         return self._first_parameter().device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """Of the parameters; float32 where there are none."""
         return self._first_parameter().dtype
 
     def _first_parameter(self) -> Tensor:
@@ -42,7 +42,9 @@ class PolicyModule(TensorDictModuleBase):
         place = self.__dict__.get("_place")
         if place is None:
             held = ((m, name) for m in self.modules() for name, p in m._parameters.items() if p is not None)
-            place = next(held)
+            place = next(held, None)
+            if place is None:  # a rule that is written as a policy has none
+                return torch.zeros((), device="cpu")
             self.__dict__["_place"] = place
         module, name = place
         parameter: Tensor = module._parameters[name]

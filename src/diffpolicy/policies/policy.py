@@ -32,10 +32,12 @@ class Policy(RowPolicy, base=True):
     """An action for each item, from what is observed of it; its head says what the networks' output means.
 
     A subclass gives `output`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
-    `[*batch, B, ...]`; then each of the B agents may have parameters of its own.
+    `[*batch, B, ...]`; then each of the B agents may have parameters of its own. `from_specs` reads all of its widths
+    and keys off an environment.
 
     Args:
-        choices: their number, A. observation_dim: width of the observation keys together.
+        choices: their number, A; of another head its width, the numbers in x_0.
+        observation_dim: width of the observation keys together.
         head: what the networks' output means; by default logits of the choices.
         agents: B stacked sets of parameters, or None for one that all share.
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
@@ -51,6 +53,18 @@ class Policy(RowPolicy, base=True):
         information: what kind of environment it reads (see `OffloadingEnv`).
         normalize: whether observations are normalised by their running statistics, which training keeps.
         seed: of the generator that draws initial parameters, noise and choices.
+
+    Raises:
+        InputError: a number is out of range, or a part does not fit the others.
+
+    Example:
+        >>> class Greatest(Policy):
+        ...     def output(self, condition, latent=None, noise=None):
+        ...         return condition  # as logits
+        >>> policy = Greatest.from_specs(Clinic(1), head="argmax")
+        >>> state = Clinic(2).reset().set("observation", torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]]))
+        >>> policy(state)["action"]
+        tensor([1, 0])
     """
 
     _record = False

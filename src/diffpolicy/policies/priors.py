@@ -17,7 +17,18 @@ from diffpolicy.policies.registry import part_form, part_of
 
 @dataclass(frozen=True)
 class Prior:
-    """Where x_I comes from. `remembers` says whether it reads a recurrent latent action."""
+    """Where x_I comes from: a base of `GaussianPrior`, `ActionMemory` and priors of your own.
+
+    Attributes:
+        remembers: whether it reads a recurrent latent action.
+
+    Raises:
+        InputError: `from_dict` is given what describes no prior.
+
+    Example:
+        >>> Prior.from_dict({"type": "ActionMemory", "key": "step-item"}) == ActionMemory(key="step-item")
+        True
+    """
 
     remembers: ClassVar[bool]
 
@@ -28,7 +39,14 @@ class Prior:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Prior:
-        """The prior that `to_dict` described; classes are looked up among those that are imported."""
+        """The prior that `to_dict` described; classes are looked up among those that are imported.
+
+        Args:
+            data: with the class's name as `type`, and its fields.
+
+        Raises:
+            InputError: no such class, or a field that it has not.
+        """
         if not isinstance(data, Mapping):
             raise InputError(f"prior must be an object with its 'type', got {check.show(data)}")
         told = dict(data)
@@ -39,7 +57,12 @@ class Prior:
 
 @dataclass(frozen=True)
 class GaussianPrior(Prior):
-    """x_I ~ N(0, 1), as in D2SAC (arXiv 2303.13052)."""
+    """x_I ~ N(0, 1), as in D2SAC (arXiv 2303.13052).
+
+    Example:
+        >>> GaussianPrior().to_dict(), GaussianPrior().remembers
+        ({'type': 'GaussianPrior'}, False)
+    """
 
     remembers: ClassVar[bool] = False
 
@@ -57,6 +80,9 @@ class ActionMemory(Prior):
         start: what is there before the first decision, `normal` (N(0, 1)) or `uniform` (1/A); also for indices never
             seen.
         lifetime: `run`: memories outlive episodes while training; `episode`: each episode starts afresh.
+
+    Raises:
+        InputError: a word is none of these.
 
     Example:
         >>> ActionMemory(key="item", store="x0").remembers

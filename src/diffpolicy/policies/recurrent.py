@@ -25,6 +25,15 @@ class RecurrentState(TensorDictPrimer):
         spec: the keys and shapes of one environment, without its batch.
         initial: gives the values of E fresh environments: `initial(E) -> TensorDict` of batch `[E]`.
         forget: whether a reset brings the initial values back; otherwise only the first one does.
+
+    Example:
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Composite, Unbounded
+        >>> from torchrl.envs import TransformedEnv
+        >>> ones = lambda e: TensorDict({"belief": torch.ones(e, 2)}, [e])
+        >>> env = TransformedEnv(Clinic(3), RecurrentState(Composite(belief=Unbounded((2,))), ones))
+        >>> env.reset()["belief"].sum().item()
+        6.0
     """
 
     def __init__(self, spec: Composite, initial: Callable[[int], TensorDict], *, forget: bool = True) -> None:
@@ -73,8 +82,19 @@ def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
         env: of batch `[E]`, if the policy has recurrent keys.
         policy: its `primer_for(env)`, or else TorchRL's `make_tensordict_primer()`, gives the transform.
 
+    Returns:
+        The environment itself where the policy carries nothing, else a `TransformedEnv` of it.
+
     Raises:
         InputError: the policy has some, and the environment has another batch.
+
+    Example:
+        >>> env = Clinic(8)
+        >>> policy = DiffusionPolicy.from_specs(env, prior=ActionMemory())
+        >>> with_recurrent_state(env, policy).rollout(4, policy)["latent"].shape
+        torch.Size([8, 4, 3])
+        >>> with_recurrent_state(env, longest_queue) is env
+        True
     """
     primer = policy.primer_for(env) if isinstance(policy, Remembers) else None
     if primer is None and isinstance(policy, RemembersAlike):

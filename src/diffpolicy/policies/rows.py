@@ -27,6 +27,13 @@ class Rows:
         valid: which entries to work on, bool of `shape`; None: all. For a stack the rows are padded to the largest
             number of valid entries of any agent.
         device: of the values.
+
+    Example:
+        >>> valid = torch.tensor([[True, False], [True, True]])
+        >>> rows = Rows(valid.shape, agent_dim=None, valid=valid)
+        >>> taken = rows.take(torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]))
+        >>> taken.flatten(), rows.put(taken).squeeze(-1)
+        (tensor([1., 3., 4.]), tensor([[1., 0.], [3., 4.]]))
     """
 
     def __init__(

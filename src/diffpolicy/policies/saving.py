@@ -26,6 +26,13 @@ class SavedPolicy(DescribedPolicy):
 
     A subclass gives `config`, and makes itself from it again. One that no file names, since policies are made of its
     subclasses alone, says `base=True`; one that files of earlier versions call otherwise, `formerly="Name"`.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), steps=3, seed=1)
+        >>> folder = policy.save("policies/clinic")
+        >>> again = SavedPolicy.load(folder)
+        >>> type(again).__name__, all(torch.equal(p, q) for p, q in zip(policy.parameters(), again.parameters()))
+        ('DiffusionPolicy', True)
     """
 
     kinds: ClassVar[dict[str, type[SavedPolicy]]] = {}

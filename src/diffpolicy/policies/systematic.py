@@ -25,8 +25,8 @@ GOLDEN = 0.6180339887498949
 class SystematicDraws(TensorDictModuleBase):
     """A policy that draws its choices, with systematic instead of independent uniforms; nothing else changes.
 
-    Each single choice has the chances that the policy gives it (systematic sampling, Madow 1949), but items of like
-    amount no longer meet on one choice by bad luck.
+    Each single choice has the chances that the policy gives it (systematic sampling, Madow 1949,
+    doi:10.1214/aoms/1177729988), but items of like amount no longer meet on one choice by bad luck.
 
     Args:
         policy: draws one choice for each of an agent's items, actions `[E, B, N]` (`CategoricalHead("sample")`).
@@ -40,7 +40,11 @@ class SystematicDraws(TensorDictModuleBase):
         InputError: the policy draws nothing.
 
     Example:
-        >>> draws = SystematicDraws(policy, ("agents", "work_gcycles"), "shared_seed", information="stale")
+        >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[2], information="stale")
+        >>> policy = FeedforwardPolicy.from_specs(env, head="sample", share_parameters=True)
+        >>> draws = SystematicDraws(policy, ("agents", "work_gcycles"), "shared_seed")
+        >>> draws(env.reset())["agents", "action"].shape
+        torch.Size([2, 20, 50])
     """
 
     def __init__(

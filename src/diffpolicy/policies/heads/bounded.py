@@ -23,12 +23,15 @@ LOG_STD = (-5.0, 2.0)
 class BoundedHead(Head):
     """a = middle + half tanh(u), u ~ N(mean, std), for each of D dimensions; x_0 holds D means, then D log std.
 
-    The law of soft actor-critic (Haarnoja et al. 2018, appendix C). The logarithm of the standard deviation is brought
-    within bounds by tanh, so that it has a gradient everywhere.
+    The law of soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290, appendix C). The logarithm of the standard
+    deviation is brought within bounds by tanh, so that it has a gradient everywhere.
 
     Args:
         draw: `sample` from the law, or take its `argmax`, the mean before squashing.
         low, high: bounds of each dimension; a policy sets them from its action's spec.
+
+    Raises:
+        InputError: `draw` is another word, or bounds are not finite or do not rise; a mask has nothing to forbid here.
 
     Example:
         >>> head = BoundedHead(low=(-2.0,), high=(2.0,))

@@ -30,6 +30,16 @@ class Head(ABC):
         tokens: whether x_0 is the action in tokens, `[.., K]`, instead of numbers.
         expectation: how an expectation over its law is had: `enumerated` over all joint choices, `pathwise` through
             the draw, or `sampled`. An objective says which it needs.
+
+    Raises:
+        InputError: a law is asked for what it has not, such as choices that a mask forbids, an entropy in closed form,
+            or an enumeration.
+
+    Example:
+        >>> head = CategoricalHead(choices=3)
+        >>> law = head.law(torch.tensor([[0.0, 2.0, 1.0]]), mask=torch.tensor([[True, False, True]]))
+        >>> isinstance(head, Head), head.mode(law), head.log_prob(law, torch.tensor([2])).exp()
+        (True, tensor([2]), tensor([0.7311]))
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()

@@ -27,6 +27,9 @@ class MultiCategoricalHead(Head):
         draw: `sample` from the softmax of each, or take the `argmax`.
         nvec: n_1, ..., n_K; a policy sets it from its action's spec.
 
+    Raises:
+        InputError: `draw` is another word, or there are too many joint choices to be enumerated.
+
     Example:
         >>> head = MultiCategoricalHead(nvec=(3, 2))
         >>> head.width, head.event, head.joint

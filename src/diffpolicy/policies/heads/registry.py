@@ -26,7 +26,16 @@ def head_for(action: Action, draw: str = "sample") -> Head:
     """The usual head of an action, in its size.
 
     Args:
-        action: of a spec. draw: `sample` or `argmax`.
+        action: of a spec, such as `Keys.of(env).action`.
+        draw: `sample` or `argmax`.
+
+    Returns:
+        The first kind of head that takes this kind of action.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Keys
+        >>> head_for(Keys.of(Clinic(1)).action)
+        CategoricalHead(draw='sample', choices=3, one_hot=False)
     """
     kind = next(head for head in HEADS.values() if action.kind in head.kinds)
     return for_items(kind(draw), action)  # type: ignore[call-arg]
@@ -52,8 +61,18 @@ def for_items(head: Head, action: Action) -> Head:
 def head_from_dict(data: Mapping[str, Any]) -> Head:
     """The head that `to_dict` described; without a `kind` a categorical one, as earlier files have it.
 
+    Args:
+        data: the class's name as `kind`, or `module:Class`, and its fields.
+
+    Returns:
+        The head.
+
     Raises:
         InputError: no such head, or an argument that it does not take.
+
+    Example:
+        >>> head_from_dict(BoundedHead(low=(0.0,), high=(1.0,)).to_dict()).high
+        (1.0,)
     """
     if not isinstance(data, Mapping):
         raise InputError(f"head must be an object, got {check.show(data)}")
@@ -63,10 +82,21 @@ def head_from_dict(data: Mapping[str, Any]) -> Head:
 
 
 def head_of_width(head: Head, width: int) -> Head:
-    """A head in its size. Args: width: of the networks' output.
+    """A head in its size.
+
+    Args:
+        head: a categorical one may not know its number of choices yet.
+        width: of the networks' output, W.
+
+    Returns:
+        The head, of that width.
 
     Raises:
         InputError: it is of another width.
+
+    Example:
+        >>> head_of_width(CategoricalHead(), 3).choices
+        3
     """
     if isinstance(head, CategoricalHead) and not head.choices:
         return part_with(head, choices=width)
