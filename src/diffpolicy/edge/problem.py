@@ -24,7 +24,7 @@ from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.seeds import Stream
-from diffpolicy.environments import Cost, Problem
+from diffpolicy.environments import Cost, Problem, step_transitions
 from diffpolicy.environments.problem import Kind, Split
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
@@ -116,7 +116,9 @@ class OffloadingProblem(Problem):
         )
 
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
-        """From task to task of a station, see `task_transitions`."""
+        """From task to task of a station, see `task_transitions`; from slot to slot where a slot is one decision."""
+        if keys.action.items:
+            return step_transitions(rollout, keys)
         return task_transitions(rollout, masks=keys.mask is not None)
 
     def tally(self, keys: Keys) -> TaskTally:

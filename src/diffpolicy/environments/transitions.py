@@ -30,7 +30,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents: observation (features, `[*, F]`), action, reward,
         valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there, action_mask and
         latent with their next ones; where the policy recorded its law (`record`) also draws, action_log_prob and
-        ("next", valid).
+        ("next", valid). Where items are joint `items` is (), and a row's reward the sum of theirs.
 
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.
@@ -49,9 +49,9 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         """From `[E, T, B, ...]` to `[E, B, T, ...]`."""
         return x if keys.agents is None else x.transpose(1, 2)
 
-    def each(key: NestedKey, td: TensorDictBase, after: int = 0) -> Tensor:
-        """A value of every item, `[*shape, *after]`; what several share is repeated."""
-        value = td.get(key, None)
+    def each(key: NestedKey, td: TensorDictBase, after: int = 0, value: Tensor | None = None) -> Tensor:
+        """A value of every item, `[*shape, *after]`; what several share is repeated. Args: value: else the key's."""
+        value = td.get(key, None) if value is None else value
         if value is None:
             raise InputError(f"the rollout has no {key!r}")
         at_root = not isinstance(key, tuple)
@@ -72,7 +72,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     result: dict[str, Any] = {
         "observation": ordered(keys.observe(rollout)),
         "action": ordered(rollout[keys.action.key]),
-        "reward": each(keys.reward, after),
+        "reward": each(keys.reward, after, value=_joint_reward(rollout, keys)),
         "next": {
             "observation": ordered(keys.observe(after)),
             "terminated": each("terminated", after),
@@ -101,3 +101,14 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         valid = valid & counted.view(*rollout.batch_size, *[1] * (len(shape) - rollout.ndim))
     result["valid"] = ordered(valid)
     return TensorDict(result, batch_size=result["valid"].shape)
+
+
+def _joint_reward(rollout: TensorDictBase, keys: Keys) -> Tensor | None:
+    """The sum of the rewards of joint items that exist, `[E, T, 1]` or `[E, T, B, 1]`; None if each has not its own."""
+    items, reward = keys.action.items, rollout["next"].get(keys.reward, None)
+    lead = rollout.ndim + (isinstance(keys.reward, tuple) and keys.agents is not None)
+    if not items or reward is None or reward.shape[lead : lead + len(items)] != items:
+        return None
+    own = reward.reshape(*reward.shape[:lead], *items)
+    own = own if keys.valid is None else torch.where(rollout[keys.valid], own, 0)
+    return own.flatten(lead).sum(-1, keepdim=True)

@@ -17,7 +17,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, mapping
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.networks.denoiser import OUTPUTS
-from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.diffusion import OPTIONS, DiffusionPolicy
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, Prior
 
@@ -29,6 +29,14 @@ def _prior(value: Any, key: str) -> dict[str, Any]:
     return form
 
 
+def _denoiser(value: Any, key: str) -> dict[str, Any]:
+    """Kind and options of a denoiser that a policy makes itself."""
+    form = mapping(value, key)
+    kind = check.choice(form.get("kind", "ItemDenoiser"), f"{key}.kind", words=tuple(OPTIONS))
+    check.known(form, ("kind", *OPTIONS[kind]), key)
+    return form
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChainedMethod(RolloutMethod):
     """The chain of a method's policy; a family stands beside it among the bases of a method.
@@ -36,7 +44,9 @@ class ChainedMethod(RolloutMethod):
     Args:
         prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "item"}` or `ActionMemory(key="item").to_dict()`.
         steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`.
-        denoiser_output, time: of `MLPDenoiser`.
+        denoiser: its `kind`, `MLPDenoiser` or, by default where items are joint, `ItemDenoiser`; and options of the
+            second, `hidden`, `heads` and `blocks`.
+        denoiser_output, time: of `MLPDenoiser`, as are `hidden` and `act`.
     """
 
     prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})
@@ -45,6 +55,7 @@ class ChainedMethod(RolloutMethod):
     sampler: str = "ddpm"
     sampler_steps: int | None = None
     prediction: Literal["noise", "x0"] = "noise"
+    denoiser: dict[str, Any] = field(default_factory=dict)
     denoiser_output: Literal["softmax", "tanh", "linear"] = "linear"
     time: int = 16
     rules: ClassVar[Mapping[str, Rule]] = {
@@ -57,6 +68,7 @@ class ChainedMethod(RolloutMethod):
             None if value is None else check.integer(value, key, least=1, most=_limits.CHAIN)
         ),
         "prediction": partial(check.choice, words=("noise", "x0")),
+        "denoiser": _denoiser,
         "denoiser_output": partial(check.choice, words=OUTPUTS),
         "time": partial(check.integer, least=2, most=10**5),
     }
@@ -73,13 +85,16 @@ class ChainedMethod(RolloutMethod):
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
             "prediction": self.prediction,
-            "denoiser": {
-                "hidden": list(self.hidden),
-                "act": self.act,
-                "output": self.denoiser_output,
-                "time": self.time,
-            },
+            "denoiser": self._denoiser_options(),
         }
+
+    def _denoiser_options(self) -> dict[str, Any]:
+        """Those of the denoiser, with its kind where it is told."""
+        kind = self.denoiser.get("kind", "ItemDenoiser" if self.items == "joint" else "MLPDenoiser")
+        if kind == "ItemDenoiser":
+            return self.denoiser
+        given = {"hidden": list(self.hidden), "act": self.act, "output": self.denoiser_output, "time": self.time}
+        return {**given, **self.denoiser}
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         policy = super().make_policy(env, seed)

@@ -197,6 +197,8 @@ class ChainPolicy(SavedPolicy, base=True):
             config["sampler"] = part_of(config["sampler"], Sampler, "sampler")  # type: ignore[type-abstract]
         form = config.pop("denoiser", None)
         given = rebuild(form) if isinstance(form, Mapping) and "kind" in form else form
+        if isinstance(given, Mapping) and config.get("joint_items"):
+            given = {"kind": "MLPDenoiser", **given}
         passed = config if given is None else {**config, "denoiser": given}
         if not is_ours(_made_by(cls)) and not isinstance(form, nn.Module):
             # a subclass may make its denoiser itself, and then takes none

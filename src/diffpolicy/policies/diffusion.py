@@ -25,8 +25,8 @@ from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import Prior
 from diffpolicy.policies.remembering import RememberingPolicy
 
-OPTIONS = ("hidden", "act", "output", "time")
-"""What may be said of an `MLPDenoiser` that the policy makes itself."""
+OPTIONS = {"MLPDenoiser": ("hidden", "act", "output", "time"), "ItemDenoiser": ("hidden", "heads", "blocks")}
+"""What may be said of a denoiser that the policy makes itself, by its kind."""
 Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
@@ -43,10 +43,12 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         sampler: `ddpm` or `ddim`, or a `Sampler`.
         sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
-        denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or a module with `forward(x, t, cond)`
-            and if it likes `prepare(cond)`. A file describes a module of your own by its class's `to_dict` and
-            `from_dict`, or by `config`; one without them is passed again, `load(path, denoiser=MyNet())`. Where agents
-            have parameters of their own, each gets a copy of it, unless its attribute `stack` is their number.
+        denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or where items are joint of
+            `ItemDenoiser` (`hidden`, `heads`, `blocks`), with `kind: MLPDenoiser` for an MLP over the whole row; or a
+            module with `forward(x, t, cond)` and if it likes `prepare(cond)`. A file describes a module of your own by
+            its class's `to_dict` and `from_dict`, or by `config`; one without them is passed again,
+            `load(path, denoiser=MyNet())`. Where agents have parameters of their own, each gets a copy of it, unless
+            its attribute `stack` is their number.
         others: of `Policy`.
 
     Raises:
@@ -78,12 +80,9 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")
         self._set_chain(schedule, steps, sampler, sampler_steps, prediction)
         self._check_states()
-        self.options = dict(denoiser) if isinstance(denoiser, Mapping) else {}
-        check.known(self.options, OPTIONS, "denoiser")
+        self.options = {}
         self.denoiser: nn.Module = (
-            self._fitted(denoiser)
-            if isinstance(denoiser, nn.Module)
-            else self._made_denoiser(whole=denoiser is not None)
+            self._fitted(denoiser) if isinstance(denoiser, nn.Module) else self._made_denoiser(dict(denoiser or {}))
         )
 
     @classmethod
@@ -113,18 +112,25 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
             raise InputError(f"denoiser {type(denoiser).__name__} reads joint items, and here each is decided alone")
         return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
 
-    def _made_denoiser(self, *, whole: bool) -> nn.Module:
-        """One that the policy makes itself. Args: whole: whether it reads all joint items at once, by an MLP."""
-        if whole or not self.reading.items:
-            return MLPDenoiser(**self._denoiser_widths(), generator=self.generator, **self.options)
-        n = math.prod(self.reading.items)
-        each = ItemDenoiser(
-            self.numbers // n,
-            self.condition_dim // n,
-            self.process.steps,
-            flagged=self.reading.flagged,
-            generator=self.generator,
-        )
+    def _made_denoiser(self, options: dict[str, Any]) -> nn.Module:
+        """One that the policy makes itself. Args: options: of it, and if it is told its `kind`."""
+        items = self.reading.items
+        kind = options.pop("kind", None)
+        if kind is None and items and any(_of_mlp(name, value) for name, value in options.items()):
+            raise InputError(
+                f"denoiser {check.show(options)} is of an MLP, and joint items have an ItemDenoiser with hidden, heads "
+                "and blocks; for an MLP over the whole row say 'kind': 'MLPDenoiser'"
+            )
+        kind = check.choice(kind or ("ItemDenoiser" if items else "MLPDenoiser"), "denoiser.kind", words=tuple(OPTIONS))
+        check.known(options, OPTIONS[kind], "denoiser")
+        if kind == "MLPDenoiser":
+            self.options = options
+            return MLPDenoiser(**self._denoiser_widths(), generator=self.generator, **options)
+        if not items:
+            raise InputError("denoiser ItemDenoiser reads joint items, and here each is decided alone")
+        n = math.prod(items)
+        widths = self.numbers // n, self.condition_dim // n, self.process.steps
+        each = ItemDenoiser(*widths, flagged=self.reading.flagged, generator=self.generator, **options)
         return each if self.agents is None else PerAgent(each, self.agents)
 
     def _check_states(self) -> None:
@@ -218,3 +224,8 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
     def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
         config["prior"] = Prior.from_dict(config["prior"])
         return super()._from_config(config)
+
+
+def _of_mlp(name: str, value: Any) -> bool:
+    """Whether an option is one that only an `MLPDenoiser` takes."""
+    return name in ("act", "output", "time") or (name == "hidden" and isinstance(value, (list, tuple)))
