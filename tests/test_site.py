@@ -73,6 +73,15 @@ def test_every_page_stands_in_the_tree_of_the_landing_page():
     assert pages <= named
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
+def test_a_file_in_the_root_links_to_files_that_are_there(page):
+    """The build looks at links between the pages; these are read elsewhere."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)|(?:src|srcset)=\"([^\"]+)\"", text)
+    for link in {a or b for a, b in links if not re.match(r"\w+:", a or b)}:
+        assert (ROOT / link).is_file(), f"{page}: {link}"
+
+
 def test_every_test_and_file_that_contributing_names_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     tests = set(re.findall(r"`(tests/[\w.]+)`", text))
