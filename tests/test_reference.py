@@ -27,6 +27,8 @@ UNTRUE = "true example"
 OF_A_PAPER = """
     diffusion.DDIM diffusion.FlowProcess diffusion.GaussianProcess diffusion.cosine diffusion.ddim diffusion.ddpm
     diffusion.linear diffusion.reverse_steps diffusion.vp
+    diffusion.CosineSchedule diffusion.DPMSolver diffusion.EDMHeun diffusion.EDMSchedule diffusion.FlowEuler
+    diffusion.FlowHeun diffusion.FlowSchedule diffusion.VPSchedule
     networks.RunningNorm networks.TimeEmbedding
     policies.ActionMemory policies.DiffusionPolicy policies.FeedforwardPolicy policies.GaussianPrior
     policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead

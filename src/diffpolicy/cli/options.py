@@ -110,11 +110,14 @@ def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
     )
 
 
+SAMPLERS = ("ddpm", "ddim", "dpm++", "edm-heun", "flow-euler", "flow-heun", "one-step")
+"""Those of `diffpolicy.diffusion.SAMPLERS`, which help is to tell without torch."""
+
+
 def add_sampler(parser: argparse.ArgumentParser) -> None:
     """`--sampler` and `--sampler-steps`."""
-    parser.add_argument(
-        "--sampler", choices=["ddpm", "ddim"], help="of diffusion policies, instead of their own: ddpm or ddim"
-    )
+    names = f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}"
+    parser.add_argument("--sampler", choices=SAMPLERS, help=f"of diffusion policies, instead of their own: {names}")
     parser.add_argument("--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
 
 

@@ -1,35 +1,75 @@
 """Mathematics of diffusion on tensors: noise schedules, processes, samplers and their steps."""
 
+from diffpolicy.diffusion.continuous import (
+    Coefficients,
+    CosineSchedule,
+    EDMSchedule,
+    FlowSchedule,
+    Schedule,
+    VPSchedule,
+)
 from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point, over_slots
+from diffpolicy.diffusion.named import SAMPLERS
+from diffpolicy.diffusion.predictions import (
+    noise_of_score,
+    noise_of_velocity,
+    noise_of_x0,
+    score_of_noise,
+    velocity_of,
+    x0_of_noise,
+    x0_of_velocity,
+)
 from diffpolicy.diffusion.processes import FlowProcess, GaussianProcess, Process
-from diffpolicy.diffusion.sampler import DDIM, Chain, ReverseStep, Sampler
+from diffpolicy.diffusion.sampler import DDIM, Advance, Chain, ReverseStep, Sampler
 from diffpolicy.diffusion.samplers import PREDICTIONS, ddim, ddpm, reverse_steps, run, timesteps
 from diffpolicy.diffusion.schedules import SCHEDULES, NoiseSchedule, cosine, linear, vp
+from diffpolicy.diffusion.solvers import DPMSolver, EDMHeun, FlowEuler, FlowHeun, OneStep, Solver
 from diffpolicy.diffusion.tokens import TokenProcess
 
 __all__ = [
     "DDIM",
     "PREDICTIONS",
+    "SAMPLERS",
     "SCHEDULES",
+    "Advance",
     "Categorical",
     "Chain",
+    "Coefficients",
+    "CosineSchedule",
+    "DPMSolver",
+    "EDMHeun",
+    "EDMSchedule",
+    "FlowEuler",
+    "FlowHeun",
     "FlowProcess",
+    "FlowSchedule",
     "Gaussian",
     "GaussianProcess",
     "Kernel",
     "NoiseSchedule",
+    "OneStep",
     "Point",
     "Process",
     "ReverseStep",
     "Sampler",
+    "Schedule",
+    "Solver",
     "TokenProcess",
+    "VPSchedule",
     "cosine",
     "ddim",
     "ddpm",
     "linear",
+    "noise_of_score",
+    "noise_of_velocity",
+    "noise_of_x0",
     "over_slots",
     "reverse_steps",
     "run",
+    "score_of_noise",
     "timesteps",
+    "velocity_of",
     "vp",
+    "x0_of_noise",
+    "x0_of_velocity",
 ]

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.continuous import FlowSchedule, Schedule
+from diffpolicy.diffusion.predictions import (
+    Number,
+    noise_of_score,
+    noise_of_velocity,
+    noise_of_x0,
+    score_of_noise,
+    velocity_of,
+    x0_of_noise,
+    x0_of_velocity,
+)
 from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.errors import InputError
 
 PREDICTIONS = ("noise", "x0", "velocity", "score")
 """What a network may predict."""
+MOST_LEFT = 0.01
+"""Share of x_0, alpha^2 / (alpha^2 + sigma^2), above which a process says that it does not end in its prior."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class Process(ABC):
         """A prediction at x_t as another one, `[.., W]`.
 
         With v the velocity: `noise` eps, `x0`, `velocity` alpha eps - sigma x_0 (Salimans and Ho 2022; eps - x_0 in a
-        flow), `score` -eps / sigma.
+        flow), `score` -eps / sigma. Each way is a function of its own, such as `x0_of_noise`.
 
         Args:
             value: the prediction. x: x_t. t: 1..I.
@@ -89,84 +105,121 @@ class Process(ABC):
         for word in (given, wanted):
             if word not in PREDICTIONS:
                 raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {word!r}")
-        alpha, sigma = self.coefficients(t, x)
-        to_noise: dict[str, Callable[[], Tensor]] = {
-            "noise": lambda: value,
-            "x0": lambda: (x - alpha * value) / sigma,
-            "velocity": lambda: self._noise_of_velocity(value, x, alpha, sigma),
-            "score": lambda: -sigma * value,
-        }
         if given == wanted:
             return value
+        alpha, sigma = map(math.sqrt, self.squares(t)) if isinstance(t, int) else self.coefficients(t, x)
+        d_alpha, d_sigma = self.along(alpha, sigma)
+        if wanted == "x0" and given == "velocity":
+            return x0_of_velocity(value, x, alpha, sigma, d_alpha, d_sigma)
+        to_noise: dict[str, Callable[[], Tensor]] = {
+            "noise": lambda: value,
+            "x0": lambda: noise_of_x0(value, x, alpha, sigma),
+            "velocity": lambda: noise_of_velocity(value, x, alpha, sigma, d_alpha, d_sigma),
+            "score": lambda: noise_of_score(value, sigma),
+        }
         eps = to_noise[given]()
         if wanted == "noise":
             return eps
         if wanted == "score":
-            return -eps / sigma
-        x0 = value if given == "x0" else (x - sigma * eps) / alpha
-        return x0 if wanted == "x0" else self._velocity(x0, eps, alpha, sigma)
+            return score_of_noise(eps, sigma)
+        x0 = value if given == "x0" else x0_of_noise(eps, x, alpha, sigma)
+        return x0 if wanted == "x0" else velocity_of(x0, eps, d_alpha, d_sigma)
+
+    def along(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
+        """The derivatives of alpha and sigma along the path, which say what a velocity is. Args: both, at a time."""
+        return -sigma, alpha
 
     def of_velocity(self, i: int) -> tuple[float, float, float, float]:
         """p, q, r, u of x_0 = p x + q v and eps = r x + u v at a step. Args: i: 1..I."""
         alpha, sigma = map(math.sqrt, self.squares(i))
-        return alpha, -sigma, sigma, alpha
-
-    def _velocity(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return alpha * eps - sigma * x0
-
-    def _noise_of_velocity(self, v: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return sigma * x + alpha * v
+        d_alpha, d_sigma = (float(d) for d in self.along(alpha, sigma))
+        whole = alpha * d_sigma - sigma * d_alpha
+        return d_sigma / whole, -sigma / whole, -d_alpha / whole, alpha / whole
 
 
 @dataclass(frozen=True)
 class GaussianProcess(Process):
-    """The variance-preserving process of DDPM: alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
+    """Noising along a schedule; variance-preserving ones have alpha_i^2 = abar_i, sigma_i^2 = 1 - abar_i.
 
-    Ho et al. 2020, arXiv 2006.11239.
+    From DDPM (Ho et al. 2020, arXiv 2006.11239). A chain starts from the prior whatever x_0 was, so a schedule that
+    leaves more than a hundredth of x_0 at its end is warned of.
 
     Args:
-        schedule: its name, `vp`, `linear` or `cosine`, or abar_1 > ... > abar_I themselves.
-        levels: how many of a name, I.
+        schedule: its name, `vp`, `linear` or `cosine`; abar_1 > ... > abar_I themselves; or a `Schedule`, such as
+            `EDMSchedule()`. levels: how many of a name or of a `Schedule`.
 
     Raises:
-        InputError: no schedule of that name, or shares that do not fall from 1 to above 0.
+        InputError: no such schedule, or it is that of a `FlowProcess`.
 
     Example:
         >>> round(GaussianProcess("vp", 5).squares(5)[0], 6)
         0.006409
     """
 
-    schedule: str | tuple[float, ...] = "vp"
+    schedule: str | tuple[float, ...] | Schedule = "vp"
     levels: int = 5
 
     def __post_init__(self) -> None:
-        named = isinstance(self.schedule, str)
-        made = NoiseSchedule.named(self.schedule, self.levels) if named else NoiseSchedule(self.schedule)  # type: ignore[arg-type]
-        object.__setattr__(self, "_values", made.values)
+        if isinstance(self.schedule, Mapping):  # as a file has it
+            object.__setattr__(self, "schedule", Schedule.from_dict(self.schedule))
+        schedule = self.schedule
+        if isinstance(schedule, FlowSchedule):
+            raise InputError("a straight path has velocities of its own; take a FlowProcess instead of a FlowSchedule")
+        if isinstance(schedule, Schedule):
+            squares = _squares_of(schedule, check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
+        else:
+            named = isinstance(schedule, str)
+            made = NoiseSchedule.named(schedule, self.levels) if named else NoiseSchedule(schedule)  # type: ignore[arg-type]
+            squares = tuple((bar, 1 - bar) for bar in made.values)
+        object.__setattr__(self, "_squares", squares)
+        left = squares[-1][0] / sum(squares[-1])
+        if left > MOST_LEFT:
+            warnings.warn(
+                f"the schedule does not end in noise: alpha_bar is {left:.4g} after its last step, so that much of x_0 "
+                "is left where a chain starts from noise alone; take more noise or another schedule",
+                stacklevel=3,
+            )
 
     @property
-    def values(self) -> tuple[float, ...]:
-        """abar_0 = 1, abar_1, ..., abar_I."""
-        known: tuple[float, ...] = self._values  # type: ignore[attr-defined]
+    def _known(self) -> tuple[tuple[float, float], ...]:
+        known: tuple[tuple[float, float], ...] = self._squares  # type: ignore[attr-defined]
         return known
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """abar_0 = 1, abar_1, ..., abar_I, the squares of alpha."""
+        return tuple(a for a, _ in self._known)
+
+    @property
     def steps(self) -> int:
-        return len(self.values) - 1
+        return len(self._known) - 1
 
     def squares(self, i: int) -> tuple[float, float]:
-        return self.values[i], 1 - self.values[i]
+        return self._known[i]
 
     def fresh(self, i: int, j: int) -> float:
-        return 1 - self.values[i] / self.values[j]
+        if isinstance(self.schedule, Schedule):
+            return super().fresh(i, j)
+        return 1 - self._known[i][0] / self._known[j][0]
+
+    def terminal(self, draws: Tensor) -> Tensor:
+        std = self.schedule.prior_std if isinstance(self.schedule, Schedule) else 1.0
+        return draws if std == 1.0 else std * draws
+
+
+def _squares_of(schedule: Schedule, levels: int) -> tuple[tuple[float, float], ...]:
+    at = schedule.level(torch.arange(1, levels + 1, dtype=torch.float64), levels)
+    pairs = zip(at.alpha.square().tolist(), at.sigma.square().tolist(), strict=True)
+    return ((1.0, 0.0), *((a, noise) for a, noise in pairs))
 
 
 @dataclass(frozen=True)
 class FlowProcess(Process):
-    """The straight path of flow matching: x_t = (1 - t) x_0 + t eps at t = i / I.
+    """The straight path of flow matching, x_t = (1 - t) x_0 + t eps at t = i / I; its velocity is eps - x_0.
 
-    Lipman et al. 2023, arXiv 2210.02747. The last level is a hair before noise alone, so that x_0 can be told of it:
-    alpha_I = `least`.
+    From Lipman et al. (2023, arXiv 2210.02747) and rectified flow (Liu et al. 2023, arXiv 2209.03003).
+
+    The last level is a hair before noise alone, so that x_0 can be told of it: alpha_I = `least`.
 
     Args:
         levels: their number I.
@@ -190,12 +243,5 @@ class FlowProcess(Process):
         alpha = max(1 - i / self.levels, self.least)
         return alpha**2, (1 - alpha) ** 2
 
-    def of_velocity(self, i: int) -> tuple[float, float, float, float]:
-        alpha, sigma = map(math.sqrt, self.squares(i))
-        return 1.0, -sigma, 1.0, alpha
-
-    def _velocity(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return eps - x0
-
-    def _noise_of_velocity(self, v: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return x + alpha * v
+    def along(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
+        return -1.0, 1.0

@@ -39,6 +39,22 @@ class Chain:
     states: Tensor
 
 
+@dataclass(frozen=True)
+class Advance:
+    """What a step of a chain gives.
+
+    Args:
+        kernel: the law of the next state. memory: what the next step may read.
+
+    Example:
+        >>> Advance(Point(torch.zeros(2))).memory is None
+        True
+    """
+
+    kernel: Kernel
+    memory: Any = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampler(ABC):
     """A frozen recipe of reverse steps; a subclass gives `kernel`.
@@ -80,6 +96,14 @@ class Sampler(ABC):
             cond: what the model is conditioned on. process: whose times `grid` gives.
         """
 
+    def advance(self, model: Model, x: Tensor, k: int, cond: Any, process: Process, memory: Any = None) -> Advance:
+        """`kernel`, and what a solver of several steps hands on to the next one: its state travels in the loop.
+
+        Args:
+            model, x, k, cond, process: of `kernel`. memory: of the step before; None at the first.
+        """
+        return Advance(self.kernel(model, x, k, cond, process))
+
     def grid(self, process: Process) -> tuple[int, ...]:
         """I = t_0 > t_1 > ... > t_n = 0, evenly spaced over the process's steps; all of them by default.
 
@@ -115,8 +139,10 @@ class Sampler(ABC):
         """
         if record is not None:
             record.append(x)
+        memory = None
         for k in range(len(self.grid(process)) - 1):
-            kernel = self.kernel(model, x, k, cond, process)
+            step = self.advance(model, x, k, cond, process, memory)
+            kernel, memory = step.kernel, step.memory
             x = kernel.sample(None if noise is None or kernel.draws is None else noise[k])
             if record is not None:
                 record.append(x)
@@ -143,12 +169,22 @@ class Sampler(ABC):
         n = len(self.grid(process)) - 1
         if len(states) != n + 1:
             raise InputError(f"a chain of {n} steps has {n + 1} states, got {len(states)}")
-        steps = [self.kernel(model, states[k], k, cond, process).log_prob(states[k + 1]) for k in range(n)]
+        steps, memory = [], None
+        for k in range(n):
+            step = self.advance(model, states[k], k, cond, process, memory)
+            steps.append(step.kernel.log_prob(states[k + 1]))
+            memory = step.memory
         return torch.stack(steps)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: the class's name and its fields."""
         return {"type": type(self).__name__, **asdict(self)}
+
+
+def predicts(prediction: str) -> None:
+    """Raises InputError if no chain of numbers goes by such a prediction. Args: prediction: of a sampler."""
+    if prediction not in ("noise", "x0", "velocity"):
+        raise InputError(f"prediction must be one of noise, x0, velocity, got {prediction!r}")
 
 
 @dataclass(frozen=True)
@@ -210,8 +246,7 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prediction not in ("noise", "x0", "velocity"):
-            raise InputError(f"prediction must be one of noise, x0, velocity, got {self.prediction!r}")
+        predicts(self.prediction)
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta must be from 0 to 1, got {self.eta}")
         object.__setattr__(self, "_known", None)

@@ -151,7 +151,3 @@ def ddim(
         True
     """
     return run(denoise, x, reverse_steps(schedule, steps, eta=0.0))
-
-
-ETA = {"ddpm": 1.0, "ddim": 0.0}
-"""Samplers by name, and how much noise each spreads."""

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy.diffusion.samplers import ETA
+from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, mapping
@@ -63,7 +63,7 @@ class ChainedMethod(RolloutMethod):
         "prior": _prior,
         "steps": partial(check.integer, least=1, most=_limits.CHAIN),
         "schedule": partial(check.choice, words=SCHEDULES),
-        "sampler": partial(check.choice, words=ETA),
+        "sampler": partial(check.choice, words=SAMPLERS),
         "sampler_steps": lambda value, key: (
             None if value is None else check.integer(value, key, least=1, most=_limits.CHAIN)
         ),

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from diffpolicy import _validate as check
+from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.processes import GaussianProcess, Process
 from diffpolicy.diffusion.sampler import DDIM, Sampler
-from diffpolicy.diffusion.samplers import ETA
 from diffpolicy.diffusion.schedules import SCHEDULES
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
@@ -61,11 +61,11 @@ class ChainPolicy(SavedPolicy, base=True):
         if isinstance(sampler, Sampler):
             self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
             self.sampler = file_name(type(sampler))
-        elif sampler in ETA:
-            self.sampling = DDIM(eta=ETA[sampler], prediction=self.prediction, steps=steps)
+        elif sampler in SAMPLERS:
+            self.sampling = part_with(SAMPLERS[sampler](self.prediction), steps=steps)
             self.sampler = sampler
         else:
-            raise InputError(f"sampler must be one of {', '.join(ETA)}, got {sampler!r}; or pass a Sampler")
+            raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}; or pass a Sampler")
         if self.sampling.tokens != self.process.discrete:
             kind = "tokens" if self.process.discrete else "numbers"
             raise InputError(
@@ -168,7 +168,7 @@ class ChainPolicy(SavedPolicy, base=True):
         return {
             "steps": self.process.steps,
             "schedule": self.schedule_name if self.schedule_name in SCHEDULES else part_form(self.process),
-            "sampler": self.sampler if self.sampler in ETA else {**part_form(self.sampling), "steps": None},
+            "sampler": self.sampler if self.sampler in SAMPLERS else {**part_form(self.sampling), "steps": None},
             "sampler_steps": self.sampler_steps,
             "prediction": self.prediction,
             "denoiser": self._denoiser_form(),

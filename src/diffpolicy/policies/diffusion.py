@@ -40,7 +40,7 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         prior: where the chain starts.
         steps: I of the schedule.
         schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
-        sampler: `ddpm` or `ddim`, or a `Sampler`.
+        sampler: a name of `diffusion.SAMPLERS`, such as `ddpm`, or a `Sampler`.
         sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or where items are joint of

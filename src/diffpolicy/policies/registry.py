@@ -27,6 +27,9 @@ def part_form(part: Any) -> dict[str, Any]:
     if not is_dataclass(part):
         raise InputError(f"{type(part).__name__} must be a frozen dataclass, so that a file can tell what it is")
     form = {"kind": file_name(type(part)), **asdict(part)}  # type: ignore[arg-type]
+    for key in form.keys() & vars(part).keys():  # a schedule of a process, a head of a head
+        if is_dataclass(vars(part)[key]):
+            form[key] = part_form(vars(part)[key])
     if not is_ours(type(part)):
         check_told(part, form)
     return form
