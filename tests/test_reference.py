@@ -258,6 +258,12 @@ def test_arguments_that_share_a_line_are_told_apart(text, told):
     assert docstrings().entries(text, {"a", "b", "c"}) == told
 
 
+def test_arguments_on_the_first_line_of_a_docstring_become_a_section():
+    lines = ["What it is. Args: a: one. b: two.", ""]
+    docstrings().one_a_line(None, "function", "f", lambda a, b: None, None, lines)
+    assert lines[:5] == ["What it is.", "", "Args:", "    a: one.", "    b: two."]
+
+
 def shrink():
     """Takes what is no longer missing out of the list; an example that takes longer than ten seconds is no example."""
     import os

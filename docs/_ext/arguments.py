@@ -64,7 +64,11 @@ def parameters(thing: Any) -> dict[str, inspect.Parameter]:
 
 
 def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Gives each argument of the section `Args` a line of its own."""
+    """Gives each argument a line of its own in the section `Args`, which may stand on the first line."""
+    if lines and " Args: " in lines[0]:
+        head, told = lines[0].split(" Args: ", 1)
+        if FIRST.match(told):
+            lines[:1] = [head, "", "Args:", f"    {told}"]
     if "Args:" not in lines or not callable(thing):
         return
     begin = lines.index("Args:") + 1
@@ -74,7 +78,7 @@ def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
     except (TypeError, ValueError):
         return
     given = [line.removeprefix("    ") for line in lines[begin:end]]
-    if any(not line.strip() for line in given[:-1]):  # a list or a second paragraph, whose lines matter
+    if not FIRST.match(given[0]) or any(not line.strip() for line in given[:-1]):  # text, whose lines matter
         return
     lines[begin:end] = [f"    {', '.join(names)}: {text}" for names, text in entries(given, known)] + [""]
 

@@ -52,7 +52,10 @@ class Sweep:
 
     @classmethod
     def parse(cls, text: str, problem: Problem) -> Sweep:
-        """From KEY=V,V. Args: text: that. problem: whose knobs it may turn, beside the methods'.
+        """What `--sweep` takes, KEY=V,V.
+
+        Args:
+            text: that. problem: whose knobs it may turn, beside the methods'.
 
         Raises:
             InputError: an unknown key, or a value that it cannot take.
@@ -76,6 +79,9 @@ class Sweep:
 
     def apply(self, plan: Plan, value: Any) -> Plan:
         """The plan at one value, with a folder of its own and its share of the time.
+
+        Args:
+            plan: of the whole sweep. value: one of `values`.
 
         Raises:
             InputError: a method does not have the field, or the problem cannot take the value.

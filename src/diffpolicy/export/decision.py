@@ -82,7 +82,14 @@ class Decision(PureDecision):
         return denoiser.frozen() if isinstance(denoiser, Freezes) else nullcontext()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The outputs, in their order. Args: tensors: the inputs, in their order."""
+        """Decides.
+
+        Args:
+            tensors: the inputs, in their order.
+
+        Returns:
+            The outputs, in their order: actions, logits, and where the policy remembers, the next latents.
+        """
         given = self.named(tensors)
         policy, mask = self.policy, self._mask(given)
         condition = policy.condition(given["observation"])

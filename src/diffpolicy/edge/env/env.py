@@ -238,6 +238,9 @@ class OffloadingEnv(EnvBase):
         """Makes this one of `world` environments alike that share the episodes out; call it before the first reset.
 
         Environment e then plays the episodes rank E + e, rank E + e + world E, ...
+
+        Args:
+            rank: which of them, from 0. world: their number.
         """
         self._first_episode += rank * self.batch_size[0]
         self._stride = world * self.batch_size[0]
@@ -266,7 +269,11 @@ class OffloadingEnv(EnvBase):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `get_extra_state` gave."""
+        """Takes up what `get_extra_state` gave.
+
+        Args:
+            state: of an environment with the same scenario and batch.
+        """
         if not isinstance(self.source, TaskListSource):
             self._set_seed(state["seed"])
         self._episode, self._slot = list(state["episode"]), list(state["slot"])

@@ -91,7 +91,10 @@ class FleetPolicy(ChainPolicy):
 
     @classmethod
     def pretrained(cls, name: str) -> FleetPolicy:
-        """A bundled policy: `live`, `stale`, or one of the controls; `policy.rule.weight` may be set to another value.
+        """A bundled policy; its `rule.weight` may be set to another value.
+
+        Args:
+            name: `live`, `stale`, or one of the controls, `live-one-pass` and `stale-one-pass`.
 
         Raises:
             InputError: no such policy is bundled.
@@ -152,10 +155,13 @@ class FleetPolicy(ChainPolicy):
         return tensordict.set(self.action_key, action)
 
     def decide(self, tensordict: TensorDictBase, generator: torch.Generator) -> Tensor:
-        """Servers, int64 `[E, B, N]`, in float64; writes `("next", "fleet", ...)`.
+        """Decides in float64; writes `("next", "fleet", ...)`.
 
         Args:
             tensordict: what `in_keys` tell. generator: draws the candidates, where there are some.
+
+        Returns:
+            Servers, int64 `[E, B, N]`.
 
         Raises:
             InputError: the sampler draws noise.
@@ -167,11 +173,22 @@ class FleetPolicy(ChainPolicy):
             return self.rule.decide(tensordict, coefficients, generator)
 
     def primer_for(self, env: EnvBase) -> RecurrentState:
-        """The recurrent keys `("fleet", ...)`, which start afresh with each episode."""
+        """The recurrent keys `("fleet", ...)`, which start afresh with each episode.
+
+        Args:
+            env: an `OffloadingEnv`, of any number of servers.
+        """
         return self.rule.primer(env.observation_spec["queue_gcycles"].shape[-1])
 
     def check_env(self, env: EnvBase) -> None:
-        """Raises InputError if the environment shows less than the policy reads."""
+        """Refuses an environment that shows less than the policy reads.
+
+        Args:
+            env: where it is to act.
+
+        Raises:
+            InputError: its level of information is a lower one.
+        """
         shown = information_of(env)
         if LEVELS.index(shown) < LEVELS.index(self.information):
             raise InputError(f"the policy reads {self.information} information, and the environment shows {shown}")

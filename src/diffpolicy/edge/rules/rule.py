@@ -65,5 +65,9 @@ class Heuristic(TensorDictModuleBase):
         return tensordict.set(ACTION, self.decide(tensordict))
 
     def uniform(self, *shape: int) -> Tensor:
-        """U[0, 1) from the rule's own generator."""
+        """U[0, 1) from the rule's own generator.
+
+        Args:
+            shape: sizes of the tensor.
+        """
         return torch.rand(*shape, generator=self.generator, device=self.generator.device)

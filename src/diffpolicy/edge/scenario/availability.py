@@ -41,7 +41,14 @@ class Availability:
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> Availability:
-        """The `availability` of a scenario's server; `key` names it in messages."""
+        """The `availability` of a scenario's server.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         given = tuple(data) if isinstance(data, Mapping) else ()
         names = ("down_s",) if "down_s" in given else ("mtbf_s", "mttr_s")
         data = check.mapping(data, key, allowed=names, required=names)

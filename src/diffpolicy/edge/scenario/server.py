@@ -52,7 +52,14 @@ class Server:
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> Server:
-        """One entry of a scenario's `servers`; `key` names it in messages."""
+        """One entry of a scenario's `servers`.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         data = check.mapping(data, key, allowed=_KEYS, required=_NEEDED)
         for name in _NEEDED:
             data[name] = check.number(data[name], f"{key}.{name}", above=0, least=_limits.LEAST, most=_limits.MOST)

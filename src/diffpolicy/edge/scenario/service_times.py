@@ -42,7 +42,14 @@ class ModelTimes:
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> ModelTimes:
-        """An entry of `service.models`; `key` names it in messages."""
+        """An entry of `service.models`.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         data = check.mapping(data, key, allowed=("text_s", "sizes"), required=("text_s", "sizes"))
         sizes = check.sequence(data["sizes"], f"{key}.sizes")
         if not sizes:
@@ -123,7 +130,14 @@ class ServerService:
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> ServerService:
-        """The `service` of a scenario's server; `key` names it in messages."""
+        """The `service` of a scenario's server.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         data = check.mapping(data, key, allowed=[f.name for f in fields(cls)], required=("models",))
         models = data["models"]
         if not isinstance(models, Mapping) or not models:
@@ -154,11 +168,22 @@ class ServerService:
         }
 
     def times(self, model: str) -> ModelTimes | None:
-        """The times of a model, or None where the server cannot run it."""
+        """The times of a model, or None where the server cannot run it.
+
+        Args:
+            model: its name.
+        """
         return self.models.get(model, self.models.get(ANY_MODEL))
 
     def batch_factor(self, images: Floats) -> Floats:
-        """Time of requests of so many images over that of one, `[K]`; past the table's end in batches of its length."""
+        """Time of requests of several images over that of one; past the table's end in batches of its length.
+
+        Args:
+            images: of each request, `[K]`.
+
+        Returns:
+            Factors `[K]`.
+        """
         table = np.arange(1, len(self.batch) + 1) * np.array(self.batch)
         longest = len(table)
         whole, rest = np.divmod(images.astype(np.int64), longest)

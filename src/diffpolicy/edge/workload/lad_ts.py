@@ -149,7 +149,14 @@ class Workload:
 
     @classmethod
     def from_dict(cls, data: Any) -> Workload:
-        """The `workload` object of a scenario file."""
+        """The `workload` object of a scenario file.
+
+        Args:
+            data: as it stands in the file.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         if not isinstance(data, Mapping) or "kind" not in data:
             raise InputError(f"workload must be an object with a 'kind', got {check.show(data)}")
         if data["kind"] != "lad-ts":

@@ -67,7 +67,14 @@ class RequestType:
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> RequestType:
-        """One entry of a workload's `mix`; `key` names it in messages."""
+        """One entry of a workload's `mix`.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         data = check.mapping(data, key, allowed=_TYPE, required=_NEEDED)
         try:
             return cls(**data)

@@ -99,7 +99,14 @@ class TraceWorkload:
         return float((self.rate_per_s or self.recorded_rate_per_s) * self._table.work.mean())
 
     def with_load(self, load: float, capacity_gcycles_per_s: float) -> TraceWorkload:
-        """The same requests with times stretched so that they offer `load` times the capacity."""
+        """The same requests with times stretched so that they offer `load` times the capacity.
+
+        Args:
+            load: above 0. capacity_gcycles_per_s: of the whole fleet.
+
+        Raises:
+            InputError: a number is out of range, or the trace has no work.
+        """
         rate = self.rate_per_s or self.recorded_rate_per_s
         return replace(
             self, rate_per_s=rate * rate_factor(self.mean_work_gcycles_per_s(), load, capacity_gcycles_per_s)
@@ -146,7 +153,14 @@ class TraceWorkload:
 
     @classmethod
     def from_dict(cls, data: Any, folder: str | Path = ".") -> TraceWorkload:
-        """The `workload` object of a scenario file that lies in `folder`."""
+        """The `workload` object of a scenario file.
+
+        Args:
+            data: as it stands in the file. folder: where that file lies.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         data = check.mapping(
             data, "workload", allowed=("kind", "file", "train_share", "rate_per_s"), required=("kind", "file")
         )

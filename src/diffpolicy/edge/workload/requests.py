@@ -145,12 +145,26 @@ class RequestWorkload:
         )
 
     def draw_types(self, count: int, rng: np.random.Generator) -> Ints:
-        """Indices into the mix in the order of arrival, `[count]`; models repeat with `model_persistence`."""
+        """Types in the order of arrival; models repeat with `model_persistence`.
+
+        Args:
+            count: how many, K. rng: draws them.
+
+        Returns:
+            Indices into the mix, `[K]`.
+        """
         return draw_types(self.mix, self.model_persistence, count, rng)
 
     @classmethod
     def from_dict(cls, data: Any) -> RequestWorkload:
-        """The `workload` object of a scenario file."""
+        """The `workload` object of a scenario file.
+
+        Args:
+            data: as it stands in the file.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         kind = data.get("kind") if isinstance(data, Mapping) else None
         own = _PARAMETERS.get(kind, _ALL) if isinstance(kind, str) else _ALL
         keys = ("kind", "rate_per_s", "mix", *own, "model_persistence")

@@ -164,7 +164,18 @@ class DiffusersAdapter:
         )
 
     def generate(self, request: GenerateRequest) -> GenerateTiming:
-        """One call of the pipeline with its default guidance."""
+        """One call of the pipeline with its default guidance.
+
+        Args:
+            request: what is asked for.
+
+        Returns:
+            What it took.
+
+        Raises:
+            OutOfMemoryError: the device's memory does not suffice.
+            CallRefusedError: the pipeline does not take the size or the steps.
+        """
         gpu = self._device.type == "cuda"
         generator = torch.Generator(self._device).manual_seed(request.seed)
         if gpu:

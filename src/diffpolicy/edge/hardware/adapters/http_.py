@@ -110,7 +110,18 @@ class HttpAdapter:
         )
 
     def generate(self, request: GenerateRequest) -> GenerateTiming:
-        """One call, sent again where that may help."""
+        """One call, sent again where that may help.
+
+        Args:
+            request: what is asked for.
+
+        Returns:
+            What it took.
+
+        Raises:
+            CallRefusedError: this call was refused, dropped or answered wrongly, and others may not be.
+            InputError: the server is gone, or no call can succeed.
+        """
         waited_s = 0.0
         for tries in range(1, MOST_TRIES + 1):
             last = tries == MOST_TRIES

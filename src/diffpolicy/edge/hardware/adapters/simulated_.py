@@ -53,7 +53,14 @@ class SimulatedAdapter:
         return Description(profile.server, profile.software, profile.model, profile.memory)
 
     def generate(self, request: GenerateRequest) -> GenerateTiming:
-        """A call: every part of it longer or shorter by one lognormal factor of median 1."""
+        """A call: every part of it longer or shorter by one lognormal factor of median 1.
+
+        Args:
+            request: what is asked for.
+
+        Returns:
+            What it took.
+        """
         size = request.width, request.height
         none, one = (self.profile.service_s(*size, steps, request.batch) for steps in (0, 1))
         luck = math.exp(self._random.gauss(0.0, self.scatter_sigma)) if self.scatter_sigma else 1.0

@@ -138,7 +138,14 @@ class ServerProfile(Record):
 
     @classmethod
     def from_dict(cls, data: Any, key: str = "profile") -> ServerProfile:
-        """The object of a profile file; unknown keys are refused."""
+        """The object of a profile file; unknown keys are refused.
+
+        Args:
+            data: as it stands in the file. key: names it in messages.
+
+        Raises:
+            InputError: a key is unknown or missing or a value is out of range; the sentence names it.
+        """
         if isinstance(data, dict):
             if "schema" not in data:
                 raise InputError(f"{key} lacks the key 'schema'")
