@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 HEADER = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Keys):")
 NAMES = r"\*{0,2}[A-Za-z_]\w*(?:, [A-Za-z_]\w*)*"
 FIRST = re.compile(rf"({NAMES}):(?: |$)")
+LETTER = re.compile(r"\w\.(?: |$)")
 FURTHER = re.compile(rf"(?<=[.;] )({NAMES}): ")
 
 
@@ -80,7 +81,8 @@ def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
     given = [line.removeprefix("    ") for line in lines[begin:end]]
     if not FIRST.match(given[0]) or any(not line.strip() for line in given[:-1]):  # text, whose lines matter
         return
-    lines[begin:end] = [f"    {', '.join(names)}: {text}" for names, text in entries(given, known)] + [""]
+    told = [(names, f"\\{text}" if LETTER.match(text) else text) for names, text in entries(given, known)]  # no list
+    lines[begin:end] = [f"    {', '.join(names)}: {text}" for names, text in told] + [""]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

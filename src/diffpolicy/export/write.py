@@ -61,7 +61,7 @@ def export_decision(policy: SavedPolicy, path: str | Path, format: str = "onnx")
         InputError: an unknown format, a policy that cannot be traced, or a result that differs from the policy.
 
     Example:
-        >>> policy = DiffusionPolicy(choices=3, observation_dim=5)
+        >>> policy = FeedforwardPolicy(choices=3, observation_dim=5)
         >>> written = export_decision(policy, "policy.onnx")
         >>> written.path.exists(), written.difference < 1e-5
         (True, True)

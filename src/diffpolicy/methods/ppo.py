@@ -77,6 +77,8 @@ class DiffusionPPOMethod(ChainedMethod, PPOMethod):
         sampler: `ddpm` or `ddim`.
         sampler_steps: fewer steps than I when it denoises; None: I.
         prediction: what the denoiser predicts, the `noise` or `x0`.
+        denoiser: its `kind`, `MLPDenoiser` or, by default where items are joint, `ItemDenoiser`, and options of the
+            second: `hidden`, `heads` and `blocks`.
         denoiser_output: the last layer of the `MLPDenoiser`: `softmax`, `tanh` or `linear`.
         time: width of the `MLPDenoiser`'s time embedding.
         others: of `PPOMethod`.
