@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.known import KNOWN
 
 HELP = "show what there is: problems, methods, policies, scenarios, profiles"
-EXAMPLES = ("diffpolicy list methods", "diffpolicy list --json")
+EXAMPLES = (
+    "diffpolicy list methods",
+    "diffpolicy list --json",
+    "diffpolicy list methods --json  # with what each trains",
+)
 KINDS = {known.kind: known.names for known in KNOWN.values()}
 
 
@@ -19,11 +24,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Loads no torch. Policies are those of the offloading problem."""
+    """Loads no torch, but for what methods can. Policies are those of the offloading problem."""
     found = {kind: names() for kind, names in KINDS.items() if options.kind in (None, kind)}
     if options.json:
-        opt.print_json(found, options)
+        can = {"capabilities": _capabilities()} if options.kind == "methods" else {}
+        opt.print_json({**found, **can}, options)
         return
     for kind, names in found.items():
         for name in names:
             print(name if options.kind else f"{kind:<9}  {name}")
+
+
+def _capabilities() -> dict[str, dict[str, Any]]:
+    """What each preset can train."""
+    from diffpolicy.experiments.names import METHOD_NAMES, make_method
+    from diffpolicy.methods.capabilities import Capabilities
+
+    return {name: Capabilities.of(make_method(name)).to_dict() for name in METHOD_NAMES}

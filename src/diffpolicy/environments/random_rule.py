@@ -85,7 +85,7 @@ class RandomRule(TensorDictModuleBase):
 def _counts(spec: Any) -> list[int]:
     """The numbers of choices of an item's slots."""
     if isinstance(spec, MultiCategorical):
-        nvec: list[int] = (spec.nvec if spec.nvec.ndim == 1 else spec.nvec[0]).tolist()
+        nvec: list[int] = spec.nvec.reshape(-1, spec.nvec.shape[-1])[0].tolist()
         return nvec
     return [int(spec.space.n)]
 

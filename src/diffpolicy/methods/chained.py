@@ -13,11 +13,11 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.schedules import SCHEDULES
-from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, mapping
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.networks.denoiser import OUTPUTS
 from diffpolicy.policies.diffusion import OPTIONS, DiffusionPolicy
+from diffpolicy.policies.heads import Head, JointHead
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, Prior
 
@@ -43,10 +43,15 @@ class ChainedMethod(RolloutMethod):
 
     Args:
         prior: its JSON form, e.g. `{"type": "ActionMemory", "key": "item"}` or `ActionMemory(key="item").to_dict()`.
-        steps, schedule, sampler, sampler_steps, prediction: of `DiffusionPolicy`.
+        steps: of the chain, I.
+        schedule: of the noise, by its name.
+        sampler: by its name.
+        sampler_steps: steps that the sampler takes; None: all of the schedule.
+        prediction: what the network predicts, the `noise` or `x0`.
         denoiser: its `kind`, `MLPDenoiser` or, by default where items are joint, `ItemDenoiser`; and options of the
             second, `hidden`, `heads` and `blocks`.
-        denoiser_output, time: of `MLPDenoiser`, as are `hidden` and `act`.
+        denoiser_output: how the network of an `MLPDenoiser` ends.
+        time: width of its embedding of the chain's step.
     """
 
     prior: dict[str, Any] = field(default_factory=lambda: {"type": "GaussianPrior"})
@@ -75,6 +80,16 @@ class ChainedMethod(RolloutMethod):
 
     own_policy: ClassVar[type[Policy]] = DiffusionPolicy
 
+    def refuses(self, head: Head) -> str:
+        """As its family; and a memory is of single items, one of probabilities of an action that has them."""
+        prior = Prior.from_dict(self.prior)
+        if not isinstance(prior, ActionMemory):
+            return super().refuses(head)
+        lacks = prior.store == "probabilities" and head.expectation == "pathwise"
+        missing = "the prior stores probabilities, which an action within bounds does not have; set prior.store to x0"
+        joint = "its memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
+        return super().refuses(head) or joint or (missing if lacks else "")
+
     def options(self) -> dict[str, Any]:
         of_network = ("hidden", "act")
         return {
@@ -98,15 +113,5 @@ class ChainedMethod(RolloutMethod):
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         policy = super().make_policy(env, seed)
-        if _unfit(policy):
-            raise InputError(
-                "the prior stores probabilities, which an action within bounds does not have; set prior.store to x0"
-            )
         policy.trained["through_chain"] = True
         return policy
-
-
-def _unfit(policy: Policy) -> bool:
-    """Whether what a policy is to remember is not there: probabilities of an action that is a vector."""
-    prior = policy.prior if isinstance(policy, DiffusionPolicy) else None
-    return isinstance(prior, ActionMemory) and prior.store == "probabilities" and policy.head.expectation == "pathwise"

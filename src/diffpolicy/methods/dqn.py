@@ -13,6 +13,7 @@ from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.policies.direct import GreedyValuePolicy
+from diffpolicy.policies.heads import CategoricalHead, Head
 from diffpolicy.policies.policy import Policy
 
 
@@ -46,6 +47,10 @@ class DQNMethod(OffPolicyMethod):
     }
 
     own_policy: ClassVar[type[Policy]] = GreedyValuePolicy
+
+    def refuses(self, head: Head) -> str:
+        """It has a value for each of some choices."""
+        return "" if isinstance(head, CategoricalHead) else "action values need one choice among some"
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "epsilon": self.epsilon}

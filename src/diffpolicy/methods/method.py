@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torchrl.envs import EnvBase
 
 from diffpolicy.environments.problem import Problem
+from diffpolicy.policies.heads import Head
+
+Situation = Literal["masks", "agents", "items", "early ends"]
+"""What a problem may have: forbidden choices, a group of agents, items of one step, episodes that end by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +23,21 @@ class Method(ABC):
     of the specs of whatever it is given. A subclass gives `build`; its name as `module:Class` serves wherever a method
     is named.
 
+    Attributes:
+        serves: what a problem may have that it trains on; nothing is known of one that does not say.
+
     Example:
         >>> method = make_method("d2sac")
         >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8, seed=1)
         >>> isinstance(method, Method), fit(module, episodes=8).episodes
         (True, 8)
     """
+
+    serves: ClassVar[tuple[Situation, ...]] = ()
+
+    def refuses(self, head: Head) -> str:
+        """Why it trains no policy with such a head, in one clause; empty: it does, which is so unless it says more."""
+        return ""
 
     @abstractmethod
     def build(

@@ -16,6 +16,7 @@ from diffpolicy.methods.on_policy import OnPolicyMethod
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.ppo import ChainPPOLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.heads import Head
 from diffpolicy.policies.policy import Policy
 
 
@@ -47,6 +48,10 @@ class PPOMethod(OnPolicyMethod):
     }
 
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
+
+    def refuses(self, head: Head) -> str:
+        """It asks how probable an action was."""
+        return "" if head.x0_is == "parameters" else "x_0 is its action, which has no probability in closed form"
 
     def make_objective(self, policy: Policy, seed: int) -> ChainPPOLoss:
         critic = CriticEnsemble(

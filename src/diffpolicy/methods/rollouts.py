@@ -20,7 +20,7 @@ from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, acting, function, rates, widths
-from diffpolicy.methods.method import Method
+from diffpolicy.methods.method import Method, Situation
 from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.specs import keys_of
@@ -112,6 +112,7 @@ class RolloutMethod(Method):
         for name, rule in self.rules.items():
             object.__setattr__(self, name, rule(getattr(self, name), name))
 
+    serves: ClassVar[tuple[Situation, ...]] = ("masks", "agents", "items", "early ends")
     own_policy: ClassVar[type[Policy]]
     """The class of what acts, where no `policy` is given."""
 
@@ -162,6 +163,8 @@ class RolloutMethod(Method):
         of_policy, of_objective, of_batches = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
         masked = replace(self, masks=False) if self.masks is None and not given.masks else self
         policy = masked.make_policy(env, of_policy).train()
+        if why := self.refuses(policy.head):
+            raise InputError(f"{type(self).__name__} trains no policy with a {type(policy.head).__name__}: {why}")
         if self.masks and not policy.reading.masked:
             raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
         keys = keys_of(policy, env)

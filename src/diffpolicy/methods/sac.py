@@ -17,6 +17,7 @@ from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.heads import BoundedHead, Head
 from diffpolicy.policies.policy import Policy
 
 
@@ -73,6 +74,11 @@ class SACMethod(OffPolicyMethod):
     }
 
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
+
+    def refuses(self, head: Head) -> str:
+        """It sums over all joint choices, or goes through a vector within bounds."""
+        fits = head.expectation == "enumerated" or isinstance(head, BoundedHead)
+        return "" if fits else "its choices can neither be enumerated nor are they a vector within bounds"
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "head": self.draw}
