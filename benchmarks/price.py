@@ -1,18 +1,18 @@
 """Decisions a second of the learned price in `evaluate` and `replay`, compiled (numba) and by the law's tensors.
 
-python benchmarks/price.py                       # two minutes on one core
+python benchmarks/price.py                       # three minutes on one core
 python benchmarks/price.py --slots 59 --episodes 16
 
 All that the commands do but reading and writing files is timed: arrivals, physics, decisions, statistics. Both forms
 play the same tasks, and the benchmark ends if they choose other servers. Two files are replayed: one of a task a step,
-and one whose tasks come by the slot.
+and one whose tasks come by the slot; then longer ones of both kinds in compiled form alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from unittest.mock import patch
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=2)
     parser.add_argument("--slots", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=400, help="of each file")
+    parser.add_argument("--long", type=int, default=20_000, help="tasks of each longer file")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,24 +72,26 @@ def main() -> None:
         "replay, one a step": tasks_of(scenario, options.tasks, 1),
         "replay, by the slot": tasks_of(scenario, options.tasks, 100),
     }
+    longer = {f"{how}, long": tasks_of(scenario, options.long, n) for how, n in zip(files, (1, 100), strict=True)}
     rows = []
     for policy in options.policies.split(","):
-        for how in ("evaluate", *files):
+        for how in ("evaluate", *files, *longer):
 
             def run(policy: str = policy, how: str = how) -> np.ndarray:
                 made = make_policy(policy, scenario)
                 if how == "evaluate":
                     return play_episodes(scenario, made, options.episodes).cost
-                return replay(scenario, files[how], made).delay_s
+                return replay(scenario, (files | longer)[how], made).delay_s
 
-            rows.append([policy, how, *measured(run, options.rounds)])
+            forms = (COMPILED,) if how in longer else (LAW, COMPILED)
+            rows.append([policy, how, *measured(run, options.rounds, forms)])
     print(f"the learned price, decisions a second; {machine()}")
     print(table(["policy", "in", "tasks", LAW, COMPILED, "ratio"], rows))
 
 
-def measured(run: Callable[[], np.ndarray], rounds: int) -> list[str]:
-    """Tasks, decisions a second in both forms, and their ratio, as texts. Args: run: gives the tasks' delays."""
-    seconds: dict[str, list[float]] = {LAW: [], COMPILED: []}
+def measured(run: Callable[[], np.ndarray], rounds: int, forms: Sequence[str]) -> list[str]:
+    """Tasks, decisions a second in each form, and their ratio, as texts. Args: run: gives the tasks' delays."""
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
     with form(COMPILED):
         run()  # loads the machine code
     for _ in range(rounds):
@@ -98,11 +101,12 @@ def measured(run: Callable[[], np.ndarray], rounds: int) -> list[str]:
                 start = time.process_time()
                 delays[name] = run()
                 times.append(time.process_time() - start)
-        if not np.array_equal(delays[LAW], delays[COMPILED]):
+        if not all(np.array_equal(delays[COMPILED], other) for other in delays.values()):
             raise SystemExit("the two forms choose other servers")
-    number = len(delays[LAW])
-    law, compiled = (number / median(seconds[name]) for name in (LAW, COMPILED))
-    return [str(number), f"{law:.0f}", f"{compiled:.0f}", f"{compiled / law:.1f}"]
+    number = len(delays[COMPILED])
+    speed = {name: number / median(times) for name, times in seconds.items()}
+    ratio = f"{speed[COMPILED] / speed[LAW]:.1f}" if LAW in speed else ""
+    return [str(number), f"{speed[LAW]:.0f}" if LAW in speed else "", f"{speed[COMPILED]:.0f}", ratio]
 
 
 if __name__ == "__main__":

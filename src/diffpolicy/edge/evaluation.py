@@ -12,9 +12,11 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.env.slot_sources import TaskListSource
 from diffpolicy.edge.metrics import Delays, Evaluation
+from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.problem import TASK, OffloadingProblem
 from diffpolicy.edge.problem import WORK as WORK
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -124,6 +126,18 @@ class ToldTasks(Protocol):
         """While it lasts, it knows."""
 
 
+@runtime_checkable
+class DecidesFiles(Protocol):
+    """Decides all of a task file at once, where nothing but queues changes from step to step."""
+
+    def decide_file(self, steps: FileSteps, first: TensorDictBase) -> Ints | None:
+        """Servers, int64 `[K]`: those that it would choose step by step; None: it must see every step.
+
+        Args:
+            steps: the file. first: what is seen of its first step.
+        """
+
+
 class Recorded(TensorDictModuleBase):
     """Repeats the decisions of a task file."""
 
@@ -141,9 +155,17 @@ class Recorded(TensorDictModuleBase):
         self.done += int(valid.sum())
         return tensordict.set(("agents", "action"), torch.where(valid, known, 0))
 
+    def decide_file(self, steps: FileSteps, first: TensorDictBase) -> Ints:
+        """See `DecidesFiles`."""
+        decisions: Ints = self.server.numpy()
+        return decisions
+
 
 def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded", seed: int = 0) -> Replay:
     r"""Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
+
+    Who decides whole files (`DecidesFiles`) does it without an environment, if no server fails and none has measured
+    times; the decisions and delays are those of the environment, step by step.
 
     Args:
         scenario: its servers; its slots are not used, and its workload only by a policy that knows it.
@@ -172,6 +194,25 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
         policy = Recorded(tasks.server)
     shown: Any = policy.information if isinstance(policy, ShowsLevel) else "paper"
     env = OffloadingEnv(scenario, [1], information=shown, tasks=tasks, dtype=torch.float64)
+    told = policy.told(tasks) if isinstance(policy, ToldTasks) else nullcontext()
+    with naming(name), undisturbed(policy, seed), told:
+        OffloadingProblem(scenario).check(policy, env)
+        server, delay_s = _at_once(env, policy) or _step_by_step(env, policy, tasks)
+    if not np.isfinite(delay_s).all():
+        raise InputError(f"delays under {name} are too large to be numbers")
+    load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
+    return Replay(scenario.name, name, load, server, delay_s)
+
+
+def _at_once(env: OffloadingEnv, policy: Any) -> tuple[Ints, Floats] | None:
+    """Decisions and delays `[K]` by pure physics; None where the policy or the file needs the environment."""
+    steps = env.file_steps() if isinstance(policy, DecidesFiles) else None
+    server = None if steps is None else policy.decide_file(steps, env.observe())
+    return None if steps is None or server is None else (server, steps.delays_s(server))
+
+
+def _step_by_step(env: OffloadingEnv, policy: Any, tasks: TaskList) -> tuple[Ints, Floats]:
+    """Decisions and delays `[K]` by the environment."""
     source = env.source
     assert isinstance(source, TaskListSource)
     server, delay_s = np.zeros(len(tasks), dtype=np.int64), np.zeros(len(tasks))
@@ -191,11 +232,5 @@ def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str
             server[rows], delay_s[rows] = action.flatten()[cells].numpy(), cost.flatten()[cells].numpy()
         steps += 1
 
-    told = policy.told(tasks) if isinstance(policy, ToldTasks) else nullcontext()
-    with naming(name), undisturbed(policy, seed), told:
-        OffloadingProblem(scenario).check(policy, env)
-        play(env, policy, len(tasks.duration_s), watch=watch)
-    if not np.isfinite(delay_s).all():
-        raise InputError(f"delays under {name} are too large to be numbers")
-    load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
-    return Replay(scenario.name, name, load, server, delay_s)
+    play(env, policy, len(tasks.duration_s), watch=watch)
+    return server, delay_s

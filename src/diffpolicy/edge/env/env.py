@@ -22,6 +22,7 @@ from diffpolicy.edge.information import LEVELS as LEVELS
 from diffpolicy.edge.information import Information as Information
 from diffpolicy.edge.information import shared_seeds
 from diffpolicy.edge.physics.down_time import DownTime
+from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.physics.service import ServiceState
 from diffpolicy.edge.physics.slot_grid import SlotGrid
@@ -156,6 +157,11 @@ class OffloadingEnv(EnvBase):
     def queue_gcycles(self) -> Tensor:
         """Work queued on each server at the start of the present slot, `[E, S]`."""
         return self._queue
+
+    def file_steps(self) -> FileSteps | None:
+        """The task file as pure physics plays it; None without one, and where that is not all that happens."""
+        pure = isinstance(self.source, TaskListSource) and self._down.places == 0 and self.dtype == torch.float64
+        return self.source.steps(self.fleet) if pure and isinstance(self.source, TaskListSource) else None
 
     # What happens
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.env.measured_tasks import measured_of_file, on_grid
+from diffpolicy.edge.physics.file_steps import FileSteps
+from diffpolicy.edge.physics.queueing import Fleet, SlotTasks
 from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
@@ -110,6 +112,24 @@ class TaskListSource:
         """Flat grid index of each task of a step, in the file's order, int64 `[K]`."""
         rows = self.rows(t)
         return torch.as_tensor(self._agent[rows] * self.max_tasks + self._index[rows])
+
+    def steps(self, fleet: Fleet) -> FileSteps | None:
+        """The whole file, for pure physics; None where times are measured, or a size is no number. Args: fleet: S."""
+        tasks = self._tasks
+        sizes = (tasks.input_mbit, tasks.result_mbit, tasks.work_gcycles)
+        if self._measured is not None or not all(np.isfinite(x).all() for x in (*sizes, tasks.duration_s)):
+            return None
+        mbit, result, work = (torch.as_tensor(x, dtype=torch.float64) for x in sizes)
+        valid = torch.ones(len(tasks), dtype=torch.bool)
+        return FileSteps(
+            starts=self._bounds,
+            duration_s=tasks.duration_s,
+            tasks=SlotTasks(torch.as_tensor(self._home), mbit, result, work, valid),
+            station=self._agent,
+            stations=self._stations,
+            place=self._index,
+            fleet=fleet,
+        )
 
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         if len(slot) != 1:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from diffpolicy.diffusion.sampler import ReverseStep
@@ -231,4 +231,7 @@ class PriceChain:
         """The same chain, computed in another precision."""
         if self.denoiser.out.dtype == dtype:
             return self
-        return PriceChain(copy.deepcopy(self.denoiser).to(dtype), self.path, self.remember)
+        # a shallow copy, since a policy asks at every step: whatever else a deep copy would find is not computed with
+        other = copy.copy(self.denoiser)
+        other._parameters = {name: nn.Parameter(x.detach().to(dtype)) for name, x in self.denoiser.named_parameters()}
+        return PriceChain(other, self.path, self.remember)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -14,12 +13,14 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy._types import Ints
 from diffpolicy.diffusion.sampler import DDIM
 from diffpolicy.edge.env.env import LEVELS
 from diffpolicy.edge.names import PRETRAINED_NAMES
+from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, PriceChain
-from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule
+from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule, refuse_unpriced
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
@@ -150,8 +151,8 @@ class FleetPolicy(ChainPolicy):
         refuse_infinite(tensordict, READS, ("agents", "valid"))
         action = self.decide(tensordict, self.generator)
         latent = tensordict["next", "fleet", "latent"]
-        if readable(latent) and not math.isfinite(latent.sum().item()):
-            raise InputError("the prices' coefficients are not finite: the policy's parameters are not")
+        if readable(latent):
+            refuse_unpriced(latent.sum().item())
         return tensordict.set(self.action_key, action)
 
     def decide(self, tensordict: TensorDictBase, generator: torch.Generator) -> Tensor:
@@ -166,11 +167,20 @@ class FleetPolicy(ChainPolicy):
         Raises:
             InputError: the sampler draws noise.
         """
-        coefficients = self.coefficients()
-        if isinstance(coefficients, PriceChain):
-            coefficients = coefficients.to(torch.float64)
         with torch.no_grad():
-            return self.rule.decide(tensordict, coefficients, generator)
+            return self.rule.decide(tensordict, self._in_float64(), generator)
+
+    def decide_file(self, steps: FileSteps, first: TensorDictBase) -> Ints | None:
+        """All decisions of a task file at once, `[K]`, see `FleetRule.decide_file`; None of a subclass."""
+        if type(self) is not FleetPolicy:
+            return None
+        with torch.no_grad():
+            return self.rule.decide_file(steps, first, self._in_float64())
+
+    def _in_float64(self) -> Coefficients:
+        """The coefficients as acting computes them."""
+        coefficients = self.coefficients()
+        return coefficients.to(torch.float64) if isinstance(coefficients, PriceChain) else coefficients
 
     def primer_for(self, env: EnvBase) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`, which start afresh with each episode.

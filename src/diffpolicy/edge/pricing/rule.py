@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, TypeVar
 
 import torch
@@ -11,10 +12,12 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite, Unbounded
 
+from diffpolicy._types import Ints
+from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.physics.queueing import SlotTasks
-from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, Servers
+from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, PriceChain, Servers
 from diffpolicy.edge.pricing.slot import costs_of, possible_tasks, tasks_of, turns
-from diffpolicy.edge.pricing.state import FleetState, Queue
+from diffpolicy.edge.pricing.state import FleetState, Queue, form_of
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.task_file import TaskList
@@ -127,6 +130,28 @@ class FleetRule:
             self._remember(td, state)
             return action.view(e, b, n)
         return self._imagine(td, seen, delay, service, state, coefficients, generator)
+
+    def decide_file(self, steps: FileSteps, first: TensorDictBase, coefficients: Coefficients) -> Ints | None:
+        """All decisions of a task file at once, `[K]`; None: there is no compiled form of how this rule decides.
+
+        Args:
+            steps: the file. first: what is seen of its first step. coefficients: the network.
+
+        Raises:
+            InputError: the prices' coefficients are not finite.
+        """
+        live = self.information == "live" or steps.stations == 1 or self.usual is not None
+        all_of_them = self.candidates is None or self.candidates >= len(steps.fleet.rate_mbit_per_s)
+        if type(self) is not FleetRule or not live or not all_of_them:
+            return None
+        if not isinstance(coefficients, PriceChain) or form_of(coefficients, first["queue_gcycles"]) is None:
+            return None
+        from diffpolicy.edge.pricing.whole_file import play
+
+        begun, order = self._start(first, tasks_of(first), coefficients), _by_capacity(first)[0]
+        chosen, latent = play(steps, begun, order, coefficients, single=self.usual is not None)
+        refuse_unpriced(latent.sum())
+        return chosen
 
     def _drawn(self, shape: torch.Size, td: TensorDictBase, generator: torch.Generator) -> Tensor | None:
         """The candidates of each task, servers that are up, distinct if there are C, `[R, K, C]`; None: all are."""
@@ -242,6 +267,12 @@ class FleetRule:
                 f"kind 'lad-ts' where there are several stations, here {stations}"
             )
         return possible_tasks(self.workload, td["shared_seed"], td["agents", "home"])
+
+
+def refuse_unpriced(total: float) -> None:
+    """Raises InputError if what is remembered of prices is not finite. Args: total: of it."""
+    if not math.isfinite(total):
+        raise InputError("the prices' coefficients are not finite: the policy's parameters are not")
 
 
 def _by_capacity(td: TensorDictBase) -> Tensor:

@@ -73,9 +73,12 @@ class FleetState:
         step_s: float = 1.0,
         weight: float = 1.0,
     ) -> FleetState:
-        """Fleets as a slot begins, all prices new. Args: see the class."""
+        """Fleets as a slot begins, all prices new; in compiled form where there is one. Args: see the class."""
         whole, zero = Whole.of(servers, up), torch.zeros_like(servers.load)
         state = cls(servers, whole, zero, zero, latent, Terms(zero, zero, zero, zero), up, step_s, weight)
+        form = form_of(coefficients, servers.load)
+        if form is not None and up.all():
+            return form.start(state, coefficients)  # type: ignore[no-any-return]
         backlog = (servers.load / servers.capacity).masked_fill(~up, torch.inf)
         below = (backlog.unsqueeze(-2) < backlog.unsqueeze(-1)).sum(-1)
         seen, x0 = state._chained(servers, latent, below, zero[:, :1], coefficients)
@@ -142,10 +145,9 @@ class FleetState:
         Returns:
             Decisions, int64 `[R, K]`; the state after them; and the states before each part, none without `every`.
         """
-        if isinstance(coefficients, PriceChain) and coefficients.compilable and self.servers.load.device.type == "cpu":
-            form = compiled_form()
-            if form is not None:
-                return form.place(self, queue, coefficients, every)  # type: ignore[no-any-return]
+        form = form_of(coefficients, self.servers.load)
+        if form is not None:
+            return form.place(self, queue, coefficients, every)  # type: ignore[no-any-return]
         return self.place_by_law(queue, coefficients, every=every)
 
     def place_by_law(
@@ -198,6 +200,12 @@ class FleetState:
         )
         latent = self.latent.scatter(1, deep, torch.where(real.unsqueeze(-1), x0, old))
         return replace(self, terms=Terms(*put), latent=latent)
+
+
+def form_of(coefficients: Coefficients, like: Tensor) -> ModuleType | None:
+    """The compiled form where it serves: of a `PriceChain` in float64, on the CPU. Args: like: where it decides."""
+    fits = isinstance(coefficients, PriceChain) and coefficients.compilable and like.device.type == "cpu"
+    return compiled_form() if fits else None
 
 
 @cache

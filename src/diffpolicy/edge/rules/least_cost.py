@@ -8,7 +8,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from diffpolicy.edge.physics.queueing import SlotTasks, unloaded_delay_s
+from diffpolicy._types import Ints
+from diffpolicy.edge.physics.file_steps import FileSteps
+from diffpolicy.edge.physics.queueing import SlotTasks, assign_in_order, unloaded_delay_s
 from diffpolicy.edge.rules.costs import COSTS, added_gcycles, backlog_s, fleet_of, tasks_of, unloaded_s
 from diffpolicy.edge.rules.rule import Heuristic
 from diffpolicy.policies.sequential import decide_in_order
@@ -61,6 +63,22 @@ class OptTS(Heuristic):
         if work_on is not None:
             work_on = work_on.flatten(1, 2).gather(1, order.unsqueeze(-1).expand(-1, -1, f.shape[-1]))
             delay = delay + (work_on - tasks.work_gcycles.unsqueeze(-1)) / f.unsqueeze(-2)
-        delays = delay.masked_fill(down.unsqueeze(-2), torch.inf).unbind(-2)
-        server = decide_in_order(lambda k, q: q / f + delays[k], tasks.work_gcycles, td["queue_gcycles"], work_on)
+        delay = delay.masked_fill(down.unsqueeze(-2), torch.inf)
+        server = _greedy(tasks, delay, f, td["queue_gcycles"], work_on)
         return torch.zeros_like(grid.origin).flatten(1).scatter(1, order, server).view(grid.valid.shape)
+
+    def decide_file(self, steps: FileSteps, first: TensorDictBase) -> Ints | None:
+        """All decisions of a task file at once, `[K]`; None of a subclass. Args: first: is not read."""
+        if type(self) is not OptTS:
+            return None
+        fleet = steps.fleet
+        f = fleet.capacity_gcycles_per_s
+        return steps.decided(lambda tasks, queue: _greedy(tasks, unloaded_delay_s(tasks, fleet), f, queue))
+
+
+def _greedy(
+    tasks: SlotTasks, delay_s: Tensor, f: Tensor, queue_gcycles: Tensor, work_on: Tensor | None = None
+) -> Tensor:
+    """Each task to the server of the smallest q / f and own delay. Args: delay_s: `[*, K, S]`. f: `[*, S]`."""
+    delays = delay_s.unbind(-2)
+    return assign_in_order(lambda k, q: q / f + delays[k], tasks, queue_gcycles, work_on)

@@ -8,6 +8,8 @@ from typing import ClassVar
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from diffpolicy._types import Ints
+from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.pricing.rule import READS
 from diffpolicy.edge.rules.rule import SERVICE, Heuristic
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -44,6 +46,10 @@ class Price(Heuristic):
 
     def decide(self, td: TensorDictBase) -> Tensor:
         return self.policy.decide(td, self.generator)
+
+    def decide_file(self, steps: FileSteps, first: TensorDictBase) -> Ints | None:
+        """See `FleetRule.decide_file`."""
+        return self.policy.decide_file(steps, first) if type(self) is Price else None
 
     def make_tensordict_primer(self) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`."""
