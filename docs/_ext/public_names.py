@@ -1,16 +1,19 @@
 """Links of types: annotations name the module that defines a class, documentation the package that exports it.
 
 `tensordict.base.TensorDictBase` is documented as `tensordict.TensorDictBase`. The two are one object, and by that the
-documented name is found, among our own names and those of `docs/inventories`.
+documented name is found, among our own names and those of `docs/inventories`. Names in the docstrings' text are linked
+too, as far as nothing else is called so.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import InventoryAdapter, missing_reference
 from sphinx.util.inspect import signature as signature_of
@@ -58,6 +61,42 @@ def resolve(app: Sphinx, env: Any, node: Any, content: nodes.TextElement) -> nod
     return missing_reference(app, env, node, content)
 
 
+def by_last_name(names: Iterable[str]) -> dict[str, str]:
+    """Whole names by their last parts, where one alone ends so; words such as `linear` stay words."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.rpartition(".")[2], []).append(name)
+    return {last: whole[0] for last, whole in found.items() if len(whole) == 1 and ("_" in last or last[0].isupper())}
+
+
+def link_names(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Links the public names that stand as code in the text of the reference, but not a name's own."""
+    if not page.startswith("reference/") or app.builder.format != "html":
+        return
+    domain = app.env.get_domain("py")
+    objects = domain.objects.items()
+    known = by_last_name(name for name, o in objects if o.objtype in ("class", "function") and not o.aliased)
+    for code in list(tree.findall(nodes.literal)):
+        name = known.get(code.astext())
+        parents = [code.parent, code.parent.parent]
+        if name is None or any(isinstance(parent, nodes.reference | nodes.title) for parent in parents):
+            continue
+        node = addnodes.pending_xref("", refdomain="py", reftype="obj", reftarget=name)
+        link = domain.resolve_xref(app.env, page, app.builder, "obj", name, node, code.deepcopy())
+        if link is not None and name not in _described(code):
+            code.replace_self(link)
+
+
+def _described(node: nodes.Node) -> list[str]:
+    """What the descriptions that a node stands in are of."""
+    ids: list[str] = []
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, addnodes.desc):
+            ids += next(node.findall(addnodes.desc_signature))["ids"]
+    return ids
+
+
 def true_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -70,5 +109,6 @@ def true_signature(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("missing-reference", resolve, priority=900)
+    app.connect("doctree-resolved", link_names)
     app.connect("autodoc-process-signature", true_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

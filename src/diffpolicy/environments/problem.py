@@ -196,7 +196,7 @@ class Problem(ABC):
         """By what the cost is broken down in a file and a picture, each in bins of about as many items.
 
         Returns:
-            By the file's name without its end: one of the `notes` as text, and its column's name, with its unit, such
+            One of the `notes` as text, and its column's name, with its unit, by the file's name without its end, such
             as `{"delay_by_size": ("('agents', 'work_gcycles')", "work_gcycles")}`.
         """
         return {}

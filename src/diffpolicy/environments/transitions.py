@@ -27,10 +27,10 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         keys: of its environment.
 
     Returns:
-        Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents: observation (features, `[*, F]`), action, reward,
-        valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there, action_mask and
-        latent with their next ones; where the policy recorded its law (`record`) also draws, action_log_prob and
-        ("next", valid). Where items are joint `items` is (), and a row's reward the sum of theirs.
+        Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents, with observation (features, `[*, F]`), action,
+        reward, valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there,
+        action_mask and latent with their next ones; where the policy recorded its law (`record`) also draws,
+        action_log_prob and ("next", valid). Where items are joint `items` is (), and a row's reward the sum of theirs.
 
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.

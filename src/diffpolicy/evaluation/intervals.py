@@ -151,7 +151,7 @@ def has_ratio(played: Played, baseline: Played) -> bool:
         baseline: what it is compared with.
 
     Returns:
-        True: `ratio_interval` may be asked; False: take `difference_interval`.
+        Whether `ratio_interval` may be asked; if not, take `difference_interval`.
 
     Example:
         >>> import numpy as np

@@ -25,8 +25,8 @@ def task_transitions(
         masks: give `action_mask` and `("next", "action_mask")` too, the servers that are up.
 
     Returns:
-        Batch `[E, B, T, N]`: observation, action, reward, valid, ("next", observation), and where the policy has one,
-        latent and ("next", latent), and what it recorded of its law (`record`).
+        Batch `[E, B, T, N]`, with observation, action, reward, valid, ("next", observation), and where the policy has
+        one, latent and ("next", latent), and what it recorded of its law (`record`).
 
     Example:
         >>> env = OffloadingEnv(Scenario.load("lad-ts").override(tasks=5, stations=3, slots=4), batch_size=[2])
