@@ -36,7 +36,8 @@ class Fitted:
     Args:
         episodes: done in all.
         interrupted: whether a signal ended it.
-        history: a row a pass: the mean cost under the column of the problem's `Cost`, mean losses, and the seconds.
+        history: a row a pass: `episode`, the mean cost under the column of the problem's `Cost`, and the means of what
+            the updates wrote, such as losses.
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
         policy: what was trained, where an experiment made it.

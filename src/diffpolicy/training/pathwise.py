@@ -136,7 +136,7 @@ class PathwiseModule(Trainable):
     def set_compiled(self, compiled: bool) -> None:
         """Refuses compilation: an episode is no graph of one shape."""
         if compiled:
-            raise InputError("pathwise training cannot be compiled: slots differ in their numbers of tasks")
+            raise InputError("pathwise training cannot be compiled: an episode is no graph of one shape")
 
     def configure_optimizers(self) -> Any:
         groups = self.objective.parameter_groups()
