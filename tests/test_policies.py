@@ -180,7 +180,7 @@ def test_several_choices_are_remembered(prior):
     [
         ({"schedule": "quadratic"}, "quadratic"),
         ({"steps": 0}, "got 0"),
-        ({"sampler": "euler"}, "one-step, got 'euler'"),
+        ({"sampler": "euler"}, "tau-leaping, got 'euler'"),
         ({"steps": 3, "sampler_steps": 4}, "got 4"),
         ({"denoiser": {"act": "gelu"}}, "gelu"),
         ({"denoiser": {"output": "relu"}}, "relu"),

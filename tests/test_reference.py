@@ -24,6 +24,7 @@ OF_A_PAPER = """
     diffusion.linear diffusion.reverse_steps diffusion.vp
     diffusion.CosineSchedule diffusion.DPMSolver diffusion.EDMHeun diffusion.EDMSchedule diffusion.FlowEuler
     diffusion.FlowHeun diffusion.FlowSchedule diffusion.VPSchedule
+    diffusion.Ancestral diffusion.MaskedProcess diffusion.TauLeaping diffusion.UniformProcess
     networks.RunningNorm networks.TimeEmbedding
     policies.ActionMemory policies.DiffusionPolicy policies.FeedforwardPolicy policies.GaussianPrior
     policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead

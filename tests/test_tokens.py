@@ -36,7 +36,7 @@ class Absorbing(TokenProcess):
     def terminal(self, draws, allowed=None):
         return torch.full(allowed.shape[:-1], allowed.shape[-1])
 
-    def corrupt(self, x0, t, draws):
+    def corrupt(self, x0, t, draws, allowed=None):
         return torch.where(draws < torch.as_tensor(t) / self.levels, x0.max() + 1, x0)
 
 
@@ -133,7 +133,7 @@ def test_a_token_head_is_described_by_json():
         (lambda env: DiffusionPolicy.from_specs(env, schedule=Absorbing(), sampler=Ancestral()), "take a TokenHead"),
         (
             lambda env: DiffusionPolicy.from_specs(env, schedule=Absorbing(), head=TokenHead()),
-            "Absorbing are tokens, and a DDIM goes through others",
+            "Absorbing tells no posterior",
         ),
         (lambda env: DiffusionPolicy.from_specs(env, sampler=Ancestral()), "numbers, and a Ancestral goes"),
         (lambda env: policy_of(env).with_sampler(DDIM()), "tokens, and a DDIM"),

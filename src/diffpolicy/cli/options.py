@@ -110,7 +110,7 @@ def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
     )
 
 
-SAMPLERS = ("ddpm", "ddim", "dpm++", "edm-heun", "flow-euler", "flow-heun", "one-step")
+SAMPLERS = ("ddpm", "ddim", "dpm++", "edm-heun", "flow-euler", "flow-heun", "one-step", "ancestral", "tau-leaping")
 """Those of `diffpolicy.diffusion.SAMPLERS`, which help is to tell without torch."""
 
 

@@ -1,5 +1,6 @@
 """Mathematics of diffusion on tensors: noise schedules, processes, samplers and their steps."""
 
+from diffpolicy.diffusion.categorical import KeptProcess, MaskedProcess, UniformProcess
 from diffpolicy.diffusion.continuous import (
     Coefficients,
     CosineSchedule,
@@ -8,6 +9,7 @@ from diffpolicy.diffusion.continuous import (
     Schedule,
     VPSchedule,
 )
+from diffpolicy.diffusion.discrete import Ancestral, TauLeaping, TokenSampler
 from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point, over_slots
 from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.predictions import (
@@ -24,7 +26,7 @@ from diffpolicy.diffusion.sampler import DDIM, Advance, Chain, ReverseStep, Samp
 from diffpolicy.diffusion.samplers import PREDICTIONS, ddim, ddpm, reverse_steps, run, timesteps
 from diffpolicy.diffusion.schedules import SCHEDULES, NoiseSchedule, cosine, linear, vp
 from diffpolicy.diffusion.solvers import DPMSolver, EDMHeun, FlowEuler, FlowHeun, OneStep, Solver
-from diffpolicy.diffusion.tokens import TokenProcess
+from diffpolicy.diffusion.tokens import TokenProcess, allowed_by
 
 __all__ = [
     "DDIM",
@@ -32,6 +34,7 @@ __all__ = [
     "SAMPLERS",
     "SCHEDULES",
     "Advance",
+    "Ancestral",
     "Categorical",
     "Chain",
     "Coefficients",
@@ -45,7 +48,9 @@ __all__ = [
     "FlowSchedule",
     "Gaussian",
     "GaussianProcess",
+    "KeptProcess",
     "Kernel",
+    "MaskedProcess",
     "NoiseSchedule",
     "OneStep",
     "Point",
@@ -54,8 +59,12 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Solver",
+    "TauLeaping",
     "TokenProcess",
+    "TokenSampler",
+    "UniformProcess",
     "VPSchedule",
+    "allowed_by",
     "cosine",
     "ddim",
     "ddpm",

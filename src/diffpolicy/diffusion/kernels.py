@@ -116,11 +116,20 @@ class Categorical(Kernel):
     logits: Tensor
     draws = "uniform"
 
+    @classmethod
+    def of(cls, chance: Tensor) -> Categorical:
+        """That of probabilities, with gradients that stay finite where one is 0. Args: chance: `[.., K, W]`."""
+        return cls(torch.where(chance > 0, chance.clamp_min(torch.finfo(chance.dtype).tiny).log(), -math.inf))
+
     def sample(self, draws: Tensor | None) -> Tensor:
         if draws is None:
             return self.logits.argmax(-1)
-        total = self.logits.softmax(-1).cumsum(-1)
-        return (total <= draws.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))).sum(-1)
+        chance = self.logits.softmax(-1)
+        total = chance.cumsum(-1)
+        # the first token whose total is above the draw, and whose own chance is: sums may round either way on a GPU
+        above = (total > draws.to(total).unsqueeze(-1) * (total[..., -1:] * (1 - 1e-6))) & (chance > 0)
+        number = torch.arange(chance.shape[-1], device=chance.device)
+        return torch.where(above, number, chance.shape[-1] - 1).min(-1).values
 
     def log_prob(self, state: Tensor) -> Tensor:
         return self.logits.log_softmax(-1).gather(-1, state.long().unsqueeze(-1)).squeeze(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from diffpolicy.diffusion.discrete import Ancestral, TauLeaping
 from diffpolicy.diffusion.sampler import DDIM, Sampler
 from diffpolicy.diffusion.solvers import DPMSolver, EDMHeun, FlowEuler, FlowHeun, OneStep
 
@@ -15,5 +16,7 @@ SAMPLERS: dict[str, Callable[[str], Sampler]] = {
     "flow-euler": lambda prediction: FlowEuler(prediction=prediction),
     "flow-heun": lambda prediction: FlowHeun(prediction=prediction),
     "one-step": lambda prediction: OneStep(prediction=prediction),
+    "ancestral": lambda _: Ancestral(),
+    "tau-leaping": lambda _: TauLeaping(),
 }
-"""Each made for what a network predicts."""
+"""Each made for what a network predicts; the last two go through tokens."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from diffpolicy.diffusion.processes import Process
@@ -45,8 +46,68 @@ class TokenProcess(Process):
         """
 
     @abstractmethod
-    def corrupt(self, x0: Tensor, t: Tensor | int, draws: Tensor) -> Tensor:
-        """x_t of given x_0, int64 `[.., K]`. Args: x0: `[.., K]`. t: 0..I, `[..]`. draws: U[0, 1), `[.., K]`."""
+    def corrupt(self, x0: Tensor, t: Tensor | int, draws: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """x_t of given x_0, int64 `[.., K]`.
+
+        Args:
+            x0: `[.., K]`. t: 0..I, of the shape of x0 or one that broadcasts to `[..]`. draws: U[0, 1), `[.., K]`.
+            allowed: choices that x_0 may be, bool `[.., K, W]`; it also tells W.
+        """
+
+    def posterior(self, logits: Tensor, x: Tensor, i: int, j: int, again: float = 0.0) -> Tensor:
+        """The law of x_j given x_i and a law of x_0, probabilities `[.., K, V]`.
+
+        Args:
+            logits: of x_0, `[.., K, W]`. x: x_i, `[.., K]`. i, j: levels, I >= i > j >= 0.
+            again: chance that what is known is forgotten on the way, where the process can.
+
+        Raises:
+            InputError: the process has none, so that a sampler of its own goes back through it.
+        """
+        raise InputError(f"a {type(self).__name__} tells no posterior; pass a Sampler of its own")
+
+    def jumps(self, logits: Tensor, x: Tensor, i: int, j: int) -> Tensor:
+        """How many jumps to each token are expected from i to j if rates stay as they are at i, `[.., K, V]`.
+
+        Args:
+            logits, x, i, j: of `posterior`.
+
+        Raises:
+            InputError: the process has no rates.
+        """
+        raise InputError(f"a {type(self).__name__} tells no rates; pass a Sampler of its own")
+
+    def target(self, x0: Tensor, t: Tensor | int, draws: Tensor, prediction: str = "x0") -> Tensor:
+        """x_0 itself, whose law is learnt by cross-entropy, `[.., K]`. Args: of `corrupt`."""
+        if prediction not in ("x0", "noise"):  # a policy of tokens leaves its prediction as it comes
+            raise InputError(f"a network of tokens predicts the law of x0, got prediction {prediction!r}")
+        return x0
+
+    def convert(self, value: Tensor, x: Tensor, t: Tensor | int, *, given: str, wanted: str) -> Tensor:
+        """The prediction itself: tokens have no other than that of x_0. Args: of `Process.convert`."""
+        if (given, wanted) != ("x0", "x0"):
+            raise InputError(f"a network of tokens predicts the law of x0 alone, got {given!r} and {wanted!r}")
+        return value
 
     def squares(self, i: int) -> tuple[float, float]:
         raise InputError(f"the states of a {type(self).__name__} are tokens, which have no share of signal and noise")
+
+
+def allowed_by(logits: Tensor) -> Tensor:
+    """Which choices logits allow: those not at -1e9 (half of the least number in narrower types), or lower.
+
+    Where nothing is allowed all are: whoever asked is told elsewhere.
+
+    Args:
+        logits: `[.., W]`.
+
+    Returns:
+        bool `[.., W]`.
+
+    Example:
+        >>> allowed_by(torch.tensor([0.0, -1e9, -torch.inf]))
+        tensor([ True, False, False])
+    """
+    least = max(-5e8, torch.finfo(logits.dtype).min / 4)
+    allowed = logits > least
+    return allowed | ~allowed.any(-1, keepdim=True)

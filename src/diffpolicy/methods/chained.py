@@ -68,7 +68,7 @@ class ChainedMethod(RolloutMethod):
         "prior": _prior,
         "steps": partial(check.integer, least=1, most=_limits.CHAIN),
         "schedule": partial(check.choice, words=SCHEDULES),
-        "sampler": partial(check.choice, words=SAMPLERS),
+        "sampler": partial(check.choice, words=[name for name, make in SAMPLERS.items() if not make("x0").tokens]),
         "sampler_steps": lambda value, key: (
             None if value is None else check.integer(value, key, least=1, most=_limits.CHAIN)
         ),

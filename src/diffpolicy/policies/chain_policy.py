@@ -45,15 +45,16 @@ class ChainPolicy(SavedPolicy, base=True):
     options: Mapping[str, Any] = {}
 
     def _set_chain(
-        self, process: str | Process, levels: int, sampler: str | Sampler, steps: int | None, prediction: str
+        self, process: str | Process, levels: int, sampler: str | Sampler | None, steps: int | None, prediction: str
     ) -> None:
-        """Args: process: or its schedule's name. levels: of a name. sampler, steps: of the way back.
+        """Args: process: or its schedule's name. levels: of a name. sampler, steps: of the way back; None: ancestral.
 
         prediction: what the denoiser predicts.
         """
         self.prediction = prediction
         self.process = process if isinstance(process, Process) else GaussianProcess(process, levels)
-        self._set_sampler(sampler, steps)
+        ancestral = "ancestral" if self.process.discrete else "ddpm"
+        self._set_sampler(ancestral if sampler is None else sampler, steps)
 
     def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
         if steps is not None:

@@ -40,7 +40,7 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         prior: where the chain starts.
         steps: I of the schedule.
         schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
-        sampler: a name of `diffusion.SAMPLERS`, such as `ddpm`, or a `Sampler`.
+        sampler: a name of `diffusion.SAMPLERS`, or a `Sampler`; None: `ddpm`, and of tokens `ancestral`.
         sampler_steps: fewer steps than I, or None.
         prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or where items are joint of
@@ -68,7 +68,7 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         prior: Prior | None = None,
         steps: int = 5,
         schedule: str | Process = "vp",
-        sampler: str | Sampler = "ddpm",
+        sampler: str | Sampler | None = None,
         sampler_steps: int | None = None,
         prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,

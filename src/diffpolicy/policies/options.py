@@ -65,7 +65,7 @@ class DiffusionOptions(SpecOptions, total=False):
     prior: Prior | None
     steps: int
     schedule: str | Process
-    sampler: str | Sampler
+    sampler: str | Sampler | None
     sampler_steps: int | None
     prediction: str
     denoiser: Mapping[str, Any] | nn.Module | None
