@@ -73,6 +73,18 @@ def test_every_page_stands_in_the_tree_of_the_landing_page():
     assert pages <= named
 
 
+def test_every_entry_of_the_references_is_closed_and_every_citation_has_one():
+    text = (DOCS / "references.bib").read_text(encoding="utf-8")
+    entries = re.split(r"^@", text, flags=re.MULTILINE)[1:]
+    for entry in entries:
+        assert entry.count("{") == entry.count("}"), entry
+    keys = [re.match(r"\w+\{([^,\s]+),", entry)[1] for entry in entries]
+    assert len(keys) == len({*keys}) > 10
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    cited = {key for cell in re.findall(r"\{cite\}`([^`]+)`", pages) for key in cell.split(",")}
+    assert cited <= {*keys}
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_a_file_in_the_root_links_to_files_that_are_there(page):
     """The build looks at links between the pages; these are read elsewhere."""
