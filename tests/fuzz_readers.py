@@ -187,9 +187,12 @@ def read_method(folder: Path) -> Any:
 
 def read_config(folder: Path) -> Any:
     """Reads the options of `train --config`."""
-    from diffpolicy.cli.train import _read_config
+    from diffpolicy.cli import config, train
+    from diffpolicy.cli.options import Parser
 
-    return _read_config(argparse.Namespace(config=str(folder / "config.yaml"), words=[]))
+    command = Parser(prog="diffpolicy train")
+    train.add_options(command)
+    return config.read_config(argparse.Namespace(config=str(folder / "config.yaml"), words=[]), command)
 
 
 def decisions() -> list[Mapping[str, bytes]]:
