@@ -95,16 +95,10 @@ def test_a_price_is_what_the_coefficients_make_of_the_counts() -> None:
         state = fleet(3, 2, 5, coefficients, 1.0)
         c = law.coefficients(uniform(torch.Generator().manual_seed(0), 2, 5, law.LATENTS, low=-1))
         rest, service = torch.full((2, 1), 0.4, dtype=torch.float64), state.servers.tasks / 50
-        fleet_s, rate = state.fleet_load / state.whole.capacity, state.servers.tasks / state.step_s
-        counts = [
-            state.servers.tasks * rest,
-            state.servers.waiting,
-            rate * fleet_s,
-            state.whole.tasks.expand_as(rate),
-            rate * service,
-        ]
+        fleet_s = state.fleet_load / state.whole.capacity
+        counts = law.counts(state.servers, state.whole, rest, fleet_s, service, state.step_s)
         terms = law.terms(c, state.servers, state.whole, state.step_s)
-        assert torch.allclose(law.price(terms, rest, fleet_s, service), (c * torch.stack(counts, -1)).sum(-1))
+        assert torch.allclose(law.price(terms, rest, fleet_s, service), (c * counts).sum(-1))
 
 
 def test_features_have_names_and_their_order_is_the_networks() -> None:

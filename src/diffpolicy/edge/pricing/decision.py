@@ -114,8 +114,9 @@ class FleetDecision(PureDecision):
         step_s = given["step_s"]
         seen = law.features(servers, whole, fleet_load, below, given["turn"].unsqueeze(-1), step_s)
         x0 = self.coefficients(seen.stacked(), latent)
-        terms = law.terms(law.coefficients(x0, self.weight), servers, whole, step_s)
-        price = law.price(terms, given["rest"].unsqueeze(-1), fleet_load / whole.capacity, given["service_s"])
+        rest, fleet_s = given["rest"].unsqueeze(-1), fleet_load / whole.capacity
+        counts = law.counts(servers, whole, rest, fleet_s, given["service_s"], step_s)
+        price = (law.coefficients(x0, self.weight) * counts).sum(-1)
         score = given["delay_s"] + load / f + given["service_s"] * price
         if up is not None:
             score = score.masked_fill(~up, torch.inf)

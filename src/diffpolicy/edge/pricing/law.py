@@ -204,6 +204,18 @@ def price(of: Terms, rest: Tensor, fleet_s: Tensor, service_s: Tensor) -> Tensor
     return torch.addcmul(at_once, of.service, service_s)
 
 
+def counts(
+    servers: Servers, whole: Whole, rest: Tensor, fleet_s: Tensor, service_s: Tensor, step_s: float | Tensor
+) -> Tensor:
+    """What the coefficients weigh, `[R, S, K]`, for one task: `price` is the sum of their products. Args: see `price`.
+
+    To place many tasks, `terms` weighs once what stays; for one task this is fewer operations.
+    """
+    rate = servers.tasks / step_s
+    of_fleet = whole.tasks.expand_as(rate)
+    return torch.stack([servers.tasks * rest, servers.waiting, rate * fleet_s, of_fleet, rate * service_s], -1)
+
+
 @dataclass(frozen=True)
 class PriceChain:
     """The coefficients' chain of every server, a `Coefficients` that has a compiled form.
