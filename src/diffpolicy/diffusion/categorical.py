@@ -26,7 +26,7 @@ class KeptProcess(TokenProcess):
     """A token stands as it was up to level i with probability kept_i, which falls from 1 to 0: the end is the prior.
 
     Args:
-        levels: I. shape: `linear`, kept_i = 1 - i / I, or `cosine`, cos(pi i / 2 I).
+        levels: I, how many. shape: `linear`, kept_i = 1 - i / I, or `cosine`, cos(pi i / 2 I).
 
     Raises:
         InputError: no such shape, or no level.
