@@ -29,7 +29,7 @@ OF_A_PAPER = """
     policies.ActionMemory policies.DiffusionPolicy policies.FeedforwardPolicy policies.GaussianPrior
     policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead
     objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
-    objectives.SoftActorCriticLoss objectives.StackedDQNLoss
+    objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
     edge.OffloadingEnv edge.OffloadingProblem edge.Workload edge.released_transitions

@@ -36,8 +36,11 @@ class Absorbing(TokenProcess):
     def terminal(self, draws, allowed=None):
         return torch.full(allowed.shape[:-1], allowed.shape[-1])
 
+    def kept(self, t):
+        return 1 - t / self.levels
+
     def corrupt(self, x0, t, draws, allowed=None):
-        return torch.where(draws < torch.as_tensor(t) / self.levels, x0.max() + 1, x0)
+        return torch.where(draws < torch.as_tensor(t).unsqueeze(-1) / self.levels, allowed.shape[-1], x0)
 
 
 @dataclass(frozen=True, kw_only=True)

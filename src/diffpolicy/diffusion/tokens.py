@@ -37,6 +37,10 @@ class TokenProcess(Process):
         """Different tokens of a slot, V, the choices first. Args: choices: W."""
         return choices
 
+    def kept(self, i: int) -> float:
+        """The probability that a token stands as it was, 1 at level 0, which imitation asks for. Args: i: 0..I."""
+        raise InputError(f"a {type(self).__name__} does not tell by kept(i) how likely a token stands as it was")
+
     @abstractmethod
     def terminal(self, draws: Tensor | None, allowed: Tensor | None = None) -> Tensor:
         """x_I without any x_0, int64 `[.., K]`.

@@ -159,9 +159,10 @@ class MLPDenoiser(nn.Module):
             return Prepared(self.of_condition.columns().of(condition.mT), time.mT.split(1, dim=-1), layers)
         return Prepared(self.of_condition(condition), time.split(1, dim=-2))
 
-    def forward(self, x: Tensor, i: int, prepared: Prepared) -> Tensor:
-        """Predicted noise, of the shape of x, `[M, A]` or `[G, M, A]`. Args: i: 1..I."""
-        condition, time = prepared.condition, prepared.time[i - 1]
+    def forward(self, x: Tensor, i: int | Tensor, prepared: Prepared) -> Tensor:
+        """Predicted noise, of the shape of x, `[M, A]` or `[G, M, A]`. Args: i: 1..I, of all rows or `[.., M]`."""
+        condition = prepared.condition
+        time = _of_rows(prepared.time, i) if isinstance(i, Tensor) else prepared.time[i - 1]
         if not prepared.layers:
             return self._out(self.rest(self.act(torch.addmm(condition + time, x, self.of_x.weight))), -1)
         of_x, *rest = prepared.layers
@@ -172,3 +173,11 @@ class MLPDenoiser(nn.Module):
         if self.output == "softmax":
             return eps.softmax(dim)
         return eps.tanh() if self.output == "tanh" else eps
+
+
+def _of_rows(time: Sequence[Tensor], i: Tensor) -> Tensor:
+    """The bias of each row's step, `[M, H]`, or `[G, H, M]`. Args: time: of `Prepared`. i: 1..I, `[M]` or `[G, M]`."""
+    if i.ndim == 1:
+        return torch.cat(list(time), -2)[i - 1]
+    table = torch.cat(list(time), -1)
+    return table.gather(-1, (i - 1).unsqueeze(-2).expand(-1, table.shape[-2], -1))

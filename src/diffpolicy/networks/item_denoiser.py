@@ -78,10 +78,11 @@ class ItemDenoiser(nn.Module):
         seen = condition[..., -1] > 0.5 if self.flagged else None
         return self.of_condition(condition), self.of_time(self.embedding()), seen
 
-    def forward(self, x: Tensor, i: int, prepared: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
-        """What is predicted, `[.., n, W]`. Args: x: `[.., n, W]`. i: 1..I. prepared: of `prepare`."""
+    def forward(self, x: Tensor, i: int | Tensor, prepared: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
+        """What is predicted, `[.., n, W]`. Args: x: `[.., n, W]`. i: 1..I, `[..]`. prepared: of `prepare`."""
         condition, time, seen = prepared
-        h = self.of_x(x) + condition + time[i - 1]
+        at = time[i - 1]
+        h = self.of_x(x) + condition + (at.unsqueeze(-2) if isinstance(i, Tensor) else at)
         for layer in self.layers:
             h = layer(h, seen)
         return self.out(h)  # type: ignore[no-any-return]

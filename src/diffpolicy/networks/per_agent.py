@@ -49,7 +49,8 @@ class PerAgent(nn.Module):
             return condition
         return [module.prepare(c) for module, c in zip(self.each, condition.unbind(0), strict=True)]  # type: ignore[operator]
 
-    def forward(self, x: Tensor, i: int, prepared: Tensor | list[Any]) -> Tensor:
-        """Of the shape of x, `[G, M, A]`. Args: i: 1..I."""
-        parts = zip(self.each, x.unbind(0), prepared, strict=True)
-        return torch.stack([module(y, i, cond) for module, y, cond in parts])
+    def forward(self, x: Tensor, i: int | Tensor, prepared: Tensor | list[Any]) -> Tensor:
+        """Of the shape of x, `[G, M, A]`. Args: i: 1..I, of all rows or `[G, M]`."""
+        times = i.unbind(0) if isinstance(i, Tensor) else [i] * len(self.each)
+        parts = zip(self.each, x.unbind(0), times, prepared, strict=True)
+        return torch.stack([module(y, t, cond) for module, y, t, cond in parts])

@@ -6,6 +6,7 @@ from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
 from diffpolicy.objectives.ppo import ChainPPOLoss
+from diffpolicy.objectives.token_imitation import TokenImitationLoss
 
 __all__ = [
     "ChainPPOLoss",
@@ -14,5 +15,6 @@ __all__ = [
     "PathwiseLoss",
     "SoftActorCriticLoss",
     "StackedDQNLoss",
+    "TokenImitationLoss",
     "choice_probabilities",
 ]

@@ -108,12 +108,12 @@ class ChainPolicy(SavedPolicy, base=True):
 
     # The chain
 
-    def denoise(self, x: Tensor, t: int, cond: Any) -> Tensor:
+    def denoise(self, x: Tensor, t: int | Tensor, cond: Any) -> Tensor:
         """What the denoiser predicts of rows, the noise or x_0; logits of x_0 where states are tokens.
 
         Args:
             x: `[.., M, A]`, one-hot numbers where states are tokens; `[.., M, n, W]` if the denoiser reads items.
-            t: step, 1..I.
+            t: step, 1..I; where tokens are imitated each row's own, `[.., M]`.
             cond: what the denoiser's `prepare` made of `embed`, or what `embed` gave.
         """
         return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
@@ -127,10 +127,10 @@ class ChainPolicy(SavedPolicy, base=True):
         """
         n = self.items_read
         if not n:
-            return self.sampling.sample(self.denoise, x, self._prepared(condition), self.process, noise)
+            return self.sampling.sample(self.denoise, x, self.prepared(condition), self.process, noise)
         noise = None if noise is None else noise.unflatten(-1, (n, -1))
         x = x.unflatten(-1, (n, -1))
-        return self.sampling.sample(self.denoise, x, self._prepared(condition), self.process, noise).flatten(-2)
+        return self.sampling.sample(self.denoise, x, self.prepared(condition), self.process, noise).flatten(-2)
 
     def token_chain(
         self, condition: Tensor, x: Tensor, noise: Tensor | None, allowed: Tensor, vocabulary: int
@@ -142,22 +142,30 @@ class ChainPolicy(SavedPolicy, base=True):
             noise: U[0, 1), `[steps, .., M, K]`; None: the likeliest at each step.
             allowed: which choices x_0 may be, bool `[.., M, K, W]`. vocabulary: V, the network's numbers of a slot.
         """
-        n = self.items_read
 
         def logits(x: Tensor, t: int, cond: Any) -> Tensor:
-            numbers = one_hot(x, vocabulary).to(condition.dtype)
-            numbers = numbers.flatten(-2).unflatten(-1, (n, -1)) if n else numbers.flatten(-2)
-            given = self.denoise(numbers, t, cond).reshape(*condition.shape[:-1], -1, vocabulary)
-            return mask_logits(given[..., : allowed.shape[-1]], allowed)
+            return self.token_logits(x, t, cond, allowed, vocabulary)
 
-        return self.sampling.sample(logits, x, self._prepared(condition), self.process, noise)
+        return self.sampling.sample(logits, x, self.prepared(condition), self.process, noise)
+
+    def token_logits(self, x: Tensor, t: int | Tensor, cond: Any, allowed: Tensor, vocabulary: int) -> Tensor:
+        """Logits of x_0 that are predicted of tokens, `[.., M, K, W]`, those of forbidden choices at -1e9.
+
+        Args:
+            x: x_t, `[.., M, K]`. t: 1..I, of all rows or `[.., M]`. cond: prepared. allowed, vocabulary: of
+                `token_chain`.
+        """
+        n = self.items_read
+        numbers = one_hot(x, vocabulary).to(self.dtype).flatten(-2)
+        given = self.denoise(numbers.unflatten(-1, (n, -1)) if n else numbers, t, cond)
+        return mask_logits(given.reshape(*x.shape, vocabulary)[..., : allowed.shape[-1]], allowed)
 
     @property
     def items_read(self) -> int:
         """How many items of a row the denoiser reads apart from each other, n; 0: it reads a row's numbers at once."""
         return 0
 
-    def _prepared(self, condition: Tensor) -> Any:
+    def prepared(self, condition: Tensor) -> Any:
         """What does not change along the chain. Args: condition: `[.., M, F]`."""
         condition = condition.unflatten(-1, (self.items_read, -1)) if self.items_read else condition
         return self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition

@@ -1,0 +1,149 @@
+"""`TokenImitationLoss`: imitation of actions by chains of tokens, the cross-entropy of what is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.objectives.common import LossModule
+
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.tokens import TokenProcess
+from diffpolicy.errors import InputError
+from diffpolicy.objectives.rows import wide
+from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.draws import generator_on
+from diffpolicy.policies.masks import as_mask
+
+
+class TokenImitationLoss(LossModule):
+    """Cross-entropy of an action's tokens x_0 under what is predicted of them from corrupted ones, x_t.
+
+    With t uniform in 1..I, x_t ~ q(x_t | x_0) and p = softmax of the denoiser's logits within the mask,
+
+        L = sum_t w_t E [ - sum_k log p(x_0^k | x_t, t, s) ].
+
+    * Where a process hides tokens (its `vocabulary` has more than the choices) the sum is over slots that are hidden,
+      and w_t = (abar_{t-1} - abar_t) / (1 - abar_t), abar of `TokenProcess.kept`: L is minus the variational bound of
+      D3PM with an absorbing state (Austin et al. 2021, arXiv 2107.03006), the loss of masked diffusion in MDLM (Sahoo
+      et al. 2024, arXiv 2406.07524).
+    * Where it changes them for others (a uniform process) the sum is over all slots and w_t = 1 / I: the auxiliary loss
+      of D3PM, least at the true law of x_0 given x_t, as the bound is.
+
+    The steps of a batch are spread evenly over 1..I from one random number, as in MDLM, for less variance.
+
+    Args:
+        policy: a chain of tokens, of categorical or multi-categorical actions, of one item or of joint ones; what a
+            sampler later does with its predictions does not matter here.
+
+    Raises:
+        InputError: the policy's chain is not of tokens; in `forward`: a key is missing, an observation or a mask is of
+            another shape, or the mask forbids what is to be imitated.
+
+    Keys: observation `[.., M, F]`, action `[.., M, *event]` and, where the policy reads masks, action_mask; rows of
+    batch `[M]`, or `[G, M]` for G agents, whose losses are added. Writes loss_actor.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1))
+        >>> TokenImitationLoss(policy)
+        Traceback (most recent call last):
+        diffpolicy.errors.InputError: TokenImitationLoss trains chains of tokens, and the DiffusionPolicy goes through
+            the numbers of a GaussianProcess
+    """
+
+    out_keys = ["loss_actor"]  # noqa: RUF012 (TorchRL's attribute)
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the rows."""
+        return ["observation", "action", *(["action_mask"] if self.policy.reading.masked else [])]
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        raise AttributeError("the keys are fixed")
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        process = policy.process if isinstance(policy, DiffusionPolicy) else None
+        if not isinstance(process, TokenProcess):
+            of = "has no chain" if process is None else f"goes through the numbers of a {type(process).__name__}"
+            raise InputError(f"TokenImitationLoss trains chains of tokens, and the {type(policy).__name__} {of}")
+        self.policy = policy
+        self.choices = policy.choices // policy.head.slots
+        self.hides = policy.vocabulary > self.choices
+        self.register_buffer("weight", weights(process) if self.hides else torch.ones(process.steps), persistent=False)
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        pass
+
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
+        """What is optimised, by the name of its learning rate."""
+        return {"actor": self.policy.parameters()}
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """The loss of a batch of rows."""
+        missing = [key for key in self.in_keys if tensordict.get(key, None) is None]
+        if missing:
+            raise InputError(f"the rows do not give {', '.join(map(repr, missing))}, which the objective reads")
+        mask = tensordict["action_mask"] if self.policy.reading.masked else None
+        return TensorDict({"loss_actor": self.imitate(wide(tensordict, "observation"), tensordict["action"], mask)})
+
+    def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss as `ImitationModule` calls it; draws from the policy's generator.
+
+        Args:
+            observation: `[.., M, F]`. action: to be imitated, `[.., M, *event]`. mask: as the environment gives it,
+                bool `[.., M, mask_width]`, or None.
+        """
+        generator = generator_on(self.policy.generator, observation.device)
+        rows = observation.shape[:-1]
+        draws = torch.rand(*rows[:-1], 1, generator=generator, device=generator.device)
+        noise = torch.rand(*rows, self.policy.head.slots, generator=generator, device=generator.device)
+        return self.losses(observation, action, mask, draws.to(observation.device), noise.to(observation.device))
+
+    def losses(self, observation: Tensor, action: Tensor, mask: Tensor | None, when: Tensor, noise: Tensor) -> Tensor:
+        """What `imitate` gives: a pure function of rows and draws.
+
+        Args:
+            observation, action, mask: of `imitate`. when: U[0, 1) that spreads the steps, `[.., 1]`. noise: U[0, 1)
+                that corrupts, `[.., M, K]`.
+        """
+        policy, process = self.policy, self.policy.process
+        assert isinstance(process, TokenProcess)
+        x0 = policy.head.encode(action)
+        allowed = self._allowed(mask, x0)
+        m, steps = observation.shape[-2], process.steps
+        t = ((torch.arange(m, device=when.device) + when) * (steps / m)).long().clamp_max(steps - 1) + 1
+        x = process.corrupt(x0, t, noise, allowed.expand(*x0.shape, -1))
+        cond = policy.prepared(policy.condition(observation))
+        logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)
+        each = -logits.log_softmax(-1).gather(-1, x0.unsqueeze(-1)).squeeze(-1)
+        counted = each.masked_fill(x < self.choices, 0) if self.hides else each
+        loss: Tensor = (self.weight[t - 1] * counted.sum(-1)).mean(-1).sum()
+        return loss
+
+    def _allowed(self, mask: Tensor | None, x0: Tensor) -> Tensor:
+        """Which choices may be, bool `[.., M, K, W]`; refuses actions that are none of them."""
+        head = self.policy.head
+        if mask is None:
+            mask = torch.ones(*x0.shape[:-1], head.mask_width, dtype=torch.bool, device=x0.device)
+        allowed: Tensor = head.read_mask(as_mask(mask, "action_mask")).unflatten(-1, (head.slots, -1))
+        inside = (x0 >= 0) & (x0 < allowed.shape[-1])
+        good = inside & allowed.expand(*x0.shape, -1).gather(-1, (x0 * inside).unsqueeze(-1)).squeeze(-1)
+        if not good.all():
+            at = (~good).nonzero()[0].tolist()
+            raise InputError(f"the action to imitate at {at} is {check.show(int(x0[tuple(at)]))}, which is not allowed")
+        return allowed
+
+
+def weights(process: TokenProcess) -> Tensor:
+    """I w_t of a process that hides tokens, w_t = (abar_{t-1} - abar_t) / (1 - abar_t), `[I]`. Args: process: any."""
+    kept = torch.tensor([process.kept(t) for t in range(process.steps + 1)], dtype=torch.float64)
+    weight = process.steps * (kept[:-1] - kept[1:]) / (1 - kept[1:])
+    return weight.to(torch.get_default_dtype())
