@@ -157,7 +157,34 @@ def released(frame: Frame, theme: Theme, method: str = "lad-ts-released") -> Fig
     return figure
 
 
+def joint(frame: Frame, theme: Theme) -> Figure:
+    """Distance of each chain from its law against seconds of training, and the best that a factorised policy can."""
+    figure = figure_of(7.6, 3.8)
+    axes = figure.subplots()
+    colours, labels, shown = ("blue", "vermilion", "green"), [], []
+    problems = dict.fromkeys(zip(frame.texts("choices"), frame.texts("items"), strict=True))
+    for (choices, items), colour in zip(problems, colours, strict=False):
+        rows = frame.where("choices", choices).where("items", items)
+        x, y = rows.numbers("seconds"), rows.numbers("chain")
+        best = float(rows.numbers("best factorised")[0])
+        axes.plot(x, y, color=theme.colours[colour])
+        axes.plot(x, np.full_like(x, best), color=theme.colours[colour], linestyle="dashed", linewidth=1)
+        labels.append(
+            Label(float(x[-1]), float(y[-1]), f"{items} items of {choices}: {y[-1]:.3f}", theme.words[colour])
+        )
+        shown += [y, np.array([best])]
+    everything = np.concatenate(shown)
+    scale_log(axes, "y", *padded(float(everything.min()), float(everything.max())))
+    axes.set(xlabel="training, seconds of one thread", ylabel="total variation from the law", xlim=(0, None))
+    scale_linear(axes.xaxis, whole=True)
+    caption(figure, "Dashed: the best factorised policy of each problem.")
+    figure.draw_without_rendering()
+    label_ends(axes, labels, theme)
+    return figure
+
+
 OWN: dict[str, Callable[[Frame, Theme], Figure]] = {
+    "joint": joint,
     "fleet_size": fleet_size,
     "growth": growth,
     "deciding_sizes": sizes,

@@ -49,11 +49,12 @@ class TokenImitationLoss(LossModule):
     batch `[M]`, or `[G, M]` for G agents, whose losses are added. Writes loss_actor.
 
     Example:
-        >>> policy = DiffusionPolicy.from_specs(Clinic(1))
-        >>> TokenImitationLoss(policy)
-        Traceback (most recent call last):
-        diffpolicy.errors.InputError: TokenImitationLoss trains chains of tokens, and the DiffusionPolicy goes through
-            the numbers of a GaussianProcess
+        >>> chain = {"schedule": MaskedProcess(4), "sampler": Ancestral(), "head": TokenHead()}
+        >>> loss = TokenImitationLoss(DiffusionPolicy.from_specs(Clinic(1), **chain))
+        >>> seen, longest = torch.rand(64, 3), torch.ones(64).long()
+        >>> module = ImitationModule(loss.policy, lambda number: (seen, longest), loss.imitate, rounds=2, updates=50)
+        >>> fit(module).history[1]["loss"] < 1
+        True
     """
 
     out_keys = ["loss_actor"]  # noqa: RUF012 (TorchRL's attribute)
