@@ -327,3 +327,18 @@ def test_training_speed_is_that_of_its_file():
         assert {column: row[column] for column in row if column != "contender"} == {
             column: of_file[column] for column in row if column != "contender"
         }
+
+
+def test_the_page_of_joint_actions_says_what_was_measured():
+    true = {}
+    for row in rows("joint.csv"):
+        true[row["items"], row["choices"]] = row  # the last of a problem is the end of its training
+    shown = table("docs/concepts/joint_actions.md", "items", "chain")
+    assert len(shown) == len(true)
+    columns = {"allowed actions": "allowed", "best product law": "best factorised", "chain": "chain"}
+    columns |= {"product of the margins": "product of marginals", "seconds of one thread": "seconds"}
+    for row in shown:
+        for said_as, column in columns.items():
+            [(value, within)] = said(row[said_as])
+            found = float(true[row["items"], row["choices of each"]][column])
+            assert abs(value - found) <= within, (row, column)
