@@ -7,7 +7,8 @@ from torchrl.data import Binary, Categorical, Unbounded
 
 from diffpolicy import DiffusionPolicy, InputError, Policy
 from diffpolicy.edge import OffloadingProblem
-from diffpolicy.environments import EnvProblem, step_transitions
+from diffpolicy.environments import Cost, EnvProblem, step_transitions
+from diffpolicy.environments.tally import Tally
 from diffpolicy.experiments import build, train
 from diffpolicy.networks import ItemDenoiser, MLPDenoiser
 from diffpolicy.policies.keys import Keys
@@ -100,10 +101,13 @@ def test_a_joint_row_gets_the_sum_of_its_items_rewards(trailing):
     rows = step_transitions(rollout, keys)
     assert rows.batch_size == batch
     assert torch.allclose(rows["reward"], (reward * valid).sum(-1))
+    tally = Tally(Cost("waiting", per="item"), keys.reward, keys.valid)
+    tally.add(rollout)
+    assert tally.take(1)[1] == int(valid.sum())  # what is paid is still counted by item
 
 
 @pytest.mark.filterwarnings("ignore:problem Apart shows the same")
-def test_a_joint_row_is_one_transition_and_items_are_still_counted():
+def test_a_joint_row_is_one_transition_of_the_replay():
     module = build(problem(), "d2sac", environments=2, changes={"items": "joint", "start_after": 5})
     rollout = next(iter(module.stream))
     rows = module.transitions(rollout)
