@@ -66,12 +66,15 @@ intersphinx_mapping = {
 }
 
 # The tutorials are scripts, run here: what they print and draw becomes the pages of docs/tutorials, which git ignores.
-# A script that did not change is not run again.
+# A script that did not change is not run again. What they import of `mine*.py` are the reader's own files.
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/tutorials",
     "gallery_dirs": "tutorials",
     "filename_pattern": r"\.py$",
+    "ignore_pattern": r"__init__\.py|mine(_\w+)?\.py",
+    "image_scrapers": ("matplotlib", "drawn_tables"),
     "within_subsection_order": "gallery_order.ByTutorial",
+    "capture_repr": (),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from diffpolicy import EnvProblem
-from diffpolicy.experiments import evaluate, make_problem, train
+from diffpolicy.experiments import evaluate, make_problem, train, workers
 from toys import GuessEnv, same_tensors
 
 MINE = """
@@ -110,6 +110,22 @@ def test_compare_trains_and_plays_it(cli, mine, tmp_path):
     assert "taken" in again.err  # what was trained is not trained once more
     second = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
     assert [line.split(",")[:8] for line in second] == [line.split(",")[:8] for line in first]
+
+
+def test_compare_trains_in_lanes_and_in_this_process_alone(cli, mine, tmp_path, monkeypatch):
+    def started():
+        raise AssertionError("another process was started")
+
+    monkeypatch.setattr(workers, "_start", started)
+    words = ("--methods", "sac", "--episodes", 4, "--eval-episodes", 2, "--processes", 1, "--out", tmp_path / "out")
+    assert cli("compare", "--problem", mine, *words, "--environments", 2).status == 0
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        assert next(row["episodes"] for row in csv.DictReader(file) if row["method"] == "sac") == "4"
+    with (tmp_path / "out" / "learning_curves.csv").open() as file:
+        assert [row["episode"] for row in csv.DictReader(file) if row["method"] == "sac"] == ["2", "4"]
+    again = cli("compare", "--problem", mine, *words, "--resume", "--environments", 4)
+    assert again.status == 0, again.err
+    assert "taken" not in again.err  # other lanes are another training
 
 
 @pytest.mark.parametrize(

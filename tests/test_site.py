@@ -114,3 +114,12 @@ def test_every_public_name_stands_in_the_reference(checks):
         for name in package.__all__:
             thing = getattr(package, name)
             assert any(thing is other for other in documented) or f"diffpolicy{layer}.{name}" in listed, (layer, name)
+
+
+def test_a_tutorial_shows_the_tables_that_it_plots(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    drawn = importlib.import_module("drawn_tables")
+    assert drawn.tables('cli.main("plot runs/a.csv ../b/c_d.csv --out runs".split())') == ["runs/a.csv", "../b/c_d.csv"]
+    assert drawn.tables('"plot"; read_csv("runs/log.csv")') == []
+    sys.modules.pop("drawn_tables")

@@ -48,6 +48,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     parser.add_argument(
+        "--environments",
+        type=opt.whole(1, _limits.ENVIRONMENTS),
+        default=1,
+        metavar="E",
+        help="played side by side in each training, as in train (default 1)",
+    )
+    parser.add_argument(
         "--seeds", type=opt.whole(1, _limits.SEEDS), help="training seeds of each method (default 1)", metavar="K"
     )
     opt.add_eval_episodes(parser, 16)
@@ -59,7 +66,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument(
-        "--processes", type=opt.whole(1, _limits.PROCESSES), default=2, help="side by side (default 2)", metavar="P"
+        "--processes",
+        type=opt.whole(1, _limits.PROCESSES),
+        default=2,
+        help="side by side (default 2); 1: this one alone",
+        metavar="P",
     )
     parser.add_argument(
         "--sweep",
@@ -106,6 +117,7 @@ def run(options: argparse.Namespace) -> None:
         eval_episodes=options.eval_episodes,
         seconds=None if minutes is None else 60 * minutes,
         processes=options.processes,
+        environments=options.environments,
         seed=options.seed,
         compiled=options.compile,
         changes=changes,

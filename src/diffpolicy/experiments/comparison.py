@@ -95,7 +95,7 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
                 name,
                 result,
                 told,
-                episodes=min(len(curve) for curve in curves),
+                episodes=min(int(o.history[-1]["episode"]) if o.history else 0 for o in mine),
                 seeds=len(mine),
                 converged=all(converged(curve) for curve in curves),
                 train_seconds=float(np.mean([o.train_seconds for o in mine])),

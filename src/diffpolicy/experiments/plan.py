@@ -49,6 +49,7 @@ class Plan:
         out: folder.
         compiled: whether updates are compiled.
         changes: fields of the methods that are set to other values.
+        environments: lanes side by side in each training.
         resume: whether what an earlier run finished in `out` is taken from there.
         policies: trained ones that are played too; None: those that the problem names.
 
@@ -76,6 +77,7 @@ class Plan:
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     policies: Sequence[str] | None = None
+    environments: int = 1
 
     @property
     def baseline(self) -> str:
@@ -107,7 +109,7 @@ class Job:
         eval_episodes: to judge it on. seed: of training. arrivals_seed: of those episodes.
         trained: whether it is a method's. episodes: of training; None: as many as fit into the time.
         seconds: that training has, by the clock; share_s: by the plan, before the clock began.
-        out: folder for what is trained. compiled, changes, resume: as in `Plan`.
+        out: folder for what is trained. compiled, changes, resume, environments: as in `Plan`.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Job:
     compiled: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
+    environments: int = 1
 
     @property
     def effort(self) -> float:
@@ -143,6 +146,7 @@ class Job:
             "episodes": self.episodes,
             "share_s": self.share_s,
             "compiled": self.compiled,
+            **({} if self.environments == 1 else {"environments": self.environments}),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,6 +203,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
             compiled=plan.compiled,
             changes=dict(plan.changes),
             resume=plan.resume,
+            environments=plan.environments,
             out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",
             **common,
         )
@@ -337,7 +342,7 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
         return Outcome(job, play_episodes(job.problem, policy, job.eval_episodes, job.arrivals_seed))
     if job.resume and (done := finished(job)) is not None:
         return done
-    module = build(job.problem, job.name, seed=job.seed, changes=job.changes)
+    module = build(job.problem, job.name, environments=job.environments, seed=job.seed, changes=job.changes)
     last = unfinished(job, module.identity) if job.resume else None
     before = None if last is None else recorded(job)
     spent = 0.0 if before is None else float(before["train_seconds"])

@@ -30,6 +30,7 @@ def compare(
     seeds: int | None = None,
     eval_episodes: int | None = None,
     processes: int | None = None,
+    environments: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     resume: bool | None = None,
@@ -45,7 +46,7 @@ def compare(
         policies: names of trained ones that are played too; by default the problem's.
         episodes: of training, of each method and seed.
         minutes: for all of it; by default 5, or with `episodes` as long as it takes.
-        seeds, eval_episodes, processes, seed, resume: of `Plan`.
+        seeds, eval_episodes, processes, environments, seed, resume: of `Plan`.
         out: folder, by default `runs/compare`.
         heard: is told what is at hand, and which share of all work was done since it heard last.
 
@@ -74,6 +75,7 @@ def compare(
         "seeds": seeds,
         "eval_episodes": eval_episodes,
         "processes": processes,
+        "environments": environments,
         "seed": seed,
         "out": None if out is None else Path(out),
         "resume": resume,

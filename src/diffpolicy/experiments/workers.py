@@ -88,13 +88,14 @@ def run_jobs(
 
     Args:
         jobs: begun in this order; those of a problem that no other process can find are done in this one.
-        processes: at most so many at a time.
+        processes: at most so many at a time; 1: none but this one, so that a script needs no guard against being run
+            again by those that it starts.
         heard: is told a job at hand and which share of it is done.
 
     Raises:
         InputError, WorkError: a job failed; the sentence names it.
     """
-    if not all(portable(job.problem) for job in jobs):
+    if processes == 1 or not all(portable(job.problem) for job in jobs):
         for job in jobs:
             yield _checked(_answer(job, partial(heard, job)), job)
         return

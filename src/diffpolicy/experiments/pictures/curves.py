@@ -159,8 +159,10 @@ def _caption(curves: dict[str, tuple[Floats, Floats]]) -> str:
     counts = sorted({len(seeds) for _, seeds in curves.values()})
     if not counts:
         return ""
-    few = {1: "faint: single episodes of the one seed", 2: "bands: range of 2 seeds"}
+    lanes = int(max(at[0] for at, _ in curves.values()))
+    few = {1: f"faint: single {'episodes' if lanes == 1 else 'rounds'} of the one seed", 2: "bands: range of 2 seeds"}
     band = few.get(counts[0], f"bands: 95 % interval over {counts[0]} seeds")
+    window = f"{WINDOW} episodes" if lanes == 1 else f"{WINDOW} rounds of {lanes} episodes"
     starred = any(_falling(seeds) for _, seeds in curves.values())
     star = "; * still falling, or under 20 episodes" if starred else ""
-    return f"Running mean over {WINDOW} episodes; {band}{star}. Rules: mean of the evaluation."
+    return f"Running mean over {window}; {band}{star}. Rules: mean of the evaluation."

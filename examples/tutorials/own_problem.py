@@ -1,0 +1,154 @@
+r"""
+Your own problem
+================
+
+You have a decision to make again and again, and it is not the one of these pages. After this lesson it is a
+:term:`problem` of yours: any :term:`method` trains on it, and your own :term:`rules <rule>` stand beside what was
+learnt, in one table and one picture.
+
+The example: four fires and one plane. Each minute the plane drops its water on one of them. The fires grow,
+each at a speed of its own. Which one next?
+"""
+
+# %%
+# The environment
+# ---------------
+#
+# All of it stands in one file, ``mine.py`` (:download:`get it <../../examples/tutorials/mine.py>`). An
+# environment is a class of TorchRL, :py:class:`~torchrl.envs.EnvBase`. It plays many fires side by side:
+# ``batch`` *lanes*, each an :term:`episode` of its own. It begins by saying what can be seen and done:
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :pyobject: Fires.__init__
+#    :dedent: 4
+#
+# * ``observation``: what a :term:`policy` sees. Here the four sizes, in hectares.
+# * ``action_mask``: which :term:`choices <choice>` are allowed. See :term:`mask`.
+# * ``action_spec``: one of four choices.
+# * ``generator``: where chance comes from. Draw from it alone, and the same seed gives the same fires.
+#
+# An :term:`episode` begins:
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :pyobject: Fires._reset
+#    :dedent: 4
+#
+# Lanes end at different times. One that has ended begins again while the others go on: ``_reset`` in what is handed
+# over says which ones those are. Leave the others alone.
+#
+# A :term:`step`, which gives a reward. It is what you want much of, so here it is minus what burns:
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :pyobject: Fires._step
+#    :dedent: 4
+#
+# And what is shown after both. Two things end an episode. ``terminated`` is an end of the matter: nothing burns any
+# more. ``truncated`` is an end of our patience: an hour has gone, and the fires would go on. A method that learns
+# what the future costs must know which of the two it was.
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :pyobject: Fires.shown
+#    :dedent: 4
+#
+# The problem
+# -----------
+#
+# A rule is a function that writes ``action``. The first one is the :term:`baseline`: all others are measured
+# against it. ``steps`` is the most that an episode may have.
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :start-at: def largest
+#
+# Is all of that as it should be? :py:func:`~diffpolicy.check_problem` plays two steps, and says nothing if it is:
+
+from mine import problem
+
+from diffpolicy import check_problem
+
+check_problem(problem)
+
+# %%
+# If not, one sentence says what is wrong. Here somebody forgot to make the size of the fires a number a lane:
+
+from mine import Fires
+
+from diffpolicy import EnvProblem, InputError
+
+
+class Wrong(Fires):
+    def _step(self, tensordict):
+        return super()._step(tensordict).set("reward", -self.size)
+
+
+try:
+    check_problem(EnvProblem(Wrong, steps=60))
+except InputError as error:
+    print(error)
+
+# %%
+# The rules first
+# ---------------
+#
+# Before anything is trained: what do rules reach? If all of them cost the same, there is nothing to learn.
+
+from diffpolicy.experiments import evaluate
+
+print(evaluate(problem, ["largest", "fastest", "random"], episodes=64).table())
+
+# %%
+# The :term:`ratio` is the cost in relation to the baseline. The largest fire first is not a good idea: the
+# fastest one first burns less.
+#
+# Training
+# --------
+#
+# ``d2sac`` is a :term:`method` whose policy is a diffusion policy: it makes each decision by denoising. 120
+# episodes, eight of them side by side, which is soon done:
+
+from diffpolicy.experiments import train
+
+run = train(problem, "d2sac", episodes=120, environments=8, out="runs/fires/d2sac", overwrite=True)
+for row in run.history[2::3]:
+    print(f"after {row['episode']:3} episodes: {row['cost']:5.1f} ha x min in the last eight")
+
+# %%
+# A run's folder stands for its policy, wherever a policy's name may stand:
+
+print(evaluate(problem, ["runs/fires/d2sac", "fastest", "largest"], episodes=64).table())
+
+# %%
+# The rule ``fastest`` knows how fast each fire grows. The policy has to find that out, and has not yet.
+#
+# The same as commands
+# --------------------
+#
+# ``compare`` does all of this at once: it trains several methods, and plays them and every rule on the same
+# episodes. Your problem is named ``FILE:NAME``:
+#
+# .. code-block:: console
+#
+#     $ diffpolicy compare --problem mine:problem --methods d2sac,sac --episodes 240 --environments 8 --out
+# runs/fires
+#
+# Here it is run from Python, with two settings of the methods changed: they begin to learn after 200 steps
+# instead of 500, and in the end they choose with less chance.
+
+from diffpolicy.cli import main as cli
+
+cli.main(
+    [
+        *"compare --problem mine:problem --methods d2sac,sac --episodes 192 --environments 8".split(),
+        *"--set start_after=200 --set entropy_share=0.1 --set updates=2".split(),
+        *"--eval-episodes 64 --processes 1 --quiet --out runs/fires/compare".split(),
+    ]
+)
+
+# %%
+# It wrote the figures as CSV, and a picture of each. :ref:`plot <plot>` draws them again. How the two learned:
+
+cli.main("plot runs/fires/compare/learning_curves.csv --format svg".split())
+
+# %%
+# And what came of it, on 64 episodes on which nobody was trained. ``sac`` is the same without denoising.
+
+cli.main("plot runs/fires/compare/comparison.csv --format svg".split())

@@ -1,0 +1,123 @@
+r"""
+Profile a GPU server
+====================
+
+How long does an image take on your machine? And if three machines stand side by side, which should make which image?
+
+After this lesson you have measured a server, fitted a law of its times, made a :term:`scenario` of three such servers,
+and compared :term:`rules <rule>` on it. The servers here are simulated, so that the page builds anywhere. One line
+changes for a real GPU, and one for a server behind a URL.
+"""
+
+# %%
+# Measure
+# -------
+#
+# An *adapter* is what is asked for images: here one that takes its times from a published measurement of an H100
+# running Stable Diffusion 3, with some scatter. The *grid* says what is asked: how many denoising steps, which sizes,
+# how often.
+
+from diffpolicy.edge.hardware import Grid, SimulatedAdapter, profile
+
+grid = Grid(steps=(10, 20, 30), sizes=((1024, 1024),), repeats=7)
+h100 = profile(SimulatedAdapter("mlenergy-h100-sd3-medium", scatter_sigma=0.05), grid)
+law = h100.fit.sizes[0]
+print(f"seconds of an image = {h100.fit.text_s + law.decode_s:.3f} + steps x {law.step_s:.4f}, R2 {h100.fit.r2:.4f}")
+
+# %%
+# R2 near 1 says that the law fits: a constant, and so much a step. Under 0.9, measure again on an idle machine. Every
+# call that was made, and the law:
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from diffpolicy._draw.canvas import THEMES
+
+a100 = profile(SimulatedAdapter("mlenergy-a100-sd3-medium", scatter_sigma=0.05, seed=1), grid)
+with THEMES[False].applied():
+    colours = THEMES[False].colours
+    figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    for name, measured, colour in (("A100", a100, "vermilion"), ("H100", h100, "blue")):
+        for point in measured.points:
+            calls = point.latency_s.values
+            axes.plot([point.steps] * len(calls), calls, "o", color=colours[colour], alpha=0.5)
+        steps = np.linspace(0, 32, 2)
+        times = [measured.service_s(1024, 1024, int(z)) for z in steps]
+        axes.plot(steps, times, color=colours[colour], label=f"{name}: the law")
+    axes.set(xlabel="denoising steps", ylabel="seconds of a call", xlim=(0, 32), ylim=(0, None))
+    axes.legend()
+
+# %%
+# A profile is a file, so that a machine is measured once:
+
+from pathlib import Path
+
+Path("runs/servers").mkdir(parents=True, exist_ok=True)
+h100.save("runs/servers/h100.json")
+a100.save("runs/servers/a100.json")
+
+# %%
+# On your own machine
+# -------------------
+#
+# * **A GPU.** ``pip install '.[hardware]'``, then another adapter, and all else as above. The model is built from its
+#   published architecture with random weights, so nothing is downloaded; times do not depend on weights.
+#
+#   .. code-block:: python
+#
+#       from diffpolicy.edge.hardware import DiffusersAdapter
+#
+#       h100 = profile(DiffusersAdapter("sd3-medium", device="cuda:0"), grid)
+#
+# * **A server behind a URL** that speaks OpenAI's images API. Its times include the network.
+#
+#   .. code-block:: python
+#
+#       from diffpolicy.edge.hardware import HttpAdapter
+#
+#       h100 = profile(HttpAdapter("http://127.0.0.1:8000"), grid)
+#
+# * **As commands:**
+#
+#   .. code-block:: console
+#
+#       $ diffpolicy profile --model sd3-medium --grid 'steps=10,20,30;sizes=1024' --out h100.json
+#       $ diffpolicy profile --url http://127.0.0.1:8000 --grid 'sizes=1024' --out remote.json
+#       $ diffpolicy profile --model tiny --device cpu --out tiny.json   # tries it all on any machine
+#
+# :doc:`/profiling` says what else is measured: memory, energy, cold start, batches.
+#
+# From profiles to a scenario
+# ---------------------------
+#
+# :py:func:`~diffpolicy.edge.hardware.calibrate` puts the servers behind one dispatcher. Requests come at random, as
+# many as make a :term:`load` of 0.8. What they ask for is what was measured.
+
+from diffpolicy.edge.hardware import ServerProfile, calibrate
+
+servers = [ServerProfile.load(f"runs/servers/{name}.json") for name in ("h100", "a100", "a100")]
+scenario = calibrate(servers, load=0.8, slots=200)
+for server in scenario.servers:
+    print(f"{server.name:28} {server.capacity_gcycles_per_s:.2f} times the first one")
+print(f"{scenario.workload.rate_per_s:.2f} requests a second")
+
+# %%
+# Compare
+# -------
+#
+# All on the same requests. ``opt-ts`` sends each where it is done first. ``price`` and ``pretrained:live`` count those
+# who will wait behind it, too (:doc:`/deciding`); they have never seen these servers.
+
+import json
+
+Path("runs/servers/fleet.json").write_text(json.dumps(scenario.to_dict()))
+
+from diffpolicy.cli import main as cli
+
+cli.main(
+    [
+        *"evaluate opt-ts price pretrained:live weighted-round-robin power-of-two least-work random".split(),
+        *"--scenario runs/servers/fleet.json --eval-episodes 8 --quiet --out runs/servers".split(),
+    ]
+)
+cli.main("plot runs/servers/evaluation.csv --format svg".split())
