@@ -109,14 +109,21 @@ from diffpolicy.cli import main as cli
 
 cli.main(
     [
-        *"compare --problem mine:problem --methods mine_method:method --episodes 192 --environments 8".split(),
+        *"compare --problem mine:problem --methods mine_method:method".split(),
+        *"--episodes 192 --environments 8".split(),
         *"--eval-episodes 64 --processes 1 --quiet --out runs/fires/objective".split(),
     ]
 )
 cli.main("plot runs/fires/objective/learning_curves.csv --format svg".split())
 
 # %%
+# The curve jumps, since the fires of one round begin larger than those of another. The table is what counts: all of it
+# was played on the same 64 episodes.
+#
 # A setting is a field of the method: ``--set temperature=2`` is another run. A field that it does not have is
 # refused:
 
 cli.main("train mine_method:method --problem mine:problem --set temprature=2".split())
+
+# %%
+# :doc:`/extending` has the other parts of a method, and :doc:`/methods` the published ones.

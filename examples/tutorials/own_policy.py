@@ -113,7 +113,8 @@ from mine_policy import Shortlist
 
 whole = Policy.load("runs/fires/policy")
 whole.head = Shortlist(choices=4, share=0.0)
-print(evaluate(problem, {"short list": again, "whole list": whole}, episodes=64, baseline="fastest").table())
+both = {"short list": again, "whole list": whole}
+print(evaluate(problem, both, episodes=64, baseline="fastest").table())
 
 # %%
 # How it decides
@@ -124,7 +125,12 @@ print(evaluate(problem, {"short list": again, "whole list": whole}, episodes=64,
 
 from diffpolicy.cli import main as cli
 
-cli.main("evaluate runs/fires/policy --problem mine:problem --eval-episodes 16 --quiet --out runs/fires/look".split())
+cli.main(
+    [
+        *"evaluate runs/fires/policy --problem mine:problem".split(),
+        *"--eval-episodes 16 --quiet --out runs/fires/look".split(),
+    ]
+)
 cli.main("plot runs/fires/look/chain.csv --format svg".split())
 
 # %%

@@ -61,11 +61,10 @@ for row in (curve[0], curve[5], curve[-1]):
 #
 # .. code-block:: console
 #
-#     $ diffpolicy compare --full --compile --methods lad-ts,lad-ts-released,d2sac-ts,sac-ts,dqn-ts --out runs/full
-#     $ diffpolicy compare --full --compile --methods lad-ts,lad-ts-released,d2sac-ts,sac-ts,dqn-ts --out
-# runs/full --resume
+#     $ diffpolicy compare --full --compile --out runs/full \
+#         --methods lad-ts,lad-ts-released,d2sac-ts,sac-ts,dqn-ts
 #
-# The second line goes on where the first was stopped. A smaller one, in an hour or less, tells most of it:
+# With ``--resume`` behind it, it goes on where it was stopped. A smaller one tells most of it:
 #
 # .. code-block:: console
 #
