@@ -32,6 +32,7 @@ extensions = [
     "checks",
     "command_line",
     "markdown_pages",
+    "method_tables",
     "public_names",
     "typography",
 ]

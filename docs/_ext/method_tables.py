@@ -1,0 +1,153 @@
+"""Tables of methods, made from what they declare, their dataclasses and their presets, when the pages are built.
+
+    ```{capabilities} d2sac lad
+    ```
+
+stands for what presets can train, of all that serve any problem where none is named, and
+
+    ```{parameters} d2sac lad
+    ```
+
+for every field of these presets' dataclasses: what it is, its default, and what each preset says instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from importlib import import_module, resources
+from typing import Any
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from diffpolicy.experiments.names import PRESETS, make_method
+from diffpolicy.methods import Method
+from diffpolicy.methods.capabilities import ACTIONS, SITUATIONS, Capabilities
+
+ANY = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.methods")
+"""Presets that serve any problem."""
+SECTIONS = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\s*$", re.MULTILINE)
+
+
+def capabilities(names: Sequence[str]) -> Iterator[str]:
+    """What presets can train, a row each; a reason for each refusal follows. Args: names: of presets."""
+    found = {name: Capabilities.of(make_method(name)) for name in names}
+    yield f"| preset | {' | '.join(ACTIONS)} | {' | '.join(SITUATIONS)} | trains on |"
+    yield "| --- " * (2 + len(ACTIONS) + len(SITUATIONS)) + "|"
+    for name, can in found.items():
+        decides = [_mark(not why) for why in can.refused.values()]
+        serves = [_mark(situation in can.serves) for situation in SITUATIONS]
+        problems = "any problem" if can.transitions is None else "offloading"
+        yield f"| `{name}` | {' | '.join([*decides, *serves])} | {problems} |"
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for name, can in found.items():
+        for kind, why in can.refused.items():
+            if why:
+                reasons.setdefault((kind, why), []).append(f"`{name}`")
+    yield ""
+    for (kind, why), whose in reasons.items():
+        yield f"* {kind}: {', '.join(whose)}: {why}."
+
+
+def parameters(names: Sequence[str]) -> Iterator[str]:
+    """All fields of presets' dataclasses, a row each. Args: names: of presets."""
+    methods = {name: make_method(name) for name in names}
+    told = {name: written(name) for name in names}
+    every: dict[str, Field[Any]] = {f.name: f for method in methods.values() for f in fields(method) if f.init}
+    meaning: dict[str, str] = {}
+    for method in methods.values():
+        meaning |= {name: text for name, text in meanings(type(method)).items() if name not in meaning}
+    yield f"| parameter | what it is | default | {' | '.join(f'`{name}`' for name in names)} |"
+    yield "| --- " * (3 + len(names)) + "|"
+    for name, field in every.items():
+        cells = [_value(told[preset][name]) if name in told[preset] else "" for preset in names]
+        yield f"| `{name}` | {meaning[name]} | {_default(field)} | {' | '.join(cells)} |"
+
+
+def written(name: str) -> dict[str, Any]:
+    """What a preset's file says. Args: name: of a preset."""
+    file = resources.files(import_module(PRESETS[name])) / "presets" / f"{name}.yaml"
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))["init_args"])
+
+
+def meanings(kind: type[Method]) -> dict[str, str]:
+    """What each field is, as the docstrings of a dataclass and its bases say under `Args`.
+
+    Raises:
+        ValueError: names the fields of which none says it.
+    """
+    names = [f.name for f in fields(kind) if f.init]
+    found: dict[str, str] = {}
+    for base in kind.__mro__:
+        if "__doc__" in vars(base) and issubclass(base, Method):
+            for name, text in _args(inspect.cleandoc(base.__doc__ or ""), names).items():
+                found.setdefault(name, text)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"no docstring says what {', '.join(missing)} of {kind.__name__} are")
+    return found
+
+
+def _args(doc: str, names: Sequence[str]) -> dict[str, str]:
+    """`Args: a: of this. b, c: of that.` by name."""
+    parts = SECTIONS.split(doc)
+    text = next((body for head, body in zip(parts[1::2], parts[2::2], strict=True) if head == "Args"), "")
+    one = f"(?:{'|'.join(map(re.escape, names))}|others)"
+    cut = re.split(rf"(?:^|(?<=\.)\s)\s*({one}(?:, {one})*): ", " ".join(text.split()))
+    result = {}
+    for given, what in zip(cut[1::2], cut[2::2], strict=True):
+        result |= dict.fromkeys(given.split(", "), what.strip().rstrip("."))
+    return {name: what for name, what in result.items() if name in names}
+
+
+def _mark(yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
+def _default(field: Field[Any]) -> str:
+    if field.default is not MISSING:
+        return _value(field.default)
+    return _value(field.default_factory()) if field.default_factory is not MISSING else "to be given"
+
+
+def _value(value: Any) -> str:
+    """A value as a YAML file has it."""
+    if isinstance(value, Mapping):
+        return "<br>".join(f"`{key}: {_plain(each)}`" for key, each in value.items())
+    return f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**4).removesuffix("\n").removesuffix("\n...")
+
+
+class Table(SphinxDirective):
+    """`{capabilities} PRESET...` and `{parameters} PRESET...`."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        names = self.arguments[0].split() if self.arguments else list(ANY)
+        make = {"capabilities": capabilities, "parameters": parameters}[self.name]
+        if unknown := [name for name in names if name not in PRESETS]:
+            raise self.error(f"there is no preset {', '.join(unknown)}")
+        try:
+            lines = list(make(names))
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        node = nodes.container()
+        self.state.nested_parse(StringList(lines, source=__file__), self.content_offset, node)
+        return node.children
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("capabilities", Table)
+    app.add_directive("parameters", Table)
+    return {"parallel_read_safe": True}
