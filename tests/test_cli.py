@@ -285,6 +285,12 @@ def test_compare_trains_plays_and_writes(cli, tmp_path):
         assert float(row["mean_delay_s"]) == data["methods"][row["method"]]["mean_delay_s"]
     assert (out / "learning_curves.png").stat().st_size > 1000
     assert (out / "delay_by_size.png").stat().st_size > 1000
+    assert (out / "steps.png").stat().st_size > 1000
+    with (out / "steps.csv").open(newline="") as file:
+        shown = {row["policy"] for row in csv.DictReader(file)}
+    assert {"sac-ts", "opt-ts", "capacity-proportional"} <= shown
+    assert "random" not in shown
+    assert not (out / "chain.csv").exists()
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["evaluate", "local", *TINY, "--episodes", 1]], ids=["help", "evaluate"])

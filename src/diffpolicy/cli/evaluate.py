@@ -96,14 +96,12 @@ def _write(out: Path, result: Evaluation, problem: Problem, policies: Mapping[st
     """The tables, and a picture of each."""
     from diffpolicy.evaluation.tables import evaluation_csv, kind_of
     from diffpolicy.experiments.breakdown import breakdowns
-    from diffpolicy.experiments.first_episode import chain_csv, steps_csv
+    from diffpolicy.experiments.first_episode import first_episode
     from diffpolicy.experiments.plots import draw
 
     kinds = {name: kind_of(name, trained=False, rules=result.rules) for name in result.played}
     tables = {"evaluation.csv": evaluation_csv(result), **breakdowns(problem, result.played, kinds, result.baseline)}
-    tables["steps.csv"] = steps_csv(problem, policies, kinds, result.baseline, result.seed)
-    if (chain := chain_csv(problem, policies, result.seed)) is not None:
-        tables["chain.csv"] = chain
+    tables |= first_episode(problem, policies, kinds, result.baseline, result.seed)
     for file, text in tables.items():
         _files.write_text(out / file, text)
         draw(out / file)

@@ -202,7 +202,7 @@ class Problem(ABC):
         return {}
 
     def levels(self, step: TensorDictBase) -> Tensor | None:
-        """What fills up while an episode goes on, `[E, n]`, drawn after each step of one; None: nothing.
+        """What fills up while an episode goes on, `[E, n]`, drawn as each step of one begins; None: nothing.
 
         Args:
             step: of an environment of this problem, with what comes `next`.

@@ -21,8 +21,21 @@ from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 
+def first_episode(
+    problem: Problem, policies: Mapping[str, Any], kinds: Mapping[str, str], baseline: str, seed: int
+) -> dict[str, str]:
+    """`steps.csv`, and `chain.csv` where a policy denoises the logits of a choice, CSV texts by file name.
+
+    Args:
+        problem, policies, kinds, baseline, seed: of `steps_csv`.
+    """
+    chain = chain_csv(problem, policies, seed)
+    files = {"steps.csv": steps_csv(problem, policies, kinds, baseline, seed)}
+    return files if chain is None else {**files, "chain.csv": chain}
+
+
 def steps_csv(problem: Problem, policies: Mapping[str, Any], kinds: Mapping[str, str], baseline: str, seed: int) -> str:
-    """A row a policy and step: what all items of the step cost, and the problem's `levels` after it.
+    """A row a policy and step: what all items of the step cost, and the problem's `levels` as it begins.
 
     Args:
         problem: whose first episode is played. policies: by name. kinds: what each is of. baseline: of the evaluation.

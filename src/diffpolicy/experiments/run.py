@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy.environments.problem import Problem
+from diffpolicy.evaluation import make_policy
+from diffpolicy.evaluation.tables import RULE
 from diffpolicy.experiments.breakdown import breakdowns
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
+from diffpolicy.experiments.first_episode import first_episode
 from diffpolicy.experiments.names import checked_problem, make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
 from diffpolicy.experiments.workers import named, run_jobs
@@ -64,7 +67,7 @@ def compare(
         >>> [row.name for row in compared.rows]
         ['dqn', 'longest']
         >>> sorted(os.listdir("runs/clinic"))
-        ['comparison.csv', 'learning_curves.csv', 'policies']
+        ['comparison.csv', 'learning_curves.csv', 'policies', 'steps.csv']
     """
     started = time.monotonic() if started is None else started
     given = {
@@ -109,7 +112,22 @@ def _compare(plan: Plan, say: Callable[[str], None], started: float, heard: Call
         for file, text in breakdowns(plan.problem, result.played, result.kinds(), plan.baseline).items():
             _files.write_text(out / file, text)
         _files.write_text(out / "learning_curves.csv", curves_csv(plan, outcomes))
+        (out / "chain.csv").unlink(missing_ok=True)  # of an earlier run whose methods had one
+        for file, text in _first_episode(plan, outcomes, result.kinds()).items():
+            _files.write_text(out / file, text)
     return result
+
+
+def _first_episode(plan: Plan, outcomes: Sequence[Outcome], kinds: Mapping[str, str]) -> dict[str, str]:
+    """Of the first seed of each method, the policies, the baseline and the problem's references."""
+    drawn = {plan.baseline, *plan.problem.references}
+    jobs = {o.job.name: o.job for o in sorted(outcomes, key=lambda o: o.job.seed, reverse=True)}
+    shown = [name for name, kind in kinds.items() if kind != RULE or name in drawn]
+    made = {
+        name: make_policy(str(jobs[name].out) if jobs[name].trained else name, plan.problem, seed=jobs[name].seed)
+        for name in shown
+    }
+    return first_episode(plan.problem, made, kinds, plan.baseline, jobs[plan.baseline].arrivals_seed)
 
 
 def _run(

@@ -19,7 +19,7 @@ PANELS = 6
 
 
 def steps(frame: Frame, theme: Theme) -> Figure:
-    """How full everything is after each step, a panel a policy; without such levels, what each step costs.
+    """How full everything is as each step begins, a panel a policy; without such levels, what each step costs.
 
     Args:
         frame: `policy`, `kind`, `step`, the cost, and columns `LEVEL:0`, `LEVEL:1`... where there are some.
@@ -83,7 +83,7 @@ def _levels(frame: Frame, columns: list[str], theme: Theme) -> Figure:
         scale_linear(axes.yaxis, whole=True)
     figure.colorbar(drawn, ax=panels, label=titled(columns[0].split(":")[0]), pad=0.01, aspect=30)
     more = f" {len(lines) - len(shown)} more policies are in the file." if len(lines) > len(shown) else ""
-    caption(figure, f"After each step of the first episode (across), of each place (up).{more}")
+    caption(figure, f"As each step of the first episode begins (across), of each place (up).{more}")
     return figure
 
 
