@@ -63,6 +63,22 @@ def test_what_a_page_loads_from_elsewhere_is_found(checks, tmp_path, text, loads
     assert checks.loads_from_elsewhere(tmp_path) == (["page.html"] if loads else [])
 
 
+def test_every_field_of_a_preset_is_told_and_every_preset_has_a_page_with_its_parameters(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    tables = importlib.import_module("method_tables")
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "methods").glob("*.md"))
+    listed = {name for line in re.findall(r"```\{parameters\} (.*)", pages) for name in line.split()}
+    assert listed == set(tables.PRESETS)
+    for name in tables.PRESETS:
+        rows = list(tables.parameters([name]))[2:]
+        assert all(row.count("|") == 5 and row.split("|")[2].strip() for row in rows)
+        assert {row.split("`")[1] for row in rows} == set(tables.meanings(type(tables.make_method(name))))
+    shown = list(tables.capabilities(["dqn", "lad"]))
+    assert shown[2].startswith("| `dqn` | yes | no | no | no | no | yes |")
+    assert "* items together: `lad` refuses, since a memory is of single items; take a GaussianPrior." in shown
+
+
 def test_every_page_stands_in_the_tree_of_the_landing_page():
     trees = re.findall(r"```\{toctree\}(.*?)```", (DOCS / "index.md").read_text(encoding="utf-8"), re.DOTALL)
     assert all(":caption:" in tree for tree in trees)

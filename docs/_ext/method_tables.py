@@ -30,29 +30,28 @@ from diffpolicy.experiments.names import PRESETS, make_method
 from diffpolicy.methods import Method
 from diffpolicy.methods.capabilities import ACTIONS, SITUATIONS, Capabilities
 
-ANY = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.methods")
-"""Presets that serve any problem."""
+ANY = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.methods" and "-plus" not in name)
+"""Presets that serve any problem; each beside its form with normalised observations, which can the same."""
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\s*$", re.MULTILINE)
 
 
 def capabilities(names: Sequence[str]) -> Iterator[str]:
     """What presets can train, a row each; a reason for each refusal follows. Args: names: of presets."""
     found = {name: Capabilities.of(make_method(name)) for name in names}
-    yield f"| preset | {' | '.join(ACTIONS)} | {' | '.join(SITUATIONS)} | trains on |"
-    yield "| --- " * (2 + len(ACTIONS) + len(SITUATIONS)) + "|"
+    yield f"| preset | {' | '.join(ACTIONS)} | {' | '.join(SITUATIONS)} |"
+    yield "| --- " * (1 + len(ACTIONS) + len(SITUATIONS)) + "|"
     for name, can in found.items():
         decides = [_mark(not why) for why in can.refused.values()]
         serves = [_mark(situation in can.serves) for situation in SITUATIONS]
-        problems = "any problem" if can.transitions is None else "offloading"
-        yield f"| `{name}` | {' | '.join([*decides, *serves])} | {problems} |"
-    reasons: dict[tuple[str, str], list[str]] = {}
+        yield f"| `{name}` | {' | '.join([*decides, *serves])} |"
+    reasons: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for name, can in found.items():
-        for kind, why in can.refused.items():
-            if why:
-                reasons.setdefault((kind, why), []).append(f"`{name}`")
+        for why in dict.fromkeys(why for why in can.refused.values() if why):
+            kinds = tuple(kind for kind, given in can.refused.items() if given == why)
+            reasons.setdefault((kinds, why), []).append(f"`{name}`")
     yield ""
-    for (kind, why), whose in reasons.items():
-        yield f"* {kind}: {', '.join(whose)}: {why}."
+    for (kinds, why), whose in reasons.items():
+        yield f"* {', '.join(kinds)}: {', '.join(whose)} refuse{'s' * (len(whose) == 1)}, since {why}."
 
 
 def parameters(names: Sequence[str]) -> Iterator[str]:
@@ -124,7 +123,8 @@ def _value(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**4).removesuffix("\n").removesuffix("\n...")
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**4).removesuffix("\n").removesuffix("\n...")
+    return text.rpartition(".")[2] if text.startswith("diffpolicy.") else text
 
 
 class Table(SphinxDirective):
@@ -142,9 +142,10 @@ class Table(SphinxDirective):
             lines = list(make(names))
         except ValueError as error:
             raise self.error(str(error)) from None
-        node = nodes.container()
+        self.env.note_dependency(__file__)
+        node = nodes.container(classes=[self.name])
         self.state.nested_parse(StringList(lines, source=__file__), self.content_offset, node)
-        return node.children
+        return [node]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -87,7 +87,7 @@ class ChainedMethod(RolloutMethod):
             return super().refuses(head)
         lacks = prior.store == "probabilities" and head.expectation == "pathwise"
         missing = "the prior stores probabilities, which an action within bounds does not have; set prior.store to x0"
-        joint = "its memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
+        joint = "a memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
         return super().refuses(head) or joint or (missing if lacks else "")
 
     def options(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class PPOMethod(OnPolicyMethod):
 
     def refuses(self, head: Head) -> str:
         """It asks how probable an action was."""
-        return "" if head.x0_is == "parameters" else "x_0 is its action, which has no probability in closed form"
+        return "" if head.x0_is == "parameters" else "x_0 is the action, which has no probability in closed form"
 
     def make_objective(self, policy: Policy, seed: int) -> ChainPPOLoss:
         critic = CriticEnsemble(

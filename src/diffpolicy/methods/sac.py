@@ -78,7 +78,7 @@ class SACMethod(OffPolicyMethod):
     def refuses(self, head: Head) -> str:
         """It sums over all joint choices, or goes through a vector within bounds."""
         fits = head.expectation == "enumerated" or isinstance(head, BoundedHead)
-        return "" if fits else "its choices cannot be enumerated, and they are no vector within bounds"
+        return "" if fits else "the choices cannot be enumerated, and they are no vector within bounds"
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "head": self.draw}
