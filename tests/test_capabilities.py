@@ -71,7 +71,7 @@ class AnyEnv(EnvBase):
 
     def _step(self, tensordict):
         self.now = self.now + 1
-        action = tensordict[(*self.group, "action")].float().flatten(1)[:, :1]
+        action = tensordict[(*self.group, "action")].float().reshape(len(self.now), -1)[:, :1]
         return self._observe().set("reward", -action.square())
 
     def _set_seed(self, seed):
