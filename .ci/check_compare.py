@@ -25,8 +25,10 @@ def main() -> None:
     assert float(rows["opt-ts"]["ratio"]) == 1.0
     assert float(rows["opt-ts"]["mean_delay_s"]) < float(rows["random"]["mean_delay_s"])
     with (out / "learning_curves.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 2 * len(METHODS)
-    for name in ("learning_curves.png", "delay_by_size.png"):
+        curves = list(csv.DictReader(file))
+    assert len([row for row in curves if row["kind"] == "method"]) == 2 * len(METHODS)
+    assert {row["method"] for row in curves if row["kind"] == "pretrained"} == BUNDLED
+    for name in ("comparison.png", "learning_curves.png", "delay_by_size.png", "steps.png", "chain.png"):
         data = (out / name).read_bytes()
         assert data.startswith(b"\x89PNG"), name
         assert len(data) > 10_000, name
