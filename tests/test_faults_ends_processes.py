@@ -20,8 +20,9 @@ from diffpolicy.edge import OffloadingProblem
 from diffpolicy.edge.pricing.training.player import Recipe
 from diffpolicy.edge.pricing.training.train import train_rule
 from diffpolicy.errors import WorkError
-from diffpolicy.experiments.plan import Plan, finished, jobs_of, recorded, work
+from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.run import told
+from diffpolicy.experiments.work import finished, recorded, work
 from diffpolicy.experiments.workers import run_jobs
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule

@@ -17,7 +17,8 @@ from diffpolicy._seeds import derived
 from diffpolicy.edge import OffloadingProblem, Scenario
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.experiments.names import make_method
-from diffpolicy.experiments.plan import Plan, jobs_of, recorded, unfinished
+from diffpolicy.experiments.plan import Plan, jobs_of
+from diffpolicy.experiments.work import recorded, unfinished
 from diffpolicy.methods.files import parse_method
 from diffpolicy.objectives import StackedDQNLoss
 from diffpolicy.training import PackedReplay

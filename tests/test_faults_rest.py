@@ -18,7 +18,8 @@ from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.experiments.names import make_method
-from diffpolicy.experiments.plan import Job, Plan, finished
+from diffpolicy.experiments.plan import Job, Plan
+from diffpolicy.experiments.work import finished
 from diffpolicy.training import PackedReplay
 from fuzz_mutations import with_digest
 from toys import small

@@ -9,7 +9,8 @@ import pytest
 
 from diffpolicy import DiffusionPolicy
 from diffpolicy.edge import OffloadingEnv, OffloadingProblem, RequestType, RequestWorkload, Scenario, Server
-from diffpolicy.experiments.plan import Plan, jobs_of, work
+from diffpolicy.experiments.plan import Plan, jobs_of
+from diffpolicy.experiments.work import work
 
 jsonschema = pytest.importorskip("jsonschema")
 ROOT = Path(__file__).resolve().parent.parent

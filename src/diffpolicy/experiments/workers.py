@@ -19,7 +19,8 @@ import torch
 
 from diffpolicy import _signals
 from diffpolicy.errors import InputError, WorkError
-from diffpolicy.experiments.plan import Job, Outcome, portable, work
+from diffpolicy.experiments.plan import Job, Outcome, portable
+from diffpolicy.experiments.work import work
 
 GRACE_S = 20.0
 """What processes have, once they are asked to stop, to end the episode at hand and to write a checkpoint."""
