@@ -36,7 +36,7 @@ extensions = [
     "public_names",
     "typography",
 ]
-exclude_patterns = ["_build", "_ext", "tutorials/*.ipynb", "tutorials/sg_execution_times.rst", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_ext", "tutorials/*.ipynb"]
 html_theme = "furo"
 html_title = f"diffpolicy {release}"
 html_css_files = ["site.css"]
@@ -82,6 +82,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 3600,
+    "write_computation_times": False,
     "notebook_extensions": set(),
     "reset_modules": ("matplotlib",),
 }
