@@ -106,7 +106,9 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize(
-    "page", [p for folder in TEMPLATES for p in sorted(DOCS.glob(f"{folder}/*.md")) if p.stem != "index"], ids=lambda p: f"{p.parent.name}/{p.stem}"
+    "page",
+    [p for folder in TEMPLATES for p in sorted(DOCS.glob(f"{folder}/*.md")) if p.stem != "index"],
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_the_page_of_a_method_or_problem_has_the_parts_of_its_template(page):
     text = page.read_text(encoding="utf-8")
