@@ -5,12 +5,18 @@ import json
 
 import pytest
 import torch
+from tensordict import TensorDict
 
+from diffpolicy import DiffusionPolicy
 from diffpolicy.errors import InputError
+from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import (
     BoundedHead,
     CategoricalHead,
+    JointHead,
     MultiCategoricalHead,
+    TokenHead,
+    VectorHead,
     head_for,
     head_from_dict,
 )
@@ -160,3 +166,41 @@ def test_heads_are_described_by_json(head):
 def test_mistakes_get_a_sentence(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_a_critic_reads_choices_as_one_hot_numbers_and_vectors_in_units_of_their_bounds():
+    actions = torch.tensor([[2, 0, 1], [0, 0, 2]])
+    for head in (MultiCategoricalHead(nvec=(3, 1, 3)), TokenHead(nvec=(3, 1, 3))):
+        features = head.features(actions)
+        assert features.shape == (2, head.feature_width)
+        assert torch.equal(features.unflatten(-1, (3, 3)).argmax(-1), actions)
+        assert torch.equal(features.sum(-1), torch.full((2,), 3.0))
+    joint = JointHead(CategoricalHead(choices=4), (3,))
+    assert torch.equal(joint.features(actions).unflatten(-1, (3, 4)).argmax(-1), actions)
+    assert torch.equal(BOUNDED.features(torch.tensor([-2.0, 3.0])), torch.tensor([-1.0, 1.0]))
+    one_hot = CategoricalHead(choices=3, one_hot=True)
+    assert torch.equal(one_hot.features(torch.tensor([False, False, True])), torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.equal(CATEGORICAL.features(torch.tensor(-1)), CATEGORICAL.features(torch.tensor(0)))
+
+
+def test_a_vector_that_is_the_action_is_encoded_and_had_again_and_never_leaves_its_bounds():
+    head = VectorHead(low=(-2.0, 0.0), high=(2.0, 3.0))
+    action = torch.tensor([[-2.0, 0.0], [1.0, 2.5]])
+    assert torch.allclose(head.mode(head.encode(action)), action)
+    assert torch.equal(head.mode(torch.tensor([9.0, -9.0])), torch.tensor([2.0, 0.0]))
+    assert head_from_dict(head.to_dict()) == head
+    with pytest.raises(InputError, match="VectorHead's bounds must be finite and rise, got 1 and 1"):
+        VectorHead(low=(1.0,), high=(1.0,))
+    with pytest.raises(InputError, match="no choices that a mask could forbid"):
+        head.law(torch.zeros(2), torch.ones(2, dtype=torch.bool))
+
+
+def test_a_chain_of_numbers_ends_in_the_action_itself():
+    head = VectorHead(low=(-2.0, 0.0), high=(2.0, 3.0))
+    policy = DiffusionPolicy(choices=2, observation_dim=3, head=head, seed=1)
+    check_networks(policy)
+    td = policy(TensorDict({"observation": torch.randn(64, 3, generator=draw())}, [64]))
+    assert td["action"].shape == (64, 2)
+    assert ((td["action"] >= torch.tensor([-2.0, 0.0])) & (td["action"] <= torch.tensor([2.0, 3.0]))).all()
+    with pytest.raises(InputError, match="is the action itself, so it has no law"):
+        policy.get_dist(td)

@@ -2,8 +2,10 @@
 
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
+from diffpolicy.objectives.critics import action_critic, action_values
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
 from diffpolicy.objectives.ppo import ChainPPOLoss
 from diffpolicy.objectives.token_imitation import TokenImitationLoss
@@ -12,9 +14,12 @@ __all__ = [
     "ChainPPOLoss",
     "LatentBoundedSACLoss",
     "LatentDiscreteSACLoss",
+    "OffPolicyLoss",
     "PathwiseLoss",
     "SoftActorCriticLoss",
     "StackedDQNLoss",
     "TokenImitationLoss",
+    "action_critic",
+    "action_values",
     "choice_probabilities",
 ]

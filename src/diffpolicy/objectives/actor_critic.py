@@ -1,23 +1,17 @@
-"""What soft actor-critics share: critics and their targets, the temperature, and what is optimised."""
+"""What soft actor-critics share beside their critics: the temperature, and critics that read latents."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 import torch
-from tensordict import TensorDict, TensorDictBase, TensorDictParams
-from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.objectives.common import LossModule
 from typing_extensions import TypedDict
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
-from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
+from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.policies.policy import Policy
 
 
@@ -32,7 +26,7 @@ class SoftActorCriticOptions(TypedDict, total=False):
     reward_scale: float
 
 
-class SoftActorCriticLoss(LossModule):
+class SoftActorCriticLoss(OffPolicyLoss):
     """Base of soft actor-critic losses on transitions (s, x, a, r, s', x'); a subclass gives `forward`.
 
     Soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290) with two changes that latent actions ask for: x, where
@@ -63,17 +57,6 @@ class SoftActorCriticLoss(LossModule):
         True
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        observation: NestedKey = "observation"
-        latent: NestedKey = "latent"
-        action: NestedKey = "action"
-        reward: NestedKey = "reward"
-        terminated: NestedKey = "terminated"
-        mask: NestedKey = "action_mask"
-
-    tensor_keys: _AcceptedKeys
-    default_keys = _AcceptedKeys
     out_keys = ["loss_actor", "loss_qvalue", "loss_alpha", "alpha", "entropy"]  # noqa: RUF012 (TorchRL's attribute)
 
     def __init__(
@@ -88,47 +71,14 @@ class SoftActorCriticLoss(LossModule):
         critic_latent: bool = False,
         reward_scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        if not 0 < tau <= 1:
-            raise InputError(f"tau must be greater than 0 and at most 1, got {tau}")
+        super().__init__(policy, critic, gamma=gamma, tau=tau, target_actor=target_actor, reward_scale=reward_scale)
         if not alpha > 0:
             raise InputError(f"alpha must be greater than 0, got {alpha}")
-        self.policy, self.critic = policy, critic
-        self.target_critic = _frozen_copy(critic)
-        self.target_policy = _frozen_copy(policy) if target_actor else None
-        self.gamma, self.tau = gamma, tau
-        self.critic_latent, self.reward_scale = critic_latent, reward_scale
-        self.reads_latent = policy.remembers
+        self.critic_latent = critic_latent
         if critic_latent and not self.reads_latent:
             raise InputError("critic_latent needs a policy that remembers its actions")
         lead = () if policy.agents is None else (policy.agents, 1)
         self.log_alpha = nn.Parameter(torch.full(lead, math.log(alpha)))
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys read from the rows."""
-        k = self.tensor_keys
-        state: list[NestedKey] = [k.observation, *([k.latent] if self.reads_latent else [])]
-        state += [] if not self.policy.reading.masked else [k.mask]
-        return [k.action, k.reward, *state, *map(next_key, state)]
-
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("use set_keys")
-
-    def check_rows(self, td: TensorDictBase) -> None:
-        """Raises InputError if rows, or transitions that are to become rows, lack what is read. Args: td: any batch."""
-        k = self.tensor_keys
-        check_rows(td, self.in_keys, k.observation, self.policy)
-        row_masks(td, k.mask, self.policy, wide(td, k.observation).shape[:-1])
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        pass
-
-    @property
-    def actor(self) -> Policy:
-        """Whose law gives the next action: the target's, if there is one."""
-        return self.policy if self.target_policy is None else self.target_policy
 
     def critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:
         """What critics read of states, `[.., M, F]` or `[.., M, F + W]`. Args: both `[.., M, *]`."""
@@ -139,67 +89,6 @@ class SoftActorCriticLoss(LossModule):
         """Alpha (H - target), one alpha an agent, added up. Args: entropy: mean over rows, of `log_alpha`'s shape."""
         return (self.log_alpha.exp() * (entropy - target)).sum()
 
-    def update_targets(self) -> None:
-        """Moves the targets by `tau` towards their networks (Polyak averaging); call it after each optimiser step."""
-        pairs: list[tuple[nn.Module, nn.Module]] = [(self.target_critic, self.critic)]
-        if self.target_policy is not None:
-            pairs.append((self.target_policy, self.policy))
-        with torch.no_grad():
-            for target, source in pairs:
-                torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), self.tau)
-
-    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
-        """The parts, and by TorchRL's names the parameters of targets, which its updaters (`SoftUpdate`) look for here.
-
-        They are views: `children` and the state are as without them. Use an updater or `update_targets`, not both.
-        """
-        yield from super().named_children()
-        yield "target_critic_params", parameters_of(self.target_critic)
-        if self.target_policy is not None:
-            yield "target_policy_params", parameters_of(self.target_policy)
-
-    def children(self) -> Iterator[nn.Module]:
-        """The parts."""
-        return (part for _, part in super().named_children())
-
-    @property
-    def critic_params(self) -> TensorDictParams:
-        """Of the critics, by TorchRL's name."""
-        return parameters_of(self.critic)
-
-    @property
-    def target_critic_params(self) -> TensorDictParams:
-        """Of the critics' targets."""
-        return parameters_of(self.target_critic)
-
-    @property
-    def policy_params(self) -> TensorDictParams:
-        """Of the policy."""
-        return parameters_of(self.policy)
-
-    @property
-    def target_policy_params(self) -> TensorDictParams:
-        """Of the policy's target, if there is one."""
-        if self.target_policy is None:
-            raise AttributeError("target_policy_params: there is no target of the policy without target_actor")
-        return parameters_of(self.target_policy)
-
     def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
         """What is optimised, by the name of its learning rate."""
-        return {
-            "actor": self.policy.parameters(),
-            "critic": self.critic.parameters(),
-            "alpha": [self.log_alpha],
-        }
-
-
-def parameters_of(module: nn.Module) -> TensorDictParams:
-    """A module's parameters as TorchRL holds them, the same tensors. Args: module: whose they are."""
-    return TensorDictParams(TensorDict(dict(module.named_parameters())), no_convert=True)
-
-
-def _frozen_copy(module: Any) -> Any:
-    """A copy that is not trained; a policy's shares its generator, so that no draw repeats, and its normaliser."""
-    shared = [getattr(module, "generator", None), getattr(module, "normalizer", None)]
-    other = copy.deepcopy(module, {id(part): part for part in shared if part is not None})
-    return other.requires_grad_(False)
+        return {**super().parameter_groups(), "alpha": [self.log_alpha]}

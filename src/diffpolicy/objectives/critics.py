@@ -1,13 +1,64 @@
-"""Whether a critic fits a policy, found out before anything is trained."""
+"""Critics of pairs of state and action, for actions of any kind, and whether a critic fits a policy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.policies.policy import Policy
+
+
+def action_critic(
+    policy: Policy,
+    *,
+    ensemble: int = 2,
+    hidden: Sequence[int] = (20, 20),
+    act: str = "relu",
+    generator: torch.Generator | None = None,
+) -> CriticEnsemble:
+    """A critic Q(s, a) of a policy's whole action, which it reads as numbers: for any head, and any number of choices.
+
+    Args:
+        policy: whose observations, actions and agents it is for.
+        ensemble, hidden, act, generator: of `CriticEnsemble`.
+
+    Returns:
+        One output, of F numbers of the observation and `head.feature_width` of the action; see `action_values`.
+
+    Raises:
+        InputError: the policy's head does not say how its action is read.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
+        >>> action_values(action_critic(policy), policy, torch.zeros(8, 3), torch.ones(8).long()).shape
+        torch.Size([2, 8])
+    """
+    inputs = policy.observation_dim + policy.head.feature_width
+    return CriticEnsemble(inputs, 1, ensemble, hidden, act, policy.agents, generator)
+
+
+def action_values(critic: Callable[[Tensor], Tensor], policy: Policy, observation: Tensor, action: Tensor) -> Tensor:
+    """Q_k(s, a) of rows under each critic of an ensemble.
+
+    Args:
+        critic: of `action_critic`. policy: normalises what is observed, and its head reads the action.
+        observation: `[.., M, F]`. action: `[.., M, *event]`.
+
+    Returns:
+        `[K, .., M]`.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
+        >>> read = lambda x: x.sum(-1, keepdim=True).unsqueeze(0)  # a critic that adds up what it reads
+        >>> action_values(read, policy, torch.ones(2, 3), torch.tensor([0, 2]))  # the action is one-hot
+        tensor([[4., 4.]])
+    """
+    seen = policy.normalized(observation)
+    return critic(torch.cat([seen, policy.head.features(action).to(seen)], -1)).squeeze(-1)
 
 
 def check_critic(critic: nn.Module, policy: Policy, inputs: int, outputs: int) -> None:

@@ -44,7 +44,7 @@ def check_networks(policy: Policy) -> None:
                 f"{[*lead, policy.condition_dim]}, got {_shape(condition)}"
             )
         latent = zeros(*lead, policy.choices) if policy.remembers else None
-        width = policy.head.slots if policy.head.x0_is == "action" else policy.choices
+        width = policy.head.slots if policy.head.tokens else policy.choices
         noise = zeros(policy.draws, *lead, width) if policy.draws else None
         read = f"a condition of {policy.condition_dim} and x of {policy.choices} features"
         try:

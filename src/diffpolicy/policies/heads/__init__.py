@@ -7,6 +7,7 @@ from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
 from diffpolicy.policies.heads.registry import for_items, head_for, head_from_dict, head_of_width
 from diffpolicy.policies.heads.token import TokenHead
+from diffpolicy.policies.heads.vector import VectorHead
 
 __all__ = [
     "MOST_JOINT",
@@ -16,6 +17,7 @@ __all__ = [
     "JointHead",
     "MultiCategoricalHead",
     "TokenHead",
+    "VectorHead",
     "for_items",
     "head_for",
     "head_from_dict",

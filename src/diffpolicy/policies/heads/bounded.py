@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,25 @@ from diffpolicy.policies.registry import part_with
 
 LOG_STD = (-5.0, 2.0)
 """Bounds of the logarithm of the standard deviation before squashing, as in soft actor-critic's codes."""
+
+
+def set_bounds(head: Any) -> None:
+    """Makes numbers of a frozen head's `low` and `high`. Args: head: a dataclass with both.
+
+    Raises:
+        InputError: they are not finite or do not rise.
+    """
+    for name in ("low", "high"):
+        object.__setattr__(head, name, tuple(map(float, getattr(head, name))))
+    for least, most in zip(head.low, head.high, strict=True):
+        if not -math.inf < least < most < math.inf:
+            raise InputError(f"{type(head).__name__}'s bounds must be finite and rise, got {least:g} and {most:g}")
+
+
+def middle_and_half(low: Sequence[float], high: Sequence[float], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Middle and half width of each dimension, `[D]`. Args: low, high: bounds. like: of the type that is wanted."""
+    least, most = (torch.tensor(x, dtype=like.dtype, device=like.device) for x in (low, high))
+    return (least + most) / 2, (most - least) / 2
 
 
 @dataclass(frozen=True)
@@ -47,11 +67,7 @@ class BoundedHead(Head):
 
     def __post_init__(self) -> None:
         draw_of(self.draw, "BoundedHead")
-        object.__setattr__(self, "low", tuple(map(float, self.low)))
-        object.__setattr__(self, "high", tuple(map(float, self.high)))
-        for least, most in zip(self.low, self.high, strict=True):
-            if not -math.inf < least < most < math.inf:
-                raise InputError(f"BoundedHead's bounds must be finite and rise, got {least:g} and {most:g}")
+        set_bounds(self)
 
     def sized(self, action: Action) -> BoundedHead:
         self._check_kind(action)
@@ -70,9 +86,7 @@ class BoundedHead(Head):
         return None if self.draw == "argmax" else ("normal", (len(self.low),))
 
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Middle and half width of each dimension, `[D]`."""
-        low, high = (torch.tensor(x, dtype=like.dtype, device=like.device) for x in (self.low, self.high))
-        return (low + high) / 2, (high - low) / 2
+        return middle_and_half(self.low, self.high, like)
 
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Means and standard deviations, `[.., 2 D]`."""
@@ -102,6 +116,13 @@ class BoundedHead(Head):
         """Actions in units in which the bounds are -1 and 1, `[.., D]`."""
         middle, half = self._scale(action)
         return (action - middle) / half
+
+    @property
+    def feature_width(self) -> int:
+        return len(self.low)
+
+    def features(self, action: Tensor) -> Tensor:
+        return self.scaled(action)
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Density at actions; those on a bound count as a hair within it."""

@@ -96,6 +96,13 @@ class CategoricalHead(Head):
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return law.log_softmax(-1).gather(-1, self.joint_index(action).unsqueeze(-1)).squeeze(-1)
 
+    @property
+    def feature_width(self) -> int:
+        return self.choices
+
+    def features(self, action: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(self.joint_index(action).clamp_min(0), self.choices).float()
+
     def entropy(self, law: Tensor) -> Tensor:
         log_p = law.log_softmax(-1)
         return -(log_p.exp() * log_p).sum(-1)

@@ -118,6 +118,19 @@ class Head(ABC):
         """The x_0 that is an action, where x_0 is one: what imitation corrupts. Args: action: `[.., *event]`."""
         raise InputError(f"the x_0 of a {type(self).__name__} holds a law's parameters, so no action is one")
 
+    @property
+    def feature_width(self) -> int:
+        """Numbers in `features` of one row."""
+        raise InputError(f"a {type(self).__name__} does not say how a critic reads its action")
+
+    def features(self, action: Tensor) -> Tensor:
+        """Actions as a critic Q(s, a) reads them, `[.., feature_width]`: one-hot choices, or numbers in [-1, 1].
+
+        Args:
+            action: `[.., *event]`; -1, no choice, is read as the first one.
+        """
+        raise InputError(f"a {type(self).__name__} does not say how a critic reads its action")
+
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Log-probability (density) of actions, `[..]`. Args: law: `[.., W]`. action: `[.., *event]`."""
         raise InputError(f"{type(self).__name__} has no log-probability")

@@ -131,6 +131,13 @@ class JointHead(Head):
     def encode(self, action: Tensor) -> Tensor:
         return self.each.encode(self._actions(action)).flatten(-2)
 
+    @property
+    def feature_width(self) -> int:
+        return self.count * self.each.feature_width
+
+    def features(self, action: Tensor) -> Tensor:
+        return self.each.features(self._actions(action)).flatten(-2)
+
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return self.each.log_prob(self._shares(law), self._actions(action)).sum(-1)
 

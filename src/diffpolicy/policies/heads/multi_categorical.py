@@ -113,6 +113,13 @@ class MultiCategoricalHead(Head):
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return self._slots(law).log_softmax(-1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1).sum(-1)
 
+    @property
+    def feature_width(self) -> int:
+        return self.width
+
+    def features(self, action: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(action.long().clamp_min(0), self.most).flatten(-2).float()
+
     def entropy(self, law: Tensor) -> Tensor:
         log_p = self._slots(law).log_softmax(-1)
         return -(log_p.exp() * log_p).sum((-2, -1))

@@ -13,11 +13,12 @@ from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
 from diffpolicy.policies.heads.token import TokenHead
+from diffpolicy.policies.heads.vector import VectorHead
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.registry import part_of, part_with
 
 HEADS: dict[str, type[Head]] = {
-    kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead, TokenHead)
+    kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead, TokenHead, VectorHead)
 }
 """Those of one item; the first that takes a kind of action is the usual one."""
 

@@ -92,5 +92,12 @@ class TokenHead(Head):
         token = action.long().argmax(-1) if self.one_hot else action.long()
         return token.unsqueeze(-1) if self.single else token
 
+    @property
+    def feature_width(self) -> int:
+        return self.width
+
+    def features(self, action: Tensor) -> Tensor:
+        return one_hot(self.encode(action).clamp_min(0), max(self.nvec)).flatten(-2).float()
+
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "nvec": list(self.nvec)}

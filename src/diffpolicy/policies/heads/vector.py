@@ -1,0 +1,81 @@
+"""`VectorHead`: x_0 is the action itself, a vector within bounds, scaled to [-1, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.heads.bounded import middle_and_half, set_bounds
+from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.keys import Action
+from diffpolicy.policies.registry import part_with
+
+
+@dataclass(frozen=True)
+class VectorHead(Head):
+    """a = middle + half x_0, with x_0 brought within [-1, 1]: what a denoising loss learns of actions.
+
+    What the chain draws is all that is drawn; the law of the action has no closed form. It is the sibling of
+    `TokenHead` for numbers.
+
+    Args:
+        low, high: bounds of each of D dimensions; a policy sets them from its action's spec.
+
+    Raises:
+        InputError: bounds are not finite or do not rise; a mask has nothing to forbid here.
+
+    Example:
+        >>> head = VectorHead(low=(0.0, -1.0), high=(4.0, 1.0))
+        >>> head.mode(torch.tensor([0.5, 7.0])), head.encode(torch.tensor([3.0, 1.0]))
+        (tensor([3., 1.]), tensor([0.5000, 1.0000]))
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("bounded",)
+    x0_is: ClassVar[Literal["parameters", "action"]] = "action"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        set_bounds(self)
+
+    def sized(self, action: Action) -> VectorHead:
+        self._check_kind(action)
+        return part_with(self, low=action.low, high=action.high)
+
+    @property
+    def width(self) -> int:
+        return len(self.low)
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        return (len(self.low),)
+
+    def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            raise InputError("a VectorHead has no choices that a mask could forbid")
+        return x0
+
+    def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
+        return self.mode(law)
+
+    def mode(self, law: Tensor) -> Tensor:
+        """The action that x_0 is. Args: law: x_0, `[.., D]`."""
+        middle, half = middle_and_half(self.low, self.high, law)
+        return middle + half * law.clamp(-1, 1)
+
+    def encode(self, action: Tensor) -> Tensor:
+        middle, half = middle_and_half(self.low, self.high, action)
+        return (action - middle) / half
+
+    @property
+    def feature_width(self) -> int:
+        return len(self.low)
+
+    def features(self, action: Tensor) -> Tensor:
+        return self.encode(action)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "low": list(self.low), "high": list(self.high)}
