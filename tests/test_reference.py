@@ -181,17 +181,6 @@ def lacks(name, thing):
     return missing
 
 
-@functools.cache
-def worked_problem():
-    """The environment that the manual makes, from the page where it stands: `Clinic`, and its rule."""
-    blocks = (
-        b for page in sorted(ROOT.glob("docs/*.md")) for b in re.split(r"^```", page.read_text("utf-8"), flags=re.M)
-    )
-    found = {"__name__": "clinic"}
-    exec(next(b for b in blocks if b.startswith("python\n") and "class Clinic(" in b).removeprefix("python\n"), found)
-    return {name: found[name] for name in ("Clinic", "longest_queue")}
-
-
 def wrong_example(name, thing):
     """What an example prints that it should not; empty where it is true. It may use every public name and `torch`."""
     import torch
@@ -199,7 +188,7 @@ def wrong_example(name, thing):
     own, _, _ = f"diffpolicy.{name}".rpartition(".")
     known = {last: t for last, t in by_short_name().items() if "." not in last}
     package = importlib.import_module(own)
-    known |= worked_problem() | {n: getattr(package, n) for n in package.__all__} | {"torch": torch}
+    known |= {n: getattr(package, n) for n in package.__all__} | {"torch": torch}
     examples, _ = example_of(thing)
     report = io.StringIO()
     test = doctest.DocTest(examples, known, name, None, None, None)

@@ -24,6 +24,7 @@ LAYERS = (
     ".methods",
     ".evaluation",
     ".experiments",
+    ".problems",
     ".edge",
     ".edge.hardware",
     ".export",

@@ -159,7 +159,8 @@ def other_problem(options: argparse.Namespace) -> bool:
     """
     from diffpolicy.experiments.names import check_problem
 
-    if check_problem(options.problem) == "built-in":
+    check_problem(options.problem)
+    if options.problem == "offloading":
         return False
     given = {word.split("=", 1)[0] for word in options.words}
     for option in OF_SCENARIO:

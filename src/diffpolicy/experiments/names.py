@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem
     from diffpolicy.methods.method import Method
 
-PROBLEMS = {"offloading": "diffpolicy.edge.problem:OffloadingProblem"}
+PROBLEMS = {
+    "offloading": "diffpolicy.edge.problem:OffloadingProblem",
+    "clinic": "diffpolicy.problems.clinic:problem",
+}
 """Built-in problems, by the name of what makes them. Texts, since the layers here know nothing of those above."""
 PRESETS = {
     name: package

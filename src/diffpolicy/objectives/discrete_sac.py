@@ -50,7 +50,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
 
     Example:
         >>> from tensordict import TensorDict
-        >>> policy = DiffusionPolicy.from_specs(Clinic(1), steps=5)
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1, masked=False), steps=5)
         >>> loss = LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3), alpha=0.5, target_entropy="share")
         >>> state, chosen = {"observation": torch.zeros(8, 3)}, torch.zeros(8, dtype=torch.int64)
         >>> losses = loss(TensorDict({**state, "action": chosen, "reward": torch.zeros(8), "next": state}, [8]))

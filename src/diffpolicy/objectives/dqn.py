@@ -40,7 +40,7 @@ class StackedDQNLoss(DQNLoss):
 
     Example:
         >>> from tensordict import TensorDict
-        >>> policy = GreedyValuePolicy.from_specs(Clinic(1))
+        >>> policy = GreedyValuePolicy.from_specs(Clinic(1, masked=False))
         >>> loss = StackedDQNLoss(policy, gamma=0.0)  # so that a value is the reward that follows
         >>> state, chosen = {"observation": torch.ones(8, 3)}, torch.zeros(8, dtype=torch.int64)
         >>> reward = policy.network(torch.ones(8, 3))[:, 0].detach()
