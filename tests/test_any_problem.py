@@ -145,16 +145,16 @@ def test_a_mistake_is_one_sentence(refused, mine, words, says):
 
 
 def test_an_entry_point_is_a_problem(cli, mine, monkeypatch):
-    point = importlib.metadata.EntryPoint("clinic", mine, "diffpolicy.problems")
+    point = importlib.metadata.EntryPoint("ward", mine, "diffpolicy.problems")
     found = importlib.metadata.entry_points
     monkeypatch.setattr(
         importlib.metadata,
         "entry_points",
         lambda group: [point] if group == "diffpolicy.problems" else found(group=group),
     )
-    assert "clinic" in cli("list", "problems").out.split()
-    assert make_problem("clinic").name == "guess"
-    result = cli("evaluate", "random", "--problem", "clinic", "--episodes", 2, "--json")
+    assert "ward" in cli("list", "problems").out.split()
+    assert make_problem("ward").name == "guess"
+    result = cli("evaluate", "random", "--problem", "ward", "--episodes", 2, "--json")
     assert set(json.loads(result.out)["policies"]) == {"random"}
 
 
