@@ -45,7 +45,7 @@ class Shaped(EnvBase):
         super().__init__(batch_size=torch.Size(batch))
         lead = (*batch, *(() if agents is None else (agents,)), *items)
         self.group = None if agents is None else torch.Size(group if group is not None else (*batch, agents))
-        self.seen, self.kind, self.lead, self.steps = (*lead, *seen), dtype, lead, 0
+        self.seen, self.kind, self.lead, self.steps = (*lead, *seen), dtype, lead, torch.zeros(*batch, 1)
         self.draws = torch.Generator().manual_seed(0)
         self.observation_spec = self._nested("observation", Unbounded(self.seen, dtype=dtype))
         self.action_spec = self._nested("action", action or Categorical(3, (*lead, *wide)))
@@ -59,7 +59,7 @@ class Shaped(EnvBase):
         return Composite(agents=Composite({name: spec}, shape=self.group), shape=self.batch_size)
 
     def _now(self, **more):
-        over = torch.full((*self.batch_size, 1), self.steps >= 5)
+        over = self.steps >= 5
         ends = {"done": over, "truncated": over.clone(), "terminated": torch.zeros_like(over)}
         value = (10 * torch.randn(self.seen, generator=self.draws)).to(self.kind)
         values = {"observation": value, **more}
@@ -68,11 +68,12 @@ class Shaped(EnvBase):
         return TensorDict({**values, **ends}, batch_size=self.batch_size)
 
     def _reset(self, tensordict=None, **_):
-        self.steps = 0
+        again = None if tensordict is None else tensordict.get("_reset", None)
+        self.steps = torch.zeros_like(self.steps) if again is None else self.steps.masked_fill(again, 0)
         return self._now()
 
     def _step(self, tensordict):
-        self.steps += 1
+        self.steps = self.steps + 1
         return self._now(reward=torch.ones(*self.lead, 1))
 
     def _set_seed(self, seed):

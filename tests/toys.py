@@ -72,10 +72,12 @@ class GuessEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         reset = None if tensordict is None else tensordict.get("_reset", None)
         again = torch.ones_like(self.now, dtype=torch.bool) if reset is None else reset
-        self.now = self.now.masked_fill(again, 0)
+        self.now, before = self.now.masked_fill(again, 0), self.seen
         done = torch.zeros_like(self.now, dtype=torch.bool)
         flags = {"done": done, "terminated": done.clone(), "truncated": done.clone()}
-        return TensorDict({**self._observe(), **flags}, batch_size=self.batch_size)
+        result = TensorDict({**self._observe(), **flags}, batch_size=self.batch_size)
+        self.seen = torch.where(again.view(-1, *[1] * (len(self.lead))), self.seen, before)
+        return result
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = tensordict["action"] if self.agents is None else tensordict["agents", "action"]

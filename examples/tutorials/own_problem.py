@@ -34,7 +34,7 @@ each at a speed of its own. Which one next?
 #    :dedent: 4
 #
 # Lanes end at different times. One that has ended begins again while the others go on: ``_reset`` in what is handed
-# over says which ones those are. Leave the others alone.
+# over says which ones those are. Leave the others alone: training refuses an environment that does not.
 #
 # A :term:`step`, which gives a reward. It is what you want much of, so here it is minus what burns:
 #
@@ -59,7 +59,7 @@ each at a speed of its own. Which one next?
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :start-at: def largest
 #
-# Is all of that as it should be? :py:func:`~diffpolicy.check_problem` plays two steps, and says nothing if it is:
+# Is all of that as it should be? :py:func:`~diffpolicy.check_problem` plays a few steps, and says nothing if it is:
 
 from mine import problem
 

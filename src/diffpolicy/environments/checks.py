@@ -161,6 +161,31 @@ def check_value(key: NestedKey, value: Any, spec: TensorSpec, who: str) -> None:
         raise InputError(f"{key!r} of {who} must be finite, got {bad}")
 
 
+TOUCHED = "changed the {key!r} that it was given; it must work on a copy of it"
+REUSED = "was changed by a later step, and so is what was stored of it; give a copy of what goes on changing (.clone())"
+"""What an environment does that works on what is not its own, or hands out the same storage twice."""
+
+
+def check_untouched(now: TensorDictBase, before: TensorDictBase, sentence: str) -> None:
+    """Whether the values under the keys of `before` are what they were.
+
+    Args:
+        now: has the keys. before: a copy. sentence: said otherwise, with `{key!r}` in it.
+
+    Raises:
+        InputError: names the first that is another.
+    """
+    for key, value in before.items(True, True):
+        other = now.get(key, None)
+        if isinstance(value, Tensor) and isinstance(other, Tensor) and not _identical(value, other):
+            raise InputError(sentence.format(key=plain(key)))
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same, numbers that are none included."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def specimen(env: EnvBase) -> TensorDict:
     """What an environment may show, without playing it: zeros, and true where there is a mask or an item."""
     seen: TensorDict = env.full_observation_spec.zero()

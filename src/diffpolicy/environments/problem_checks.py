@@ -1,4 +1,4 @@
-"""`check_problem`: whether a problem can be trained on and compared, by two steps of environments of its own."""
+"""`check_problem`: whether a problem can be trained on and compared, by a few steps of environments of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
-from diffpolicy.environments.checks import check_acts, check_env, check_value
+from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
+from diffpolicy.environments.lane_checks import begins_all, follows_first, reset_fault
+from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
+from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys, plain
 from diffpolicy.policies.recurrent import with_recurrent_state
@@ -27,8 +30,9 @@ READ = ("observation", "action", "reward", ("next", "observation"))
 def check_problem(problem: Any) -> None:
     """Whether a problem's environment, transitions and rules are what training and comparing need.
 
-    It makes environments of two lanes and plays two steps at random, and one step of each rule. It warns where two
-    seeds give the same, or one seed does not give the same again.
+    It makes environments of two lanes and plays a few steps at random, and one step of each rule. It warns where two
+    seeds give the same, where one seed does not give the same again, and where a reset of one lane begins all anew,
+    which is right as long as all end together; training and playing refuse that as soon as they do not.
 
     Args:
         problem: a `Problem`.
@@ -56,18 +60,27 @@ def check_problem(problem: Any) -> None:
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
     _check_seeds(problem, rollout)
+    if not isinstance(env, Lanes):
+        _check_lanes(problem)
 
 
 def _played(env: EnvBase) -> TensorDict:
-    """Steps at random, `[E, T]`, each compared with the specs."""
+    """Steps at random, `[E, T]`, each compared with the specs, and with itself after the others."""
     name, rule, steps = type(env).__name__, RandomRule(env), []
     td = _done(env.reset, f"a reset of {name}")
     for specs in (env.full_observation_spec, env.full_done_spec):
         _check_values(td, specs, f"a reset of {name}")
+    given = [(td, td.clone())]
     for _ in range(STEPS):
-        step, td = _stepped(env, rule(td), name)
+        acting = rule(td.clone())
+        step, td = _stepped(env, acting, name)
+        check_untouched(step, acting, f"a step of {name} {TOUCHED}")
         steps.append(step)
-    result: TensorDict = torch.stack(steps, 1)
+        given.append((step, step.clone()))
+    _done(env.reset, f"a reset of {name}")
+    for now, before in given:
+        check_untouched(now, before, f"what {name} gave as {{key!r}} {REUSED}")
+    result: TensorDict = torch.stack([before for _, before in given[1:]], 1)
     return result
 
 
@@ -146,6 +159,38 @@ def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
         warnings.warn(
             f"problem {problem.name} shows the same with seed 0 and seed 1: does its seed do nothing?", stacklevel=3
         )
+    elif not _begins_by_seed(problem):
+        warnings.warn(
+            f"problem {problem.name} shows something else after each set_seed(0), so a run that is resumed would not "
+            "go on as it had: does _set_seed do nothing?",
+            stacklevel=3,
+        )
+
+
+def _begins_by_seed(problem: Problem) -> bool:
+    """Whether `set_seed` tells all that is drawn from then on, as it must where the state cannot be saved."""
+    fresh, used = (problem.make_env(LANES, seed) for seed in (0, 1))
+    if saves_state(fresh):
+        return True
+    _played(used)
+    for env in (fresh, used):
+        env.set_seed(0)
+    return _same(_played(fresh), _played(used))
+
+
+def _check_lanes(problem: Problem) -> None:
+    """Whether each lane goes by its own action, which is refused, and begins by itself, which is warned of."""
+
+    def make() -> EnvBase:
+        return problem.make_env(LANES, 0)
+
+    if follows_first(make):
+        raise InputError(
+            f"lane 1 of {type(make()).__name__} does what the action of lane 0 says; a step must read the action of "
+            "each lane of the batch"
+        )
+    if begins_all(make):
+        warnings.warn(f"{reset_fault(make())}; that is right only as long as all lanes end together", stacklevel=3)
 
 
 def _same(a: TensorDict, b: TensorDict) -> bool:

@@ -18,6 +18,7 @@ from torchrl.envs import EnvBase
 from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
 from diffpolicy.environments.ends import ended
+from diffpolicy.environments.lane_checks import check_ends_apart
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import OwnsGenerator
 from diffpolicy.policies.recurrent import with_recurrent_state
@@ -165,8 +166,8 @@ def play(
         The cost of each item, step or episode, with its episode's number.
 
     Raises:
-        InputError: a key is not there or has another shape, nothing was played that costs anything, or
-            a cost is not finite.
+        InputError: a key is not there or has another shape, nothing was played that costs anything, a cost is not
+            finite, or the environment begins all lanes anew where some have ended.
 
     Example:
         >>> env = Clinic(4)
@@ -206,7 +207,10 @@ def play(
                 episodes.append(number.squeeze(-1)[going])
             for key in note_keys:
                 notes[str(key)].append(_entries(step, key, lanes, reward)[counted].double())
-            going &= ~ended(step.get("next"), lanes)
+            over = ended(step.get("next"), lanes)
+            if going.all() and over.any() and not over.all():
+                check_ends_apart(env)
+            going &= ~over
         else:
             if steps is None and going.any():
                 raise InputError(f"an episode did not end within {LONGEST:,} steps; say how many `steps` it has")

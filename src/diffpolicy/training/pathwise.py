@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from diffpolicy.environments.checks import check_policy
+from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.protocols import Reseedable, seed_of
-from diffpolicy.training.stream import pass_seed, saves_state
+from diffpolicy.training.stream import pass_seed
 from diffpolicy.training.trainable import Trainable, check_rates, env_content, part_content, policy_content
 
 COST_WAS = {"delay_s": "cost"}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from types import MethodType
 from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
 from diffpolicy.environments.ends import ended
+from diffpolicy.environments.state import saves_state
 from diffpolicy.environments.transitions import COUNTED
+from diffpolicy.environments.watch import Watch
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.protocols import Shardable, bare, seed_of
@@ -47,7 +48,8 @@ class RolloutStream(IterableDataset[TensorDict]):
 
     Raises:
         InputError: `steps` does not divide T, or the environment has another batch; while playing: an episode without
-            `episode_steps` does not end.
+            `episode_steps` does not end, the environment changes what it gave before, or it begins all lanes anew where
+            some have ended.
 
     Example:
         >>> env = Clinic(4)
@@ -69,6 +71,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         self.env = with_recurrent_state(env, policy)
         self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
         self.saves, self.passes = saves_state(env), 0
+        self.watch = Watch(env)
         self.seed = seed_of(policy) if seed is None else seed
         self.root: TensorDictBase | None = None
         self.played = 0
@@ -99,10 +102,13 @@ class RolloutStream(IterableDataset[TensorDict]):
             self.root = self.env.reset()
         played, counted = [], []
         for _ in range(self.steps):
-            step, self.root = self.env.step_and_maybe_reset(self.policy(self.root))
+            acting = self.policy(self.root)
+            self.watch.before(acting)
+            step, self.root = self.env.step_and_maybe_reset(acting)
             played.append(step)
             counted.append(self.going)
             over = ended(step.get("next"), len(self.going))
+            self.watch.see(step, over)
             self.going = self.going & ~over
         self.played += 1
         if self.played == len(self) and self.episode_steps is None and self.going.any():
@@ -123,6 +129,7 @@ class RolloutStream(IterableDataset[TensorDict]):
     def _begin_again(self, unfinished: Tensor) -> None:
         """Ends the pass: resets the lanes that are in the middle of an episode, bool `[E]`."""
         self.played, self.going = 0, torch.ones_like(self.going)
+        self.watch.begin()
         if self.saves and unfinished.any():
             assert self.root is not None
             for key in self.env.reset_keys:
@@ -192,12 +199,6 @@ class RolloutStream(IterableDataset[TensorDict]):
                 self.base_env.set_extra_state(state["env"])
             if self.memory is not None:
                 self.memory.set_extra_state(state["memory"])
-
-
-def saves_state(env: EnvBase) -> bool:
-    """Whether an environment can save its state and take it up again."""
-    hooks = (env.get_extra_state, nn.Module.get_extra_state), (env.set_extra_state, nn.Module.set_extra_state)
-    return not any(isinstance(mine, MethodType) and mine.__func__ is default for mine, default in hooks)
 
 
 def pass_seed(seed: int, number: int) -> int:
