@@ -44,6 +44,7 @@ class AnyEnv(EnvBase):
         decided = {
             "several choices": MultiCategorical([3, 2], (*shape, 2)),
             "within bounds": Bounded(-1.0, 2.0, (*shape, 2)),
+            "shares of a whole": Bounded(0.0, 1.0, (*shape, 3)),
         }.get(action, Categorical(3, shape))
 
         def grouped(inside):
@@ -89,6 +90,7 @@ def trained(name, action, has):
     method = make_method(name)
     more = {"collect": 4, "epochs": 1} if isinstance(method, OnPolicyMethod) else {"start_after": 2, "capacity": 100}
     more |= {"items": "joint"} if action == "items together" else {}
+    more |= {"head": "simplex"} if action == "shares of a whole" else {}
     if action == "tokens":
         more["policy"] = policy_of(AnyEnv(2, action, has))
     method = dataclasses.replace(method, **QUICK, **more)

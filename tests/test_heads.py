@@ -15,6 +15,7 @@ from diffpolicy.policies.heads import (
     CategoricalHead,
     JointHead,
     MultiCategoricalHead,
+    SimplexHead,
     TokenHead,
     VectorHead,
     head_for,
@@ -25,7 +26,9 @@ from diffpolicy.policies.keys import Action
 CATEGORICAL = CategoricalHead(choices=4)
 MULTI = MultiCategoricalHead(nvec=(3, 2, 4))
 BOUNDED = BoundedHead(low=(-2.0, 0.0), high=(2.0, 3.0))
-HEADS = [CATEGORICAL, CategoricalHead(choices=4, one_hot=True), MULTI, BOUNDED]
+SIMPLEX = SimplexHead(choices=4)
+ONE_HOTS = MultiCategoricalHead(nvec=(3, 2, 4), one_hot=True)
+HEADS = [CATEGORICAL, CategoricalHead(choices=4, one_hot=True), MULTI, ONE_HOTS, BOUNDED, SIMPLEX]
 
 
 def draw(seed=0):
@@ -133,6 +136,80 @@ def test_a_bounded_law_has_gradients_and_is_finite_at_the_bounds():
     assert torch.isfinite(BOUNDED.log_prob(law.detach(), torch.tensor([2.0, 0.0]).expand(6, 2))).all()
 
 
+def test_several_one_hot_choices_are_the_same_law_written_otherwise():
+    law = MULTI.law(x0_of(MULTI, 30))
+    draws = MULTI.draws(torch.Size([30]), draw())
+    action, hot = MULTI.sample(law, draws), ONE_HOTS.sample(law, draws)
+    assert hot.dtype == torch.bool
+    assert torch.equal(ONE_HOTS.choices(hot), action)
+    assert torch.equal(ONE_HOTS.log_prob(law, hot), MULTI.log_prob(law, action))
+    assert torch.equal(ONE_HOTS.joint_index(hot), MULTI.joint_index(action))
+
+
+# Shares
+
+
+def test_a_density_of_shares_integrates_to_one_over_the_triangle():
+    head = SimplexHead(choices=4)
+    mask = head.read_mask(torch.tensor([True, True, False, True]))
+    law = head.law(torch.tensor([0.3, -0.5, 9.0, 0.1, -0.3, 0.2, 0.0, 0.4], dtype=torch.float64), mask)
+    grid = (torch.arange(700, dtype=torch.float64) + 0.5) / 700
+    a, b = (x.flatten() for x in torch.meshgrid(grid, grid, indexing="ij"))
+    inside = a + b < 1
+    shares = torch.stack([a, b, torch.zeros_like(a), 1 - a - b], -1)[inside]
+    density = head.log_prob(law.expand(len(shares), -1), shares).exp()
+    assert float(density.sum()) / 700**2 == pytest.approx(1.0, abs=2e-3)
+    # the same whichever share is left out: a permutation of choices permutes law and action alike
+    turn = torch.tensor([3, 2, 0, 1])
+    turned = torch.cat([law[:4][turn], law[4:][turn]]).expand(len(shares), -1)
+    torch.testing.assert_close(head.log_prob(turned, shares[:, turn]), density.log())
+    # and so is the mean of a sample
+    rows = torch.Size([100_000])
+    drawn, log_prob = head.with_log_prob(law.expand(*rows, -1), head.draws(rows, draw()).double())
+    torch.testing.assert_close(drawn.mean(0), (density @ shares) / density.sum(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(log_prob, head.log_prob(law.expand(*rows, -1), drawn), atol=1e-9, rtol=1e-9)
+
+
+def test_two_shares_are_a_logistic_function_of_a_normal_number():
+    head = SimplexHead(choices=2)
+    law = head.law(torch.tensor([0.4, -0.2, 0.1, -0.6], dtype=torch.float64))
+    mean, std = law.chunk(2)
+    share = torch.tensor([0.1, 0.5, 0.97], dtype=torch.float64)
+    normal = torch.distributions.Normal(mean[0] - mean[1], std.square().sum().sqrt())
+    expected = normal.log_prob(share.logit()) - (share * (1 - share)).log()
+    found = head.log_prob(law.expand(3, 4), torch.stack([share, 1 - share], -1))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_forbidden_shares_are_zero_and_the_only_allowed_one_is_all(dtype):
+    mask = torch.tensor([[True, False, True, False], [False, False, True, False], [True, True, True, True]])
+    read = SIMPLEX.read_mask(mask)
+    law = SIMPLEX.law((20 * x0_of(SIMPLEX, 3)).to(dtype), read).requires_grad_()
+    draws = SIMPLEX.draws(torch.Size([3]), draw())
+    action, log_prob = SIMPLEX.with_log_prob(law, draws)
+    for shares in (action, SIMPLEX.sample(law, draws), SIMPLEX.mode(law)):
+        assert (shares[~mask] == 0).all()
+        assert torch.allclose(shares.sum(-1).float(), torch.ones(3), atol=1e-2)
+    assert log_prob[1].item() == pytest.approx(0, abs=1e-2)  # nothing is free
+    assert SIMPLEX.freedom(law).tolist() == [1, 0, 3]
+    (action.square().sum() + log_prob.sum()).backward()
+    assert torch.isfinite(law.grad).all()
+    far = SIMPLEX.log_prob(law.detach().float(), SIMPLEX.mode(law).detach())
+    assert torch.isfinite(far).all()
+    none = torch.zeros(3, SIMPLEX.width, dtype=torch.bool)
+    assert (SIMPLEX.refuse(action, none) == -1).all()
+    assert torch.isfinite(SIMPLEX.with_log_prob(SIMPLEX.law(x0_of(SIMPLEX, 3), none), draws)[1]).all()
+
+
+def test_the_volume_of_shares_is_that_of_a_uniform_law():
+    # n - 1 exponential numbers over their sum are uniform: density (n - 1)!, and its logarithm is minus the entropy
+    law = SIMPLEX.law(x0_of(SIMPLEX, 1))
+    uniform = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64))
+    whole = float(SIMPLEX.log_volume(law) + SIMPLEX.freedom(law) * torch.tensor(2.0).log())
+    assert whole == pytest.approx(float(uniform.entropy()))
+
+
 def test_heads_are_made_for_actions_and_refuse_others():
     bounded = Action("action", "bounded", (2,), (2,), (-1.0, -1.0), (1.0, 1.0))
     multi = Action("action", "multi-categorical", (3, 2), (2,))
@@ -144,7 +221,7 @@ def test_heads_are_made_for_actions_and_refuse_others():
         BoundedHead().sized(multi)
 
 
-@pytest.mark.parametrize("head", [MULTI, BOUNDED, CategoricalHead("argmax")], ids=str)
+@pytest.mark.parametrize("head", [MULTI, ONE_HOTS, BOUNDED, SIMPLEX, CategoricalHead("argmax")], ids=str)
 def test_heads_are_described_by_json(head):
     assert head_from_dict(json.loads(json.dumps(head.to_dict()))) == head
 
@@ -161,6 +238,13 @@ def test_heads_are_described_by_json(head):
         (lambda: MULTI.read_mask(torch.ones(3, 5)), r"9 choices is needed, got shape \[3, 5\]"),
         (lambda: BOUNDED.law(torch.zeros(4), torch.ones(4, dtype=torch.bool)), "mask"),
         (lambda: BOUNDED.entropy(torch.zeros(4)), "closed form"),
+        (lambda: SIMPLEX.entropy(torch.zeros(8)), "closed form"),
+        (lambda: SIMPLEX.read_mask(torch.ones(3, 5)), r"4 choices is needed, got shape \[3, 5\]"),
+        (
+            lambda: SimplexHead().sized(Action("split", "bounded", (2,), (2,), (0.0, 0.0), (1.0, 0.5))),
+            "'split' takes 0 to 0.5",
+        ),
+        (lambda: head_for(Action("split", "unbounded", (2,), (2,))), "say head='simplex'"),
     ],
 )
 def test_mistakes_get_a_sentence(make, words):

@@ -269,7 +269,7 @@ def test_transitions_of_joint_rows_are_those_that_the_objective_reads():
         (lambda: JointHead(CategoricalHead(choices=9), (4,)).joint, "6561 joint choices of 4 items"),
         (
             lambda: LatentBoundedSACLoss(DiffusionPolicy.from_specs(env_of(), items="joint"), CriticEnsemble(4, 1)),
-            "BoundedHead, got a JointHead",
+            "SimplexHead, got a JointHead",
         ),
         (lambda: ItemDenoiser(3, 2, 5, hidden=10, heads=4), "multiple of heads, got 10 and 4"),
     ],

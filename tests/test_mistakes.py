@@ -167,7 +167,7 @@ CONSTRUCTING = {
     "no steps": (lambda: made(steps=0), "steps must be at least 1, got 0"),
     "a word for a prior": (lambda: made(prior="ActionMemory"), "prior must be a Prior, .* got 'ActionMemory'"),
     "a word for a head": (lambda: made(head="softmax"), "sample or argmax, got 'softmax'"),
-    "a number for a head": (lambda: made(head=3), "head must be a Head, or sample or argmax, got 3"),
+    "a number for a head": (lambda: made(head=3), "head must be a Head, simplex, sample or argmax, got 3"),
     "a head of another kind": (
         lambda: made(head=BoundedHead()),
         "decides bounded actions, and 'action' is categorical",
@@ -202,7 +202,7 @@ CONSTRUCTING = {
     ),
     "an action without bounds": (
         lambda: CategoricalPolicy.from_specs(specs(Unbounded((4, 2)))),
-        "'action' is a Unbounded",
+        "'action' is a vector without bounds",
     ),
 }
 
@@ -368,7 +368,7 @@ TRAINING = {
     ),
     "a loss of another head": (
         lambda: LatentBoundedSACLoss(made(CategoricalPolicy), CriticEnsemble(4, 1)),
-        "needs a BoundedHead, got a CategoricalHead",
+        "needs a BoundedHead or a SimplexHead, got a CategoricalHead",
     ),
     "more joint choices than are enumerated": (
         lambda: LatentDiscreteSACLoss(

@@ -28,6 +28,7 @@ OF_A_PAPER = """
     networks.RunningNorm networks.TimeEmbedding
     policies.ActionMemory policies.DiffusionPolicy policies.FeedforwardPolicy policies.GaussianPrior
     policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead
+    policies.heads.SimplexHead
     objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
     objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule

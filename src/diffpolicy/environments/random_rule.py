@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
+from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
@@ -21,8 +21,8 @@ class RandomRule(TensorDictModuleBase):
     """Draws each action uniformly among what its spec and its mask allow, from a generator of its own.
 
     Args:
-        env: its actions are categorical, multi-categorical, one-hot or bounded; a mask stands beside the action as
-            `action_mask`, and `valid` tells which items exist.
+        env: its actions are categorical, multi-categorical, one-hot, multi-one-hot or bounded; a mask stands beside
+            the action as `action_mask`, and `valid` tells which items exist.
         seed: of the draws.
 
     Raises:
@@ -54,10 +54,10 @@ class RandomRule(TensorDictModuleBase):
         lead = tensordict.batch_size
         for key, spec, mask_key, valid_key in self.specs:
             shape = torch.Size([*lead, *spec.shape[len(lead) :]])
-            if isinstance(spec, Bounded):
-                tensordict.set(key, self._within(spec, shape))
-                continue
             mask = None if mask_key is None else as_mask(tensordict[mask_key], mask_key)
+            if isinstance(spec, Bounded):
+                tensordict.set(key, self._within(spec, shape, mask))
+                continue
             items = shape[:-1] if isinstance(spec, (MultiCategorical, OneHot)) else shape
             counts = _counts(spec)
             masks = [None] * len(counts) if mask is None else [_aligned(m, items) for m in mask.split(counts, -1)]
@@ -68,9 +68,12 @@ class RandomRule(TensorDictModuleBase):
             tensordict.set(key, _written(spec, chosen))
         return tensordict
 
-    def _within(self, spec: Any, shape: torch.Size) -> Tensor:
+    def _within(self, spec: Any, shape: torch.Size, mask: Tensor | None) -> Tensor:
+        """Uniform within bounds, 0 where a mask of the numbers forbids one. Args: mask: bool, or None."""
         low, high = spec.space.low[0], spec.space.high[0]
         drawn: Tensor = low + (high - low) * torch.rand(shape, generator=self.generator)
+        if mask is not None and mask.shape[-1] == shape[-1]:
+            drawn = drawn.masked_fill(~_aligned(mask, shape[:-1]).cpu(), 0.0)
         return drawn.to(spec.dtype)
 
     def _choose(self, choices: int, items: torch.Size, mask: Tensor | None) -> Tensor:
@@ -87,6 +90,8 @@ def _counts(spec: Any) -> list[int]:
     if isinstance(spec, MultiCategorical):
         nvec: list[int] = spec.nvec.reshape(-1, spec.nvec.shape[-1])[0].tolist()
         return nvec
+    if isinstance(spec, MultiOneHot):
+        return [int(box.n) for box in spec.space]
     return [int(spec.space.n)]
 
 
@@ -94,10 +99,11 @@ def _written(spec: Any, chosen: list[Tensor]) -> Tensor:
     """Choices of slots, each `[*items]`, as the spec has them; a one-hot action of no choice is all zeros."""
     if isinstance(spec, MultiCategorical):
         return torch.stack(chosen, -1).to(spec.dtype)
-    choice = chosen[0]
     if isinstance(spec, OneHot):
-        choice = choice.unsqueeze(-1) == torch.arange(int(spec.space.n), device=choice.device)
-    return choice.to(spec.dtype)
+        counts = zip(chosen, _counts(spec), strict=True)
+        hot = [choice.unsqueeze(-1) == torch.arange(n, device=choice.device) for choice, n in counts]
+        return torch.cat(hot, -1).to(spec.dtype)
+    return chosen[0].to(spec.dtype)
 
 
 def _aligned(mask: Tensor, items: torch.Size) -> Tensor:

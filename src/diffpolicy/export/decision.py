@@ -112,7 +112,7 @@ class Decision(PureDecision):
         given, logits = self.named(inputs), outputs[1]
         draws, mask = self._draws(given), self._mask(given)
         if action.is_floating_point():
-            exact = self.policy.choose_at(logits, draws)
+            exact = self.head.refuse(self.policy.choose_at(logits, draws), mask)
             close: Tensor = (action - exact).abs() <= tolerance * exact.abs().clamp_min(1)
             return close.all(-1)
         if self.head.event:

@@ -14,6 +14,7 @@ from diffpolicy.policies.heads import (
     Head,
     JointHead,
     MultiCategoricalHead,
+    SimplexHead,
     TokenHead,
 )
 
@@ -21,6 +22,7 @@ ACTIONS: Mapping[str, Head] = {
     "one choice": CategoricalHead(),
     "several choices": MultiCategoricalHead(),
     "within bounds": BoundedHead(),
+    "shares of a whole": SimplexHead(),
     "items together": JointHead(CategoricalHead()),
     "tokens": TokenHead(),
 }

@@ -86,7 +86,7 @@ class ChainedMethod(RolloutMethod):
         if not isinstance(prior, ActionMemory):
             return super().refuses(head)
         lacks = prior.store == "probabilities" and head.expectation == "pathwise"
-        missing = "the prior stores probabilities, which an action within bounds does not have; set prior.store to x0"
+        missing = "the prior stores probabilities, which a vector does not have; set prior.store to x0"
         joint = "a memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
         return super().refuses(head) or joint or (missing if lacks else "")
 

@@ -63,7 +63,7 @@ class OnPolicyMethod(RolloutMethod):
     }
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "head": "sample"}
+        return {**super().options(), "head": self.asked_head("sample")}
 
     def make_module(self, parts: Parts) -> OnPolicyModule:
         steps = parts.problem.steps

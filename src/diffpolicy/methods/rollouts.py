@@ -22,7 +22,10 @@ from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule, acting, function, rates, widths
 from diffpolicy.methods.method import Method, Situation
 from diffpolicy.networks.dense import ACTIVATIONS
+from diffpolicy.policies.heads import Head, named_head
+from diffpolicy.policies.heads.registry import NAMED
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.registry import part_with
 from diffpolicy.policies.specs import keys_of
 from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.trainable import env_content, policy_content
@@ -68,6 +71,7 @@ class RolloutMethod(Method):
         masks: whether the policy reads the environment's action mask; None: where there is one. `transitions` must
             then give `action_mask` and `("next", "action_mask")`, bool `[*, A]`.
         items: `joint`: all items of a row are decided together; None, or `independent`: each alone.
+        head: what an action is, where its spec does not tell: `simplex`, shares that sum to one; None: as it tells.
         normalize: whether networks read observations normalised by their running statistics.
         gamma: discount, from 0 to 1.
 
@@ -91,6 +95,7 @@ class RolloutMethod(Method):
     share_parameters: bool = False
     masks: bool | None = None
     items: Literal["independent", "joint"] | None = None
+    head: Literal["simplex"] | None = None
     normalize: bool = False
     gamma: float = 0.95
 
@@ -103,6 +108,7 @@ class RolloutMethod(Method):
         "share_parameters": check.flag,
         "masks": lambda value, key: None if value is None else check.flag(value, key),
         "items": lambda value, key: None if value is None else check.choice(value, key, words=ITEMS),
+        "head": lambda value, key: None if value is None else check.choice(value, key, words=tuple(NAMED)),
         "normalize": check.flag,
         "gamma": partial(check.number, least=0, most=1),
     }
@@ -130,7 +136,12 @@ class RolloutMethod(Method):
             "mask_key": self.mask_key,
             "normalize": self.normalize,
             **({} if self.items is None else {"items": self.items}),
+            **({} if self.head is None else {"head": self.asked_head("sample")}),
         }
+
+    def asked_head(self, draw: str) -> Head | str:
+        """What `Policy.from_specs` is told of the head. Args: draw: how it decides, `sample` or `argmax`."""
+        return draw if self.head is None else part_with(named_head(self.head), draw=draw)
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         """What acts."""

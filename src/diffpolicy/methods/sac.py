@@ -1,4 +1,4 @@
-"""`SACMethod`: soft actor-critic over choices (arXiv 1910.07207), or over vectors within bounds."""
+"""`SACMethod`: soft actor-critic over choices (arXiv 1910.07207), or over vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
-from diffpolicy.policies.heads import BoundedHead, Head
+from diffpolicy.policies.heads import Head
 from diffpolicy.policies.policy import Policy
 
 
@@ -25,7 +25,8 @@ from diffpolicy.policies.policy import Policy
 class SACMethod(OffPolicyMethod):
     """Soft actor-critic without a chain (arXiv 1801.01290; over choices arXiv 1910.07207).
 
-    The losses are `LatentDiscreteSACLoss`, or `LatentBoundedSACLoss` where actions are vectors within bounds.
+    The losses are `LatentDiscreteSACLoss`, or `LatentBoundedSACLoss` where actions are vectors, within bounds or of
+    shares that sum to one.
 
     Args:
         alpha: initial temperature.
@@ -76,18 +77,20 @@ class SACMethod(OffPolicyMethod):
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
 
     def refuses(self, head: Head) -> str:
-        """It sums over all joint choices, or goes through a vector within bounds."""
-        fits = head.expectation == "enumerated" or isinstance(head, BoundedHead)
-        return "" if fits else "the choices cannot be enumerated, and they are no vector within bounds"
+        """It sums over all joint choices, or goes through the draw of a vector."""
+        fits = head.expectation != "sampled"
+        return "" if fits else "the choices cannot be enumerated, and no gradient goes through their draw"
 
     def options(self) -> dict[str, Any]:
-        return {**super().options(), "head": self.draw}
+        return {**super().options(), "head": self.asked_head(self.draw)}
 
     def make_objective(self, policy: Policy, seed: int) -> SoftActorCriticLoss:
         """Over all joint choices where they can be enumerated, pathwise through the action where it is a vector."""
         pathwise = policy.head.expectation == "pathwise"
         critic = CriticEnsemble(
-            policy.observation_dim + self.critic_latent * policy.choices + pathwise * sum(policy.head.event),
+            policy.observation_dim
+            + self.critic_latent * policy.choices
+            + (policy.head.feature_width if pathwise else 0),
             1 if pathwise else policy.head.joint,
             hidden=self.hidden,
             act=self.act,

@@ -1,11 +1,10 @@
-"""Soft actor-critic for actions within bounds, for plain, diffusion and latent-action policies."""
+"""Soft actor-critic for vectors, within bounds or of shares, for plain, diffusion and latent-action policies."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -18,18 +17,18 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
 from diffpolicy.objectives.critics import check_critic
-from diffpolicy.objectives.rows import next_key, wide
+from diffpolicy.objectives.rows import next_key, row_masks, wide
 from diffpolicy.policies.draws import generator_on
-from diffpolicy.policies.heads import BoundedHead
 from diffpolicy.policies.policy import Policy
 
 
 class LatentBoundedSACLoss(SoftActorCriticLoss):
     """Losses of actor, critics and temperature on transitions (s, x, a, r, s', x') with vector actions.
 
-    The law of an action is squashed normal; its mean and spread are the end of the chain, so that its gradient goes
-    through the whole chain (Haarnoja et al. 2018, arXiv 1812.05905; with a `GaussianPrior` the continuous form of
-    D2SAC, arXiv 2303.13052). With a, log pi drawn pathwise and Q the least of the ensemble:
+    The law of an action is squashed normal, or logistic-normal where it is shares, of which a mask may forbid some; its
+    mean and spread are the end of the chain, so that its gradient goes through the whole chain (Haarnoja et al. 2018,
+    arXiv 1812.05905; with a `GaussianPrior` the continuous form of D2SAC, arXiv 2303.13052). With a, log pi drawn
+    pathwise and Q the least of the ensemble:
 
     * critics: (Q_k(s, a) - r - gamma (1 - terminated) (Qbar(s', a') - alpha log pi(a')))^2
     * actor: alpha log pi(a) - Q(s, a)
@@ -38,13 +37,14 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
     Values are means over rows and sums over agents and critics. Entropies are conditional on one chain's noise.
 
     Args:
-        policy: with a `BoundedHead`.
+        policy: with a `BoundedHead` or a `SimplexHead`, of one item or of joint ones.
         critic: of width F + D (+ W with `critic_latent`) and one output; it reads actions scaled to [-1, 1].
-        target_entropy: in nats of actions scaled to [-1, 1], or `auto`: -D.
+        target_entropy: in nats of actions scaled to [-1, 1], or `auto`: minus the number of those that are free, D
+            within bounds; of shares of n allowed choices as far below the greatest entropy, n - 1 times 1 + log 2.
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
-        InputError: the policy's head is another one.
+        InputError: the draw of the policy's head has no gradient.
 
     Example:
         >>> from tensordict import TensorDict
@@ -66,17 +66,13 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         target_entropy: float | Literal["auto"] = "auto",
         **shared: Unpack[SoftActorCriticOptions],
     ) -> None:
-        if not isinstance(policy.head, BoundedHead):
-            raise InputError(f"this loss needs a BoundedHead, got a {type(policy.head).__name__}")
+        if policy.head.expectation != "pathwise":
+            raise InputError(f"this loss needs a BoundedHead or a SimplexHead, got a {type(policy.head).__name__}")
         super().__init__(policy, critic, **shared)
         self.head = policy.head
-        check_critic(
-            critic, policy, policy.observation_dim + self.critic_latent * policy.choices + len(self.head.low), 1
-        )
-        half = [(high - low) / 2 for low, high in zip(self.head.low, self.head.high, strict=True)]
-        self.log_volume = sum(map(math.log, half))
-        dims = len(self.head.low)
-        self.target_entropy = (-float(dims) if target_entropy == "auto" else target_entropy) + self.log_volume
+        state = policy.observation_dim + self.critic_latent * policy.choices
+        check_critic(critic, policy, state + self.head.feature_width, 1)
+        self.target_entropy = None if target_entropy == "auto" else target_entropy
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -86,12 +82,15 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         nxt = tensordict["next"]
         observation, next_observation = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
         rows, dtype = observation.shape[:-1], self.policy.dtype
+        mask, next_mask = row_masks(tensordict, k.mask, self.policy, rows)
         terminated = nxt.get(k.terminated, None)
         losses = self.losses(
             observation=observation,
             next_observation=next_observation,
             latent=tensordict[k.latent] if self.reads_latent else None,
             next_latent=nxt[k.latent] if self.reads_latent else None,
+            mask=mask,
+            next_mask=next_mask,
             action=tensordict[k.action].to(dtype),
             reward=tensordict[k.reward].view(rows).to(dtype),
             terminated=None if terminated is None else terminated.view(rows).bool(),
@@ -112,6 +111,8 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         next_observation: Tensor,
         latent: Tensor | None,
         next_latent: Tensor | None,
+        mask: Tensor | None,
+        next_mask: Tensor | None,
         action: Tensor,
         reward: Tensor,
         terminated: Tensor | None,
@@ -124,36 +125,51 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
 
         Args:
             observation, next_observation: `[.., M, F]`. latent, next_latent: `[.., M, W]`, where they are read.
-            action: `[.., M, D]`. reward, terminated: `[.., M]`.
-            next_noise, noise: what the policies' `noise` drew. next_draws, draws: of N(0, 1), `[.., M, D]`.
+            mask, next_mask: allowed choices, bool `[.., M, W]`, or None.
+            action: `[.., M, *event]`. reward, terminated: `[.., M]`.
+            next_noise, noise: what the policies' `noise` drew. next_draws, draws: of N(0, 1), `[.., M, *event]`.
         """
         log_alpha = self.log_alpha
         alpha = log_alpha.detach().exp()
         with torch.no_grad():
-            law = self.actor.law(next_observation, next_latent, None, next_noise)
+            law = self.actor.law(next_observation, next_latent, next_mask, next_noise)
             chosen, log_p = self.head.with_log_prob(law, next_draws)
             least = self._values(self.target_critic, next_observation, next_latent, chosen).amin(0)
-            value = least - alpha * log_p
+            value = self._counted(least - alpha * log_p, next_mask)
             if terminated is not None:
                 value = value * ~terminated
             target = self.reward_scale * reward + self.gamma * value
         loss_q = (self._values(self.critic, observation, latent, action) - target).square().mean(-1).sum()
 
-        law = self.policy.law(observation, latent, None, noise)
+        law = self.policy.law(observation, latent, mask, noise)
         chosen, log_p = self.head.with_log_prob(law, draws)
         # the actor's loss moves the actor alone
         still = {name: p.detach() for name, p in self.critic.named_parameters()}
         critic = partial(functional_call, self.critic, still)
         cost = alpha * log_p - self._values(critic, observation, latent, chosen).amin(0)
-        entropy = -log_p.detach().mean(-1, keepdim=True)
-        if log_alpha.ndim == 0:
-            entropy = entropy.squeeze(-1)
-        loss_alpha = self.temperature_loss(entropy, self.target_entropy)
-        return cost.mean(-1).sum(), loss_q, loss_alpha, alpha.mean(), (entropy - self.log_volume).mean()
+        cost = self._counted(cost, mask)
+        entropy = self._mean(-log_p.detach(), log_alpha)
+        volume = self._mean(self.head.log_volume(law.detach()), log_alpha)
+        loss_alpha = self.temperature_loss(entropy, self._entropy_target(law.detach()) + volume)
+        return cost.mean(-1).sum(), loss_q, loss_alpha, alpha.mean(), (entropy - volume).mean()
+
+    def _entropy_target(self, law: Tensor) -> Any:
+        """What the entropy of scaled actions is held at. Args: law: of rows."""
+        return (
+            -self._mean(self.head.freedom(law), self.log_alpha) if self.target_entropy is None else self.target_entropy
+        )
+
+    def _mean(self, each: Any, like: Tensor) -> Any:
+        """The mean over rows, of the shape of `like`, or what all rows have. Args: each: `[.., M]`, or a number."""
+        return each.mean(-1, keepdim=True).view_as(like) if isinstance(each, Tensor) else each
+
+    def _counted(self, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Values of rows, 0 where nothing is allowed. Args: value: `[.., M]`. mask: bool `[.., M, W]`, or None."""
+        return value if mask is None else value * self.head.allows(mask)
 
     def _values(
         self, critic: Callable[[Tensor], Tensor], observation: Tensor, latent: Tensor | None, action: Tensor
     ) -> Tensor:
         """Q of pairs, `[ensemble, .., M]`."""
         state = self.critic_input(observation, latent)
-        return critic(torch.cat([state, self.head.scaled(action)], -1)).squeeze(-1)
+        return critic(torch.cat([state, self.head.features(action)], -1)).squeeze(-1)

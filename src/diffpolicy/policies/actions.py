@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
+from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec, Unbounded
 
 from diffpolicy.errors import InputError
 
-Kind = Literal["categorical", "one-hot", "multi-categorical", "bounded"]
+Kind = Literal["categorical", "one-hot", "multi-categorical", "multi-one-hot", "bounded", "unbounded"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def action_of(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tupl
         return Action(key, "multi-categorical", tuple(int(n) for n in nvec), after[-1:]), after[:-1]
     if isinstance(spec, Categorical):
         return Action(key, "categorical", (int(spec.space.n),), ()), after
-    if isinstance(spec, OneHot) and not isinstance(spec, MultiOneHot):
+    if isinstance(spec, MultiOneHot):
+        return Action(key, "multi-one-hot", tuple(int(box.n) for box in spec.space), after[-1:]), after[:-1]
+    if isinstance(spec, OneHot):
         return Action(key, "one-hot", (int(spec.space.n),), after[-1:]), after[:-1]
     if isinstance(spec, Bounded):
         if not after:
@@ -59,7 +61,9 @@ def action_of(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tupl
         if not all(math.isfinite(x) for x in (*low, *high)):
             raise InputError(f"action {key!r} must have finite bounds, got {low} and {high}")
         return Action(key, "bounded", after[-1:], after[-1:], tuple(low), tuple(high)), after[:-1]
+    if isinstance(spec, Unbounded) and spec.dtype.is_floating_point and after:
+        return Action(key, "unbounded", after[-1:], after[-1:]), after[:-1]
     raise InputError(
         f"action {key!r} is a {type(spec).__name__}, and what is decided must be categorical, one-hot, "
-        "multi-categorical or bounded"
+        "multi-categorical, multi-one-hot, bounded or a vector"
     )

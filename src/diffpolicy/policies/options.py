@@ -36,7 +36,7 @@ class SpecOptions(FreeOptions, total=False):
     observation_keys: Sequence[NestedKey] | None
     mask_key: NestedKey | None
     share_parameters: bool
-    head: Head | Literal["sample", "argmax"] | None
+    head: Head | Literal["sample", "argmax", "simplex"] | None
     items: Literal["independent", "joint"]
 
 

@@ -78,19 +78,21 @@ class Policy(RowPolicy, base=True):
         observation_keys: Sequence[NestedKey] | None = None,
         mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
-        head: Head | Literal["sample", "argmax"] | None = None,
+        head: Head | Literal["sample", "argmax", "simplex"] | None = None,
         items: Literal["independent", "joint"] = "independent",
         **options: Unpack[FreeOptions],
     ) -> Made:
         """A policy whose widths and keys are read off an environment's specs.
 
         Args:
-            env: its action is one key of categorical, one-hot, multi-categorical or bounded actions.
+            env: its action is one key of categorical, one-hot, multi-categorical, multi-one-hot or bounded actions, or
+                of vectors with a head that says what they are.
             action_key: by default the environment's only one.
             observation_keys: by default `observation` beside the action.
             mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
             share_parameters: one set of parameters for all agents of the action's group, instead of one each.
-            head: what the networks' output means; a word says how the usual one for the kind of action draws.
+            head: what the networks' output means; `sample` or `argmax` says how the usual one for the kind of action
+                draws, `simplex` that a vector is one of shares that sum to one.
             items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
             options: of the class: prior, steps, schedule, sampler, denoiser, seed...
 

@@ -10,7 +10,8 @@ from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads import Head, for_items, head_for
+from diffpolicy.policies.heads import Head, for_items, head_for, named_head
+from diffpolicy.policies.heads.registry import NAMED
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ShowsLevel, bare
 
@@ -32,7 +33,9 @@ def read_specs(
     """
     keys = Keys.of(env, action_key=action_key, observation_keys=observation_keys, mask_key=mask_key, items=items)
     if head is not None and not isinstance(head, (Head, str)):
-        raise InputError(f"head must be a Head, or sample or argmax, got {head!r}")
+        raise InputError(f"head must be a Head, {' or '.join(NAMED)}, sample or argmax, got {head!r}")
+    if isinstance(head, str) and head not in ("sample", "argmax"):
+        head = named_head(head)
     sized = for_items(head, keys.action) if isinstance(head, Head) else head_for(keys.action, head or "sample")
     _check(env, keys, sized)
     stacked = keys.agents is not None and not share_parameters
@@ -80,10 +83,10 @@ def _check(env: EnvBase, keys: Keys, head: Head) -> None:
     """Refuses observations that items share, and a mask that is not of the items' shape, or the first part of it."""
     whole = env.full_action_spec[keys.action.key].shape
     lead, joint = whole[: len(whole) - len(keys.action.shape)], keys.action.items
-    if joint and keys.valid is not None and keys.action.kind == "bounded":
+    if joint and keys.valid is not None and not head.maskable:
         raise InputError(
-            f"items of {keys.action.key!r} may not exist, which {keys.valid!r} tells, and bounded actions have no mask "
-            "that could leave them out of a joint one"
+            f"items of {keys.action.key!r} may not exist, which {keys.valid!r} tells, and a {type(head).__name__} has "
+            "no mask that could leave them out of a joint one"
         )
     for observed in keys.observations:
         # a number of each item looks like features that the items share

@@ -5,7 +5,8 @@ from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
 from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
-from diffpolicy.policies.heads.registry import for_items, head_for, head_from_dict, head_of_width
+from diffpolicy.policies.heads.registry import for_items, head_for, head_from_dict, head_of_width, named_head
+from diffpolicy.policies.heads.simplex import SimplexHead
 from diffpolicy.policies.heads.token import TokenHead
 from diffpolicy.policies.heads.vector import VectorHead
 
@@ -16,10 +17,12 @@ __all__ = [
     "Head",
     "JointHead",
     "MultiCategoricalHead",
+    "SimplexHead",
     "TokenHead",
     "VectorHead",
     "for_items",
     "head_for",
     "head_from_dict",
     "head_of_width",
+    "named_head",
 ]

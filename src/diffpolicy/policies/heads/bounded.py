@@ -39,6 +39,12 @@ def middle_and_half(low: Sequence[float], high: Sequence[float], like: Tensor) -
     return (least + most) / 2, (most - least) / 2
 
 
+def log_std(raw: Tensor) -> Tensor:
+    """The logarithm of a standard deviation, brought within `LOG_STD` by tanh. Args: raw: any numbers."""
+    least, most = LOG_STD
+    return least + (most - least) * (raw.tanh() + 1) / 2
+
+
 @dataclass(frozen=True)
 class BoundedHead(Head):
     """a = middle + half tanh(u), u ~ N(mean, std), for each of D dimensions; x_0 holds D means, then D log std.
@@ -93,8 +99,7 @@ class BoundedHead(Head):
         if mask is not None:
             raise InputError("a BoundedHead has no choices that a mask could forbid")
         mean, raw = x0.chunk(2, -1)
-        least, most = LOG_STD
-        return torch.cat([mean, (least + (most - least) * (raw.tanh() + 1) / 2).exp()], -1)
+        return torch.cat([mean, log_std(raw).exp()], -1)
 
     def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
         if self.draw == "argmax":
@@ -124,13 +129,18 @@ class BoundedHead(Head):
     def features(self, action: Tensor) -> Tensor:
         return self.scaled(action)
 
+    def freedom(self, law: Tensor) -> float:
+        return float(len(self.low))
+
+    def log_volume(self, law: Tensor) -> float:
+        return sum(math.log((high - low) / 2) for low, high in zip(self.low, self.high, strict=True))
+
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Density at actions; those on a bound count as a hair within it."""
         within = 1 - 1e-6
         return self._density(law, self.scaled(action.to(law)).clamp(-within, within).atanh())
 
     def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions `[.., D]` and their log-density `[..]`, both with gradients. Args: as of `sample`."""
         mean, std = law.chunk(2, -1)
         u = mean + std * draws.to(mean)
         return self._squashed(u), self._density(law, u)

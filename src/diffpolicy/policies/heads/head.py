@@ -71,6 +71,11 @@ class Head(ABC):
         """Shape of one row's action."""
 
     @property
+    def maskable(self) -> bool:
+        """Whether it has choices that a mask could forbid."""
+        return type(self).mask_width is not Head.mask_width
+
+    @property
     def mask_width(self) -> int:
         """Choices in a mask as environments give it."""
         raise InputError(f"a {type(self).__name__} has no choices that a mask could forbid")
@@ -169,6 +174,24 @@ class Head(ABC):
     def joint_index(self, action: Tensor) -> Tensor:
         """Number of a joint choice, int64 `[..]`. Args: action: `[.., *event]`."""
         raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
+
+    # Where an expectation is pathwise
+
+    def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[.., *event]` and their log-density `[..]`, both with gradients.
+
+        Args:
+            law: of `law`. draws: of N(0, 1), of the shape of actions.
+        """
+        raise InputError(f"the draw of a {type(self).__name__} has no gradient")
+
+    def freedom(self, law: Tensor) -> Tensor | float:
+        """How many numbers of an action are free, of rows `[..]` or of all. Args: law: of `law`."""
+        raise InputError(f"the draw of a {type(self).__name__} has no gradient")
+
+    def log_volume(self, law: Tensor) -> Tensor | float:
+        """Logarithm of the volume of all actions, in cubes of sides 2, `[..]` or of all rows. Args: law: of `law`."""
+        raise InputError(f"the draw of a {type(self).__name__} has no gradient")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -79,6 +79,10 @@ class JointHead(Head):
         return (*self.items, *self.each.event)
 
     @property
+    def maskable(self) -> bool:
+        return self.each.maskable
+
+    @property
     def mask_width(self) -> int:
         return self.count * self.each.mask_width
 
@@ -171,6 +175,20 @@ class JointHead(Head):
         index = self.each.joint_index(self._actions(action))
         place = self.each.joint ** torch.arange(self.count - 1, -1, -1, device=index.device)
         return (index * place).sum(-1)
+
+    def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        action, log_prob = self.each.with_log_prob(self._shares(law), self._actions(draws))
+        return self._together(action, law.shape[:-1]), log_prob.sum(-1)
+
+    def freedom(self, law: Tensor) -> Tensor | float:
+        return self._summed(self.each.freedom(self._shares(law)))
+
+    def log_volume(self, law: Tensor) -> Tensor | float:
+        return self._summed(self.each.log_volume(self._shares(law)))
+
+    def _summed(self, each: Tensor | float) -> Tensor | float:
+        """Over items. Args: each: `[.., n]`, or what each item has."""
+        return each.sum(-1) if isinstance(each, Tensor) else self.count * each
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "JointHead", "each": part_form(self.each), "items": list(self.items)}

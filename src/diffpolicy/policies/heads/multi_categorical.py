@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class MultiCategoricalHead(Head):
     Args:
         draw: `sample` from the softmax of each, or take the `argmax`.
         nvec: n_1, ..., n_K; a policy sets it from its action's spec.
+        one_hot: whether the action is written as one-hot vectors side by side; likewise.
 
     Raises:
         InputError: `draw` is another word, or there are too many joint choices to be enumerated.
@@ -36,10 +37,11 @@ class MultiCategoricalHead(Head):
         (6, (2,), 6)
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("multi-categorical",)
+    kinds: ClassVar[tuple[str, ...]] = ("multi-categorical", "multi-one-hot")
     expectation: ClassVar[Literal["enumerated", "pathwise", "sampled"]] = "enumerated"
     draw: Literal["sample", "argmax"] = "sample"
     nvec: tuple[int, ...] = ()
+    one_hot: bool = False
 
     def __post_init__(self) -> None:
         draw_of(self.draw, "MultiCategoricalHead")
@@ -47,7 +49,7 @@ class MultiCategoricalHead(Head):
 
     def sized(self, action: Action) -> MultiCategoricalHead:
         self._check_kind(action)
-        return part_with(self, nvec=action.nvec)
+        return part_with(self, nvec=action.nvec, one_hot=action.kind == "multi-one-hot")
 
     @property
     def most(self) -> int:
@@ -64,7 +66,7 @@ class MultiCategoricalHead(Head):
 
     @property
     def event(self) -> tuple[int, ...]:
-        return (len(self.nvec),)
+        return (sum(self.nvec),) if self.one_hot else (len(self.nvec),)
 
     @property
     def mask_width(self) -> int:
@@ -77,7 +79,7 @@ class MultiCategoricalHead(Head):
         return self._slots(mask).any(-1).all(-1)
 
     def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
-        return action if mask is None else mark_no_choice(action, self._slots(mask))
+        return action if mask is None or self.one_hot else mark_no_choice(action, self._slots(mask))
 
     def probabilities(self, x0: Tensor) -> Tensor:
         return self._slots(self.law(x0)).softmax(-1).flatten(-2)
@@ -105,20 +107,30 @@ class MultiCategoricalHead(Head):
         return torch.rand(*rows, len(self.nvec), generator=generator, device=generator.device)
 
     def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
-        return self.mode(law) if self.draw == "argmax" or draws is None else inverted(self._slots(law), draws)
+        if self.draw == "argmax" or draws is None:
+            return self.mode(law)
+        return self.written(inverted(self._slots(law), draws))
 
     def mode(self, law: Tensor) -> Tensor:
-        return self._slots(law).argmax(-1)
+        return self.written(self._slots(law).argmax(-1))
+
+    def written(self, choice: Tensor) -> Tensor:
+        """Choices as the environment takes them, `[.., *event]`. Args: choice: int64 `[.., K]`."""
+        return one_hots(choice, self.nvec) if self.one_hot else choice
+
+    def choices(self, action: Tensor) -> Tensor:
+        """What was chosen in each slot, int64 `[.., K]`. Args: action: `[.., *event]`."""
+        return of_one_hots(action, self.nvec) if self.one_hot else action.long()
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
-        return self._slots(law).log_softmax(-1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1).sum(-1)
+        return self._slots(law).log_softmax(-1).gather(-1, self.choices(action).unsqueeze(-1)).squeeze(-1).sum(-1)
 
     @property
     def feature_width(self) -> int:
         return self.width
 
     def features(self, action: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(action.long().clamp_min(0), self.most).flatten(-2).float()
+        return torch.nn.functional.one_hot(self.choices(action).clamp_min(0), self.most).flatten(-2).float()
 
     def entropy(self, law: Tensor) -> Tensor:
         log_p = self._slots(law).log_softmax(-1)
@@ -146,9 +158,26 @@ class MultiCategoricalHead(Head):
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
-        for n, choice in zip(self.nvec, action.long().unbind(-1), strict=True):
+        for n, choice in zip(self.nvec, self.choices(action).unbind(-1), strict=True):
             index = index * n + choice
         return index
+
+    def to_dict(self) -> dict[str, Any]:
+        form = super().to_dict()
+        if not form["one_hot"]:
+            del form["one_hot"]  # as earlier files have it
+        return form
+
+
+def one_hots(choice: Tensor, nvec: tuple[int, ...]) -> Tensor:
+    """Choices as one-hot vectors side by side, bool `[.., sum of n_k]`. Args: choice: int64 `[.., K]`. nvec: n_k."""
+    parts = [torch.nn.functional.one_hot(c, n).bool() for c, n in zip(choice.unbind(-1), nvec, strict=True)]
+    return torch.cat(parts, -1)
+
+
+def of_one_hots(action: Tensor, nvec: tuple[int, ...]) -> Tensor:
+    """What `one_hots` wrote, int64 `[.., K]`. Args: action: `[.., sum of n_k]`. nvec: n_k."""
+    return torch.stack([part.byte().argmax(-1) for part in action.split(list(nvec), -1)], -1)
 
 
 def padded_mask(mask: Tensor, nvec: tuple[int, ...]) -> Tensor:

@@ -12,13 +12,15 @@ from diffpolicy.policies.heads.categorical import CategoricalHead
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
+from diffpolicy.policies.heads.simplex import SimplexHead
 from diffpolicy.policies.heads.token import TokenHead
 from diffpolicy.policies.heads.vector import VectorHead
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.registry import part_of, part_with
 
 HEADS: dict[str, type[Head]] = {
-    kind.__name__: kind for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead, TokenHead, VectorHead)
+    kind.__name__: kind
+    for kind in (CategoricalHead, MultiCategoricalHead, BoundedHead, TokenHead, VectorHead, SimplexHead)
 }
 """Those of one item; the first that takes a kind of action is the usual one."""
 
@@ -33,13 +35,46 @@ def head_for(action: Action, draw: str = "sample") -> Head:
     Returns:
         The first kind of head that takes this kind of action.
 
+    Raises:
+        InputError: the action is a vector without bounds, of which no head is the usual one.
+
     Example:
         >>> from diffpolicy.policies.keys import Keys
         >>> head_for(Keys.of(Clinic(1)).action)
         CategoricalHead(draw='sample', choices=3, one_hot=False)
     """
+    if action.kind == "unbounded":
+        raise InputError(
+            f"action {action.key!r} is a vector without bounds: say head='simplex' for shares that sum to one, or pass "
+            "a head of your own"
+        )
     kind = next(head for head in HEADS.values() if action.kind in head.kinds)
     return for_items(kind(draw), action)  # type: ignore[call-arg]
+
+
+def named_head(word: str) -> Head:
+    """A head by what it decides, where an action's spec does not tell.
+
+    Args:
+        word: `simplex`, shares that sum to one.
+
+    Returns:
+        The head, not yet in its size.
+
+    Raises:
+        InputError: no such word.
+
+    Example:
+        >>> named_head("simplex")
+        SimplexHead(draw='sample', choices=0)
+    """
+    if word not in NAMED:
+        raise InputError(f"head must be a Head, {' or '.join(NAMED)}, sample or argmax, got {word!r}")
+    return NAMED[word]()
+
+
+NAMED: dict[str, type[Head]] = {"simplex": SimplexHead}
+"""Heads that are asked for by a word."""
 
 
 def for_items(head: Head, action: Action) -> Head:

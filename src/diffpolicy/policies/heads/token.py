@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from diffpolicy.policies.heads.head import Head
-from diffpolicy.policies.heads.multi_categorical import padded_mask
+from diffpolicy.policies.heads.multi_categorical import of_one_hots, one_hots, padded_mask
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_with
@@ -32,7 +31,7 @@ class TokenHead(Head):
         tensor([2, 0])
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("categorical", "one-hot", "multi-categorical")
+    kinds: ClassVar[tuple[str, ...]] = ("categorical", "one-hot", "multi-categorical", "multi-one-hot")
     x0_is: ClassVar[Literal["parameters", "action"]] = "action"
     tokens: ClassVar[bool] = True
     nvec: tuple[int, ...] = ()
@@ -44,8 +43,8 @@ class TokenHead(Head):
 
     def sized(self, action: Action) -> TokenHead:
         self._check_kind(action)
-        single = action.kind != "multi-categorical"
-        return part_with(self, nvec=action.nvec, single=single, one_hot=action.kind == "one-hot")
+        single = action.kind in ("categorical", "one-hot")
+        return part_with(self, nvec=action.nvec, single=single, one_hot=action.kind.endswith("one-hot"))
 
     @property
     def width(self) -> int:
@@ -58,7 +57,7 @@ class TokenHead(Head):
 
     @property
     def event(self) -> tuple[int, ...]:
-        return self.nvec if self.one_hot else () if self.single else (len(self.nvec),)
+        return (sum(self.nvec),) if self.one_hot else () if self.single else (len(self.nvec),)
 
     @property
     def mask_width(self) -> int:
@@ -85,19 +84,21 @@ class TokenHead(Head):
 
     def mode(self, law: Tensor) -> Tensor:
         """The action that tokens are. Args: law: the tokens, `[.., K]`."""
-        token = law.squeeze(-1) if self.single else law
-        return one_hot(token, self.nvec[0]).bool() if self.one_hot else token
+        if self.one_hot:
+            return one_hots(law, self.nvec)
+        return law.squeeze(-1) if self.single else law
 
     def encode(self, action: Tensor) -> Tensor:
-        token = action.long().argmax(-1) if self.one_hot else action.long()
-        return token.unsqueeze(-1) if self.single else token
+        if self.one_hot:
+            return of_one_hots(action, self.nvec)
+        return action.long().unsqueeze(-1) if self.single else action.long()
 
     @property
     def feature_width(self) -> int:
         return self.width
 
     def features(self, action: Tensor) -> Tensor:
-        return one_hot(self.encode(action).clamp_min(0), max(self.nvec)).flatten(-2).float()
+        return torch.nn.functional.one_hot(self.encode(action).clamp_min(0), max(self.nvec)).flatten(-2).float()
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "nvec": list(self.nvec)}
