@@ -97,7 +97,7 @@ def test_the_only_other_key_is_the_observation():
     ("make", "words"),
     [
         (lambda: Specs({"a": Unbounded((4, 3)), "b": Unbounded((4, 1))}, Categorical(2, (4,))), "observation_keys"),
-        (lambda: Specs({"observation": Unbounded((4, 3))}, Unbounded((4, 2))), "Unbounded"),
+        (lambda: Specs({"observation": Unbounded((4, 3))}, Unbounded((4, 2), dtype=torch.int64)), "Unbounded"),
         (
             lambda: Specs(
                 {"observation": Unbounded((4, 3))},
