@@ -1,24 +1,37 @@
 """From the spec of an action to training: shares of a whole, one-hot choices, each with masks."""
 
 import dataclasses
+import json
 from functools import partial
 
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Binary, Bounded, Composite, MultiOneHot, OneHot, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiOneHot, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
-from diffpolicy.environments import EnvProblem, RandomRule, check_policy, check_problem
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError, with_recurrent_state
+from diffpolicy.environments import EnvProblem, RandomRule, check_policy, check_problem, step_transitions
 from diffpolicy.experiments import make_method
+from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentBoundedSACLoss
-from diffpolicy.policies.heads import SimplexHead
+from diffpolicy.policies import GreedyValuePolicy
+from diffpolicy.policies.heads import (
+    BoundedHead,
+    CategoricalHead,
+    CompositeHead,
+    MultiCategoricalHead,
+    SimplexHead,
+    TokenHead,
+    head_from_dict,
+)
+from diffpolicy.policies.keys import Keys
 from diffpolicy.training import fit
 
 WIDTH = {"shares": 4, "free": 4, "one-hot": 3, "one-hots": 5}
 
+ONE = CategoricalHead(choices=2, one_hot=True)
 RATES = {"actor": 1e-2, "critic": 2e-2, "alpha": 0.0}
 FAST = {"reward_scale": 1.0, "alpha": 0.02, "steps": 2, "learning_rates": RATES}
 
@@ -94,7 +107,7 @@ def test_one_hot_actions_train_with_masks(kind):
 
 
 def test_a_chain_learns_to_share_among_what_is_allowed():
-    policy = trained("shares", "d2sac", 15, **FAST).policy.eval()
+    policy = trained("shares", "d2sac", 11, **FAST).policy.eval()
     env = Served(2000, "shares", seed=1)
     with torch.no_grad():
         td = policy(env.reset())
@@ -117,6 +130,172 @@ def test_shares_are_saved_and_checked(tmp_path):
         policy(td.clone().set("action_mask", torch.zeros(8, 4, dtype=torch.bool)))
     with pytest.raises(InputError, match="decides bounded or unbounded actions, and 'action' is one-hot"):
         check_policy(policy, Served(8, "one-hot"))
+
+
+# Several keys of one group
+
+
+class Sent(Served):
+    """A server of three, one of them closed, and how much to send there: as much as is observed, to the first open one.
+
+    Args: agents: B of a group, or None. continuous: whether the second key is a number.
+    """
+
+    def __init__(self, batch, agents=None, continuous=True, seed=0):
+        EnvBase.__init__(self, batch_size=[batch])
+        self.group, self.lead = (("agents",), (batch, agents)) if agents else ((), (batch,))
+
+        def grouped(inside):
+            inside = Composite(inside, shape=self.lead)
+            return Composite(agents=inside, shape=(batch,)) if agents else inside
+
+        mask = Binary(3, (*self.lead, 3), dtype=torch.bool)
+        self.observation_spec = grouped({"observation": Unbounded((*self.lead, 4)), "server_mask": mask})
+        share = Bounded(0.0, 1.0, (*self.lead, 1)) if continuous else Categorical(2, self.lead)
+        self.action_spec = grouped({"server": Categorical(3, self.lead), "share": share})
+        self.reward_spec = grouped({"reward": Unbounded((*self.lead, 1))})
+        ends = {name: Binary(1, (batch, 1), dtype=torch.bool) for name in ("done", "terminated", "truncated")}
+        self.done_spec = Composite(ends, shape=(batch,))
+        self.draws = torch.Generator().manual_seed(seed)
+
+    def _now(self, over):
+        self.wanted = torch.rand(*self.lead, generator=self.draws)
+        closed = torch.randint(3, self.lead, generator=self.draws)
+        self.open = closed.unsqueeze(-1) != torch.arange(3)
+        seen = {"observation": torch.cat([self.wanted.unsqueeze(-1), self.open.float()], -1), "server_mask": self.open}
+        shown = {"agents": TensorDict(seen, self.lead)} if self.group else seen
+        end = torch.full((*self.batch_size, 1), over)
+        ends = {"done": end, "terminated": end.clone(), "truncated": torch.zeros_like(end)}
+        return TensorDict({**shown, **ends}, batch_size=self.batch_size)
+
+    def reward(self, td):
+        server, share = (td[(*self.group, key)] for key in ("server", "share"))
+        assert self.open.gather(-1, server.unsqueeze(-1)).all()
+        off = (share.float().reshape(self.lead) - self.wanted).abs()
+        return (server == self.open.byte().argmax(-1)).float() - off
+
+    def _step(self, tensordict):
+        reward = self.reward(tensordict).unsqueeze(-1)
+        return self._now(True).set((*self.group, "reward"), reward)
+
+
+MIXED = CompositeHead(
+    (CategoricalHead(choices=3), BoundedHead(low=(0.0, 0.0), high=(1.0, 2.0)), ONE), (True, False, True)
+)
+
+
+def test_a_composite_law_is_the_product_of_its_parts():
+    x0 = torch.randn(7, MIXED.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = MIXED.read_mask(torch.tensor([True, False, True, True, False]).expand(7, 5))
+    assert MIXED.mask_width == 5
+    law = MIXED.law(x0, mask)
+    numbers = MIXED.draws(torch.Size([7]), torch.Generator().manual_seed(1))
+    action = MIXED.sample(law, numbers)
+    assert action.shape == (7, *MIXED.event)
+    server, share, kind = MIXED.apart(action)
+    assert (server.dtype, share.dtype, kind.dtype) == (torch.int64, torch.float64, torch.bool)
+    assert (server != 1).all()
+    assert not kind[:, 1].any()
+    assert torch.equal(MIXED.together((server, share, kind)), action)
+    own = zip(MIXED.parts, law.split([3, 4, 2], -1), (server, share, kind), strict=True)
+    assert torch.allclose(MIXED.log_prob(law, action), sum(part.log_prob(x, a) for part, x, a in own))
+    assert MIXED.spread(law, numbers).shape == (7,)
+    assert head_from_dict(json.loads(json.dumps(MIXED.to_dict()))) == MIXED
+    assert torch.equal(MIXED.sample(law, None), MIXED.mode(law))
+    closed = MIXED.read_mask(torch.tensor([False, False, False, True, False]).expand(7, 5))
+    assert not MIXED.allows(closed).any()
+    assert (MIXED.apart(MIXED.refuse(action, closed))[0] == -1).all()
+
+
+def test_composites_of_choices_are_enumerated_and_of_vectors_pathwise():
+    choices = CompositeHead((CategoricalHead(choices=3), MultiCategoricalHead(nvec=(2, 2))), (False, True))
+    x0 = torch.randn(5, choices.width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = choices.read_mask(torch.tensor([True, False, True, True]).expand(5, 4))
+    law = choices.law(x0, mask)
+    joint = choices.joint_log_prob(law)
+    assert joint.shape == (5, choices.joint) == (5, 12)
+    assert torch.equal(joint.exp() > 0, choices.joint_mask(mask))
+    assert torch.allclose(-(joint.exp() * joint).sum(-1), choices.entropy(law))
+    action = choices.sample(law, choices.draws(torch.Size([5]), torch.Generator().manual_seed(1)))
+    taken = joint.gather(-1, choices.joint_index(action).unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(taken, choices.log_prob(law, action))
+    vectors = CompositeHead((BoundedHead(low=(0.0,), high=(2.0,)), SimplexHead(choices=3)))
+    law = vectors.law(torch.randn(5, vectors.width, dtype=torch.float64))
+    action, log_prob = vectors.with_log_prob(law, torch.randn(5, 4, dtype=torch.float64))
+    assert torch.allclose(log_prob, vectors.log_prob(law, action))
+    assert vectors.freedom(law).tolist() == [3] * 5
+    assert vectors.features(action).shape == (5, vectors.feature_width)
+
+
+@pytest.mark.parametrize("agents", [None, 2])
+def test_several_keys_are_decided_recorded_remembered_and_saved(agents, tmp_path):
+    env = Sent(6, agents)
+    policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(), seed=1)
+    assert policy.action_keys == [(*env.group, key) for key in ("server", "share")] if agents else ["server", "share"]
+    policy.record = True
+    played = with_recurrent_state(env, policy)
+    check_policy(policy, played)
+    td = policy(played.reset())
+    assert all(env.full_action_spec[key].is_in(td[key]) for key in policy.action_keys)
+    recorded = td[policy.beside("action_log_prob")]
+    found = policy.get_dist(td).log_prob(Keys.of(env).decided(td))
+    assert torch.allclose(found, recorded, atol=1e-4)
+    again = DiffusionPolicy.load(policy.save(tmp_path))
+    for name in ("action_keys", "head", "in_keys"):
+        assert getattr(again, name) == getattr(policy, name)
+    check_policy(again, played)
+    rows = step_transitions(played.rollout(1, policy), Keys.of(env))
+    assert rows["action"].shape[-1] == 2
+    assert rows["action_mask"].shape[-1] == 3
+
+
+def test_a_chain_learns_several_keys_at_once():
+    changes = {"collect": 512, "batch_size": 128, "hidden": [32, 32], "gamma": 0.0, "steps": 2, "epochs": 6}
+    rates = {"learning_rates": {"actor": 1e-2, "critic": 1e-2}}
+    method = dataclasses.replace(make_method("diffusion-ppo"), **changes, **rates)
+    module = method.build(EnvProblem(Sent, steps=1), environments=512)
+    fit(module, episodes=512 * 7)
+    env = Sent(2000, seed=1)
+    with torch.no_grad():
+        reward = env.reward(module.policy.eval()(env.reset())).mean().item()
+    assert reward > 0.6  # of at most 1; at random 0.17
+
+
+def test_choices_of_several_keys_train_off_policy():
+    problem = EnvProblem(partial(Sent, continuous=False), steps=1)
+    check_problem(problem)
+    method = dataclasses.replace(make_method("sac"), hidden=[8], start_after=16, capacity=100)
+    module = method.build(problem, environments=32)
+    fit(module, episodes=64)
+    assert module.policy.head.joint == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: DiffusionPolicy.from_specs(Sent(2), head=CategoricalHead()), "CategoricalHead decides categorical"),
+        (lambda: DiffusionPolicy.from_specs(Sent(2), head=CompositeHead((CategoricalHead(),))), "of 1 parts cannot"),
+        (lambda: DiffusionPolicy.from_specs(Sent(2), mask_key="server_mask"), "have a mask each"),
+        (
+            lambda: DiffusionPolicy.from_specs(Sent(2), head=CompositeHead((CategoricalHead("argmax"), BoundedHead()))),
+            "must all draw",
+        ),
+        (lambda: CompositeHead((TokenHead(),)), "takes heads whose x_0 holds"),
+        (
+            lambda: make_method("sac").build(EnvProblem(Sent, steps=1)),
+            "SACMethod trains no policy with a CompositeHead",
+        ),
+        (lambda: GreedyValuePolicy.from_specs(Sent(2)), "need a categorical action, and this head is a CompositeHead"),
+        (lambda: Decision(DiffusionPolicy.from_specs(Sent(2))), "several actions, .* has no exported form"),
+        (
+            lambda: check_policy(DiffusionPolicy.from_specs(Sent(2), action_key="share", mask_key=None), Sent(2, 3)),
+            "decides 'share'",
+        ),
+    ],
+)
+def test_mistakes_of_several_keys_get_a_sentence(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
 
 
 def test_the_random_rule_gives_nothing_to_what_is_forbidden():

@@ -39,8 +39,9 @@ class AnyEnv(EnvBase):
         self.ends = "early ends" in has
         observed = {"observation": Unbounded((*shape, 2))}
         choices = {"several choices": 5, "within bounds": 0}.get(action, 3)
+        several = action == "several keys"
         if "masks" in has and choices:
-            observed["action_mask"] = Binary(choices, (*shape, choices), dtype=torch.bool)
+            observed["server_mask" if several else "action_mask"] = Binary(choices, (*shape, choices), dtype=torch.bool)
         decided = {
             "several choices": MultiCategorical([3, 2], (*shape, 2)),
             "within bounds": Bounded(-1.0, 2.0, (*shape, 2)),
@@ -51,7 +52,9 @@ class AnyEnv(EnvBase):
             return Composite(agents=Composite(inside, shape=lead), shape=(batch,)) if self.group else inside
 
         self.observation_spec = grouped(Composite(observed, shape=lead))
-        self.action_spec = grouped(Composite(action=decided, shape=lead))
+        self.key = "share" if several else "action"
+        more = {"server": decided, "share": Bounded(-1.0, 2.0, (*shape, 2))}
+        self.action_spec = grouped(Composite(more if several else {"action": decided}, shape=lead))
         self.reward_spec = Composite(reward=Unbounded((batch, 1)), shape=(batch,))
         self.draws, self.now = torch.Generator().manual_seed(0), torch.zeros(batch, 1, dtype=torch.long)
 
@@ -72,7 +75,7 @@ class AnyEnv(EnvBase):
 
     def _step(self, tensordict):
         self.now = self.now + 1
-        action = tensordict[(*self.group, "action")].float().reshape(len(self.now), -1)[:, :1]
+        action = tensordict[(*self.group, self.key)].float().reshape(len(self.now), -1)[:, :1]
         return self._observe().set("reward", -action.square())
 
     def _set_seed(self, seed):

@@ -109,7 +109,9 @@ def test_the_only_other_key_is_the_observation():
         (
             lambda: Specs(
                 {"observation": Unbounded((4, 3))},
-                Composite(left=Categorical(2, (4,)), right=Categorical(2, (4,)), shape=(4,)),
+                Composite(
+                    left=Categorical(2, (4,)), right=Composite(action=Categorical(2, (4,)), shape=(4,)), shape=(4,)
+                ),
             ),
             "several actions",
         ),

@@ -131,7 +131,7 @@ def test_an_unknown_mask_key_is_refused():
 def test_an_action_without_bounds_is_refused():
     env = GuessEnv(4)
     env.action_spec = Composite(action=Unbounded((4, 2)), shape=(4,))
-    with pytest.raises(InputError, match="'action' is a Unbounded"):
+    with pytest.raises(InputError, match="'action' is a vector without bounds"):
         DiffusionPolicy.from_specs(env)
 
 

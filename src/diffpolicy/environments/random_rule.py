@@ -22,7 +22,7 @@ class RandomRule(TensorDictModuleBase):
 
     Args:
         env: its actions are categorical, multi-categorical, one-hot, multi-one-hot or bounded; a mask stands beside
-            the action as `action_mask`, and `valid` tells which items exist.
+            the action as its key with `_mask` at the end, and `valid` tells which items exist.
         seed: of the draws.
 
     Raises:
@@ -45,7 +45,9 @@ class RandomRule(TensorDictModuleBase):
             spec = env.full_action_spec[key]
             if not isinstance(spec, (Categorical, MultiCategorical, OneHot, Bounded)):
                 raise InputError(f"no uniform law is known for action {key!r}, a {type(spec).__name__}")
-            mask, valid = ((*key[:-1], n) if isinstance(key, tuple) else n for n in ("action_mask", "valid"))
+            last = key[-1] if isinstance(key, tuple) else key
+            beside = [(*key[:-1], n) if isinstance(key, tuple) else n for n in (f"{last}_mask", "action_mask", "valid")]
+            mask, valid = beside[0] if beside[0] in names or len(list(env.action_keys)) > 1 else beside[1], beside[2]
             self.specs.append((key, spec, *(name if name in names else None for name in (mask, valid))))
         self.in_keys = [name for _, _, *read in self.specs for name in read if name is not None]
         self.out_keys = [key for key, *_ in self.specs]

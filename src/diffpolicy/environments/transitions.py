@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.masks import as_mask
 
 COUNTED = "counted"
 """Which steps of a rollout are of its lanes' episodes, bool of its batch; false after an end. Without it all are."""
@@ -71,7 +72,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     after = rollout["next"]
     result: dict[str, Any] = {
         "observation": ordered(keys.observe(rollout)),
-        "action": ordered(rollout[keys.action.key]),
+        "action": ordered(keys.decided(rollout)),
         "reward": each(keys.reward, after, value=_joint_reward(rollout, keys)),
         "next": {
             "observation": ordered(keys.observe(after)),
@@ -84,6 +85,10 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     if joint is not None and joint_after is not None:
         result["action_mask"], result["next"]["action_mask"] = ordered(joint), ordered(joint_after)
         del extra["action_mask"]
+    masks = [part.mask for part in keys.action.parts if part.mask is not None]
+    if masks:  # of several keys, side by side
+        for td, place in ((rollout, result), (after, result["next"])):
+            place["action_mask"] = torch.cat([as_mask(each(key, td, 1), key) for key in masks], -1)
     for name, key in extra.items():
         if key is not None and rollout.get(key, None) is not None:
             result[name], result["next"][name] = each(key, rollout, 1), each(key, after, 1)

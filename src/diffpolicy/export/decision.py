@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.heads import CompositeHead
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
@@ -33,7 +34,7 @@ class Decision(PureDecision):
         policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Raises:
-        InputError: the end of its chain is the action itself, which has no exported form.
+        InputError: the end of its chain is the action itself, or it has several keys, which has no exported form.
 
     Example:
         >>> decision = Decision(DiffusionPolicy(choices=3, observation_dim=5, prior=ActionMemory()))
@@ -49,6 +50,8 @@ class Decision(PureDecision):
         super().__init__()
         if policy.head.x0_is == "action":
             raise InputError(f"a policy with a {type(policy.head).__name__} has no exported form yet")
+        if isinstance(policy.head, CompositeHead):
+            raise InputError(f"a policy of several actions, {policy.action_keys}, has no exported form yet")
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)

@@ -11,6 +11,7 @@ from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.policies.heads import (
     BoundedHead,
     CategoricalHead,
+    CompositeHead,
     Head,
     JointHead,
     MultiCategoricalHead,
@@ -23,6 +24,7 @@ ACTIONS: Mapping[str, Head] = {
     "several choices": MultiCategoricalHead(),
     "within bounds": BoundedHead(),
     "shares of a whole": SimplexHead(),
+    "several keys": CompositeHead((CategoricalHead(), BoundedHead())),
     "items together": JointHead(CategoricalHead()),
     "tokens": TokenHead(),
 }

@@ -85,7 +85,7 @@ class ChainedMethod(RolloutMethod):
         prior = Prior.from_dict(self.prior)
         if not isinstance(prior, ActionMemory):
             return super().refuses(head)
-        lacks = prior.store == "probabilities" and head.expectation == "pathwise"
+        lacks = prior.store == "probabilities" and head.expectation != "enumerated"
         missing = "the prior stores probabilities, which a vector does not have; set prior.store to x0"
         joint = "a memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
         return super().refuses(head) or joint or (missing if lacks else "")

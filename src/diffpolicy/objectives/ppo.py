@@ -169,12 +169,11 @@ class ChainPPOLoss(ClipPPOLoss):
         return value.squeeze(-1)
 
     def _get_entropy(self, dist: HeadLaw, adv_shape: torch.Size) -> Tensor:
-        """In closed form, else of one draw, with a gradient through it where the head is pathwise, `[.., M, 1]`."""
+        """In closed form, else of one draw, with a gradient through it where the head has one, `[.., M, 1]`."""
         try:
-            entropy = dist.entropy()
+            entropy = dist.spread()
         except NotImplementedError:
-            entropy = -dist.log_prob(dist.rsample() if dist.has_rsample else dist.sample())
-            entropy = entropy if dist.has_rsample else entropy.detach()
+            entropy = -dist.log_prob(dist.sample()).detach()
         return entropy.unsqueeze(-1)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -209,5 +208,5 @@ def check_law(policy: Policy, entropy: float) -> None:
         raise InputError(f"PPO needs a head that draws its action, and this {type(head).__name__} takes the argmax")
     law = head.law(torch.zeros(1, policy.choices))
     head.log_prob(law, head.mode(law))
-    if entropy and head.expectation != "pathwise":
-        head.entropy(law)
+    if entropy:
+        head.spread(law, torch.zeros(1, *head.draw_input[1]))

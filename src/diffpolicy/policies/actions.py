@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, On
 
 from diffpolicy.errors import InputError
 
-Kind = Literal["categorical", "one-hot", "multi-categorical", "multi-one-hot", "bounded", "unbounded"]
+Kind = Literal["categorical", "one-hot", "multi-categorical", "multi-one-hot", "bounded", "unbounded", "composite"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Action:
 
     low, high: bounds of each dimension, where it is bounded. shape: of one item's action. items: shape of the items
     that are decided together, () where each is alone; `nvec`, `shape` and bounds stay those of one of them.
+    parts: of a composite action, what stands under each of its keys; its own key is the name of all of them together.
+    mask: of a part, the key of its mask, or None.
     """
 
     key: NestedKey
@@ -31,6 +34,18 @@ class Action:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     items: tuple[int, ...] = ()
+    parts: tuple[Action, ...] = ()
+    mask: NestedKey | None = None
+
+    @property
+    def keys(self) -> tuple[NestedKey, ...]:
+        """What the environment takes."""
+        return tuple(part.key for part in self.parts) or (self.key,)
+
+    @property
+    def leading(self) -> Action:
+        """The part that tells where items are; the action itself where it has no parts."""
+        return self.parts[0] if self.parts else self
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -66,4 +81,34 @@ def action_of(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tupl
     raise InputError(
         f"action {key!r} is a {type(spec).__name__}, and what is decided must be categorical, one-hot, "
         "multi-categorical, multi-one-hot, bounded or a vector"
+    )
+
+
+def composite_of(actions: Sequence[tuple[Action, tuple[int, ...]]], group: tuple[str, ...]) -> Action:
+    """Several actions of the same items as one. Args: actions: of `action_of`. group: names above their keys.
+
+    Raises:
+        InputError: they are of items of different shapes.
+    """
+    (first, items), *others = actions
+    for action, theirs in others:
+        if theirs != items:
+            raise InputError(
+                f"actions {first.key!r} and {action.key!r} are of items of shape {list(items)} and {list(theirs)}, and "
+                "one policy decides those of the same items; name its own by action_key"
+            )
+    return Action((*group, "action") if group else "action", "composite", (), (), parts=tuple(a for a, _ in actions))
+
+
+def side_by_side(values: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    """Actions of several keys as numbers, `[*, D]`, in the type of the first that has real ones.
+
+    Args:
+        values: of each key, `[*, *shape]`. shapes: of one item's action of each.
+    """
+    types = [value.dtype for value in values if value.is_floating_point()]
+    dtype = types[0] if types else torch.get_default_dtype()
+    lead = values[0].shape[: values[0].ndim - len(shapes[0])]
+    return torch.cat(
+        [value.reshape(*lead, math.prod(shape)).to(dtype) for value, shape in zip(values, shapes, strict=True)], -1
     )

@@ -15,7 +15,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.class_names import is_ours
 from diffpolicy.policies.draws import Draws
-from diffpolicy.policies.heads import Head, JointHead
+from diffpolicy.policies.heads import CompositeHead, Head, JointHead
 
 SCALES = (0.1, 1.0, 10.0, 1000.0)
 """Of the rows of observations that a policy is tried on: what clips or saturates does so at numbers of its own."""
@@ -67,6 +67,8 @@ def is_all_ours(policy: Tried) -> bool:
     parts: list[object] = [policy, policy.head]
     if isinstance(policy.head, JointHead):
         parts.append(policy.head.each)
+    if isinstance(policy.head, CompositeHead):
+        parts += policy.head.parts
     if isinstance(policy, Denoises):
         denoiser = policy.denoiser
         parts += [policy.prior, policy.process, policy.sampling]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torchrl.data import Categorical, MultiCategorical, TensorSpec
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.actions import Action, action_of
+from diffpolicy.policies.actions import Action, action_of, composite_of, side_by_side
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.masks import as_mask
 
@@ -78,7 +78,7 @@ class Keys:
         cls,
         env: EnvBase,
         *,
-        action_key: NestedKey | None = None,
+        action_key: NestedKey | list[NestedKey] | None = None,
         observation_keys: Sequence[NestedKey] | None = None,
         mask_key: NestedKey | str | None = "auto",
         items: Literal["independent", "joint"] = "independent",
@@ -87,9 +87,10 @@ class Keys:
 
         Args:
             env: any TorchRL environment.
-            action_key: by default its only one.
+            action_key: by default its only one, or all of its only group; a list of some of a group.
             observation_keys: by default `observation` beside the action, or the only other key there.
-            mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
+            mask_key: by default `action_mask` beside the action if there is one, and of several the key with `_mask`
+                at its end; None: masks are not read.
             items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
 
         Raises:
@@ -97,29 +98,31 @@ class Keys:
         """
         batch = len(env.batch_size)
         actions = [plain(k) for k in env.action_keys]
-        if action_key is None and len(actions) > 1:
-            raise InputError(
-                f"the environment has several actions, {actions}: a policy decides one, such as "
-                f"action_key={actions[0]!r}; make one for each, and TensorDictSequential(first, second) acts with all"
-            )
-        key = plain(action_key) if action_key is not None else actions[0]
-        if key not in actions:
-            raise InputError(f"the environment has no action {key!r}; it has {actions}")
-        group = key[:-1] if isinstance(key, tuple) else ()
-        action, beyond = action_of(key, env.full_action_spec[key], batch)
+        wanted = _wanted(action_key, actions)
+        key = wanted[0]
+        group = _group(key)
+        parts = [action_of(k, env.full_action_spec[k], batch) for k in wanted]
+        action, beyond = parts[0] if len(parts) == 1 else (composite_of(parts, group), parts[0][1])
         agents, each = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
         if items not in ("independent", "joint"):
             raise InputError(f"items must be independent or joint, got {items!r}")
         if items == "joint" and not each:
             raise InputError(f"the action {key!r} has no items that could be joint: what is decided is one of a row")
+        if items == "joint" and action.parts:
+            raise InputError(
+                f"the actions {wanted} are decided together of one item, and joint items have one action each"
+            )
         lead = batch + (agents is not None) + len(each)
         shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
         beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if _group(k) == group}
-        mask = beside.get("action_mask") if mask_key == "auto" else None if mask_key is None else plain(mask_key)
+        if action.parts:
+            action, mask_key = _masked_parts(action, beside, mask_key), None
+        own = beside.get(f"{_last(key)}_mask", beside.get("action_mask"))
+        mask = own if mask_key == "auto" else None if mask_key is None else plain(mask_key)
         valid = beside.get("valid")
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
-        names = [plain(k) for k in observation_keys] if observation_keys is not None else [_only(beside, key)]
+        names = [plain(k) for k in observation_keys] if observation_keys is not None else [_only(beside, wanted)]
         joint = items == "joint"
         return cls(
             replace(action, items=each) if joint else action,
@@ -141,7 +144,15 @@ class Keys:
     @property
     def masked(self) -> bool:
         """Whether rows have a mask: the environment's, or that of joint items that may not exist."""
-        return self.mask is not None or bool(self.action.items and self.valid is not None)
+        parts = any(part.mask is not None for part in self.action.parts)
+        return parts or self.mask is not None or bool(self.action.items and self.valid is not None)
+
+    def decided(self, td: TensorDictBase) -> Tensor:
+        """The action, `[*, *event]`; of several keys as numbers side by side, `[*, D]`. Args: td: holds them."""
+        values: list[Tensor] = [td[key] for key in self.action.keys]
+        if not self.action.parts:
+            return values[0]
+        return side_by_side(values, [part.shape for part in self.action.parts])
 
     def allowed(self, td: TensorDictBase) -> Tensor | None:
         """The mask of rows whose items are joint, `[*, n A]`; None where there is none. Args: of `observe`."""
@@ -184,13 +195,45 @@ def _group(key: Any) -> tuple[str, ...]:
     return key[:-1] if isinstance(key, tuple) else ()
 
 
-def _only(beside: dict[str, Any], action: NestedKey) -> NestedKey:
+def _wanted(given: Any, actions: list[Any]) -> list[Any]:
+    """The keys that are decided. Args: given: of `Keys.of`. actions: all that there are."""
+    texts = isinstance(given, list) and all(isinstance(name, str) for name in given)
+    several = isinstance(given, list) and not (texts and plain(given) in actions)
+    wanted = actions if given is None else [plain(key) for key in given] if several else [plain(given)]
+    for key in wanted:
+        if key not in actions:
+            raise InputError(f"the environment has no action {key!r}; it has {actions}")
+    if not wanted or len({_group(key) for key in wanted}) > 1:
+        raise InputError(
+            f"the environment has several actions, {actions}: a policy decides those of one group, such as "
+            f"action_key={actions[0]!r}; make one for each, and TensorDictSequential(first, second) acts with all"
+        )
+    return wanted
+
+
+def _masked_parts(action: Action, beside: Mapping[str, Any], mask_key: Any) -> Action:
+    """A composite action whose parts know the keys of their masks. Args: beside: keys by their last name."""
+    if mask_key not in ("auto", None):
+        raise InputError(
+            f"several actions have a mask each, their keys with _mask at the end, got mask_key={mask_key!r}"
+        )
+    if mask_key is None:
+        return action
+    return replace(action, parts=tuple(replace(p, mask=beside.get(f"{_last(p.key)}_mask")) for p in action.parts))
+
+
+def _last(key: Any) -> str:
+    return str(key[-1] if isinstance(key, tuple) else key)
+
+
+def _only(beside: dict[str, Any], actions: Sequence[NestedKey]) -> NestedKey:
     if "observation" in beside:
         return beside["observation"]
-    others = sorted(k for name, k in beside.items() if name not in ("action_mask", "valid"))
+    told = {"valid", "action_mask", *(f"{_last(key)}_mask" for key in actions)}
+    others = sorted(k for name, k in beside.items() if name not in told)
     if len(others) == 1:
         return others[0]
-    raise InputError(f"which keys beside {action!r} are observed? say by observation_keys; there are {others}")
+    raise InputError(f"which keys beside {actions[0]!r} are observed? say by observation_keys; there are {others}")
 
 
 def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tuple[int, ...]) -> Observed:

@@ -66,6 +66,15 @@ class HeadLaw(Distribution):
         except InputError as error:
             raise NotImplementedError(str(error)) from None  # what torch's distributions raise, and losses expect
 
+    def spread(self) -> Tensor:
+        """The entropy, in closed form or of one draw with a gradient through it, nats `[*]`."""
+        draws = self.head.draws(self.batch_shape, self.generator) if self.head.expectation != "enumerated" else None
+        try:
+            found = self.parameters if draws is None else draws.to(self.parameters.device)
+            return self.head.spread(self.parameters, found)
+        except InputError as error:
+            raise NotImplementedError(str(error)) from None
+
     @property
     def mode(self) -> Tensor:
         """The likeliest actions, `[*, *event]`."""

@@ -57,8 +57,11 @@ def check_finite(tensors: dict[str, Tensor]) -> None:
 
 def check_keys(config: dict[str, Any]) -> None:
     """Refuses keys of tensordicts that are none: a key is a text, or a list of texts."""
-    many = config.get("observation_keys", [])
-    keys = {f"observation_keys[{k}]": key for k, key in enumerate(many if isinstance(many, list) else [many])}
+    keys: dict[str, Any] = {}
+    for name in ("observation_keys", "action_keys", "mask_keys"):
+        many = config.get(name, [])
+        each = enumerate(many if isinstance(many, list) else [many])
+        keys |= {f"{name}[{k}]": key for k, key in each if key is not None or name != "mask_keys"}
     keys |= {name: config[name] for name in ("action_key", "mask_key", "valid_key") if config.get(name) is not None}
     for name, key in keys.items():
         names = key if isinstance(key, list) else [key]

@@ -32,7 +32,7 @@ class FreeOptions(TypedDict, total=False):
 class SpecOptions(FreeOptions, total=False):
     """Arguments of `Policy.from_specs`."""
 
-    action_key: NestedKey | None
+    action_key: NestedKey | list[NestedKey] | None
     observation_keys: Sequence[NestedKey] | None
     mask_key: NestedKey | None
     share_parameters: bool
@@ -56,6 +56,8 @@ class ChoiceOptions(FreeOptions, total=False):
     valid_key: NestedKey | None
     item_dims: int | None
     joint_items: Sequence[int] | None
+    action_keys: Sequence[NestedKey] | None
+    mask_keys: Sequence[NestedKey | None] | None
     information: str
 
 

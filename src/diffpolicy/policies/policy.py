@@ -17,7 +17,7 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.fitting import check_networks
-from diffpolicy.policies.heads import Head
+from diffpolicy.policies.heads import CompositeHead, Head
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import readable
 from diffpolicy.policies.options import ASKED, FreeOptions, check_options
@@ -47,6 +47,8 @@ class Policy(RowPolicy, base=True):
         observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
         item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
             the tensordict's batch tells where the agents are.
+        action_keys, mask_keys: where several actions are decided at once, those that are written and read; then
+            `action_key` names all of them together, and their head is a `CompositeHead`.
         joint_items: shape of the items that are decided together, whose features `joint_row` puts side by side; their
             head is a `JointHead`.
         condition_dim: width of what `embed` gives, C; by default that of the observations.
@@ -74,7 +76,7 @@ class Policy(RowPolicy, base=True):
         cls: type[Made],
         env: EnvBase,
         *,
-        action_key: NestedKey | None = None,
+        action_key: NestedKey | list[NestedKey] | None = None,
         observation_keys: Sequence[NestedKey] | None = None,
         mask_key: NestedKey | str | None = "auto",
         share_parameters: bool = False,
@@ -87,9 +89,11 @@ class Policy(RowPolicy, base=True):
         Args:
             env: its action is one key of categorical, one-hot, multi-categorical, multi-one-hot or bounded actions, or
                 of vectors with a head that says what they are.
-            action_key: by default the environment's only one.
+            action_key: by default the environment's only one, or a list of several of a group, by default all of its
+                only group; they are decided at once.
             observation_keys: by default `observation` beside the action.
-            mask_key: by default `action_mask` beside the action if there is one; None: masks are not read.
+            mask_key: by default `action_mask` beside the action if there is one, of several keys their names with
+                `_mask` at the end; None: masks are not read.
             share_parameters: one set of parameters for all agents of the action's group, instead of one each.
             head: what the networks' output means; `sample` or `argmax` says how the usual one for the kind of action
                 draws, `simplex` that a vector is one of shares that sum to one.
@@ -174,8 +178,14 @@ class Policy(RowPolicy, base=True):
         parts = len(self.head.event)
         action = rows.put(action.flatten(-parts)) if parts else rows.put(action.unsqueeze(-1)).squeeze(-1)
         action = action.unflatten(-1, self.head.event) if parts > 1 else action
-        tensordict.set(self.action_key, action)
-        return self._write_record(tensordict, rows, noise, law) if self.record else tensordict
+        self.write_action(tensordict, action)
+        return self._write_record(tensordict, rows, noise, law, action) if self.record else tensordict
+
+    def write_action(self, td: TensorDictBase, action: Tensor) -> None:
+        """Writes what was decided, under each of the keys. Args: action: `[*, *event]`."""
+        values = self.head.apart(action) if isinstance(self.head, CompositeHead) else (action,)
+        for key, value in zip(self.action_keys, values, strict=True):
+            td.set(key, value)
 
     def _refuse_output(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         """Refuses what no choice can be read off, where one is awaited. Args: x0: `[.., M, A]`."""
@@ -247,11 +257,12 @@ class Policy(RowPolicy, base=True):
         x0 = self.end(condition, latent, None if noise is None else noise.to(condition), mask)
         return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
 
-    def _write_record(self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor) -> TensorDictBase:
-        """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows."""
+    def _write_record(
+        self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor, action: Tensor
+    ) -> TensorDictBase:
+        """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows. action: `[*, *event]`."""
         if noise is not None:
             td.set(self.beside("draws"), noise_of_items(noise, rows))
-        action = td[self.action_key]
         log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
         return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
 

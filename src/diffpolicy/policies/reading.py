@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
-from diffpolicy.policies.heads import Head, JointHead
+from diffpolicy.policies.heads import CompositeHead, Head, JointHead
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.keys import as_json, plain
 from diffpolicy.policies.masks import aligned_mask, readable
@@ -37,6 +37,7 @@ class Reading:
         agents: B, of a stack, or None. item_dims: how many dimensions count items, after that of the agents; None: the
             tensordict's batch tells where the agents are.
         items: shape of the items of a row that are decided together, or (). Then a row is what `joint_row` makes.
+        masks: where several keys are decided, that of each or None; there is no `mask` then.
     """
 
     keys: tuple[NestedKey, ...]
@@ -48,6 +49,7 @@ class Reading:
     agents: int | None = None
     item_dims: int | None = None
     items: tuple[int, ...] = ()
+    masks: tuple[NestedKey | None, ...] = ()
 
     @classmethod
     def of(
@@ -62,6 +64,7 @@ class Reading:
         agents: int | None,
         item_dims: int | None,
         items: Sequence[int] | None,
+        masks: Sequence[NestedKey | None] | None = None,
     ) -> Reading:
         """What a policy's arguments tell. Args: features: of all observations together. The rest: of the class.
 
@@ -85,12 +88,17 @@ class Reading:
             agents,
             item_dims if item_dims is None else check.integer(item_dims, "item_dims", least=0),
             joint,
+            tuple(map(plain, masks or ())),
         )
 
     @property
     def masked(self) -> bool:
         """Whether rows have a mask: the environment's, or that of joint items that may not exist."""
-        return self.mask is not None or bool(self.items and self.valid is not None)
+        return (
+            any(m is not None for m in self.masks)
+            or self.mask is not None
+            or bool(self.items and self.valid is not None)
+        )
 
     @property
     def flagged(self) -> bool:
@@ -100,7 +108,7 @@ class Reading:
     @property
     def in_keys(self) -> list[NestedKey]:
         """All that is read."""
-        return [*self.keys, *(k for k in (self.mask, self.valid) if k is not None)]
+        return [*self.keys, *(k for k in (self.mask, *self.masks, self.valid) if k is not None)]
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments of a policy that tell it, as JSON holds them."""
@@ -117,6 +125,7 @@ class Reading:
             "valid_key": as_json(self.valid),
             "item_dims": self.item_dims,
             **({"joint_items": list(self.items)} if self.items else {}),
+            **({"mask_keys": [as_json(k) for k in self.masks]} if self.masks else {}),
         }
 
     def rows(self, td: TensorDictBase) -> Rows:
@@ -226,6 +235,8 @@ class Reading:
         if mask is not None and self.mask is not None:
             each = head.mask_width // math.prod(self.items)
             mask = aligned_mask(mask, self.mask, torch.Size([*rows.shape, *self.items]), each)
+        if isinstance(head, CompositeHead):
+            mask = self._together(td, rows, head)
         if isinstance(head, JointHead):
             valid = None if self.valid is None else td[self.valid]
             mask = joint_mask(mask, valid, head.each.first(), self.items)
@@ -236,8 +247,21 @@ class Reading:
             if not some.all():
                 none = ~some & self.awaited(td, rows)
                 if none.any():
-                    raise InputError(f"the mask {self.mask!r} allows no choice at {none.nonzero()[0].tolist()}")
+                    names = " or ".join(repr(k) for k in (self.mask, *self.masks) if k is not None)
+                    raise InputError(f"the mask {names or None} allows no choice at {none.nonzero()[0].tolist()}")
         return rows.take(mask.expand(*rows.shape, head.width))
+
+    def _together(self, td: TensorDictBase, rows: Rows, head: CompositeHead) -> Tensor:
+        """The masks of all keys that have one, side by side, bool `[*, mask_width]`."""
+        found = []
+        for key, part in zip(self.masks, head.parts, strict=True):
+            if key is None:
+                continue
+            mask = td.get(key, None)
+            if mask is None:
+                raise InputError(f"the policy reads the mask {key!r}, which it is not given")
+            found.append(aligned_mask(mask, key, rows.shape, part.mask_width).expand(*rows.shape, part.mask_width))
+        return torch.cat(found, -1)
 
     def awaited(self, td: TensorDictBase, rows: Rows) -> Tensor:
         """Items that need a choice, bool `[*]`: those that exist, in environments that are not done."""

@@ -10,6 +10,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import CompositeHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -60,8 +61,9 @@ class RememberingPolicy(Policy, base=True):
         """
         if not isinstance(self.prior, ActionMemory):
             return None
-        shape = env.full_action_spec[self.action_key].shape[len(env.batch_size) :]
-        shape = shape[: len(shape) - len(self.head.event)]
+        shape = env.full_action_spec[self.action_keys[0]].shape[len(env.batch_size) :]
+        first = self.head.parts[0] if isinstance(self.head, CompositeHead) else self.head
+        shape = shape[: len(shape) - len(first.event)]
         remembered = None if self.training else self.remembered
         if remembered is not None and remembered.shape[1:-2] != shape[:-1]:
             raise InputError(f"tensor 'remembered' is of {list(remembered.shape[1:-2])} agents, got {list(shape[:-1])}")

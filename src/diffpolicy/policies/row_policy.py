@@ -47,6 +47,8 @@ class RowPolicy(SavedPolicy, base=True):
         valid_key: NestedKey | None = None,
         item_dims: int | None = None,
         joint_items: Sequence[int] | None = None,
+        action_keys: Sequence[NestedKey] | None = None,
+        mask_keys: Sequence[NestedKey | None] | None = None,
         information: str = "paper",
         normalize: bool = False,
         seed: int = 0,
@@ -71,14 +73,16 @@ class RowPolicy(SavedPolicy, base=True):
             agents,
             item_dims,
             joint_items,
+            mask_keys,
         )
         self.condition_dim = observation_dim if condition_dim is None else width_of(condition_dim, "condition_dim")
         self.action_key = plain(action_key)
+        self.action_keys: list[NestedKey] = [plain(k) for k in action_keys or [self.action_key]]
         self.observation_keys, self.item_dims = list(self.reading.keys), self.reading.item_dims
         self.mask_key, self.valid_key = self.reading.mask, self.reading.valid
         self.normalizer = RunningNorm(observation_dim) if normalize else None
         self.in_keys = self.reading.in_keys
-        self.out_keys = [self.action_key]
+        self.out_keys = list(self.action_keys)
 
     @property
     def head(self) -> Head:
@@ -224,6 +228,7 @@ class RowPolicy(SavedPolicy, base=True):
             "agents": self.agents,
             "action_key": as_json(self.action_key),
             **self.reading.to_dict(),
+            **({"action_keys": [as_json(k) for k in self.action_keys]} if len(self.action_keys) > 1 else {}),
             "condition_dim": self.condition_dim,
             "information": self.information,
             "normalize": self.normalizer is not None,
@@ -240,7 +245,9 @@ class RowPolicy(SavedPolicy, base=True):
     def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
         for name in ("action_key", "mask_key", "valid_key"):
             config[name] = plain(config[name])
-        config["observation_keys"] = [plain(k) for k in config["observation_keys"]]
+        for name in ("observation_keys", "action_keys", "mask_keys"):
+            if name in config:
+                config[name] = [plain(k) for k in config[name]]
         if "head" in config:
             config["head"] = head_from_dict(config["head"])
         return super()._from_config(config)

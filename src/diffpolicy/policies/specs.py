@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads import Head, for_items, head_for, named_head
+from diffpolicy.policies.heads import CompositeHead, Head, for_items, head_for, named_head
 from diffpolicy.policies.heads.registry import NAMED
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ShowsLevel, bare
@@ -18,7 +18,7 @@ from diffpolicy.policies.protocols import ShowsLevel, bare
 
 def read_specs(
     env: EnvBase,
-    action_key: NestedKey | None = None,
+    action_key: NestedKey | list[NestedKey] | None = None,
     observation_keys: Sequence[NestedKey] | None = None,
     mask_key: NestedKey | str | None = "auto",
     *,
@@ -53,6 +53,11 @@ def read_specs(
         "mask_key": keys.mask,
         "valid_key": keys.valid,
         **({"joint_items": keys.action.items} if keys.action.items else {}),
+        **(
+            {"action_keys": list(keys.action.keys), "mask_keys": [part.mask for part in keys.action.parts]}
+            if keys.action.parts
+            else {}
+        ),
     }
 
 
@@ -60,9 +65,9 @@ def keys_of(policy: Any, env: EnvBase) -> Keys:
     """What a policy reads and writes of an environment. Args: policy: a `Policy`."""
     return Keys.of(
         env,
-        action_key=policy.action_key,
+        action_key=list(policy.action_keys) if len(policy.action_keys) > 1 else policy.action_key,
         observation_keys=policy.observation_keys,
-        mask_key=policy.mask_key,
+        mask_key="auto" if any(policy.reading.masks) else policy.mask_key,
         items="joint" if policy.reading.items else "independent",
     )
 
@@ -81,8 +86,9 @@ def information_of(env: EnvBase) -> str:
 
 def _check(env: EnvBase, keys: Keys, head: Head) -> None:
     """Refuses observations that items share, and a mask that is not of the items' shape, or the first part of it."""
-    whole = env.full_action_spec[keys.action.key].shape
-    lead, joint = whole[: len(whole) - len(keys.action.shape)], keys.action.items
+    leading = keys.action.leading
+    whole = env.full_action_spec[leading.key].shape
+    lead, joint = whole[: len(whole) - len(leading.shape)], keys.action.items
     if joint and keys.valid is not None and not head.maskable:
         raise InputError(
             f"items of {keys.action.key!r} may not exist, which {keys.valid!r} tells, and a {type(head).__name__} has "
@@ -96,18 +102,23 @@ def _check(env: EnvBase, keys: Keys, head: Head) -> None:
                 f"the observation {observed.key!r} has shape {shape}, and a policy reads {list(lead)}, the items', and "
                 "what follows; repeat it for each item first"
             )
-    if keys.mask is None:
-        return
-    shape, choices = env.observation_spec[keys.mask].shape, head.mask_width // math.prod(joint)
-    if not shape or shape[-1] != choices or shape[:-1] != lead[: len(shape) - 1]:
-        raise InputError(f"the mask {keys.mask!r} must have shape {[*lead, choices]}, got {list(shape)}")
+    masks = [(keys.mask, head)]
+    if isinstance(head, CompositeHead):
+        masks = [(part.mask, own) for part, own in zip(keys.action.parts, head.parts, strict=True)]
+    for mask, own in masks:
+        if mask is None:
+            continue
+        shape, choices = env.observation_spec[mask].shape, own.mask_width // math.prod(joint)
+        if not shape or shape[-1] != choices or shape[:-1] != lead[: len(shape) - 1]:
+            raise InputError(f"the mask {mask!r} must have shape {[*lead, choices]}, got {list(shape)}")
 
 
 def check_specs(policy: Any, env: EnvBase) -> None:
     """Raises InputError if a policy does not fit an environment's actions, agents and observations."""
-    if env.full_action_spec.get(policy.action_key, None) is None:
-        raise InputError(f"the policy decides {policy.action_key!r}, which the environment does not have")
-    for key in (*policy.observation_keys, policy.mask_key, policy.valid_key):
+    for key in policy.action_keys:
+        if env.full_action_spec.get(key, None) is None:
+            raise InputError(f"the policy decides {key!r}, which the environment does not have")
+    for key in (*policy.observation_keys, policy.mask_key, *policy.reading.masks, policy.valid_key):
         if key is not None and key not in env.observation_spec.keys(True, True):
             raise InputError(f"the policy reads {key!r}, which the environment does not show")
     keys = keys_of(policy, env)

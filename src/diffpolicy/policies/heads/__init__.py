@@ -2,6 +2,7 @@
 
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
+from diffpolicy.policies.heads.composite import CompositeHead
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
 from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
@@ -14,6 +15,7 @@ __all__ = [
     "MOST_JOINT",
     "BoundedHead",
     "CategoricalHead",
+    "CompositeHead",
     "Head",
     "JointHead",
     "MultiCategoricalHead",

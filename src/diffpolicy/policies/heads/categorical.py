@@ -65,6 +65,10 @@ class CategoricalHead(Head):
         return (self.choices,) if self.one_hot else ()
 
     @property
+    def written_as(self) -> torch.dtype:
+        return torch.bool if self.one_hot else torch.int64
+
+    @property
     def mask_width(self) -> int:
         return self.choices
 

@@ -71,6 +71,11 @@ class Head(ABC):
         """Shape of one row's action."""
 
     @property
+    def written_as(self) -> torch.dtype | None:
+        """The type in which actions are written; None: that of the law's numbers."""
+        return None
+
+    @property
     def maskable(self) -> bool:
         """Whether it has choices that a mask could forbid."""
         return type(self).mask_width is not Head.mask_width
@@ -143,6 +148,16 @@ class Head(ABC):
     def entropy(self, law: Tensor) -> Tensor:
         """Entropy of the law, nats `[..]`. Args: law: `[.., W]`."""
         raise InputError(f"the entropy of a {type(self).__name__} has no closed form")
+
+    def spread(self, law: Tensor, draws: Tensor) -> Tensor:
+        """The entropy, or an estimate of it from one draw with a gradient through that, nats `[..]`.
+
+        Args:
+            law: `[.., W]`. draws: of `draws`.
+        """
+        if self.expectation != "pathwise":
+            return self.entropy(law)
+        return -self.log_prob(law, self.sample(law, draws))
 
     def remember(self, x0: Tensor) -> Tensor:
         """What an action memory that stores x_0 keeps of it, `[.., W]`: clipped, so that no visit amplifies it."""

@@ -79,6 +79,10 @@ class JointHead(Head):
         return (*self.items, *self.each.event)
 
     @property
+    def written_as(self) -> torch.dtype | None:
+        return self.each.written_as
+
+    @property
     def maskable(self) -> bool:
         return self.each.maskable
 
@@ -147,6 +151,9 @@ class JointHead(Head):
 
     def entropy(self, law: Tensor) -> Tensor:
         return self.each.entropy(self._shares(law)).sum(-1)
+
+    def spread(self, law: Tensor, draws: Tensor) -> Tensor:
+        return self.each.spread(self._shares(law), draws).sum(-1)
 
     def remember(self, x0: Tensor) -> Tensor:
         return self.each.remember(self._shares(x0)).flatten(-2)

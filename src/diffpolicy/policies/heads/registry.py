@@ -9,6 +9,7 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
+from diffpolicy.policies.heads.composite import CompositeHead
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.heads.joint import JointHead
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
@@ -43,6 +44,8 @@ def head_for(action: Action, draw: str = "sample") -> Head:
         >>> head_for(Keys.of(Clinic(1)).action)
         CategoricalHead(draw='sample', choices=3, one_hot=False)
     """
+    if action.kind == "composite":
+        return for_items(CompositeHead(tuple(head_for(part, draw) for part in action.parts)), action)
     if action.kind == "unbounded":
         raise InputError(
             f"action {action.key!r} is a vector without bounds: say head='simplex' for shares that sum to one, or pass "

@@ -60,6 +60,10 @@ class TokenHead(Head):
         return (sum(self.nvec),) if self.one_hot else () if self.single else (len(self.nvec),)
 
     @property
+    def written_as(self) -> torch.dtype:
+        return torch.bool if self.one_hot else torch.int64
+
+    @property
     def mask_width(self) -> int:
         return sum(self.nvec)
 
