@@ -7,15 +7,14 @@ player of training (`training.episode`) is made of the same `renew` and `priced_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from diffpolicy._compile import compile as compile  # noqa: A004
 from diffpolicy.edge.pricing import law
 from diffpolicy.edge.pricing.law import BIAS, CEILING, FEATURES, LATENTS, SCALE, PriceChain
 
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
 
 _F, _K = FEATURES, LATENTS
 _BIAS = np.array(BIAS)
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compile(function: _Function) -> _Function:  # noqa: A001
-    """Compiles without reordering any sum, and keeps the machine code on disk where there is a folder for it."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return njit(**options)(function)  # type: ignore[no-any-return]
 
 
 class State(NamedTuple):

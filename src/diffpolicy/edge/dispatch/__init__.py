@@ -1,0 +1,70 @@
+"""Late binding: which waiting request goes to which free server, as a pure decision, and its simulator."""
+
+from typing import TYPE_CHECKING
+
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.dispatch.account import Account as Account
+    from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
+    from diffpolicy.edge.dispatch.held import Held as Held
+    from diffpolicy.edge.dispatch.moment import Binding as Binding
+    from diffpolicy.edge.dispatch.moment import Dispatcher as Dispatcher
+    from diffpolicy.edge.dispatch.moment import Moment as Moment
+    from diffpolicy.edge.dispatch.named import make_held as make_held
+    from diffpolicy.edge.dispatch.on_arrival import OnArrival as OnArrival
+    from diffpolicy.edge.dispatch.orders import ORDERS as ORDERS
+    from diffpolicy.edge.dispatch.orders import CostMinusAge as CostMinusAge
+    from diffpolicy.edge.dispatch.orders import EarliestDeadline as EarliestDeadline
+    from diffpolicy.edge.dispatch.orders import FirstCome as FirstCome
+    from diffpolicy.edge.dispatch.orders import HighestResponseRatio as HighestResponseRatio
+    from diffpolicy.edge.dispatch.orders import Order as Order
+    from diffpolicy.edge.dispatch.orders import ShortestFirst as ShortestFirst
+    from diffpolicy.edge.dispatch.orders import WeightedShortest as WeightedShortest
+    from diffpolicy.edge.dispatch.outcome import Outcome as Outcome
+    from diffpolicy.edge.dispatch.simulate import simulate as simulate
+
+_HERE = "diffpolicy.edge.dispatch."
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Account": _HERE + "account",
+        "Arrivals": _HERE + "arrivals",
+        "Binding": _HERE + "moment",
+        "CostMinusAge": _HERE + "orders",
+        "Dispatcher": _HERE + "moment",
+        "EarliestDeadline": _HERE + "orders",
+        "FirstCome": _HERE + "orders",
+        "Held": _HERE + "held",
+        "HighestResponseRatio": _HERE + "orders",
+        "Moment": _HERE + "moment",
+        "ORDERS": _HERE + "orders",
+        "OnArrival": _HERE + "on_arrival",
+        "Order": _HERE + "orders",
+        "Outcome": _HERE + "outcome",
+        "ShortestFirst": _HERE + "orders",
+        "WeightedShortest": _HERE + "orders",
+        "make_held": _HERE + "named",
+        "simulate": _HERE + "simulate",
+    },
+)
+__all__ = (
+    "ORDERS",
+    "Account",
+    "Arrivals",
+    "Binding",
+    "CostMinusAge",
+    "Dispatcher",
+    "EarliestDeadline",
+    "FirstCome",
+    "Held",
+    "HighestResponseRatio",
+    "Moment",
+    "OnArrival",
+    "Order",
+    "Outcome",
+    "ShortestFirst",
+    "WeightedShortest",
+    "make_held",
+    "simulate",
+)

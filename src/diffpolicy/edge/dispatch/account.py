@@ -1,0 +1,136 @@
+"""`Account`: what a dispatcher has sent to each server, and when it expects the answers."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffpolicy import _validate as check
+from diffpolicy._types import Floats, Ints
+from diffpolicy.errors import InputError
+
+ROUNDING = 1e-9
+"""Seconds that a clock may be off."""
+
+
+@dataclass
+class Sent:
+    """A request at a server.
+
+    Args:
+        number: its name. expected_s: how long it should run. cost: as it was declared.
+        begun_s: when it began, by the dispatcher's clock; None while it waits there.
+    """
+
+    number: Hashable
+    expected_s: float
+    cost: float
+    begun_s: float | None
+
+
+@dataclass
+class Account:
+    """The dispatcher's own account of the work that it sent; it asks no server.
+
+    A server with `seats` works on so many requests at once and on the rest in the order in which they were sent.
+
+    Args:
+        seats: of each server, at least 1, `[S]`.
+        lead_s: a seat counts as free so many seconds before its request is expected to end.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> account = Account([1, 1])
+        >>> account.sent(0, "a", expected_s=4.0, now_s=10.0)
+        >>> account.free(10.0).tolist(), account.starts_s(11.0).tolist()
+        ([0, 1], [3.0, 0.0])
+        >>> account.done(0, "a", now_s=13.5)
+        >>> account.free(13.5).tolist()
+        [1, 1]
+    """
+
+    seats: Sequence[int]
+    lead_s: float = 0.0
+    servers: list[list[Sent]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seats = [check.integer(k, "seats", least=1) for k in self.seats]
+        check.number(self.lead_s, "lead_s", least=0)
+        self.servers = [[] for _ in self.seats]
+
+    def sent(self, server: int, number: Hashable, *, expected_s: float, now_s: float, cost: float = 0.0) -> None:
+        """Notes that a request went to a server.
+
+        Args:
+            server: which. number: names the request. expected_s: how long it should run. now_s: the time.
+            cost: as it was declared.
+        """
+        at = self.servers[server]
+        at.append(Sent(number, expected_s, cost, now_s if len(at) < self.seats[server] else None))
+
+    def done(self, server: int, number: Hashable, now_s: float) -> None:
+        """Notes that a request is over, answered or failed; the next one there begins.
+
+        Args:
+            server: where it ran. number: its name. now_s: the time.
+
+        Raises:
+            InputError: that server was not sent it.
+        """
+        at = self.servers[server]
+        for place, sent in enumerate(at):
+            if sent.number == number:
+                del at[place]
+                break
+        else:
+            raise InputError(f"server {server} was not sent request {check.show(number)}")
+        for sent in at[: self.seats[server]]:
+            if sent.begun_s is None:
+                sent.begun_s = now_s
+
+    def _ends_s(self, server: int, now_s: float) -> list[float]:
+        """Seconds until each request there that has begun is expected to end, not below 0."""
+        return [max(x.begun_s + x.expected_s - now_s, 0.0) for x in self.servers[server] if x.begun_s is not None]
+
+    def free(self, now_s: float) -> Ints:
+        """How many requests each server can be sent now, `[S]`. Args: now_s: the time."""
+        result = np.zeros(len(self.servers), np.int64)
+        for j, at in enumerate(self.servers):
+            ending = sum(x <= self.lead_s + ROUNDING for x in self._ends_s(j, now_s)) if self.lead_s else 0
+            result[j] = self.seats[j] - len(at) + ending
+        return result.clip(0)
+
+    def opens_s(self, now_s: float) -> float:
+        """Seconds until a seat counts as free by the clock alone, infinite where none will. Args: now_s: the time."""
+        if not self.lead_s:
+            return float("inf")
+        coming = [x - self.lead_s for j in range(len(self.servers)) for x in self._ends_s(j, now_s)]
+        return min((x for x in coming if x > ROUNDING), default=float("inf"))
+
+    def starts_s(self, now_s: float) -> Floats:
+        """Seconds until a request that is sent now would begin, 0 where a seat is free, `[S]`. Args: now_s: now."""
+        result = np.zeros(len(self.servers))
+        for j, at in enumerate(self.servers):
+            if len(at) < self.seats[j]:
+                continue
+            ends = self._ends_s(j, now_s)
+            heapq.heapify(ends)
+            for sent in at[self.seats[j] :]:
+                heapq.heapreplace(ends, ends[0] + sent.expected_s)
+            result[j] = ends[0]
+        return result
+
+    @property
+    def outstanding(self) -> Ints:
+        """How many requests each server was sent and has not done, `[S]`."""
+        return np.array([len(at) for at in self.servers], np.int64)
+
+    @property
+    def outstanding_cost(self) -> Floats:
+        """Their declared cost, `[S]`."""
+        return np.array([sum(x.cost for x in at) for at in self.servers], np.float64)

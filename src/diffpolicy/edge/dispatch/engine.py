@@ -1,0 +1,316 @@
+"""The event loop of `simulate` for numba; see `compiled`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffpolicy._compile import compile  # noqa: A004
+
+TOO_MANY = 1
+FIRST_COME, SHORTEST, RESPONSE_RATIO, COST_MINUS_AGE, WEIGHTED, DEADLINE = range(6)
+FINISH, COST, OUTSTANDING = range(3)
+
+
+class Given(NamedTuple):
+    """`Arrivals`. Args: whole: number of the request of each part. parts: of each request; it is used up."""
+
+    arrival: Any
+    service: Any
+    expected: Any
+    link: Any
+    cost: Any
+    model: Any
+    deadline: Any
+    weight: Any
+    whole: Any
+    parts: Any
+
+
+class Fleet(NamedTuple):
+    """The servers. Args: rounding: of clocks, seconds. most: requests that may wait."""
+
+    seats: Any
+    switch: Any
+    dead: float
+    lead: float
+    rounding: float
+    most: int
+
+
+class Rule(NamedTuple):
+    """`Held` where `order` is at least 0, `OnArrival` where `weigh` is. Args: cap, price: negative for none."""
+
+    order: int
+    age: float
+    cap: int
+    price: float
+    weigh: int
+
+
+class Rows(NamedTuple):
+    """What comes out, `[K]` each; see `Outcome`."""
+
+    server: Any
+    passes: Any
+    bound: Any
+    start: Any
+    finish: Any
+    refused: Any
+    dead: Any
+
+
+class State(NamedTuple):
+    """What is going on.
+
+    Args:
+        sent: numbers of what each server was sent and has not done, in that order, `[S, room]`; begun: when each began
+            by the dispatcher's account, NaN if it has not. count: how many, `[S]`. owed: their declared cost, `[S]`.
+        idle: when each seat has done all, `[S, most seats]`. loaded: models, `[S]`. waiting: numbers. since: `[K]`.
+        free: `[S]`. starts: `[S]`.
+    """
+
+    sent: Any
+    begun: Any
+    count: Any
+    idle: Any
+    loaded: Any
+    waiting: Any
+    since: Any
+    free: Any
+    starts: Any
+    belief: Any
+
+
+@compile
+def remaining(s: State, j: int, place: int, now: float) -> float:
+    """Seconds until a request at a server is expected to end."""
+    left: float = s.begun[j, place] + s.belief[s.sent[j, place]] - now
+    return max(left, 0.0)
+
+
+@compile
+def look(f: Fleet, s: State, now: float) -> bool:
+    """`Account.free` and `Account.starts_s`; whether any seat is free."""
+    some = False
+    ends = np.empty(f.seats.max())
+    for j in range(f.seats.shape[0]):
+        seats, count = f.seats[j], s.count[j]
+        running, ending = min(seats, count), 0
+        for place in range(running):
+            ends[place] = remaining(s, j, place, now)
+            ending += f.lead > 0.0 and ends[place] <= f.lead + f.rounding
+        s.free[j] = max(seats - count + ending, 0)
+        some |= s.free[j] > 0
+        if count < seats:
+            s.starts[j] = 0.0
+            continue
+        for place in range(seats, count):
+            ends[np.argmin(ends[:seats])] += s.belief[s.sent[j, place]]
+        s.starts[j] = ends[:seats].min()
+    return some
+
+
+@compile
+def opening(f: Fleet, s: State, now: float) -> float:
+    """`Account.opens_s`."""
+    soonest = np.inf
+    if f.lead > 0.0:
+        for j in range(f.seats.shape[0]):
+            for place in range(min(f.seats[j], s.count[j])):
+                left = remaining(s, j, place, now) - f.lead
+                if f.rounding < left < soonest:
+                    soonest = left
+    return soonest
+
+
+@compile
+def expected(g: Given, f: Fleet, s: State, i: int, j: int) -> float:
+    """Seconds of a request on a server as it is."""
+    load = f.switch[j] if s.loaded[j] != g.model[i] else 0.0
+    result: float = g.expected[i, j] + load
+    return result
+
+
+@compile
+def score(rule: Rule, rest: float, wait: float, left: float, weight: float) -> float:
+    """The orders, one request on one server. Args: rest: seconds. wait, left: since arrival and to the deadline."""
+    if rule.order == FIRST_COME:
+        return -wait
+    if rule.order == SHORTEST:
+        return rest
+    if rule.order == RESPONSE_RATIO:
+        return -(wait + rest) / max(rest, 1e-9)
+    if rule.order == COST_MINUS_AGE:
+        return rest - rule.age * wait
+    if rule.order == WEIGHTED:
+        return rest / weight
+    return left if left < 1e12 else 1e12 - wait
+
+
+@compile
+def held(g: Given, f: Fleet, s: State, rule: Rule, now: float, waits: int, passes: Any) -> Any:
+    """`Held.decide`: places of the request and of the server, or -1."""
+    servers, only = f.seats.shape[0], -1
+    if rule.cap >= 0:
+        for a in range(waits):
+            i = s.waiting[a]
+            if passes[i] >= rule.cap:
+                for j in range(servers):
+                    if s.free[j] > 0 and g.expected[i, j] < np.inf:
+                        only = a
+                if only >= 0:
+                    break
+    worth, busy = 0.0, False
+    for j in range(servers):
+        busy |= s.free[j] <= 0
+    if rule.price >= 0.0 and only < 0 and busy:
+        for a in range(waits):
+            speed = 0.0
+            for j in range(servers):
+                speed += 1 / expected(g, f, s, s.waiting[a], j)
+            worth += 1 / speed
+        worth *= rule.price
+    best, best_end, request, server = np.inf, np.inf, -1, -1
+    for a in range(waits):
+        if only >= 0 and a != only:
+            continue
+        i = s.waiting[a]
+        wait = now - g.arrival[i]
+        for j in range(servers):
+            if s.free[j] <= 0 or g.expected[i, j] == np.inf:
+                continue
+            run = expected(g, f, s, i, j)
+            if rule.price >= 0.0 and only < 0 and busy:
+                soonest = np.inf
+                for q in range(servers):
+                    if s.free[q] <= 0:
+                        there = expected(g, f, s, i, q)
+                        if there < run and s.starts[q] + there < soonest:
+                            soonest = s.starts[q] + there
+                if run > soonest + worth:
+                    continue
+            x = score(rule, run * g.parts[g.whole[i]], wait, g.deadline[i] - now, g.weight[i])
+            end = run + g.link[i, j]
+            if x < best or (x == best and end < best_end):
+                best, best_end, request, server = x, end, a, j
+    return request, server
+
+
+@compile
+def on_arrival(g: Given, f: Fleet, s: State, rule: Rule, rng: Any) -> int:
+    """`OnArrival.decide`: the server of the longest waiting request."""
+    servers, i = f.seats.shape[0], s.waiting[0]
+    cost = np.empty(servers)
+    for j in range(servers):
+        if rule.weigh == FINISH:
+            cost[j] = s.starts[j] + expected(g, f, s, i, j) + g.link[i, j]
+        elif rule.weigh == COST:
+            cost[j] = 0.0
+            for place in range(s.count[j]):
+                cost[j] += g.cost[s.sent[j, place]]
+        else:
+            cost[j] = s.count[j] if rule.weigh == OUTSTANDING else 0.0
+        if g.expected[i, j] == np.inf:
+            cost[j] = np.inf
+    best = np.flatnonzero(cost == cost.min())
+    chosen: int = best[0] if len(best) == 1 else best[rng.integers(0, len(best))]
+    return chosen
+
+
+@compile
+def end(f: Fleet, s: State, j: int, place: int, now: float) -> None:
+    """`Account.done` of what stands at a place."""
+    for p in range(place, s.count[j] - 1):
+        s.sent[j, p], s.begun[j, p] = s.sent[j, p + 1], s.begun[j, p + 1]
+    s.count[j] -= 1
+    for p in range(min(f.seats[j], s.count[j])):
+        if np.isnan(s.begun[j, p]):
+            s.begun[j, p] = now
+
+
+@compile
+def run(g: Given, f: Fleet, rule: Rule, rng: Any, out: Rows) -> int:
+    """`simulate`; 0, or what is wrong."""
+    k, servers = g.service.shape
+    room = f.most
+    s = State(
+        np.zeros((servers, room), np.int64),
+        np.zeros((servers, room)),
+        np.zeros(servers, np.int64),
+        np.full((servers, f.seats.max()), -np.inf),
+        np.full(servers, -1),
+        np.zeros(f.most + 1, np.int64),
+        np.full(k, np.nan),
+        np.zeros(servers, np.int64),
+        np.zeros(servers),
+        np.zeros(k),
+    )
+    coming, waits, now = 0, 0, 0.0
+    while coming < k or waits > 0:
+        soonest = np.inf
+        for j in range(servers):
+            for place in range(min(f.seats[j], s.count[j])):
+                soonest = min(soonest, out.finish[s.sent[j, place]])
+        arriving = g.arrival[coming] if coming < k else np.inf
+        opens = now + opening(f, s, now) if rule.order >= 0 and waits > 0 else np.inf
+        now = min(arriving, soonest, opens)
+        while True:
+            at, which, when = -1, -1, now
+            for j in range(servers):
+                for place in range(min(f.seats[j], s.count[j])):
+                    i = s.sent[j, place]
+                    if out.finish[i] < when or (out.finish[i] == when and (at < 0 or i < s.sent[at, which])):
+                        at, which, when = j, place, out.finish[i]
+            if at < 0:
+                break
+            end(f, s, at, which, when)
+        while coming < k and g.arrival[coming] <= now:
+            if waits == f.most:
+                return TOO_MANY
+            s.waiting[waits] = coming
+            waits, coming = waits + 1, coming + 1
+        while waits > 0:
+            some = look(f, s, now)
+            if rule.order >= 0:
+                if not some:
+                    break
+                a, j = held(g, f, s, rule, now, waits, out.passes)
+                if a < 0:
+                    break
+            else:
+                a, j = 0, on_arrival(g, f, s, rule, rng)
+            if s.count[j] == room:
+                return TOO_MANY
+            i = s.waiting[a]
+            for earlier in range(a):
+                out.passes[s.waiting[earlier]] += 1
+            for later in range(a, waits - 1):
+                s.waiting[later] = s.waiting[later + 1]
+            waits -= 1
+            seat = np.argmin(s.idle[j, : f.seats[j]])
+            before = max(s.idle[j, seat], now)
+            s.belief[i] = expected(g, f, s, i, j)
+            out.server[i], out.bound[i], out.start[i] = j, now, max(before, now + f.dead)
+            load = f.switch[j] if s.loaded[j] != g.model[i] else 0.0
+            out.finish[i] = out.start[i] + g.service[i, j] + load
+            out.dead[i] = out.start[i] - before
+            s.idle[j, seat], s.loaded[j] = out.finish[i], g.model[i]
+            g.parts[g.whole[i]] -= 1
+            if not np.isnan(s.since[i]):
+                out.refused[i] = max(out.refused[i], now - s.since[i])
+            place = s.count[j]
+            s.sent[j, place], s.begun[j, place] = i, now if place < f.seats[j] else np.nan
+            s.count[j] += 1
+        look(f, s, now)
+        for a in range(waits):
+            i, could = s.waiting[a], False
+            for j in range(servers):
+                could |= s.free[j] > 0 and g.expected[i, j] < np.inf
+            if not could and not np.isnan(s.since[i]):
+                out.refused[i] = max(out.refused[i], now - s.since[i])
+                s.since[i] = np.nan
+            elif could and np.isnan(s.since[i]):
+                s.since[i] = now
+    return 0

@@ -1,0 +1,142 @@
+"""`Simulation`: a simulated fleet and what its dispatcher sees of it, event by event."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffpolicy import _validate as check
+from diffpolicy._types import Ints
+from diffpolicy.edge.dispatch.account import Account
+from diffpolicy.edge.dispatch.arrivals import Arrivals
+from diffpolicy.edge.dispatch.moment import Binding, Moment
+from diffpolicy.edge.dispatch.outcome import Outcome
+from diffpolicy.errors import InputError
+
+MOST_WAITING = 50_000
+"""Requests that may wait at once."""
+
+
+class Simulation:
+    """The state of a simulated fleet and its dispatcher's view of it; `simulate` runs it to the end.
+
+    Args:
+        arrivals: K requests on S servers.
+        seats: requests that each server works on at once, `[S]`, or one number for all.
+        dead_s: seconds between a binding and the earliest start. lead_s: a seat counts as free so much before its
+            request is expected to end.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self, arrivals: Arrivals, *, seats: int | Sequence[int] = 1, dead_s: float = 0.0, lead_s: float = 0.0
+    ) -> None:
+        self.arrivals, self.dead = arrivals, check.number(dead_s, "dead_s", least=0)
+        self.seats = [seats] * arrivals.servers if isinstance(seats, int) else list(seats)
+        if len(self.seats) != arrivals.servers:
+            raise InputError(f"seats must be one number or one of each of {arrivals.servers} servers, got {self.seats}")
+        self.account = Account(self.seats, check.number(lead_s, "lead_s", least=0))
+        k = len(arrivals)
+        self.now_s, self.next = 0.0, 0
+        self.waiting: list[int] = []
+        self.running: list[tuple[float, int, int]] = []
+        """Ends, numbers and servers of what was sent, a heap."""
+        self.idle_from = [[-np.inf] * n for n in self.seats]
+        """When each seat has done all that it was sent."""
+        self.loaded = np.full(arrivals.servers, -1)
+        _, whole = np.unique(arrivals.request, return_inverse=True)
+        self.whole: Ints = whole.reshape(-1)
+        self.parts_left = np.bincount(self.whole)
+        self.server, self.passes = np.full(k, -1), np.zeros(k, np.int64)
+        self.bound_s, self.start_s, self.finish_s, self.dead_s = (np.zeros(k) for _ in range(4))
+        self.since_s, self.refused_s = np.full(k, np.nan), np.zeros(k)
+
+    @property
+    def over(self) -> bool:
+        """Whether all have arrived and been bound."""
+        return self.next == len(self.arrivals) and not self.waiting
+
+    def advance(self, by_clock: bool = True) -> None:
+        """Goes to the next time at which something happens, and lets all of it happen. Args: by_clock: see `lead_s`."""
+        coming = self.arrivals.arrival_s[self.next] if self.next < len(self.arrivals) else np.inf
+        ending = self.running[0][0] if self.running else np.inf
+        opening = self.now_s + self.account.opens_s(self.now_s) if by_clock and self.waiting else np.inf
+        self.now_s = float(min(coming, ending, opening))
+        while self.running and self.running[0][0] <= self.now_s:
+            end_s, number, server = heapq.heappop(self.running)
+            self.account.done(server, number, end_s)
+        while self.next < len(self.arrivals) and self.arrivals.arrival_s[self.next] <= self.now_s:
+            self.waiting.append(self.next)
+            self.next += 1
+        if len(self.waiting) > MOST_WAITING:
+            raise InputError(f"more than {MOST_WAITING:,} requests wait at once; the servers are too slow for the load")
+
+    def moment(self) -> Moment:
+        """What the dispatcher knows now."""
+        rows, a, account = np.array(self.waiting), self.arrivals, self.account
+        service = a.expected_s[rows]
+        if a.switch_s.any():
+            service = service + a.switch_s * (self.loaded != a.model[rows, None])
+        return Moment(
+            self.now_s - a.arrival_s[rows],
+            service,
+            service * self.parts_left[self.whole[rows], None],
+            a.link_s[rows],
+            self.passes[rows],
+            a.deadline_s[rows] - self.now_s,
+            a.weight[rows],
+            a.cost[rows],
+            account.free(self.now_s),
+            account.starts_s(self.now_s),
+            account.outstanding,
+            account.outstanding_cost,
+        )
+
+    def bind(self, binding: Binding, moment: Moment) -> int:
+        """Sends a waiting request to a server. Args: binding: of the moment. Returns: its number."""
+        place, j = binding
+        i, a = self.waiting.pop(place), self.arrivals
+        for earlier in self.waiting[:place]:
+            self.passes[earlier] += 1
+        seat = int(np.argmin(self.idle_from[j]))
+        before = max(self.idle_from[j][seat], self.now_s)
+        start = max(before, self.now_s + self.dead)
+        end = start + a.service_s[i, j] + (a.switch_s[j] if self.loaded[j] != a.model[i] else 0.0)
+        self.idle_from[j][seat] = end
+        self.loaded[j] = a.model[i]
+        self.parts_left[self.whole[i]] -= 1
+        self.server[i], self.bound_s[i], self.start_s[i], self.finish_s[i] = j, self.now_s, start, end
+        self.dead_s[i] = start - before
+        if not np.isnan(self.since_s[i]):
+            self.refused_s[i] = max(self.refused_s[i], self.now_s - self.since_s[i])
+        expected = float(moment.service_s[place, j])
+        self.account.sent(j, i, expected_s=expected, cost=float(a.cost[i]), now_s=self.now_s)
+        heapq.heappush(self.running, (end, i, j))
+        return i
+
+    def note_refusals(self) -> None:
+        """Who goes on waiting though a server is free that can run it, and who does no longer."""
+        rows = np.array(self.waiting, dtype=np.int64)
+        free = self.account.free(self.now_s) > 0
+        could = (np.isfinite(self.arrivals.service_s[rows]) & free).any(-1)
+        since = self.since_s[rows]
+        ended = ~could & ~np.isnan(since)
+        self.refused_s[rows[ended]] = np.maximum(self.refused_s[rows[ended]], self.now_s - since[ended])
+        self.since_s[rows] = np.where(could, np.where(np.isnan(since), self.now_s, since), np.nan)
+
+    def outcome(self) -> Outcome:
+        """What became of all."""
+        return Outcome(
+            self.arrivals,
+            self.server,
+            self.bound_s,
+            self.start_s,
+            self.finish_s,
+            self.passes,
+            self.refused_s,
+            self.dead_s,
+        )

@@ -1,0 +1,258 @@
+"""Late binding: the decision, the account and the simulator, against formulas of queueing and against each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from diffpolicy.edge.dispatch import (
+    ORDERS,
+    Account,
+    Arrivals,
+    CostMinusAge,
+    Dispatcher,
+    EarliestDeadline,
+    FirstCome,
+    Held,
+    Moment,
+    OnArrival,
+    ShortestFirst,
+    make_held,
+    simulate,
+)
+from diffpolicy.edge.dispatch.held import too_slow
+from diffpolicy.errors import InputError
+
+COLUMNS = ("server", "bound_s", "start_s", "finish_s", "passes", "refused_s", "dead_s")
+MIX_S = np.array([1.0, 2.0, 4.0, 12.0])
+CASES: list[tuple[int | list[int], float, float]] = [(1, 0.0, 0.0), (2, 0.1, 0.3), ([1, 3, 2], 0.05, 0.0)]
+SHARES = np.array([0.3, 0.3, 0.3, 0.1])
+
+
+def poisson(count: int, load: float, speeds: tuple[float, ...] = (1.0,), seed: int = 0) -> Arrivals:
+    """Requests of four kinds at a load of servers of given speeds."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(len(MIX_S), count, p=SHARES)
+    arrival = np.cumsum(rng.exponential(MIX_S @ SHARES / (load * sum(speeds)), count))
+    return Arrivals(arrival, MIX_S[kind, None] / np.array(speeds), cost=MIX_S[kind], kind=kind)
+
+
+def odd(count: int, seed: int, parts: bool) -> Arrivals:
+    """Requests with everything that they may have: models, servers that cannot run them, links, parts, luck."""
+    rng = np.random.default_rng(seed)
+    base = rng.choice(MIX_S, count)
+    expected = base[:, None] / rng.choice([0.5, 1.0, 2.0], 3) * rng.uniform(0.8, 1.2, (count, 3))
+    expected[rng.random((count, 3)) < 0.15] = np.inf
+    expected[~np.isfinite(expected).any(-1)] = 3.0
+    arrival = np.cumsum(rng.exponential(1.5, count))
+    arrivals = Arrivals(
+        arrival,
+        expected * np.exp(0.3 * rng.standard_normal((count, 1))),
+        expected,
+        rng.random((count, 3)),
+        base,
+        model=rng.integers(0, 2, count),
+        switch_s=rng.random(3),
+        deadline_s=np.where(rng.random(count) < 0.5, arrival + 20, np.inf),
+        weight=rng.uniform(0.5, 2, count),
+    )
+    return arrivals.split(rng.integers(1, 4, count)) if parts else arrivals
+
+
+def test_one_server_waits_as_pollaczek_and_khinchine_say() -> None:
+    """First come: lambda E[S^2] / (2 (1 - rho))."""
+    load, arrivals = 0.7, poisson(60_000, 0.7)
+    rate = load / (MIX_S @ SHARES)
+    wait = rate * (MIX_S**2 @ SHARES) / (2 * (1 - load))
+    outcome = simulate(arrivals, Held(FirstCome()))
+    assert (outcome.start_s - arrivals.arrival_s).mean() == pytest.approx(wait, rel=0.05)
+    assert np.array_equal(outcome.finish_s, simulate(arrivals, OnArrival("least-finish")).finish_s)
+
+
+def test_shortest_first_waits_as_its_formula_says() -> None:
+    """Kind x: lambda E[S^2] / 2 / ((1 - rho below x) (1 - rho up to x)), first come within a kind."""
+    load, arrivals = 0.7, poisson(60_000, 0.7)
+    rate, share = load / (MIX_S @ SHARES), MIX_S * SHARES
+    upto = np.cumsum(share) * rate
+    waits = rate * (MIX_S**2 @ SHARES) / 2 / ((1 - upto) * (1 - np.append(0, upto[:-1])))
+    outcome = simulate(arrivals, Held(ShortestFirst()))
+    measured = [(outcome.start_s - arrivals.arrival_s)[arrivals.kind == k].mean() for k in range(4)]
+    assert measured == pytest.approx(waits, rel=0.1)
+
+
+@pytest.mark.parametrize("cap", [0, 1, 3, 6])
+def test_a_cap_is_reached_and_never_passed_on_one_queue(cap: int) -> None:
+    outcome = simulate(poisson(4_000, 0.9), Held(ShortestFirst(), cap=cap))
+    assert outcome.passes.max() == cap
+
+
+@pytest.mark.parametrize("order", ["highest-response-ratio", "cost-minus-age", "shortest-first"])
+def test_a_cap_holds_for_every_order_and_unlike_servers(order: str) -> None:
+    held = make_held(f"{order}:cap=4,price=3")
+    assert simulate(poisson(3_000, 0.85, (2.0, 1.0, 0.5, 0.5)), held).passes.max() == 4
+
+
+def test_first_come_passes_nobody() -> None:
+    outcome = simulate(poisson(2_000, 0.9, (1.0, 1.0)), Held(FirstCome(), price=None))
+    assert outcome.passes.max() == 0
+    assert outcome.refused_s.max() == 0  # nobody waits while a server is free
+
+
+def test_a_slow_server_is_refused_only_while_waiting_is_worth_it() -> None:
+    """Its 9 s against 2 + 1 on the fast one, and 2 x (time in which both do what waits)."""
+    alone = Moment.of(service_s=[[1.0, 9.0]], wait_s=[0.0], starts_s=[2.0, 0.0])
+    assert too_slow(alone, price=2.0).tolist() == [[False, True]]
+    assert Held(price=2.0).decide(alone) is None
+    assert Held(price=None).decide(alone) == (0, 1)
+    # eight more: 9 x 1 / (1 + 1/9) = 8.1 s of work, so that 9 < 3 + 16.2
+    many = Moment.of(service_s=[[1.0, 9.0]] * 9, wait_s=[0.0] * 9, starts_s=[2.0, 0.0])
+    assert not too_slow(many, price=2.0).any()
+    assert too_slow(Moment.of(service_s=[[9.0, 1.0]], wait_s=[0.0], starts_s=[2.0, 0.0]), price=0.0).sum() == 0
+
+
+def test_waiting_for_a_faster_server_starves_nobody_and_pays() -> None:
+    arrivals = poisson(6_000, 0.85, (2.0, 1.0, 0.5, 0.5))
+    priced = simulate(arrivals, Held(CostMinusAge(0.5), price=2.0))
+    greedy = simulate(arrivals, Held(CostMinusAge(0.5), price=None))
+    finish = simulate(arrivals, OnArrival("least-finish"))
+    assert priced.delay_s.mean() < greedy.delay_s.mean()
+    assert priced.delay_s.mean() < 0.9 * finish.delay_s.mean()
+    assert 0 < priced.refused_s.max() < 30
+
+
+def test_the_numbers_of_the_definition_are_those_of_the_compiled_form() -> None:
+    pytest.importorskip("numba")
+    rules: list[Dispatcher] = [Held(ORDERS[o](), cap, price) for o in ORDERS for cap, price in ((None, None), (3, 2.0))]
+    rules += [OnArrival(name) for name in ("least-finish", "least-cost", "least-outstanding", "random")]
+    for number, rule in enumerate(rules):
+        for case, (seats, dead, lead) in enumerate(CASES):
+            arrivals = odd(60, 10 * number + case, parts=case > 0)
+            both = [
+                simulate(arrivals, rule, seats=seats, dead_s=dead, lead_s=lead, seed=5, compiled=c)
+                for c in (True, False)
+            ]
+            for column in COLUMNS:
+                assert np.array_equal(*(getattr(x, column) for x in both)), (rule, case, column)
+
+
+def test_dead_time_is_counted_and_hides_behind_a_lead() -> None:
+    arrivals = poisson(500, 0.9)
+    slow = simulate(arrivals, Held(FirstCome()), dead_s=0.2)
+    assert slow.dead_s == pytest.approx(np.full(500, 0.2))
+    assert slow.dead_share == pytest.approx(100 / arrivals.service_s.sum())
+    early = simulate(arrivals, Held(FirstCome()), dead_s=0.2, lead_s=0.2)
+    waited = early.start_s - arrivals.arrival_s > 0.2 + 1e-9
+    assert waited.sum() > 300
+    assert early.dead_s[waited] == pytest.approx(np.zeros(waited.sum()), abs=1e-6)
+
+
+def test_parts_of_a_request_are_put_in_order_by_all_that_is_left_of_it() -> None:
+    """Two parts of 2 s go behind one request of 3 s, although a part alone is shorter."""
+    arrivals = Arrivals([0.0, 0.0, 0.0], [[1.0], [4.0], [3.0]]).split(np.array([1, 2, 1]))
+    outcome = simulate(arrivals, Held(ShortestFirst()))
+    assert outcome.finish_s.tolist() == [1.0, 6.0, 8.0, 4.0]
+    assert outcome.request_delay_s.tolist() == [1.0, 8.0, 4.0]
+
+
+def test_an_account_knows_when_a_request_would_begin() -> None:
+    """Two seats with 4 and 1 s left, and 2 s queued: the next begins after 1 + 2."""
+    account = Account([2])
+    for number, expected in (("a", 5.0), ("b", 2.0), ("c", 2.0)):
+        account.sent(0, number, expected_s=expected, now_s=0.0, cost=expected)
+    assert account.starts_s(1.0).tolist() == [3.0]
+    assert (account.outstanding.tolist(), account.outstanding_cost.tolist()) == ([3], [9.0])
+    account.done(0, "b", now_s=2.5)
+    assert account.starts_s(2.5).tolist() == [2.0]  # c began at 2.5, a ends at 5
+    assert account.free(2.5).tolist() == [0]
+    with pytest.raises(InputError, match="server 0 was not sent request 'b'"):
+        account.done(0, "b", now_s=3.0)
+
+
+def test_deadlines_come_before_what_has_none() -> None:
+    moment = Moment.of([[1.0]] * 3, [9.0, 2.0, 1.0], [0.0], deadline_s=[np.inf, 8.0, 5.0])
+    assert Held(EarliestDeadline()).decide(moment) == (2, 0)
+
+
+def own_order(moment: Moment) -> np.ndarray:
+    """The longest first."""
+    return -moment.rest_s
+
+
+def test_orders_come_by_name_with_options_and_from_a_module() -> None:
+    assert make_held("shortest-first:cap=6") == Held(ShortestFirst(), cap=6)
+    assert make_held("first-come:price=none") == Held(FirstCome(), price=None)
+    outcome = simulate(Arrivals([0.0, 0.0, 0.0], [[1.0], [2.0], [3.0]]), make_held(f"{__name__}:own_order"))
+    assert outcome.finish_s.tolist() == [6.0, 5.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("shortest", "order 'shortest' is neither one of first-come"),
+        ("shortest-first:cap", "options are written key=number, got 'cap'"),
+        ("shortest-first:cap=1.5", "cap must be a whole number, got 1.5"),
+        ("shortest-first:age=1", "order shortest-first"),
+        ("cost-minus-age:age=-1", "age must be at least 0"),
+        ("shortest-first:price=x", "options are written key=number, got 'price=x'"),
+    ],
+)
+def test_a_wrong_order_is_refused_in_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        make_held(text)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"arrival_s": [1.0, 0.0]}, "arrival_s must not decrease, got [1.0, 0.0]"),
+        ({"service_s": [[np.inf], [1.0]]}, "request 0 can run on none of the 1 servers"),
+        ({"service_s": [[-1.0], [1.0]]}, "service_s must be a number and at least 0, got -1"),
+        ({"expected_s": [[1.0]]}, "expected_s must have shape [2, 1], got [1, 1]"),
+        ({"expected_s": [[np.inf], [1.0]]}, "expected_s must be infinite just where service_s is"),
+        ({"weight": [0.0, 1.0]}, "weight must be finite and above 0, got 0"),
+        ({"model": [0.5, 1]}, "model must be 2 whole numbers of at least 0"),
+    ],
+)
+def test_wrong_arrivals_are_refused_in_one_sentence(changes: dict[str, object], says: str) -> None:
+    good: dict[str, object] = {"arrival_s": [0.0, 1.0], "service_s": [[1.0], [1.0]]}
+    with pytest.raises(InputError) as error:
+        Arrivals(**(good | changes))  # type: ignore[arg-type]
+    assert says in str(error.value)
+
+
+class Never:
+    """Binds nobody."""
+
+    holds = True
+
+    def begin(self, seed: int) -> None: ...
+
+    def decide(self, moment: Moment) -> None: ...
+
+
+def test_a_dispatcher_that_never_binds_is_told_so() -> None:
+    with pytest.raises(InputError, match="leaves 1 requests waiting though every server is free"):
+        simulate(Arrivals([0.0], [[1.0]]), Never())
+
+
+def test_an_order_that_is_no_number_is_refused() -> None:
+    class Nothing:
+        def scores(self, moment: Moment) -> np.ndarray:
+            return moment.rest_s * np.nan
+
+    with pytest.raises(InputError, match="an order must give a number for each of 1 requests on each of 1 servers"):
+        simulate(Arrivals([0.0], [[1.0]]), Held(Nothing()))
+
+
+def test_a_decision_loads_no_torch() -> None:
+    code = (
+        "from diffpolicy.edge.dispatch import Account, Held, Moment\n"
+        "import sys\n"
+        "Held().decide(Moment.of([[1.0, 2.0]], [0.0], [0.0, 0.0]))\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
