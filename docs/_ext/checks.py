@@ -26,6 +26,7 @@ LAYERS = (
     ".experiments",
     ".problems",
     ".edge",
+    ".edge.dispatch",
     ".edge.hardware",
     ".export",
 )

@@ -11,10 +11,11 @@ from diffpolicy._types import Bools, Floats, Ints
 
 
 class Binding(NamedTuple):
-    """A waiting request goes to a server.
+    """A waiting request goes to a server: `request`, its place among those that wait, and `server`, its number.
 
-    Args:
-        request: its place among those that wait. server: its number.
+    Example:
+        >>> Binding(request=0, server=2).server
+        2
     """
 
     request: int
@@ -114,6 +115,15 @@ class Dispatcher(Protocol):
 
     It is a function of the moment and of what it has drawn, so the same seed and the same moments give the same
     bindings.
+
+    Example:
+        >>> class Fastest:
+        ...     holds = False
+        ...     def begin(self, seed): ...
+        ...     def decide(self, moment):
+        ...         return Binding(0, int(moment.service_s[0].argmin()))
+        >>> simulate(Arrivals([0.0, 0.0], [[2.0, 1.0], [2.0, 1.0]]), Fastest()).delay_s.tolist()
+        [1.0, 2.0]
     """
 
     @property

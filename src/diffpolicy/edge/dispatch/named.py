@@ -39,6 +39,9 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
             `[W, S]`, an object with such a method `scores`, or a whole `Dispatcher`.
         price: where the text names none, see `Held`; in the text `price=none` refuses no free server.
 
+    Returns:
+        A `Held`, or the dispatcher that the attribute is.
+
     Raises:
         InputError: there is no such order or option, or a value is out of range.
 

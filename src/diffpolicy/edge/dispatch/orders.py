@@ -13,7 +13,15 @@ from diffpolicy.edge.dispatch.moment import Moment
 
 @runtime_checkable
 class Order(Protocol):
-    """Says which waiting request goes first."""
+    """Says which waiting request goes first.
+
+    Example:
+        >>> class LongestFirst:
+        ...     def scores(self, moment):
+        ...         return -moment.rest_s
+        >>> simulate(Arrivals([0.0, 0.0], [[1.0], [2.0]]), Held(LongestFirst())).delay_s.tolist()
+        [3.0, 2.0]
+    """
 
     def scores(self, moment: Moment) -> Floats:
         """Of each request on each server, `[W, S]`, finite where it runs there; the smallest goes first."""
@@ -25,7 +33,7 @@ class FirstCome:
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0])
-        >>> FirstCome().scores(moment).argmin()
+        >>> int(FirstCome().scores(moment).argmin())
         0
     """
 
@@ -45,7 +53,7 @@ class ShortestFirst:
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0])
-        >>> ShortestFirst().scores(moment).argmin()
+        >>> int(ShortestFirst().scores(moment).argmin())
         1
     """
 
@@ -112,7 +120,7 @@ class WeightedShortest:
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0], weight=[8.0, 1.0])
-        >>> WeightedShortest().scores(moment).argmin()
+        >>> int(WeightedShortest().scores(moment).argmin())
         0
     """
 
@@ -129,7 +137,7 @@ class EarliestDeadline:
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0], deadline_s=[9.0, 20.0])
-        >>> EarliestDeadline().scores(moment).argmin()
+        >>> int(EarliestDeadline().scores(moment).argmin())
         0
     """
 
