@@ -192,7 +192,7 @@ def held(g: Given, f: Fleet, s: State, rule: Rule, now: float, waits: int, passe
                 if run > soonest + worth:
                     continue
             x = score(rule, run * g.parts[g.whole[i]], wait, g.deadline[i] - now, g.weight[i])
-            end = run + g.link[i, j]
+            end = s.starts[j] + run + g.link[i, j]
             if x < best or (x == best and end < best_end):
                 best, best_end, request, server = x, end, a, j
     return request, server

@@ -120,7 +120,7 @@ class Held:
                 f"servers, got {check.show(scores.tolist())}"
             )
         pairs = np.argwhere(feasible & (scores == scores[feasible].min()))
-        ends = (moment.service_s + moment.link_s)[pairs[:, 0], pairs[:, 1]]
+        ends = (moment.starts_s + moment.service_s + moment.link_s)[pairs[:, 0], pairs[:, 1]]
         request, server = (int(x) for x in pairs[ends.argmin()])
         if self.choose is not None:
             server = self.choose(moment, request, feasible[request])
