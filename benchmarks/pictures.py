@@ -195,7 +195,7 @@ OWN: dict[str, Callable[[Frame, Theme], Figure]] = {
 DRAWN = (
     *("load", "bounds", "deciding_front", "full_curves", "full_comparison"),
     *(f"sweep_{key}" for key in ("tasks", "stations", "capacity", "steps", "denoising_steps", "temperature")),
-    *("delay_by_size", "plus_curves", "chain", "steps"),
+    *("delay_by_size", "plus_curves", "chain", "steps", "held_equal", "held_unlike"),
 )
 
 

@@ -343,3 +343,43 @@ def test_the_page_of_joint_actions_says_what_was_measured():
             [(value, within)] = said(row[said_as])
             found = float(true[row["items"], row["choices of each"]][column])
             assert abs(value - found) <= within, (row, column)
+
+
+def change(number):
+    """As the page of late binding writes a change."""
+    return f"{100 * float(number):+.1f} %".replace("-", "−")
+
+
+@pytest.mark.parametrize(
+    ("column", "file", "told"),
+    [
+        (
+            "p99 of the costliest",
+            "held_equal.csv",
+            ("p99_change", "p99.9_change", "costliest_p99_change", "most_passes"),
+        ),
+        (
+            "refused at most",
+            "held_unlike.csv",
+            ("p99_change", "p99_to_least_finish", "most_passes", "longest_refused_s"),
+        ),
+    ],
+)
+def test_the_gains_of_late_binding_are_those_of_its_files(column, file, told):
+    known = {}
+    for row in rows(file):
+        options = [x for x in (row["weight"], *row["policy"].split(", ")[1:]) if "=" in x]
+        known[row["policy"].split(",")[0] + (":" + ",".join(options) if options else "")] = row
+    for cells in table("docs/concepts/late_binding.md", "rule", column):
+        row = known[re.search(r"`(.+?)`", cells["rule"])[1]]
+        shown = list(cells.values())[1:]
+        assert shown[0] == change(float(row["ratio"]) - 1)
+        for cell, name in zip(shown[1:], told, strict=True):
+            right = change(row[name]) if name.endswith("_change") else row[name]
+            assert cell == right or agrees(cell, float(row[name])), (cells["rule"], name)
+
+
+def test_what_erodes_late_binding_is_in_its_file():
+    measured = [change(float(row["ratio"]) - 1) for row in rows("held_erosion.csv")]
+    for cells in table("docs/concepts/late_binding.md", "what", "mean"):
+        assert cells["mean"] in measured
