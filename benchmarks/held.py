@@ -1,11 +1,11 @@
 """Held requests against binding on arrival, in the simulator, on vLLM-Omni's mixed workload.
 
-python benchmarks/held.py --out docs/_static          # five seeds of 200,000 requests, and what erodes the gain; minutes
+python benchmarks/held.py --out docs/_static          # five seeds of 200,000 requests, and what erodes the gain
 diffpolicy plot docs/_static/held_equal.csv           # the front of mean and tail
 
-Four sizes of image (512^2 x 20 steps 15 %, 768^2 x 20 25 %, 1024^2 x 25 45 %, 1536^2 x 35 15 %), Poisson arrivals, cost as
-declared, steps x pixels, of which the largest takes 19.7 s. Changes are means over seeds of paired changes, each against
-least outstanding declared cost with random ties on the same requests.
+Four sizes of image (512^2 x 20 steps 15 %, 768^2 x 20 25 %, 1024^2 x 25 45 %, 1536^2 x 35 15 %), Poisson arrivals, cost
+as declared, steps x pixels, of which the largest takes 19.7 s. Changes are means over seeds of paired changes, each
+against least outstanding declared cost with random ties on the same requests.
 """
 
 from __future__ import annotations

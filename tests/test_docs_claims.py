@@ -368,7 +368,7 @@ def change(number):
 def test_the_gains_of_late_binding_are_those_of_its_files(column, file, told):
     known = {}
     for row in rows(file):
-        options = [x for x in (row["weight"], *row["policy"].split(", ")[1:]) if "=" in x]
+        options = [x for x in (row["weight"], *row["policy"].split(", ")[1:]) if x not in ("", "no cap", "held")]
         known[row["policy"].split(",")[0] + (":" + ",".join(options) if options else "")] = row
     for cells in table("docs/concepts/late_binding.md", "rule", column):
         row = known[re.search(r"`(.+?)`", cells["rule"])[1]]

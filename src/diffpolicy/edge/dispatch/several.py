@@ -94,7 +94,9 @@ def simulate_several(
         dispatcher.begin(seed + number)
     while not shared.over:
         if shared.next == len(arrivals) and not shared.running:
-            raise InputError(f"the dispatchers leave {len(shared.waiting)} requests waiting though all servers are free")
+            raise InputError(
+                f"the dispatchers leave {len(shared.waiting)} requests waiting though all servers are free"
+            )
         shared.advance()
         for number, dispatcher in enumerate(dispatchers):
             while True:
