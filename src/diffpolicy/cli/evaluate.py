@@ -55,8 +55,8 @@ def run(options: argparse.Namespace) -> None:
     out = None if options.out is None else _files.check_folder(options.out)
 
     from diffpolicy.edge.resolve import resample
+    from diffpolicy.environments.entrants import rules_of
     from diffpolicy.evaluation import make_policy
-    from diffpolicy.evaluation.entrants import rules_of
     from diffpolicy.experiments import evaluate
     from diffpolicy.policies.protocols import Resampled
 

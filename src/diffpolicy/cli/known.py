@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES, SCENARIO_NAMES
-from diffpolicy.evaluation.entrants import PRETRAINED
+from diffpolicy.environments.entrants import PRETRAINED
 from diffpolicy.experiments.names import METHOD_NAMES, PROBLEMS, entry_names
 
 

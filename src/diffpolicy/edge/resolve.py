@@ -30,7 +30,7 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
         'live'
     """
     from diffpolicy.edge.problem import OffloadingProblem
-    from diffpolicy.evaluation import entrants
+    from diffpolicy.environments import entrants
 
     return entrants.make_policy(source, OffloadingProblem(scenario), seed=seed)
 
@@ -52,11 +52,11 @@ def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> 
 
 
 def check_policy(text: str) -> str:
-    """What kind of policy a text names, see `evaluation.entrants.check_policy`, without loading torch.
+    """What kind of policy a text names, see `environments.entrants.check_policy`, without loading torch.
 
     Raises:
         InputError: none.
     """
-    from diffpolicy.evaluation import entrants
+    from diffpolicy.environments import entrants
 
     return entrants.check_policy(text, HEURISTIC_NAMES, PRETRAINED_NAMES)

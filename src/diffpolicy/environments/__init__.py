@@ -1,17 +1,37 @@
 """Problems: an environment with what experiments need to know of it, made from any TorchRL or Gymnasium environment."""
 
-from diffpolicy.environments.checks import check_policy
-from diffpolicy.environments.cost import Cost
-from diffpolicy.environments.env_problem import EnvProblem
-from diffpolicy.environments.gymnasium import gym_problem
-from diffpolicy.environments.lanes import Lanes
-from diffpolicy.environments.problem import Problem
-from diffpolicy.environments.problem_checks import check_problem
-from diffpolicy.environments.random_rule import RandomRule
-from diffpolicy.environments.tally import Tally
-from diffpolicy.environments.transitions import step_transitions
+from typing import TYPE_CHECKING
 
-__all__ = [
+from diffpolicy._lazy import attach
+
+if TYPE_CHECKING:
+    from diffpolicy.environments.checks import check_policy as check_policy
+    from diffpolicy.environments.cost import Cost as Cost
+    from diffpolicy.environments.env_problem import EnvProblem as EnvProblem
+    from diffpolicy.environments.gymnasium import gym_problem as gym_problem
+    from diffpolicy.environments.lanes import Lanes as Lanes
+    from diffpolicy.environments.problem import Problem as Problem
+    from diffpolicy.environments.problem_checks import check_problem as check_problem
+    from diffpolicy.environments.random_rule import RandomRule as RandomRule
+    from diffpolicy.environments.tally import Tally as Tally
+    from diffpolicy.environments.transitions import step_transitions as step_transitions
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Cost": "diffpolicy.environments.cost",
+        "EnvProblem": "diffpolicy.environments.env_problem",
+        "Lanes": "diffpolicy.environments.lanes",
+        "Problem": "diffpolicy.environments.problem",
+        "RandomRule": "diffpolicy.environments.random_rule",
+        "Tally": "diffpolicy.environments.tally",
+        "check_policy": "diffpolicy.environments.checks",
+        "check_problem": "diffpolicy.environments.problem_checks",
+        "gym_problem": "diffpolicy.environments.gymnasium",
+        "step_transitions": "diffpolicy.environments.transitions",
+    },
+)
+__all__ = (
     "Cost",
     "EnvProblem",
     "Lanes",
@@ -22,4 +42,4 @@ __all__ = [
     "check_problem",
     "gym_problem",
     "step_transitions",
-]
+)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.evaluation.entrants import make_policy as make_policy
+    from diffpolicy.environments.entrants import make_policy as make_policy
     from diffpolicy.evaluation.evaluating import Evaluation as Evaluation
     from diffpolicy.evaluation.evaluating import evaluate as evaluate
     from diffpolicy.evaluation.evaluating import play_episodes as play_episodes
@@ -40,7 +40,7 @@ __getattr__, __dir__ = attach(
         "Evaluation": "diffpolicy.evaluation.evaluating",
         "evaluate": "diffpolicy.evaluation.evaluating",
         "play_episodes": "diffpolicy.evaluation.evaluating",
-        "make_policy": "diffpolicy.evaluation.entrants",
+        "make_policy": "diffpolicy.environments.entrants",
     },
 )
 __all__ = (

@@ -14,8 +14,8 @@ from diffpolicy import _validate as check
 from diffpolicy._table import render
 from diffpolicy._version import __version__
 from diffpolicy.environments import Cost, Problem
+from diffpolicy.environments.entrants import make_policy, rules_of
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.entrants import make_policy, rules_of
 from diffpolicy.evaluation.playing import Played, play, undisturbed
 from diffpolicy.evaluation.results import Result
 from diffpolicy.evaluation.tables import cost_cells, cost_columns

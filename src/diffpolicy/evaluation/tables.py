@@ -11,7 +11,7 @@ from diffpolicy._draw.frame import METHOD as METHOD
 from diffpolicy._draw.frame import PRETRAINED as BUNDLED
 from diffpolicy._draw.frame import RULE as RULE
 from diffpolicy.environments import Cost
-from diffpolicy.evaluation.entrants import PRETRAINED
+from diffpolicy.environments.entrants import PRETRAINED
 from diffpolicy.evaluation.results import Result
 
 if TYPE_CHECKING:

@@ -41,6 +41,8 @@ PRESETS = {
                 "lad-plus",
                 "ppo",
                 "diffusion-ppo",
+                "bc",
+                "bc-no-chain",
             ),
         ),
         (

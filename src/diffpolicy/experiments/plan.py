@@ -14,8 +14,8 @@ from diffpolicy import _validate as check
 from diffpolicy._identity import describe
 from diffpolicy._version import __version__
 from diffpolicy.environments import Problem
+from diffpolicy.environments.entrants import rules_of
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.entrants import rules_of
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method, make_problem

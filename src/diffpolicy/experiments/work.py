@@ -16,8 +16,8 @@ from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy._identity import describe
 from diffpolicy._signals import Stopped
+from diffpolicy.environments.entrants import make_policy
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.entrants import make_policy
 from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.experiments.plan import Job, Outcome
 from diffpolicy.experiments.training import build, run

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.methods.dqn import DQNMethod as DQNMethod
     from diffpolicy.methods.files import parse_method as parse_method
+    from diffpolicy.methods.imitation import ChainImitationMethod as ChainImitationMethod
+    from diffpolicy.methods.imitation import ImitationMethod as ImitationMethod
     from diffpolicy.methods.method import Method as Method
     from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
     from diffpolicy.methods.on_policy import OnPolicyMethod as OnPolicyMethod
@@ -27,14 +29,18 @@ __getattr__, __dir__ = attach(
         "DiffusionPPOMethod": "diffpolicy.methods.ppo",
         "SACMethod": "diffpolicy.methods.sac",
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
+        "ImitationMethod": "diffpolicy.methods.imitation",
+        "ChainImitationMethod": "diffpolicy.methods.imitation",
         "DQNMethod": "diffpolicy.methods.dqn",
         "parse_method": "diffpolicy.methods.files",
     },
 )
 __all__ = (
+    "ChainImitationMethod",
     "DQNMethod",
     "DiffusionPPOMethod",
     "DiffusionSACMethod",
+    "ImitationMethod",
     "Method",
     "OffPolicyMethod",
     "OnPolicyMethod",

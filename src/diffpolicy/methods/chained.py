@@ -79,6 +79,8 @@ class ChainedMethod(RolloutMethod):
     }
 
     own_policy: ClassVar[type[Policy]] = DiffusionPolicy
+    through_chain: ClassVar[bool] = True
+    """Whether its objective goes through the steps of the sampler, so that another one makes another policy."""
 
     def refuses(self, head: Head) -> str:
         """As its family; and a memory is of single items, one of probabilities of an action that has them."""
@@ -113,5 +115,5 @@ class ChainedMethod(RolloutMethod):
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         policy = super().make_policy(env, seed)
-        policy.trained["through_chain"] = True
+        policy.trained["through_chain"] = self.through_chain
         return policy

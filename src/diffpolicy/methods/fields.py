@@ -46,6 +46,13 @@ LAYERS = 100
 """Of a network."""
 
 
+def optional_text(value: Any, key: str) -> str | None:
+    """A text, or None."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{key} must be a text, got {check.show(value)}")
+    return value
+
+
 def acting(value: Any, key: str) -> Any:
     """A policy, a class of them, or None. Args: value: may be the `module:attribute` where it stands."""
     if isinstance(value, str) and is_attribute(value):

@@ -14,6 +14,7 @@ from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.rollouts import Parts, RolloutMethod
 from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
+from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.stream import RolloutStream
 
 
@@ -63,12 +64,15 @@ class OffPolicyMethod(RolloutMethod):
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
-    def make_module(self, parts: Parts) -> OffPolicyModule:
+    module_class: ClassVar[type[OffPolicyModule]] = OffPolicyModule
+
+    def make_module(self, parts: Parts) -> RolloutModule:
         policy, steps = parts.policy, parts.problem.steps
-        return OffPolicyModule(
+        player = policy if parts.player is None else parts.player
+        return self.module_class(
             policy,
             parts.objective,
-            RolloutStream(parts.env, policy, episode_steps=steps, steps=self.rollout_steps, seed=parts.seed),
+            RolloutStream(parts.env, player, episode_steps=steps, steps=self.rollout_steps, seed=parts.seed),
             PackedReplay(self.capacity, policy.agents, parts.seed_of_batches),
             parts.transitions,
             tally=parts.tally,

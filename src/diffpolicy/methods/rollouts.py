@@ -37,7 +37,7 @@ class Parts:
 
     Args:
         problem: what is trained on. env: its environment, batched. policy: what acts. objective: what is minimised.
-        transitions: of a rollout. tally: adds up what passes cost.
+        transitions: of a rollout. tally: adds up what passes cost. player: who plays, where it is not the policy.
         seed: of the run. seed_of_batches: of the draws of batches.
     """
 
@@ -49,6 +49,7 @@ class Parts:
     tally: Tally
     seed: int
     seed_of_batches: int
+    player: Any = None
 
 
 ITEMS = ("independent", "joint")
@@ -143,6 +144,14 @@ class RolloutMethod(Method):
         """What `Policy.from_specs` is told of the head. Args: draw: how it decides, `sample` or `argmax`."""
         return draw if self.head is None else part_with(named_head(self.head), draw=draw)
 
+    def options_in(self, env: EnvBase) -> dict[str, Any]:
+        """The same where they hang on what is decided. Args: env: tells what that is."""
+        return self.options()
+
+    def make_player(self, problem: Problem, seed: int) -> Any:
+        """Who plays what is learnt from; None: the policy that is trained."""
+        return None
+
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         """What acts."""
         if isinstance(self.policy, Policy):
@@ -151,7 +160,7 @@ class RolloutMethod(Method):
             policy.reseed(seed)
             return policy
         kind: type[Policy] = self.own_policy if self.policy is None else self.policy
-        return kind.from_specs(env, **self.options(), seed=seed)
+        return kind.from_specs(env, **self.options_in(env), seed=seed)
 
     @abstractmethod
     def make_objective(self, policy: Any, seed: int) -> Any:
@@ -170,10 +179,16 @@ class RolloutMethod(Method):
         seed: int = 0,
     ) -> Any:
         given = problem if isinstance(problem, Problem) else GivenEnv(problem, episode_steps)
-        env = given.make_env(environments, seed)
-        of_policy, of_objective, of_batches = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
+        of_policy, of_objective, of_batches, of_player = (
+            int(s) for s in np.random.SeedSequence(seed).generate_state(4)
+        )
+        player = self.make_player(given, of_player)
+        view = None if player is None else given.view(player)
+        env = given.make_env(environments, seed, view=view)
+        # a policy sees what the problem shows it, whatever more it is played to it from
+        shown = env if view is None else given.make_env(environments, seed)
         masked = replace(self, masks=False) if self.masks is None and not given.masks else self
-        policy = masked.make_policy(env, of_policy).train()
+        policy = masked.make_policy(shown, of_policy).train()
         if why := self.refuses(policy.head):
             raise InputError(f"{type(self).__name__} trains no policy with a {type(policy.head).__name__}: {why}")
         if self.masks and not policy.reading.masked:
@@ -184,7 +199,7 @@ class RolloutMethod(Method):
             transitions = with_masks(self.transitions, policy.reading.masked)
         objective = self.make_objective(policy, of_objective)
         module = self.make_module(
-            Parts(given, env, policy, objective, transitions, given.tally(keys), seed, of_batches)
+            Parts(given, env, policy, objective, transitions, given.tally(keys), seed, of_batches, player)
         )
         module.problem = None if given.sound else given
         module.identity = {

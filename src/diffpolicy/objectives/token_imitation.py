@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
-from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import dispatch
-from tensordict.utils import NestedKey
-from torch import Tensor, nn
-from torchrl.objectives.common import LossModule
+from torch import Tensor
 
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.tokens import TokenProcess
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.rows import wide
+from diffpolicy.objectives.denoising import spread
+from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.masks import as_mask
 
 
-class TokenImitationLoss(LossModule):
+class TokenImitationLoss(ImitationLoss):
     """Cross-entropy of an action's tokens x_0 under what is predicted of them from corrupted ones, x_t.
 
     With t uniform in 1..I, x_t ~ q(x_t | x_0) and p = softmax of the denoiser's logits within the mask,
@@ -45,8 +39,7 @@ class TokenImitationLoss(LossModule):
         InputError: the policy's chain is not of tokens; in `forward`: a key is missing, an observation or a mask is of
             another shape, or the mask forbids what is to be imitated.
 
-    Keys: observation `[.., M, F]`, action `[.., M, *event]` and, where the policy reads masks, action_mask; rows of
-    batch `[M]`, or `[G, M]` for G agents, whose losses are added. Writes loss_actor.
+    Keys: of `ImitationLoss`.
 
     Example:
         >>> chain = {"schedule": MaskedProcess(4), "sampler": Ancestral(), "head": TokenHead()}
@@ -57,51 +50,17 @@ class TokenImitationLoss(LossModule):
         True
     """
 
-    out_keys = ["loss_actor"]  # noqa: RUF012 (TorchRL's attribute)
-
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """Keys read from the rows."""
-        return ["observation", "action", *(["action_mask"] if self.policy.reading.masked else [])]
-
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
-
     def __init__(self, policy: DiffusionPolicy) -> None:
-        super().__init__()
         process = policy.process if isinstance(policy, DiffusionPolicy) else None
         if not isinstance(process, TokenProcess):
             of = "has no chain" if process is None else f"goes through the numbers of a {type(process).__name__}"
             raise InputError(f"TokenImitationLoss trains chains of tokens, and the {type(policy).__name__} {of}")
-        self.policy = policy
+        super().__init__(policy)
         self.choices = policy.choices // policy.head.slots
         self.hides = policy.vocabulary > self.choices
         self.register_buffer("weight", weights(process) if self.hides else torch.ones(process.steps), persistent=False)
 
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        pass
-
-    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
-        """What is optimised, by the name of its learning rate."""
-        return {"actor": self.policy.parameters()}
-
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The loss of a batch of rows."""
-        missing = [key for key in self.in_keys if tensordict.get(key, None) is None]
-        if missing:
-            raise InputError(f"the rows do not give {', '.join(map(repr, missing))}, which the objective reads")
-        mask = tensordict["action_mask"] if self.policy.reading.masked else None
-        return TensorDict({"loss_actor": self.imitate(wide(tensordict, "observation"), tensordict["action"], mask)})
-
     def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss as `ImitationModule` calls it; draws from the policy's generator.
-
-        Args:
-            observation: `[.., M, F]`. action: to be imitated, `[.., M, *event]`. mask: as the environment gives it,
-                bool `[.., M, mask_width]`, or None.
-        """
         generator = generator_on(self.policy.generator, observation.device)
         rows = observation.shape[:-1]
         draws = torch.rand(*rows[:-1], 1, generator=generator, device=generator.device)
@@ -119,8 +78,7 @@ class TokenImitationLoss(LossModule):
         assert isinstance(process, TokenProcess)
         x0 = policy.head.encode(action)
         allowed = self._allowed(mask, x0)
-        m, steps = observation.shape[-2], process.steps
-        t = ((torch.arange(m, device=when.device) + when) * (steps / m)).long().clamp_max(steps - 1) + 1
+        t = spread(when, observation.shape[-2], process.steps)
         x = process.corrupt(x0, t, noise, allowed.expand(*x0.shape, -1))
         cond = policy.prepared(policy.condition(observation))
         logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
     from diffpolicy.training.stream import RolloutStream as RolloutStream
+    from diffpolicy.training.taught import TaughtModule as TaughtModule
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -51,6 +52,7 @@ __getattr__, __dir__ = attach(
         "ImitationModule": "diffpolicy.training.imitation",
         "PackedReplay": "diffpolicy.training.replay",
         "RolloutStream": "diffpolicy.training.stream",
+        "TaughtModule": "diffpolicy.training.taught",
     },
 )
 __all__ = (
@@ -69,6 +71,7 @@ __all__ = (
     "Played",
     "RolloutStream",
     "SACMethod",
+    "TaughtModule",
     "fit",
     "mean_interval",
     "parse_method",

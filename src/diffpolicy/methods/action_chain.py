@@ -1,0 +1,48 @@
+"""`ActionChainMethod`: what the methods share whose chain ends in the action itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from torchrl.envs import EnvBase
+
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.categorical import MaskedProcess
+from diffpolicy.diffusion.processes import FlowProcess
+from diffpolicy.methods.chained import ChainedMethod
+from diffpolicy.methods.fields import Rule
+from diffpolicy.policies.heads import TokenHead, VectorHead
+from diffpolicy.policies.keys import Keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionChainMethod(ChainedMethod):
+    """`ChainedMethod` with x_0 the action itself, which a chain can learn of actions alone; the head follows from them.
+
+    Choices are tokens, which a `MaskedProcess` of `steps` levels hides and `Ancestral` shows again: of them `process`,
+    `schedule`, `sampler` and `prediction` mean nothing. A vector within bounds is scaled to [-1, 1].
+
+    Args:
+        process: of vectors: `noise`, a `GaussianProcess` of `schedule`, under `sampler` and `prediction`; or `flow`, a
+            `FlowProcess` whose velocity is predicted and followed by Euler's method.
+        others: of `ChainedMethod`.
+    """
+
+    process: Literal["noise", "flow"] = "noise"
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **ChainedMethod.rules,
+        "process": partial(check.choice, words=("noise", "flow")),
+    }
+    through_chain: ClassVar[bool] = False
+
+    def options_in(self, env: EnvBase) -> dict[str, Any]:
+        options = self.options()
+        if Keys.of(env, mask_key=self.mask_key).action.kind != "bounded":
+            return options | {"schedule": MaskedProcess(self.steps), "sampler": "ancestral", "head": TokenHead()}
+        if self.process == "noise":
+            return options | {"head": VectorHead()}
+        flow = {"schedule": FlowProcess(self.steps), "sampler": "flow-euler", "prediction": "velocity"}
+        return options | flow | {"head": VectorHead()}
