@@ -14,7 +14,7 @@ from diffpolicy.diffusion.categorical import MaskedProcess
 from diffpolicy.diffusion.processes import FlowProcess
 from diffpolicy.methods.chained import ChainedMethod
 from diffpolicy.methods.fields import Rule
-from diffpolicy.policies.heads import TokenHead, VectorHead
+from diffpolicy.policies.heads import Head, SimplexHead, TokenHead, VectorHead
 from diffpolicy.policies.keys import Keys
 
 
@@ -38,9 +38,16 @@ class ActionChainMethod(ChainedMethod):
     }
     through_chain: ClassVar[bool] = False
 
+    def refuses(self, head: Head) -> str:
+        """As its family; and its chain ends in choices or in a vector within bounds."""
+        shares = "its chain ends in the action itself, which shares of a whole are not"
+        return super().refuses(head) or (shares if isinstance(head, SimplexHead) else "")
+
     def options_in(self, env: EnvBase) -> dict[str, Any]:
         options = self.options()
-        if Keys.of(env, mask_key=self.mask_key).action.kind != "bounded":
+        if self.head is not None:  # which is refused by its name
+            return options
+        if Keys.of(env, mask_key=self.mask_key).action.kind in TokenHead.kinds:
             return options | {"schedule": MaskedProcess(self.steps), "sampler": "ancestral", "head": TokenHead()}
         if self.process == "noise":
             return options | {"head": VectorHead()}
