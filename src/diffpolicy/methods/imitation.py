@@ -17,7 +17,6 @@ from diffpolicy.objectives.likelihood import LikelihoodLoss
 from diffpolicy.objectives.token_imitation import TokenImitationLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
 from diffpolicy.policies.policy import Policy
-from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.taught import TaughtModule
 
 
@@ -48,7 +47,7 @@ class ImitationMethod(OffPolicyMethod):
     teacher: str | None = None
     rules: ClassVar[Mapping[str, Rule]] = {**OffPolicyMethod.rules, "teacher": optional_text}
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
-    module_class: ClassVar[type[OffPolicyModule]] = TaughtModule
+    module_class: ClassVar[Any] = TaughtModule
 
     def make_player(self, problem: Problem, seed: int) -> Any:
         name = next(iter(rules_of(problem))) if self.teacher is None else self.teacher

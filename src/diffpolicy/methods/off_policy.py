@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
@@ -14,7 +14,6 @@ from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.rollouts import Parts, RolloutMethod
 from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.replay import PackedReplay
-from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.stream import RolloutStream
 
 
@@ -64,12 +63,13 @@ class OffPolicyMethod(RolloutMethod):
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
 
-    module_class: ClassVar[type[OffPolicyModule]] = OffPolicyModule
+    module_class: ClassVar[Any] = OffPolicyModule
+    """What is trained: an `OffPolicyModule`, a name that readers of files in modules of other methods do not know."""
 
-    def make_module(self, parts: Parts) -> RolloutModule:
+    def make_module(self, parts: Parts) -> OffPolicyModule:
         policy, steps = parts.policy, parts.problem.steps
         player = policy if parts.player is None else parts.player
-        return self.module_class(
+        module: OffPolicyModule = self.module_class(
             policy,
             parts.objective,
             RolloutStream(parts.env, player, episode_steps=steps, steps=self.rollout_steps, seed=parts.seed),
@@ -81,3 +81,4 @@ class OffPolicyMethod(RolloutMethod):
             updates=self.updates,
             start_after=self.start_after,
         )
+        return module
