@@ -137,7 +137,8 @@ GUESS = EnvProblem(guesses, steps=5, rules={"best": best})
 
 @pytest.mark.parametrize("name", ["bc", "bc-no-chain"])
 def test_a_teacher_plays_and_is_imitated(name):
-    method = dataclasses.replace(make_method(name), **QUICK, updates=4)
+    shorter = {"steps": 3} if name == "bc" else {}
+    method = dataclasses.replace(make_method(name), **QUICK, updates=8, **shorter)
     module = method.build(GUESS, environments=16, seed=1)
     fitted = fit(module, episodes=480)
     assert fitted.history[-1]["cost"] == -5  # the teacher's
