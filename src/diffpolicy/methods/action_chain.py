@@ -14,7 +14,7 @@ from diffpolicy.diffusion.categorical import MaskedProcess
 from diffpolicy.diffusion.processes import FlowProcess
 from diffpolicy.methods.chained import ChainedMethod
 from diffpolicy.methods.fields import Rule
-from diffpolicy.policies.heads import Head, SimplexHead, TokenHead, VectorHead
+from diffpolicy.policies.heads import CompositeHead, Head, SimplexHead, TokenHead, VectorHead
 from diffpolicy.policies.keys import Keys
 
 
@@ -40,14 +40,17 @@ class ActionChainMethod(ChainedMethod):
 
     def refuses(self, head: Head) -> str:
         """As its family; and its chain ends in choices or in a vector within bounds."""
-        shares = "its chain ends in the action itself, which shares of a whole are not"
-        return super().refuses(head) or (shares if isinstance(head, SimplexHead) else "")
+        ends = "its chain ends in the action itself, choices or a vector within bounds, and not in"
+        whats = {SimplexHead: "shares of a whole", CompositeHead: "several keys"}
+        what = next((text for kind, text in whats.items() if isinstance(head, kind)), "")
+        return super().refuses(head) or (what and f"{ends} {what}")
 
     def options_in(self, env: EnvBase) -> dict[str, Any]:
         options = self.options()
-        if self.head is not None:  # which is refused by its name
-            return options
-        if Keys.of(env, mask_key=self.mask_key).action.kind in TokenHead.kinds:
+        kind = Keys.of(env, mask_key=self.mask_key).action.kind
+        if self.head is not None or kind not in (*TokenHead.kinds, *VectorHead.kinds):
+            return options  # its usual head is refused by its name
+        if kind in TokenHead.kinds:
             return options | {"schedule": MaskedProcess(self.steps), "sampler": "ancestral", "head": TokenHead()}
         if self.process == "noise":
             return options | {"head": VectorHead()}
