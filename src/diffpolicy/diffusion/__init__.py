@@ -10,6 +10,7 @@ from diffpolicy.diffusion.continuous import (
     VPSchedule,
 )
 from diffpolicy.diffusion.discrete import Ancestral, TauLeaping, TokenSampler
+from diffpolicy.diffusion.guidance import along_gradient, classifier_free
 from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point, over_slots
 from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.predictions import (
@@ -65,6 +66,8 @@ __all__ = [
     "UniformProcess",
     "VPSchedule",
     "allowed_by",
+    "along_gradient",
+    "classifier_free",
     "cosine",
     "ddim",
     "ddpm",

@@ -102,10 +102,11 @@ class Ancestral(TokenSampler):
         process: Process,
         noise: Tensor | None = None,
         record: list[Tensor] | None = None,
+        first: int = 0,
     ) -> Tensor:
         if noise is None and isinstance(process, MaskedProcess) and self.order == "chance":
-            return replace(self, order="confidence", remask=0.0).sample(model, x, cond, process, None, record)
-        return super().sample(model, x, cond, process, noise, record)
+            return replace(self, order="confidence", remask=0.0).sample(model, x, cond, process, None, record, first)
+        return super().sample(model, x, cond, process, noise, record, first)
 
     def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:
         times = self.grid(process)

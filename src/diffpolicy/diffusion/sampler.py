@@ -129,21 +129,23 @@ class Sampler(ABC):
         process: Process,
         noise: Tensor | None = None,
         record: list[Tensor] | None = None,
+        first: int = 0,
     ) -> Tensor:
         """x_0 of x_I, of its shape: a pure function of its arguments.
 
         Args:
             model, cond, process: of `kernel`. x: x_I, `[.., K, W]`, or tokens `[.., K]`.
-            noise: what noisy steps draw, `[noisy_steps, *x.shape]`; None where there are none.
+            noise: what noisy steps draw, `[noisy_steps - first, *x.shape]`; None where there are none.
             record: takes the states from x_I on, where they are wanted.
+            first: number of the step that it begins with, where x is the state at the level of that, `grid[first]`.
         """
         if record is not None:
             record.append(x)
         memory = None
-        for k in range(len(self.grid(process)) - 1):
+        for k in range(first, len(self.grid(process)) - 1):
             step = self.advance(model, x, k, cond, process, memory)
             kernel, memory = step.kernel, step.memory
-            x = kernel.sample(None if noise is None or kernel.draws is None else noise[k])
+            x = kernel.sample(None if noise is None or kernel.draws is None else noise[k - first])
             if record is not None:
                 record.append(x)
         return x

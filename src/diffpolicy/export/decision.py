@@ -52,6 +52,12 @@ class Decision(PureDecision):
             raise InputError(f"a policy with a {type(policy.head).__name__} has no exported form yet")
         if isinstance(policy.head, CompositeHead):
             raise InputError(f"a policy of several actions, {policy.action_keys}, has no exported form yet")
+        if isinstance(policy, DiffusionPolicy) and policy.guidance is not None and policy.guidance.by_critic:
+            raise InputError(f"a policy that a {type(policy.guidance).__name__} guides has no exported form")
+        if isinstance(policy, DiffusionPolicy) and policy.level is not None:
+            raise InputError(
+                f"a chain that begins at level {policy.level} has no exported form; with_start(None) has one"
+            )
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)

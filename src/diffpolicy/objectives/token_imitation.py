@@ -65,14 +65,31 @@ class TokenImitationLoss(ImitationLoss):
         rows = observation.shape[:-1]
         draws = torch.rand(*rows[:-1], 1, generator=generator, device=generator.device)
         noise = torch.rand(*rows, self.policy.head.slots, generator=generator, device=generator.device)
-        return self.losses(observation, action, mask, draws.to(observation.device), noise.to(observation.device))
+        dropped = self.policy.drops(rows)
+        return self.losses(
+            observation,
+            action,
+            mask,
+            draws.to(observation.device),
+            noise.to(observation.device),
+            None if dropped is None else dropped.to(observation.device),
+        )
 
-    def losses(self, observation: Tensor, action: Tensor, mask: Tensor | None, when: Tensor, noise: Tensor) -> Tensor:
+    def losses(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        mask: Tensor | None,
+        when: Tensor,
+        noise: Tensor,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
         """What `imitate` gives: a pure function of rows and draws.
 
         Args:
             observation, action, mask: of `imitate`. when: U[0, 1) that spreads the steps, `[.., 1]`. noise: U[0, 1)
                 that corrupts, `[.., M, K]`.
+            dropped: rows whose condition is left out, bool `[.., M]`, or None.
         """
         policy, process = self.policy, self.policy.process
         assert isinstance(process, TokenProcess)
@@ -80,7 +97,7 @@ class TokenImitationLoss(ImitationLoss):
         allowed = self._allowed(mask, x0)
         t = spread(when, observation.shape[-2], process.steps)
         x = process.corrupt(x0, t, noise, allowed.expand(*x0.shape, -1))
-        cond = policy.prepared(policy.condition(observation))
+        cond = policy.learnt(observation, dropped)
         logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)
         each = -logits.log_softmax(-1).gather(-1, x0.unsqueeze(-1)).squeeze(-1)
         counted = each.masked_fill(x < self.choices, 0) if self.hides else each

@@ -5,6 +5,7 @@ from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.direct import CategoricalPolicy, FeedforwardPolicy, GreedyValuePolicy
 from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGradient
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.policy import Policy
@@ -13,25 +14,31 @@ from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
 from diffpolicy.policies.rows import Rows
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.policies.sequential import decide_in_order
+from diffpolicy.policies.steered import SteeredPolicy
 from diffpolicy.policies.systematic import SystematicDraws
 
 __all__ = [
     "ActionMemory",
+    "BestOf",
     "CategoricalHead",
     "CategoricalPolicy",
     "ChainPolicy",
     "ChoicePolicy",
+    "ClassifierFree",
     "DiffusionPolicy",
     "Draws",
     "FeedforwardPolicy",
     "GaussianPrior",
     "GreedyValuePolicy",
+    "Guidance",
     "MemoryState",
     "Policy",
     "Prior",
+    "QGradient",
     "RecurrentState",
     "Rows",
     "SavedPolicy",
+    "SteeredPolicy",
     "SystematicDraws",
     "decide_in_order",
     "with_recurrent_state",

@@ -22,6 +22,7 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.class_names import file_name, is_ours
 from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.policies.guidance import Guided
 from diffpolicy.policies.masks import mask_logits
 from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.saving import SavedPolicy
@@ -43,6 +44,8 @@ class ChainPolicy(SavedPolicy, base=True):
 
     denoiser: nn.Module
     options: Mapping[str, Any] = {}
+    level: int | None = None
+    """Where chains begin, if what they begin from is given; None: at I."""
 
     def _set_chain(
         self, process: str | Process, levels: int, sampler: str | Sampler | None, steps: int | None, prediction: str
@@ -92,11 +95,12 @@ class ChainPolicy(SavedPolicy, base=True):
 
     def with_sampler(self: Made, sampler: str | Sampler, steps: int | None = None) -> Made:
         """The same parameters under another sampler; warns if they were trained through their chain."""
-        other = copy.copy(self)
-        other.__dict__ = dict(self.__dict__)
-        other.trained = dict(self.trained)
-        other.generator = copy.deepcopy(self.generator)
+        other = self._twin()
         other._set_sampler(sampler, steps)
+        if self.level is not None and self.level not in other.path:
+            raise InputError(
+                f"the chain begins at level {self.level}, which is none of {other.path}, those of {sampler!r}"
+            )
         same = replace(other.sampling, steps=None) == replace(self.sampling, steps=None) and other.path == self.path
         if self.trained.get("through_chain") and not same:
             warnings.warn(
@@ -104,6 +108,14 @@ class ChainPolicy(SavedPolicy, base=True):
                 f"under {other.sampler} with {len(other.path)} steps it is another policy",
                 stacklevel=2,
             )
+        return other
+
+    def _twin(self: Made) -> Made:
+        """A policy of the same parameters, with draws of its own that go on as these would."""
+        other = copy.copy(self)
+        other.__dict__ = dict(self.__dict__)
+        other.trained = dict(self.trained)
+        other.generator = copy.deepcopy(self.generator)
         return other
 
     # The chain
@@ -118,22 +130,31 @@ class ChainPolicy(SavedPolicy, base=True):
         """
         return self.denoiser(x, t, cond)  # type: ignore[no-any-return]
 
-    def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None) -> Tensor:
+    def predicted(self, x: Tensor, t: int | Tensor, cond: Any) -> Tensor:
+        """What a chain goes by: `denoise`, or what guidance makes of it. Args: of `denoise`; cond: of `conditioned`."""
+        return cond.predicted(x, t) if isinstance(cond, Guided) else self.denoise(x, t, cond)
+
+    def conditioned(self, condition: Tensor) -> Any:
+        """What the chain's predictions are given, `prepared` where nothing guides it. Args: condition: `[.., M, F]`."""
+        return self.prepared(condition)
+
+    def chain(self, condition: Tensor, x: Tensor, noise: Tensor | None, first: int = 0) -> Tensor:
         """x_0 of rows; a pure function of its arguments.
 
         Args:
             condition: `[.., M, F]`. x: x_I, `[.., M, A]`.
             noise: of each step but the last, `[steps - 1, .., M, A]`; None where the sampler spreads none.
+            first: number of the step that it begins with, where x is the state at the level of that.
         """
-        n = self.items_read
+        n, cond = self.items_read, self.conditioned(condition)
         if not n:
-            return self.sampling.sample(self.denoise, x, self.prepared(condition), self.process, noise)
+            return self.sampling.sample(self.predicted, x, cond, self.process, noise, first=first)
         noise = None if noise is None else noise.unflatten(-1, (n, -1))
         x = x.unflatten(-1, (n, -1))
-        return self.sampling.sample(self.denoise, x, self.prepared(condition), self.process, noise).flatten(-2)
+        return self.sampling.sample(self.predicted, x, cond, self.process, noise, first=first).flatten(-2)
 
     def token_chain(
-        self, condition: Tensor, x: Tensor, noise: Tensor | None, allowed: Tensor, vocabulary: int
+        self, condition: Tensor, x: Tensor, noise: Tensor | None, allowed: Tensor, vocabulary: int, first: int = 0
     ) -> Tensor:
         """The same of tokens, int64 `[.., M, K]`.
 
@@ -141,23 +162,24 @@ class ChainPolicy(SavedPolicy, base=True):
             condition: `[.., M, F]`. x: x_I, `[.., M, K]`.
             noise: U[0, 1), `[steps, .., M, K]`; None: the likeliest at each step.
             allowed: which choices x_0 may be, bool `[.., M, K, W]`. vocabulary: V, the network's numbers of a slot.
+            first: of `chain`.
         """
 
         def logits(x: Tensor, t: int, cond: Any) -> Tensor:
             return self.token_logits(x, t, cond, allowed, vocabulary)
 
-        return self.sampling.sample(logits, x, self.prepared(condition), self.process, noise)
+        return self.sampling.sample(logits, x, self.conditioned(condition), self.process, noise, first=first)
 
     def token_logits(self, x: Tensor, t: int | Tensor, cond: Any, allowed: Tensor, vocabulary: int) -> Tensor:
         """Logits of x_0 that are predicted of tokens, `[.., M, K, W]`, those of forbidden choices at -1e9.
 
         Args:
-            x: x_t, `[.., M, K]`. t: 1..I, of all rows or `[.., M]`. cond: prepared. allowed, vocabulary: of
-                `token_chain`.
+            x: x_t, `[.., M, K]`. t: 1..I, of all rows or `[.., M]`. cond: prepared, or guided. allowed,
+                vocabulary: of `token_chain`.
         """
         n = self.items_read
         numbers = one_hot(x, vocabulary).to(self.dtype).flatten(-2)
-        given = self.denoise(numbers.unflatten(-1, (n, -1)) if n else numbers, t, cond)
+        given = self.predicted(numbers.unflatten(-1, (n, -1)) if n else numbers, t, cond)
         return mask_logits(given.reshape(*x.shape, vocabulary)[..., : allowed.shape[-1]], allowed)
 
     @property

@@ -19,18 +19,18 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.item_denoiser import ItemDenoiser
 from diffpolicy.networks.per_agent import PerAgent, ReadsItems
-from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.draws import generator_on
+from diffpolicy.policies.guidance import Guidance
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import Prior
-from diffpolicy.policies.remembering import RememberingPolicy
+from diffpolicy.policies.steered import SteeredPolicy
 
 OPTIONS = {"MLPDenoiser": ("hidden", "act", "output", "time"), "ItemDenoiser": ("hidden", "heads", "blocks")}
 """What may be said of a denoiser that the policy makes itself, by its kind."""
 Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
-class DiffusionPolicy(ChainPolicy, RememberingPolicy):
+class DiffusionPolicy(SteeredPolicy):
     """Denoises the logits of a choice from noise or from the remembered action, given an observation.
 
     The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`.
@@ -49,6 +49,9 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
             its class's `to_dict` and `from_dict`, or by `config`; one without them is passed again,
             `load(path, denoiser=MyNet())`. Where agents have parameters of their own, each gets a copy of it, unless
             its attribute `stack` is their number.
+        condition_drop: chance that a row's condition is left out while the chain is imitated, a learnt vector in its
+            place, so that `ClassifierFree` can guide it; 0: never.
+        guidance: how the chain is guided when the policy acts; None: not at all. See `with_guidance`.
         others: of `Policy`.
 
     Raises:
@@ -72,6 +75,8 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         sampler_steps: int | None = None,
         prediction: str = "noise",
         denoiser: Mapping[str, Any] | nn.Module | None = None,
+        condition_drop: float = 0.0,
+        guidance: Guidance | None = None,
         **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
@@ -84,6 +89,8 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
         self.denoiser: nn.Module = (
             self._fitted(denoiser) if isinstance(denoiser, nn.Module) else self._made_denoiser(dict(denoiser or {}))
         )
+        self._set_drop(condition_drop)
+        self._set_guidance(guidance)
 
     @classmethod
     def from_specs(cls: type[Made], env: EnvBase, **options: Unpack[DiffusionOptions]) -> Made:
@@ -171,7 +178,7 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
     @property
     def draws(self) -> int:
         """Numbers of N(0, 1) that a choice takes for each logit: x_I without a memory, and each noisy step's z."""
-        return self.sampling.noisy_steps(self.process) + (not self.prior.remembers)
+        return max(self.sampling.noisy_steps(self.process) - self.first, 0) + (not self.prior.remembers)
 
     def noise(self, rows: torch.Size) -> Tensor | None:
         if not self.process.discrete:
@@ -195,8 +202,13 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
             whole = torch.ones(self.head.mask_width, dtype=torch.bool, device=condition.device)
             mask = self.head.read_mask(whole).expand(*rows, self.choices)
         allowed = mask.unflatten(-1, (slots, -1))
-        x = self.process.terminal(start, allowed)
-        return self.token_chain(condition, x, steps, allowed, self.vocabulary)
+        if self.level is None:
+            x = self.process.terminal(start, allowed)
+        else:
+            assert latent is not None
+            start = torch.full(latent.shape, 0.5, device=latent.device) if start is None else start
+            x = self.process.corrupt(latent, self.level, start, allowed)
+        return self.token_chain(condition, x, steps, allowed, self.vocabulary, self.first)
 
     def output(self, condition: Tensor, latent: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """The end of one chain, x_0 `[.., M, A]`: from the latent if one is remembered, from the first noise if not."""
@@ -210,19 +222,26 @@ class DiffusionPolicy(ChainPolicy, RememberingPolicy):
                 raise InputError(f"a policy with an ActionMemory needs its latent {self.latent_key!r}, got None")
             return self.chain(condition, latent, noise)
         assert noise is not None
-        return self.chain(condition, self.process.terminal(noise[0]), noise[1:])
+        if self.level is None:
+            return self.chain(condition, self.process.terminal(noise[0]), noise[1:])
+        if latent is None:
+            raise InputError(f"a chain that begins at level {self.level} needs an x_0 to begin from, got None")
+        return self.chain(condition, self.process.corrupt(latent, self.level, noise[0]), noise[1:], self.first)
 
     def config(self) -> dict[str, Any]:
         return {
             **super().config(),
             "prior": self.prior.to_dict(),
             **self._chain_form(),
+            **self._steering_form(),
             "head": self.head.to_dict(),
         }
 
     @classmethod
     def _from_config(cls: type[Made], config: dict[str, Any]) -> Made:
         config["prior"] = Prior.from_dict(config["prior"])
+        if config.get("guidance") is not None:
+            config["guidance"] = Guidance.from_dict(config["guidance"])
         return super()._from_config(config)
 
 

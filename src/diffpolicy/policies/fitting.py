@@ -43,8 +43,9 @@ def check_networks(policy: Policy) -> None:
                 f"embed of {name} must give condition_dim={policy.condition_dim} features of a row, "
                 f"{[*lead, policy.condition_dim]}, got {_shape(condition)}"
             )
-        latent = zeros(*lead, policy.choices) if policy.remembers else None
         width = policy.head.slots if policy.head.tokens else policy.choices
+        latent = zeros(*lead, width) if policy.reads_latent else None
+        latent = latent.long() if latent is not None and policy.head.tokens else latent
         noise = zeros(policy.draws, *lead, width) if policy.draws else None
         read = f"a condition of {policy.condition_dim} and x of {policy.choices} features"
         try:

@@ -14,6 +14,7 @@ from typing_extensions import Required, TypedDict
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.errors import InputError
+from diffpolicy.policies.guidance import Guidance
 from diffpolicy.policies.heads import Head
 from diffpolicy.policies.priors import Prior
 
@@ -71,6 +72,8 @@ class DiffusionOptions(SpecOptions, total=False):
     sampler_steps: int | None
     prediction: str
     denoiser: Mapping[str, Any] | nn.Module | None
+    condition_drop: float
+    guidance: Guidance | None
 
 
 class FeedforwardOptions(SpecOptions, total=False):

@@ -22,7 +22,7 @@ from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recor
 from diffpolicy.policies.masks import readable
 from diffpolicy.policies.options import ASKED, FreeOptions, check_options
 from diffpolicy.policies.row_policy import RowPolicy
-from diffpolicy.policies.rows import Rows, in_blocks
+from diffpolicy.policies.rows import Rows
 from diffpolicy.policies.specs import check_specs, information_of, read_specs
 
 Made = TypeVar("Made", bound="Policy")
@@ -166,14 +166,11 @@ class Policy(RowPolicy, base=True):
         """
         rows = self.rows(tensordict)
         condition, latent, mask, told = self._read(tensordict, rows)
-        still = without_chance()
-        noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
-        x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask)
+        made = self.decided(condition, latent, mask, without_chance())
+        noise, x0, law, action = made.noise, made.x0, made.law, made.action
         if readable(x0) and not math.isfinite(x0.sum().item()):
             self._refuse_output(tensordict, rows, x0)
         self.write_latent(tensordict, rows, x0)
-        law = self._law_of(x0, mask)
-        action = self.choose_at(law, None) if still else self.choose(law)
         action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.reading.keys[0]].device)
         parts = len(self.head.event)
         action = rows.put(action.flatten(-parts)) if parts else rows.put(action.unsqueeze(-1)).squeeze(-1)

@@ -14,12 +14,14 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
+from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.evidence import check_evidence, evidence, is_all_ours
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict, head_of_width
 from diffpolicy.policies.joint import joint_row
 from diffpolicy.policies.keys import as_json, plain
 from diffpolicy.policies.reading import Reading
+from diffpolicy.policies.rows import in_blocks
 from diffpolicy.policies.saving import SavedPolicy
 
 LARGEST = 10**6
@@ -133,6 +135,11 @@ class RowPolicy(SavedPolicy, base=True):
     # Draws
 
     @property
+    def reads_latent(self) -> bool:
+        """Whether `output` is given a latent."""
+        return self.remembers
+
+    @property
     def draws(self) -> int:
         """Numbers of N(0, 1) that a choice takes for each of its logits."""
         return 0
@@ -151,6 +158,17 @@ class RowPolicy(SavedPolicy, base=True):
     def choose(self, logits: Tensor) -> Tensor:
         """Actions of rows, `[*, *event]`. Args: logits: or other parameters of the head's law, `[*, A]`."""
         return self.head.sample(logits, self.head.draws(logits.shape[:-1], generator_on(self.generator, logits.device)))
+
+    def decided(self, condition: Tensor, latent: Tensor | None, mask: Tensor | None, still: bool) -> Decided:
+        """What acting makes of rows; all that is drawn is drawn at once, the chain's before the choice's.
+
+        Args:
+            condition, latent, mask: of `law`; the condition as `condition` gives it. still: whether nothing is drawn.
+        """
+        noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
+        x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask)
+        law = self._law_of(x0, mask)
+        return Decided(noise, x0, law, self.choose_at(law, None) if still else self.choose(law))
 
     @property
     def draws_choice(self) -> bool:
