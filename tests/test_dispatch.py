@@ -56,6 +56,7 @@ def odd(count: int, seed: int, parts: bool) -> Arrivals:
         base,
         model=rng.integers(0, 2, count),
         switch_s=rng.random(3),
+        cold_s=rng.random(3),
         deadline_s=np.where(rng.random(count) < 0.5, arrival + 20, np.inf),
         weight=rng.uniform(0.5, 2, count),
     )

@@ -82,6 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
     opt.add_scenario(parser)
+    opt.add_binding(parser)
     opt.add_common(parser)
 
 
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
+    order = opt.held_order(options, scenario)
     changes = opt.changes(options)
     out = _files.check_folder(options.out)
 
@@ -102,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.experiments.training import build
 
     opt.set_threads(options.threads)
-    problem = opt.problem(options, scenario)
+    problem = opt.problem(options, scenario, order)
     sweep = None if options.sweep is None else Sweep.parse(options.sweep, problem)
     every = [name for name, package in PRESETS.items() if package == PRESETS.get(problem.methods[0])]
     methods = options.methods or (every if options.full else list(problem.methods))

@@ -22,6 +22,7 @@ EXAMPLES = (
     "diffpolicy evaluate opt-ts price pretrained:stale pretrained:live",
     "diffpolicy evaluate runs/lad-ts opt-ts --eval-episodes 32 --json",
     "diffpolicy evaluate runs/mine random --problem mine:problem",
+    "diffpolicy evaluate opt-ts --scenario gpu-mix --binding free --order cost-minus-age:age=0.5",
 )
 
 
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_sampler(parser)
     parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
     opt.add_scenario(parser)
+    opt.add_binding(parser)
     opt.add_common(parser)
 
 
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
         for name in [*names, *([] if options.baseline is None else [options.baseline])]:
             check_policy(name)
+    order = opt.held_order(options, scenario)
     out = None if options.out is None else _files.check_folder(options.out)
 
     from diffpolicy.edge.resolve import resample
@@ -61,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.policies.protocols import Resampled
 
     opt.set_threads(options.threads)
-    problem = opt.problem(options, scenario)
+    problem = opt.problem(options, scenario, order)
     policies = {
         name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
@@ -76,11 +79,16 @@ def run(options: argparse.Namespace) -> None:
             baseline,
             lambda name, episodes: progress.advance(episodes, name),
         )
+    told = result.to_dict()
+    if order is not None:
+        from diffpolicy.edge.dispatch.problem import add_held, held_line
+
+        told = add_held(told, order, result.played)
     if out is not None:
-        _files.write_text(out / "evaluation.json", json.dumps(result.to_dict(), allow_nan=False) + "\n")
+        _files.write_text(out / "evaluation.json", json.dumps(told, allow_nan=False) + "\n")
         _write(out, result, problem, policies)
     if options.json:
-        opt.print_json(result.to_dict(), options)
+        opt.print_json(told, options)
         return
     marks = {}
     if options.sampler or options.sampler_steps:
@@ -90,10 +98,13 @@ def run(options: argparse.Namespace) -> None:
             if isinstance(policy, Resampled)
         }
     print(result.table(marks))
+    if order is not None:
+        print(held_line(order, result.played))
 
 
 def _write(out: Path, result: Evaluation, problem: Problem, policies: Mapping[str, Any]) -> None:
     """The tables, and a picture of each."""
+    from diffpolicy.evaluation.evaluating import PlaysEpisodes
     from diffpolicy.evaluation.tables import evaluation_csv, kind_of
     from diffpolicy.experiments.breakdown import breakdowns
     from diffpolicy.experiments.first_episode import first_episode
@@ -101,7 +112,8 @@ def _write(out: Path, result: Evaluation, problem: Problem, policies: Mapping[st
 
     kinds = {name: kind_of(name, trained=False, rules=result.rules) for name in result.played}
     tables = {"evaluation.csv": evaluation_csv(result), **breakdowns(problem, result.played, kinds, result.baseline)}
-    tables |= first_episode(problem, policies, kinds, result.baseline, result.seed)
+    if not isinstance(problem, PlaysEpisodes):  # which has no steps of an environment
+        tables |= first_episode(problem, policies, kinds, result.baseline, result.seed)
     for file, text in tables.items():
         _files.write_text(out / file, text)
         draw(out / file)

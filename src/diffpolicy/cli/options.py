@@ -99,6 +99,43 @@ EVAL_EPISODES: dict[str, Any] = {"dest": "eval_episodes", "type": whole(1, _limi
 """How `--eval-episodes` is read."""
 
 
+def add_binding(parser: argparse.ArgumentParser) -> None:
+    """`--binding` and `--order`: when a request is given a server, and which one is."""
+    group = parser.add_argument_group("when a request is given its server")
+    group.add_argument(
+        "--binding",
+        choices=("arrival", "free"),
+        default="arrival",
+        help="when it arrives (default), or when a server is free; a policy then says which of the free ones",
+    )
+    group.add_argument(
+        "--order",
+        metavar="ORDER",
+        help="which waiting request goes first: first-come, shortest-first, highest-response-ratio, cost-minus-age, "
+        "weighted-shortest, earliest-deadline, with options such as shortest-first:cap=6 (the default) or "
+        "cost-minus-age:age=0.5,price=3; or module:attribute",
+    )
+
+
+def held_order(options: argparse.Namespace, chosen: Scenario | None) -> str | None:
+    """In which order requests are held; None where they are bound on arrival. Loads no torch.
+
+    Raises:
+        InputError: there is no such order, it belongs to no binding, or the problem is another one.
+    """
+    if options.binding == "arrival":
+        if options.order is not None:
+            raise InputError(f"--order belongs to --binding free, got --order {options.order}")
+        return None
+    if chosen is None:
+        raise InputError(f"--binding free belongs to the offloading problem, got --problem {options.problem}")
+    from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
+
+    order: str = options.order or DEFAULT_ORDER
+    make_held(order)
+    return order
+
+
 def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: int, of: str = "") -> None:
     """`--eval-episodes`. Args: of: which evaluation is meant, where there are several."""
     parser.add_argument(
@@ -201,8 +238,12 @@ def checked_scenario(options: argparse.Namespace) -> Scenario | None:
     return None if other_problem(options) else playable(options)
 
 
-def problem(options: argparse.Namespace, chosen: Scenario | None) -> Problem:
-    """The problem that the options name. Args: chosen: what `checked_scenario` gave."""
+def problem(options: argparse.Namespace, chosen: Scenario | None, order: str | None = None) -> Problem:
+    """The problem that the options name. Args: chosen: what `checked_scenario` gave. order: of held requests."""
+    if chosen is not None and order is not None:
+        from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem
+
+        return HeldOffloadingProblem(chosen, order)
     if chosen is not None:
         from diffpolicy.edge.problem import OffloadingProblem
 

@@ -12,6 +12,7 @@ HELP = "run a task file under its own decisions or under a policy"
 EXAMPLES = (
     "diffpolicy replay --scenario fleet.json --task-file monday.csv                  # what happened",
     "diffpolicy replay --scenario fleet.json --task-file monday.csv --policy opt-ts --out greedy.csv",
+    "diffpolicy replay --scenario fleet.json --task-file monday.csv --policy opt-ts --binding free",
 )
 
 
@@ -22,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", action=opt.OldSpelling, dest="task_file", instead="--task-file")
     parser.add_argument("--policy", metavar="POLICY", help="decides instead of the file's column 'server'")
     opt.add_sampler(parser)
+    opt.add_binding(parser)
     parser.add_argument("--out", metavar="FILE", help="write the tasks with the columns server and delay_s")
     opt.add_common(parser)
 
@@ -37,6 +39,11 @@ def run(options: argparse.Namespace) -> None:
     scenario = Scenario.load(options.scenario)
     if options.policy is not None:
         check_policy(options.policy)
+    order = opt.held_order(options, scenario)
+    if order is not None and options.policy is None:
+        raise InputError(
+            "--binding free needs --policy, which says which of the free servers; opt-ts takes the soonest"
+        )
     tasks = TaskList.read(options.task_file, scenario, decisions=options.policy is None)
     if options.out is not None:
         _files.check_writable(options.out)
@@ -50,7 +57,12 @@ def run(options: argparse.Namespace) -> None:
     if options.policy is not None:
         policy = make_policy(options.policy, scenario, seed=options.seed)
         policy = resample(policy, options.policy, options.sampler, options.sampler_steps)
-    result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
+    if order is None:
+        result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
+    else:
+        from diffpolicy.edge.dispatch.problem import replay_held
+
+        result = replay_held(scenario, tasks, policy, order, name=options.policy, seed=options.seed)
     if options.out is not None:
         _files.write_text(options.out, tasks.to_csv(result.server.tolist(), result.delay_s.tolist()))
     if options.json:

@@ -15,4 +15,6 @@ def replay_table(replay: Replay) -> str:
     data = replay.to_dict()
     title = f"{replay.scenario}: {data['tasks']} tasks under {replay.policy}, load {replay.load:.2f}"
     names = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s")
+    if "order" in data:
+        title += f", held in the order {data['order']} (most passes {data['most_passes']})"
     return render(title, ["mean s", "p50", "p95", "p99", "max"], [[f"{data[name]:.4f}" for name in names]])

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
@@ -22,6 +22,16 @@ from diffpolicy.evaluation.tables import cost_cells, cost_columns
 
 BATCH = 16
 """Episodes that are played side by side."""
+
+
+@runtime_checkable
+class PlaysEpisodes(Protocol):
+    """A problem that plays episodes by a simulator of its own, where that is not one decision a step."""
+
+    def play(
+        self, policy: Any, episodes: int, seed: int, heard: Callable[[float], None] | None = None
+    ) -> Played | None:
+        """As `play_episodes`; None: the environment plays them."""
 
 
 @contextmanager
@@ -122,6 +132,8 @@ def play_episodes(
     problem.check_episodes(episodes)
     parts = []
     with undisturbed(policy, seed):
+        if isinstance(problem, PlaysEpisodes) and (whole := problem.play(policy, episodes, seed, heard)) is not None:
+            return whole
         for first in range(0, episodes, BATCH):
             count = min(BATCH, episodes - first)
             env = problem.make_episodes(first, count, seed, view=problem.view(policy))

@@ -24,6 +24,7 @@ class Arrivals:
         request: number of the request that each is a part of, int64 `[K]`; by default each is one.
         model: number of the model that it needs, int64 `[K]`; by default all need the same.
         switch_s: seconds in which each server loads another model, `[S]`; 0 by default.
+        cold_s: the same of the first model of all, `[S]`; by default `switch_s`.
         deadline_s: when it should have ended, `[K]`; never by default.
         weight: importance, `[K]`; 1 by default.
         kind: number of its class, for reports, int64 `[K]`; all the same by default.
@@ -45,6 +46,7 @@ class Arrivals:
     request: Ints
     model: Ints
     switch_s: Floats
+    cold_s: Floats
     deadline_s: Floats
     weight: Floats
     kind: Ints
@@ -59,6 +61,7 @@ class Arrivals:
         request: Numbers | None = None,
         model: Numbers | None = None,
         switch_s: Numbers | None = None,
+        cold_s: Numbers | None = None,
         deadline_s: Numbers | None = None,
         weight: Numbers | None = None,
         kind: Numbers | None = None,
@@ -81,6 +84,7 @@ class Arrivals:
         first = service[np.arange(k), np.isfinite(service).argmax(-1)]
         self.cost = _real("cost", first if cost is None else cost, (k,), least=0.0)
         self.switch_s = _real("switch_s", np.zeros(s) if switch_s is None else switch_s, (s,), least=0.0)
+        self.cold_s = _real("cold_s", self.switch_s if cold_s is None else cold_s, (s,), least=0.0)
         never = np.full(k, np.inf)
         self.deadline_s = _real("deadline_s", never if deadline_s is None else deadline_s, (k,), endless=True)
         self.weight = _real("weight", np.ones(k) if weight is None else weight, (k,), above=0.0)
@@ -128,12 +132,12 @@ class Arrivals:
         for name in ("service_s", "expected_s", "link_s"):
             picked[name] = picked[name] * share[:, None]
         picked |= {"cost": picked["cost"] * share, "request": self.request[rows]}
-        return Arrivals(**picked, switch_s=self.switch_s)
+        return Arrivals(**picked, switch_s=self.switch_s, cold_s=self.cold_s)
 
     def until(self, count: int) -> Arrivals:
         """The first of them. Args: count: how many, at least 1."""
-        rows = {name: value[:count] for name, value in vars(self).items() if name != "switch_s"}
-        return Arrivals(**rows, switch_s=self.switch_s)
+        rows = {name: value[:count] for name, value in vars(self).items() if name not in ("switch_s", "cold_s")}
+        return Arrivals(**rows, switch_s=self.switch_s, cold_s=self.cold_s)
 
 
 def _real(

@@ -75,7 +75,7 @@ def run_compiled(
         weigh = WEIGHS.index(str(dispatcher.weigh))
         dispatcher.begin(seed)
     rule = engine.Rule(order, age, cap, price, weigh)
-    fleet = engine.Fleet(np.array(each), a.switch_s, dead, lead, ROUNDING, MOST_WAITING)
+    fleet = engine.Fleet(np.array(each), a.switch_s, a.cold_s, dead, lead, ROUNDING, MOST_WAITING)
     given = engine.Given(
         a.arrival_s,
         a.service_s,

@@ -33,6 +33,7 @@ class Fleet(NamedTuple):
 
     seats: Any
     switch: Any
+    cold: Any
     dead: float
     lead: float
     rounding: float
@@ -126,10 +127,18 @@ def opening(f: Fleet, s: State, now: float) -> float:
 
 
 @compile
+def load_s(g: Given, f: Fleet, s: State, i: int, j: int) -> float:
+    """Seconds in which a server loads the model of a request, if it has another one."""
+    if s.loaded[j] == g.model[i]:
+        return 0.0
+    load: float = f.cold[j] if s.loaded[j] < 0 else f.switch[j]
+    return load
+
+
+@compile
 def expected(g: Given, f: Fleet, s: State, i: int, j: int) -> float:
     """Seconds of a request on a server as it is."""
-    load = f.switch[j] if s.loaded[j] != g.model[i] else 0.0
-    result: float = g.expected[i, j] + load
+    result: float = g.expected[i, j] + load_s(g, f, s, i, j)
     return result
 
 
@@ -293,8 +302,7 @@ def run(g: Given, f: Fleet, rule: Rule, rng: Any, out: Rows) -> int:
             before = max(s.idle[j, seat], now)
             s.belief[i] = expected(g, f, s, i, j)
             out.server[i], out.bound[i], out.start[i] = j, now, max(before, now + f.dead)
-            load = f.switch[j] if s.loaded[j] != g.model[i] else 0.0
-            out.finish[i] = out.start[i] + g.service[i, j] + load
+            out.finish[i] = out.start[i] + g.service[i, j] + load_s(g, f, s, i, j)
             out.dead[i] = out.start[i] - before
             s.idle[j, seat], s.loaded[j] = out.finish[i], g.model[i]
             g.parts[g.whole[i]] -= 1

@@ -41,6 +41,8 @@ class Moment:
         starts_s: seconds until a request that is sent now would begin, 0 where a seat is free, `[S]`.
         outstanding: requests that each server was sent and has not answered, int64 `[S]`.
         outstanding_cost: the declared cost of these, `[S]`.
+        number: what the dispatcher calls each request, int64 `[W]`.
+        loaded: number of the model that each server has, -1 for none, int64 `[S]`.
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0, 8.0], [1.0, 2.0]], wait_s=[3.0, 0.5], starts_s=[0.0, 6.0])
@@ -60,6 +62,8 @@ class Moment:
     starts_s: Floats
     outstanding: Ints
     outstanding_cost: Floats
+    number: Ints
+    loaded: Ints
 
     @classmethod
     def of(
@@ -94,6 +98,8 @@ class Moment:
             starts,
             busy,
             starts,
+            np.arange(len(wait)),
+            np.full(len(starts), -1),
         )
 
     @property

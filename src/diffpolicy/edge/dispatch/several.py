@@ -50,7 +50,7 @@ class Shared(Simulation):
             starts = np.where(free > 0, starts, np.maximum(starts, 1e-9))
         by_request = {
             name: getattr(whole, name)[rows]
-            for name in ("wait_s", "service_s", "rest_s", "link_s", "passes", "deadline_s", "weight", "cost")
+            for name in ("wait_s", "service_s", "rest_s", "link_s", "passes", "deadline_s", "weight", "cost", "number")
         }
         return own, replace(
             whole,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy._types import Ints
+from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.dispatch.account import Account
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.moment import Binding, Moment
@@ -48,12 +48,18 @@ class Simulation:
         self.idle_from = [[-np.inf] * n for n in self.seats]
         """When each seat has done all that it was sent."""
         self.loaded = np.full(arrivals.servers, -1)
+        self.loads = bool(arrivals.switch_s.any() or arrivals.cold_s.any())
         _, whole = np.unique(arrivals.request, return_inverse=True)
         self.whole: Ints = whole.reshape(-1)
         self.parts_left = np.bincount(self.whole)
         self.server, self.passes = np.full(k, -1), np.zeros(k, np.int64)
         self.bound_s, self.start_s, self.finish_s, self.dead_s = (np.zeros(k) for _ in range(4))
         self.since_s, self.refused_s = np.full(k, np.nan), np.zeros(k)
+
+    @property
+    def _load_s(self) -> Floats:
+        """Seconds in which each server would load another model than it has, `[S]`."""
+        return np.where(self.loaded < 0, self.arrivals.cold_s, self.arrivals.switch_s)
 
     @property
     def over(self) -> bool:
@@ -79,8 +85,8 @@ class Simulation:
         """What the dispatcher knows now."""
         rows, a, account = np.array(self.waiting), self.arrivals, self.account
         service = a.expected_s[rows]
-        if a.switch_s.any():
-            service = service + a.switch_s * (self.loaded != a.model[rows, None])
+        if self.loads:
+            service = service + np.where(self.loaded == a.model[rows, None], 0.0, self._load_s)
         return Moment(
             self.now_s - a.arrival_s[rows],
             service,
@@ -94,6 +100,8 @@ class Simulation:
             account.starts_s(self.now_s),
             account.outstanding,
             account.outstanding_cost,
+            rows,
+            self.loaded.copy(),
         )
 
     def bind(self, binding: Binding, moment: Moment) -> int:
@@ -105,7 +113,7 @@ class Simulation:
         seat = int(np.argmin(self.idle_from[j]))
         before = max(self.idle_from[j][seat], self.now_s)
         start = max(before, self.now_s + self.dead)
-        end = start + a.service_s[i, j] + (a.switch_s[j] if self.loaded[j] != a.model[i] else 0.0)
+        end = start + a.service_s[i, j] + (0.0 if self.loaded[j] == a.model[i] else self._load_s[j])
         self.idle_from[j][seat] = end
         self.loaded[j] = a.model[i]
         self.parts_left[self.whole[i]] -= 1

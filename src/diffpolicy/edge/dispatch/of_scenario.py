@@ -1,0 +1,131 @@
+"""What arrives in an episode or a task file, for a dispatcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from diffpolicy._types import Floats, Ints
+from diffpolicy.edge.dispatch.arrivals import Arrivals
+from diffpolicy.edge.env.measured_tasks import service_tables
+from diffpolicy.edge.env.request_sources import make_source
+from diffpolicy.edge.physics.queueing import Fleet, unloaded_delay_s
+from diffpolicy.edge.physics.service import Measured
+from diffpolicy.edge.scenario.scenario import Scenario
+from diffpolicy.edge.workload.seeds import Stream
+from diffpolicy.edge.workload.task_file import TaskList
+from diffpolicy.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class ScenarioArrivals:
+    """The tasks of an episode, K of them, and where they come from.
+
+    Args:
+        arrivals: they, in order. A slot's tasks arrive as it begins.
+        station: of each, int64 `[K]`. home: server at its origin, -1 for none, int64 `[K]`.
+        input_mbit, result_mbit, work_gcycles: `[K]`.
+        measured: what measured servers know of each, `[K]`; None under the linear law.
+    """
+
+    arrivals: Arrivals
+    station: Ints
+    home: Ints
+    input_mbit: Floats
+    result_mbit: Floats
+    work_gcycles: Floats
+    measured: Measured | None = None
+
+
+def check_holdable(scenario: Scenario) -> None:
+    """Refuses servers that cannot be bound late yet.
+
+    Raises:
+        InputError: a server fails at times, or joins requests to batches.
+    """
+    for number, server in enumerate(scenario.servers):
+        if server.availability is not None:
+            raise InputError(
+                f"server {number} of scenario {scenario.name} fails at times, which held requests do not know"
+            )
+        if server.service is not None and server.service.joins:
+            raise InputError(
+                f"server {number} of scenario {scenario.name} joins requests to batches; such are not bound late yet"
+            )
+
+
+def arrivals_of(
+    scenario: Scenario, episode: int = 0, seed: int = 0, *, tasks: TaskList | None = None
+) -> ScenarioArrivals:
+    """What an environment of the scenario would show, slot by slot, as requests with times.
+
+    Args:
+        scenario: its servers and, without `tasks`, its workload and slots.
+        episode: of the evaluation stream. seed: of the arrivals.
+        tasks: of a file, in place of the workload.
+
+    Raises:
+        InputError: the scenario has no workload, or its servers cannot be bound late.
+    """
+    check_holdable(scenario)
+    source = make_source(scenario, tasks, seed, Stream.EVALUATION, torch.float64, None)
+    if source.slots is None:
+        raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
+    fleet = Fleet(
+        torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=torch.float64),
+        torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=torch.float64),
+    )
+    service = service_tables(scenario, source.models, {"dtype": torch.float64, "device": None})
+    columns: dict[str, list[Floats]] = {}
+    now = source.start_s(episode)
+    for t in range(source.slots):
+        grid = source.slot([episode], [t])
+        task = grid.in_order()
+        real = task.valid[0]
+        link = unloaded_delay_s(task, fleet)[0] - task.work_gcycles[0].unsqueeze(-1) / fleet.capacity_gcycles_per_s
+        rows = {
+            "arrival_s": torch.full_like(task.work_gcycles[0], now),
+            "station": grid.order[0] // grid.valid.shape[-1],
+            "home": task.origin[0],
+            "input_mbit": task.input_mbit[0],
+            "result_mbit": task.result_mbit[0],
+            "work_gcycles": task.work_gcycles[0],
+            "link_s": link.clamp_min(0),
+        }
+        if service is None:
+            rows["expected_s"] = task.work_gcycles[0].unsqueeze(-1) / fleet.capacity_gcycles_per_s
+            rows["service_s"] = rows["expected_s"]
+        else:
+            measured = grid.measured_in_order()
+            rows["expected_s"] = measured.base_s[0]
+            rows["service_s"] = measured.base_s[0] * (service.scatter * measured.luck[0].unsqueeze(-1)).exp()
+            rows["model"] = measured.model[0].clamp_min(0)
+            for each in fields(Measured):
+                rows[f"measured {each.name}"] = getattr(measured, each.name)[0]
+        for name, value in rows.items():
+            columns.setdefault(name, []).append(value[real].numpy())
+        now += float(grid.clock_s[0])
+    of = {name: np.concatenate(parts) for name, parts in columns.items()}
+    sized = service is not None and len(source.models) > 0
+    arrivals = Arrivals(
+        of["arrival_s"],
+        of["service_s"],
+        of["expected_s"],
+        of["link_s"],
+        of["work_gcycles"],
+        model=of.get("model"),
+        switch_s=service.switch_s.numpy() if sized and service is not None else None,
+        cold_s=service.cold_s.numpy() if sized and service is not None else None,
+    )
+    known = [torch.as_tensor(of[f"measured {x.name}"]) for x in fields(Measured)] if service is not None else []
+    return ScenarioArrivals(
+        arrivals,
+        of["station"].astype(np.int64),
+        of["home"].astype(np.int64),
+        of["input_mbit"],
+        of["result_mbit"],
+        of["work_gcycles"],
+        Measured(*known) if known else None,
+    )

@@ -1,0 +1,102 @@
+"""Held requests through the commands: `evaluate`, `replay` and `compare` with `--binding free`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffpolicy.cli.main import main
+from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, make_policy
+from diffpolicy.edge.dispatch import Held, ShortestFirst, simulate
+from diffpolicy.edge.dispatch.of_scenario import arrivals_of
+from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
+from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem, replay_held
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.errors import InputError
+from diffpolicy.evaluation.evaluating import evaluate
+
+COLUMNS = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps"
+
+
+def write_tasks(folder: Path, *rows: str) -> Path:
+    """A task file."""
+    path = folder / "tasks.csv"
+    path.write_text("\n".join([COLUMNS, *rows]) + "\n")
+    return path
+
+
+def test_a_file_is_held_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    """One server of 1 Gcycle/s: 9 s runs; of 5 s and 2 s that wait, the shorter goes first; links add 0.1 s a Mbit."""
+    scenario = Scenario(1.0, (Server(1.0, 10.0),))
+    file = write_tasks(tmp_path, "0,0,1,1,1,9", "1,0,1,1,1,5", "2,,1,1,1,2")
+    tasks = TaskList.read(file, scenario)
+    rule = make_policy("opt-ts", scenario)
+    held = replay_held(scenario, tasks, rule, "shortest-first")
+    assert held.delay_s == pytest.approx([9.1, 15.1, 9.2])
+    assert (held.most_passes, held.longest_refused_s) == (1, 0.0)
+    assert replay_held(scenario, tasks, rule, "first-come").delay_s == pytest.approx([9.1, 13.1, 14.2])
+
+
+def test_a_policy_is_shown_the_free_servers_and_the_request() -> None:
+    """Asked about each request alone, the greedy rule chooses what the dispatcher chooses for itself."""
+    scenario = Scenario.load("gpu-mix")
+    coming = arrivals_of(scenario).arrivals.until(120)
+    env = OffloadingEnv(scenario, [1], information="live", dtype=torch.float64)
+    whole = arrivals_of(scenario)
+    choice = PolicyChoice(env, make_policy("opt-ts", scenario), whole)
+    alone = simulate(coming, Held(ShortestFirst(), cap=6))
+    asked = simulate(coming, Held(ShortestFirst(), cap=6, choose=choice))
+    assert np.array_equal(alone.server, asked.server)
+    assert choice.elsewhere == 0
+
+
+@pytest.mark.parametrize("name", ["random", "least-work", "power-of-two", "price", "round-robin"])
+def test_every_kind_of_policy_chooses_among_free_servers(name: str) -> None:
+    scenario = Scenario.load("lad-ts").override(tasks=3, stations=3, slots=3)
+    problem = HeldOffloadingProblem(scenario)
+    result = evaluate(problem, [name], episodes=1)
+    assert result.baseline == "opt-ts on arrival"
+    assert result.results[name].costs.count == result.played[result.baseline].cost.size
+
+
+def test_holding_ends_where_a_server_fails_or_an_order_is_unknown() -> None:
+    failing = Server(1.0, 10.0, availability=Availability(mtbf_s=100.0, mttr_s=10.0))
+    with pytest.raises(InputError, match="fails at times"):
+        HeldOffloadingProblem(Scenario(1.0, (failing,)))
+    with pytest.raises(InputError, match="order 'nearest' is neither one of"):
+        HeldOffloadingProblem("lad-ts", "nearest")
+
+
+def test_evaluate_prints_how_it_held(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "evaluate opt-ts --scenario gpu-mix --binding free --order shortest-first:cap=3 --eval-episodes 2 --json"
+    assert main(asked.split()) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["binding"], told["order"]) == ("free", "shortest-first:cap=3")
+    row = told["policies"]["opt-ts"]
+    assert row["most_passes"] == 3
+    assert row["ratio"] < 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("evaluate opt-ts --order first-come", "--order belongs to --binding free, got --order first-come"),
+        ("evaluate opt-ts --binding free --order fcfs", "order 'fcfs' is neither one of"),
+        ("evaluate random --problem clinic --binding free", "--binding free belongs to the offloading problem"),
+        ("replay --scenario lad-ts --task-file x.csv --binding free", "--binding free needs --policy"),
+    ],
+)
+def test_a_wrong_binding_is_one_sentence(asked: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(asked.split()) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_compare_takes_a_binding_and_knows_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "compare --methods sac-ts --tasks 2 --stations 2 --slots 2 --episodes 2 --eval-episodes 1 --binding free"
+    assert main([*asked.split(), "--out", str(tmp_path), "--json", "--processes", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "opt-ts on arrival" in json.dumps(told)
