@@ -24,12 +24,13 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import CategoricalPolicy, InputError
+from diffpolicy import CategoricalPolicy, DiffusionPolicy, InputError
 from diffpolicy._identity import check_same, content_digest, describe, difference
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import OffloadingEnv, Scenario, TaskList, make_method
 from diffpolicy.edge.training import build, train
-from diffpolicy.objectives import PathwiseLoss
+from diffpolicy.networks import CriticEnsemble, MLPDenoiser
+from diffpolicy.objectives import LatentDiscreteSACLoss, PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities
 from diffpolicy.training import (
     DiffusionSACMethod,
@@ -37,7 +38,9 @@ from diffpolicy.training import (
     EvolutionModule,
     ImitationModule,
     OffPolicyModule,
+    PackedReplay,
     PathwiseModule,
+    RolloutStream,
     SACMethod,
     checkpoint,
 )
@@ -232,6 +235,61 @@ def test_what_is_built_by_hand_is_told_apart_too(tmp_path):
     for other in (by_hand(1), by_hand(batch_size=9), by_hand(learning_rates={"actor": 1, "critic": 1, "alpha": 1})):
         with pytest.raises(InputError, match="cannot be resumed: it was trained with"):
             fit(other, episodes=4, resume=tmp_path / "checkpoint.ckpt")
+
+
+class Gained(MLPDenoiser):
+    """Its description, that of the class it derives from, leaves out the gain."""
+
+    def __init__(self, *args, gain=1.0, **options):
+        super().__init__(*args, **options)
+        self.gain = gain
+
+    def config(self):
+        return {"actions": 3, "condition": 3, "steps": 2}
+
+    def forward(self, x, t, cond):
+        return self.gain * super().forward(x, t, cond)
+
+
+class Shared(CriticEnsemble):
+    """Nothing describes a critic."""
+
+    def __init__(self, share):
+        super().__init__(3, 3, generator=torch.Generator().manual_seed(0))
+        self.share = share
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda x: own_parts(gain=x), r"policy\.modules\.denoiser\.gain 1\.0, and this run has 2\.0"),
+        (lambda x: own_parts(critic=Shared(x)), r"objective\.modules\.critic\.share 1\.0, and this run has 2\.0"),
+        (lambda x: toy(policy=own_parts(gain=x).policy), r"policy\.modules\.denoiser\.gain 1\.0, .* has 2\.0"),
+    ],
+)
+def test_what_a_part_of_ones_own_does_not_tell_tells_runs_apart(make, says, tmp_path):
+    fit(make(1.0), episodes=2, out=tmp_path)
+    path = tmp_path / "checkpoint.ckpt"
+    with pytest.raises(InputError, match=f"cannot be resumed: it was trained with .*{says}"):
+        fit(make(2.0), episodes=4, resume=path)
+    assert fit(make(1.0), episodes=4, resume=path).episodes == 4
+
+
+def own_parts(gain=1.0, critic=None):
+    env = GuessEnv(2)
+    seeded = torch.Generator().manual_seed(0)
+    policy = DiffusionPolicy.from_specs(env, steps=2, denoiser=Gained(3, 3, 2, gain=gain, generator=seeded), seed=1)
+    critic = CriticEnsemble(3, 3, generator=seeded) if critic is None else critic
+    return OffPolicyModule(
+        policy,
+        LatentDiscreteSACLoss(policy, critic),
+        RolloutStream(env, policy, episode_steps=5),
+        PackedReplay(50, None),
+        guess_transitions,
+        learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3},
+        batch_size=8,
+        start_after=10,
+    )
 
 
 def test_fewer_episodes_than_are_done_are_refused(checkpoint_of_four):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 import torch
@@ -67,6 +68,24 @@ def test_a_denoiser_whose_description_leaves_an_argument_out_is_refused_by_name(
     with pytest.raises(InputError, match=kind.__name__):  # before any work
         policy.check_saves()
     tiny(denoiser=kind(), agents=agents).check_saves()
+
+
+class Jitters(Forgets):
+    """Draws from the global generators, in `eval` mode too."""
+
+    def forward(self, x, i, cond):
+        return super().forward(x, i, cond) + self.gain * (torch.randn_like(x) + random.random())
+
+
+def test_a_denoiser_that_draws_by_itself_is_tried_all_the_same(tmp_path):
+    policy, before = tiny(denoiser=Jitters(gain=3.0)), torch.get_rng_state()
+    policy.save(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(InputError, match="denoiser Jitters makes other numbers"):
+        ChoicePolicy.load(tmp_path)
+    with pytest.raises(InputError, match="denoiser Jitters makes other numbers"):
+        policy.check_saves()
+    assert ChoicePolicy.load(tmp_path, denoiser=Jitters(gain=3.0)).denoiser.gain == 3.0
 
 
 # Frozen parts

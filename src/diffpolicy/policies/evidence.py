@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy import _validate as check
+from diffpolicy._global_draws import global_draws
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.errors import InputError
 from diffpolicy.networks.per_agent import PerAgent, Prepares
@@ -117,8 +118,9 @@ def waves(*shape: int, phase: float = 0.0) -> Tensor:
 def evidence(policy: Tried) -> dict[str, Sketch]:
     """Sketches of a policy's stages on fixed rows, by `pattern.stage`, without those that fail or draw by themselves.
 
-    It is tried as a copy on the CPU in `eval` mode, with the same generator each time, on waves of several sizes and,
-    since some take counts or one-hot values, on zeros and ones.
+    It is tried as a copy on the CPU in `eval` mode, on waves of several sizes and, since some take counts or one-hot
+    values, on zeros and ones. Its generator and the global ones, from which a user's part may draw, begin at the same
+    place each time; what draws from a generator of a part's own is not told.
     """
     lead = [*([] if policy.agents is None else [policy.agents]), len(SCALES)]
     wide = waves(*lead, policy.observation_dim) * torch.tensor(SCALES).unsqueeze(-1)
@@ -141,9 +143,9 @@ def _twice(policy: Any, run: Callable[[], Tensor]) -> Sketch | None:
     """What a stage makes; None where it fails, is not finite, or is not the same twice."""
     try:
         made = []
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for _ in range(2):
-                policy.generator = Draws(0)
+        for _ in range(2):
+            policy.generator = Draws(0)
+            with torch.no_grad(), global_draws(0):
                 made.append(run().double())
     except Exception:  # a user's part may raise anything of numbers that it never sees
         return None

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.checks import check_policy
 from diffpolicy.errors import InputError
-from diffpolicy.training.trainable import Numbers, Trainable, described
+from diffpolicy.training.trainable import Numbers, Trainable, described, own_modules
 
 
 class RoundsModule(Trainable):
@@ -49,10 +49,12 @@ class RoundsModule(Trainable):
 
     def content(self) -> dict[str, Any]:
         """What can be seen of what it was built from."""
+        own = own_modules(self.module)
         return {
             "module": type(self),
             "trains": described(type(self.module)),
             "shapes": [list(p.shape) for p in self.module.parameters()],
+            **({"modules": own} if own else {}),
         }
 
     def check(self) -> None:

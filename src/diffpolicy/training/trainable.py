@@ -19,6 +19,9 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import Digested, bare
 from diffpolicy.policies.saving import SavedPolicy
 
+LIBRARIES = ("diffpolicy", "torch", "torchrl", "tensordict", "lightning")
+"""Modules of theirs are told by what made them."""
+
 
 class Trainable(L.LightningModule):
     """A module that `fit` trains: one pass after the other, each an epoch that adds a row to `history`.
@@ -130,18 +133,48 @@ def policy_content(policy: Any) -> Any:
     shapes = {name: list(p.shape) for name, p in policy.named_parameters()} if isinstance(policy, nn.Module) else {}
     kept = policy.kept() if config is not None and isinstance(policy, SavedPolicy) else {}
     config = {**config, **kept} if kept else config
-    return {"class": described(type(policy)), "config": described(config), "parameters": shapes}
+    own = own_modules(policy)
+    parts = {"modules": own} if own else {}
+    return {"class": described(type(policy)), "config": described(config), "parameters": shapes, **parts}
 
 
 def part_content(part: Any) -> dict[str, Any]:
-    """Class, public numbers, texts and functions of an object: what its constructor was given, mostly."""
+    """Class, public numbers, texts and functions of an object and its users' modules: what each was given, mostly."""
     gamma = getattr(getattr(part, "_value_estimator", None), "gamma", None)  # TorchRL keeps it there
-    plain = {
+    own = own_modules(part)
+    return {
+        "class": described(type(part)),
+        **_plain(part),
+        **({} if gamma is None else {"gamma": float(gamma)}),
+        **({"modules": own} if own else {}),
+    }
+
+
+def own_modules(part: Any) -> dict[str, Any]:
+    """Class and public numbers, texts and functions of all modules that a user's module is put together of, by name.
+
+    What the class's description leaves out is told by it, such as a gain that is no parameter.
+
+    Args:
+        part: any; only those inside it count, and none where it is no module.
+    """
+    roots: list[str] = []
+    found: dict[str, Any] = {}
+    for name, module in part.named_modules() if isinstance(part, nn.Module) else ():
+        if name and type(module).__module__.split(".")[0] not in LIBRARIES:
+            roots.append(name)
+        if any(name == root or name.startswith(f"{root}.") for root in roots):
+            found[name] = {"class": described(type(module)), **_plain(module)}
+    return found
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """Public numbers, texts and functions that an object keeps."""
+    return {
         name: described(value)
         for name, value in vars(part).items()
         if not name.startswith("_") and name != "training" and _is_plain(value)
     }
-    return {"class": described(type(part)), **plain, **({} if gamma is None else {"gamma": float(gamma)})}
 
 
 def _is_plain(value: Any) -> bool:
