@@ -215,6 +215,20 @@ def test_a_plan_needs_an_end_and_names_each_method_once(tmp_path):
         Plan(PROBLEM, ["lad-ts", "lad-ts"], tmp_path)
 
 
+def test_a_plan_takes_a_folder_by_its_name_and_refuses_what_is_none(tmp_path):
+    assert Plan(PROBLEM, [], str(tmp_path), episodes=2).out == tmp_path
+    for options, says in (
+        ({"out": 3}, "out must be a folder, got 3"),
+        ({"methods": "lad-ts"}, "methods must be a list of names, got 'lad-ts'"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"eval_episodes": 1.5}, "eval_episodes must be a whole number, got 1.5"),
+        ({"episodes": 0}, "episodes must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Plan(**{"problem": PROBLEM, "methods": [], "out": tmp_path, "episodes": 2, **options})
+
+
 @pytest.mark.parametrize(("processes", "rounds"), [(1, 6), (2, 3), (4, 2), (9, 1)])
 def test_the_time_is_shared_by_the_trainings_that_run_after_each_other(processes, rounds, tmp_path):
     plan = Plan(PROBLEM, ["a", "b", "c"], tmp_path, seeds=2, seconds=1000.0, processes=processes)

@@ -25,6 +25,7 @@ from diffpolicy.evaluation import (
     pooled_interval,
     ratio_interval,
 )
+from diffpolicy.evaluation.intervals import _half_width
 from diffpolicy.evaluation.tables import cost_cells
 from diffpolicy.training import Played, RolloutStream, SACMethod
 from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
@@ -303,13 +304,41 @@ def sizes(counts, means):
 
 
 def test_an_interval_belongs_to_the_pooled_ratio():
+    """With the ratio estimator's residuals, not those of the episodes' own ratios."""
+    counts = [2, 3, 3, 4]
+    ratio, (lo, hi) = ratio_interval(sizes(counts, [1, 1, 1, 2]), sizes(counts, [1, 1, 1, 1]))
+    assert ratio == pytest.approx(16 / 12)
+    a, b = np.array([2, 3, 3, 8.0]), np.array(counts)
+    half = 3.1824 * ((a - ratio * b) / b.mean()).std(ddof=1) / 2
+    assert (lo, hi) == (pytest.approx(ratio - half, rel=1e-4), pytest.approx(ratio + half, rel=1e-4))
+
+
+def test_an_episode_that_weighs_all_leaves_one_without_an_interval_to_speak_of():
     """The issue's case: four episodes, one with a hundred times the tasks; 1.97 was given in [1.18, 2.77]."""
     ratio, (lo, hi) = ratio_interval(sizes([1, 1, 1, 100], [1, 1, 1, 2]), sizes([1, 1, 1, 100], [1, 1, 1, 1]))
     assert ratio == pytest.approx(203 / 103)
-    a, b = np.array([1, 1, 1, 200.0]), np.array([1, 1, 1, 100.0])
-    half = 3.1824 * ((a - ratio * b) / b.mean()).std(ddof=1) / 2
+    without = np.array([202 / 102] * 3 + [1.0])
+    half = 12.7062 * np.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
     assert (lo, hi) == (pytest.approx(ratio - half, rel=1e-4), pytest.approx(ratio + half, rel=1e-4))
-    assert hi - lo < 0.5
+    assert ratio_interval(sizes([1, 1], [1, 1]), sizes([1, 1], [0, 1]))[1] is None
+
+
+@pytest.mark.parametrize("episodes", [4, 8, 16])
+@pytest.mark.parametrize(("spread", "linear"), [(1.5, 0.81), (0.0, 1.0)])
+def test_few_episodes_of_very_unequal_sizes_hold_the_truth_as_often(episodes, spread, linear):
+    """Sizes of a lognormal law of this sigma; residuals with n - 1 degrees hold it less often than `linear`."""
+    rng = np.random.default_rng(episodes)
+    held = of_residuals = 0
+    for _ in range(600):
+        counts = np.exp(spread * rng.standard_normal(episodes)) * 100
+        means = np.exp(0.5 * rng.standard_normal(episodes))
+        truth, sums = np.exp(0.125), means * counts
+        found, residuals = sums.sum() / counts.sum(), (sums - sums.sum() / counts.sum() * counts) / counts.mean()
+        half = _half_width(residuals, lambda kept, s=sums, n=counts: kept(s) / kept(n), counts)
+        held += abs(found - truth) <= half
+        of_residuals += abs(found - truth) <= mean_interval(residuals).half_width
+    assert 0.9 < held / 600 < 0.985
+    assert of_residuals / 600 <= linear
 
 
 def test_equal_episodes_have_students_interval():

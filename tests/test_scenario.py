@@ -8,6 +8,7 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge import Scenario, Server, Stream, Workload
+from diffpolicy.edge.scenario import Availability, ModelTimes, ServerService
 
 LAD = Scenario.load("lad-ts")
 
@@ -204,11 +205,87 @@ def test_a_scenario_that_is_no_object_is_refused(value):
 
 
 def test_values_are_checked_when_a_scenario_is_made_in_python():
-    with pytest.raises(InputError, match=r"servers\[0\]\.capacity_gcycles_per_s .* -1"):
+    with pytest.raises(InputError, match=r"capacity_gcycles_per_s .* -1"):
         Scenario(1.0, (Server(-1, 400),))
 
 
 # The released draws
+
+
+TIMES = {"text_s": 0.1, "megapixels": (0.25, 1.0), "step_s": (0.02, 0.1), "decode_s": (0.05, 0.2)}
+SERVER = {"capacity_gcycles_per_s": 3.0, "rate_mbit_per_s": 4.0}
+MADE = [
+    (Server, SERVER, {"capacity_gcycles_per_s": 0}, "capacity_gcycles_per_s must be greater than 0, got 0"),
+    (Server, SERVER, {"capacity_gcycles_per_s": "9"}, "capacity_gcycles_per_s must be a number, got '9'"),
+    (Server, SERVER, {"rate_mbit_per_s": 1e13}, r"rate_mbit_per_s must be at most 1e\+12"),
+    (Server, SERVER, {"power_w": -1}, "power_w must be at least 0, got -1"),
+    (Server, SERVER, {"name": 3}, "name must be a text, got 3"),
+    (Server, SERVER, {"models": "sd3"}, "models must be a list, got 'sd3'"),
+    (Server, SERVER, {"availability": {"mtbf_s": 1}}, "availability must be Availability or None"),
+    (Server, SERVER, {"service": TIMES}, "service must be ServerService or None"),
+    (Availability, {}, {}, "down_s, or mtbf_s and mttr_s, must be given"),
+    (Availability, {}, {"mtbf_s": 3.0}, "down_s, or mtbf_s and mttr_s, must be given"),
+    (Availability, {}, {"down_s": ((1, 2),), "mttr_s": 3.0}, "down_s and mttr_s must not both be given"),
+    (Availability, {}, {"down_s": ((1, 3), (2, 4))}, r"down_s\[1\] must be \[from, to\] after the interval before it"),
+    (Availability, {}, {"mtbf_s": 0.0, "mttr_s": 3.0}, "mtbf_s must be greater than 0, got 0"),
+    (ModelTimes, TIMES, {"text_s": -1}, "text_s must be at least 0, got -1"),
+    (ModelTimes, TIMES, {"step_s": (0.1,)}, r"must be equally long, got \[2, 1, 2\] entries"),
+    (ModelTimes, TIMES, {"megapixels": (1.0, 0.5)}, r"megapixels must increase, got \[1.0, 0.5\]"),
+    (ModelTimes, TIMES, {"decode_s": (0.1, -1)}, r"decode_s\[1\] must be at least 0, got -1"),
+    (ModelTimes, {"text_s": 0.0}, dict.fromkeys(list(TIMES)[1:], ()), "megapixels must hold at least one size"),
+    (ServerService, {}, {"models": {}}, "models must be an object with at least one model"),
+    (ServerService, {}, {"models": {"a": TIMES}}, "models.a must be a ModelTimes"),
+    (ServerService, {"models": {"a": ModelTimes(**TIMES)}}, {"scatter": 11}, "scatter must be at most 10, got 11"),
+    (ServerService, {"models": {"a": ModelTimes(**TIMES)}}, {"batch": (2.0,)}, r"batch must begin with 1, got \[2.0\]"),
+    (ServerService, {"models": {"a": ModelTimes(**TIMES)}}, {"joins": 1}, "joins must be true or false, got 1"),
+    (Scenario, {"slot_s": 1.0}, {"servers": (SERVER,)}, r"servers\[0\] must be a Server, got {"),
+    (Scenario, {"slot_s": 1.0, "servers": (Server(1, 1),)}, {"workload": {}}, "workload must be a Workload, Req"),
+    (Scenario, {"slot_s": 1.0, "servers": (Server(1, 1),)}, {"name": 3}, "name must be a text, got 3"),
+]
+
+
+@pytest.mark.parametrize("case", MADE, ids=lambda case: f"{case[0].__name__} {case[2]}"[:50])
+def test_what_is_made_in_python_is_checked_where_it_is_made(case):
+    kind, others, value, says = case
+    with pytest.raises(InputError, match=says):
+        kind(**{**others, **value})
+
+
+def test_whole_numbers_become_those_that_a_file_has():
+    assert Server(3, 4).to_dict() == Server.from_dict(SERVER, "server").to_dict() == SERVER
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ["workload", "input_mbit", 1],
+        ["workload", "by_index", "gcycles_per_step", 0],
+        ["workload", "by_index", "result_mbit", 0],
+        ["servers", 0, "power_w"],
+        ["servers", 0, "price_per_hour"],
+    ],
+)
+def test_sizes_have_an_end_as_capacities_do(data, path):
+    with pytest.raises(InputError, match=r"must be at most 1e\+12, got 10000000000000.0"):
+        Scenario.from_dict(changed(data, path, 1e13))
+
+
+@pytest.mark.parametrize(
+    ("law", "says"),
+    [
+        ({"kind": "poisson", "rate_per_s": 1e-13}, "workload.rate_per_s must be at least 1e-12"),
+        ({"kind": "poisson", "rate_per_s": 1e13}, r"workload.rate_per_s must be at most 1e\+12"),
+        ({"kind": "on-off", "rate_per_s": 1.0, "on_s": 1.0, "off_s": 1e13}, r"workload.off_s must be at most 1e\+12"),
+        ({"kind": "daily", "rate_per_s": 1.0, "period_s": 1e-13, "amplitude": 1}, "workload.period_s must be at least"),
+        ({"kind": "poisson", "rate_per_s": 1.0, "weight": 1e308}, r"workload.mix\[0\].weight must be at most 1e\+12"),
+    ],
+)
+def test_rates_and_times_of_arrivals_have_ends(data, law, says):
+    law = dict(law)
+    kind = {"width": 512, "height": 512, "steps": 20, "gcycles_per_step": 0.1, "input_mbit": 1.0, "result_mbit": 2.0}
+    mix = [{**kind, "weight": law.pop("weight", 1.0)}]
+    with pytest.raises(InputError, match=says):
+        Scenario.from_dict({**data, "workload": {**law, "mix": mix}})
 
 
 def test_the_paper_has_the_draws_of_the_released_code():

@@ -86,6 +86,24 @@ def terminated_at_once() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
+def end_on_signals(*numbers: int) -> None:
+    """From now on a signal ends this process at once, with the status that tells its shell of it.
+
+    While an interpreter shuts down nothing else would listen, and the process would end by the signal itself, of which
+    some shells and supervisors are told otherwise.
+
+    Args:
+        numbers: which signals.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(exit_status(number))
+
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            signal.signal(number, end)
+
+
 def end_with(parent: int, *, every_s: float = 0.1) -> None:
     """Ends this process soon after its parent is gone, however that went: a process that nobody waits for trains on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def integer(value: Any, key: str, *, least: int | None = None, most: int | None 
     if most is not None and value > most:
         raise InputError(f"{key} must be at most {most}, got {show(value)}")
     return int(value)
+
+
+@contextmanager
+def within(key: str) -> Iterator[None]:
+    """Puts a key before the names in the refusals of what is checked within: `servers[2].` before `name must be`."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}.{error}") from None
 
 
 def flag(value: Any, key: str) -> bool:

@@ -119,10 +119,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         more, 1 anything else.
     """
     if argv is None:
+        _signals.end_on_signals(signal.SIGTERM)  # before and after the command, which listens by itself
         streams.prepare()
         surroundings.settle()
     warnings.showwarning = _warn  # type: ignore[assignment]
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _told(words)
+    finally:
+        if argv is None:
+            _signals.end_on_signals(*_signals.NUMBERS)  # nothing is left to be saved
+
+
+def _told(words: list[str]) -> int:
+    """Runs a command, and its status where nobody takes what it says."""
     try:
         return _run(words)
     except streams.OutputError as error:

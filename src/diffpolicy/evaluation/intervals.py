@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -11,6 +12,10 @@ import numpy as np
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
+
+Sums = Callable[[Floats], Floats]
+ABOUT_EQUAL = 0.75
+"""Share of the episodes that their effective number must be for linearised residuals to tell enough."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ def pooled_interval(played: Played) -> Interval:
 
         residual_k = (S_k - m n_k) / n,    half width = t_(K-1) sd(residual) / sqrt(K)
 
-    Where all episodes have equally many items it is Student's interval of their means. Few episodes of very unequal
-    sizes, of which one holds most of the items, are fewer than they seem, and then it is too narrow.
+    Where all episodes have equally many items it is Student's interval of their means. Where their sizes are very
+    unequal, see `leave_one_out`.
 
     Args:
         played: cost of each item, with its episode.
@@ -76,7 +81,8 @@ def pooled_interval(played: Played) -> Interval:
         (2.0, 3.0)
     """
     sums, counts = played.episode_sums(np.unique(played.episode))
-    return Interval(float(played.cost.mean()), _half_width(_mean_residuals(sums, counts)))
+    half = _half_width(_mean_residuals(sums, counts), lambda kept: kept(sums) / kept(counts), counts)
+    return Interval(float(played.cost.mean()), half)
 
 
 def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple[float, float] | None]:
@@ -89,14 +95,15 @@ def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple
         residual_k = A_k b / (a B) - R (B_k / B + a_k / a - b_k / b),    half width = t_(K-1) sd(residual) / sqrt(K)
 
     With the same items on both sides this is the ratio estimator's (A_k - R B_k) / B. An episode that has items on one
-    side only counts as one without cost and items on the other.
+    side only counts as one without cost and items on the other. Where sizes or the baseline's costs are very unequal,
+    see `leave_one_out`.
 
     Args:
         numerator: whose mean stands above the line.
         denominator: the baseline, on the same episodes.
 
     Returns:
-        The ratio, and the lower and upper bound of its interval, None of one episode.
+        The ratio, and the lower and upper bound of its interval, None of one episode, or of one that alone costs.
 
     Raises:
         InputError: the denominator's pooled mean is not above 0, so that there is no ratio; `difference_interval` gives
@@ -115,7 +122,7 @@ def ratio_interval(numerator: Played, denominator: Played) -> tuple[float, tuple
     (a, na), (b, nb) = _both(numerator, denominator)
     cost, count = a / b.mean() * (nb.mean() / na.mean()), na / na.mean() - nb / nb.mean()
     residuals = cost - ratio * (b / b.mean() + count)
-    half = _half_width(residuals)
+    half = _half_width(residuals, lambda kept: kept(a) / kept(na) / (kept(b) / kept(nb)), na, nb, np.abs(b))
     return ratio, None if half is None else (ratio - half, ratio + half)
 
 
@@ -140,7 +147,8 @@ def difference_interval(played: Played, baseline: Played) -> Interval:
     """
     (a, na), (b, nb) = _both(played, baseline)
     difference = float(played.cost.mean() - baseline.cost.mean())
-    return Interval(difference, _half_width(_mean_residuals(a, na) - _mean_residuals(b, nb)))
+    residuals = _mean_residuals(a, na) - _mean_residuals(b, nb)
+    return Interval(difference, _half_width(residuals, lambda kept: kept(a) / kept(na) - kept(b) / kept(nb), na, nb))
 
 
 def has_ratio(played: Played, baseline: Played) -> bool:
@@ -174,9 +182,65 @@ def _mean_residuals(sums: Floats, counts: Floats) -> Floats:
     return residuals
 
 
-def _half_width(residuals: Floats) -> float | None:
-    """Half the 95 % interval of a mean of independent values; None of one."""
-    return mean_interval(residuals).half_width
+def effective_number(weights: Floats) -> float:
+    """As how many equal ones some weights count: (sum w)^2 / sum w^2 (Kish, Survey Sampling, 1965).
+
+    Args:
+        weights: `[n]`, at least 0, one above.
+
+    Returns:
+        From 1, where one carries all, to n.
+
+    Example:
+        >>> import numpy as np
+        >>> effective_number(np.ones(4)), round(effective_number(np.array([1.0, 1.0, 1.0, 100.0])), 2)
+        (4.0, 1.06)
+    """
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def leave_one_out(estimate: Callable[[Sums], Floats], df: int) -> float | None:
+    """Half a 95 % interval by leaving out one episode after the other (the jackknife: Tukey 1958; Miller 1974).
+
+        half width = t_df sqrt((n - 1) / n sum_k (estimate without k - their mean)^2)
+
+    Episodes that carry most of the weight pull an estimate towards themselves, so that residuals around it tell too
+    little; an estimate without them does not. The degrees of freedom are those of the effective number of episodes.
+    Of episodes with sizes of a lognormal law of which sigma is 1.5 it holds the truth in 93 to 97 of 100 cases where
+    linearised residuals and n - 1 degrees do in 72 to 81 (`tests/test_faults_ends.py`).
+
+    Args:
+        estimate: from sums over the episodes: it is given a function that makes of values `[n]` their sums without
+            each, `[n]`. df: degrees of freedom.
+
+    Returns:
+        None where there is no estimate without one of them.
+
+    Example:
+        >>> import numpy as np
+        >>> costs, items = np.array([1.0, 2.0, 3.0]), np.ones(3)
+        >>> found = leave_one_out(lambda kept: kept(costs) / kept(items), df=2)
+        >>> round(found, 3), round(mean_interval(costs).half_width, 3)
+        (2.484, 2.484)
+    """
+    with np.errstate(all="ignore"):
+        without = estimate(lambda values: values.sum() - values)
+    if not np.isfinite(without).all():
+        return None
+    n = len(without)
+    return student_t(df) * math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+
+
+def _half_width(residuals: Floats, estimate: Callable[[Sums], Floats], *weights: Floats) -> float | None:
+    """Half the 95 % interval of an estimate, by its residuals where episodes weigh about the same; None of one.
+
+    Args:
+        residuals: `[n]`. estimate: of `leave_one_out`. weights: of the episodes, each `[n]`.
+    """
+    n, effective = len(residuals), min(effective_number(w) for w in weights)
+    if n < 2 or effective >= ABOUT_EQUAL * n:
+        return mean_interval(residuals).half_width
+    return leave_one_out(estimate, max(round(effective) - 1, 1))
 
 
 def student_t(df: int) -> float:

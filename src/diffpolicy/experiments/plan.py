@@ -6,6 +6,7 @@ import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method, make_problem
 
+COUNTS = {
+    "seeds": _limits.SEEDS,
+    "eval_episodes": _limits.EVALUATION,
+    "processes": _limits.PROCESSES,
+    "environments": _limits.ENVIRONMENTS,
+}
+"""What is counted in a plan, and the most of it."""
 RESERVE_S = 65.0
 """What is kept free of training for evaluation, plots and a slow machine."""
 
@@ -45,8 +53,8 @@ class Plan:
         policies: trained ones that are played too; None: those that the problem names.
 
     Raises:
-        InputError: there is neither a number of episodes nor a time, the time is out of range, or a method stands there
-            twice.
+        InputError: there is neither a number of episodes nor a time, a value is out of range or of another kind, or a
+            method stands there twice.
 
     Example:
         >>> from pathlib import Path
@@ -82,6 +90,16 @@ class Plan:
         return list(dict.fromkeys([self.baseline, *self.problem.compared_rules(), *chosen]))
 
     def __post_init__(self) -> None:
+        if not isinstance(self.out, (str, PathLike)):
+            raise InputError(f"out must be a folder, got {check.show(self.out)}")
+        object.__setattr__(self, "out", Path(self.out))
+        if isinstance(self.methods, str):
+            raise InputError(f"methods must be a list of names, got {self.methods!r}")
+        for name, most in COUNTS.items():
+            check.integer(getattr(self, name), name, least=1, most=most)
+        check.integer(self.seed, "seed", least=0)
+        if self.episodes is not None:
+            check.integer(self.episodes, "episodes", least=1, most=_limits.TRAINING)
         if self.episodes is None and self.seconds is None:
             raise InputError("a comparison needs a number of episodes or a time limit, got neither")
         if self.seconds is not None:

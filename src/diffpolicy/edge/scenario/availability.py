@@ -27,8 +27,8 @@ class Availability:
         mttr_s: mean time to repair, likewise. Either these two or `down_s`.
 
     Raises:
-        InputError: on reading, a key is unknown or missing, a time is out of range, or intervals are not apart; while
-            playing, there are more outages in an episode than can be drawn.
+        InputError: a time is out of range, both or neither are given, or intervals are not apart; on reading, also a
+            key is unknown or missing; while playing, there are more outages in an episode than can be drawn.
 
     Example:
         >>> Availability(mtbf_s=90.0, mttr_s=10.0).share_up()
@@ -38,6 +38,19 @@ class Availability:
     down_s: tuple[tuple[float, float], ...] | None = None
     mtbf_s: float | None = None
     mttr_s: float | None = None
+
+    def __post_init__(self) -> None:
+        means = {name: getattr(self, name) for name in ("mtbf_s", "mttr_s")}
+        given = [name for name, value in means.items() if value is not None]
+        if self.down_s is not None and given:
+            raise InputError(f"down_s and {given[0]} must not both be given")
+        if self.down_s is not None:
+            object.__setattr__(self, "down_s", _apart(self.down_s))
+            return
+        for name, value in means.items():
+            if value is None:
+                raise InputError("down_s, or mtbf_s and mttr_s, must be given")
+            object.__setattr__(self, name, check.number(value, name, above=0, most=_limits.MOST))
 
     @classmethod
     def from_dict(cls, data: Any, key: str) -> Availability:
@@ -52,18 +65,11 @@ class Availability:
         given = tuple(data) if isinstance(data, Mapping) else ()
         names = ("down_s",) if "down_s" in given else ("mtbf_s", "mttr_s")
         data = check.mapping(data, key, allowed=names, required=names)
-        if "down_s" not in data:
-            return cls(None, *(check.number(data[name], f"{key}.{name}", above=0) for name in names))
-        intervals: list[tuple[float, float]] = []
-        last = 0.0
-        for i, interval in enumerate(check.sequence(data["down_s"], f"{key}.down_s")):
-            at = f"{key}.down_s[{i}]"
-            start, end = (check.number(x, at, least=0) for x in check.sequence(interval, at, length=2))
-            if not (start < end and (start > last or not intervals)):
-                raise InputError(f"{at} must be [from, to] after the interval before it, got {check.show(interval)}")
-            intervals.append((start, end))
-            last = end
-        return cls(tuple(intervals))
+        for name in names:
+            if data[name] is None:
+                raise InputError(f"{key}.{name} must be {'a list' if name == 'down_s' else 'a number'}, got None")
+        with check.within(key):
+            return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
         """The `availability` of a scenario file."""
@@ -100,6 +106,18 @@ class Availability:
             f"availability has more than {_limits.OUTAGES:,} outages in the first {now:g} s of an episode: "
             f"mtbf_s {self.mtbf_s:g} and mttr_s {self.mttr_s:g} are too short"
         )
+
+
+def _apart(intervals: Any) -> tuple[tuple[float, float], ...]:
+    """Intervals of outage, increasing and apart."""
+    found: list[tuple[float, float]] = []
+    for i, interval in enumerate(check.sequence(intervals, "down_s")):
+        at = f"down_s[{i}]"
+        start, end = (check.number(x, at, least=0, most=_limits.MOST) for x in check.sequence(interval, at, length=2))
+        if not (start < end and (not found or start > found[-1][1])):
+            raise InputError(f"{at} must be [from, to] after the interval before it, got {check.show(interval)}")
+        found.append((start, end))
+    return tuple(found)
 
 
 class Timeline:

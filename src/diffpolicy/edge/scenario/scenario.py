@@ -63,8 +63,17 @@ class Scenario:
         servers = check.sequence(self.servers, "servers")
         if not 1 <= len(servers) <= _limits.SERVERS:
             raise InputError(f"servers must hold from 1 to {_limits.SERVERS} servers, got {check.show(servers)}")
-        checked = tuple(Server.from_dict(server.to_dict(), f"servers[{a}]") for a, server in enumerate(servers))
+        for a, server in enumerate(servers):
+            if not isinstance(server, Server):
+                raise InputError(f"servers[{a}] must be a Server, got {check.show(server)}")
+        checked: tuple[Server, ...] = tuple(servers)
         object.__setattr__(self, "servers", checked)
+        if self.workload is not None and not isinstance(self.workload, (Workload, RequestWorkload, TraceWorkload)):
+            raise InputError(
+                f"workload must be a Workload, RequestWorkload or TraceWorkload, got {check.show(self.workload)}"
+            )
+        if not isinstance(self.name, str):
+            raise InputError(f"name must be a text, got {check.show(self.name)}")
         if self.slots is not None:
             object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=_limits.SLOTS))
         self._check_services(checked)

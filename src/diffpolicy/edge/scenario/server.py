@@ -32,8 +32,7 @@ class Server:
         service: measured times of its runs; None: the linear law, work / capacity.
 
     Raises:
-        InputError: on reading, a key is unknown or missing or a value is out of range. A `Scenario` checks the servers
-            that it is given, too.
+        InputError: a value is out of range or of another kind; on reading, also a key is unknown or missing.
 
     Example:
         >>> server = Server(capacity_gcycles_per_s=30.0, rate_mbit_per_s=450.0, name="roof")
@@ -50,6 +49,25 @@ class Server:
     availability: Availability | None = None
     service: ServerService | None = None
 
+    def __post_init__(self) -> None:
+        for name in _NEEDED:
+            rate = check.number(getattr(self, name), name, above=0, least=_limits.LEAST, most=_limits.MOST)
+            object.__setattr__(self, name, rate)
+        for name in ("power_w", "price_per_hour"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=_limits.MOST))
+        if self.name is not None and not isinstance(self.name, str):
+            raise InputError(f"name must be a text, got {check.show(self.name)}")
+        if self.models is not None:
+            object.__setattr__(self, "models", tuple(check.sequence(self.models, "models")))
+            for model in self.models:
+                if not isinstance(model, str):
+                    raise InputError(f"models must hold texts, got {check.show(model)}")
+        for name, kind in (("availability", Availability), ("service", ServerService)):
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, kind):
+                raise InputError(f"{name} must be {kind.__name__} or None, got {check.show(part)}")
+
     @classmethod
     def from_dict(cls, data: Any, key: str) -> Server:
         """One entry of a scenario's `servers`.
@@ -61,23 +79,12 @@ class Server:
             InputError: a key is unknown or missing or a value is out of range; the sentence names it.
         """
         data = check.mapping(data, key, allowed=_KEYS, required=_NEEDED)
-        for name in _NEEDED:
-            data[name] = check.number(data[name], f"{key}.{name}", above=0, least=_limits.LEAST, most=_limits.MOST)
-        for name in ("power_w", "price_per_hour"):
-            if data.get(name) is not None:
-                data[name] = check.number(data[name], f"{key}.{name}", least=0)
-        if data.get("name") is not None and not isinstance(data["name"], str):
-            raise InputError(f"{key}.name must be a text, got {check.show(data['name'])}")
-        if data.get("models") is not None:
-            data["models"] = tuple(check.sequence(data["models"], f"{key}.models"))
-            for model in data["models"]:
-                if not isinstance(model, str):
-                    raise InputError(f"{key}.models must hold texts, got {check.show(model)}")
         if data.get("availability") is not None:
             data["availability"] = Availability.from_dict(data["availability"], f"{key}.availability")
         if data.get("service") is not None:
             data["service"] = ServerService.from_dict(data["service"], f"{key}.service")
-        return cls(**data)
+        with check.within(key):
+            return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of a scenario file; optional keys that are not set are left out."""

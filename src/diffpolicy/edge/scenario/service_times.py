@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 
 ANY_MODEL = "*"
+SCATTER = 10.0
+"""The greatest scatter: of a normal law of the logarithm, beyond which means say nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ModelTimes:
         decode_s: decoding at each size, seconds `[P]`.
 
     Raises:
-        InputError: on reading, a key is unknown or missing, a time is out of range, or sizes do not increase.
+        InputError: a time is out of range, or sizes do not increase; on reading, also a key is unknown or missing.
 
     Example:
         >>> import numpy as np
@@ -40,6 +43,16 @@ class ModelTimes:
     step_s: tuple[float, ...]
     decode_s: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        columns = [check.sequence(getattr(self, name), name) for name in _SIZE]
+        if len({len(column) for column in columns}) != 1:
+            lengths = [len(column) for column in columns]
+            raise InputError(f"megapixels, step_s and decode_s must be equally long, got {lengths} entries")
+        rows = _sizes(zip(*columns, strict=True), lambda i, name: f"{name}[{i}]", "megapixels")
+        object.__setattr__(self, "text_s", check.number(self.text_s, "text_s", least=0, most=_limits.MOST))
+        for name, column in zip(_SIZE, zip(*rows, strict=True), strict=True):
+            object.__setattr__(self, name, column)
+
     @classmethod
     def from_dict(cls, data: Any, key: str) -> ModelTimes:
         """An entry of `service.models`.
@@ -51,24 +64,17 @@ class ModelTimes:
             InputError: a key is unknown or missing or a value is out of range; the sentence names it.
         """
         data = check.mapping(data, key, allowed=("text_s", "sizes"), required=("text_s", "sizes"))
-        sizes = check.sequence(data["sizes"], f"{key}.sizes")
-        if not sizes:
-            raise InputError(f"{key}.sizes must hold at least one size, got []")
-        rows = []
-        for i, size in enumerate(sizes):
-            at = f"{key}.sizes[{i}]"
-            size = check.mapping(size, at, allowed=_SIZE, required=_SIZE)
-            rows.append(
-                (
-                    check.number(size["megapixels"], f"{at}.megapixels", above=0),
-                    check.number(size["step_s"], f"{at}.step_s", above=0),
-                    check.number(size["decode_s"], f"{at}.decode_s", least=0),
-                )
-            )
-        columns = tuple(zip(*rows, strict=True))
-        if any(b <= a for a, b in zip(columns[0], columns[0][1:], strict=False)):
-            raise InputError(f"{key}.sizes must have increasing megapixels, got {list(columns[0])}")
-        return cls(check.number(data["text_s"], f"{key}.text_s", least=0), *columns)
+        sizes = [
+            check.mapping(size, f"{key}.sizes[{i}]", allowed=_SIZE, required=_SIZE)
+            for i, size in enumerate(check.sequence(data["sizes"], f"{key}.sizes"))
+        ]
+        rows = _sizes(
+            [[size[name] for name in _SIZE] for size in sizes],
+            lambda i, name: f"{key}.sizes[{i}].{name}",
+            f"{key}.sizes",
+        )
+        with check.within(key):
+            return cls(data["text_s"], *zip(*rows, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of a scenario file."""
@@ -97,6 +103,24 @@ class ModelTimes:
 _SIZE = ("megapixels", "step_s", "decode_s")
 
 
+def _sizes(rows: Iterable[Sequence[Any]], at: Callable[[int, str], str], of: str) -> list[tuple[float, ...]]:
+    """Checked sizes, in the order of `_SIZE`. Args: at: names a value of a row. of: names all."""
+    bounds = {"megapixels": {"above": 0.0}, "step_s": {"above": 0.0}, "decode_s": {"least": 0.0}}
+    found = [
+        tuple(
+            check.number(x, at(i, name), **bounds[name], most=_limits.MOST) for name, x in zip(_SIZE, row, strict=True)
+        )
+        for i, row in enumerate(rows)
+    ]
+    if not found:
+        raise InputError(f"{of} must hold at least one size, got []")
+    increasing = [row[0] for row in found]
+    if any(b <= a for a, b in zip(increasing, increasing[1:], strict=False)):
+        what = "have increasing megapixels" if of != "megapixels" else "increase"
+        raise InputError(f"{of} must {what}, got {increasing}")
+    return found
+
+
 @dataclass(frozen=True)
 class ServerService:
     """What a server's runs take.
@@ -111,8 +135,8 @@ class ServerService:
         scatter: standard deviation of the logarithm of a run's time around its expectation.
 
     Raises:
-        InputError: on reading, a key is unknown or missing or a value is out of range; when asked for seconds, the
-            server cannot run the model.
+        InputError: a value is out of range or of another kind; on reading, also a key is unknown or missing; when asked
+            for seconds, the server cannot run the model.
 
     Example:
         >>> times = ModelTimes(text_s=0.1, megapixels=(1.0,), step_s=(0.08,), decode_s=(0.4,))
@@ -128,6 +152,26 @@ class ServerService:
     joins: bool = False
     scatter: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.models, Mapping) or not self.models:
+            raise InputError(f"models must be an object with at least one model, got {check.show(self.models)}")
+        for name, times in self.models.items():
+            if not isinstance(times, ModelTimes):
+                raise InputError(f"models.{name} must be a ModelTimes, got {check.show(times)}")
+        for name, most in (("switch_s", _limits.MOST), ("cold_s", _limits.MOST), ("scatter", SCATTER)):
+            object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=most))
+        check.flag(self.joins, "joins")
+        batch = tuple(
+            check.number(x, f"batch[{i}]", above=0, most=_limits.MOST)
+            for i, x in enumerate(check.sequence(self.batch, "batch"))
+        )
+        if batch[:1] != (1.0,):
+            raise InputError(f"batch must begin with 1, got {check.show(list(batch))}")
+        whole = [j * x for j, x in enumerate(batch, 1)]
+        if any(b < a for a, b in zip(whole, whole[1:], strict=False)):
+            raise InputError(f"batch must not let a larger batch end sooner, got {check.show(list(batch))}")
+        object.__setattr__(self, "batch", batch)
+
     @classmethod
     def from_dict(cls, data: Any, key: str) -> ServerService:
         """The `service` of a scenario's server.
@@ -139,22 +183,12 @@ class ServerService:
             InputError: a key is unknown or missing or a value is out of range; the sentence names it.
         """
         data = check.mapping(data, key, allowed=[f.name for f in fields(cls)], required=("models",))
-        models = data["models"]
-        if not isinstance(models, Mapping) or not models:
-            raise InputError(f"{key}.models must be an object with at least one model, got {check.show(models)}")
-        for name in ("switch_s", "cold_s", "scatter"):
-            data[name] = check.number(data.get(name, 0.0), f"{key}.{name}", least=0)
-        if not isinstance(data.get("joins", False), bool):
-            raise InputError(f"{key}.joins must be true or false, got {check.show(data['joins'])}")
-        batch = check.sequence(data.get("batch", [1.0]), f"{key}.batch")
-        data["batch"] = tuple(check.number(x, f"{key}.batch[{i}]", above=0) for i, x in enumerate(batch))
-        if data["batch"][:1] != (1.0,):
-            raise InputError(f"{key}.batch must begin with 1, got {check.show(batch)}")
-        whole = [j * x for j, x in enumerate(data["batch"], 1)]
-        if any(b < a for a, b in zip(whole, whole[1:], strict=False)):
-            raise InputError(f"{key}.batch must not let a larger batch end sooner, got {check.show(batch)}")
-        data["models"] = {name: ModelTimes.from_dict(x, f"{key}.models.{name}") for name, x in models.items()}
-        return cls(**data)
+        if isinstance(data["models"], Mapping):
+            data["models"] = {
+                name: ModelTimes.from_dict(x, f"{key}.models.{name}") for name, x in data["models"].items()
+            }
+        with check.within(key):
+            return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
         """The `service` of a scenario file."""

@@ -77,7 +77,7 @@ class Workload:
         if lo > hi:
             raise InputError(f"{key} must be [least, greatest], got [{lo}, {hi}]")
         least, most = (
-            check.number(v, f"workload.input_mbit[{i}]", least=0)
+            check.number(v, f"workload.input_mbit[{i}]", least=0, most=_limits.MOST)
             for i, v in enumerate(check.sequence(self.input_mbit, "workload.input_mbit", length=2))
         )
         if least > most:
@@ -99,7 +99,7 @@ class Workload:
                 if name == "steps":
                     check.integer(value, f"workload.by_index.steps[{n}]", least=1, most=2**31 - 1)
                 else:
-                    check.number(value, f"workload.by_index.{name}[{n}]", least=0)
+                    check.number(value, f"workload.by_index.{name}[{n}]", least=0, most=_limits.MOST)
         object.__setattr__(self, "tasks_per_station_and_slot", (lo, hi))
         object.__setattr__(self, "input_mbit", (least, most))
         object.__setattr__(self, "gcycles_per_step", tuple(map(float, tables["gcycles_per_step"])))

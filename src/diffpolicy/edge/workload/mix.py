@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.workload.seeds import Stream
@@ -57,8 +58,7 @@ class RequestType:
             count = check.integer(getattr(self, name), name, least=1, most=MOST[name])
             object.__setattr__(self, name, count)
         for name in _AMOUNTS:
-            object.__setattr__(self, name, check.number(getattr(self, name), name, least=0))
-        check.number(self.work_gcycles, "gcycles_per_step times steps", least=0)
+            object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=_limits.MOST))
 
     @property
     def work_gcycles(self) -> float:

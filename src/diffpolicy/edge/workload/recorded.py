@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy._types import Floats, Ints
@@ -66,7 +67,11 @@ class TraceWorkload:
             raise InputError(f"workload.train_share must be below 1, got {check.show(self.train_share)}")
         object.__setattr__(self, "train_share", share)
         if self.rate_per_s is not None:
-            object.__setattr__(self, "rate_per_s", check.number(self.rate_per_s, "workload.rate_per_s", above=0))
+            object.__setattr__(
+                self,
+                "rate_per_s",
+                check.number(self.rate_per_s, "workload.rate_per_s", above=0, least=_limits.LEAST, most=_limits.MOST),
+            )
         try:
             tasks = read_trace_tasks(self.path)
         except InputError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.workload.laws import ArrivalLaw, Daily, Gamma, OnOff, Poisson, arrival_times
@@ -84,7 +85,11 @@ class RequestWorkload:
         for name in _PARAMETERS[self.kind]:
             object.__setattr__(self, name, getattr(law, name))
         object.__setattr__(self, "law", law)
-        object.__setattr__(self, "rate_per_s", check.number(self.rate_per_s, "workload.rate_per_s", above=0))
+        object.__setattr__(
+            self,
+            "rate_per_s",
+            check.number(self.rate_per_s, "workload.rate_per_s", above=0, least=_limits.LEAST, most=_limits.MOST),
+        )
         persistence = check.number(self.model_persistence, "workload.model_persistence", least=0)
         if persistence >= 1:
             raise InputError(f"workload.model_persistence must be below 1, got {check.show(self.model_persistence)}")
