@@ -4,14 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from diffpolicy import InputError
+from diffpolicy import CategoricalPolicy, InputError
 from diffpolicy.edge import OffloadingEnv, Stream
-from diffpolicy.training import RolloutStream, distributed
-from toys import GuessEnv, quick_method, small
+from diffpolicy.networks import CriticEnsemble
+from diffpolicy.objectives import LatentDiscreteSACLoss
+from diffpolicy.training import OffPolicyModule, PackedReplay, RolloutStream, distributed
+from toys import GuessEnv, guess_transitions, quick_method, small
 
 SCENARIO = small(3, 5, 6)
 SCRIPT = """
@@ -98,3 +101,25 @@ def test_the_command_line_trains_in_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["episodes"] == 4
     assert Path(tmp_path / "out" / "policy.json").is_file()
+
+
+def test_no_two_generators_of_a_run_draw_the_same(monkeypatch):
+    """Also where a policy and its replay were given one seed, and seeds of two words."""
+    first = []
+    for seed in (0, 2**32):
+        for rank in range(3):
+            env = GuessEnv(2)
+            policy = CategoricalPolicy.from_specs(env, seed=seed)
+            module = OffPolicyModule(
+                policy,
+                LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3)),
+                RolloutStream(env, policy, episode_steps=5),
+                PackedReplay(50, None, seed),
+                guess_transitions,
+                learning_rates={"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3},
+            )
+            monkeypatch.setattr(module.stream, "shard", lambda rank, world: None)
+            monkeypatch.setattr(module, "_trainer", SimpleNamespace(global_rank=rank, world_size=3))
+            module.setup("fit")
+            first += [float(torch.rand((), generator=g)) for g in (policy.generator, module.replay.generator)]
+    assert len(set(first)) == len(first) == 12

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 
+from diffpolicy._seeds import derived
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.protocols import ChecksRows, PureLosses
@@ -159,10 +159,8 @@ class OffPolicyModule(RolloutModule):
         if world > 1 and not self.sharded:
             self.sharded = True
             self.stream.shard(rank, world)
-            for generator in (self.policy.generator, self.replay.generator):
-                generator.manual_seed(
-                    int(np.random.SeedSequence((generator.initial_seed(), rank)).generate_state(1)[0])
-                )
+            for purpose, generator in enumerate((self.policy.generator, self.replay.generator)):
+                generator.manual_seed(derived(generator.initial_seed(), rank, purpose, bits=64))
 
     def state_of_process(self) -> dict[str, Any]:
         mine = super().state_of_process()
