@@ -27,7 +27,7 @@ class Sheet:
 
     def __init__(self, height: float, theme: Theme) -> None:
         self.theme = theme
-        self.figure = figure_of(WIDTH, height)
+        self.figure = figure_of(height, WIDTH)
         self.figure.set_layout_engine("none")
         self.axes: Axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, WIDTH), ylim=(0, height))
@@ -168,7 +168,7 @@ def slot(theme: Theme) -> Figure:
     )
     servers, queue = torch.tensor([0, 1, 1]), torch.tensor([4.0, 8.0])
     delays = slot_delays_s(servers, tasks, queue, fleet)
-    figure = figure_of(WIDTH, 3.9)
+    figure = figure_of(3.9, WIDTH)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     backlog = queue / fleet.capacity_gcycles_per_s
     hues, ends = ("green", "blue", "purple"), backlog.tolist()
@@ -201,7 +201,7 @@ def slot(theme: Theme) -> Figure:
 def price(theme: Theme) -> Figure:
     """One server's queue without and with a task: by how much each later one waits longer."""
     takes, later, own = (0.5, 0.3, 0.4, 0.3), 3, 0.6
-    figure = figure_of(WIDTH, 2.2)
+    figure = figure_of(2.2, WIDTH)
     axes = figure.subplots()
     rest = [(length, "sky", f"later {k + 1}") for k, length in enumerate(takes[1:])]
     _bars(axes, 1, [(takes[0], "faint", "before"), *rest], theme)

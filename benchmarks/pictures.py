@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffpolicy._draw.canvas import THEMES, Theme, caption, figure_of, save
+from diffpolicy._draw.canvas import SMALL_PT, THEMES, Theme, caption, figure_of, save
 from diffpolicy._draw.frame import Frame
 from diffpolicy._draw.labels import Label, label_ends
 from diffpolicy._draw.ticks import padded, scale_linear, scale_log
-from diffpolicy.edge.plots import KINDS
 from diffpolicy.experiments.plots import kind_of
 
 RELEASED = {
@@ -28,7 +27,7 @@ RELEASED = {
 
 def fleet_size(frame: Frame, theme: Theme) -> Figure:
     """Microseconds of a decision against servers, with the line of proportional growth."""
-    figure = figure_of(7.6, 3.8)
+    figure = figure_of(4.0)
     axes = figure.subplots()
     us = frame.numbers("us_per_decision")
     colours, labels = {"onnx": "blue", "aoti": "vermilion"}, []
@@ -42,7 +41,7 @@ def fleet_size(frame: Frame, theme: Theme) -> Figure:
     top = frame.where("format", "aoti").where("candidates", "all").numbers("us_per_decision")[-1]
     x = np.array([200.0, 1000.0])
     axes.plot(x, top * x / 1000, color=theme.ink, linestyle="dotted", linewidth=1)
-    axes.annotate("proportional", (330, top * 0.3), fontsize=8.5, rotation=0, ha="left", va="top")
+    axes.annotate("proportional", (330, top * 0.3), fontsize=SMALL_PT, rotation=0, ha="left", va="top")
     scale_log(axes, "x", *padded(20, 1000, 0.02))
     scale_log(axes, "y", *padded(float(us.min()), float(us.max())))
     axes.set(xlabel="servers", ylabel="time of a decision, µs")
@@ -53,8 +52,8 @@ def fleet_size(frame: Frame, theme: Theme) -> Figure:
 
 def growth(frame: Frame, theme: Theme) -> Figure:
     """Milliseconds of a slot's decisions and of an update, against servers and against tasks."""
-    figure = figure_of(9.6, 3.8)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = figure_of(6.4)
+    panels = figure.subplots(2, 1, sharey=True)
     stations, shown, labels = 20, [], []
     for axes, column, other, fixed in zip(
         panels, ("servers", "tasks"), ("tasks", "servers"), ("50", "20"), strict=True
@@ -87,15 +86,15 @@ def growth(frame: Frame, theme: Theme) -> Figure:
 
 def sizes(frame: Frame, theme: Theme) -> Figure:
     """What tasks of each fifth wait, and how many of them go to the five longest backlogs."""
-    figure = figure_of(9.6, 3.8)
-    panels = figure.subplots(1, 2)
+    figure = figure_of(6.4)
+    panels = figure.subplots(2, 1)
     classes = list(dict.fromkeys(frame.texts("work_gcycles")))
     names = list(dict.fromkeys(frame.texts("policy")))
     at = np.arange(float(len(classes)))
     for axes, column, what in zip(
         panels,
         ("mean_delay_s", "share_to_5_longest"),
-        ("mean delay, s", "share sent to the 5 longest backlogs"),
+        ("mean delay, s", "share sent to 5 longest queues"),
         strict=True,
     ):
         for name in names:
@@ -111,7 +110,7 @@ def sizes(frame: Frame, theme: Theme) -> Figure:
 
 def reality(frame: Frame, theme: Theme) -> Figure:
     """Simulated against measured delays of each run: the mean and the 95th percentile."""
-    figure = figure_of(7.6, 3.8)
+    figure = figure_of(4.0)
     axes = figure.subplots()
     labels = []
     load = frame.numbers("load")
@@ -139,7 +138,7 @@ def released(frame: Frame, theme: Theme, method: str = "lad-ts-released") -> Fig
     curves = [rows.where("seed", seed).numbers("delay_s") for seed in seeds]
     means = np.array([np.reshape(c[: len(c) // 10 * 10], (-1, 10)).mean(1) for c in curves])
     x = 10 * np.arange(means.shape[1]) + 5.5
-    figure = figure_of(7.6, 3.8)
+    figure = figure_of(4.0)
     axes = figure.subplots()
     style = theme.of(method)
     for row in means:
@@ -159,7 +158,7 @@ def released(frame: Frame, theme: Theme, method: str = "lad-ts-released") -> Fig
 
 def joint(frame: Frame, theme: Theme) -> Figure:
     """Distance of each chain from its law against seconds of training, and the best that a factorised policy can."""
-    figure = figure_of(7.6, 3.8)
+    figure = figure_of(4.0)
     axes = figure.subplots()
     colours, labels, shown = ("blue", "vermilion", "green"), [], []
     problems = dict.fromkeys(zip(frame.texts("choices"), frame.texts("items"), strict=True))
@@ -195,14 +194,14 @@ OWN: dict[str, Callable[[Frame, Theme], Figure]] = {
 DRAWN = (
     *("load", "bounds", "deciding_front", "full_curves", "full_comparison"),
     *(f"sweep_{key}" for key in ("tasks", "stations", "capacity", "steps", "denoising_steps", "temperature")),
-    *("delay_by_size", "plus_curves", "chain", "steps", "held_equal", "held_unlike"),
+    *("delay_by_size", "plus_curves", "chain", "steps", "timeline", "held_equal", "held_unlike"),
 )
 
 
 def write(path: Path, picture: Callable[[Frame, Theme], Figure] | None = None) -> list[Path]:
     """Draws a CSV beside it, light and dark, as SVG. Args: path: of it. picture: None: what its columns say."""
     frame, written = Frame.read(path), []
-    draws = {"": picture} if picture is not None else dict(list(kind_of(frame, KINDS).pictures.items())[:1])
+    draws = {"": picture} if picture is not None else dict(list(kind_of(frame).pictures.items())[:1])
     for dark, theme in THEMES.items():
         with theme.applied():
             for suffix, draw in draws.items():

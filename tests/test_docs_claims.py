@@ -193,6 +193,24 @@ def test_what_the_questions_say_of_scaling_is_the_ablation():
         assert agrees(said_there, true[variant]), variant
 
 
+def test_who_pays_is_what_its_files_say():
+    waits, shares = {}, {}
+    for row in rows("deciding_sizes.csv"):
+        waits.setdefault(row["policy"], []).append(row["mean_delay_s"])
+        shares.setdefault(row["policy"], []).append(100 * float(row["share_to_5_longest"]))
+    body = next(b for h, b in tables("docs/deciding.md") if "wait of the smallest fifth, s" in h)
+    assert {named(row[0]) for row in body} == {*waits}
+    for name, *cells in body:
+        assert all(map(agrees, cells, [*waits[named(name)], *shares[named(name)]])), name
+    front = {(row["policy"], row["weight"]): row for row in rows("deciding_front.csv")}
+    body = next(b for h, b in tables("docs/deciding.md") if h[0] == "weight")
+    columns = ("ratio", "p50_delay_s", "p95_delay_s", "p99_delay_s", "max_delay_s")
+    assert len(body) == 7
+    for weight, *cells in body:
+        true = [front[f"pretrained:{name}", weight][column] for name in ("live", "stale") for column in columns]
+        assert all(map(agrees, cells, true)), weight
+
+
 def test_deciding_shows_its_file():
     rules = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
     true = {(row["problem"], row["rule"]): row for row in rows("fleets.csv")}

@@ -173,7 +173,7 @@ def test_pictures_leave_the_backend_alone_and_keep_names(tmp_path):
         "from diffpolicy._draw import canvas\n"
         "assert matplotlib.get_backend().lower() == 'svg'\n"
         "import sys\nassert 'matplotlib.pyplot' not in sys.modules\n"
-        "figure = canvas.figure_of(2, 2)\naxes = figure.subplots()\n"
+        "figure = canvas.figure_of(2)\naxes = figure.subplots()\n"
         "for name in ('_hidden', 'a $b$ _{', '[red]', '\\ud800'):\n"
         "    axes.plot([1], label=canvas.plain(name))\n"
         "axes.legend()\ncanvas.save(figure, sys.argv[1])\n"

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from diffpolicy._draw.style import METHODS, OTHERS, RULES, STYLES, style_of
 from diffpolicy._draw.ticks import log_ticks
 from diffpolicy.edge import OffloadingProblem, Scenario
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
-from diffpolicy.environments import Cost
-from diffpolicy.evaluation import make_policy
-from diffpolicy.experiments.first_episode import chain_csv, chain_of
+from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.environments import Cost, Schedule
+from diffpolicy.evaluation import make_policy, play
+from diffpolicy.experiments.first_episode import Seen, chain_csv, chain_of, timeline_csv
 from diffpolicy.experiments.names import METHOD_NAMES, PRESETS
 from diffpolicy.experiments.pictures.curves import learning_curves, running_mean
 from diffpolicy.experiments.pictures.episode import chain, steps
@@ -27,6 +29,8 @@ from diffpolicy.experiments.pictures.lines import Line, merged, ordered
 from diffpolicy.experiments.pictures.results import front, ranking, undominated
 from diffpolicy.experiments.pictures.shares import by_bin
 from diffpolicy.experiments.pictures.sweeps import sweep
+from diffpolicy.experiments.pictures.timeline import timeline
+from diffpolicy.experiments.pictures.training import training
 from diffpolicy.experiments.plots import draw, kind_of
 
 LIGHT = THEMES[False]
@@ -124,7 +128,7 @@ def test_labels_that_have_room_stay_where_they_are():
 
 def test_no_label_at_a_lines_end_covers_another():
     with LIGHT.applied():
-        figure = figure_of(5, 3)
+        figure = figure_of(3, 5)
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1])
         figure.draw_without_rendering()
@@ -248,7 +252,8 @@ def test_a_sweep_has_intervals_on_both_panels(tmp_path):
         heights = [np.ptp(bar[:, 1]) for c in axes.collections for bar in c.get_segments()]
         assert len(heights) == 6
         assert np.allclose(heights, 0.2)
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["10\nload 0.30", "20\nload 1.30"]
+    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert labels == ["10\nload 0.30", "20\nload 1.30"]
     assert "95 % intervals" in figure.get_supxlabel()
     assert words(figure.axes[1]) == ["mine 2", "base 1", "other 1.5"]
 
@@ -337,13 +342,14 @@ def test_the_command_draws_what_compare_wrote(cli, tmp_path):
     pictures = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.suffix in (".png", ".svg")}
     assert set(pictures) == {
         f"{name}.{form}"
-        for name in ("evaluation", "evaluation_front", "delay_by_size", "steps")
+        for name in ("evaluation", "evaluation_front", "delay_by_size", "steps", "timeline")
         for form in ("png", "svg")
     }
-    files = [tmp_path / "out" / f"{name}.csv" for name in ("evaluation", "delay_by_size", "steps")]
+    files = [tmp_path / "out" / f"{name}.csv" for name in ("evaluation", "delay_by_size", "steps", "timeline")]
     rows = list(csv.DictReader(files[2].open()))
     assert [row["step"] for row in rows if row["policy"] == "local"] == ["0", "1", "2"]
     assert {"delay_s", "backlog_s:0", "backlog_s:2"} <= rows[0].keys()
+    assert {row["what"] for row in csv.DictReader(files[3].open())} == {"server"}
     again = cli("plot", *files, "--out", tmp_path / "again")
     assert again.status == 0, again.err
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == pictures
@@ -408,6 +414,94 @@ def test_steps_without_levels_are_what_they_cost(tmp_path):
     axes = drawn(steps, path).axes[0]
     assert words(axes) == ["mine", "base"]
     assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def busy(problem, name):
+    """All that is done in the first episode under a rule, its delays, and the environment."""
+    policy, env = make_policy(name, problem), problem.make_episodes(0, 1, view="live")
+    tells, done, steps_ = problem.schedule(env), [], []
+
+    def watch(step):
+        done.append(tells(step))
+        steps_.append(step)
+
+    played = play(env, policy, problem.steps, watch=watch)
+    return [np.concatenate([getattr(x, key) for x in done]) for key in vars(done[0])], played, env, steps_
+
+
+def test_a_timeline_has_each_task_once_in_turn_for_as_long_as_its_server_needs():
+    problem = OffloadingProblem(Scenario.load("lad-ts").override(stations=3, slots=6, tasks=30))
+    (place, arrives, begins, ends), played, env, steps_ = busy(problem, "random")
+    assert len(place) == len(played.cost)
+    assert np.all(arrives <= begins)
+    work = np.concatenate([s["agents", "work_gcycles"][s["agents", "valid"]].numpy() for s in steps_])
+    capacity = env.fleet.capacity_gcycles_per_s.numpy()
+    for at in range(3):
+        here = place == at
+        assert np.all(begins[here][1:] >= ends[here][:-1] - 1e-9)
+        assert (ends - begins)[here].sum() == pytest.approx((work[here] / capacity[at]).sum())
+    # a task that waited for nobody costs its own time and its transfers
+    waited = begins - arrives
+    assert waited.max() > 0
+    assert played.cost.sum() == pytest.approx((ends - arrives).sum(), rel=0.2)
+    assert np.all(played.cost >= ends - arrives - 1e-9)
+
+
+def test_a_timeline_of_single_requests_goes_on_from_one_to_the_next():
+    problem = OffloadingProblem(replace(Scenario.load("gpu-mix"), slots=40))
+    (place, arrives, begins, ends), played, *_ = busy(problem, "opt-ts")
+    assert np.all(np.diff(arrives) >= 0)
+    assert arrives[0] == 0
+    assert all(np.all(begins[place == at][1:] >= ends[place == at][:-1] - 1e-9) for at in set(place))
+    assert np.all(played.cost >= ends - arrives - 1e-9)
+
+
+def test_where_servers_fail_there_is_no_timeline():
+    scenario = Scenario.load("lad-ts").override(stations=2, slots=2, tasks=3)
+    down = [
+        replace(server, availability=Availability.from_dict({"down_s": [[0.0, 1.0]]}, "x"))
+        for server in scenario.servers
+    ]
+    problem = OffloadingProblem(replace(scenario, servers=tuple(down)))
+    seen = {"opt-ts": Seen.of(problem, make_policy("opt-ts", problem), 0)}
+    assert timeline_csv(problem, seen, {"opt-ts": "heuristic"}) is None
+
+
+def test_a_timeline_shows_what_is_done_and_how_many_wait(tmp_path):
+    free = {}
+    done = Schedule.in_turn(
+        np.array([0, 0, 0, 1]), np.array([0.0, 0.0, 1.0, 2.0]), np.array([2.0, 3.0, 5.0, 3.0]), free
+    )
+    assert done.begins.tolist() == [0.0, 2.0, 3.0, 2.0]
+    assert free == {0: 5.0, 1: 3.0}
+    rows = [["mine", "method", 0, *x, "nurse", "time, min"] for x in zip(*vars(done).values(), strict=True)]
+    header = ["policy", "kind", "step", "place", "arrives", "begins", "ends", "what", "clock"]
+    figure = drawn(timeline, file(tmp_path / "timeline.csv", header, rows))
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "mine: all done after 5 min"
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("nurse", "time, min")
+    bars = axes.collections[0].get_paths()
+    assert [path.get_extents().width for path in bars] == pytest.approx([2.0, 1.0, 2.0, 1.0])
+    assert "at most 2." in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_training_has_a_panel_for_each_figure_that_it_noted(tmp_path):
+    rows = [[k, 10.0 / k, -1.0 + k % 2, "" if k % 2 else 3.0, ""] for k in range(1, 21)]
+    figure = drawn(
+        training, file(tmp_path / "training.csv", ["episode", "delay_s", "loss_actor", "alpha", "never"], rows)
+    )
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["delay, s", "loss actor", "alpha"]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "linear"]
+    assert "1 more columns" in figure.get_supxlabel()
+    assert kind_of(Frame.read(tmp_path / "training.csv")).name == "a training"
+
+
+def test_two_files_of_one_name_are_not_drawn_over_each_other(refused, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        curves(tmp_path / folder / "c.csv", {"mine": 3.0})
+    both = [tmp_path / "a" / "c.csv", tmp_path / "b" / "c.csv"]
+    refused("plot", *both, "--out", tmp_path / "out", says=["would be one picture"])
 
 
 def test_a_users_own_unit_is_in_the_picture(tmp_path):

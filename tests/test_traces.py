@@ -316,7 +316,7 @@ registered = pytest.mark.skipif(
 def test_the_command_brings_a_trace_to_a_load(cli, tmp_path, scenario_file, write):
     out = tmp_path / "out.csv"
     path = write(ALIBABA, *ALIBABA_ROWS)
-    words = ["tasks", path, "--format", "alibaba", "--scenario", scenario_file, "--load", "0.5", "--out", out]
+    words = ["tasks", path, "--trace-format", "alibaba", "--scenario", scenario_file, "--load", "0.5", "--out", out]
     run = cli(*words, "--gcycles-per-step", "0.1", "--json")
     assert run.status == 0
     said = json.loads(run.out)
@@ -350,16 +350,24 @@ def test_arrivals_alone_take_steps_or_the_mix_of_the_scenario(cli, refused, tmp_
 @registered
 def test_what_the_command_refuses(refused, write, tmp_path):
     path, out = write("at,n", "1,3", "x,3"), tmp_path / "out.csv"
-    csv_words = ["tasks", path, "--format", "csv", "--out", out]
-    refused("tasks", path, "--out", out, says=["--format must say what", "alibaba, azure, vllm-omni, csv"])
-    refused(*csv_words, says=["--format csv needs --columns, at least arrival_s=COLUMN"])
+    csv_words = ["tasks", path, "--trace-format", "csv", "--out", out]
+    refused("tasks", path, "--out", out, says=["--trace-format must say what", "alibaba, azure, vllm-omni, csv"])
+    refused(*csv_words, says=["--trace-format csv needs --columns, at least arrival_s=COLUMN"])
     refused(*csv_words, "--columns", "arrival_s", says=["must be NAME=COLUMN with commas between them"])
     refused(*csv_words, "--columns", "arrival_s=at,steps=n", says=["1 broken rows of 2", "line 3: at must be a number"])
     refused(
         *csv_words, "--columns", "arrival_s=at", "--max-broken", "2", says=["--max-broken must be from 0 to 1, got 2"]
     )
     refused(
-        "tasks", path, "--format", "azure", "--unit", "ms", "--out", out, says=["belong to --format csv, got azure"]
+        "tasks",
+        path,
+        "--format",
+        "azure",
+        "--unit",
+        "ms",
+        "--out",
+        out,
+        says=["belong to --trace-format csv, got azure"],
     )
     refused("tasks", tmp_path / "no", "--format", "azure", "--out", out, says=["does not exist"])
     refused("tasks", "azure-sample", "--out", tmp_path / "no" / "out.csv", says=["does not exist"])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy._draw.frame import Frame
-from diffpolicy.edge.plots import KINDS
 from diffpolicy.experiments.plots import draw, kind_of
 
 COMMAND = re.compile(r'"plot ([^"]*)"')
@@ -34,11 +33,11 @@ def scraper(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]
     folder, shown = Path(block_vars["src_file"]).parent, []
     for table in tables(block.content):
         frame = Frame.read(folder / table)
-        alt = f"{Path(table).stem.replace('_', ' ')}: {kind_of(frame, KINDS).name}"
+        alt = f"{Path(table).stem.replace('_', ' ')}: {kind_of(frame).name}"
         at = Path(next(block_vars["image_path_iterator"]))
         for dark in (False, True):
             # of several pictures of a table the first is its own
-            picture = draw(folder / table, at.parent, ["svg"], dark=dark, kinds=KINDS)[0]
+            picture = draw(folder / table, at.parent, ["svg"], dark=dark)[0]
             final = picture.replace(at.with_name(f"{at.stem}{'-dark' if dark else ''}.svg"))
             path = final.relative_to(gallery_conf["src_dir"]).as_posix()
             shown.append(PICTURE.format(path=path, alt=alt, theme="dark" if dark else "light"))

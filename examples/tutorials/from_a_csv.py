@@ -169,7 +169,7 @@ cli.main("plot runs/shop/evaluation.csv --format svg".split())
 #
 # .. code-block:: console
 #
-#     $ diffpolicy tasks log.csv --format csv --columns arrival_s=when,model=net,steps=n_steps --unit datetime \
+#     $ diffpolicy tasks log.csv --trace-format csv --columns arrival_s=when,model=net,steps=n_steps --unit datetime \
 #         --scenario fleet.json --out tasks.csv
 #     $ diffpolicy replay --scenario fleet.json --task-file tasks.csv --policy pretrained:live
 #     $ diffpolicy evaluate opt-ts price pretrained:live --scenario fleet.json --out runs/shop

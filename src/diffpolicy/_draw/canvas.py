@@ -18,8 +18,11 @@ from diffpolicy._draw.style import DARK, LIGHT, LIGHT_WORDS, style_of
 from diffpolicy._read import printable
 
 FORMATS = ("png", "svg", "pdf")
-TEXT_PT = 9.5
-SMALL_PT = 8.5
+WIDTH = 5.4
+"""Inches. A phone shows a picture 350 pixels wide, so that letters of 9 points have 8 pixels there: panels stand below
+each other, and no picture is wider than this."""
+TEXT_PT = 10.0
+SMALL_PT = 9.0
 """Of captions and numbers on axes; nothing is smaller."""
 DPI = 110
 LONG = 36
@@ -58,7 +61,7 @@ class Theme:
             {
                 "font.size": TEXT_PT,
                 "font.family": "DejaVu Sans",
-                "axes.titlesize": TEXT_PT + 0.5,
+                "axes.titlesize": TEXT_PT,
                 "axes.labelsize": TEXT_PT,
                 "xtick.labelsize": SMALL_PT,
                 "ytick.labelsize": SMALL_PT,
@@ -92,7 +95,7 @@ THEMES = {
 """By whether it is dark: the grounds are those of the documentation's pages."""
 
 
-def figure_of(width: float, height: float) -> Figure:
+def figure_of(height: float, width: float = WIDTH) -> Figure:
     """An empty picture, in inches, drawn by Agg: not pyplot's, so that the backend that a user chose stays his."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
@@ -105,10 +108,10 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel("\n".join(textwrap.wrap(text, letters)), fontsize=SMALL_PT, x=0.01, ha="left", linespacing=1.3)
 
 
-def plain(name: str) -> str:
+def plain(name: str, letters: int = LONG) -> str:
     """A name as a label: the end of a long one; no dollar begins a formula, no underscore hides it from a legend."""
     shown = printable(name)
-    plain = (shown if len(shown) <= LONG else f"\u2026{shown[1 - LONG :]}").replace("$", r"\$")
+    plain = (shown if len(shown) <= letters else f"\u2026{shown[1 - letters :]}").replace("$", r"\$")
     return f"\u200b{plain}" if plain.startswith("_") else plain
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from diffpolicy._draw.canvas import SMALL_PT, Theme, plain
 
 GAP = 1.3
 """From one label's middle to the next one's, in heights of the letters."""
+LETTERS = 22
+"""Of a line of a name at the end of a line; a longer one is broken between its words."""
 NEAR = 6
 """From a point to its name, in points; a name that is further away has a line to it."""
 
@@ -62,12 +65,17 @@ def label_ends(axes: Axes, labels: Sequence[Label], theme: Theme) -> None:
     height_px = axes.get_position().height * figure.bbox.height
     gap = GAP * SMALL_PT / 72 * figure.dpi / height_px
     to_axes = axes.transData + axes.transAxes.inverted()
-    ends = np.array([to_axes.transform((label.x, label.y)) for label in labels])
-    moved = spread([float(min(max(y, 0.0), 1.0)) for y in ends[:, 1]], gap, 0.0, 1.0)
-    for label, (_, y), at in zip(labels, ends, moved, strict=True):
+    ends = [float(min(max(to_axes.transform((label.x, label.y))[1], 0.0), 1.0)) for label in labels]
+    words = [_broken(x.text) for x in labels]
+    lines = [
+        k for k, broken in enumerate(words) for _ in broken
+    ]  # each has a place of its own, beside its name's others
+    places = np.array(spread([ends[k] for k in lines], gap, 0.0, 1.0))
+    for k, (label, y) in enumerate(zip(labels, ends, strict=True)):
+        at = float(places[np.array(lines) == k].mean())
         axes.annotate(
-            plain(label.text),
-            xy=(1.0, min(max(y, 0.0), 1.0)),
+            "\n".join(words[k]),
+            xy=(1.0, y),
             xytext=(1.045, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
@@ -78,6 +86,12 @@ def label_ends(axes: Axes, labels: Sequence[Label], theme: Theme) -> None:
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": theme.faint, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 1},
         )
+
+
+def _broken(text: str) -> list[str]:
+    """Lines of a name, or of several that coincide."""
+    shown = plain(text, 4 * LETTERS)
+    return textwrap.wrap(shown, LETTERS, break_on_hyphens=False, break_long_words=len(shown) > 2 * LETTERS)
 
 
 def label_points(axes: Axes, labels: Sequence[Label], theme: Theme) -> None:

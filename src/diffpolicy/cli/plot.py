@@ -7,8 +7,9 @@ from pathlib import Path
 
 from diffpolicy import _files
 from diffpolicy.cli import options as opt
+from diffpolicy.errors import InputError
 
-HELP = "draw a CSV that compare, evaluate or a benchmark wrote"
+HELP = "draw a CSV that compare, evaluate, train or a benchmark wrote"
 EXAMPLES = (
     "diffpolicy plot runs/compare/comparison.csv",
     "diffpolicy plot runs/compare/*.csv --format svg --dark --out pictures",
@@ -22,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="comparison.csv, learning_curves.csv, evaluation.csv, sweep.csv... ; which it is, its columns say",
+        help="comparison.csv, learning_curves.csv, training.csv, sweep.csv... ; which it is, its columns say",
     )
     parser.add_argument("--format", choices=FORMATS, help="default: png and svg")
     parser.add_argument("--dark", action="store_true", help="for dark pages; names then end with -dark")
@@ -33,12 +34,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Loads matplotlib, and no torch but through what the pictures' own modules need."""
     out = None if options.out is None else Path(_files.writable_folder(options.out))
+    places = [(out or Path(file).parent) / Path(file).stem for file in options.files]
+    for k, place in enumerate(places):
+        if place in places[:k]:
+            raise InputError(
+                f"{options.files[k]} and {options.files[places.index(place)]} would be one picture, {place}"
+            )
 
-    from diffpolicy.edge.plots import KINDS
     from diffpolicy.experiments.plots import WRITTEN, draw
 
     formats = WRITTEN if options.format is None else (options.format,)
-    pictures = {file: draw(file, out, formats, dark=options.dark, kinds=KINDS) for file in options.files}
+    pictures = {file: draw(file, out, formats, dark=options.dark) for file in options.files}
     if options.json:
         opt.print_json({"pictures": {file: [str(path) for path in paths] for file, paths in pictures.items()}}, options)
         return

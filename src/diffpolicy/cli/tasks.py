@@ -15,7 +15,7 @@ from diffpolicy.errors import InputError
 HELP = "turn a recorded trace into a task file"
 EXAMPLES = (
     "diffpolicy tasks azure-sample --request-steps 20 --load 0.8 --out azure.tasks.csv",
-    "diffpolicy tasks log.csv --format csv --columns arrival_s=at,steps=n --out log.tasks.csv",
+    "diffpolicy tasks log.csv --trace-format csv --columns arrival_s=at,steps=n --out log.tasks.csv",
 )
 FORMATS = ("alibaba", "azure", "vllm-omni", "csv")
 
@@ -23,7 +23,9 @@ FORMATS = ("alibaba", "azure", "vllm-omni", "csv")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("trace", metavar="TRACE", help="the recorded file; azure-sample: the one that comes along")
-    parser.add_argument("--format", choices=FORMATS, help="of the file; azure for azure-sample")
+    of_trace: dict[str, Any] = {"dest": "trace_format", "choices": FORMATS}
+    parser.add_argument("--trace-format", **of_trace, help="of the file that is read; azure for azure-sample")
+    parser.add_argument("--format", action=opt.OldSpelling, instead="--trace-format", **of_trace)
     parser.add_argument("--out", required=True, metavar="FILE", help="the task file (CSV) to write")
     parser.add_argument(
         "--columns", type=_columns, metavar="NAME=COLUMN,...", help="of a csv: arrival_s=at,model=net,steps=n,..."
@@ -103,11 +105,11 @@ def _read(options: argparse.Namespace) -> Trace:
     from diffpolicy.edge.workload.traces import readers as traces
 
     sample = options.trace == "azure-sample"
-    kind = "azure" if sample and options.format is None else options.format
+    kind = "azure" if sample and options.trace_format is None else options.trace_format
     if kind is None:
-        raise InputError(f"--format must say what {options.trace} is: {', '.join(FORMATS)}")
+        raise InputError(f"--trace-format must say what {options.trace} is: {', '.join(FORMATS)}")
     if kind != "csv" and (options.columns is not None or options.unit is not None):
-        raise InputError(f"--columns and --unit belong to --format csv, got {kind}")
+        raise InputError(f"--columns and --unit belong to --trace-format csv, got {kind}")
     broken = options.max_broken
     if not 0 <= broken <= 1:
         raise InputError(f"--max-broken must be from 0 to 1, got {broken:g}")
@@ -117,7 +119,7 @@ def _read(options: argparse.Namespace) -> Trace:
         return traces.azure_sample()
     if kind == "csv":
         if options.columns is None:
-            raise InputError("--format csv needs --columns, at least arrival_s=COLUMN")
+            raise InputError("--trace-format csv needs --columns, at least arrival_s=COLUMN")
         return traces.read_csv(options.trace, options.columns, unit=options.unit or "s", max_broken=broken)
     if kind == "vllm-omni":
         return traces.read_vllm_omni(options.trace, seed=options.seed, max_broken=broken)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffpolicy._draw.canvas import Theme, caption, figure_of, plain
+from diffpolicy._draw.canvas import SMALL_PT, Theme, caption, figure_of, plain
 from diffpolicy._draw.frame import Frame
 from diffpolicy._draw.labels import Label, label_ends
 from diffpolicy._draw.ticks import padded, scale_linear, scale_log
 from diffpolicy.experiments.pictures.lines import Line, names_of, ordered
-from diffpolicy.experiments.plots import KINDS as GENERIC
 from diffpolicy.experiments.plots import Kind
 
 HIGHEST = 2.0
@@ -25,7 +24,7 @@ def ratio_by_load(frame: Frame, theme: Theme) -> Figure:
     Args:
         frame: `load`, `policy`, `kind`, `ratio`, `ratio_lo`, `ratio_hi`, `baseline`. theme: light or dark.
     """
-    figure = figure_of(7.6, 4.4)
+    figure = figure_of(4.6)
     axes = figure.subplots()
     loads = sorted(set(frame.numbers("load")))
     lines = []
@@ -63,7 +62,7 @@ def bracket(frame: Frame, theme: Theme) -> Figure:
     """
     groups = list(dict.fromkeys(frame.texts("tasks")))
     names = [x.split(" (")[0] for x in frame.texts("rule or bound")]
-    figure = figure_of(7.6, 1.2 + 0.23 * len(names))
+    figure = figure_of(1.2 + 0.24 * len(names))
     axes = figure.subplots()
     at, ticks = 0.0, []
     value, low, high = (frame.numbers(column) for column in ("ratio to opt-ts", "least", "greatest"))
@@ -97,7 +96,7 @@ def bracket(frame: Frame, theme: Theme) -> Figure:
             xycoords=("axes fraction", "data"),
             ha="right",
             va="center",
-            fontsize=9,
+            fontsize=SMALL_PT,
         )
         at += 1
     axes.set_ylim(at - 1.5, -0.5)
@@ -125,6 +124,5 @@ KINDS = (
         {"": ratio_by_load},
     ),
     Kind("bounds", lambda f: "rule or bound" in f and "ratio to opt-ts" in f, {"": bracket}),
-    *GENERIC,
 )
-"""What can be drawn, the offloading problem's own files first."""
+"""What can be drawn beside what any problem has."""

@@ -18,6 +18,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.env.schedule import schedule_of
 from diffpolicy.edge.env.tally import TaskTally
 from diffpolicy.edge.env.transitions import task_transitions
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
@@ -26,6 +27,7 @@ from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.environments import Cost, Problem, step_transitions
 from diffpolicy.environments.problem import Kind, Split
+from diffpolicy.environments.schedule import Schedule
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ChecksEnv, ReadsKeys, RemembersAlike, ShowsLevel
@@ -79,6 +81,7 @@ class OffloadingProblem(Problem):
     alike = "episodes of identical arrivals"
     noun, given = "scenario", "a scenario"
     level = "backlog_s"
+    place, clock = "server", "time, s"
 
     def __init__(self, scenario: Scenario | str | Path = "lad-ts") -> None:
         self.scenario = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
@@ -231,6 +234,10 @@ class OffloadingProblem(Problem):
         capacity = torch.tensor([server.capacity_gcycles_per_s for server in self.scenario.servers])
         backlog: torch.Tensor = step["queue_gcycles"] / capacity
         return backlog
+
+    def schedule(self, env: EnvBase) -> Callable[[TensorDictBase], Schedule] | None:
+        """Which server computes a task when; where servers fail a task may be computed in vain, so then nothing."""
+        return None if self.masks or not isinstance(env, OffloadingEnv) else schedule_of(env)
 
     def knobs(self) -> Mapping[str, Kind]:
         """Those of the paper, by the draws of the released code."""

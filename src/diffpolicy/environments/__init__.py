@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem as Problem
     from diffpolicy.environments.problem_checks import check_problem as check_problem
     from diffpolicy.environments.random_rule import RandomRule as RandomRule
+    from diffpolicy.environments.schedule import Schedule as Schedule
     from diffpolicy.environments.tally import Tally as Tally
     from diffpolicy.environments.transitions import step_transitions as step_transitions
 
@@ -24,6 +25,7 @@ __getattr__, __dir__ = attach(
         "Lanes": "diffpolicy.environments.lanes",
         "Problem": "diffpolicy.environments.problem",
         "RandomRule": "diffpolicy.environments.random_rule",
+        "Schedule": "diffpolicy.environments.schedule",
         "Tally": "diffpolicy.environments.tally",
         "check_policy": "diffpolicy.environments.checks",
         "check_problem": "diffpolicy.environments.problem_checks",
@@ -37,6 +39,7 @@ __all__ = (
     "Lanes",
     "Problem",
     "RandomRule",
+    "Schedule",
     "Tally",
     "check_policy",
     "check_problem",

@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
+from diffpolicy.environments.schedule import Schedule
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import step_transitions
@@ -55,6 +56,7 @@ class Problem(ABC):
         noun: what files call the problem.
         given: what `subject` is, in messages.
         level: what `levels` are called in files, with their unit.
+        place: what an item is done at, in pictures of a `schedule`. clock: its time, with its unit.
 
     Example:
         >>> class Ward(Problem):
@@ -78,6 +80,8 @@ class Problem(ABC):
     noun: str = "problem"
     given: str = "a problem"
     level: str = "level"
+    place: str = "place"
+    clock: str = "time"
 
     @abstractmethod
     def make_env(
@@ -206,6 +210,14 @@ class Problem(ABC):
 
         Args:
             step: of an environment of this problem, with what comes `next`.
+        """
+        return None
+
+    def schedule(self, env: EnvBase) -> Callable[[TensorDictBase], Schedule] | None:
+        """What tells of each step of lane 0 in turn where and when its items are done; None: they are done nowhere.
+
+        Args:
+            env: an environment of the problem that plays its episode 0, not yet reset.
         """
         return None
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffpolicy.experiments.names import make_method as make_method
     from diffpolicy.experiments.names import make_problem as make_problem
     from diffpolicy.experiments.plan import Plan as Plan
+    from diffpolicy.experiments.plots import draw as draw
     from diffpolicy.experiments.run import compare as compare
     from diffpolicy.experiments.training import build as build
     from diffpolicy.experiments.training import train as train
@@ -21,10 +22,11 @@ __getattr__, __dir__ = attach(
         "Plan": "diffpolicy.experiments.plan",
         "build": "diffpolicy.experiments.training",
         "compare": "diffpolicy.experiments.run",
+        "draw": "diffpolicy.experiments.plots",
         "evaluate": "diffpolicy.experiments.evaluating",
         "make_method": "diffpolicy.experiments.names",
         "make_problem": "diffpolicy.experiments.names",
         "train": "diffpolicy.experiments.training",
     },
 )
-__all__ = ("Comparison", "Plan", "build", "compare", "evaluate", "make_method", "make_problem", "train")
+__all__ = ("Comparison", "Plan", "build", "compare", "draw", "evaluate", "make_method", "make_problem", "train")

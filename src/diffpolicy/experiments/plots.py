@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module as import_ours
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from diffpolicy._draw.canvas import THEMES, Theme, save
+from diffpolicy import _files
+from diffpolicy._draw.canvas import FORMATS, THEMES, Theme, save
 from diffpolicy._draw.frame import Frame
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
@@ -20,10 +22,16 @@ from diffpolicy.experiments.pictures.episode import chain, steps
 from diffpolicy.experiments.pictures.results import front, ranking, weights
 from diffpolicy.experiments.pictures.shares import by_bin
 from diffpolicy.experiments.pictures.sweeps import sweep
+from diffpolicy.experiments.pictures.timeline import timeline
+from diffpolicy.experiments.pictures.training import training
 
 Draw = Callable[[Frame, Theme], Figure]
 WRITTEN = ("png", "svg")
 """Formats in which commands draw unasked."""
+PASSES = ("episode", "round", "generation")
+"""By what a training counts."""
+OWN = ("diffpolicy.edge.plots",)
+"""Modules of problems that have pictures of their own, in their `KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +65,22 @@ KINDS: Sequence[Kind] = (
         lambda f: f.header[0] in ("method", "policy") and bool(f.starting("mean_")) and bool(f.starting("p99")),
         {"": ranking, "_front": front},
     ),
+    Kind("a timeline", lambda f: _has(f, "policy", "place", "arrives", "begins", "ends"), {"": timeline}),
     Kind("steps of an episode", lambda f: _has(f, "policy", "kind", "step"), {"": steps}),
     Kind("a chain", lambda f: _has(f, "policy", "chain_step", "choice", "probability"), {"": chain}),
+    Kind("a training", lambda f: f.header[0] in PASSES and len(f.header) > 1 and "method" not in f, {"": training}),
     Kind("a sweep", lambda f: _has(f, "policy", "ratio") and bool(f.starting("mean_")), {"": sweep}),
 )
 """In the order in which they are tried."""
 
 
-def kind_of(frame: Frame, kinds: Sequence[Kind] = KINDS) -> Kind:
-    """Which kind a file is of.
+def kind_of(frame: Frame) -> Kind:
+    """Which kind a file is of: one of a problem's own, or one that any problem has.
 
     Raises:
         InputError: none; the sentence names the file's columns.
     """
+    kinds = [*(kind for module in OWN for kind in import_ours(module).KINDS), *KINDS]
     for kind in kinds:
         if kind.fits(frame):
             return kind
@@ -80,38 +91,41 @@ def kind_of(frame: Frame, kinds: Sequence[Kind] = KINDS) -> Kind:
 
 
 def draw(
-    path: str | Path,
-    out: str | Path | None = None,
-    formats: Sequence[str] = WRITTEN,
-    *,
-    dark: bool = False,
-    kinds: Sequence[Kind] = KINDS,
+    path: str | Path, out: str | Path | None = None, formats: Sequence[str] = WRITTEN, *, dark: bool = False
 ) -> list[Path]:
-    """Draws a CSV that a command wrote.
+    """Draws a CSV that `compare`, `evaluate`, `train` or a benchmark wrote; its columns say which it is.
+
+    `diffpolicy plot` is this.
 
     Args:
-        path: of the file. out: folder of the pictures; None: the file's. formats: of `png`, `svg` and `pdf`.
-        dark: for dark pages; then `-dark` ends the pictures' names. kinds: that are known.
+        path: of the file.
+        out: folder of the pictures, which is made if it is not there; None: the file's.
+        formats: of `png`, `svg` and `pdf`.
+        dark: for dark pages; then `-dark` ends the pictures' names.
 
     Returns:
         The pictures that were written: FILE.png and FILE.svg, and for some kinds further ones.
 
     Raises:
-        InputError: the file is of no known kind, or holds what is no number.
+        InputError: the file is of no known kind, or holds what is no number; or there is no such format.
 
     Example:
-        >>> draw("runs/compare/sweep.csv", formats=["png"])
-        [PosixPath('runs/compare/sweep.png')]
+        >>> run = train(EnvProblem(Clinic, steps=5), "d2sac", episodes=4, out="runs/clinic")
+        >>> [path.name for path in draw("runs/clinic/training.csv", formats=["svg"])]
+        ['training.svg']
     """
+    if unknown := [form for form in formats if form not in FORMATS]:
+        raise InputError(f"formats must be of {', '.join(FORMATS)}, got {unknown[0]!r}")
     path = Path(path)
     frame = Frame.read(path)
-    kind, theme = kind_of(frame, kinds), THEMES[dark]
+    kind, theme = kind_of(frame), THEMES[dark]
+    folder = path.parent if out is None else _files.writable_folder(out)
     written = []
     with theme.applied():
         for suffix, picture in kind.pictures.items():
             figure = picture(frame, theme)
             for form in formats:
-                file = Path(out or path.parent) / f"{path.stem}{suffix}{'-dark' if dark else ''}.{form}"
+                file = Path(folder) / f"{path.stem}{suffix}{'-dark' if dark else ''}.{form}"
                 save(figure, file)
                 written.append(file)
     return written

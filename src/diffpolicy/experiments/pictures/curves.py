@@ -61,7 +61,7 @@ def learning_curves(frame: Frame, theme: Theme) -> Figure:
 
     lines = [_line(name, seeds, related, 1 if blocks else WINDOW) for name, (_, seeds) in curves.items()]
     flat = [Line(name, kind, *(np.array([float(related(known[name]))]),) * 3) for name, kind in names if kind != METHOD]
-    figure = figure_of(7.6, 4.2)
+    figure = figure_of(4.2)
     axes = figure.subplots()
     for line in lines:
         at, seeds = curves[line.name]

@@ -17,6 +17,9 @@ from diffpolicy.experiments.pictures.lines import Line, names_of, ordered, posit
 PANELS = 6
 """Most policies whose levels are drawn: what was trained first, then rules."""
 
+ACROSS = 2
+"""Panels beside each other, at most."""
+
 
 def steps(frame: Frame, theme: Theme) -> Figure:
     """How full everything is as each step begins, a panel a policy; without such levels, what each step costs.
@@ -36,7 +39,7 @@ def _costs(frame: Frame, theme: Theme) -> Figure:
         rows = frame.where("policy", name)
         at[name], values = rows.numbers("step"), rows.numbers(column)
         lines.append(Line(name, kind, values, values, values))
-    figure = figure_of(7.6, 4.2)
+    figure = figure_of(4.2)
     axes = figure.subplots()
     for line in lines:
         axes.plot(at[line.name], line.values, **{**theme.of(line.name), "marker": ""})
@@ -64,8 +67,8 @@ def _levels(frame: Frame, columns: list[str], theme: Theme) -> Figure:
     grids = {
         line.name: np.array([frame.where("policy", line.name).numbers(column) for column in columns]) for line in shown
     }
-    figure = figure_of(9.6, 0.9 + 2.1 * -(-len(shown) // 3))
-    panels = figure.subplots(-(-len(shown) // 3), min(len(shown), 3), sharex=True, sharey=True, squeeze=False)
+    figure = figure_of(0.9 + 2.0 * -(-len(shown) // ACROSS))
+    panels = figure.subplots(-(-len(shown) // ACROSS), min(len(shown), ACROSS), sharex=True, sharey=True, squeeze=False)
     top = max(float(np.nanmax(grid)) for grid in grids.values()) or 1.0
     look: dict[str, Any] = {
         "norm": PowerNorm(0.5, 0, top),
@@ -94,8 +97,8 @@ def chain(frame: Frame, theme: Theme) -> Figure:
         frame: `policy`, `chain_step`, `choice`, `probability`. theme: light or dark.
     """
     names = list(dict.fromkeys(frame.texts("policy")))[:PANELS]
-    figure = figure_of(7.6, 0.9 + 2.4 * -(-len(names) // 2))
-    panels = figure.subplots(-(-len(names) // 2), min(len(names), 2), squeeze=False)
+    figure = figure_of(0.9 + 2.2 * -(-len(names) // ACROSS))
+    panels = figure.subplots(-(-len(names) // ACROSS), min(len(names), ACROSS), squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(panels.flat, names, strict=False):

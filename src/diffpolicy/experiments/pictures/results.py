@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffpolicy._draw.canvas import Theme, caption, figure_of, plain
+from diffpolicy._draw.canvas import SMALL_PT, Theme, caption, figure_of, plain
 from diffpolicy._draw.frame import RULE, Frame, titled
 from diffpolicy._draw.labels import Label, label_points
 from diffpolicy._draw.ticks import padded, scale_linear, scale_log
@@ -34,7 +34,7 @@ def ranking(frame: Frame, theme: Theme) -> Figure:
     """
     lines, what, ratio = _ranked(frame)
     shown = ordered(lines)
-    figure = figure_of(7.6, 0.9 + 0.24 * len(shown) + 0.5)
+    figure = figure_of(1.4 + 0.25 * len(shown))
     axes = figure.subplots()
     if positive(*(line.values for line in shown)):
         scale_log(axes, "x", *span(shown))
@@ -61,7 +61,7 @@ def ranking(frame: Frame, theme: Theme) -> Figure:
             xy=(1.01, k),
             xycoords=("axes fraction", "data"),
             va="center",
-            fontsize=8.5,
+            fontsize=SMALL_PT,
             annotation_clip=False,
         )
     caption(figure, f"Bars: 95 % intervals{_over(frame)}. Above the line what was trained, below it rules.")
@@ -109,7 +109,7 @@ def front(frame: Frame, theme: Theme) -> Figure:
     far = positive(x, y) & (x > FAR[0] * x.min()) & (y > FAR[1] * y.min())
     out = [name for name, gone in zip(frame.texts(who(frame)), far, strict=True) if gone]
     frame, x, y = frame.only(~far), x[~far], y[~far]
-    figure = figure_of(7.6, 4.6)
+    figure = figure_of(4.4)
     axes = figure.subplots()
     names = [name for name, _ in names_of(frame, who(frame))]
     best = undominated(x, y)
@@ -140,7 +140,7 @@ def weights(frame: Frame, theme: Theme) -> Figure:
     """
     worst = str(frame.starting("p99"))
     mean = "ratio" if "ratio" in frame else str(frame.starting("mean_"))
-    figure = figure_of(7.6, 4.4)
+    figure = figure_of(4.4)
     axes = figure.subplots()
     labels = []
     for name, _ in names_of(frame, "policy"):

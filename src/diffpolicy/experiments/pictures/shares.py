@@ -34,7 +34,7 @@ def by_bin(frame: Frame, theme: Theme) -> Figure:
         lines.append(Line(name, kind, values, values, values))
     kept, left_out = chosen(lines, baseline)
     shown = ordered(merged(kept, baseline))
-    figure = figure_of(7.6, 4.2)
+    figure = figure_of(4.2)
     axes = figure.subplots()
     for line in shown:
         axes.plot(at[line.name], line.values, **theme.of(line.name))

@@ -20,7 +20,7 @@ APART = 0.05
 
 
 def sweep(frame: Frame, theme: Theme) -> Figure:
-    """Means at the left, ratios to the baseline at the right, of what was trained, the baseline and the best rules.
+    """Means above, ratios to the baseline below, of what was trained, the baseline and the best rules.
 
     Args:
         frame: the knob as first column, what the problem tells of a value, `policy`, `kind`, `mean_...`, `ci95...`,
@@ -33,23 +33,23 @@ def sweep(frame: Frame, theme: Theme) -> Figure:
     baseline = baseline_of(frame, "policy")
     measure = frame.constant("measure") or titled(mean.removeprefix("mean_"))
     x = np.arange(float(len(values)))
-    figure = figure_of(9.6, 4.2)
-    left, right = figure.subplots(1, 2)
+    figure = figure_of(6.4)
+    above, below = figure.subplots(2, 1, sharex=True)
     means = _lines(frame, key, values, mean, None if half is None else (half,))
     ratios = _lines(frame, key, values, "ratio", ("ratio_lo", "ratio_hi") if "ratio_lo" in frame else None)
     kept, left_out = chosen(ratios if all(np.isfinite(r.values).all() for r in ratios) else means, baseline)
     names = [line.name for line in kept]
-    _panel(left, x, [line for line in means if line.name in names], theme)
-    left.set_ylabel(f"mean {measure}")
+    _panel(above, x, [line for line in means if line.name in names], theme)
+    above.set_ylabel(f"mean {measure}")
     shown = merged([line for line in ratios if line.name in names and np.isfinite(line.values).any()], baseline)
-    _panel(right, x, shown, theme)
-    right.set_ylabel(f"ratio of the mean to {baseline}")
-    _values(frame, key, values, x, (left, right))
+    _panel(below, x, shown, theme)
+    below.set_ylabel(f"ratio of the mean to {baseline}")
+    _values(frame, key, values, x, (above, below))
     without = "" if half else "no intervals; "
-    over = "95 % intervals" if "ratio_lo" in frame else "95 % intervals at the left alone: the file has none of ratios"
+    over = "95 % intervals" if "ratio_lo" in frame else "95 % intervals above alone: the file has none of ratios"
     caption(figure, f"Bars: {without or over}{'; ' + left_out if left_out else ''}.")
     figure.draw_without_rendering()
-    label_ends(right, [_label(line, x[-1], theme) for line in ordered(shown)], theme)
+    label_ends(below, [_label(line, x[-1], theme) for line in ordered(shown)], theme)
     return figure
 
 
@@ -99,8 +99,8 @@ def _values(frame: Frame, key: str, values: Sequence[str], x: Floats, panels: Se
     ]
     for axes in panels:
         axes.set_xticks(x, [plain(label) if "\n" not in label else label for label in labels])
-        axes.set_xlabel(plain(f"{key.replace('-', ' ')}{same}"))
         axes.grid(visible=False, axis="x")
+    panels[-1].set_xlabel(plain(f"{key.replace('-', ' ')}{same}"))
 
 
 def _label(line: Line, x: float, theme: Theme) -> Label:
