@@ -211,6 +211,15 @@ def test_who_pays_is_what_its_files_say():
         assert all(map(agrees, cells, true)), weight
 
 
+def test_the_bounds_are_those_of_their_file():
+    body = next(b for h, b in tables("docs/bounds.md") if "ratio to `opt-ts`" in h)
+    for (*_, mean, ratio, least, greatest), row in zip(body, rows("bounds.csv"), strict=True):
+        assert agrees(mean, row["mean delay, s"]), row
+        assert agrees(ratio, row["ratio to opt-ts"]), row
+        assert not least or agrees(least, row["least"]), row
+        assert not greatest or agrees(greatest, row["greatest"]), row
+
+
 def test_deciding_shows_its_file():
     rules = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
     true = {(row["problem"], row["rule"]): row for row in rows("fleets.csv")}

@@ -480,8 +480,8 @@ def test_a_timeline_shows_what_is_done_and_how_many_wait(tmp_path):
     axes = figure.axes[0]
     assert axes.get_title(loc="left") == "mine: all done after 5 min"
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("nurse", "time, min")
-    bars = axes.collections[0].get_paths()
-    assert [path.get_extents().width for path in bars] == pytest.approx([2.0, 1.0, 2.0, 1.0])
+    corners = axes.patches[0].get_path().vertices.reshape(4, 5, 2)
+    assert np.ptp(corners[:, :4, 0], axis=1) == pytest.approx([2.0, 1.0, 2.0, 1.0])
     assert "at most 2." in figure.get_supxlabel().replace("\n", " ")
 
 

@@ -80,7 +80,7 @@ def kind_of(frame: Frame) -> Kind:
     Raises:
         InputError: none; the sentence names the file's columns.
     """
-    kinds = [*(kind for module in OWN for kind in import_ours(module).KINDS), *KINDS]
+    kinds: list[Kind] = [*(kind for module in OWN for kind in import_ours(module).KINDS), *KINDS]
     for kind in kinds:
         if kind.fits(frame):
             return kind
