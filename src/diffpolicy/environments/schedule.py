@@ -19,6 +19,7 @@ class Schedule:
         ends: when it is done, `[K]`.
 
     Example:
+        >>> import numpy as np
         >>> one = Schedule.in_turn(np.array([0, 0, 1]), np.zeros(3), np.array([2.0, 5.0, 1.0]), {0: 1.5})
         >>> one.begins.tolist()  # the first place was busy before
         [1.5, 2.0, 0.0]

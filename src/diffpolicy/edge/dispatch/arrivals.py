@@ -97,7 +97,7 @@ class Arrivals:
 
     @property
     def servers(self) -> int:
-        """S."""
+        """How many there are, S."""
         return int(self.service_s.shape[1])
 
     def split(self, parts: Ints) -> Arrivals:
