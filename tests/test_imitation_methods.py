@@ -135,7 +135,7 @@ def guesses(batch, seed):
 GUESS = EnvProblem(guesses, steps=5, rules={"best": best})
 
 
-@pytest.mark.parametrize("name", ["bc", "bc-no-chain"])
+@pytest.mark.parametrize("name", ["bc", "bc-plain"])
 def test_a_teacher_plays_and_is_imitated(name):
     shorter = {"steps": 3} if name == "bc" else {}
     method = dataclasses.replace(make_method(name), **QUICK, updates=8, **shorter)

@@ -32,7 +32,7 @@ OF_A_PAPER = """
     objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
     objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     objectives.DenoisingLoss objectives.ImitationLoss objectives.LikelihoodLoss objectives.denoising_errors
-    training.TaughtModule methods.ChainImitationMethod methods.ImitationMethod
+    evaluation.off_policy_value training.TaughtModule methods.ChainImitationMethod methods.ImitationMethod
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
     edge.OffloadingEnv edge.OffloadingProblem edge.Workload edge.released_transitions

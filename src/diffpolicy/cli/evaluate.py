@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", action=opt.OldSpelling, instead="--eval-episodes", **opt.EVAL_EPISODES)
     parser.add_argument(
         "--baseline", metavar="POLICY", help="to which ratios are; default: the problem's first rule (opt-ts)"
+    )
+    parser.add_argument(
+        "--log",
+        metavar="FILE",
+        help="play nothing: estimate what the policies would have earned by the decisions of a CSV or folder, which "
+        "holds how probable each was",
     )
     opt.add_sampler(parser)
     parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
@@ -69,6 +76,9 @@ def run(options: argparse.Namespace) -> None:
         name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
     }
+    if options.log is not None:
+        _estimate(options, policies)
+        return
     baseline = options.baseline or next(iter(rules_of(problem)))
     with bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress:
         result = evaluate(
@@ -100,6 +110,30 @@ def run(options: argparse.Namespace) -> None:
     print(result.table(marks))
     if order is not None:
         print(held_line(order, result.played))
+
+
+def _estimate(options: argparse.Namespace, policies: Mapping[str, Any]) -> None:
+    """Prints what policies would have earned, from a log."""
+    from diffpolicy._table import render
+    from diffpolicy.environments.decision_log import read_decisions
+    from diffpolicy.evaluation.evaluating import naming
+    from diffpolicy.evaluation.off_policy import off_policy_value
+
+    log, found = read_decisions(options.log), {}
+    for name, policy in policies.items():
+        with naming(name):
+            found[name] = off_policy_value(policy, log, seed=options.seed)
+        for sentence in found[name].warnings:
+            print(f"diffpolicy: policy {name}: {sentence}", file=sys.stderr)
+    if options.json:
+        opt.print_json({"log": options.log, "policies": {n: v.to_dict() for n, v in found.items()}}, options)
+        return
+    rows = [
+        [name, *(f"{x.mean:.3f} ± {x.half_width:.3f}" for x in (v.ips, v.snips, v.dr, v.logged)), f"{v.effective:.0f}"]
+        for name, v in found.items()
+    ]
+    columns = ["policy", "inverse propensity", "self-normalised", "doubly robust", "the log's own", "effective rows"]
+    print(render(f"{options.log}: mean reward of a decision, {len(log)} rows", columns, rows))
 
 
 def _write(out: Path, result: Evaluation, problem: Problem, policies: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy.environments.checks import check_policy as check_policy
     from diffpolicy.environments.cost import Cost as Cost
+    from diffpolicy.environments.decision_log import read_decisions as read_decisions
     from diffpolicy.environments.env_problem import EnvProblem as EnvProblem
     from diffpolicy.environments.gymnasium import gym_problem as gym_problem
     from diffpolicy.environments.lanes import Lanes as Lanes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "read_decisions": "diffpolicy.environments.decision_log",
         "Cost": "diffpolicy.environments.cost",
         "EnvProblem": "diffpolicy.environments.env_problem",
         "Lanes": "diffpolicy.environments.lanes",
@@ -44,5 +46,6 @@ __all__ = (
     "check_policy",
     "check_problem",
     "gym_problem",
+    "read_decisions",
     "step_transitions",
 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from diffpolicy.evaluation.intervals import pooled_interval as pooled_interval
     from diffpolicy.evaluation.intervals import ratio_interval as ratio_interval
     from diffpolicy.evaluation.intervals import student_t as student_t
+    from diffpolicy.evaluation.off_policy import OffPolicyValue as OffPolicyValue
+    from diffpolicy.evaluation.off_policy import off_policy_value as off_policy_value
     from diffpolicy.evaluation.playing import Played as Played
     from diffpolicy.evaluation.playing import play as play
     from diffpolicy.evaluation.playing import undisturbed as undisturbed
@@ -26,6 +28,8 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "Interval": "diffpolicy.evaluation.intervals",
+        "OffPolicyValue": "diffpolicy.evaluation.off_policy",
+        "off_policy_value": "diffpolicy.evaluation.off_policy",
         "Played": "diffpolicy.evaluation.playing",
         "difference_interval": "diffpolicy.evaluation.intervals",
         "has_ratio": "diffpolicy.evaluation.intervals",
@@ -47,6 +51,7 @@ __all__ = (
     "Costs",
     "Evaluation",
     "Interval",
+    "OffPolicyValue",
     "Played",
     "Result",
     "difference_interval",
@@ -54,6 +59,7 @@ __all__ = (
     "has_ratio",
     "make_policy",
     "mean_interval",
+    "off_policy_value",
     "play",
     "play_episodes",
     "pooled_interval",

@@ -42,7 +42,7 @@ PRESETS = {
                 "ppo",
                 "diffusion-ppo",
                 "bc",
-                "bc-no-chain",
+                "bc-plain",
             ),
         ),
         (
