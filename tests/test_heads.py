@@ -288,3 +288,22 @@ def test_a_chain_of_numbers_ends_in_the_action_itself():
     assert ((td["action"] >= torch.tensor([-2.0, 0.0])) & (td["action"] <= torch.tensor([2.0, 3.0]))).all()
     with pytest.raises(InputError, match="is the action itself, so it has no law"):
         policy.get_dist(td)
+
+
+def test_actions_drawn_alike_from_all_that_are_allowed():
+    rows, flat = torch.Size([60_000]), torch.tensor([True, False, True, True, False, False, True, True, False])
+    tokens = TokenHead(nvec=MULTI.nvec)
+    for head in (MULTI, tokens, JointHead(tokens, (1,))):
+        mask = head.read_mask(flat.expand(*rows, 9))
+        index = MULTI.joint_index(head.uniform(rows, mask, draw()).reshape(-1, 3))
+        allowed = MULTI.joint_mask(mask)[0]
+        seen = torch.bincount(index, minlength=MULTI.joint) / len(index)
+        assert 0.5 * (seen - allowed / allowed.sum()).abs().sum() < 0.01
+    shares = SimplexHead(choices=3).uniform(rows, torch.tensor([True, False, True]).repeat(2).expand(*rows, 6), draw())
+    assert torch.allclose(shares.sum(-1), torch.ones(rows))
+    assert (shares[:, 1] == 0).all()
+    assert shares[:, 0].square().mean().sub(1 / 3).abs() < 0.01
+    for head in (BOUNDED, VectorHead(low=BOUNDED.low, high=BOUNDED.high)):
+        action = head.features(head.uniform(rows, None, draw()))
+        assert (action.abs() <= 1).all()
+        assert action.square().mean(0).sub(1 / 3).abs().max() < 0.01

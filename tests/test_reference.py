@@ -30,11 +30,12 @@ OF_A_PAPER = """
     policies.GreedyValuePolicy policies.SystematicDraws policies.heads.BoundedHead
     policies.heads.SimplexHead
     objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
-    objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     objectives.DenoisingLoss objectives.ImitationLoss objectives.LikelihoodLoss objectives.denoising_errors
     evaluation.off_policy_value training.TaughtModule methods.ChainImitationMethod methods.ImitationMethod
+    objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
+    methods.QVPOMethod
     edge.OffloadingEnv edge.OffloadingProblem edge.Workload edge.released_transitions
 """
 PAPER = re.compile(r"arXiv \d{4}\.\d{4,5}|https?://|doi:10\.")

@@ -43,6 +43,8 @@ PRESETS = {
                 "diffusion-ppo",
                 "bc",
                 "bc-plain",
+                "qvpo",
+                "qvpo-plain",
             ),
         ),
         (

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.methods.action_critic import ActionCriticMethod as ActionCriticMethod
     from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.methods.dqn import DQNMethod as DQNMethod
     from diffpolicy.methods.files import parse_method as parse_method
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from diffpolicy.methods.on_policy import OnPolicyMethod as OnPolicyMethod
     from diffpolicy.methods.ppo import DiffusionPPOMethod as DiffusionPPOMethod
     from diffpolicy.methods.ppo import PPOMethod as PPOMethod
+    from diffpolicy.methods.qvpo import QVPOMethod as QVPOMethod
     from diffpolicy.methods.rollouts import RolloutMethod as RolloutMethod
     from diffpolicy.methods.sac import SACMethod as SACMethod
 
@@ -32,10 +34,13 @@ __getattr__, __dir__ = attach(
         "ImitationMethod": "diffpolicy.methods.imitation",
         "ChainImitationMethod": "diffpolicy.methods.imitation",
         "DQNMethod": "diffpolicy.methods.dqn",
+        "ActionCriticMethod": "diffpolicy.methods.action_critic",
+        "QVPOMethod": "diffpolicy.methods.qvpo",
         "parse_method": "diffpolicy.methods.files",
     },
 )
 __all__ = (
+    "ActionCriticMethod",
     "ChainImitationMethod",
     "DQNMethod",
     "DiffusionPPOMethod",
@@ -45,6 +50,7 @@ __all__ = (
     "OffPolicyMethod",
     "OnPolicyMethod",
     "PPOMethod",
+    "QVPOMethod",
     "RolloutMethod",
     "SACMethod",
     "parse_method",

@@ -16,7 +16,7 @@ from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 from diffpolicy.methods.method import Method
 
-FAMILIES = tuple(f"diffpolicy.methods.{name}" for name in ("sac", "diffusion_sac", "dqn", "ppo", "imitation"))
+FAMILIES = tuple(f"diffpolicy.methods.{name}" for name in ("sac", "diffusion_sac", "dqn", "ppo", "imitation", "qvpo"))
 """Modules of ours whose classes a file may name without their modules."""
 
 

@@ -1,5 +1,6 @@
 """What policies are trained by: TorchRL loss modules."""
 
+from diffpolicy.objectives.action_critic import ActionCriticLoss
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.critics import action_critic, action_values
@@ -11,9 +12,12 @@ from diffpolicy.objectives.likelihood import LikelihoodLoss
 from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
 from diffpolicy.objectives.ppo import ChainPPOLoss
-from diffpolicy.objectives.token_imitation import TokenImitationLoss
+from diffpolicy.objectives.qvpo import QVPOLoss
+from diffpolicy.objectives.token_imitation import TokenImitationLoss, token_errors
+from diffpolicy.objectives.weighted import WeightedActionLoss
 
 __all__ = [
+    "ActionCriticLoss",
     "ChainPPOLoss",
     "DenoisingLoss",
     "ImitationLoss",
@@ -22,11 +26,14 @@ __all__ = [
     "LikelihoodLoss",
     "OffPolicyLoss",
     "PathwiseLoss",
+    "QVPOLoss",
     "SoftActorCriticLoss",
     "StackedDQNLoss",
     "TokenImitationLoss",
+    "WeightedActionLoss",
     "action_critic",
     "action_values",
     "choice_probabilities",
     "denoising_errors",
+    "token_errors",
 ]

@@ -91,10 +91,14 @@ def denoising_errors(policy: DiffusionPolicy, observation: Tensor, x0: Tensor, t
     return (given.reshape(target.shape) - target).square().mean(-1)
 
 
-def spread(when: Tensor, rows: int, steps: int) -> Tensor:
+def spread(when: Tensor, rows: int, steps: int, turns: int = 1) -> Tensor:
     """Steps of a chain for rows, evenly from one random number, int64 `[.., rows]`, each of 1..I equally likely.
 
     Args:
-        when: U[0, 1), `[.., 1]`. rows: how many. steps: I.
+        when: U[0, 1), `[.., 1]`. rows: how many. steps: I. turns: how many rows in a row belong together, a divisor of
+            `rows`: their steps are spread over 1..I, too.
     """
-    return ((torch.arange(rows, device=when.device) + when) * (steps / rows)).long().clamp_max(steps - 1) + 1
+    number = torch.arange(rows, device=when.device)
+    t = (number + when) * (steps / rows)
+    t = t if turns == 1 else (t + (number % turns) * (steps / turns)) % steps
+    return t.long().clamp_max(steps - 1) + 1

@@ -56,9 +56,6 @@ class TokenImitationLoss(ImitationLoss):
             of = "has no chain" if process is None else f"goes through the numbers of a {type(process).__name__}"
             raise InputError(f"TokenImitationLoss trains chains of tokens, and the {type(policy).__name__} {of}")
         super().__init__(policy)
-        self.choices = policy.choices // policy.head.slots
-        self.hides = policy.vocabulary > self.choices
-        self.register_buffer("weight", weights(process) if self.hides else torch.ones(process.steps), persistent=False)
 
     def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
         generator = generator_on(self.policy.generator, observation.device)
@@ -97,12 +94,7 @@ class TokenImitationLoss(ImitationLoss):
         allowed = self._allowed(mask, x0)
         t = spread(when, observation.shape[-2], process.steps)
         x = process.corrupt(x0, t, noise, allowed.expand(*x0.shape, -1))
-        cond = policy.learnt(observation, dropped)
-        logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)
-        each = -logits.log_softmax(-1).gather(-1, x0.unsqueeze(-1)).squeeze(-1)
-        counted = each.masked_fill(x < self.choices, 0) if self.hides else each
-        loss: Tensor = (self.weight[t - 1] * counted.sum(-1)).mean(-1).sum()
-        return loss
+        return token_errors(policy, observation, x0, x, t, allowed, dropped).mean(-1).sum()
 
     def _allowed(self, mask: Tensor | None, x0: Tensor) -> Tensor:
         """Which choices may be, bool `[.., M, K, W]`; refuses actions that are none of them."""
@@ -118,8 +110,46 @@ class TokenImitationLoss(ImitationLoss):
         return allowed
 
 
+def token_errors(
+    policy: DiffusionPolicy,
+    observation: Tensor,
+    x0: Tensor,
+    x: Tensor,
+    t: Tensor,
+    allowed: Tensor,
+    dropped: Tensor | None = None,
+) -> Tensor:
+    """I w_t times the cross-entropy of each row's x_0 as predicted of its tokens at step t, summed over slots.
+
+    It is what weighted objectives of chains take of choices (Sahoo et al. 2024, arXiv 2406.07524).
+
+    Args:
+        policy: of tokens; where it hides some, they alone count. observation: `[.., M, F]`.
+        x0, x: tokens, `[.., M, K]`. t: 1..I, `[.., M]`. allowed: bool `[.., M, K, W]`.
+        dropped: rows whose condition is left out, bool `[.., M]`, or None.
+
+    Returns:
+        `[.., M]`.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), schedule=MaskedProcess(1), head=TokenHead())
+        >>> zero = [p.data.zero_() for p in policy.parameters()]  # so that all three choices are predicted alike
+        >>> x0, hidden, allowed = torch.tensor([[2]]), torch.tensor([[3]]), torch.ones(1, 1, 3, dtype=torch.bool)
+        >>> token_errors(policy, torch.zeros(1, 3), x0, hidden, torch.ones(1).long(), allowed).detach().exp()
+        tensor([3.])
+    """
+    process = policy.process
+    assert isinstance(process, TokenProcess)
+    cond = policy.learnt(observation, dropped)
+    logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)
+    each = -logits.log_softmax(-1).gather(-1, x0.unsqueeze(-1)).squeeze(-1)
+    choices = policy.choices // policy.head.slots
+    if policy.vocabulary == choices:
+        return each.sum(-1)
+    return weights(process).to(each)[t - 1] * each.masked_fill(x < choices, 0).sum(-1)
+
+
 def weights(process: TokenProcess) -> Tensor:
     """I w_t of a process that hides tokens, w_t = (abar_{t-1} - abar_t) / (1 - abar_t), `[I]`. Args: process: any."""
     kept = torch.tensor([process.kept(t) for t in range(process.steps + 1)], dtype=torch.float64)
-    weight = process.steps * (kept[:-1] - kept[1:]) / (1 - kept[1:])
-    return weight.to(torch.get_default_dtype())
+    return process.steps * (kept[:-1] - kept[1:]) / (1 - kept[1:])

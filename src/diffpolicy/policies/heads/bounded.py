@@ -45,6 +45,13 @@ def log_std(raw: Tensor) -> Tensor:
     return least + (most - least) * (raw.tanh() + 1) / 2
 
 
+def uniform_within(low: Sequence[float], high: Sequence[float], rows: torch.Size, generator: torch.Generator) -> Tensor:
+    """Vectors drawn alike from all within bounds, `[*rows, D]`. Args: low, high: bounds. rows: shape of the vectors."""
+    draws = torch.rand(*rows, len(low), generator=generator, device=generator.device)
+    middle, half = middle_and_half(low, high, draws)
+    return middle + half * (2 * draws - 1)
+
+
 @dataclass(frozen=True)
 class BoundedHead(Head):
     """a = middle + half tanh(u), u ~ N(mean, std), for each of D dimensions; x_0 holds D means, then D log std.
@@ -121,6 +128,9 @@ class BoundedHead(Head):
         """Actions in units in which the bounds are -1 and 1, `[.., D]`."""
         middle, half = self._scale(action)
         return (action - middle) / half
+
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        return uniform_within(self.low, self.high, rows, generator)
 
     @property
     def feature_width(self) -> int:

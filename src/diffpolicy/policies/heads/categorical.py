@@ -100,6 +100,10 @@ class CategoricalHead(Head):
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return law.log_softmax(-1).gather(-1, self.joint_index(action).unsqueeze(-1)).squeeze(-1)
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(rows, generator=generator, device=generator.device)
+        return self.written(inverted(self.law(torch.zeros(*rows, self.choices, device=draws.device), mask), draws))
+
     @property
     def feature_width(self) -> int:
         return self.choices

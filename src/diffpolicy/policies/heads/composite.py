@@ -203,6 +203,10 @@ class CompositeHead(Head):
     def probabilities(self, x0: Tensor) -> Tensor:
         return torch.cat(self._each(lambda part, own: part.probabilities(own), x0), -1)
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        parts = zip(self.parts, self._masks(mask), strict=True)
+        return self.together([part.uniform(rows, own, generator) for part, own in parts])
+
     @property
     def feature_width(self) -> int:
         return sum(part.feature_width for part in self.parts)

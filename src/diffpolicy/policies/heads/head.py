@@ -128,6 +128,14 @@ class Head(ABC):
         """The x_0 that is an action, where x_0 is one: what imitation corrupts. Args: action: `[.., *event]`."""
         raise InputError(f"the x_0 of a {type(self).__name__} holds a law's parameters, so no action is one")
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Actions drawn alike from all that are allowed, `[*rows, *event]`.
+
+        Args:
+            rows: their shape. mask: allowed choices, bool `[*rows, W]`, or None: all. generator: draws them.
+        """
+        raise InputError(f"a {type(self).__name__} does not say how an action is drawn alike from all")
+
     @property
     def feature_width(self) -> int:
         """Numbers in `features` of one row."""

@@ -139,6 +139,12 @@ class JointHead(Head):
     def encode(self, action: Tensor) -> Tensor:
         return self.each.encode(self._actions(action)).flatten(-2)
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        each = self.each.uniform(
+            torch.Size([*rows, self.count]), None if mask is None else self._shares(mask), generator
+        )
+        return self._together(each, rows)
+
     @property
     def feature_width(self) -> int:
         return self.count * self.each.feature_width

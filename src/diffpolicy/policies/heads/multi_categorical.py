@@ -129,6 +129,11 @@ class MultiCategoricalHead(Head):
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return self._slots(law).log_softmax(-1).gather(-1, self.choices(action).unsqueeze(-1)).squeeze(-1).sum(-1)
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(*rows, len(self.nvec), generator=generator, device=generator.device)
+        alike = self._slots(self.law(torch.zeros(*rows, self.width, device=draws.device), mask))
+        return self.written(inverted(alike, draws))
+
     @property
     def feature_width(self) -> int:
         return self.width

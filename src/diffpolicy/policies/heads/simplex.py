@@ -146,6 +146,11 @@ class SimplexHead(Head):
         free = self.freedom(law)
         return -(free + 1).lgamma() - free * math.log(2)
 
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        waits = torch.empty(*rows, self.choices, device=generator.device).exponential_(generator=generator)
+        waits = waits if mask is None else waits.masked_fill(~mask[..., : self.choices], 0.0)
+        return waits / waits.sum(-1, keepdim=True).clamp_min(torch.finfo(waits.dtype).tiny)
+
     @property
     def feature_width(self) -> int:
         return self.choices

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.policies.heads.head import Head
-from diffpolicy.policies.heads.multi_categorical import of_one_hots, one_hots, padded_mask
+from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead, of_one_hots, one_hots, padded_mask
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_with
@@ -96,6 +96,10 @@ class TokenHead(Head):
         if self.one_hot:
             return of_one_hots(action, self.nvec)
         return action.long().unsqueeze(-1) if self.single else action.long()
+
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        slots = MultiCategoricalHead(nvec=self.nvec)
+        return self.mode(slots.uniform(rows, mask, generator))
 
     @property
     def feature_width(self) -> int:

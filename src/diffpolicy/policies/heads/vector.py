@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads.bounded import middle_and_half, set_bounds
+from diffpolicy.policies.heads.bounded import middle_and_half, set_bounds, uniform_within
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.registry import part_with
@@ -69,6 +70,9 @@ class VectorHead(Head):
     def encode(self, action: Tensor) -> Tensor:
         middle, half = middle_and_half(self.low, self.high, action)
         return (action - middle) / half
+
+    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
+        return uniform_within(self.low, self.high, rows, generator)
 
     @property
     def feature_width(self) -> int:

@@ -1,0 +1,113 @@
+"""`ActionCriticMethod`: what the methods share whose chain learns its own actions from a critic of actions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+from torchrl.envs import EnvBase
+
+from diffpolicy import _validate as check
+from diffpolicy.diffusion.categorical import MaskedProcess, UniformProcess
+from diffpolicy.diffusion.sampler import Sampler
+from diffpolicy.errors import InputError
+from diffpolicy.methods.action_chain import ActionChainMethod
+from diffpolicy.methods.fields import Rule, mapping
+from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.methods.rollouts import RolloutMethod
+from diffpolicy.objectives.critics import action_critic
+from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.heads import Head, TokenHead
+from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.registry import part_of
+
+TOKENS = {"masked": MaskedProcess, "uniform": UniformProcess}
+"""Processes of choices by their names."""
+
+
+def _token_sampler(value: Any, key: str) -> dict[str, Any]:
+    """The JSON form of a sampler of tokens."""
+    form = mapping(value, key)
+    if not part_of(form, Sampler, key).tokens:  # type: ignore[type-abstract]
+        raise InputError(f"{key} must go through tokens, and a {form['kind']} goes through numbers")
+    return form
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
+    """A chain that ends in the action, a twin critic Q(s, a), and a replay; a subclass gives `make_loss`.
+
+    Args:
+        chain: whether there is one; false: the control, a law without a chain that learns by the same objective.
+        tokens: how choices are noised: `masked`, they are hidden, or `uniform`, replaced by any.
+        token_sampler: of choices, in its JSON form, such as `{"kind": "Ancestral", "order": "confidence"}`.
+        samples: actions of a state from which the policy learns in an update.
+        next_samples: actions of a next state, of which its value is had.
+        tau: share of the new parameters in the targets, each update.
+        target_actor: whether a slowly following copy of the policy draws these actions.
+        reward_scale: factor on rewards before anything else.
+        prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
+            `ActionChainMethod`.
+        others: of `OffPolicyMethod`.
+
+    Example:
+        >>> method = QVPOMethod(learning_rates={"actor": 1e-3, "critic": 1e-3}, chain=False)
+        >>> isinstance(method, ActionCriticMethod), method.samples
+        (True, 16)
+    """
+
+    chain: bool = True
+    tokens: Literal["masked", "uniform"] = "masked"
+    token_sampler: dict[str, Any] = field(default_factory=lambda: {"kind": "Ancestral"})
+    samples: int = 16
+    next_samples: int = 4
+    tau: float = 0.005
+    target_actor: bool = True
+    reward_scale: float = 1.0
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **OffPolicyMethod.rules,
+        **ActionChainMethod.rules,
+        "chain": check.flag,
+        "tokens": partial(check.choice, words=tuple(TOKENS)),
+        "token_sampler": _token_sampler,
+        "samples": partial(check.integer, least=1, most=10**5),
+        "next_samples": partial(check.integer, least=1, most=10**5),
+        "tau": partial(check.number, above=0, most=1),
+        "target_actor": check.flag,
+        "reward_scale": partial(check.number, above=0),
+    }
+
+    def refuses(self, head: Head) -> str:
+        """As chains do; without one there is nothing to refuse."""
+        return super().refuses(head) if self.chain else ""
+
+    def options_in(self, env: EnvBase) -> dict[str, Any]:
+        options = super().options_in(env)
+        if not isinstance(options.get("head"), TokenHead):
+            return options
+        sampler = part_of(self.token_sampler, Sampler, "token_sampler")  # type: ignore[type-abstract]
+        return options | {"schedule": TOKENS[self.tokens](self.steps), "sampler": sampler}
+
+    def make_policy(self, env: EnvBase, seed: int) -> Policy:
+        if self.chain or isinstance(self.policy, Policy):
+            return super().make_policy(env, seed)
+        plain: type[Policy] = FeedforwardPolicy if self.policy is None else self.policy
+        return plain.from_specs(env, **{**RolloutMethod.options(self), "head": self.asked_head("sample")}, seed=seed)
+
+    def make_objective(self, policy: Policy, seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        critic = action_critic(policy, hidden=self.hidden, act=self.act, generator=generator)
+        shared = {
+            name: getattr(self, name)
+            for name in ("samples", "next_samples", "gamma", "tau", "target_actor", "reward_scale")
+        }
+        return self.make_loss(policy, critic, shared)
+
+    @abstractmethod
+    def make_loss(self, policy: Policy, critic: nn.Module, shared: dict[str, Any]) -> Any:
+        """What is minimised. Args: policy, critic: of the problem. shared: arguments of all these losses."""

@@ -1,0 +1,228 @@
+"""Losses that weigh a policy's own actions: the laws that are reached on problems that can be enumerated."""
+
+import itertools
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+from torchrl.data import Binary, Bounded, Categorical, Unbounded
+
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError
+from diffpolicy.diffusion import Ancestral, FlowProcess, GaussianProcess, MaskedProcess
+from diffpolicy.objectives import QVPOLoss, action_critic
+from diffpolicy.objectives.action_losses import action_losses
+from diffpolicy.objectives.denoising import denoising_errors, spread
+from diffpolicy.policies.heads import TokenHead, VectorHead
+from test_keys import Specs
+
+ITEMS, CHOICES = 2, 3
+ALLOWED = torch.tensor([[True, True, True], [True, False, True]])
+ACTIONS = torch.tensor(list(itertools.product(range(CHOICES), repeat=ITEMS)))
+POSSIBLE = ALLOWED[torch.arange(ITEMS), ACTIONS].all(-1)
+GAIN = torch.tensor([2.0, 0.3, -1.0, -0.5, 9.0, 1.2, 0.4, 9.0, 1.0])
+"""Of each of the nine actions; no product of laws has exp(GAIN), and the best two are forbidden."""
+
+
+class Known(nn.Module):
+    """A critic that knows the gain of each action, whatever is observed. Reads F + K W numbers."""
+
+    def forward(self, x):
+        choice = x[..., -ITEMS * CHOICES :].unflatten(-1, (ITEMS, CHOICES)).argmax(-1)
+        return GAIN[choice[..., 0] * CHOICES + choice[..., 1]].unsqueeze(-1).unsqueeze(0)
+
+
+def bandit():
+    """One step, two items with a mask, and nothing to be seen but which item it is."""
+    seen = {
+        "observation": Unbounded((4, ITEMS, ITEMS)),
+        "action_mask": Binary(CHOICES, (4, ITEMS, CHOICES), dtype=torch.bool),
+    }
+    return Specs(seen, Categorical(CHOICES, (4, ITEMS)))
+
+
+def chain_policy(process=None, sampler=None, seed=0):
+    return DiffusionPolicy.from_specs(
+        bandit(),
+        items="joint",
+        schedule=process or MaskedProcess(ITEMS),
+        sampler=sampler or Ancestral(order="confidence"),
+        head=TokenHead(),
+        denoiser={"kind": "MLPDenoiser", "hidden": [32], "act": "mish"},
+        seed=seed,
+    )
+
+
+def plain_policy(seed=0):
+    return FeedforwardPolicy.from_specs(bandit(), items="joint", hidden=[64], head="sample", seed=seed)
+
+
+SEEN, MASK = torch.eye(ITEMS).flatten().unsqueeze(0), ALLOWED.flatten().unsqueeze(0)
+
+
+@torch.no_grad()
+def chances(policy):
+    """Chances of the nine actions, `[9]`, by the steps' laws over all states, multiplied out."""
+    if not policy.head.tokens:
+        return policy.head.joint_log_prob(policy.law(SEEN, None, MASK))[0].exp()
+    v = policy.vocabulary
+    states = torch.tensor(list(itertools.product(range(v), repeat=ITEMS)))
+    rows = len(states)
+    allowed = ALLOWED.expand(rows, ITEMS, CHOICES)
+    cond = policy.prepared(policy.condition(SEEN.expand(rows, -1)))
+    if v > CHOICES:
+        now = (states == CHOICES).all(-1).double()
+    else:
+        now = ALLOWED[torch.arange(ITEMS), states].all(-1).double()
+        now = now / now.sum()
+    for k in range(len(policy.path)):
+        kernel = policy.sampling.kernel(
+            lambda x, t, given: policy.token_logits(x, t, given, allowed, v), states, k, cond, policy.process
+        )
+        first, *others = kernel.logits.double().softmax(-1).unbind(-2)
+        for each in others:
+            first = (first.unsqueeze(-1) * each.unsqueeze(-2)).flatten(-2)
+        now = now @ first
+    return now[(ACTIONS * v ** torch.arange(ITEMS - 1, -1, -1)).sum(-1)].float()
+
+
+def far(a, b):
+    """Total variation of two laws."""
+    return float(0.5 * (a - b).abs().sum())
+
+
+def learn(loss, updates=250, rate=1e-2):
+    """The actor alone learns: what it draws from and what judges stay as they are."""
+    optimizer = torch.optim.Adam(loss.policy.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / updates)
+    for _ in range(updates):
+        losses = loss.actor_losses(SEEN, MASK)
+        optimizer.zero_grad()
+        sum(value for name, value in losses.items() if name.startswith("loss")).backward()
+        optimizer.step()
+        schedule.step()
+    return chances(loss.policy)
+
+
+def tilted(old, temperature=1.0):
+    """What mirror descent goes to: proportional to old exp(gain / temperature)."""
+    weight = torch.where(POSSIBLE, old * (GAIN / temperature).exp(), 0)
+    return weight / weight.sum()
+
+
+def test_chances_of_a_chain_are_those_of_what_it_draws():
+    policy = chain_policy(MaskedProcess(3), Ancestral(), seed=3)
+    drawn = policy.choose(policy.law(SEEN.expand(20_000, -1), None, MASK.expand(20_000, -1)))
+    seen = torch.bincount((drawn * torch.tensor([3, 1])).sum(-1), minlength=9) / 20_000
+    assert far(seen, chances(policy)) < 0.02
+    assert float(chances(policy)[~POSSIBLE].sum()) == 0
+
+
+@pytest.mark.parametrize("make", [chain_policy, plain_policy])
+def test_qvpo_goes_to_the_law_that_its_weights_and_its_uniform_actions_say(make):
+    policy = make(seed=1)
+    loss = QVPOLoss(policy, Known(), samples=128, entropy=0.5, uniform=32)
+    old = chances(policy)
+    above = (GAIN - (old * GAIN).sum()).clamp_min(0)
+    weighted = old * above / (old * above).sum()
+    wanted = (weighted + 0.5 * POSSIBLE / POSSIBLE.sum()) / 1.5
+    found = learn(loss)
+    assert float(found[~POSSIBLE].sum()) == 0
+    if make is chain_policy:
+        assert far(found, wanted) < 0.03
+    else:  # a product of laws, the nearest in divergence: that of the margins
+        table = wanted.view(3, 3)
+        product = (table.sum(1, keepdim=True) * table.sum(0, keepdim=True)).flatten()
+        assert far(found, product) < 0.03
+        assert far(product, wanted) > 0.1
+
+
+def test_weights_of_qvpo():
+    q = torch.tensor([[1.0, 2.0, 6.0, 3.0], [0.0, 0.0, 0.0, 0.0], [4.0, 0.0, 5.0, -1.0]])
+    policy = chain_policy()
+    every, best = QVPOLoss(policy, Known(), samples=4), QVPOLoss(policy, Known(), samples=4, kept=1)
+    assert torch.equal(4 * every.weights(q), torch.tensor([[0.0, 0, 3, 0], [0, 0, 0, 0], [2, 0, 3, 0]]))
+    assert torch.equal(4 * best.weights(q), torch.tensor([[0.0, 0, 3, 0], [0, 0, 0, 0], [0, 0, 3, 0]]))
+    assert torch.equal(every.value(q), torch.tensor([6.0, 0.0, 5.0]))
+
+
+def test_critics_learn_the_backed_up_value_of_the_best_next_action():
+    policy = chain_policy()
+    loss = QVPOLoss(policy, action_critic(policy), samples=4, next_samples=512, gamma=0.5, reward_scale=2.0)
+    with torch.no_grad():
+        for part in loss.target_critic.parameters():
+            part.zero_()
+    loss.__dict__["_modules"]["target_critic"] = Known()
+    rows, best = 6, float(GAIN[POSSIBLE].max())
+    ends = torch.tensor([False, True]).repeat(3)
+    target = loss.target(SEEN.expand(rows, -1), MASK.expand(rows, -1), torch.ones(rows), ends)
+    assert torch.equal(target, 2.0 + 0.5 * best * ~ends)
+
+
+def test_a_batch_of_rows_moves_the_actor_by_its_loss_and_the_critics_by_theirs():
+    policy = chain_policy()
+    loss = QVPOLoss(policy, action_critic(policy), samples=3, next_samples=2)
+    state = {"observation": SEEN.expand(5, -1), "action_mask": MASK.expand(5, -1)}
+    rows = TensorDict(
+        {**state, "action": ACTIONS[[0, 2, 3, 5, 8]], "reward": torch.zeros(5), "next": state}, batch_size=[5]
+    )
+    written = loss(rows)
+    groups = {name: list(parameters) for name, parameters in loss.parameter_groups().items()}
+    for name, part in {"loss_actor": "actor", "loss_entropy": "actor", "loss_qvalue": "critic"}.items():
+        loss.zero_grad()
+        written[name].backward(retain_graph=True)
+        moved = {group for group, of in groups.items() if any(p.grad is not None and p.grad.any() for p in of)}
+        assert moved == {part}, name
+    before = [p.clone() for p in loss.target_policy.parameters()]
+    loss.update_targets()
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, loss.target_policy.parameters(), strict=True)
+    )  # none moved yet
+
+
+@pytest.mark.parametrize("prediction", ["noise", "x0", "velocity"])
+def test_the_loss_of_numbers_is_the_squared_error_of_what_is_predicted(prediction):
+    for process in (GaussianProcess("vp", 4), FlowProcess(levels=4)):
+        env = Specs({"observation": Unbounded((4, 3))}, Bounded(-1.0, 2.0, (4, 2)))
+        policy = DiffusionPolicy.from_specs(
+            env, schedule=process, sampler="ddim", prediction=prediction, head=VectorHead()
+        )
+        action, noise = torch.rand(7, 2) * 3 - 1, torch.randn(7, 2)
+        t, observation = torch.tensor([1, 2, 3, 4, 4, 1, 2]), torch.randn(7, 3)
+        x0 = policy.head.encode(action)
+        found = denoising_errors(policy, observation, x0, t, noise)
+        cond = policy.prepared(policy.condition(observation))
+        for row in range(7):
+            level, one = int(t[row]), slice(row, row + 1)
+            x = process.corrupt(x0[one], level, noise[one])
+            given = policy.denoise(x, level, type(cond)(cond.condition[one], cond.time, cond.layers))
+            x0_given = process.convert(given, x, level, given=prediction, wanted="x0")
+            known = process.convert(x0_given, x, level, given="x0", wanted=prediction)
+            wanted = process.target(x0[one], level, noise[one], prediction)
+            assert torch.allclose(found[row], (known - wanted).square().mean(), atol=1e-3, rtol=1e-3)
+
+
+def test_steps_are_spread_over_rows_and_over_the_actions_of_each():
+    t = spread(torch.tensor([0.3]), 8 * 4, 4, turns=4).view(8, 4)
+    assert torch.equal(t.sort(-1).values, torch.arange(1, 5).expand(8, -1))
+    assert torch.equal(spread(torch.tensor([0.999]), 6, 3), torch.tensor([1, 1, 2, 2, 3, 3]))
+
+
+def test_who_has_no_chain_learns_by_minus_the_log_probability():
+    policy = plain_policy(seed=2)
+    action = ACTIONS[[0, 5, 8]]
+    found = action_losses(policy, SEEN.expand(3, -1), action, MASK.expand(3, -1))
+    assert torch.allclose(found, -chances(policy)[[0, 5, 8]].log(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (lambda env: DiffusionPolicy.from_specs(env), "take a TokenHead or a VectorHead"),
+        (lambda env: DiffusionPolicy.from_specs(env, prior=ActionMemory()), "remembers"),
+    ],
+)
+def test_policies_that_give_no_action_are_refused(policy, words):
+    made = policy(Specs({"observation": Unbounded((4, 3))}, Categorical(3, (4,))))
+    with pytest.raises(InputError, match=words):
+        QVPOLoss(made, action_critic(made))
