@@ -106,7 +106,7 @@ class Decision(PureDecision):
         logits = self.head.law(policy.decode(x0, mask), mask)
         results = [self.head.refuse(policy.choose_at(logits, self._draws(given)), mask), logits]
         if self.remembers:
-            results.append(policy.prior.stored(x0, self.head))
+            results.append(policy.prior.follow(given["latent"], x0, self.head))
         return tuple(results)
 
     def _mask(self, given: Mapping[str, Tensor]) -> Tensor | None:

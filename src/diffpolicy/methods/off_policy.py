@@ -29,6 +29,7 @@ class OffPolicyMethod(RolloutMethod):
         start_after: transitions of each agent before updates begin, fewer than `capacity`.
         updates: after each rollout.
         rollout_steps: of a rollout, a divisor of an episode's steps.
+        ema: decay of averaged weights, from 0 to below 1, by which the policy acts and is saved; None: its own.
         others: of `RolloutMethod`.
 
     Raises:
@@ -48,6 +49,7 @@ class OffPolicyMethod(RolloutMethod):
     start_after: int = 300
     updates: int = 1
     rollout_steps: int = 1
+    ema: float | None = None
 
     rules: ClassVar[Mapping[str, Rule]] = {
         **RolloutMethod.rules,
@@ -56,6 +58,7 @@ class OffPolicyMethod(RolloutMethod):
         "start_after": partial(check.integer, least=0, most=10**8),
         "updates": partial(check.integer, least=1, most=10**6),
         "rollout_steps": partial(check.integer, least=1, most=_limits.SLOTS),
+        "ema": lambda value, key: None if value is None else check.number(value, key, least=0, most=0.999999),
     }
 
     def __post_init__(self) -> None:
@@ -80,5 +83,6 @@ class OffPolicyMethod(RolloutMethod):
             batch_size=self.batch_size,
             updates=self.updates,
             start_after=self.start_after,
+            ema=self.ema,
         )
         return module

@@ -60,17 +60,20 @@ class DenoisingLoss(ImitationLoss):
         when = torch.rand(*rows[:-1], 1, generator=generator, device=generator.device)
         noise = torch.randn(*rows, x0.shape[-1], generator=generator, device=generator.device)
         t = spread(when.to(observation.device), rows[-1], self.policy.process.steps)
-        return denoising_errors(self.policy, observation, x0, t, noise.to(x0)).mean(-1).sum()
+        dropped = self.policy.drops(rows)
+        return denoising_errors(self.policy, observation, x0, t, noise.to(x0), dropped).mean(-1).sum()
 
 
-def denoising_errors(policy: DiffusionPolicy, observation: Tensor, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+def denoising_errors(
+    policy: DiffusionPolicy, observation: Tensor, x0: Tensor, t: Tensor, noise: Tensor, dropped: Tensor | None = None
+) -> Tensor:
     """The squared error of each row's prediction, a mean over its numbers, `[.., M]`.
 
     It is what weighted and on-policy objectives of chains take of actions (Lipman et al. 2023, arXiv 2210.02747).
 
     Args:
         policy: a chain of numbers. observation: `[.., M, F]`. x0: `[.., M, D]`. t: 1..I, `[.., M]`.
-        noise: of N(0, 1), `[.., M, D]`.
+        noise: of N(0, 1), `[.., M, D]`. dropped: rows whose condition is left out, bool `[.., M]`, or None.
 
     Returns:
         || y - y_theta(x_t, t, s) ||^2 / D.
@@ -85,7 +88,7 @@ def denoising_errors(policy: DiffusionPolicy, observation: Tensor, x0: Tensor, t
     """
     process, n = policy.process, policy.items_read
     x = process.corrupt(x0, t, noise)
-    cond = policy.prepared(policy.condition(observation))
+    cond = policy.learnt(observation, dropped)
     given = policy.denoise(x.unflatten(-1, (n, -1)) if n else x, t, cond)
     target = process.target(x0, t, noise, policy.prediction)
     return (given.reshape(target.shape) - target).square().mean(-1)

@@ -69,7 +69,7 @@ class TokenImitationLoss(ImitationLoss):
             mask,
             draws.to(observation.device),
             noise.to(observation.device),
-            None if dropped is None else dropped.to(observation.device),
+            dropped,
         )
 
     def losses(

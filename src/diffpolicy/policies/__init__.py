@@ -9,7 +9,7 @@ from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGrad
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.policy import Policy
-from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
+from diffpolicy.policies.priors import ActionMemory, GaussianPrior, NetworkPrior, Prior
 from diffpolicy.policies.recurrent import RecurrentState, with_recurrent_state
 from diffpolicy.policies.rows import Rows
 from diffpolicy.policies.saving import SavedPolicy
@@ -32,6 +32,7 @@ __all__ = [
     "GreedyValuePolicy",
     "Guidance",
     "MemoryState",
+    "NetworkPrior",
     "Policy",
     "Prior",
     "QGradient",

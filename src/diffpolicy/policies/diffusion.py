@@ -147,6 +147,11 @@ class DiffusionPolicy(SteeredPolicy):
             raise InputError(f"the states of a {process} are tokens, and a {head} reads numbers; take a TokenHead")
         if self.head.tokens and not self.process.discrete:
             raise InputError(f"a {head} reads tokens, and the states of a {process} are numbers")
+        if self.process.discrete and self.prior_network is not None:
+            raise InputError(
+                f"a {type(self.prior).__name__} starts from numbers, and the states of a {process} are tokens; take a "
+                "GaussianPrior"
+            )
         if self.prior.remembers and (self.process.discrete or self.reading.items):
             what = f"the states of a {process} are tokens" if self.process.discrete else "its items are joint"
             raise InputError(f"an ActionMemory remembers numbers of single items, and {what}; take a GaussianPrior")
@@ -223,7 +228,8 @@ class DiffusionPolicy(SteeredPolicy):
             return self.chain(condition, latent, noise)
         assert noise is not None
         if self.level is None:
-            return self.chain(condition, self.process.terminal(noise[0]), noise[1:])
+            given = None if self.prior_network is None else self.prior_network(condition)
+            return self.chain(condition, self.process.terminal(self.prior.begin(given, noise[0])), noise[1:])
         if latent is None:
             raise InputError(f"a chain that begins at level {self.level} needs an x_0 to begin from, got None")
         return self.chain(condition, self.process.corrupt(latent, self.level, noise[0]), noise[1:], self.first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
@@ -21,6 +23,8 @@ class RememberingPolicy(Policy, base=True):
     """`Policy` with a prior. A subclass's constructor calls `_set_prior`."""
 
     prior: Prior
+    prior_network: Any
+    """What the prior makes x_I of, a module of the condition, or None."""
     remembered: Tensor | None = None
     """What every episode starts from in `eval` mode, `[T, *agents, N, A]`, or None."""
 
@@ -28,6 +32,7 @@ class RememberingPolicy(Policy, base=True):
         self.prior = prior if prior is not None else GaussianPrior()
         if not isinstance(self.prior, Prior):
             raise InputError(f"prior must be a Prior, such as ActionMemory(), got {check.show(prior)}")
+        self.prior_network = self.prior.network(self.condition_dim, self.choices, self.agents, self.generator)
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
             self.out_keys = [*self.out_keys, _next(self.latent_key)]
@@ -48,7 +53,8 @@ class RememberingPolicy(Policy, base=True):
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         if not isinstance(self.prior, ActionMemory):
             return
-        stored = rows.put(self.prior.stored(x0, self.head)).to(td[self.latent_key].device)
+        before = x0 if self.prior.rate == 1 else rows.take(td[self.latent_key].to(x0))
+        stored = rows.put(self.prior.follow(before, x0, self.head)).to(td[self.latent_key].device)
         if self.valid_key is not None:
             stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
         td[_next(self.latent_key)] = stored

@@ -127,7 +127,8 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         if self.null is None:
             return None
         generator = generator_on(self.generator, self.device)
-        return torch.rand(rows, generator=generator, device=generator.device) < self.condition_drop
+        drawn = torch.rand(rows, generator=generator, device=generator.device)
+        return drawn.to(self.device) < self.condition_drop
 
     def learnt(self, observation: Tensor, dropped: Tensor | None = None) -> Any:
         """What the denoiser is conditioned on in an update. Args: observation: `[.., M, F]`. dropped: of `drops`."""

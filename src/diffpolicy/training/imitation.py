@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
+from diffpolicy.training.averaging import averaged
 from diffpolicy.training.rounds import RoundsModule, require_functions
 from diffpolicy.training.trainable import described
 
@@ -34,6 +35,7 @@ class ImitationModule(RoundsModule):
         batch_size: rows of an update.
         learning_rate: of Adam.
         seed: of the draws of rows.
+        ema: decay of averaged weights, below 1, which `policy` then has, so that they are evaluated and saved; or None.
         env: where the module is to decide, if it is a policy: `fit` checks before the first round that it can; None:
             nothing is checked.
 
@@ -65,6 +67,7 @@ class ImitationModule(RoundsModule):
         learning_rate: float = 3e-3,
         seed: int = 0,
         env: EnvBase | None = None,
+        ema: float | None = None,
     ) -> None:
         super().__init__(module, rounds=rounds, env=env)
         require_functions(collect=collect, loss=loss)
@@ -73,9 +76,14 @@ class ImitationModule(RoundsModule):
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.collect, self.loss = collect, loss
         self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
-        self.learning_rate = learning_rate
+        self.learning_rate, self.ema = learning_rate, ema
+        self.averaged = None if ema is None else averaged(module, ema)
         self.generator = Draws(seed)
         self.memory: list[tuple[Tensor, ...]] = []
+
+    @property
+    def policy(self) -> nn.Module:
+        return self.module if self.averaged is None else self.averaged.module
 
     def content(self) -> dict[str, Any]:
         return {
@@ -84,6 +92,7 @@ class ImitationModule(RoundsModule):
             "loss": described(self.loss),
             **{name: getattr(self, name) for name in ("rounds", "updates", "keep", "batch_size", "learning_rate")},
             "seed": self.generator.initial_seed(),
+            **({} if self.ema is None else {"ema": self.ema}),
         }
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -100,6 +109,8 @@ class ImitationModule(RoundsModule):
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)
             optimizer.step()  # type: ignore[union-attr]
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.module)
             total += float(loss.detach())
         self.end_round(number, loss=total / self.updates)
 

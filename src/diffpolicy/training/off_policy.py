@@ -14,9 +14,13 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.protocols import ChecksRows, PureLosses
 from diffpolicy.policies.policy import Policy
+from diffpolicy.training.averaging import averaged
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.rollouts import RolloutModule, Transitions
 from diffpolicy.training.stream import RolloutStream, counted_parts
+
+DRAWS = ("policy._extra_state", "averaged.module._extra_state")
+"""Ends of the keys under which a state holds where a policy's generator is."""
 
 
 class OffPolicyModule(RolloutModule):
@@ -37,6 +41,8 @@ class OffPolicyModule(RolloutModule):
         batch_size: rows of an update, for each agent.
         updates: updates after each rollout.
         start_after: updates begin once every agent has more transitions than this.
+        ema: decay of averaged weights, below 1, by which the policy then acts, is evaluated and is saved, while its
+            objective goes on with its own; None: there is one set of weights. The module's `policy` is what acts.
 
     Raises:
         InputError: a number or a rate is out of range; in `fit`, before the first rollout: the parts do not fit.
@@ -66,6 +72,7 @@ class OffPolicyModule(RolloutModule):
         batch_size: int = 64,
         updates: int = 1,
         start_after: int = 300,
+        ema: float | None = None,
     ) -> None:
         super().__init__(policy, objective, stream, transitions, tally=tally, learning_rates=learning_rates)
         for name, value, least in (
@@ -75,6 +82,12 @@ class OffPolicyModule(RolloutModule):
         ):
             if value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
+        self.averaged = None if ema is None else averaged(policy, ema)
+        if self.averaged is not None:
+            self.__dict__.update(learner=policy, policy=self.averaged.module)
+            if stream.policy is policy:
+                stream.policy = self.averaged.module
+        self.ema = ema
         self.replay = replay
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
         self.sharded, self.started, self.checked = False, False, False
@@ -87,6 +100,7 @@ class OffPolicyModule(RolloutModule):
             "updates": self.updates,
             "start_after": self.start_after,
             "capacity": self.replay.capacity,
+            **({} if self.ema is None else {"ema": self.ema}),
         }
 
     def check(self) -> None:
@@ -104,6 +118,11 @@ class OffPolicyModule(RolloutModule):
         self.compiled = compiled
         if compiled and isinstance(self.objective, PureLosses):
             self.objective.__dict__["losses"] = torch.compile(type(self.objective).losses.__get__(self.objective))
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.averaged is not None:
+            self.averaged.train()
 
     def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
         start = time.perf_counter()
@@ -135,6 +154,8 @@ class OffPolicyModule(RolloutModule):
         else:
             total.backward()
         optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.__dict__["learner"])
         self.objective.update_targets()
         self.count(losses)
 
@@ -173,5 +194,5 @@ class OffPolicyModule(RolloutModule):
         mine = checkpoint["diffpolicy"]["processes"][self.trainer.global_rank]
         if "replay" in mine:  # the file's own state is the first process's
             own = {f"replay.{key}": value for key, value in mine["replay"].items()}
-            generators = [key for key in checkpoint["state_dict"] if key.endswith("policy._extra_state")]
+            generators = [key for key in checkpoint["state_dict"] if key.endswith(DRAWS)]
             checkpoint["state_dict"].update(own | dict.fromkeys(generators, mine["policy"]))
