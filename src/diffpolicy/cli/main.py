@@ -15,6 +15,7 @@ from diffpolicy import _signals
 from diffpolicy._imports import working_folder
 from diffpolicy._version import __version__
 from diffpolicy.cli import (
+    advise,
     calibrate,
     compare,
     completion,
@@ -37,7 +38,7 @@ from diffpolicy.errors import InputError, WorkError
 
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "on any problem": (compare, train, evaluate, plot),
-    "on the offloading problem": (replay, tasks, train_fleet),
+    "on the offloading problem": (replay, tasks, train_fleet, advise),
     "its servers, measured": (profile, calibrate),
     "to take along": (export,),
     "this program": (listing, completion),

@@ -6,6 +6,9 @@ from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.account import Account as Account
+    from diffpolicy.edge.dispatch.advice import Advice as Advice
+    from diffpolicy.edge.dispatch.advice import Verdict as Verdict
+    from diffpolicy.edge.dispatch.advice import advise as advise
     from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
     from diffpolicy.edge.dispatch.held import Held as Held
     from diffpolicy.edge.dispatch.moment import Binding as Binding
@@ -22,12 +25,19 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.orders import ShortestFirst as ShortestFirst
     from diffpolicy.edge.dispatch.orders import WeightedShortest as WeightedShortest
     from diffpolicy.edge.dispatch.outcome import Outcome as Outcome
+    from diffpolicy.edge.dispatch.request_log import RequestLog as RequestLog
+    from diffpolicy.edge.dispatch.service_fit import ServiceFit as ServiceFit
     from diffpolicy.edge.dispatch.simulate import simulate as simulate
 
 _HERE = "diffpolicy.edge.dispatch."
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "Advice": _HERE + "advice",
+        "Verdict": _HERE + "advice",
+        "advise": _HERE + "advice",
+        "RequestLog": _HERE + "request_log",
+        "ServiceFit": _HERE + "service_fit",
         "Account": _HERE + "account",
         "Arrivals": _HERE + "arrivals",
         "Binding": _HERE + "moment",
@@ -51,6 +61,7 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "ORDERS",
     "Account",
+    "Advice",
     "Arrivals",
     "Binding",
     "CostMinusAge",
@@ -63,8 +74,12 @@ __all__ = (
     "OnArrival",
     "Order",
     "Outcome",
+    "RequestLog",
+    "ServiceFit",
     "ShortestFirst",
+    "Verdict",
     "WeightedShortest",
+    "advise",
     "make_held",
     "simulate",
 )

@@ -1,0 +1,262 @@
+"""`advise`: would another rule have been better on what a log shows, and by how much?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffpolicy._table import render
+from diffpolicy._types import Floats
+from diffpolicy.edge.dispatch.arrivals import Arrivals
+from diffpolicy.edge.dispatch.held import Held
+from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
+from diffpolicy.edge.dispatch.named import make_held
+from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
+from diffpolicy.edge.dispatch.outcome import Outcome
+from diffpolicy.edge.dispatch.request_log import RequestLog
+from diffpolicy.edge.dispatch.service_fit import ServiceFit
+from diffpolicy.edge.dispatch.simulate import simulate
+from diffpolicy.errors import InputError
+
+FEW = 1_000
+"""Requests below which a log says little."""
+BLOCKS = 20
+"""Into which a log is cut for an interval: what follows each other is alike."""
+T_95 = 2.093
+"""Student's t of 19 degrees of freedom, two-sided."""
+TAIL = 1.05
+"""How much longer the 99th percentile may become under a rule that is named."""
+AT_ONCE = 0.02
+"""Of the mean service: arrivals so soon after an end may have waited for it."""
+HELD = ("first-come", "shortest-first:cap=6", "cost-minus-age:age=0.5", "cost-minus-age:age=1")
+
+
+class Recorded:
+    """Sends every request where the log says."""
+
+    holds = False
+
+    def __init__(self, log: RequestLog) -> None:
+        self.log = log
+
+    def begin(self, seed: int) -> None:
+        """Nothing is drawn. Args: seed: is not read."""
+
+    def decide(self, moment: Moment) -> Binding | None:
+        """The recorded server of the request that came first. Args: moment: at least one request waits."""
+        return Binding(0, int(self.log.server[moment.number[0]]))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule would have done.
+
+    Args:
+        mean_s, p99_s: of the delay, predicted, seconds. gain: share of the recorded rule's mean that it saves.
+        low, high: a 95 % interval of the gain, paired by blocks of requests, wider where times are extrapolated.
+        extrapolated: share of its work that ran where fewer than 20 samples tell how long it takes.
+        most_passes: later arrivals that went before a request.
+
+    Example:
+        >>> Verdict(4.0, 9.0, 0.2, 0.1, 0.3, 0.0, 6).proven
+        True
+    """
+
+    mean_s: float
+    p99_s: float
+    gain: float
+    low: float
+    high: float
+    extrapolated: float
+    most_passes: int
+
+    @property
+    def proven(self) -> bool:
+        """Whether the interval excludes that nothing is gained."""
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a log says about rules.
+
+    Args:
+        log: its name. requests, servers: their numbers.
+        recorded_mean_s, recorded_p99_s: of the log's delays, seconds. replayed_mean_s: of the same decisions replayed
+            with the fitted times, which tells how far to trust the rest.
+        verdicts: by rule. named: the best one that is proven and keeps the tail; None: no other rule is.
+        why: of that, in words. closed_loop: whether arrivals seem to wait for answers.
+        speeds: of the servers, the fastest being 1, by name. roll_back_s: see `to_dict`.
+
+    Example:
+        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, None).named is None
+        True
+    """
+
+    log: str
+    requests: int
+    servers: int
+    recorded_mean_s: float
+    recorded_p99_s: float
+    replayed_mean_s: float
+    verdicts: Mapping[str, Verdict]
+    named: str | None
+    why: str
+    closed_loop: bool
+    speeds: Mapping[str, float]
+    roll_back_s: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
+        rules = {name: dict(vars(verdict)) for name, verdict in self.verdicts.items()}
+        return {**vars(self), "speeds": dict(self.speeds), "verdicts": rules}
+
+    def table(self) -> str:
+        """As `advise` prints it."""
+        rows = [
+            [
+                name.rpartition(", ")[0],
+                name.rpartition(" ")[2].replace("held", "when free"),
+                f"{v.mean_s:.2f}",
+                f"{v.p99_s:.1f}",
+                f"{v.gain:+.1%}",
+                f"{v.low:+.1%} .. {v.high:+.1%}",
+                f"{v.extrapolated:.0%}",
+                str(v.most_passes),
+            ]
+            for name, v in self.verdicts.items()
+        ]
+        title = (
+            f"{self.log}: {self.requests:,} requests on {self.servers} servers, mean delay {self.recorded_mean_s:.2f} "
+            f"s, p99 {self.recorded_p99_s:.1f} s; replayed with fitted times {self.replayed_mean_s:.2f} s"
+        )
+        head = ["rule", "bound", "mean s", "p99", "gain", "95 % interval", "unsure", "passes"]
+        unsure = "unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind"
+        lines = [render(title, head, rows), unsure, self.why]
+        if self.closed_loop:
+            lines.append(
+                "Arrivals follow ends at once, as of clients that wait for an answer: under another rule they would "
+                "have come at other times, so gains are of these arrivals alone."
+            )
+        if self.roll_back_s is not None:
+            lines.append(f"Go back when the mean delay of 200 requests at this load exceeds {self.roll_back_s:.2f} s.")
+        return "\n".join(lines)
+
+
+def advise(log: RequestLog, *, seed: int = 0) -> Advice:
+    r"""Replays rules on a log's arrivals with times that were fitted to it.
+
+    A request keeps its luck: what it took over what was expected where it ran. Gains are in relation to the log's own
+    decisions replayed, so that what the model of the servers has wrong is wrong in both.
+
+    Args:
+        log: of one dispatcher. seed: of rules that draw.
+
+    Returns:
+        A verdict on each rule, and the name of one that is better, if it is proven that one is.
+
+    Raises:
+        InputError: the log has fewer than 100 requests, or one server.
+
+    Example:
+        >>> from pathlib import Path
+        >>> rows = [f"{k},{'ab'[k % 2]},{k + 1.5},1" for k in range(200)]
+        >>> _ = Path("log.csv").write_text("\n".join(["arrival_s,server,end_s,cost", *rows]))
+        >>> advise(RequestLog.read("log.csv")).named is None  # two equal servers in turn: nothing is better
+        True
+    """
+    if len(log) < 5 * BLOCKS:
+        raise InputError(f"{log.name} has {len(log)} answered requests; fewer than {5 * BLOCKS} say nothing")
+    if len(log.servers) < 2:
+        raise InputError(f"{log.name} names one server, {log.servers[0]}; there is nothing to choose")
+    fit = ServiceFit.of(log)
+    arrivals = _arrivals(log, fit)
+    base = simulate(arrivals, Recorded(log), seed=seed)
+    rules: dict[str, Dispatcher] = {f"{name}, on arrival": OnArrival(name) for name in WEIGHINGS}
+    rules |= {f"{name}, held": make_held(name) for name in HELD}
+    outcomes = {name: simulate(arrivals, rule, seed=seed) for name, rule in rules.items()}
+    verdicts = {name: _verdict(log, fit, base, outcome) for name, outcome in outcomes.items()}
+    verdicts = dict(sorted(verdicts.items(), key=lambda item: item[1].mean_s))
+    tail = TAIL * float(np.percentile(base.delay_s, 99))
+    fair = [name for name, v in verdicts.items() if v.proven and v.p99_s <= tail]
+    named = fair[0] if fair else None
+    return Advice(
+        log.name,
+        len(log),
+        len(log.servers),
+        float(log.delay_s.mean()),
+        float(np.percentile(log.delay_s, 99)),
+        float(base.delay_s.mean()),
+        verdicts,
+        named,
+        _why(log, named, verdicts, rules),
+        _closed_loop(log),
+        dict(zip(log.servers, _speed(fit), strict=True)),
+        None if named is None else _roll_back(outcomes[named]),
+    )
+
+
+def _arrivals(log: RequestLog, fit: ServiceFit) -> Arrivals:
+    """The log's requests with their times on every server."""
+    expected = fit.seconds[log.kind]
+    luck = log.service_s / expected[np.arange(len(log)), log.server]
+    return Arrivals(log.arrival_s, expected * luck[:, None].clip(1e-3, 1e3), expected, cost=log.size, kind=log.kind)
+
+
+def _verdict(log: RequestLog, fit: ServiceFit, base: Outcome, outcome: Outcome) -> Verdict:
+    """A rule beside the log's own decisions."""
+    gains = _blocks(base.delay_s) - _blocks(outcome.delay_s)
+    mean = base.delay_s.mean()
+    half = T_95 * gains.std(ddof=1) / BLOCKS**0.5 / mean
+    unknown = fit.extrapolated[log.kind, outcome.server]
+    share = float((outcome.service_s * unknown).sum() / outcome.service_s.sum())
+    half += share * max(fit.error, 0.1) * outcome.delay_s.mean() / mean
+    gain = float(1 - outcome.delay_s.mean() / mean)
+    p99 = float(np.percentile(outcome.delay_s, 99))
+    low, high = float(gain - half), float(gain + half)
+    return Verdict(float(outcome.delay_s.mean()), p99, gain, low, high, share, int(outcome.passes.max()))
+
+
+def _blocks(values: Floats) -> Floats:
+    """Means of blocks of requests one after the other, `[BLOCKS]`."""
+    return np.array([part.mean() for part in np.array_split(values, BLOCKS)])
+
+
+def _why(log: RequestLog, named: str | None, verdicts: Mapping[str, Verdict], rules: Mapping[str, Dispatcher]) -> str:
+    """What is advised, in a sentence."""
+    few = f" The log has fewer than {FEW:,} requests." if len(log) < FEW else ""
+    if named is None:
+        best = next(iter(verdicts))
+        return (
+            f"No rule is named: of {best}, the best by its mean, the interval includes that nothing is gained, or its "
+            f"99th percentile is longer by more than {TAIL - 1:.0%}.{few}"
+        )
+    v = verdicts[named]
+    held = " Requests wait at the dispatcher until a server is free." if isinstance(rules[named], Held) else ""
+    return f"{named}: {v.gain:.0%} off the mean delay, at least {v.low:.0%}.{held}{few}"
+
+
+def _closed_loop(log: RequestLog) -> bool:
+    """Whether far more arrivals than by chance come just after an end."""
+    ends, gap = np.sort(log.end_s), AT_ONCE * float(log.service_s.mean())
+    before = np.searchsorted(ends, log.arrival_s, side="right") - 1
+    since = np.where(before >= 0, log.arrival_s - ends[before.clip(0)], np.inf)
+    span = max(float(log.end_s.max() - log.arrival_s[0]), 1e-9)
+    chance = min(len(log) * gap / span, 1.0)
+    return float((since <= gap).mean()) > max(0.5, 3 * chance)
+
+
+def _speed(fit: ServiceFit) -> list[float]:
+    """Of each server, the fastest being 1."""
+    log_s = np.log(fit.seconds).mean(0)
+    return [float(x) for x in np.exp(log_s.min() - log_s)]
+
+
+def _roll_back(outcome: Outcome, window: int = 200) -> float:
+    """The 97.5th percentile of the mean delay of so many requests one after the other."""
+    sums = np.cumsum(np.append(0.0, outcome.delay_s))
+    size = min(window, len(outcome.delay_s))
+    return float(np.percentile((sums[size:] - sums[:-size]) / size, 97.5))

@@ -1,0 +1,185 @@
+"""`RequestLog`: what a service did, request by request, from a CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffpolicy import _validate as check
+from diffpolicy._tables import Table, read_table
+from diffpolicy._types import Bools, Floats, Ints
+from diffpolicy.edge.workload.table_values import MOST, to_number, to_whole
+from diffpolicy.errors import InputError
+
+SIZES = ("width", "height", "steps", "images")
+DONE = ("", "ok", "200", "done", "success")
+"""What stands in the column `status` of a request that was answered."""
+
+
+@dataclass(frozen=True, eq=False)
+class RequestLog:
+    r"""K requests that were answered, in order of arrival, on S servers.
+
+    The file has the columns `arrival_s`, `server` and `end_s`, and `start_s` where it is known; what a request asks for
+    stands in `model`, `width`, `height`, `steps` and `images`, or in `cost`. Rows without an end, or of another
+    `status` than `ok`, are left out and counted.
+
+    Args:
+        name: of the file.
+        arrival_s, start_s, end_s: seconds, `[K]`; without a column `start_s` a request began at the later of its
+            arrival and the end of the one before it on its server.
+        server: number of its server, int64 `[K]`. servers: their names, `[S]`.
+        kind: like requests have like numbers, int64 `[K]`. model: number of its model, int64 `[K]`.
+        size: what it asks for: images x steps x megapixels, or its cost, `[K]`.
+        models: names.
+        left_out: rows that were not answered, by why.
+        started: whether the file tells when requests began.
+
+    Raises:
+        InputError: on reading, a column lacks, or a value is wrong; names line, column and value.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("log.csv").write_text("arrival_s,server,end_s,cost\n0,a,4,4\n1,a,6,2\n1,b,3,2\n")
+        >>> log = RequestLog.read("log.csv")
+        >>> log.servers, log.service_s.tolist()
+        (('a', 'b'), [4.0, 2.0, 2.0])
+    """
+
+    name: str
+    arrival_s: Floats
+    start_s: Floats
+    end_s: Floats
+    server: Ints
+    servers: tuple[str, ...]
+    kind: Ints
+    model: Ints
+    size: Floats
+    models: tuple[str, ...]
+    left_out: Mapping[str, int]
+    started: bool
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def service_s(self) -> Floats:
+        """How long each kept its server busy, seconds `[K]`."""
+        return self.end_s - self.start_s
+
+    @property
+    def delay_s(self) -> Floats:
+        """From arrival to end, seconds `[K]`."""
+        return self.end_s - self.arrival_s
+
+    @classmethod
+    def read(cls, path: str | Path) -> RequestLog:
+        """A log's requests.
+
+        Args:
+            path: CSV, see above; rows may stand in any order.
+
+        Raises:
+            InputError: names the file, the line, the column and the value.
+        """
+        table = read_table(path, "log", ("arrival_s", "server", "end_s", ("cost", "steps"))).complete("requests")
+        keep, left_out = _answered(table)
+        rows = np.flatnonzero(keep)
+        if not len(rows):
+            raise InputError(f"{table.name} has no request that was answered")
+        arrival, end = _numbers(table, "arrival_s", rows), _numbers(table, "end_s", rows)
+        for k in np.flatnonzero(end < arrival)[:1]:
+            raise _error(table, int(rows[k]), "end_s", f"must not be below arrival_s ({arrival[k]:g})")
+        names = [table.rows[k][table.header.index("server")].strip() for k in rows]
+        for k in (k for k, name in enumerate(names) if not name):
+            raise _error(table, int(rows[k]), "server", "must name a server")
+        servers = tuple(dict.fromkeys(sorted(names)))
+        server = np.array([servers.index(name) for name in names], np.int64)
+        started = "start_s" in table.header
+        start = _numbers(table, "start_s", rows) if started else _starts(arrival, end, server)
+        for k in np.flatnonzero((start < arrival) | (start > end))[:1]:
+            raise _error(table, int(rows[k]), "start_s", "must lie between arrival_s and end_s")
+        size, columns = _sizes(table, rows)
+        named = [table.rows[k][table.header.index("model")].strip() for k in rows] if "model" in table.header else []
+        models = tuple(dict.fromkeys(named)) or ("",)
+        model = np.array([models.index(x) for x in named], np.int64) if named else np.zeros(len(rows), np.int64)
+        _, kind = np.unique(np.stack([*columns, model.astype(np.float64)], -1), axis=0, return_inverse=True)
+        order = np.argsort(arrival, kind="stable")
+        return cls(
+            table.name,
+            arrival[order],
+            start[order],
+            end[order],
+            server[order],
+            servers,
+            kind.reshape(-1)[order],
+            model[order],
+            size[order],
+            models,
+            left_out,
+            started,
+        )
+
+
+def _error(table: Table, row: int, column: str, what: str) -> InputError:
+    """A sentence about a value."""
+    value = table.rows[row][table.header.index(column)]
+    return InputError(f"{table.name}, line {table.lines[row]}, column '{column}' {what}, got {check.show(value)}")
+
+
+def _answered(table: Table) -> tuple[Bools, dict[str, int]]:
+    """Which rows are of requests that were answered, and how many are not, by why."""
+    end = table.header.index("end_s")
+    status = table.header.index("status") if "status" in table.header else None
+    ended = np.array([bool(row[end].strip()) for row in table.rows])
+    right = np.array([status is None or row[status].strip().lower() in DONE for row in table.rows])
+    counts = {"without an end": int((~ended).sum()), "of another status": int((ended & ~right).sum())}
+    return ended & right, {why: count for why, count in counts.items() if count}
+
+
+def _numbers(table: Table, column: str, rows: Ints, *, least: float = -np.inf) -> Floats:
+    """A column of finite numbers."""
+    at, values = table.header.index(column), np.empty(len(rows))
+    for place, k in enumerate(rows):
+        try:
+            values[place] = to_number(table.rows[k][at])
+        except ValueError as error:
+            raise _error(table, int(k), column, str(error)) from None
+        if values[place] < least:
+            raise _error(table, int(k), column, f"must be at least {least:g}")
+    return values
+
+
+def _sizes(table: Table, rows: Ints) -> tuple[Floats, list[Floats]]:
+    """What each request asks for as one number, and the columns by which requests are alike."""
+    if "cost" in table.header:
+        cost = _numbers(table, "cost", rows, least=0.0)
+        return cost, [cost]
+    size: Floats = np.ones(len(rows))
+    columns: list[Floats] = []
+    for name in (name for name in SIZES if name in table.header):
+        at, values = table.header.index(name), np.empty(len(rows))
+        for place, k in enumerate(rows):
+            try:
+                value = to_whole(table.rows[k][at])
+            except ValueError as error:
+                raise _error(table, int(k), name, str(error)) from None
+            if not 1 <= value <= MOST[name]:
+                raise _error(table, int(k), name, f"must be from 1 to {MOST[name]}")
+            values[place] = value
+        size = size * (values / 1e3 if name in ("width", "height") else values)
+        columns.append(values)
+    return size, columns
+
+
+def _starts(arrival: Floats, end: Floats, server: Ints) -> Floats:
+    """When each began: at the later of its arrival and the end of the one that ended before it on its server."""
+    start: Floats = arrival.copy()
+    for j in np.unique(server):
+        rows = np.flatnonzero(server == j)
+        rows = rows[np.argsort(end[rows], kind="stable")]
+        start[rows[1:]] = np.maximum(arrival[rows[1:]], end[rows[:-1]])
+    return start

@@ -1,0 +1,172 @@
+"""`advise` on logs of hidden fleets that it never saw: the right rule, and refusals of what proves nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffpolicy.cli.main import main
+from diffpolicy.edge.dispatch import Arrivals, Dispatcher, OnArrival, Outcome, make_held, simulate
+from diffpolicy.edge.dispatch.advice import HELD, TAIL, advise
+from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS
+from diffpolicy.edge.dispatch.request_log import RequestLog
+from diffpolicy.edge.dispatch.service_fit import ServiceFit
+from diffpolicy.errors import InputError
+
+RULES: dict[str, Dispatcher] = {
+    **{f"{name}, on arrival": OnArrival(name) for name in WEIGHINGS},
+    **{f"{name}, held": make_held(name) for name in HELD},
+}
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A log and the truth behind it. Args: path: of the log. arrivals, outcome: what happened."""
+
+    path: Path
+    arrivals: Arrivals
+    outcome: Outcome
+
+
+def hidden(
+    folder: Path, seed: int, count: int = 4_000, rule: str = "", load: float = 0.0, starts: bool = False
+) -> Hidden:
+    """Requests of some kinds on a fleet of unlike servers, each faster at some kinds, under a rule of today."""
+    rng = np.random.default_rng(seed)
+    servers, kinds = int(rng.integers(2, 7)), int(rng.integers(2, 6))
+    speeds = rng.choice([0.5, 0.7, 1.0, 1.5, 2.0], servers)
+    steps, side = rng.integers(8, 50, kinds), rng.choice([512, 768, 1024, 1536], kinds)
+    base = 0.3 + 0.025 * steps * (side / 512) ** rng.uniform(1.6, 2.4)
+    share = rng.dirichlet(2 * np.ones(kinds))
+    kind = rng.choice(kinds, count, p=share)
+    load = load or rng.uniform(0.5, 0.9)
+    arrival = np.cumsum(rng.exponential(base @ share / speeds.sum() / load, count))
+    expected = (base[:, None] / speeds * np.exp(rng.normal(0, 0.1, (kinds, servers))))[kind]
+    arrivals = Arrivals(
+        arrival, expected * np.exp(rng.normal(0, 0.1, (count, 1))), expected, cost=(steps * side**2 / 1e6)[kind]
+    )
+    chosen = rule or str(rng.choice(["random", "least-cost", "least-outstanding", "least-finish"]))
+    outcome = simulate(arrivals, OnArrival(chosen), seed=seed)
+    path = folder / f"log{seed}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["arrival_s", "server", "end_s", "width", "height", "steps", *(["start_s"] if starts else [])])
+        for i in range(count):
+            row = [repr(float(arrival[i])), f"gpu{outcome.server[i]}", repr(float(outcome.finish_s[i]))]
+            row += [side[kind[i]], side[kind[i]], steps[kind[i]]]
+            writer.writerow([*row, *([repr(float(outcome.start_s[i]))] if starts else [])])
+    return Hidden(path, arrivals, outcome)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_right_rule_is_named_on_a_hidden_fleet(seed: int, tmp_path: Path) -> None:
+    """Its true mean is within 2 % of the best fair rule's, and the predicted means within 5 % of the true ones."""
+    log = hidden(tmp_path, seed)
+    advice = advise(RequestLog.read(log.path))
+    true = {name: simulate(log.arrivals, rule).delay_s for name, rule in RULES.items()}
+    recorded = log.outcome.delay_s
+    assert advice.recorded_mean_s == pytest.approx(recorded.mean())
+    assert advice.replayed_mean_s == pytest.approx(recorded.mean(), rel=0.05)
+    for name, delay in true.items():
+        if delay.mean() < 1.5 * recorded.mean():  # what drowns a server is far worse, and by how much is luck
+            assert advice.verdicts[name].mean_s == pytest.approx(delay.mean(), rel=0.05), name
+    fair = [d.mean() for d in true.values() if np.percentile(d, 99) <= TAIL * np.percentile(recorded, 99)]
+    best = min([*fair, recorded.mean()])
+    assert (recorded if advice.named is None else true[advice.named]).mean() <= 1.02 * best + 1e-9
+
+
+def test_times_that_no_sample_tells_come_from_the_law_of_size_and_widen_the_interval(tmp_path: Path) -> None:
+    """Two servers, 2 + 0.5 size and twice that; the slow one never ran the largest size."""
+    path, rows, now = tmp_path / "log.csv", ["arrival_s,server,end_s,cost"], 0.0
+    for k in range(400):
+        size, fast = (1, 2, 4, 8)[k % 4], k // 4 % 2 == 0 or k % 4 == 3
+        rows.append(f"{now},{'fast' if fast else 'slow'},{now + (2 + 0.5 * size) * (1 if fast else 2)},{size}")
+        now += 20
+    path.write_text("\n".join(rows))
+    log = RequestLog.read(path)
+    fit = ServiceFit.of(log)
+    assert fit.seconds == pytest.approx(np.array([[2.5, 5.0], [3.0, 6.0], [4.0, 8.0], [6.0, 12.0]]), rel=0.02)
+    assert fit.extrapolated.tolist() == [[False, False]] * 3 + [[False, True]]
+    verdict = advise(log).verdicts["random, on arrival"]
+    assert 0.1 < verdict.extrapolated < 0.4
+    assert verdict.high - verdict.low > 2 * 0.1 * verdict.extrapolated
+
+
+def test_two_equal_servers_in_turn_at_low_load_leave_nothing_to_gain(tmp_path: Path) -> None:
+    log = hidden(tmp_path, 3, count=600, rule="least-finish", load=0.1)
+    advice = advise(RequestLog.read(log.path))
+    assert advice.named is None
+    assert "No rule is named" in advice.why
+    assert "fewer than 1,000 requests" in advice.why
+
+
+def test_clients_that_wait_for_answers_are_noticed(tmp_path: Path) -> None:
+    """Three clients, each of which asks again 10 ms after its answer."""
+    path, rng = tmp_path / "closed.csv", np.random.default_rng(0)
+    ready, free, rows = [0.0, 0.1, 0.2], [0.0, 0.0], []
+    for _ in range(900):
+        client, server = int(np.argmin(ready)), int(np.argmin(free))
+        end = max(ready[client], free[server]) + rng.uniform(1, 3)
+        rows.append(f"{ready[client]},{server},{end},1")
+        ready[client], free[server] = end + 0.01, end
+    path.write_text("\n".join(["arrival_s,server,end_s,cost", *rows]))
+    assert advise(RequestLog.read(path)).closed_loop
+    assert not advise(RequestLog.read(hidden(tmp_path, 1).path)).closed_loop
+
+
+def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) -> None:
+    known = RequestLog.read(hidden(tmp_path, 5, count=300, starts=True).path)
+    (tmp_path / "guessed").mkdir()
+    guessed = RequestLog.read(hidden(tmp_path / "guessed", 5, count=300).path)
+    assert (known.started, guessed.started) == (True, False)
+    assert guessed.start_s == pytest.approx(known.start_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("arrival_s,server,cost\n0,a,1\n", "end_s"),
+        ("arrival_s,server,end_s,cost\n0,a,x,1\n", "line 2, column 'end_s' must be a number, got 'x'"),
+        ("arrival_s,server,end_s,cost\n5,a,1,1\n", "line 2, column 'end_s' must not be below arrival_s (5), got '1'"),
+        ("arrival_s,server,end_s,cost\n0,,1,1\n", "line 2, column 'server' must name a server, got ''"),
+        ("arrival_s,server,end_s,steps\n0,a,1,0\n", "line 2, column 'steps' must be from 1 to"),
+        ("arrival_s,server,end_s,cost,start_s\n0,a,1,1,2\n", "column 'start_s' must lie between arrival_s and end_s"),
+        ("arrival_s,server,end_s,cost\n0,a,,1\n", "has no request that was answered"),
+        ("arrival_s,server,end_s,cost\n0,a,1,1\n", "has 1 answered requests; fewer than 100 say nothing"),
+        ("arrival_s,server,end_s,cost\n" + "0,a,1,1\n" * 100, "names one server, a; there is nothing to choose"),
+    ],
+)
+def test_a_log_that_says_nothing_is_one_sentence(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert main(["advise", str(path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_failed_rows_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("arrival_s,server,end_s,cost,status\n0,a,1,1,ok\n1,a,2,1,503\n2,b,,1,\n3,b,4,1,200\n")
+    log = RequestLog.read(path)
+    assert (len(log), log.left_out) == (2, {"without an end": 1, "of another status": 1})
+
+
+def test_the_command_prints_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = hidden(tmp_path, 0, count=1_500).path
+    assert main(["advise", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["named"] in told["verdicts"]
+    assert told["requests"] == 1_500
+    assert main(["advise", str(path)]) == 0
+    assert "Go back when the mean delay" in capsys.readouterr().out
+
+
+def test_nothing_is_read_of_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        RequestLog.read(tmp_path / "none.csv")
