@@ -23,7 +23,7 @@ class Clinic(EnvBase):
     """Each minute one doctor sees one of those who wait, and may need longer; all others wait.
 
     To see whoever has the largest price x chance of being done is the best there is (the c-mu rule; Buyukkoc, Varaiya
-    and Walrand 1985, doi:10.2307/1427064), so one knows how far a learned policy is from it.
+    and Walrand 1985, Adv. Appl. Prob. 17), so one knows how far a learned policy is from it.
 
     Args:
         batch: clinics side by side. seed: of who comes and who is done.
