@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 PROBLEMS = {
     "offloading": "diffpolicy.edge.problem:OffloadingProblem",
     "clinic": "diffpolicy.problems.clinic:problem",
+    "power-allocation": "diffpolicy.problems.power_allocation:PowerAllocation",
+    "split": "diffpolicy.problems.split:Split",
+    "provider-selection": "diffpolicy.problems.provider_selection:ProviderSelection",
+    "gang": "diffpolicy.problems.gang:Gang",
 }
 """Built-in problems, by the name of what makes them. Texts, since the layers here know nothing of those above."""
 PRESETS = {
