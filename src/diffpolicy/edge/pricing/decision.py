@@ -103,16 +103,12 @@ class FleetDecision(PureDecision):
             assert up is not None
             load = torch.where(up, load, 0.0)
             fleet_load, here = load.sum(-1, keepdim=True), up.to(load).sum(-1, keepdim=True)
-            both = torch.stack([f, load / f], -2).masked_fill(~up.unsqueeze(-2), torch.inf)
-        slower, below = _below(both).unbind(-2)
-        servers = Servers(load, waiting, f, tasks, work, 2 * (slower + 0.5) / here - 1)
-        if up is not None:
-            whole = Whole.of(servers, up)
-        else:
-            whole = Whole.told(count, total_f, mean_n, mean_w)
-            below = (below + 0.5) / here * count - 0.5
+            both = torch.where(up.unsqueeze(-2), torch.stack([f, load / f], -2), torch.inf)
+        capacity_rank, backlog_rank = law.rank(_below(both), here.unsqueeze(-2)).unbind(-2)
+        servers = Servers(load, waiting, f, tasks, work, capacity_rank)
+        whole = Whole.told(count, total_f, mean_n, mean_w) if up is None else Whole.of(servers, up)
         step_s = given["step_s"]
-        seen = law.features(servers, whole, fleet_load, below, given["turn"].unsqueeze(-1), step_s)
+        seen = law.features(servers, whole, fleet_load, backlog_rank, given["turn"].unsqueeze(-1), step_s)
         x0 = self.coefficients(seen.stacked(), latent)
         rest, fleet_s = given["rest"].unsqueeze(-1), fleet_load / whole.capacity
         counts = law.counts(servers, whole, rest, fleet_s, given["service_s"], step_s)
@@ -139,13 +135,14 @@ class FleetDecision(PureDecision):
 
 
 def _below(x: Tensor) -> Tensor:
-    """How many of a row are smaller than each, `[*, S]`.
+    """How many of a row are smaller than each, `[*, S]`; of equals, the place of the first counts.
 
-    By sorting, since a comparison of all pairs would be all the cost in a large fleet; of equals, the place of the
-    first counts.
+    By sorting, since a comparison of all pairs would be all the cost in a large fleet. Places are sums of ones, since
+    an exported graph would first compute how many there are.
     """
     ordered, order = x.sort(-1)
-    new = (ordered > pad(ordered, (1, 0), value=torch.inf)[..., :-1]).long()
-    group, zero = new.cumsum(-1), torch.zeros_like(new)
-    first = zero.scatter_add(-1, group, new * torch.arange(x.shape[-1], device=x.device)).gather(-1, group)
-    return zero.scatter(-1, order, first).to(x)
+    new = ordered > pad(ordered, (1, -1), value=torch.inf)
+    group, one = new.long().cumsum(-1), torch.ones_like(ordered)
+    place = one.cumsum(-1)
+    first = one.scatter_reduce(-1, group, torch.where(new, place, one), "amax").gather(-1, group)
+    return one.scatter(-1, order, first) - 1

@@ -132,14 +132,19 @@ def saturating(x: Tensor) -> Tensor:
     return 0.25 * ((1 + x) / (1 + x / CEILING)).log()
 
 
+def rank(below: Tensor, number: Tensor) -> Tensor:
+    """A place among a number of servers, from -1 to 1. Args: below: how many have less."""
+    return 2 * (below + 0.5) / number - 1
+
+
 def features(
-    servers: Servers, whole: Whole, fleet_load: Tensor, below: Tensor, turn: Tensor, step_s: float | Tensor
+    servers: Servers, whole: Whole, fleet_load: Tensor, backlog_rank: Tensor, turn: Tensor, step_s: float | Tensor
 ) -> Features:
     """What the network reads of servers.
 
     Args:
         servers: any of the fleet's. whole: of all of them that are up.
-        fleet_load: their load, Gcycles `[R, 1]`. below: of how many each has more backlog, `[R, S]`.
+        fleet_load: their load, Gcycles `[R, 1]`. backlog_rank: of each among them, see `rank`, `[R, S]`.
         turn: share of the slot's tasks that have come, `[R, 1]`.
         step_s: usual length of a step, seconds; a decision that is traced gives it as a tensor `[1]`.
     """
@@ -151,7 +156,7 @@ def features(
         excess=(backlog - fleet_s) / (backlog + fleet_s + mean_s),
         capacity=(servers.capacity * whole.number / whole.capacity).log(),
         capacity_rank=servers.capacity_rank,
-        backlog_rank=2 * (below + 0.5) / whole.number - 1,
+        backlog_rank=backlog_rank,
         share=(tasks / (1.1 * whole.tasks)).log(),
         task_work=(work / tasks * whole.tasks / whole.work).log(),
         overload=(whole.work * whole.number / (whole.capacity * step_s) - 1).clamp(-1, 2),

@@ -93,7 +93,8 @@ class FleetState:
         self, servers: Servers, latent: Tensor, below: Tensor, turn: Tensor, coefficients: Coefficients
     ) -> tuple[Terms, Tensor]:
         """New terms and latents of some servers."""
-        seen = law.features(servers, self.whole, self.fleet_load, below, turn, self.step_s).stacked()
+        rank = law.rank(below, self.whole.number)
+        seen = law.features(servers, self.whole, self.fleet_load, rank, turn, self.step_s).stacked()
         x0 = coefficients(seen.flatten(0, -2), latent.flatten(0, -2)).view(latent.shape)
         new = law.terms(law.coefficients(x0, self.weight), servers, self.whole, self.step_s)
         return new, x0.clamp(-1, 1)
