@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffpolicy.policies.direct import FeedforwardPolicy as FeedforwardPolicy
     from diffpolicy.policies.direct import GreedyValuePolicy as GreedyValuePolicy
     from diffpolicy.policies.heads import CategoricalHead as CategoricalHead
+    from diffpolicy.policies.keys import Keys as Keys
     from diffpolicy.policies.policy import Policy as Policy
     from diffpolicy.policies.priors import ActionMemory as ActionMemory
     from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
@@ -37,6 +38,7 @@ __getattr__, __dir__ = attach(
         "FeedforwardPolicy": "diffpolicy.policies.direct",
         "GreedyValuePolicy": "diffpolicy.policies.direct",
         "CategoricalHead": "diffpolicy.policies.heads",
+        "Keys": "diffpolicy.policies.keys",
         "Policy": "diffpolicy.policies.policy",
         "GaussianPrior": "diffpolicy.policies.priors",
         "ActionMemory": "diffpolicy.policies.priors",
@@ -54,6 +56,7 @@ __all__ = (
     "GaussianPrior",
     "GreedyValuePolicy",
     "InputError",
+    "Keys",
     "NoiseSchedule",
     "Policy",
     "__version__",

@@ -7,6 +7,7 @@ from diffpolicy.policies.direct import CategoricalPolicy, FeedforwardPolicy, Gre
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGradient
 from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, NetworkPrior, Prior
@@ -31,6 +32,7 @@ __all__ = [
     "GaussianPrior",
     "GreedyValuePolicy",
     "Guidance",
+    "Keys",
     "MemoryState",
     "NetworkPrior",
     "Policy",

@@ -72,9 +72,10 @@ class ChainPolicy(SavedPolicy, base=True):
             raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}; or pass a Sampler")
         if self.sampling.tokens != self.process.discrete:
             kind = "tokens" if self.process.discrete else "numbers"
+            fit = [name for name, make in SAMPLERS.items() if make("x0").tokens == self.process.discrete]
             raise InputError(
                 f"the states of a {type(self.process).__name__} are {kind}, and a {type(self.sampling).__name__} goes "
-                "through others; pass a Sampler of its own"
+                f"through others; sampler must be one of {', '.join(fit)}, or a Sampler of such states"
             )
         self.sampler_steps = self.sampling.steps
         self.path = self.sampling.grid(self.process)[:-1]

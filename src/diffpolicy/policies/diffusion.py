@@ -21,6 +21,7 @@ from diffpolicy.networks.item_denoiser import ItemDenoiser
 from diffpolicy.networks.per_agent import PerAgent, ReadsItems
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.guidance import Guidance
+from diffpolicy.policies.heads import TokenHead
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import Prior
 from diffpolicy.policies.steered import SteeredPolicy
@@ -98,8 +99,12 @@ class DiffusionPolicy(SteeredPolicy):
 
         Args:
             env: what is decided in.
-            options: of `Policy.from_specs`, and prior, steps, schedule, sampler, denoiser... of this class.
+            options: of `Policy.from_specs`, and prior, steps, schedule, sampler, denoiser... of this class. The head of
+                a process of tokens is a `TokenHead` by default.
         """
+        process = options.get("schedule")
+        if isinstance(process, Process) and process.discrete and options.get("head") is None:
+            options["head"] = TokenHead()
         return cls._from_specs(env, options)
 
     def _fitted(self, denoiser: nn.Module) -> nn.Module:

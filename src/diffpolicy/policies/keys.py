@@ -62,6 +62,11 @@ class Keys:
         group: names above the action, `("agents",)` or `()`. agents: size of that group, or None.
         items: shape of what is decided at once for each agent, each item alone, the slots of one decision left out;
             () where they are joint, and then `action.items` is their shape.
+
+    Example:
+        >>> keys = Keys.of(Clinic(1))
+        >>> keys.action.key, keys.mask, keys.reward
+        ('action', 'action_mask', 'reward')
     """
 
     action: Action
