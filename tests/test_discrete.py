@@ -8,7 +8,16 @@ import torch
 from torchrl.data import Categorical, MultiCategorical, OneHot, Unbounded
 
 from diffpolicy import DiffusionPolicy, InputError
-from diffpolicy.diffusion import DDIM, Ancestral, GaussianProcess, MaskedProcess, TauLeaping, UniformProcess, allowed_by
+from diffpolicy.diffusion import (
+    DDIM,
+    SAMPLERS,
+    Ancestral,
+    GaussianProcess,
+    MaskedProcess,
+    TauLeaping,
+    UniformProcess,
+    allowed_by,
+)
 from diffpolicy.diffusion import Categorical as CategoricalKernel
 from diffpolicy.environments import check_policy
 from diffpolicy.export.decision import Decision
@@ -224,9 +233,9 @@ def test_with_exact_scores_of_4096_joint_choices():
 # Masks
 
 
-def forbidden_draws(sampler, process, rows, width=5, slots=2, dtype=torch.float32):
-    """How many ends of chains are forbidden, under random logits and masks."""
-    generator = torch.Generator().manual_seed(3)
+def forbidden_draws(sampler, process, rows, seed, width=5, slots=2, dtype=torch.float32):
+    """How many ends of chains are forbidden, under logits, masks and draws of a seed."""
+    generator = torch.Generator().manual_seed(seed)
     allowed = torch.rand(rows, slots, width, generator=generator) < 0.4
     allowed[..., 2] |= ~allowed.any(-1)
     given = (5 * torch.randn(rows, slots, width, generator=generator)).masked_fill(~allowed, -1e9).to(dtype)
@@ -239,25 +248,35 @@ def forbidden_draws(sampler, process, rows, width=5, slots=2, dtype=torch.float3
     return int((~allowed.gather(-1, end.unsqueeze(-1))).sum())
 
 
+TOKEN_SAMPLERS = [Ancestral(), Ancestral(order="confidence"), Ancestral(remask=1.0), TauLeaping(), Ancestral(steps=2)]
+TOKEN_PROCESSES = [kind(levels, shape) for kind in KINDS for levels, shape in ((3, "linear"), (4, "cosine"))]
+HIDING = (Ancestral(order="confidence"), Ancestral(remask=1.0))
+"""What goes back through a `MaskedProcess` alone."""
 MASKED = [
-    (Ancestral(), MaskedProcess(3)),
-    (Ancestral(order="confidence"), MaskedProcess(3)),
-    (Ancestral(remask=1.0), MaskedProcess(3)),
-    (Ancestral(), UniformProcess(3)),
-    (TauLeaping(), MaskedProcess(3)),
-    (TauLeaping(), UniformProcess(3)),
+    (sampler, process)
+    for sampler in TOKEN_SAMPLERS
+    for process in TOKEN_PROCESSES
+    if sampler not in HIDING or isinstance(process, MaskedProcess)
 ]
+
+
+def test_every_sampler_of_tokens_and_every_process_is_drawn_from():
+    assert {type(s) for s, _ in MASKED} == {type(make("x0")) for make in SAMPLERS.values() if make("x0").tokens}
+    for sampler in HIDING:
+        with pytest.raises(InputError, match="hides nothing"):
+            sampler.grid(UniformProcess(3))
 
 
 @pytest.mark.parametrize(("sampler", "process"), MASKED, ids=str)
 def test_no_forbidden_choice_is_drawn(sampler, process):
-    assert forbidden_draws(sampler, process, 50_000) == 0  # of two slots each
+    assert sum(forbidden_draws(sampler, process, 5_000, seed) for seed in range(3)) == 0  # of two slots each
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "process"), MASKED, ids=str)
 def test_no_forbidden_choice_is_drawn_in_ten_million(sampler, process):
-    assert sum(forbidden_draws(sampler, process, 500_000) for _ in range(10)) == 0
+    """Of each sampler through each process, 10^7 draws under masks, logits and numbers that no two repeats share."""
+    assert sum(forbidden_draws(sampler, process, 500_000, seed) for seed in range(100, 110)) == 0
 
 
 def test_a_kernel_never_draws_what_has_no_chance():
