@@ -91,3 +91,22 @@ def test_members_side_by_side_share_the_slots(monkeypatch):
 
     spent = training.rounds_of({"alone": [Steady()], "two": [Steady(), Steady()]}, 3)
     assert spent == {"alone": training.Spent(0.5, 0.25), "two": training.Spent(0.25, 0.125)}
+
+
+def test_the_curves_of_a_long_run_are_kept_in_blocks(one_at_a_time):
+    import curves
+
+    end = {"baseline": "base", "measure": "delay, s"}
+    rows = [
+        {"method": "mine", "kind": "method", "seed": s, "episode": str(k), "delay_s": str(10 * s + k), **end}
+        for s in (0, 1)
+        for k in range(1, 26)
+    ]
+    rows.append({"method": "base", "kind": "heuristic", "seed": "", "episode": "", "delay_s": "7.5412", **end})
+    header, *lines = curves.blocks(rows)
+    assert header[2:6] == ["first_episode", "last_episode", "delay_s", "seeds"]
+    assert [line[:6] for line in lines] == [
+        ["mine", "method", "1", "10", "10.50", "2"],
+        ["mine", "method", "11", "20", "20.50", "2"],
+        ["base", "heuristic", "", "", "7.541", ""],
+    ]
