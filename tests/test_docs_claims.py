@@ -220,6 +220,23 @@ def test_the_bounds_are_those_of_their_file():
         assert not greatest or agrees(greatest, row["greatest"]), row
 
 
+@pytest.mark.parametrize(("of", "file"), [("Alibaba, 400", "traces_alibaba"), ("`gpu-mix`, 500", "traces_gpu_mix")])
+def test_policies_on_traces_are_those_of_their_files(of, file):
+    true = {row["policy"].split(",")[0]: list(row.values())[1:] for row in rows(f"{file}.csv")}
+    body = next(b for h, b in tables("docs/calibrating.md") if h[0].startswith(of))
+    for name, *cells in body:
+        assert cells == true[named(name)]
+    ratio = {name: float(row[0]) / float(true["opt-ts"][0]) for name, row in true.items()}
+    text = (DOCS / "deciding.md").read_text(encoding="utf-8")
+    pattern = {
+        "traces_alibaba": r"is ([\d.]+) \(`live`\), ([\d.]+) \(`price`\) and ([\d.]+) \(`stale`\)",
+        "traces_gpu_mix": r"on `gpu-mix` ([\d.]+), ([\d.]+) and ([\d.]+)",
+    }[file]
+    said_there = re.search(pattern, text).groups()
+    for cell, name in zip(said_there, ("pretrained:live", "price", "pretrained:stale"), strict=True):
+        assert agrees(cell, ratio[name]), name
+
+
 def test_deciding_shows_its_file():
     rules = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
     true = {(row["problem"], row["rule"]): row for row in rows("fleets.csv")}
