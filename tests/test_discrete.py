@@ -378,3 +378,30 @@ SPECS = {"observation": Unbounded((4, 3))}, Categorical(5, (4,))
 def test_mistakes_get_a_sentence(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_a_chain_tells_when_each_slot_was_shown_and_how_often_it_was_hidden_again():
+    process, allowed = MaskedProcess(8), torch.ones(64, 5, CHOICES, dtype=torch.bool)
+
+    def model(x, t, cond):
+        return torch.zeros(*x.shape, CHOICES)
+
+    start = process.terminal(None, allowed)
+    chain = Ancestral(remask=2.0).chain(model, start, None, process, uniform(8, 64, 5).float())
+    assert (chain.remasks > 0).any()
+    for row, slot in itertools.product(range(64), range(5)):
+        hidden = [int(token) == CHOICES for token in chain.states[:, row, slot]]
+        reveals = [k for k in range(1, 9) if hidden[k - 1] and not hidden[k]]
+        assert chain.shown_at[row, slot] == reveals[-1]
+        assert chain.remasks[row, slot] == len(reveals) - 1
+    other = Ancestral().chain(model, start.clamp_max(2), None, UniformProcess(8), uniform(8, 64, 5).float())
+    assert other.shown_at is None
+    assert other.remasks is None
+
+
+def test_the_surest_slot_is_shown_first():
+    logits = torch.tensor([[1.0, 0.0, 0.0], [5.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+    process, allowed = MaskedProcess(3), torch.ones(3, CHOICES, dtype=torch.bool)
+    sampler = Ancestral(order="confidence")
+    chain = sampler.chain(lambda x, t, cond: logits, process.terminal(None, allowed), None, process)
+    assert chain.shown_at.tolist() == [3, 1, 2]

@@ -14,7 +14,7 @@ from diffpolicy import _validate as check
 from diffpolicy.diffusion.categorical import MaskedProcess
 from diffpolicy.diffusion.kernels import Categorical, Kernel
 from diffpolicy.diffusion.processes import Process
-from diffpolicy.diffusion.sampler import Model, Sampler
+from diffpolicy.diffusion.sampler import Chain, Model, Sampler
 from diffpolicy.diffusion.tokens import TokenProcess, allowed_by
 from diffpolicy.errors import InputError
 
@@ -45,6 +45,23 @@ class TokenSampler(Sampler):
 
     def noisy_steps(self, process: Process) -> int:
         return len(self.grid(process)) - 1
+
+    def chain(self, model: Model, x: Tensor, cond: Any, process: Process, noise: Tensor | None = None) -> Chain:
+        """`sample` with all its states, and where tokens are hidden with the order of reveals. Args: of `sample`."""
+        widths: list[int] = []
+
+        def noted(x: Tensor, t: int, cond: Any) -> Tensor:
+            logits = model(x, t, cond)
+            widths.append(logits.shape[-1])
+            return logits
+
+        whole = super().chain(noted, x, cond, process, noise)
+        if not isinstance(process, MaskedProcess):
+            return whole
+        hidden = whole.states == widths[0]
+        shown, again = hidden[:-1] & ~hidden[1:], ~hidden[:-1] & hidden[1:]
+        number = torch.arange(1, len(shown) + 1, device=x.device).view(-1, *[1] * x.ndim)
+        return replace(whole, shown_at=(number * shown).amax(0), remasks=again.sum(0))
 
     def _of_tokens(self, process: Process) -> TokenProcess:
         if not isinstance(process, TokenProcess):

@@ -27,6 +27,9 @@ class Chain:
     Args:
         x0: its end, `[.., K, W]` numbers or `[.., K]` tokens.
         states: x_I, ..., x_0, stacked, `[steps + 1, .., K, W]` or `[steps + 1, .., K]`.
+        shown_at: where tokens were hidden, the number of the step that showed each slot as it stands at the end,
+            `[.., K]`: 1 for the first step, 0 for a slot that was shown from the start; None where nothing is hidden.
+        remasks: how often each slot was hidden again, `[.., K]`, or None.
 
     Example:
         >>> ones = lambda x, t, cond: torch.ones_like(x)  # predicts x_0
@@ -37,6 +40,8 @@ class Chain:
 
     x0: Tensor
     states: Tensor
+    shown_at: Tensor | None = None
+    remasks: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,12 @@ class MemoryState(RecurrentState):
         self.remembered = remembered
         self.slots = memory.key == "step-item"
         self.bank: Tensor | None = None
-        self.slot: Tensor | None = None
+        self._set_slot(None)
+
+    def _set_slot(self, slot: Tensor | None) -> None:
+        """Sets the steps of lanes, and the greatest of them as a number, which a step then need not ask a GPU for."""
+        self.slot: Tensor | None = slot
+        self._furthest = 0 if slot is None else int(slot.max())
 
     @property
     def _where(self) -> torch.device:
@@ -102,7 +107,8 @@ class MemoryState(RecurrentState):
                 self.bank, old_bank = self._align(self.bank, old_bank)
                 self.bank[~reset] = old_bank[~reset]
             fresh = torch.zeros(e, dtype=torch.long, device=self._where)
-            self.slot = fresh if old_slot is None else old_slot.masked_fill(reset, 0)
+            self._set_slot(fresh if old_slot is None else old_slot.masked_fill(reset, 0))
+            assert self.slot is not None
             assert self.bank is not None
             result.set(self.key, self.bank[torch.arange(e, device=self._where), self.slot].clone())
         return result
@@ -121,8 +127,8 @@ class MemoryState(RecurrentState):
             assert self.slot is not None
             rows = torch.arange(len(self.slot), device=self._where)
             self.bank[rows, self.slot] = next_tensordict.get(self.key)
-            self.slot = self.slot + 1
-            if int(self.slot.max()) >= self.bank.shape[1]:
+            self.slot, self._furthest = self.slot + 1, self._furthest + 1
+            if self._furthest >= self.bank.shape[1]:
                 self.bank = torch.cat([self.bank, self._blank(self.bank.shape[0], 1)], 1)
             next_tensordict.set(self.key, self.bank[rows, self.slot].clone())
         return next_tensordict
@@ -141,6 +147,7 @@ class MemoryState(RecurrentState):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_extra_state` gave."""
-        self.bank, self.slot = (
+        self.bank, slot = (
             None if state[name] is None else state[name].clone().to(self._where) for name in ("bank", "slot")
         )
+        self._set_slot(slot)
