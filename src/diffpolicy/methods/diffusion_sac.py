@@ -19,17 +19,8 @@ class DiffusionSACMethod(ChainedMethod, SACMethod):
     are `LatentDiscreteSACLoss`, or `LatentBoundedSACLoss` where actions are vectors.
 
     Args:
-        prior: where the chain starts, in its JSON form: `{"type": "ActionMemory", "key": "item"}`, or what
-            `ActionMemory(key="item").to_dict()` gives.
-        steps: I of the chain.
-        schedule: `vp`, `linear` or `cosine`.
-        sampler: `ddpm` or `ddim`.
-        sampler_steps: fewer steps than I when it denoises; None: I.
-        prediction: what the denoiser predicts, the `noise` or `x0`.
-        denoiser: its `kind`, `MLPDenoiser` or, by default where items are joint, `ItemDenoiser`, and options of the
-            second: `hidden`, `heads` and `blocks`.
-        denoiser_output: the last layer of the `MLPDenoiser`: `softmax`, `tanh` or `linear`.
-        time: width of the `MLPDenoiser`'s time embedding.
+        prior, steps, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
+            `ChainedMethod`.
         others: of `SACMethod`.
 
     Raises:
