@@ -210,6 +210,21 @@ def test_the_volume_of_shares_is_that_of_a_uniform_law():
     assert whole == pytest.approx(float(uniform.entropy()))
 
 
+@pytest.mark.parametrize("each", [BOUNDED, SIMPLEX], ids=lambda head: type(head).__name__)
+def test_joint_vectors_have_draws_densities_and_volumes_that_add_up(each):
+    head = JointHead(each, (2, 3))
+    law = head.law(0.2 * x0_of(head, 5))  # far from the bounds, where a density of the action itself is cut off
+    numbers = torch.randn(5, *head.event, generator=draw(), dtype=torch.float64)
+    action, log_prob = head.with_log_prob(law, numbers)
+    assert action.shape == (5, *head.event)
+    torch.testing.assert_close(log_prob, head.log_prob(law, action))
+    own = each.with_log_prob(law.unflatten(-1, (6, -1)), numbers.flatten(1, 2))[1].sum(-1)
+    torch.testing.assert_close(log_prob, own)
+    for name in ("freedom", "log_volume"):
+        total, one = getattr(head, name)(law), getattr(each, name)(law[..., : each.width])
+        assert torch.as_tensor(total).expand(5).tolist() == pytest.approx((6 * torch.as_tensor(one)).expand(5).tolist())
+
+
 def test_heads_are_made_for_actions_and_refuse_others():
     bounded = Action("action", "bounded", (2,), (2,), (-1.0, -1.0), (1.0, 1.0))
     multi = Action("action", "multi-categorical", (3, 2), (2,))
