@@ -32,6 +32,8 @@ OF_A_PAPER = """
     objectives.ChainPPOLoss objectives.LatentBoundedSACLoss objectives.LatentDiscreteSACLoss objectives.PathwiseLoss
     objectives.DenoisingLoss objectives.ImitationLoss objectives.LikelihoodLoss objectives.denoising_errors
     evaluation.off_policy_value training.TaughtModule methods.ChainImitationMethod methods.ImitationMethod
+    objectives.MirrorDescentLoss objectives.OnChainMirrorLoss objectives.ReverseMirrorLoss objectives.QDFMLoss
+    methods.MirrorDescentMethod methods.QDFMMethod
     objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod

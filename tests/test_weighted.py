@@ -9,10 +9,18 @@ from torch import nn
 from torchrl.data import Binary, Bounded, Categorical, Unbounded
 
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError
-from diffpolicy.diffusion import Ancestral, FlowProcess, GaussianProcess, MaskedProcess
-from diffpolicy.objectives import QVPOLoss, action_critic
+from diffpolicy.diffusion import Ancestral, FlowProcess, GaussianProcess, MaskedProcess, TauLeaping, UniformProcess
+from diffpolicy.objectives import (
+    MirrorDescentLoss,
+    OnChainMirrorLoss,
+    QDFMLoss,
+    QVPOLoss,
+    ReverseMirrorLoss,
+    action_critic,
+)
 from diffpolicy.objectives.action_losses import action_losses
 from diffpolicy.objectives.denoising import denoising_errors, spread
+from diffpolicy.objectives.recorded import ended, recorded, step_log_probs
 from diffpolicy.policies.heads import TokenHead, VectorHead
 from test_keys import Specs
 
@@ -27,9 +35,13 @@ GAIN = torch.tensor([2.0, 0.3, -1.0, -0.5, 9.0, 1.2, 0.4, 9.0, 1.0])
 class Known(nn.Module):
     """A critic that knows the gain of each action, whatever is observed. Reads F + K W numbers."""
 
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+
     def forward(self, x):
         choice = x[..., -ITEMS * CHOICES :].unflatten(-1, (ITEMS, CHOICES)).argmax(-1)
-        return GAIN[choice[..., 0] * CHOICES + choice[..., 1]].unsqueeze(-1).unsqueeze(0)
+        return (GAIN[choice[..., 0] * CHOICES + choice[..., 1]] + self.offset).unsqueeze(-1).unsqueeze(0)
 
 
 def bandit():
@@ -91,6 +103,10 @@ def far(a, b):
     return float(0.5 * (a - b).abs().sum())
 
 
+STAYS = 1e-12
+"""Share of the new parameters in a copy that is to stay as it was."""
+
+
 def learn(loss, updates=250, rate=1e-2):
     """The actor alone learns: what it draws from and what judges stay as they are."""
     optimizer = torch.optim.Adam(loss.policy.parameters(), lr=rate)
@@ -101,6 +117,7 @@ def learn(loss, updates=250, rate=1e-2):
         sum(value for name, value in losses.items() if name.startswith("loss")).backward()
         optimizer.step()
         schedule.step()
+        loss.update_targets()
     return chances(loss.policy)
 
 
@@ -121,7 +138,7 @@ def test_chances_of_a_chain_are_those_of_what_it_draws():
 @pytest.mark.parametrize("make", [chain_policy, plain_policy])
 def test_qvpo_goes_to_the_law_that_its_weights_and_its_uniform_actions_say(make):
     policy = make(seed=1)
-    loss = QVPOLoss(policy, Known(), samples=128, entropy=0.5, uniform=32)
+    loss = QVPOLoss(policy, Known(), samples=128, entropy=0.5, uniform=32, tau=STAYS)
     old = chances(policy)
     above = (GAIN - (old * GAIN).sum()).clamp_min(0)
     weighted = old * above / (old * above).sum()
@@ -226,3 +243,101 @@ def test_policies_that_give_no_action_are_refused(policy, words):
     made = policy(Specs({"observation": Unbounded((4, 3))}, Categorical(3, (4,))))
     with pytest.raises(InputError, match=words):
         QVPOLoss(made, action_critic(made))
+
+
+def by_chance(seed):
+    return chain_policy(MaskedProcess(8), Ancestral(), seed)
+
+
+def uniform(seed):
+    return chain_policy(UniformProcess(12), TauLeaping(), seed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "near"),
+    [
+        (MirrorDescentLoss, chain_policy, 0.04),
+        (OnChainMirrorLoss, chain_policy, 0.04),
+        pytest.param(ReverseMirrorLoss, by_chance, 0.06, marks=pytest.mark.slow),  # clipped ratios lead there too
+        (QDFMLoss, uniform, 0.12),
+    ],
+)
+def test_mirror_descent_goes_to_the_tilted_law(kind, make, near):
+    """Slow: the reverse divergence, whose gradient is that of policies and so noisier."""
+    fixed = {"beta": 1.0} if kind is QDFMLoss else {"target_kl": None}
+    loss = kind(make(seed=1), Known(), samples=128, tau=STAYS, **fixed)
+    wanted = tilted(chances(loss.target_policy))
+    before = far(chances(loss.policy), wanted)
+    found = learn(loss, updates=150 if kind is QDFMLoss else 250)
+    assert float(found[~POSSIBLE].sum()) < 1e-6
+    assert far(found, wanted) < near < before / 2
+
+
+def test_ratios_and_advantages_of_recorded_chains():
+    loss = ReverseMirrorLoss(by_chance(4), Known(), samples=32, target_kl=None)
+    each, given = SEEN.expand(32, -1), MASK.expand(32, -1)
+    states = recorded(loss.recorder, each, given)
+    assert torch.equal(ended(loss.policy, states), states[-1])
+    steps = step_log_probs(loss.policy, each, given, states)
+    assert steps.shape == (8, 32)
+    assert torch.isfinite(steps).all()
+    loss.actor_losses(SEEN, MASK)["loss_actor"].backward()  # at unchanged parameters the gradient of policies
+    found = [p.grad.clone() for p in loss.policy.parameters() if p.grad is not None]
+    assert any(g.any() for g in found)
+
+
+@pytest.mark.parametrize("make", [chain_policy, plain_policy])
+def test_lambda_grows_where_a_step_goes_too_far_and_falls_where_it_may_go_further(make):
+    for temperature, target, sign in ((0.05, 0.1, -1), (50.0, 0.1, 1)):
+        loss = MirrorDescentLoss(make(), Known(), samples=64, temperature=temperature, target_kl=target)
+        written = loss.actor_losses(SEEN, MASK)
+        written["loss_temperature"].backward()
+        assert sign * float(loss.log_temperature.grad) > 0
+        assert (float(written["kl"]) > target) == (sign < 0)
+
+
+def test_at_its_bound_the_divergence_is_what_was_asked_for():
+    loss = MirrorDescentLoss(chain_policy(), Known(), samples=512, temperature=5.0, target_kl=0.2)
+    optimizer = torch.optim.Adam([loss.log_temperature], lr=0.1)
+    kl = []
+    for _ in range(80):
+        q = GAIN[POSSIBLE].repeat(64).unsqueeze(0)
+        weight = loss.weights(q)
+        written = loss.more(SEEN, MASK, weight)
+        optimizer.zero_grad()
+        written["loss_temperature"].backward()
+        optimizer.step()
+        kl.append(float(written["kl"]))
+    assert kl[-1] == pytest.approx(0.2, abs=0.02)
+
+
+def test_values_of_next_states():
+    q = torch.tensor([[0.0, 1.0, 5.0]])
+    chain = chain_policy()
+    assert torch.equal(MirrorDescentLoss(chain, Known()).value(q), torch.tensor([2.0]))
+    flow = QDFMLoss(uniform(0), Known(), beta=0.5)
+    chance = (0.5 * q).softmax(-1)
+    assert torch.allclose(flow.value(q), (chance * q).sum(-1))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ReverseMirrorLoss(chain_policy(), Known()), "order='chance'"),
+        (lambda: QDFMLoss(vectors(), Known()), "rates of tokens, and those of a GaussianProcess"),
+        (lambda: OnChainMirrorLoss(vectors(), Known()), "recorded chains are of tokens"),
+        (lambda: MirrorDescentLoss(chain_policy(), Known(), temperature=0), "temperature"),
+        (
+            lambda: MirrorDescentLoss(chain_policy(), action_critic(plain_policy(), ensemble=2), target_kl=-1),
+            "target_kl",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def vectors():
+    env = Specs({"observation": Unbounded((4, 3))}, Bounded(-1.0, 2.0, (4, 2)))
+    return DiffusionPolicy.from_specs(env, head=VectorHead())

@@ -49,6 +49,13 @@ PRESETS = {
                 "bc-plain",
                 "qvpo",
                 "qvpo-plain",
+                "rl-d2",
+                "rl-d2-onpolicy",
+                "rl-d2-plain",
+                "rl-d2-reverse",
+                "rl-d2-reverse-plain",
+                "qdfm",
+                "qdfm-plain",
             ),
         ),
         (

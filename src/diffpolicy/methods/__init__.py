@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from diffpolicy.methods.imitation import ChainImitationMethod as ChainImitationMethod
     from diffpolicy.methods.imitation import ImitationMethod as ImitationMethod
     from diffpolicy.methods.method import Method as Method
+    from diffpolicy.methods.mirror_descent import MirrorDescentMethod as MirrorDescentMethod
     from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
     from diffpolicy.methods.on_policy import OnPolicyMethod as OnPolicyMethod
     from diffpolicy.methods.ppo import DiffusionPPOMethod as DiffusionPPOMethod
     from diffpolicy.methods.ppo import PPOMethod as PPOMethod
+    from diffpolicy.methods.qdfm import QDFMMethod as QDFMMethod
     from diffpolicy.methods.qvpo import QVPOMethod as QVPOMethod
     from diffpolicy.methods.rollouts import RolloutMethod as RolloutMethod
     from diffpolicy.methods.sac import SACMethod as SACMethod
@@ -35,6 +37,8 @@ __getattr__, __dir__ = attach(
         "ChainImitationMethod": "diffpolicy.methods.imitation",
         "DQNMethod": "diffpolicy.methods.dqn",
         "ActionCriticMethod": "diffpolicy.methods.action_critic",
+        "MirrorDescentMethod": "diffpolicy.methods.mirror_descent",
+        "QDFMMethod": "diffpolicy.methods.qdfm",
         "QVPOMethod": "diffpolicy.methods.qvpo",
         "parse_method": "diffpolicy.methods.files",
     },
@@ -47,9 +51,11 @@ __all__ = (
     "DiffusionSACMethod",
     "ImitationMethod",
     "Method",
+    "MirrorDescentMethod",
     "OffPolicyMethod",
     "OnPolicyMethod",
     "PPOMethod",
+    "QDFMMethod",
     "QVPOMethod",
     "RolloutMethod",
     "SACMethod",

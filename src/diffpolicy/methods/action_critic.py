@@ -22,7 +22,7 @@ from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.objectives.critics import action_critic
 from diffpolicy.policies.direct import FeedforwardPolicy
-from diffpolicy.policies.heads import Head, TokenHead
+from diffpolicy.policies.heads import Head, TokenHead, VectorHead
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.registry import part_of
 
@@ -88,6 +88,8 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
 
     def options_in(self, env: EnvBase) -> dict[str, Any]:
         options = super().options_in(env)
+        if isinstance(options.get("head"), VectorHead) and self.refuses(options["head"]):
+            return self.options()  # its usual head is refused by its name
         if not isinstance(options.get("head"), TokenHead):
             return options
         sampler = part_of(self.token_sampler, Sampler, "token_sampler")  # type: ignore[type-abstract]

@@ -16,7 +16,10 @@ from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 from diffpolicy.methods.method import Method
 
-FAMILIES = tuple(f"diffpolicy.methods.{name}" for name in ("sac", "diffusion_sac", "dqn", "ppo", "imitation", "qvpo"))
+FAMILIES = tuple(
+    f"diffpolicy.methods.{name}"
+    for name in ("sac", "diffusion_sac", "dqn", "ppo", "imitation", "qvpo", "mirror_descent", "qdfm")
+)
 """Modules of ours whose classes a file may name without their modules."""
 
 

@@ -9,10 +9,13 @@ from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.objectives.likelihood import LikelihoodLoss
+from diffpolicy.objectives.mirror_descent import MirrorDescentLoss, OnChainMirrorLoss
 from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.objectives.pathwise import PathwiseLoss, choice_probabilities
 from diffpolicy.objectives.ppo import ChainPPOLoss
+from diffpolicy.objectives.qdfm import QDFMLoss
 from diffpolicy.objectives.qvpo import QVPOLoss
+from diffpolicy.objectives.reverse_mirror import ReverseMirrorLoss
 from diffpolicy.objectives.token_imitation import TokenImitationLoss, token_errors
 from diffpolicy.objectives.weighted import WeightedActionLoss
 
@@ -24,9 +27,13 @@ __all__ = [
     "LatentBoundedSACLoss",
     "LatentDiscreteSACLoss",
     "LikelihoodLoss",
+    "MirrorDescentLoss",
     "OffPolicyLoss",
+    "OnChainMirrorLoss",
     "PathwiseLoss",
+    "QDFMLoss",
     "QVPOLoss",
+    "ReverseMirrorLoss",
     "SoftActorCriticLoss",
     "StackedDQNLoss",
     "TokenImitationLoss",

@@ -1,0 +1,91 @@
+"""`ReverseMirrorLoss`: reverse-KL mirror descent on recorded chains, by clipped ratios of single steps (RL-D2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from diffpolicy import _validate as check
+from diffpolicy.objectives.action_critic import ActionCriticOptions, repeated
+from diffpolicy.objectives.mirror_descent import MirrorDescentLoss
+from diffpolicy.objectives.off_policy import frozen_copy
+from diffpolicy.objectives.recorded import check_records, ended, recorded, step_log_probs
+from diffpolicy.policies.policy import Policy
+
+
+class ReverseMirrorLoss(MirrorDescentLoss):
+    """A policy goes to pi_old exp(A / lambda) / Z by the gradient of E[A] - lambda KL(pi || pi_old) over its chains.
+
+    The reverse Kullback-Leibler step of RL-D2 (Ma et al. 2025, arXiv 2509.22963), each step of a chain a decision whose
+    probability is exact: an action's own has no closed form, and a bound on it would bias the ratios. Chains are
+    recorded by a copy of the policy that is renewed every few updates; with r_k a step's ratio to it, pi_old the slowly
+    following copy, and what is yet to come as the advantage of step k,
+
+        A_k = Q(s, a_0) - lambda sum over steps j >= k of log(p_j / p_old_j), less its mean over the N chains,
+        L = - mean_n sum_k min(r_k A_k, clip(r_k, 1 - clip, 1 + clip) A_k).
+
+    The law of whole chains that is best is pi_old's times exp(A / lambda), whose end is the tilted law. Lambda follows
+    the divergence of chains from pi_old, of which that of actions is at most as much.
+
+    Args:
+        policy: a chain of tokens whose steps are drawn (`Ancestral` in the order of chance, `TauLeaping`); without a
+            chain it is one step.
+        critic: of `ActionCriticLoss`.
+        clip: most by which a ratio counts, above or below 1.
+        refresh: updates for which the recording copy stays as it is.
+        temperature, target_kl: of `MirrorDescentLoss`.
+        shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
+
+    Raises:
+        InputError: a number is out of range, or the policy, its sampler or the critic does not fit.
+
+    Example:
+        >>> policy = DiffusionPolicy.from_specs(Clinic(1), schedule=MaskedProcess(2), head=TokenHead())
+        >>> loss = ReverseMirrorLoss(policy, action_critic(policy), samples=4)
+        >>> round(loss.actor_losses(torch.zeros(5, 3), None)["loss_actor"].item(), 4)  # all ratios are 1
+        0.0
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        critic: nn.Module,
+        *,
+        clip: float = 0.2,
+        refresh: int = 4,
+        temperature: float = 1.0,
+        target_kl: float | None = 0.1,
+        **shared: Unpack[ActionCriticOptions],
+    ) -> None:
+        check_records(policy, steps=True)
+        super().__init__(policy, critic, temperature=temperature, target_kl=target_kl, **shared)
+        self.clip = check.number(clip, "clip", above=0, most=0.99)
+        self.refresh = check.integer(refresh, "refresh", least=1)
+        self.recorder = frozen_copy(policy)
+        self.register_buffer("renewed", torch.zeros((), dtype=torch.int64))
+
+    def actor_losses(self, observation: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        each, given = repeated(observation, self.samples), repeated(mask, self.samples)
+        with torch.no_grad():
+            states = recorded(self.recorder, each, given)
+            was = step_log_probs(self.recorder, each, given, states)
+            old = step_log_probs(self.actor, each, given, states)
+        now = step_log_probs(self.policy, each, given, states)
+        apart = (now - old).detach()
+        to_come = apart.flip(0).cumsum(0).flip(0).unflatten(-1, (-1, self.samples))
+        q = self.values(each, ended(self.policy, states))
+        gain = q - self.temperature.unsqueeze(-1) * to_come
+        advantage = (gain - gain.mean(-1, keepdim=True)).flatten(-2)
+        ratio = (now - was).exp()
+        worth = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
+        return {"loss_actor": -worth.sum(0).mean(-1).sum(), **self.dual(apart.sum(0).mean(-1))}
+
+    def update_targets(self) -> None:
+        """As of all; and renews the copy that records, when it is time."""
+        super().update_targets()
+        self.renewed += 1
+        if int(self.renewed) % self.refresh == 0:
+            with torch.no_grad():
+                for copied, source in zip(self.recorder.parameters(), self.policy.parameters(), strict=True):
+                    copied.copy_(source)
