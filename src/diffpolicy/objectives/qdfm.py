@@ -32,7 +32,7 @@ class QDFMLoss(WeightedActionLoss):
     Q_j. Levels stand for time, t being the chance `kept`; a chain goes back by the rates of the same process.
 
     Args:
-        policy: a chain of tokens, as published of a `UniformProcess`; those that a `MaskedProcess` hides jump once. Or a
+        policy: a chain of tokens, as published of a `UniformProcess`; what a `MaskedProcess` hides jumps once. Or a
             policy without a chain, which learns by minus the log-probability.
         critic: of `ActionCriticLoss`.
         beta: how much values weigh, per unit of scaled reward.
