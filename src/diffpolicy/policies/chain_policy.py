@@ -95,7 +95,14 @@ class ChainPolicy(SavedPolicy, base=True):
         return str(process.schedule) if named else file_name(type(process))  # type: ignore[attr-defined]
 
     def with_sampler(self: Made, sampler: str | Sampler, steps: int | None = None) -> Made:
-        """The same parameters under another sampler; warns if they were trained through their chain."""
+        """The same parameters under another sampler; warns if they were trained through their chain.
+
+        Args:
+            sampler: its name, or a `Sampler`. steps: fewer than it takes by itself, or None.
+
+        Raises:
+            InputError: the chain begins at a level that the other sampler does not pass.
+        """
         other = self._twin()
         other._set_sampler(sampler, steps)
         if self.level is not None and self.level not in other.path:

@@ -26,6 +26,12 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
 
     A subclass's constructor calls `_set_drop` and `_set_guidance`; `DiffusionPolicy` is one.
 
+    Args:
+        others: of `Policy`.
+
+    Raises:
+        InputError: a guidance or a start does not fit the policy.
+
     Example:
         >>> policy = DiffusionPolicy.from_specs(Clinic(4), steps=5, schedule="cosine")
         >>> state = Clinic(4).reset().set("start", torch.eye(3)[[0, 1, 2, 0]])  # logits to begin from
@@ -102,6 +108,11 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         return 0 if self.level is None else self.path.index(self.level)
 
     def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
+        """The latent of rows, or where their chains begin. Args: td: of the items. rows: of them.
+
+        Raises:
+            InputError: a chain is to begin from what is given, and nothing is.
+        """
         if self.level is None:
             return super().read_latent(td, rows)
         given = td.get(self.beside("start"), None)
@@ -151,6 +162,11 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         return made.picked(guide.best(self, many[0], made.action), guide.draws, len(self.head.event))
 
     def check_law(self) -> None:
+        """As of any policy.
+
+        Raises:
+            InputError: its actions have no law that `get_dist` could give, also where a critic chooses among several.
+        """
         super().check_law()
         if isinstance(self.guidance, BestOf):
             raise InputError("actions that a critic chose among several have no law; guide none, with_guidance(None)")
