@@ -36,7 +36,9 @@ each at a speed of its own. Which one next?
 # Lanes end at different times. One that has ended begins again while the others go on: ``_reset`` in what is handed
 # over says which ones those are. Leave the others alone: training refuses an environment that does not.
 #
-# A :term:`step`, which gives a reward. It is what you want much of, so here it is minus what burns:
+# A :term:`step` is a minute: the plane puts out ``DROP`` hectares, then each fire grows by its own ``SPREAD``, more or
+# less with the wind. Both are constants at the head of the file. A step gives a reward, of which you want much, so
+# here it is minus what burns:
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :pyobject: Fires._step
