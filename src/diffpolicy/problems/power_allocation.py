@@ -86,7 +86,7 @@ class PowerAllocation(DrawnProblem):
     environment makes shares, a / sum a of the positive ones; shares themselves, as of a simplex head, stay as they are.
 
     Args:
-        channels: M. power: in all, in units of a channel's noise.
+        channels: how many, M. power: in all, in units of a channel's noise.
 
     Raises:
         InputError: a knob is out of range.

@@ -114,7 +114,7 @@ class Split(DrawnProblem):
     head does with `masks: true`.
 
     Args:
-        units: M. fleet: which units there are, a seed.
+        units: how many, M. fleet: which units there are, a seed.
 
     Raises:
         InputError: a knob is out of range.
