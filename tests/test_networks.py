@@ -225,3 +225,12 @@ def test_agents_and_members_of_an_ensemble_start_differently():
     x = values(M, F).expand(G, M, F)
     rows = critic(x).flatten(0, 1)
     assert all(not torch.allclose(rows[i], rows[j]) for i in range(len(rows)) for j in range(i))
+
+
+def test_gradients_of_a_stack_come_in_the_layout_in_which_they_are_kept():
+    """Otherwise each of them is copied, in every update, and the fused optimiser would mix up rows and columns."""
+    mlp = MLP(6, 3, (5,), stack=4)
+    mlp(torch.ones(4, 8, 6)).square().sum().backward()
+    for layer in (module for module in mlp.modules() if isinstance(module, Dense)):
+        assert layer.weight.grad.stride() == layer.weight.stride()
+        assert layer.weight.mT.is_contiguous()

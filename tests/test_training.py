@@ -14,6 +14,8 @@ from diffpolicy import ChoicePolicy, InputError
 from diffpolicy.edge import OffloadingEnv, Stream, make_method, play_episodes
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build, train
+from diffpolicy.networks import MLP
+from diffpolicy.training import EvolutionModule
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import fit, no_denormals
 from toys import quick_method, same_tensors, small
@@ -236,7 +238,8 @@ def test_training_flushes_denormals_and_gives_the_setting_back(before):
 def break_parameter(pick):
     def do(module):
         with torch.no_grad():
-            next(iter(pick(module))).flatten()[0] = math.nan
+            parameter = next(iter(pick(module)))
+            parameter[(0,) * parameter.ndim] = math.nan
 
     return do
 
@@ -475,3 +478,35 @@ def test_networks_do_learn_something_within_an_episode(method):
         for name, p in module.objective.named_parameters()
     }
     assert all(moved.values()), [name for name, did in moved.items() if not did]
+
+
+def test_a_state_of_another_layout_goes_on_alike():
+    """Checkpoints of earlier versions hold a stack's state row by row, and the fused kernel goes by memory."""
+    made = []
+    for row_by_row in (False, True):
+        module = build("lad-ts", small(2, 3, 2))
+        optimizer = module.configure_optimizers()
+        for _ in range(2):
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = torch.empty_like(p).copy_(torch.arange(p.numel()).view_as(p))
+            optimizer.step()
+            if row_by_row:
+                state = optimizer.state_dict()
+                for values in state["state"].values():
+                    values.update({name: value.contiguous() for name, value in values.items()})
+                optimizer.load_state_dict(state)
+        made.append([p.detach().clone() for p in module.objective.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+def test_evolution_takes_a_stack():
+    """Its parameters lie in memory column by column, and are told in their own order all the same."""
+    stack = MLP(2, 3, (4,), stack=2)
+    aim = torch.cat([p.detach().reshape(-1) for p in stack.parameters()]).numpy() + 0.1
+    module = EvolutionModule(
+        stack, lambda both, _: ((both - aim) ** 2).sum(-1), generations=60, pairs=20, learning_rate=0.02, average=0.5
+    )
+    fit(module, episodes=60)
+    found = torch.cat([p.detach().reshape(-1) for p in stack.parameters()])
+    assert torch.allclose(found, torch.as_tensor(aim, dtype=torch.float32), atol=0.05)

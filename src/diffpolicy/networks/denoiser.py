@@ -136,7 +136,7 @@ class MLPDenoiser(nn.Module):
         single = copy.deepcopy(self)
         for module in single.modules():
             if isinstance(module, Dense) and module.weight.ndim == 3:
-                module.weight = nn.Parameter(module.weight[agent].detach().clone())
+                module.weight = nn.Parameter(module.weight[agent].detach().clone(memory_format=torch.contiguous_format))
                 module.bias = None if module.bias is None else nn.Parameter(module.bias[agent, 0].detach().clone())
         single.stack = single.embedding.stack = None
         return single

@@ -174,8 +174,9 @@ class DiffusionPolicy(SteeredPolicy):
 
     @property
     def items_read(self) -> int:
-        apart = isinstance(self.denoiser, ReadsItems) and self.denoiser.reads_items
-        return math.prod(self.reading.items) if apart else 0
+        items = self.reading.items
+        apart = items and isinstance(self.denoiser, ReadsItems) and self.denoiser.reads_items
+        return math.prod(items) if apart else 0
 
     def _denoiser_widths(self) -> dict[str, Any]:
         return {

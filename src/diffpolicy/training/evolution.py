@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 from torchrl.envs import EnvBase
 
 from diffpolicy._types import Floats
@@ -88,7 +88,7 @@ class EvolutionModule(RoundsModule):
         self.learning_rate = learning_rate
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))
-        self.mean = parameters_to_vector(module.parameters()).detach().double().clone()
+        self.mean = _flat(module)
 
     def content(self) -> dict[str, Any]:
         return {
@@ -106,7 +106,7 @@ class EvolutionModule(RoundsModule):
 
     def training_step(self, generation: int, batch_idx: int) -> None:
         optimizer = self.optimizers()
-        theta = parameters_to_vector(self.module.parameters()).detach().double().numpy()
+        theta = _flat(self.module).numpy()
         epsilon = self.rng.standard_normal((self.pairs, theta.size))
         both = np.stack([theta + self.sigma * epsilon, theta - self.sigma * epsilon])
         costs = self.cost(both, int(generation))
@@ -123,7 +123,7 @@ class EvolutionModule(RoundsModule):
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = self.learning_rate * (0.1 + 0.9 * part)
         optimizer.step()  # type: ignore[union-attr]
-        now = parameters_to_vector(self.module.parameters()).detach().double()
+        now = _flat(self.module)
         self.mean += self.average * (now - self.mean)
         self.end_round(generation, cost=float(costs.mean()))
 
@@ -140,3 +140,8 @@ class EvolutionModule(RoundsModule):
     def take(self, state: dict[str, Any]) -> None:
         self.mean = state["mean"]
         self.rng.bit_generator.state = ast.literal_eval(state["rng"])
+
+
+def _flat(module: nn.Module) -> Tensor:
+    """All parameters one after the other, in float64; those of a stack lie in memory in an order of their own."""
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).double()

@@ -148,7 +148,9 @@ class OffPolicyModule(RolloutModule):
         batch = self.replay.sample(self.batch_size)
         losses = self.objective(batch)
         total = self.total(batch, losses)
-        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # what `zero_grad` does, at ten times the cost of it
         if self.trainer.world_size > 1:
             self.manual_backward(total)  # through Lightning, which averages gradients over the processes
         else:

@@ -103,10 +103,12 @@ class RolloutModule(Trainable):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = self.objective.parameter_groups()
-        return torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()],
             fused=True,
         )
+        optimizer.register_load_state_dict_post_hook(_as_parameters_lie)
+        return optimizer
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """A rollout stays as it is on a CPU, where Lightning would walk through its whole tree to copy nothing."""
@@ -189,3 +191,11 @@ class RolloutModule(Trainable):
         self.stream.load_state_dict(mine["stream"])
         self.policy.set_extra_state(mine["policy"])
         self.episodes, self.history = state["episodes"], list(state["history"])
+
+
+def _as_parameters_lie(optimizer: torch.optim.Optimizer) -> None:
+    """Lets a loaded state lie in memory as its parameters do: the fused kernel goes by memory, not by strides."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
