@@ -51,6 +51,15 @@ def test_a_logger_is_given_every_pass(tmp_path):
         assert all(float(a[key]) == pytest.approx(float(b[key]), rel=1e-6) for key in b if b[key])
 
 
+def test_tensorboard_reads_every_pass(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(PROBLEM, "sac", episodes=4, changes=QUICK, out=tmp_path, logger="tensorboard")
+    read = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    with (tmp_path / "training.csv").open() as file:
+        costs = [float(row["cost"]) for row in csv.DictReader(file)]
+    assert [x.value for x in read.Scalars("cost")] == pytest.approx(costs, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_logger_that_is_not_installed_is_refused_by_name(name, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
