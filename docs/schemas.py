@@ -120,6 +120,13 @@ def workloads() -> list[Schema]:
             "by_index": tables,
         }
     )
+    by_size = thing(
+        {
+            **lad_ts["properties"],
+            "kind": {"const": "by-size"},
+            "by_index": thing({"gcycles_per_mbit": several(AMOUNT), "result_mbit": several(AMOUNT)}),
+        }
+    )
     amounts = ("gcycles_per_step", "input_mbit", "result_mbit")
     kind = thing(
         {**dict.fromkeys(("width", "height", "steps"), WHOLE), **dict.fromkeys(amounts, AMOUNT)},
@@ -150,7 +157,7 @@ def workloads() -> list[Schema]:
         {"kind": {"const": "trace"}, "file": TEXT},
         {"train_share": {"type": "number", "minimum": 0, "maximum": 1}, "rate_per_s": nullable(POSITIVE)},
     )
-    return [lad_ts, *requests, trace]
+    return [lad_ts, by_size, *requests, trace]
 
 
 def policy() -> Schema:

@@ -9,7 +9,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy.experiments import evaluate, train
 
-SETTINGS = {"updates": 2, "batch_size": 256, "entropy_share": 0.05, "learning_rates.alpha": 0.003}
+SETTINGS = {"updates": 2, "batch_size": 256, "entropy_share": 0.15, "learning_rates.alpha": 0.003}
 """What of `d2sac` is set otherwise: two updates a step, and less chance in the end."""
 
 

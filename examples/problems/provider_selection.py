@@ -15,7 +15,7 @@ SETTINGS = {
     "batch_size": 256,
     "gamma": 0.95,
     "reward_scale": 1.0,
-    "entropy_share": 0.05,
+    "entropy_share": 0.15,
     "learning_rates.alpha": 0.003,
 }
 """What of `d2sac` is set otherwise: two updates a step, a shorter sight, utilities as they are, less chance."""
@@ -30,7 +30,7 @@ def main() -> None:
     problem = ProviderSelection(options.providers)
     if not options.full:
         problem.steps = 60  # the beginning of an episode, so that it takes seconds
-    run = train(problem, "d2sac", episodes=128 if options.full else 32, environments=16, changes=SETTINGS)
+    run = train(problem, "d2sac", episodes=96 if options.full else 32, environments=16, changes=SETTINGS)
     rules = evaluate(problem, [*problem.rules(), "random"], episodes=16)
     with set_exploration_type(ExplorationType.DETERMINISTIC):  # trained with chance, it decides without
         ours = evaluate(problem, {"d2sac": run.policy}, episodes=16)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.scenario.server import Server as Server
     from diffpolicy.edge.scenario.service_times import ModelTimes as ModelTimes
     from diffpolicy.edge.scenario.service_times import ServerService as ServerService
+    from diffpolicy.edge.workload.by_size import SizedWorkload as SizedWorkload
     from diffpolicy.edge.workload.lad_ts import Workload as Workload
     from diffpolicy.edge.workload.mix import RequestType as RequestType
     from diffpolicy.edge.workload.recorded import TraceWorkload as TraceWorkload
@@ -85,6 +86,7 @@ __getattr__, __dir__ = attach(
         "TraceWorkload": "diffpolicy.edge.workload.recorded",
         "task_transitions": "diffpolicy.edge.env.transitions",
         "released_transitions": "diffpolicy.edge.env.transitions",
+        "SizedWorkload": "diffpolicy.edge.workload.by_size",
         "Workload": "diffpolicy.edge.workload.lad_ts",
         "Stream": "diffpolicy.edge.workload.seeds",
     },
@@ -109,6 +111,7 @@ __all__ = (
     "Scenario",
     "Server",
     "ServerService",
+    "SizedWorkload",
     "SlotTasks",
     "Stream",
     "Sweep",

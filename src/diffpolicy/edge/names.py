@@ -16,7 +16,7 @@ HEURISTIC_NAMES = (
     "local",
 )
 METHOD_NAMES = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.edge")
-SCENARIO_NAMES = ("lad-ts", "dedgeai", "gpu-mix")
+SCENARIO_NAMES = ("lad-ts", "fdedge", "dedgeai", "gpu-mix")
 PRETRAINED_NAMES = ("live", "stale", "live-one-pass", "stale-one-pass")
 BASELINE = "opt-ts"
 """The rule to which a comparison sets all others in relation."""

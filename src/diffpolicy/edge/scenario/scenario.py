@@ -17,6 +17,7 @@ from diffpolicy._suggest import meant
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
 from diffpolicy.edge.scenario.server import Server as Server
+from diffpolicy.edge.workload.by_size import SizedWorkload
 from diffpolicy.edge.workload.lad_ts import Workload
 from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
@@ -133,13 +134,15 @@ class Scenario:
         """A built-in scenario by its name, or a JSON file.
 
         Args:
-            source: a name (`lad-ts`, `dedgeai`, `gpu-mix`) or a path.
+            source: a name (`lad-ts`, `fdedge`, `dedgeai`, `gpu-mix`) or a path.
 
         Raises:
             InputError: neither a built-in name nor a readable, valid file.
         """
         if source == "lad-ts":
             return cls.lad_ts()
+        if source == "fdedge":
+            return cls.fdedge()
         path = Path(source)
         if source in SCENARIO_NAMES:
             path = Path(str(resources.files("diffpolicy.edge") / "scenarios" / f"{source}.json"))
@@ -161,6 +164,15 @@ class Scenario:
         fleet = zip(released.capacities(released.STATIONS), released.rates(released.STATIONS), strict=True)
         servers = tuple(Server(float(f), float(v)) for f, v in fleet)
         return cls(1.0, servers, slots=released.SLOTS, workload=released.workload(), name="lad-ts")
+
+    @classmethod
+    def fdedge(cls) -> Scenario:
+        """FDEdge's single master, which sends all tasks to ten servers and has none itself: load 0.76."""
+        size = released.MASTER_SERVERS
+        fleet = zip(released.capacities(size), released.rates(size), strict=True)
+        servers = tuple(Server(float(f), float(v)) for f, v in fleet)
+        workload = released.master_workload()
+        return cls(1.0, servers, released.MASTER_SLOTS, stations=(None,), workload=workload, name="fdedge")
 
     @classmethod
     def from_dict(cls, data: Any, name: str = "scenario", folder: Path | None = None) -> Scenario:
@@ -271,7 +283,7 @@ class Scenario:
         if self.workload is None:
             raise InputError(f"scenario {self.name} has no workload, so its tasks and steps cannot be overridden")
         old = self.workload
-        if not isinstance(old, Workload):
+        if not isinstance(old, Workload) or isinstance(old, SizedWorkload):
             raise InputError(
                 f"scenario {self.name} has a workload of kind {old.kind!r}, whose tasks and steps cannot be overridden"
             )
@@ -294,8 +306,10 @@ def _workload(data: Any, folder: Path) -> Workload | RequestWorkload | TraceWork
         return TraceWorkload.from_dict(data, folder)
     if kind in REQUEST_KINDS:
         return RequestWorkload.from_dict(data)
+    if kind == SizedWorkload.own_kind:
+        return SizedWorkload.from_dict(data)
     if kind is not None and kind != "lad-ts":
-        known = ", ".join(("lad-ts", *REQUEST_KINDS, "trace"))
+        known = ", ".join(("lad-ts", SizedWorkload.own_kind, *REQUEST_KINDS, "trace"))
         raise InputError(f"workload.kind must be one of {known}, got {check.show(kind)}")
     return Workload.from_dict(data)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.workload.by_size import SizedWorkload as SizedWorkload
     from diffpolicy.edge.workload.lad_ts import SlotArrivals as SlotArrivals
     from diffpolicy.edge.workload.lad_ts import Workload as Workload
     from diffpolicy.edge.workload.mix import RequestType as RequestType
@@ -18,6 +19,7 @@ __getattr__, __dir__ = attach(
     {
         "RequestType": "diffpolicy.edge.workload.mix",
         "RequestWorkload": "diffpolicy.edge.workload.requests",
+        "SizedWorkload": "diffpolicy.edge.workload.by_size",
         "SlotArrivals": "diffpolicy.edge.workload.lad_ts",
         "Stream": "diffpolicy.edge.workload.seeds",
         "TaskList": "diffpolicy.edge.workload.task_file",
@@ -28,6 +30,7 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "RequestType",
     "RequestWorkload",
+    "SizedWorkload",
     "SlotArrivals",
     "Stream",
     "TaskList",

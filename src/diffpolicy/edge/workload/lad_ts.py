@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +65,12 @@ class Workload:
     steps: tuple[int, ...]
     result_mbit: tuple[float, ...]
     kind: str = "lad-ts"
+    own_kind: ClassVar[str] = "lad-ts"
+    """What `kind` must be."""
 
     def __post_init__(self) -> None:
-        if self.kind != "lad-ts":
-            raise InputError(f"workload.kind must be 'lad-ts', got {check.show(self.kind)}")
+        if self.kind != self.own_kind:
+            raise InputError(f"workload.kind must be '{self.own_kind}', got {check.show(self.kind)}")
         key = "workload.tasks_per_station_and_slot"
         lo, hi = (
             check.integer(v, f"{key}[{i}]", least=i, most=_limits.TASKS)
