@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROBLEMS = {
     "offloading": "diffpolicy.edge.problem:OffloadingProblem",
     "clinic": "diffpolicy.problems.clinic:problem",
+    "held": "diffpolicy.edge.dispatch.env:problem",
     "power-allocation": "diffpolicy.problems.power_allocation:PowerAllocation",
     "split": "diffpolicy.problems.split:Split",
     "provider-selection": "diffpolicy.problems.provider_selection:ProviderSelection",

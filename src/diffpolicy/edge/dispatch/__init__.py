@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.advice import Verdict as Verdict
     from diffpolicy.edge.dispatch.advice import advise as advise
     from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
+    from diffpolicy.edge.dispatch.env import HeldEnv as HeldEnv
     from diffpolicy.edge.dispatch.held import Held as Held
     from diffpolicy.edge.dispatch.moment import Binding as Binding
     from diffpolicy.edge.dispatch.moment import Dispatcher as Dispatcher
@@ -46,6 +47,7 @@ __getattr__, __dir__ = attach(
         "EarliestDeadline": _HERE + "orders",
         "FirstCome": _HERE + "orders",
         "Held": _HERE + "held",
+        "HeldEnv": _HERE + "env",
         "HighestResponseRatio": _HERE + "orders",
         "Moment": _HERE + "moment",
         "ORDERS": _HERE + "orders",
@@ -69,6 +71,7 @@ __all__ = (
     "EarliestDeadline",
     "FirstCome",
     "Held",
+    "HeldEnv",
     "HighestResponseRatio",
     "Moment",
     "OnArrival",
