@@ -43,8 +43,8 @@ class ReverseMirrorLoss(MirrorDescentLoss):
     Example:
         >>> policy = DiffusionPolicy.from_specs(Clinic(1), schedule=MaskedProcess(2), head=TokenHead())
         >>> loss = ReverseMirrorLoss(policy, action_critic(policy), samples=4)
-        >>> round(loss.actor_losses(torch.zeros(5, 3), None)["loss_actor"].item(), 4)  # all ratios are 1
-        0.0
+        >>> bool(loss.actor_losses(torch.zeros(5, 3), None)["loss_actor"].abs() < 1e-4)  # all ratios are 1
+        True
     """
 
     def __init__(
