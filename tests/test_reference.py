@@ -35,6 +35,8 @@ OF_A_PAPER = """
     objectives.MirrorDescentLoss objectives.OnChainMirrorLoss objectives.ReverseMirrorLoss objectives.QDFMLoss
     methods.MirrorDescentMethod methods.QDFMMethod
     objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
+    objectives.DistillationLoss objectives.FQLLoss methods.DistillationMethod methods.OneStepMethod
+    methods.FQLMethod methods.PlainFQLMethod
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
     methods.QVPOMethod

@@ -57,6 +57,10 @@ PRESETS = {
                 "rl-d2-reverse-plain",
                 "qdfm",
                 "qdfm-plain",
+                "distill",
+                "distill-plain",
+                "fql",
+                "fql-plain",
             ),
         ),
         (

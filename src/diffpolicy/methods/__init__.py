@@ -7,8 +7,12 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy.methods.action_critic import ActionCriticMethod as ActionCriticMethod
     from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
+    from diffpolicy.methods.distillation import DistillationMethod as DistillationMethod
+    from diffpolicy.methods.distillation import OneStepMethod as OneStepMethod
     from diffpolicy.methods.dqn import DQNMethod as DQNMethod
     from diffpolicy.methods.files import parse_method as parse_method
+    from diffpolicy.methods.fql import FQLMethod as FQLMethod
+    from diffpolicy.methods.fql import PlainFQLMethod as PlainFQLMethod
     from diffpolicy.methods.imitation import ChainImitationMethod as ChainImitationMethod
     from diffpolicy.methods.imitation import ImitationMethod as ImitationMethod
     from diffpolicy.methods.method import Method as Method
@@ -33,6 +37,10 @@ __getattr__, __dir__ = attach(
         "DiffusionPPOMethod": "diffpolicy.methods.ppo",
         "SACMethod": "diffpolicy.methods.sac",
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
+        "DistillationMethod": "diffpolicy.methods.distillation",
+        "OneStepMethod": "diffpolicy.methods.distillation",
+        "FQLMethod": "diffpolicy.methods.fql",
+        "PlainFQLMethod": "diffpolicy.methods.fql",
         "ImitationMethod": "diffpolicy.methods.imitation",
         "ChainImitationMethod": "diffpolicy.methods.imitation",
         "DQNMethod": "diffpolicy.methods.dqn",
@@ -49,12 +57,16 @@ __all__ = (
     "DQNMethod",
     "DiffusionPPOMethod",
     "DiffusionSACMethod",
+    "DistillationMethod",
+    "FQLMethod",
     "ImitationMethod",
     "Method",
     "MirrorDescentMethod",
     "OffPolicyMethod",
     "OnPolicyMethod",
+    "OneStepMethod",
     "PPOMethod",
+    "PlainFQLMethod",
     "QDFMMethod",
     "QVPOMethod",
     "RolloutMethod",

@@ -18,7 +18,18 @@ from diffpolicy.methods.method import Method
 
 FAMILIES = tuple(
     f"diffpolicy.methods.{name}"
-    for name in ("sac", "diffusion_sac", "dqn", "ppo", "imitation", "qvpo", "mirror_descent", "qdfm")
+    for name in (
+        "sac",
+        "diffusion_sac",
+        "dqn",
+        "ppo",
+        "imitation",
+        "qvpo",
+        "mirror_descent",
+        "qdfm",
+        "distillation",
+        "fql",
+    )
 )
 """Modules of ours whose classes a file may name without their modules."""
 

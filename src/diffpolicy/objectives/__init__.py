@@ -6,7 +6,9 @@ from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
 from diffpolicy.objectives.critics import action_critic, action_values
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
+from diffpolicy.objectives.distillation import DistillationLoss, divergence
 from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.objectives.fql import FQLLoss
 from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.objectives.likelihood import LikelihoodLoss
 from diffpolicy.objectives.mirror_descent import MirrorDescentLoss, OnChainMirrorLoss
@@ -23,6 +25,8 @@ __all__ = [
     "ActionCriticLoss",
     "ChainPPOLoss",
     "DenoisingLoss",
+    "DistillationLoss",
+    "FQLLoss",
     "ImitationLoss",
     "LatentBoundedSACLoss",
     "LatentDiscreteSACLoss",
@@ -42,5 +46,6 @@ __all__ = [
     "action_values",
     "choice_probabilities",
     "denoising_errors",
+    "divergence",
     "token_errors",
 ]

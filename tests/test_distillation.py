@@ -1,0 +1,87 @@
+"""Distillation: divergences against torch, students that come to their teacher, one step from the same noise."""
+
+import dataclasses
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.data import Bounded, Unbounded
+
+from diffpolicy import DiffusionPolicy, InputError
+from diffpolicy.diffusion import FlowProcess
+from diffpolicy.environments import EnvProblem
+from diffpolicy.experiments import make_method
+from diffpolicy.objectives import DistillationLoss, divergence
+from diffpolicy.policies import ActionMemory
+from diffpolicy.policies.heads import BoundedHead, MultiCategoricalHead, VectorHead
+from diffpolicy.training import fit
+from test_imitation_methods import QUICK, guesses
+from test_keys import Specs
+from toys import GuessEnv
+
+PROBLEM = EnvProblem(guesses, steps=5)
+VECTOR = Specs({"observation": Unbounded((4, 3))}, Bounded(0.0, 4.0, (4, 2)))
+
+
+def test_divergences_are_those_of_torch():
+    head = MultiCategoricalHead(nvec=(3, 2))
+    p, q = head.law(torch.randn(2, 9, head.width))
+    slots = [
+        torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x[..., a:b]) for x in (p, q)))
+        for a, b in ((0, 3), (3, 5))
+    ]
+    assert torch.allclose(divergence(head, p, q), sum(slots), atol=1e-5)
+    head = BoundedHead(low=(0.0, 0.0), high=(1.0, 3.0))
+    p, q = head.law(torch.randn(2, 9, head.width))
+    normal = [torch.distributions.Normal(*x.chunk(2, -1)) for x in (p, q)]
+    assert torch.allclose(divergence(head, p, q), torch.distributions.kl_divergence(*normal).sum(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("prior", [None, ActionMemory()])
+@pytest.mark.parametrize("name", ["distill", "distill-plain"])
+def test_a_student_comes_to_its_teachers_law(name, prior, tmp_path):
+    teacher = DiffusionPolicy.from_specs(GuessEnv(1), steps=3, prediction="x0", prior=prior, seed=2)
+    with torch.no_grad():
+        for p in teacher.denoiser.parameters():
+            p.mul_(1.5)
+    teacher.save(tmp_path)
+    method = dataclasses.replace(make_method(name), **QUICK, teacher=str(tmp_path), updates=4)
+    module = method.build(PROBLEM, environments=16, seed=1)
+    fitted = fit(module, episodes=160)
+    assert fitted.history[-1]["loss_actor"] < 0.6 * fitted.history[1]["loss_actor"]
+    assert not any(name.startswith("teacher") for name in module.objective.state_dict())
+    if prior is not None:
+        return
+    seen = torch.randn(300, 3).repeat_interleave(50, 0)
+    mean = [p.eval().law(seen).softmax(-1).view(300, 50, 3).mean(1) for p in (teacher, module.policy)]
+    assert 0.5 * (mean[0] - mean[1]).abs().sum(-1).mean() < 0.08
+
+
+def test_one_step_learns_where_the_flow_leads_from_each_noise(tmp_path):
+    flow = {"schedule": FlowProcess(8), "sampler": "flow-euler", "prediction": "velocity", "head": VectorHead()}
+    teacher = DiffusionPolicy.from_specs(VECTOR, seed=1, **flow)
+    teacher.save(tmp_path)
+    method = dataclasses.replace(make_method("distill"), **{**QUICK, "normalize": False}, teacher=str(tmp_path))
+    student = method.make_policy(VECTOR, 0)
+    loss = DistillationLoss(student, teacher)
+    rows = TensorDict({"observation": torch.randn(256, 3), "action": torch.zeros(256, 2)}, [256])
+    optimizer = torch.optim.Adam(student.parameters(), 3e-3)
+    for _ in range(250):
+        value = loss(rows)["loss_actor"]
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    noise = torch.randn(1, 500, 2)
+    ends = [p.law(rows["observation"][:1].expand(500, 3), noise=noise) for p in (teacher, student)]
+    assert (ends[0] - ends[1]).square().mean() < 0.05 * ends[0].var()
+    assert len(student.path) == 1
+
+
+def test_mistakes_get_a_sentence():
+    noisy = DiffusionPolicy.from_specs(VECTOR, head=VectorHead(), prediction="x0")
+    with pytest.raises(InputError, match=r"draws 5 times; give it a sampler such as ddim"):
+        DistillationLoss(noisy.with_sampler("one-step"), noisy)
+    with pytest.raises(InputError, match="without a memory"):
+        DistillationLoss(DiffusionPolicy.from_specs(GuessEnv(1), prior=ActionMemory()), noisy)
+    with pytest.raises(InputError, match="neither a rule"):
+        dataclasses.replace(make_method("distill"), teacher="nowhere").build(PROBLEM)
