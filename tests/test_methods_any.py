@@ -14,11 +14,17 @@ from diffpolicy.errors import InputError
 from diffpolicy.experiments import make_method, make_problem, train
 from diffpolicy.experiments.names import PRESETS
 from diffpolicy.methods import DiffusionSACMethod, OnPolicyMethod, SACMethod
+from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.training import OffPolicyModule, stream
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, same_tensors
 
-FREE = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.methods")
+FREE = tuple(
+    name
+    for name, package in PRESETS.items()
+    if package == "diffpolicy.methods" and not make_method(name).refuses(CategoricalHead(choices=3))
+)
+"""Those that decide among choices."""
 QUICK = {"start_after": 5, "capacity": 100, "batch_size": 8, "hidden": [8]}
 ON_POLICY = {"collect": 10, "epochs": 2, "batch_size": 8, "hidden": [8]}
 
