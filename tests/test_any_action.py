@@ -220,8 +220,9 @@ def test_composites_of_choices_are_enumerated_and_of_vectors_pathwise():
     taken = joint.gather(-1, choices.joint_index(action).unsqueeze(-1)).squeeze(-1)
     assert torch.allclose(taken, choices.log_prob(law, action))
     vectors = CompositeHead((BoundedHead(low=(0.0,), high=(2.0,)), SimplexHead(choices=3)))
-    law = vectors.law(torch.randn(5, vectors.width, dtype=torch.float64))
-    action, log_prob = vectors.with_log_prob(law, torch.randn(5, 4, dtype=torch.float64))
+    draws = torch.Generator().manual_seed(2)
+    law = vectors.law(0.2 * torch.randn(5, vectors.width, generator=draws, dtype=torch.float64))
+    action, log_prob = vectors.with_log_prob(law, torch.randn(5, 4, generator=draws, dtype=torch.float64))
     assert torch.allclose(log_prob, vectors.log_prob(law, action))
     assert vectors.freedom(law).tolist() == [3] * 5
     assert vectors.features(action).shape == (5, vectors.feature_width)

@@ -23,7 +23,8 @@ def made(agents=None, **options):
 
 def noise_of(policy, rows=8):
     lead = (rows,) if policy.agents is None else (policy.agents, rows)
-    return torch.randn(*lead, policy.observation_dim), policy.noise(torch.Size(lead))
+    seen = torch.randn(*lead, policy.observation_dim, generator=torch.Generator().manual_seed(4))
+    return seen, policy.noise(torch.Size(lead))
 
 
 @pytest.mark.parametrize("agents", [None, 2])
