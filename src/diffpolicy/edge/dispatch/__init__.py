@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.advice import Verdict as Verdict
     from diffpolicy.edge.dispatch.advice import advise as advise
     from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
+    from diffpolicy.edge.dispatch.cost_model import CostModel as CostModel
     from diffpolicy.edge.dispatch.env import HeldEnv as HeldEnv
     from diffpolicy.edge.dispatch.held import Held as Held
     from diffpolicy.edge.dispatch.moment import Binding as Binding
@@ -43,6 +44,7 @@ __getattr__, __dir__ = attach(
         "Arrivals": _HERE + "arrivals",
         "Binding": _HERE + "moment",
         "CostMinusAge": _HERE + "orders",
+        "CostModel": _HERE + "cost_model",
         "Dispatcher": _HERE + "moment",
         "EarliestDeadline": _HERE + "orders",
         "FirstCome": _HERE + "orders",
@@ -67,6 +69,7 @@ __all__ = (
     "Arrivals",
     "Binding",
     "CostMinusAge",
+    "CostModel",
     "Dispatcher",
     "EarliestDeadline",
     "FirstCome",

@@ -50,13 +50,13 @@ class ServiceFit:
         first = np.unique(log.kind, return_index=True)[1]
         size, model = log.size[first], log.model[first]
         known = samples >= ENOUGH
-        guess = _guess(means, samples, size, model)
+        guess = guess_s(means, samples, size, model)
         both = known & np.isfinite(guess)
         error = float(np.sqrt(np.mean((guess[both] / means[both].clip(min=1e-9) - 1) ** 2))) if both.any() else 0.5
         return cls(np.where(known, means, guess).clip(min=1e-9), samples, ~known, error)
 
 
-def _guess(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
+def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
     """Seconds of every pair from the others, `[kinds, S]`: the laws of size where there are, else ratios of speeds."""
     speed = _speeds(means, samples)
     with np.errstate(invalid="ignore"):

@@ -1,0 +1,112 @@
+"""`CostModel`: how long a request will take on each server, learnt from every answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from diffpolicy import _validate as check
+from diffpolicy._types import Floats
+from diffpolicy.edge.dispatch.service_fit import ENOUGH, guess_s
+
+MEMORY = 200
+"""Answers of a server and kind over which a mean runs, so that a server that changes is noticed."""
+KINDS = 512
+"""Pairs of model and size that are remembered; those that were seen longest ago go."""
+REFIT = 25
+"""Answers after which the laws of size are fitted again."""
+
+
+class CostModel:
+    """Seconds of a request on each server: of its kind where enough answers tell, else by the laws of `ServiceFit`.
+
+    What a request declares is never taken for its cost: 2.2 s and 19.7 s are a ratio of 9 where steps x pixels say 16.
+    A request that does not tell its size has the mean size of its model, and a model that nobody knows the mean of all
+    answers.
+
+    Args:
+        servers: their number, S.
+        first_s: seconds that are expected before there is any answer.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> model = CostModel(2)
+        >>> for _ in range(30):
+        ...     model.observe(0, 2.0, model="sd3", size=1.0)
+        >>> model.expected_s("sd3", 1.0).tolist()  # nothing is known of the other: it is taken for as fast
+        [2.0, 2.0]
+    """
+
+    def __init__(self, servers: int, *, first_s: float = 1.0) -> None:
+        self.servers = check.integer(servers, "servers", least=1)
+        self.mean_s, self.answers = check.number(first_s, "first_s", above=0), 0
+        self._kinds: OrderedDict[tuple[str, float], tuple[Floats, Floats]] = OrderedDict()
+        """Mean seconds and numbers of answers, `[S]` each, by model and size."""
+        self._sizes: dict[str, tuple[float, int]] = {}
+        self._guessed: dict[tuple[str, float], Floats] = {}
+
+    def observe(self, server: int, seconds: float, *, model: str = "", size: float | None = None) -> None:
+        """Takes an answer up.
+
+        Args:
+            server: which. seconds: that the request kept it busy. model: its name.
+            size: images x steps x megapixels, or any other number; None: it was not told.
+
+        Raises:
+            InputError: there is no such server, or a number is out of range.
+        """
+        check.integer(server, "server", least=0, most=self.servers - 1)
+        check.number(seconds, "seconds", least=0)
+        self.answers += 1
+        self.mean_s += (seconds - self.mean_s) / min(self.answers, MEMORY)
+        if size is not None:
+            mean, count = self._sizes.get(model, (0.0, 0))
+            self._sizes[model] = (mean + (size - mean) / min(count + 1, MEMORY), count + 1)
+        kind = self._kind(model, size)
+        means, counts = self._kinds.get(kind, (np.zeros(self.servers), np.zeros(self.servers)))
+        counts[server] += 1
+        means[server] += (seconds - means[server]) / min(counts[server], MEMORY)
+        self._kinds[kind] = (means, counts)
+        self._kinds.move_to_end(kind)
+        if len(self._kinds) > KINDS:
+            self._kinds.popitem(last=False)
+        if self.answers % REFIT == 0:
+            self._guessed.clear()
+
+    def expected_s(self, model: str = "", size: float | None = None) -> Floats:
+        """Seconds on each server, `[S]`.
+
+        Args:
+            model: its name. size: None: the mean of the model.
+        """
+        if not any(name == model for name, _ in self._kinds):
+            return np.full(self.servers, self.mean_s)
+        kind = self._kind(model, size)
+        guess = self._guessed.get(kind)
+        if guess is None:
+            guess = self._guessed[kind] = self._guess(kind)
+        known = self._kinds.get(kind)
+        return guess.copy() if known is None else np.where(known[1] >= ENOUGH, known[0], guess)
+
+    def _kind(self, model: str, size: float | None) -> tuple[str, float]:
+        """Of requests that are alike: sizes to three digits."""
+        told = self._sizes.get(model, (1.0, 0))[0] if size is None else check.number(size, "size", least=0)
+        return model, float(f"{told:.3g}")
+
+    def _guess(self, kind: tuple[str, float]) -> Floats:
+        """By what is known of all kinds."""
+        kinds = list(dict.fromkeys([*self._kinds, kind]))
+        none = (np.zeros(self.servers), np.zeros(self.servers))
+        means, counts = (np.stack([self._kinds.get(k, none)[i] for k in kinds]) for i in (0, 1))
+        names = list(dict.fromkeys(name for name, _ in kinds))
+        models = np.array([names.index(name) for name, _ in kinds])
+        sizes = np.array([size for _, size in kinds])
+        seconds = guess_s(np.where(counts > 0, means, np.nan), counts.astype(np.int64), sizes, models)
+        row = seconds[kinds.index(kind)]
+        of_model = [self._kinds[k] for k in kinds if k[0] == kind[0] and k in self._kinds]
+        mean = sum((m * c).sum() for m, c in of_model) / max(sum(c.sum() for _, c in of_model), 1e-9)
+        result: Floats = np.where(np.isfinite(row) & (row > 0), row, mean)
+        return result
