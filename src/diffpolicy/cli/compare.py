@@ -175,7 +175,7 @@ def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
     with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
         result = compare(plan, progress.tell, started, heard=lambda name, share: progress.advance(share, name))
     tables = ["comparison.csv", "learning_curves.csv", *(f"{stem}.csv" for stem in plan.problem.breakdowns())]
-    tables += [name for name in ("steps.csv", "chain.csv") if (plan.out / name).is_file()]
+    tables += [name for name in ("steps.csv", "timeline.csv", "chain.csv") if (plan.out / name).is_file()]
     pictures = [path.name for table in tables for path in draw(plan.out / table)]
     if options.json:
         opt.print_json(comparison_json(result), options)

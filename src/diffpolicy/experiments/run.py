@@ -112,7 +112,8 @@ def _compare(plan: Plan, say: Callable[[str], None], started: float, heard: Call
         for file, text in breakdowns(plan.problem, result.played, result.kinds(), plan.baseline).items():
             _files.write_text(out / file, text)
         _files.write_text(out / "learning_curves.csv", curves_csv(plan, outcomes))
-        (out / "chain.csv").unlink(missing_ok=True)  # of an earlier run whose methods had one
+        for name in ("chain.csv", "timeline.csv"):  # of an earlier run that had one
+            (out / name).unlink(missing_ok=True)
         for file, text in _first_episode(plan, outcomes, result.kinds()).items():
             _files.write_text(out / file, text)
     return result
