@@ -44,7 +44,7 @@ class Comparison:
 
     Example:
         >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
-        >>> comparison = compare(problem, methods=[], episodes=1, eval_episodes=4, out="runs/rules")
+        >>> comparison = compare(problem, methods=[], episodes=1, eval_episodes=4, out="runs/rules", processes=1)
         >>> [row.name for row in comparison.rows], comparison.row("longest").result.costs.count
         (['longest'], 4)
     """

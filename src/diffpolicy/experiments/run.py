@@ -63,7 +63,7 @@ def compare(
     Example:
         >>> import os
         >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
-        >>> compared = compare(problem, methods=["dqn"], episodes=4, eval_episodes=4, out="runs/clinic")
+        >>> compared = compare(problem, methods=["dqn"], episodes=4, eval_episodes=4, out="runs/clinic", processes=1)
         >>> [row.name for row in compared.rows]
         ['dqn', 'longest']
         >>> sorted(os.listdir("runs/clinic"))
