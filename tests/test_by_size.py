@@ -56,7 +56,7 @@ def test_the_master_is_the_published_one():
 
 def test_its_rules_stand_where_they_are_known_to():
     names = ["opt-ts", "least-work-own", "weighted-round-robin"]
-    results = evaluate(OffloadingProblem("fdedge"), names, episodes=4).results
+    results = evaluate(OffloadingProblem("fdedge"), names, episodes=2).results
     means = {name: row.costs.mean for name, row in results.items()}
-    assert means["opt-ts"] == pytest.approx(0.86, abs=0.12)
+    assert means["opt-ts"] == pytest.approx(0.86, abs=0.15)
     assert means["opt-ts"] <= means["least-work-own"] < means["weighted-round-robin"]
