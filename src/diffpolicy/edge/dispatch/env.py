@@ -68,7 +68,7 @@ class HeldEnv(EnvBase):
 
     Args:
         batch: lanes. seed: of the requests. draw: gives an episode's; lane e plays the episodes e, e + E, ...
-        most: W. seats, dead_s: of `simulate`.
+        most: how many that wait are shown, W. seats, dead_s: of `simulate`.
 
     Raises:
         InputError: an argument is out of range, or an action is not allowed.
