@@ -9,10 +9,11 @@ from torch import nn
 from torchrl.data import Bounded, Categorical, Unbounded
 
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
-from diffpolicy.diffusion import FlowProcess, GaussianProcess, MaskedProcess
+from diffpolicy.diffusion import FlowProcess, GaussianProcess, MaskedProcess, TauLeaping, UniformProcess
 from diffpolicy.edge import OffloadingProblem
 from diffpolicy.environments import EnvProblem
 from diffpolicy.experiments import make_method
+from diffpolicy.experiments.changes import changed
 from diffpolicy.objectives import DenoisingLoss, LikelihoodLoss, TokenImitationLoss
 from diffpolicy.policies import ActionMemory
 from diffpolicy.policies.heads import VectorHead
@@ -207,3 +208,16 @@ def test_a_chain_that_ends_in_the_action_may_act_under_another_sampler_unwarned(
     assert isinstance(module.policy.process, MaskedProcess)
     module.policy.with_sampler("tau-leaping", 4)
     assert not recwarn.list
+
+
+def test_a_file_says_how_tokens_are_noised_and_by_which_sampler_they_come_back():
+    changes = {"tokens": "uniform", "token_sampler": {"kind": "TauLeaping", "steps": 2}, "steps": 4}
+    method = changed(make_method("bc"), {**QUICK, **changes})
+    module = method.build(EnvProblem(lambda batch, seed: GuessEnv(batch), steps=5), environments=4)
+    assert module.policy.process == UniformProcess(4)
+    assert module.policy.sampling == TauLeaping(steps=2)
+    assert fit(module, episodes=16).history[-1]["loss_actor"] > 0
+    sure = changed(make_method("bc"), {"token_sampler.order": "confidence"})
+    assert sure.token_sampler == {"kind": "Ancestral", "order": "confidence"}
+    with pytest.raises(InputError, match="token_sampler must go through tokens, and a DDIM goes through numbers"):
+        changed(make_method("bc"), {"token_sampler": {"kind": "DDIM"}})

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
-from diffpolicy.diffusion.categorical import MaskedProcess, UniformProcess
-from diffpolicy.diffusion.sampler import Sampler
-from diffpolicy.errors import InputError
 from diffpolicy.methods.action_chain import ActionChainMethod
-from diffpolicy.methods.fields import Rule, mapping
+from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.objectives.critics import action_critic
 from diffpolicy.policies.direct import FeedforwardPolicy
-from diffpolicy.policies.heads import Head, TokenHead, VectorHead
+from diffpolicy.policies.heads import Head, VectorHead
 from diffpolicy.policies.policy import Policy
-from diffpolicy.policies.registry import part_of
-
-TOKENS = {"masked": MaskedProcess, "uniform": UniformProcess}
-"""Processes of choices by their names."""
-
-
-def _token_sampler(value: Any, key: str) -> dict[str, Any]:
-    """The JSON form of a sampler of tokens."""
-    form = mapping(value, key)
-    if not part_of(form, Sampler, key).tokens:  # type: ignore[type-abstract]
-        raise InputError(f"{key} must go through tokens, and a {form['kind']} goes through numbers")
-    return form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +29,12 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
 
     Args:
         chain: whether there is one; false: the control, a law without a chain that learns by the same objective.
-        tokens: how choices are noised: `masked`, they are hidden, or `uniform`, replaced by any.
-        token_sampler: of choices, in its JSON form, such as `{"kind": "Ancestral", "order": "confidence"}`.
         samples: actions of a state from which the policy learns in an update.
         next_samples: actions of a next state, of which its value is had.
         tau: share of the new parameters in the targets, each update.
         target_actor: whether a slowly following copy of the policy draws these actions.
         reward_scale: factor on rewards before anything else.
+        tokens, token_sampler: of `ActionChainMethod`, as the next ones.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
         others: of `OffPolicyMethod`.
@@ -62,8 +46,6 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
     """
 
     chain: bool = True
-    tokens: Literal["masked", "uniform"] = "masked"
-    token_sampler: dict[str, Any] = field(default_factory=lambda: {"kind": "Ancestral"})
     samples: int = 16
     next_samples: int = 4
     tau: float = 0.005
@@ -73,8 +55,6 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         **OffPolicyMethod.rules,
         **ActionChainMethod.rules,
         "chain": check.flag,
-        "tokens": partial(check.choice, words=tuple(TOKENS)),
-        "token_sampler": _token_sampler,
         "samples": partial(check.integer, least=1, most=10**5),
         "next_samples": partial(check.integer, least=1, most=10**5),
         "tau": partial(check.number, above=0, most=1),
@@ -90,10 +70,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         options = super().options_in(env)
         if isinstance(options.get("head"), VectorHead) and self.refuses(options["head"]):
             return self.options()  # its usual head is refused by its name
-        if not isinstance(options.get("head"), TokenHead):
-            return options
-        sampler = part_of(self.token_sampler, Sampler, "token_sampler")  # type: ignore[type-abstract]
-        return options | {"schedule": TOKENS[self.tokens](self.steps), "sampler": sampler}
+        return options
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:
         if self.chain or isinstance(self.policy, Policy):

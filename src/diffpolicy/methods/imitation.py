@@ -61,10 +61,11 @@ class ImitationMethod(OffPolicyMethod):
 class ChainImitationMethod(ActionChainMethod, ImitationMethod):
     """Behaviour cloning by a chain that ends in the action: a diffusion policy (Chi et al. 2023, arXiv 2303.04137).
 
-    Choices are tokens that are hidden and shown again, one item or all of a row together; vectors within bounds are
-    denoised, or carried along a straight path from noise (`process`).
+    Choices are tokens, hidden and shown again or replaced (`tokens`), one item or all of a row together; vectors within
+    bounds are denoised, or carried along a straight path from noise (`process`).
 
     Args:
+        tokens, token_sampler: of `ActionChainMethod`, as the next ones.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
         others: of `ImitationMethod`.
