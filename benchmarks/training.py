@@ -8,6 +8,7 @@ processes' own CPU time do not.
     python benchmarks/training.py
     python benchmarks/training.py --released PATH      # the folder that holds main_lad.py of your own checkout
     python benchmarks/training.py --released PATH --csv docs/_static/training_speed.csv
+    python benchmarks/training.py --parts              # where a slot's CPU time goes
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import torch
 
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
-from diffpolicy.training.fit import fit
+from diffpolicy.training.fit import fit, no_denormals
 from timing import machine, peak_mib, table
 
 SLOTS = 59
@@ -320,6 +321,37 @@ def measured(options: argparse.Namespace) -> list[dict[str, str]]:
     ]
 
 
+def parts(method: str, slots: int = 200) -> dict[str, float]:
+    """Median CPU milliseconds of the parts of a slot, which are called one after the other, without Lightning."""
+    torch.set_num_threads(1)
+    module = build(method, Scenario.load("lad-ts"))
+    optimizer, replay, objective = module.configure_optimizers(), module.replay, module.objective
+    spent: dict[str, list[float]] = {}
+
+    def timed(part: str, call: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        result = call()
+        spent.setdefault(part, []).append(1e3 * (time.process_time() - start))
+        return result
+
+    with no_denormals():
+        for _ in range(30 + slots):
+            rollout = timed("rollout", module.stream.rollout)
+            rows = timed("transitions", lambda rollout=rollout: module.transitions(rollout))
+            timed("into the replay", lambda rows=rows: replay.extend(rows, agent_dim=1))
+            if len(replay) <= module.start_after:
+                spent.clear()
+                continue
+            batch = timed("out of the replay", lambda: replay.sample(64))
+            losses = timed("losses", lambda batch=batch: objective(batch))
+            total = module.total(batch, losses)
+            optimizer.zero_grad()
+            timed("backward", total.backward)
+            timed("Adam", optimizer.step)
+            timed("targets", objective.update_targets)
+    return {part: median(times) for part, times in spent.items()}
+
+
 def main() -> None:
     """Lets the contenders take turns, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -329,7 +361,14 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled run out")
     parser.add_argument("--only", action="store_true", help="leave out what is written here to compare with")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="write the table there too")
+    parser.add_argument("--parts", action="store_true", help="only where a slot's CPU time goes")
     options = parser.parse_args()
+    if options.parts:
+        spent = parts(options.method)
+        rows_of_parts = [[name, f"{ms:.2f}", f"{ms / sum(spent.values()):.0%}"] for name, ms in spent.items()]
+        print(f"{options.method}; {machine()}")
+        print(table(["part of a slot", "CPU ms", "share"], rows_of_parts))
+        return
     if options.released and not (options.released / "main_lad.py").is_file():
         parser.error(f"--released {options.released} holds no main_lad.py")
     try:

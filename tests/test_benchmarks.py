@@ -78,6 +78,16 @@ def test_a_contender_that_dies_is_named(monkeypatch, tmp_path, capfd):
     assert "No module named 'environment_lad'" in capfd.readouterr().err
 
 
+def test_the_parts_of_a_slot_are_all_timed(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import training
+
+    spent = training.parts("sac-ts", slots=2)
+    names = "rollout, transitions, into the replay, out of the replay, losses, backward, Adam, targets"
+    assert ", ".join(spent) == names
+    assert min(spent.values()) > 0
+
+
 def test_members_side_by_side_share_the_slots(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
     import training
