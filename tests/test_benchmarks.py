@@ -120,3 +120,36 @@ def test_the_curves_of_a_long_run_are_kept_in_blocks(one_at_a_time):
         ["mine", "method", "11", "20", "20.50", "2"],
         ["base", "heuristic", "", "", "7.541", ""],
     ]
+
+
+def test_the_table_of_methods_has_the_best_and_random_play_at_one_and_nought(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import methods
+
+    env = methods.PairGains(64)
+    worst, best = env.range()
+    env.reset()
+    gains = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        action = torch.distributions.Categorical(env.allowed.float().expand(64, 3, 4)).sample()
+        gains.append(env.gain(action))
+    found = torch.cat(gains)
+    task = methods.PROBLEMS["pair gains"]
+    assert (task.score(worst), task.score(best)) == (0, 1)
+    assert float(found.max()) == pytest.approx(best)
+    assert task.score(float(found.mean())) == pytest.approx(0, abs=0.05)
+
+
+def test_rows_of_methods_become_means_with_students_intervals(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import methods
+
+    rows = [["cartpole", "qvpo", str(k), "9", "1", str(score), "2.0"] for k, score in enumerate((0.2, 0.4, 0.6))]
+    line = ["cartpole", "qvpo", "qvpo-plain", "3", "0.400", "± 0.497", "2"]  # 4.303 times 0.2 / sqrt(3)
+    assert methods.summary([*rows, ["cartpole", "sac", "0", "9", "1", "0.5", "1.0"]]) == [
+        line,
+        ["cartpole", "sac", "", "1", "0.500", "", "1"],
+    ]
+    for method in methods.METHODS:
+        assert methods.changes_of("pair gains", method)["items"] == "joint"
