@@ -36,7 +36,7 @@ OF_A_PAPER = """
     methods.MirrorDescentMethod methods.QDFMMethod
     objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
     objectives.DistillationLoss objectives.FQLLoss methods.DistillationMethod methods.OneStepMethod
-    methods.FQLMethod methods.PlainFQLMethod
+    methods.FQLMethod methods.PlainFQLMethod methods.FPOMethod objectives.FPOLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule
     methods.DQNMethod methods.DiffusionPPOMethod methods.DiffusionSACMethod methods.PPOMethod
     methods.QVPOMethod

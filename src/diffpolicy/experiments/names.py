@@ -61,6 +61,7 @@ PRESETS = {
                 "distill-plain",
                 "fql",
                 "fql-plain",
+                "fpo",
             ),
         ),
         (

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from diffpolicy.methods.distillation import OneStepMethod as OneStepMethod
     from diffpolicy.methods.dqn import DQNMethod as DQNMethod
     from diffpolicy.methods.files import parse_method as parse_method
+    from diffpolicy.methods.fpo import FPOMethod as FPOMethod
     from diffpolicy.methods.fql import FQLMethod as FQLMethod
     from diffpolicy.methods.fql import PlainFQLMethod as PlainFQLMethod
     from diffpolicy.methods.imitation import ChainImitationMethod as ChainImitationMethod
@@ -39,6 +40,7 @@ __getattr__, __dir__ = attach(
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
         "DistillationMethod": "diffpolicy.methods.distillation",
         "OneStepMethod": "diffpolicy.methods.distillation",
+        "FPOMethod": "diffpolicy.methods.fpo",
         "FQLMethod": "diffpolicy.methods.fql",
         "PlainFQLMethod": "diffpolicy.methods.fql",
         "ImitationMethod": "diffpolicy.methods.imitation",
@@ -58,6 +60,7 @@ __all__ = (
     "DiffusionPPOMethod",
     "DiffusionSACMethod",
     "DistillationMethod",
+    "FPOMethod",
     "FQLMethod",
     "ImitationMethod",
     "Method",

@@ -29,6 +29,7 @@ FAMILIES = tuple(
         "qdfm",
         "distillation",
         "fql",
+        "fpo",
     )
 )
 """Modules of ours whose classes a file may name without their modules."""

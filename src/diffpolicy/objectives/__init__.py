@@ -8,6 +8,7 @@ from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.distillation import DistillationLoss, divergence
 from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.objectives.fpo import FPOLoss
 from diffpolicy.objectives.fql import FQLLoss
 from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.objectives.likelihood import LikelihoodLoss
@@ -26,6 +27,7 @@ __all__ = [
     "ChainPPOLoss",
     "DenoisingLoss",
     "DistillationLoss",
+    "FPOLoss",
     "FQLLoss",
     "ImitationLoss",
     "LatentBoundedSACLoss",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 
 
 @runtime_checkable
@@ -14,6 +14,14 @@ class ChecksRows(Protocol):
 
     def check_rows(self, td: TensorDictBase) -> None:
         """Raises InputError if these are others."""
+
+
+@runtime_checkable
+class BeginsUpdates(Protocol):
+    """Adds to an update's rows what its ratios ask of the parameters before it, so that acting records nothing."""
+
+    def begin(self, rows: TensorDict) -> TensorDict:
+        """The rows with it, `[M]` or `[G, M]`."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.protocols import BeginsUpdates
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.keys import Keys
@@ -126,7 +127,8 @@ class OnPolicyModule(RolloutModule):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self.policy.record = True
+        # who begins updates asks the parameters of before them itself
+        self.policy.record = not isinstance(self.objective, BeginsUpdates)
 
     def on_train_end(self) -> None:
         self.policy.record = False
@@ -168,6 +170,8 @@ class OnPolicyModule(RolloutModule):
         if self.scale is None:
             self.scale = self._fitting_scale()
         rows, optimizer = self._rows(), self.optimizers()
+        if isinstance(self.objective, BeginsUpdates):
+            rows = self.objective.begin(rows)
         for _ in range(self.epochs):
             kl = [
                 self.update(rows[index], optimizer)
