@@ -259,6 +259,19 @@ def test_an_action_that_is_worked_on_is_refused():
         passes(Takes(4))
 
 
+class Over(Walk):
+    """Some episodes are over when they begin."""
+
+    def started(self):
+        return 4 * torch.rand(self.each, generator=self.draws)
+
+
+def test_an_episode_that_is_over_when_it_begins_is_one_sentence():
+    for work in (lambda: passes(Over(8), 3), lambda: play(Over(8), RandomRule(Over(8)))):
+        with pytest.raises(InputError, match="_reset of Over began an episode that is over already"):
+            work()
+
+
 def test_what_is_learnt_of_a_lane_does_not_depend_on_the_others_ends():
     """The fault itself: transitions from where a lane was to where another episode began."""
     env = Walk(8)

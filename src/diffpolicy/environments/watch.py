@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -10,12 +12,34 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_untouched
 from diffpolicy.environments.lane_checks import check_ends_apart
+from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import bare
 
 LOOKS = 3
 """Steps whose storage is looked at."""
 ENDS, LANES = 3, 4
 """After so many common ends of at least so many lanes it is said that they always end together."""
+
+
+@contextmanager
+def begun(env: EnvBase) -> Iterator[None]:
+    """Says in a sentence that an environment began an episode that is over; TorchRL refuses it by an error of its own.
+
+    Args:
+        env: that is reset or stepped within.
+
+    Raises:
+        InputError: names the environment.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "after a call to reset" not in str(error):
+            raise
+        raise InputError(
+            f"_reset of {type(bare(env)).__name__} began an episode that is over already; it must begin where there is "
+            "something to decide, and all of done, terminated and truncated are false"
+        ) from None
 
 
 class Watch:

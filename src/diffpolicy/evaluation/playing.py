@@ -19,6 +19,7 @@ from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
 from diffpolicy.environments.ends import ended
 from diffpolicy.environments.lane_checks import check_ends_apart
+from diffpolicy.environments.watch import begun
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import OwnsGenerator
 from diffpolicy.policies.recurrent import with_recurrent_state
@@ -180,7 +181,7 @@ def play(
     number = torch.arange(first_episode, first_episode + lanes).unsqueeze(-1)
     rewarded = _reward_key(env) if reward_key is None else reward_key
     existing = _valid_key(env, rewarded) if valid_key == "auto" else valid_key
-    with torch.no_grad():
+    with torch.no_grad(), begun(env):
         env = with_recurrent_state(env, policy)
         root = env.reset()
         going = ~ended(root, lanes)

@@ -17,7 +17,7 @@ from diffpolicy._seeds import derived
 from diffpolicy.environments.ends import ended
 from diffpolicy.environments.state import saves_state
 from diffpolicy.environments.transitions import COUNTED
-from diffpolicy.environments.watch import Watch
+from diffpolicy.environments.watch import Watch, begun
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.protocols import Shardable, bare, seed_of
@@ -48,8 +48,8 @@ class RolloutStream(IterableDataset[TensorDict]):
 
     Raises:
         InputError: `steps` does not divide T, or the environment has another batch; while playing: an episode without
-            `episode_steps` does not end, the environment changes what it gave before, or it begins all lanes anew where
-            some have ended.
+            `episode_steps` does not end or is over when it begins, the environment changes what it gave before, or it
+            begins all lanes anew where some have ended.
 
     Example:
         >>> env = Clinic(4)
@@ -90,9 +90,12 @@ class RolloutStream(IterableDataset[TensorDict]):
         while self.played:
             yield self.rollout()
 
-    @torch.no_grad()
     def rollout(self) -> TensorDict:
         """The next `steps` steps, `[E, steps]`."""
+        with torch.no_grad(), begun(self.base_env):
+            return self._rollout()
+
+    def _rollout(self) -> TensorDict:
         start = time.perf_counter()
         if not self.saves and self.played == 0:
             self.base_env.set_seed(pass_seed(self.seed, self.passes))
