@@ -17,6 +17,8 @@ from diffpolicy.edge import Scenario
 from diffpolicy.edge.problem import DELAY
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.training import build
+from diffpolicy.environments import Cost
+from diffpolicy.environments.tally import Tally
 from diffpolicy.evaluation import (
     Result,
     difference_interval,
@@ -429,3 +431,19 @@ def test_tasks_without_any_cost_are_evaluated(cli, tmp_path, scenario):
     assert result.status == 0, result.err
     found = json.loads(result.out)["policies"]["random"]
     assert (found["ratio"], found["difference_s"]) == (None, 0.0)
+
+
+def test_an_item_that_does_not_exist_costs_nothing_in_training_either():
+    """As `play` counts it; a curve counted it, and the learned policy was judged without it."""
+    shape = (2, 3, 4)  # lanes, steps, items
+    valid = torch.tensor([True, False, True, False]).expand(shape)
+    for lead in ((), (1,)):
+        reward = torch.where(valid, -1.0, -1e6).view(*shape, *lead)
+        rollout = TensorDict({"valid": valid, "next": {"reward": reward}}, [2, 3])
+        tally = Tally(Cost(per="item"), "reward", "valid")
+        tally.add(rollout)
+        assert tally.take(episodes=2) == (12.0, 12.0)
+    shared = TensorDict({"valid": valid, "next": {"reward": torch.full((2, 3, 1), -1.0)}}, [2, 3])
+    tally = Tally(Cost(), "reward", "valid")
+    tally.add(shared)
+    assert tally.take(episodes=2) == (6.0, 2.0)

@@ -46,6 +46,9 @@ class Tally:
         if counted is not None:
             reward = torch.where(_like(counted, reward), reward, 0)
             here = here & _like(counted, here)
+        if self.valid is not None and here.numel() == reward.numel():
+            # what is rewarded of an item that does not exist means nothing; a reward that all share has no such part
+            reward = torch.where(here.view_as(reward), reward, 0)
         self.total = self.total - reward.sum().double()
         self.steps += rollout.numel() if counted is None else int(counted.sum())
         self.count(rollout, here)
