@@ -447,3 +447,18 @@ def test_an_item_that_does_not_exist_costs_nothing_in_training_either():
     tally = Tally(Cost(), "reward", "valid")
     tally.add(shared)
     assert tally.take(episodes=2) == (6.0, 2.0)
+
+
+def test_a_ratio_of_unequal_counts_spreads_as_the_derivatives_say():
+    """Half the interval is t sd(d R / d w_k) sqrt(K), with the weight w_k of episode k, here by differences."""
+    a, b = sizes([2, 3, 5, 4], [1.0, 2.0, 1.5, 1.2]), sizes([3, 3, 4, 5], [1.1, 1.2, 1.0, 1.3])
+    (sums, counts), (base, base_counts) = (x.episode_sums(np.arange(4)) for x in (a, b))
+
+    def ratio(w):
+        return (w @ sums) / (w @ counts) / ((w @ base) / (w @ base_counts))
+
+    step = 1e-6 * np.eye(4)
+    slopes = np.array([(ratio(1 + d) - ratio(1 - d)) / 2e-6 for d in step])
+    value, (lo, hi) = ratio_interval(a, b)
+    assert value == pytest.approx(ratio(np.ones(4)))
+    assert (hi - lo) / 2 == pytest.approx(3.1824 * slopes.std(ddof=1) * 2, rel=1e-4)
