@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -210,3 +212,14 @@ def test_a_stale_policy_is_refused_in_one_sentence(tmp_path, capsys) -> None:
     assert len(lines) == 1
     assert "pretrained:stale" in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundled_policy_loads_where_nobody_imported_its_class(tmp_path):
+    FleetPolicy.pretrained("live").save(tmp_path / "live")
+    code = (
+        "import sys; from diffpolicy.policies import SavedPolicy; print(type(SavedPolicy.load(sys.argv[1])).__name__)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "live")], capture_output=True, text=True, check=False
+    )
+    assert (told.stdout.strip(), told.returncode) == ("FleetPolicy", 0)

@@ -9,6 +9,10 @@ _MAIN = ("__main__", "__mp_main__")
 """How the script that runs is called, and how a process that it spawned calls it."""
 
 
+ELSEWHERE = {"FleetPolicy": "diffpolicy.edge.pricing.policy"}
+"""Our policies that stand in layers above, and their modules; texts, since the layers here know nothing of those."""
+
+
 def is_ours(cls: type) -> bool:
     """Whether a class comes with this package."""
     return cls.__module__.split(".")[0] == "diffpolicy"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -14,7 +15,7 @@ from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 from diffpolicy.policies import files
-from diffpolicy.policies.class_names import file_name, source_file, where
+from diffpolicy.policies.class_names import ELSEWHERE, file_name, source_file, where
 from diffpolicy.policies.described import DescribedPolicy
 from diffpolicy.policies.loading import as_object, check_finite, check_keys, check_size, made, on_meta
 
@@ -191,6 +192,8 @@ class SavedPolicy(DescribedPolicy):
         """The class that a file names, if it is this one or derived from it. Args: file: that defines it, a hint."""
         if not isinstance(name, str):
             raise InputError(f"class {check.show(name)} is no name of a class")
+        if name in ELSEWHERE and name not in SavedPolicy.kinds:
+            import_module(ELSEWHERE[name])
         kind, qualname = SavedPolicy.kinds.get(name), name.partition(":")[2]
         if cls in SavedPolicy.bases and kind is not None and name not in SavedPolicy.ambiguous:
             return cast("type[Made]", kind)
