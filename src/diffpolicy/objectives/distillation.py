@@ -25,8 +25,8 @@ class DistillationLoss(ImitationLoss):
     * where both heads read a law's parameters, KL(pi_teacher(. | s, z) || pi(. | s, z_I)), summed over all choices, or
       of the normal laws within bounds; without a chain of its own the student so comes to the mean over z;
     * where the x_0 of both is a vector, || x_0(s, z_I) - ODE(s, z_I) ||^2 / D, ODE the end of the teacher's chain
-      without noise on the way: the distillation of a flow into one step, as in FQL (Park et al. 2025, arXiv
-      2502.02538);
+      without noise on the way: the distillation of a flow into one step, as in FQL (Park et al. 2025,
+      arXiv 2502.02538);
     * else minus the log-probability of what the teacher decides: the same KL but for a constant, by samples.
 
     Args:
@@ -123,6 +123,9 @@ def divergence(head: Head, teacher: Tensor, law: Tensor) -> Tensor:
 
     Args:
         head: of both laws, one whose choices are enumerated or a `BoundedHead`. teacher, law: parameters, `[.., W]`.
+
+    Returns:
+        Nats of each row, `[..]`, at least 0.
 
     Example:
         >>> head = CategoricalHead(choices=2)
