@@ -72,7 +72,10 @@ YAML = "class_path: DiffusionSACMethod\ninit_args:\n  learning_rates: {actor: 1e
         ("denoiser_output: foo", "denoiser_output must be one of softmax, tanh, linear, got 'foo'"),
         ("prior: 3", "prior must be an object, got 3"),
         ("prior: {}", "prior must have a 'type'"),
-        ("prior: {type: X}", "prior must be one of GaussianPrior, ActionMemory, or module:Class, got 'X'"),
+        (
+            "prior: {type: X}",
+            "prior must be one of GaussianPrior, ActionMemory, NetworkPrior, or module:Class, got 'X'",
+        ),
         ("prior: {type: GaussianPrior, a: 1}", "prior GaussianPrior has no 'a'"),
         ("prior: {type: ActionMemory, key: a b}", r"ActionMemory\.key must be item or step-item, got 'a b'"),
         ("prior: {type: ActionMemory, key: [1]}", r"ActionMemory\.key must be item or step-item"),

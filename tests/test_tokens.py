@@ -133,7 +133,6 @@ def test_a_token_head_is_described_by_json():
     ("make", "words"),
     [
         (lambda env: DiffusionPolicy.from_specs(env, head=TokenHead()), "reads tokens, and .* GaussianProcess"),
-        (lambda env: DiffusionPolicy.from_specs(env, schedule=Absorbing(), sampler=Ancestral()), "take a TokenHead"),
         (
             lambda env: DiffusionPolicy.from_specs(env, schedule=Absorbing(), head=TokenHead()),
             "Absorbing tells no posterior",
