@@ -34,7 +34,7 @@ class Hidden:
 
 
 def hidden(
-    folder: Path, seed: int, count: int = 4_000, rule: str = "", load: float = 0.0, starts: bool = False
+    folder: Path, seed: int, count: int = 4_000, rule: str = "", load: float = 0.0, starts: bool = False, seats: int = 1
 ) -> Hidden:
     """Requests of some kinds on a fleet of unlike servers, each faster at some kinds, under a rule of today."""
     rng = np.random.default_rng(seed)
@@ -45,13 +45,13 @@ def hidden(
     share = rng.dirichlet(2 * np.ones(kinds))
     kind = rng.choice(kinds, count, p=share)
     load = load or rng.uniform(0.5, 0.9)
-    arrival = np.cumsum(rng.exponential(base @ share / speeds.sum() / load, count))
+    arrival = np.cumsum(rng.exponential(base @ share / speeds.sum() / seats / load, count))
     expected = (base[:, None] / speeds * np.exp(rng.normal(0, 0.1, (kinds, servers))))[kind]
     arrivals = Arrivals(
         arrival, expected * np.exp(rng.normal(0, 0.1, (count, 1))), expected, cost=(steps * side**2 / 1e6)[kind]
     )
     chosen = rule or str(rng.choice(["random", "least-cost", "least-outstanding", "least-finish"]))
-    outcome = simulate(arrivals, OnArrival(chosen), seed=seed)
+    outcome = simulate(arrivals, OnArrival(chosen), seed=seed, seats=seats)
     path = folder / f"log{seed}.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -117,6 +117,34 @@ def test_clients_that_wait_for_answers_are_noticed(tmp_path: Path) -> None:
     path.write_text("\n".join(["arrival_s,server,end_s,cost", *rows]))
     assert advise(RequestLog.read(path)).closed_loop
     assert not advise(RequestLog.read(hidden(tmp_path, 1).path)).closed_loop
+
+
+def test_servers_that_work_on_several_at_once_are_seen_where_the_log_tells_starts(tmp_path: Path) -> None:
+    """Taken for one at a time, the same log would replay to many times its own mean."""
+    log = hidden(tmp_path, 2, count=1_500, rule="least-outstanding", load=0.8, starts=True, seats=2)
+    advice = advise(RequestLog.read(log.path))
+    assert set(advice.seats.values()) == {2}
+    assert advice.replayed_mean_s == pytest.approx(advice.recorded_mean_s, rel=0.02)
+    assert advice.named is not None
+    true = simulate(log.arrivals, RULES[advice.named], seats=2).delay_s.mean()
+    assert advice.verdicts[advice.named].mean_s == pytest.approx(true, rel=0.05)
+    assert all(v.low <= v.gain <= v.high < 1 for v in advice.verdicts.values())
+
+
+def test_nothing_is_named_where_the_log_does_not_replay(tmp_path: Path) -> None:
+    """Without starts nobody can tell that the servers work on two at once."""
+    log = hidden(tmp_path, 2, count=1_500, rule="least-outstanding", load=0.8, seats=2)
+    advice = advise(RequestLog.read(log.path))
+    assert advice.named is None
+    assert "replayed with fitted times" in advice.why
+    assert "start_s would tell" in advice.why
+
+
+def test_nothing_is_named_by_times_that_are_mostly_extrapolated(tmp_path: Path) -> None:
+    log = hidden(tmp_path, 2, count=110, rule="random", load=0.9)
+    advice = advise(RequestLog.read(log.path))
+    assert min(v.extrapolated for v in advice.verdicts.values()) > 0.5
+    assert advice.named is None
 
 
 def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         metavar="LOG",
-        help="CSV with arrival_s, server, end_s, where known start_s, and cost or model, width, height, steps, images",
+        help="CSV with arrival_s, server, end_s in seconds, start_s where it is known (it tells how many requests a "
+        "server works on at once), and cost, or steps and where known model, width, height, images",
     )
     opt.add_common(parser)
 

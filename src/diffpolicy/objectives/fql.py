@@ -30,9 +30,9 @@ class FQLLoss(OffPolicyLoss):
 
     * critics: (Q_k(s, a) - r - gamma (1 - terminated) Qbar(s', mu(s', z')))^2
     * flow: || eps - x_0 - v(x_t, t, s) ||^2 / D, flow matching (`DenoisingLoss`)
-    * policy: alpha || mu(s, z) - ODE_v(s, z) ||^2 / D - Q(s, mu(s, z)) / |Q|
+    * policy: alpha || mu(s, z) - ODE_v(s, z) ||^2 / D - Q(s, mu(s, z)) / c
 
-    where |Q| is the mean magnitude of Q over the rows, if `normalize_q`, else 1. Values are means over rows and sums
+    where c is the mean magnitude of Q over the rows, if `normalize_q`, else 1. Values are means over rows and sums
     over agents and critics. Without a flow, the control, a normal law is held near the rows by alpha times minus their
     log-probability.
 
@@ -41,7 +41,7 @@ class FQLLoss(OffPolicyLoss):
         critic: of `action_critic`.
         flow: of the same widths, which is trained beside it; None: the control.
         alpha: weight of staying near what was played.
-        normalize_q: whether alpha is in units of |Q|.
+        normalize_q: whether alpha is in units of c.
         gamma, tau, reward_scale: of `OffPolicyLoss`.
 
     Raises:

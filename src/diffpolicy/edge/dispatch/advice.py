@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffpolicy._table import render
+from diffpolicy._table import WIDTH, render
 from diffpolicy._types import Floats
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
@@ -29,9 +30,20 @@ T_95 = 2.093
 """Student's t of 19 degrees of freedom, two-sided."""
 TAIL = 1.05
 """How much longer the 99th percentile may become under a rule that is named."""
+CLOSE = 0.05
+"""How far the log's own decisions, replayed with fitted times, may be from its own mean."""
+SURE = 0.5
+"""Share of a rule's work that may be extrapolated where it is named."""
 AT_ONCE = 0.02
 """Of the mean service: arrivals so soon after an end may have waited for it."""
 HELD = ("first-come", "shortest-first:cap=6", "cost-minus-age:age=0.5", "cost-minus-age:age=1")
+
+
+NOTES = (
+    "bound: at once when a request arrives, or when a server is free; of those that wait, the order says who goes "
+    "first. unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind. "
+    "passes: the most later arrivals that went before a request (cap=6: never more; age: weight of a second waited)."
+)
 
 
 class Recorded:
@@ -75,8 +87,8 @@ class Verdict:
 
     @property
     def proven(self) -> bool:
-        """Whether the interval excludes that nothing is gained."""
-        return self.low > 0
+        """Whether the interval excludes that nothing is gained, by times most of which are known."""
+        return self.low > 0 and self.extrapolated <= SURE
 
 
 @dataclass(frozen=True)
@@ -89,10 +101,11 @@ class Advice:
             with the fitted times, which tells how far to trust the rest.
         verdicts: by rule. named: the best one that is proven and keeps the tail; None: no other rule is.
         why: of that, in words. closed_loop: whether arrivals seem to wait for answers.
-        speeds: of the servers, the fastest being 1, by name. roll_back_s: see `to_dict`.
+        speeds: of the servers, the fastest being 1, by name. seats: requests that each works on at once, by name.
+        left_out: rows that were not answered, by why. roll_back_s: see `to_dict`.
 
     Example:
-        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, None).named is None
+        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
         True
     """
 
@@ -107,19 +120,22 @@ class Advice:
     why: str
     closed_loop: bool
     speeds: Mapping[str, float]
+    seats: Mapping[str, int]
+    left_out: Mapping[str, int]
     roll_back_s: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
         rules = {name: dict(vars(verdict)) for name, verdict in self.verdicts.items()}
-        return {**vars(self), "speeds": dict(self.speeds), "verdicts": rules}
+        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out")}
+        return {**vars(self), **maps, "verdicts": rules}
 
     def table(self) -> str:
         """As `advise` prints it."""
         rows = [
             [
                 name.rpartition(", ")[0],
-                name.rpartition(" ")[2].replace("held", "when free"),
+                "when free" if name.endswith("held") else "at once",
                 f"{v.mean_s:.2f}",
                 f"{v.p99_s:.1f}",
                 f"{v.gain:+.1%}",
@@ -134,16 +150,23 @@ class Advice:
             f"s, p99 {self.recorded_p99_s:.1f} s; replayed with fitted times {self.replayed_mean_s:.2f} s"
         )
         head = ["rule", "bound", "mean s", "p99", "gain", "95 % interval", "unsure", "passes"]
-        unsure = "unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind"
-        lines = [render(title, head, rows), unsure, self.why]
+        lines = [render(title, head, rows), NOTES]
+        if self.left_out:
+            lines.append("Left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.left_out.items()) + ".")
+        if several := [f"{name} {n}" for name, n in self.seats.items() if n > 1]:
+            lines.append(f"Requests that a server works on at once: {', '.join(several)}; of all others 1.")
+        lines.append(self.why)
         if self.closed_loop:
             lines.append(
                 "Arrivals follow ends at once, as of clients that wait for an answer: under another rule they would "
                 "have come at other times, so gains are of these arrivals alone."
             )
         if self.roll_back_s is not None:
-            lines.append(f"Go back when the mean delay of 200 requests at this load exceeds {self.roll_back_s:.2f} s.")
-        return "\n".join(lines)
+            lines.append(
+                f"Go back when the mean delay of 200 requests at this load exceeds {self.roll_back_s:.2f} s twice in a "
+                "row; by chance alone one window in forty does once."
+            )
+        return "\n".join([lines[0], *(textwrap.fill(line, WIDTH) for line in lines[1:])])
 
 
 def advise(log: RequestLog, *, seed: int = 0) -> Advice:
@@ -174,15 +197,17 @@ def advise(log: RequestLog, *, seed: int = 0) -> Advice:
         raise InputError(f"{log.name} names one server, {log.servers[0]}; there is nothing to choose")
     fit = ServiceFit.of(log)
     arrivals = _arrivals(log, fit)
-    base = simulate(arrivals, Recorded(log), seed=seed)
+    seats = log.seats
+    base = simulate(arrivals, Recorded(log), seats=seats, seed=seed)
     rules: dict[str, Dispatcher] = {f"{name}, on arrival": OnArrival(name) for name in WEIGHINGS}
     rules |= {f"{name}, held": make_held(name) for name in HELD}
-    outcomes = {name: simulate(arrivals, rule, seed=seed) for name, rule in rules.items()}
+    outcomes = {name: simulate(arrivals, rule, seats=seats, seed=seed) for name, rule in rules.items()}
     verdicts = {name: _verdict(log, fit, base, outcome) for name, outcome in outcomes.items()}
     verdicts = dict(sorted(verdicts.items(), key=lambda item: item[1].mean_s))
     tail = TAIL * float(np.percentile(base.delay_s, 99))
     fair = [name for name, v in verdicts.items() if v.proven and v.p99_s <= tail]
-    named = fair[0] if fair else None
+    close = abs(base.delay_s.mean() / log.delay_s.mean() - 1) <= CLOSE
+    named = fair[0] if fair and close else None
     return Advice(
         log.name,
         len(log),
@@ -192,9 +217,11 @@ def advise(log: RequestLog, *, seed: int = 0) -> Advice:
         float(base.delay_s.mean()),
         verdicts,
         named,
-        _why(log, named, verdicts, rules),
+        _why(log, named, verdicts, rules) if close else _far(log, base),
         _closed_loop(log),
         dict(zip(log.servers, _speed(fit), strict=True)),
+        dict(zip(log.servers, seats, strict=True)),
+        log.left_out,
         None if named is None else _roll_back(outcomes[named]),
     )
 
@@ -208,16 +235,15 @@ def _arrivals(log: RequestLog, fit: ServiceFit) -> Arrivals:
 
 def _verdict(log: RequestLog, fit: ServiceFit, base: Outcome, outcome: Outcome) -> Verdict:
     """A rule beside the log's own decisions."""
-    gains = _blocks(base.delay_s) - _blocks(outcome.delay_s)
-    mean = base.delay_s.mean()
-    half = T_95 * gains.std(ddof=1) / BLOCKS**0.5 / mean
+    ours, theirs = _blocks(outcome.delay_s), _blocks(base.delay_s)
+    ratio = float(outcome.delay_s.mean() / base.delay_s.mean())
+    # of the logarithm of the ratio, so that no delay below 0 is thought possible
+    error = (ours / ours.mean() - theirs / theirs.mean()).std(ddof=1) / BLOCKS**0.5
     unknown = fit.extrapolated[log.kind, outcome.server]
     share = float((outcome.service_s * unknown).sum() / outcome.service_s.sum())
-    half += share * max(fit.error, 0.1) * outcome.delay_s.mean() / mean
-    gain = float(1 - outcome.delay_s.mean() / mean)
-    p99 = float(np.percentile(outcome.delay_s, 99))
-    low, high = float(gain - half), float(gain + half)
-    return Verdict(float(outcome.delay_s.mean()), p99, gain, low, high, share, int(outcome.passes.max()))
+    wide = float(np.exp(T_95 * error) * (1 + share * max(fit.error, 0.1)))
+    mean, p99 = float(outcome.delay_s.mean()), float(np.percentile(outcome.delay_s, 99))
+    return Verdict(mean, p99, 1 - ratio, 1 - ratio * wide, 1 - ratio / wide, share, int(outcome.passes.max()))
 
 
 def _blocks(values: Floats) -> Floats:
@@ -231,12 +257,23 @@ def _why(log: RequestLog, named: str | None, verdicts: Mapping[str, Verdict], ru
     if named is None:
         best = next(iter(verdicts))
         return (
-            f"No rule is named: of {best}, the best by its mean, the interval includes that nothing is gained, or its "
-            f"99th percentile is longer by more than {TAIL - 1:.0%}.{few}"
+            f"No rule is named: of {best}, the best by its mean, the interval includes that nothing is gained, its "
+            f"99th percentile is longer by more than {TAIL - 1:.0%}, or most of its times are extrapolated.{few}"
         )
     v = verdicts[named]
     held = " Requests wait at the dispatcher until a server is free." if isinstance(rules[named], Held) else ""
     return f"{named}: {v.gain:.0%} off the mean delay, at least {v.low:.0%}.{held}{few}"
+
+
+def _far(log: RequestLog, base: Outcome) -> str:
+    """Why nothing is advised where the model of the servers does not hold."""
+    unknown = "" if log.started else " A column start_s would tell how many requests a server works on at once."
+    return (
+        f"No rule is named: the log's own decisions, replayed with fitted times, have a mean delay of "
+        f"{base.delay_s.mean():.2f} s, and the log has {log.delay_s.mean():.2f} s. So the servers are not what is "
+        "supposed here, queues that take requests in order and a fixed time each; do they batch, or does others' work "
+        f"run there?{unknown}"
+    )
 
 
 def _closed_loop(log: RequestLog) -> bool:
