@@ -7,16 +7,18 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Bounded, Unbounded
 
-from diffpolicy import DiffusionPolicy, InputError
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.diffusion import FlowProcess
 from diffpolicy.environments import EnvProblem
 from diffpolicy.experiments import make_method
+from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import DistillationLoss, divergence
-from diffpolicy.policies import ActionMemory
+from diffpolicy.policies import ActionMemory, BestOf
 from diffpolicy.policies.heads import BoundedHead, MultiCategoricalHead, VectorHead
 from diffpolicy.training import fit
 from test_imitation_methods import QUICK, guesses
 from test_keys import Specs
+from test_off_policy_value import Likes
 from toys import GuessEnv
 
 PROBLEM = EnvProblem(guesses, steps=5)
@@ -75,6 +77,41 @@ def test_one_step_learns_where_the_flow_leads_from_each_noise(tmp_path):
     ends = [p.law(rows["observation"][:1].expand(500, 3), noise=noise) for p in (teacher, student)]
     assert (ends[0] - ends[1]).square().mean() < 0.05 * ends[0].var()
     assert len(student.path) == 1
+
+
+def losses_of_first_choices(student, teacher, rows):
+    """The loss of a student that always decides 0, 1 or 2."""
+    found = []
+    for choice in range(3):
+        sure = lambda *given, choice=choice: torch.full((64, 3), -20.0).index_fill(-1, torch.tensor([choice]), 0.0)  # noqa: E731
+        student.law = sure
+        found.append(DistillationLoss(student, teacher)(rows)["loss_actor"].item())
+    return found
+
+
+def test_of_a_teacher_whose_draws_a_critic_chooses_among_the_decisions_are_learnt():
+    teacher = DiffusionPolicy.from_specs(GuessEnv(1), steps=2, prediction="x0", seed=1)
+    teacher = teacher.with_guidance(BestOf(Likes(), draws=64, reads="state"))
+    rows = TensorDict({"observation": torch.randn(64, 3), "action": torch.zeros(64).long()}, [64])
+    low, _, best = losses_of_first_choices(FeedforwardPolicy.from_specs(GuessEnv(1)), teacher, rows)
+    assert best < 1 < 15 < low
+    flow = {"schedule": FlowProcess(4), "sampler": "flow-euler", "prediction": "velocity", "head": VectorHead()}
+    vectors = DiffusionPolicy.from_specs(VECTOR, **flow)
+    chosen = vectors.with_guidance(BestOf(CriticEnsemble(5, 1)))
+    with pytest.raises(InputError, match="a critic chooses among several"):
+        DistillationLoss(vectors.with_sampler("one-step"), chosen)
+
+
+@pytest.mark.parametrize("draw", ["sample", "argmax"])  # by the law, and by decisions
+def test_a_masked_teacher_is_asked_with_its_mask_though_the_student_reads_none(draw):
+    teacher = FeedforwardPolicy.from_specs(GuessEnv(1, mask=True), head=draw)
+    student = FeedforwardPolicy.from_specs(GuessEnv(1), mask_key=None)
+    mask = (torch.arange(3) == 1).expand(64, 3)
+    rows = TensorDict({"observation": torch.randn(64, 3), "action": torch.ones(64).long()}, [64])
+    with pytest.raises(InputError, match="'action_mask'"):
+        DistillationLoss(student, teacher)(rows)
+    found = losses_of_first_choices(student, teacher, rows.set("action_mask", mask))
+    assert found[1] < 0.1 < 15 < found[0]
 
 
 def test_mistakes_get_a_sentence():

@@ -14,9 +14,17 @@ from diffpolicy.edge import OffloadingProblem
 from diffpolicy.environments import EnvProblem
 from diffpolicy.experiments import make_method
 from diffpolicy.experiments.changes import changed
-from diffpolicy.objectives import DenoisingLoss, LikelihoodLoss, TokenImitationLoss
+from diffpolicy.objectives import DenoisingLoss, DistillationLoss, LikelihoodLoss, TokenImitationLoss
 from diffpolicy.policies import ActionMemory
-from diffpolicy.policies.heads import VectorHead
+from diffpolicy.policies.heads import (
+    CategoricalHead,
+    CompositeHead,
+    JointHead,
+    MultiCategoricalHead,
+    SimplexHead,
+    TokenHead,
+    VectorHead,
+)
 from diffpolicy.training import ImitationModule, fit
 from test_joint import env_of, seen
 from test_keys import Specs
@@ -100,6 +108,45 @@ def test_the_likelihood_is_the_cross_entropy_of_the_networks_logits_within_the_m
     )
     with pytest.raises(InputError, match=r"action to imitate at \[2\] is one that the mask forbids"):
         LikelihoodLoss(policy).imitate(observation, torch.where(torch.arange(9) == 2, 0, action), mask)
+
+
+@pytest.mark.parametrize(
+    "head", [CategoricalHead(choices=3), MultiCategoricalHead(nvec=(3, 3)), SimplexHead(choices=3)]
+)
+@pytest.mark.parametrize("joint", [False, True])
+def test_what_is_no_choice_is_refused_by_its_row_and_value(head, joint):
+    head = JointHead(head, (2,)) if joint else head
+    policy = FeedforwardPolicy(choices=head.width, observation_dim=3, head=head)
+    action = head.mode(head.law(torch.zeros(4, head.width)))
+    LikelihoodLoss(policy).imitate(torch.zeros(4, 3), action)
+    wrong = [-1] if isinstance(head, SimplexHead) or (joint and isinstance(head.each, SimplexHead)) else [-1, 3]
+    for value in wrong:
+        action[2] = value
+        with pytest.raises(InputError, match=rf"the action to imitate at \[2\] is .*{value}.*, which is no choice"):
+            LikelihoodLoss(policy).imitate(torch.zeros(4, 3), action)
+        with pytest.raises(InputError, match="which is no choice"):
+            DistillationLoss(policy, lambda td: td).imitate(torch.zeros(4, 3), action)
+
+
+def test_one_hot_choices_and_tokens_are_none_unless_one_of_each_is_taken():
+    one, two = CategoricalHead(choices=2, one_hot=True), MultiCategoricalHead(nvec=(2, 1), one_hot=True)
+    assert one.impossible(torch.tensor([[0, 1], [0, 0], [1, 1]])).tolist() == [0, 1, 1]
+    assert two.impossible(torch.tensor([[0, 1, 1], [0, 1, 0]])).tolist() == [0, 1]
+    assert TokenHead(nvec=(2,), single=True).impossible(torch.tensor([1, -1, 2])).tolist() == [0, 1, 1]
+    assert VectorHead(low=(-1.0,), high=(1.0,)).impossible(torch.tensor([[-1.0]])).tolist() == [0]
+    both = CompositeHead((CategoricalHead(choices=2), SimplexHead(choices=2)), (False, True))
+    mask = both.read_mask(torch.tensor([True, False]))
+    action = torch.tensor([[1, 1.0, 0.0], [2, 1.0, 0.0], [1, 0.5, 0.5]])
+    assert both.impossible(action, mask.expand(3, -1)).tolist() == [0, 1, 1]
+
+
+def test_shares_that_a_mask_forbids_are_refused():
+    head = SimplexHead(choices=3)
+    loss = LikelihoodLoss(FeedforwardPolicy(choices=6, observation_dim=3, head=head))
+    mask, shares = torch.tensor([[True, False, True]]), torch.tensor([[0.4, 0.0, 0.6]])
+    assert loss.imitate(torch.zeros(1, 3), shares, mask).isfinite()
+    with pytest.raises(InputError, match=r"at \[0\] is \[0.1.*\], whose shares the mask forbids"):
+        loss.imitate(torch.zeros(1, 3), torch.tensor([[0.1, 0.8, 0.1]]), mask)
 
 
 def test_what_a_teacher_says_of_items_that_do_not_exist_is_not_imitated():

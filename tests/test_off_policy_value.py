@@ -9,6 +9,8 @@ from tensordict import TensorDict
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.evaluation import off_policy_value
+from diffpolicy.policies import BestOf
+from diffpolicy.policies.heads import BoundedHead
 from toys import GuessEnv
 
 POLICY = FeedforwardPolicy.from_specs(GuessEnv(1), seed=3)
@@ -80,6 +82,37 @@ def test_what_makes_an_estimate_doubtful_is_said():
     assert "are worth" in rare.warnings[0]
 
 
+class Likes(torch.nn.Module):
+    """Likes the last choice best, whatever is observed."""
+
+    def forward(self, seen):
+        return torch.tensor([0.0, 0.0, 100.0]).expand(1, *seen.shape[:-1], 3)
+
+
+def test_a_policy_whose_draws_a_critic_chooses_among_is_judged_by_what_it_decides():
+    policy = DiffusionPolicy.from_specs(GuessEnv(1), steps=2, prediction="x0", seed=1)
+    policy = policy.with_guidance(BestOf(Likes(), draws=64, reads="state"))
+    found = off_policy_value(policy, log_of(0), samples=2)
+    last = off_policy_value(lambda td: td.set("action", torch.full((len(td),), 2)), log_of(0), samples=1)
+    assert found.dr.mean == pytest.approx(last.dr.mean, abs=0.02)
+
+
+def test_vectors_that_happen_to_be_whole_are_judged_by_densities(tmp_path):
+    head = BoundedHead(low=(-0.5,), high=(1.5,))
+    policy = FeedforwardPolicy(choices=head.width, observation_dim=1, head=head, seed=1)
+    lines = [f"{k % 7},{k % 2}.0,{k % 3},2.0" for k in range(40)]
+    (tmp_path / "log.csv").write_text("observation_0,action,reward,propensity\n" + "\n".join(lines) + "\n")
+    whole = read_decisions(tmp_path / "log.csv")
+    near = whole.clone().set("action", whole["action"].float() + 1e-6)
+    assert off_policy_value(policy, whole).ips.mean == pytest.approx(off_policy_value(policy, near).ips.mean, rel=1e-3)
+
+
+def test_a_row_that_does_not_count_may_hold_no_choice():
+    log = log_of(0)
+    log["action"][7], log["propensity"][7] = -1, torch.nan
+    assert off_policy_value(POLICY, log).left_out == 1
+
+
 HEADER = "observation_0,observation_1,observation_2,action,reward,propensity\n"
 
 
@@ -139,6 +172,16 @@ def test_a_folder_of_tensors_is_read_and_nothing_is_unpickled(tmp_path):
     [
         (lambda log: log.exclude("propensity"), "no 'propensity'"),
         (lambda log: log.set("propensity", torch.full((400,), 1.5)), "from 0 to 1, got 1.5"),
+        (
+            lambda log: log.set("action", log["action"].index_fill(0, torch.tensor([7]), -1)),
+            "action in row 7 is -1, which",
+        ),
+        (
+            lambda log: log.set("action", log["action"].index_fill(0, torch.tensor([9]), 3)),
+            "action in row 9 is 3, which",
+        ),
+        (lambda log: log.set("action", log["action"] + 0.5), "in row 0 is .*.5, and the policy makes choices"),
+        (lambda log: log.set("action", torch.zeros(400, 2)), r"actions are \[2\], and the policy's \[\]"),
         (lambda log: log[:6], "6 rows with a propensity, and at least 10"),
         (lambda log: log.set("observation", torch.zeros(400, 2)), "holds 2 numbers of each observation, .* reads 3"),
     ],

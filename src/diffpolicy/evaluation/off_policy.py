@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +15,11 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.decision_log import check_decisions
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.intervals import Interval, mean_interval
+from diffpolicy.policies.guidance import BestOf
+from diffpolicy.policies.heads import CompositeHead, Head
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.steered import SteeredPolicy
 
 FEW = 30.0
 """Effective rows below which an estimate is warned of."""
@@ -74,7 +78,7 @@ def off_policy_value(
     Args:
         policy: a `Policy` without a memory, or a function of a tensordict with `observation` and, where the log has
             masks, `action_mask`. Through a chain its chances are means over `samples` of its draws; of a policy without
-            a law of its own (a rule, a chain of tokens) shares of so many decisions.
+            a law of its own (a rule, a chain of tokens, draws a critic chooses among) shares of so many decisions.
         log: of `read_decisions`, with reward and propensity: a probability, of vectors a density.
         samples: decisions or chains drawn for a row, at least 1.
         folds: of the cross-fitting, at least 2.
@@ -84,8 +88,8 @@ def off_policy_value(
         The estimates, with the effective number of rows and what there is to warn of.
 
     Raises:
-        InputError: the log lacks a key or has no row that counts, a propensity is above 1 where there are choices, or
-            the policy cannot be asked.
+        InputError: the log lacks a key or has no row that counts, a propensity is above 1 where there are choices, an
+            action is no choice of the policy, or the policy cannot be asked.
 
     Example:
         >>> seen, action = torch.zeros(900, 1), torch.arange(900) % 3
@@ -103,6 +107,8 @@ def off_policy_value(
             raise InputError(f"the log has no {key!r}, which an off-policy estimate reads")
     whole, told = log, []
     propensity = log["propensity"].double()
+    if isinstance(policy, Policy):
+        log = log.copy().set("action", _as_decided(policy.head, log["action"]))
     discrete = not log["action"].is_floating_point()
     if bool((propensity < 0).any()) or (discrete and bool((propensity > 1).any())):
         wrong = propensity[(propensity < 0) | (propensity > 1)][0].item()
@@ -113,6 +119,8 @@ def off_policy_value(
                 f"{count} of {len(whole)} rows have {words}, and are left out; what is left may be no fair part"
             )
     counted = propensity > 0
+    if isinstance(policy, Policy):
+        _check_choices(policy.head, log["action"], counted)
     log = log[counted]
     if len(log) < 2 * folds:
         raise InputError(f"the log has {len(log)} rows with a propensity, and at least {2 * folds} are needed")
@@ -171,12 +179,17 @@ def _asked(policy: Any, log: TensorDict, samples: int) -> tuple[Tensor, Decided]
     )
     chances: list[Tensor] = []
     decided, every = [], []
-    has_law = policy.head.x0_is == "parameters" and policy.head.draw_input is not None
+    picks = isinstance(policy, SteeredPolicy) and isinstance(policy.guidance, BestOf)  # among draws of its law
+    has_law = policy.head.x0_is == "parameters" and policy.head.draw_input is not None and not picks
     enumerated = has_law and policy.head.expectation == "enumerated" and policy.head.event == ()
     with torch.no_grad():
         for _ in range(samples):
+            if picks:
+                condition = policy.condition(observation.to(policy.dtype))
+                decided.append(policy.decided(condition, None, allowed, False).action.to(action.dtype))
+                continue
             law = policy.law(observation.to(policy.dtype), None, allowed, policy.noise(observation.shape[:-1]))
-            decided.append(policy.choose(law))
+            decided.append(policy.choose(law).to(action.dtype))
             if has_law:
                 chances.append(policy.head.log_prob(law, action).double().exp())
             if enumerated:
@@ -188,6 +201,33 @@ def _asked(policy: Any, log: TensorDict, samples: int) -> tuple[Tensor, Decided]
         return torch.stack(chances).mean(0), [(torch.full_like(action, a), law[:, a]) for a in range(law.shape[1])]
     chance = torch.stack(chances).mean(0) if has_law else _shares(decided, action)
     return chance, [(each, 1 / samples) for each in decided]
+
+
+def _makes_choices(head: Head) -> bool:
+    if isinstance(head, CompositeHead):
+        return all(map(_makes_choices, head.parts))
+    return head.written_as is not None or head.expectation == "enumerated"
+
+
+def _as_decided(head: Head, action: Tensor) -> Tensor:
+    """A log's actions in the shape and of the kind of number that a head decides: vectors may happen to be whole."""
+    if action[:1].numel() != math.prod(head.event) * len(action[:1]):
+        raise InputError(f"the log's actions are {list(action.shape[1:])}, and the policy's {list(head.event)}")
+    action = action.reshape(len(action), *head.event)
+    if not _makes_choices(head):
+        return action if action.is_floating_point() else action.to(torch.get_default_dtype())
+    if action.is_floating_point() and bool((split := action != action.round()).any()):
+        at = tuple(split.nonzero()[0].tolist())
+        raise InputError(f"the log's action in row {at[0]} is {action[at].item():g}, and the policy makes choices")
+    return action.long()
+
+
+def _check_choices(head: Head, action: Tensor, counted: Tensor) -> None:
+    """Refuses what is no choice, in rows that count. Args: action: `[M, *event]`. counted: bool `[M]`."""
+    bad = head.impossible(action) & counted
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise InputError(f"the log's action in row {row} is {action[row].tolist()}, which is no choice of the policy")
 
 
 def _called(policy: Any, observation: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:

@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import dispatch
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.imitation import ImitationLoss
-from diffpolicy.objectives.rows import wide
+from diffpolicy.objectives.rows import check_possible, wide
+from diffpolicy.policies.guidance import BestOf
 from diffpolicy.policies.heads import BoundedHead, Head
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.steered import SteeredPolicy
 
 
 class DistillationLoss(ImitationLoss):
@@ -27,7 +30,8 @@ class DistillationLoss(ImitationLoss):
     * where the x_0 of both is a vector, || x_0(s, z_I) - ODE(s, z_I) ||^2 / D, ODE the end of the teacher's chain
       without noise on the way: the distillation of a flow into one step, as in FQL (Park et al. 2025,
       arXiv 2502.02538);
-    * else minus the log-probability of what the teacher decides: the same KL but for a constant, by samples.
+    * else minus the log-probability of what the teacher decides: the same KL but for a constant, by samples; so also
+      where a critic chooses among the teacher's draws (`BestOf`).
 
     Args:
         policy: the student, such as a `FeedforwardPolicy`, or a chain under the sampler `one-step`.
@@ -35,9 +39,10 @@ class DistillationLoss(ImitationLoss):
 
     Raises:
         InputError: the student remembers its actions; or its x_0 is a vector, and the teacher's chain draws noise on
-            the way, so that its end does not follow from its start.
+            the way, so that its end does not follow from its start, or a critic chooses among its chains.
 
-    Keys: of `ImitationLoss`, and the teacher's latent where it remembers its actions.
+    Keys: of `ImitationLoss`, the mask also where the teacher alone reads it, and the teacher's latent where it
+    remembers its actions.
 
     Example:
         >>> teacher = DiffusionPolicy.from_specs(Clinic(1), steps=5, prediction="x0", sampler="ddim")
@@ -57,14 +62,33 @@ class DistillationLoss(ImitationLoss):
         theirs = teacher.head if isinstance(teacher, Policy) else None
         self.regresses = mine.x0_is == "action" and not mine.tokens
         self.compares = theirs is not None and theirs == mine and mine.x0_is == "parameters" and _has_divergence(mine)
+        guidance = teacher.guidance if isinstance(teacher, SteeredPolicy) else None
+        self.picks = isinstance(guidance, BestOf)  # then its law is not that of what it decides
+        self.compares = self.compares and not self.picks
         if mine.tokens:
             raise InputError("a student of tokens has no law that could come near a teacher's; take logits of choices")
+        if self.regresses and self.picks:
+            raise InputError(
+                "a student whose x_0 is the action learns the ends of a teacher's chains, and of this one a critic "
+                "chooses among several; guide the teacher otherwise, with_guidance(None)"
+            )
         if self.regresses and theirs is not None and (theirs != mine or teacher.draws > 1):
             raise InputError(
                 "a student whose x_0 is the action learns the ends of a teacher's chain without noise on the way, and "
                 f"this {type(theirs).__name__} ends a chain that draws {teacher.draws} times; give it a sampler "
                 "such as ddim or flow-euler"
             )
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys read from the rows, the teacher's mask too."""
+        masked = self.asks and self.__dict__["teacher"].reading.masked
+        keys = super().in_keys
+        return [*keys, "action_mask"] if masked and "action_mask" not in keys else keys
+
+    @in_keys.setter
+    def in_keys(self, values: Any) -> None:
+        raise AttributeError("the keys are fixed")
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
@@ -77,12 +101,17 @@ class DistillationLoss(ImitationLoss):
         if not self.asks:
             return TensorDict({"loss_actor": self.imitate(observation, action, mask)})
         rows = observation.shape[:-1]
+        latent = tensordict["latent"] if teacher.remembers else None
+        allowed = None
+        if teacher.reading.masked:  # also where the student reads none
+            allowed = teacher.head.read_mask(as_mask(tensordict["action_mask"], "action_mask"))
         with torch.no_grad():
-            noise = teacher.noise(rows)
-            latent = tensordict["latent"] if teacher.remembers else None
-            allowed = self._allowed(mask) if teacher.reading.masked else None
-            theirs = teacher.law(observation, latent, allowed, noise)
-            decided = None if self.regresses or self.compares else teacher.choose(theirs)
+            noise: Any = None if self.picks else teacher.noise(rows)
+            if self.picks:
+                decided = teacher.decided(teacher.condition(observation), latent, allowed, False).action
+            else:
+                theirs = teacher.law(observation, latent, allowed, noise)
+                decided = None if self.regresses or self.compares else teacher.choose(theirs)
         if decided is not None:
             return TensorDict({"loss_actor": self.imitate(observation, decided, mask)})
         shared = policy.draws > 0 and not teacher.remembers and noise is not None
@@ -94,8 +123,9 @@ class DistillationLoss(ImitationLoss):
 
     def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
         """By decisions alone: their likelihood, or their distance where x_0 is the action."""
-        policy = self.policy
-        law = policy.law(observation, None, self._allowed(mask), policy.noise(observation.shape[:-1]))
+        policy, allowed = self.policy, self._allowed(mask)
+        check_possible(policy.head, action, allowed)
+        law = policy.law(observation, None, allowed, policy.noise(observation.shape[:-1]))
         if self.regresses:
             target = policy.head.encode(action.to(policy.dtype))
             distance: Tensor = (law - target).square().mean(-1).mean(-1).sum()

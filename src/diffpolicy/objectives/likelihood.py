@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.imitation import ImitationLoss
+from diffpolicy.objectives.rows import check_possible
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.policy import Policy
 
@@ -22,7 +23,7 @@ class LikelihoodLoss(ImitationLoss):
 
     Raises:
         InputError: the policy has no law, or remembers its actions; in `forward`: a key is missing, an observation of
-            another width, or the mask forbids what is to be imitated.
+            another width, or what is to be imitated is no choice or one that the mask forbids.
 
     Keys: of `ImitationLoss`.
 
@@ -41,6 +42,7 @@ class LikelihoodLoss(ImitationLoss):
     def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
         policy = self.policy
         allowed = None if mask is None else policy.head.read_mask(as_mask(mask, "action_mask"))
+        check_possible(policy.head, action, allowed)
         law = policy.law(observation, None, allowed, policy.noise(observation.shape[:-1]))
         log_prob: Tensor = policy.head.log_prob(law, action)
         if mask is not None and bool((log_prob < FORBIDDEN).any()):

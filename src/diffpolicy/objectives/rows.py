@@ -10,7 +10,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.heads import Head
+from diffpolicy.policies.masks import as_mask, readable
 from diffpolicy.policies.policy import Policy
 
 
@@ -42,6 +43,25 @@ def wide(td: TensorDictBase, key: NestedKey) -> Tensor:
     """Observations of rows, `[*batch, F]`; one number a row is a width of 1."""
     observation: Tensor = td[key]
     return observation.unsqueeze(-1) if observation.ndim == td.batch_dims > 0 else observation
+
+
+def check_possible(head: Head, action: Tensor, allowed: Tensor | None = None) -> None:
+    """Refuses actions to imitate that a head never decides, where they can be looked at.
+
+    Args:
+        head: of who imitates. action: `[.., M, *event]`. allowed: the mask as the head reads it, bool `[.., M, W]`.
+
+    Raises:
+        InputError: names the first such action and its row.
+    """
+    if not readable(action):
+        return
+    bad = head.impossible(action, allowed)
+    if bool(bad.any()):
+        at = tuple(bad.nonzero()[0].tolist())
+        masked = not bool(head.impossible(action)[at])
+        why = "whose shares the mask forbids" if masked else "which is no choice of the policy"
+        raise InputError(f"the action to imitate at {list(at)} is {action[at].tolist()}, {why}")
 
 
 def row_masks(

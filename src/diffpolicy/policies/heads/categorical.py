@@ -75,6 +75,11 @@ class CategoricalHead(Head):
     def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
         return action if self.one_hot else mark_no_choice(action, mask)
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.one_hot:
+            return action.long().sum(-1) != 1
+        return (action < 0) | (action >= self.choices)
+
     def probabilities(self, x0: Tensor) -> Tensor:
         return softmax(x0)
 

@@ -154,6 +154,10 @@ class CompositeHead(Head):
         parts = zip(self.parts, self.apart(action), self._masks(mask), strict=True)
         return self.together([part.refuse(a, m) for part, a, m in parts])
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        parts = zip(self.parts, self.apart(action), self._masks(mask), strict=True)
+        return torch.stack([part.impossible(a, m) for part, a, m in parts]).any(0)
+
     # The law
 
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -103,6 +103,17 @@ class Head(ABC):
         """Actions with -1 where nothing is allowed, `[.., *event]`. Args: mask: bool `[.., W]`, or None."""
         return action
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Whether actions are none that it decides, bool `[..]`: a choice that there is not, a share where none may be.
+
+        A choice that a mask forbids is told by its log-probability instead.
+
+        Args:
+            action: `[.., *event]`. mask: bool `[.., W]`, or None.
+        """
+        lead = action.shape[: action.ndim - len(self.event)]
+        return torch.zeros(lead, dtype=torch.bool, device=action.device)
+
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Parameters of the law, `[.., W]`. Args: x0: `[.., W]`. mask: allowed choices, bool `[.., W]`, or None."""
         return x0

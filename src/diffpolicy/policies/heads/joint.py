@@ -119,6 +119,9 @@ class JointHead(Head):
             return action
         return self._together(self.each.refuse(self._actions(action), self._shares(mask)), mask.shape[:-1])
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.each.impossible(self._actions(action), None if mask is None else self._shares(mask)).any(-1)
+
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.each.law(self._shares(x0), None if mask is None else self._shares(mask)).flatten(-2)
 

@@ -85,6 +85,9 @@ class MultiCategoricalHead(Head):
     def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
         return action if mask is None or self.one_hot else mark_no_choice(action, self._slots(mask))
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return none_of(action, self.nvec, one_hot=self.one_hot)
+
     def probabilities(self, x0: Tensor) -> Tensor:
         return self._slots(self.law(x0)).softmax(-1).flatten(-2)
 
@@ -187,6 +190,17 @@ def one_hots(choice: Tensor, nvec: tuple[int, ...]) -> Tensor:
 def of_one_hots(action: Tensor, nvec: tuple[int, ...]) -> Tensor:
     """What `one_hots` wrote, int64 `[.., K]`. Args: action: `[.., sum of n_k]`. nvec: n_k."""
     return torch.stack([part.byte().argmax(-1) for part in action.split(list(nvec), -1)], -1)
+
+
+def none_of(action: Tensor, nvec: tuple[int, ...], *, one_hot: bool) -> Tensor:
+    """Which actions hold a choice that there is not, bool `[..]`.
+
+    Args:
+        action: `[.., K]`, or one-hot vectors side by side. nvec: n_1, ..., n_K. one_hot: which of the two.
+    """
+    if one_hot:
+        return torch.stack([part.long().sum(-1) != 1 for part in action.split(list(nvec), -1)], -1).any(-1)
+    return ((action < 0) | (action >= torch.tensor(nvec, device=action.device))).any(-1)
 
 
 def padded_mask(mask: Tensor, nvec: tuple[int, ...]) -> Tensor:

@@ -85,6 +85,10 @@ class SimplexHead(Head):
     def refuse(self, action: Tensor, mask: Tensor | None) -> Tensor:
         return action if mask is None else action.masked_fill(~self.allows(mask).unsqueeze(-1), -1.0)
 
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        below = (action < 0).any(-1)  # where nothing was allowed, see `refuse`
+        return below if mask is None else below | ((action > 0) & ~mask[..., : self.choices]).any(-1)
+
     @property
     def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
         return None if self.draw == "argmax" else ("normal", (self.choices,))

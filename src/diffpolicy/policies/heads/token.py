@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from diffpolicy.policies.heads.head import Head
-from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead, of_one_hots, one_hots, padded_mask
+from diffpolicy.policies.heads.multi_categorical import (
+    MultiCategoricalHead,
+    none_of,
+    of_one_hots,
+    one_hots,
+    padded_mask,
+)
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_with
@@ -82,6 +88,9 @@ class TokenHead(Head):
             return action
         some = mask.unflatten(-1, (len(self.nvec), -1)).any(-1)
         return action.masked_fill(~(some.squeeze(-1) if self.single else some), NO_CHOICE)
+
+    def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
+        return none_of(action.unsqueeze(-1) if self.event == () else action, self.nvec, one_hot=self.one_hot)
 
     def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
         return self.mode(law)
