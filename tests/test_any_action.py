@@ -15,7 +15,7 @@ from diffpolicy.environments import EnvProblem, RandomRule, check_policy, check_
 from diffpolicy.experiments import make_method
 from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
-from diffpolicy.objectives import LatentBoundedSACLoss
+from diffpolicy.objectives import LatentBoundedSACLoss, LatentDiscreteSACLoss
 from diffpolicy.policies import GreedyValuePolicy
 from diffpolicy.policies.heads import (
     BoundedHead,
@@ -271,6 +271,20 @@ def test_choices_of_several_keys_train_off_policy():
     assert module.policy.head.joint == 6
 
 
+def test_a_row_with_a_part_that_chose_nothing_moves_no_critic():
+    torch.manual_seed(0)
+    policy = FeedforwardPolicy.from_specs(Sent(2, continuous=False))
+    loss = LatentDiscreteSACLoss(policy, CriticEnsemble(policy.observation_dim, 6))
+    observation = torch.randn(4, policy.observation_dim)
+    mask = torch.ones(4, policy.head.mask_width, dtype=torch.bool)
+    rows = {"observation": observation, "action_mask": mask}
+    given = {**rows, "action": torch.tensor([[0, 1], [1, -1], [-1, 0], [2, 1]]), "reward": torch.ones(4), "next": rows}
+    some = TensorDict(given, [4])
+    alone = loss(some[[0, 3]])["loss_qvalue"].item()
+    assert loss(some)["loss_qvalue"].item() == pytest.approx(alone / 2, rel=1e-5)  # a mean over rows, as of values
+    assert loss(some[1:3])["loss_qvalue"].item() == 0
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -316,3 +330,24 @@ def test_the_loss_of_shares_counts_no_row_that_allows_nothing():
     mask[:] = False
     none = loss(TensorDict(given, [6]))
     assert float(none["loss_actor"].detach()) == 0
+
+
+def test_entropy_and_temperature_of_shares_leave_out_rows_that_allow_nothing():
+    policy = FeedforwardPolicy.from_specs(Served(1, "shares"), head="simplex")
+    loss = LatentBoundedSACLoss(policy, CriticEnsemble(4 + 4, 1))
+    mask = torch.ones(8, 4, dtype=torch.bool)
+    rows = {"observation": torch.randn(8, 4), "action_mask": mask}
+    given = {**rows, "action": torch.full((8, 4), 0.25), "reward": torch.zeros(8), "next": rows}
+
+    def of(given):
+        policy.generator.manual_seed(1)
+        found = loss(TensorDict(given, [8]))
+        return found["entropy"].item(), found["loss_alpha"].item()
+
+    whole = of(given)
+    mask[3] = False
+    assert of(given) == pytest.approx(whole, abs=1.0)  # nats of one row more or less
+    mask[:] = False
+    assert of(given) == (0, 0)
+    loss.target_entropy = -7.0
+    assert of(given)[1] == 0

@@ -156,6 +156,19 @@ def test_with_a_linear_critic_the_mean_moves_by_the_scaled_gradient(sampler):
     torch.testing.assert_close(action, torch.full((4, 2), 5.0 * 3 * 0.01), rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_a_gradient_is_taken_in_inference_mode_too(sampler):
+    env, policy = vectors(steps=4, sampler=sampler)
+    guided = policy.with_guidance(QGradient(CriticEnsemble(2 + 2, 1), scale=2.0))
+    found = []
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode, set_exploration_type(STILL):
+            state = env.reset().apply(lambda x: torch.full_like(x, True if x.dtype == torch.bool else 0.3))
+            guided.generator.manual_seed(3)
+            found.append(guided(state)["action"])
+    assert torch.equal(*found)
+
+
 def test_a_gradient_is_added_to_the_score():
     process, (x, value, gradient) = FlowProcess(6), normal(3, 5, 2)
     for prediction in PREDICTIONS:

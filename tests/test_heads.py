@@ -13,6 +13,7 @@ from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import (
     BoundedHead,
     CategoricalHead,
+    CompositeHead,
     JointHead,
     MultiCategoricalHead,
     SimplexHead,
@@ -200,6 +201,25 @@ def test_forbidden_shares_are_zero_and_the_only_allowed_one_is_all(dtype):
     none = torch.zeros(3, SIMPLEX.width, dtype=torch.bool)
     assert (SIMPLEX.refuse(action, none) == -1).all()
     assert torch.isfinite(SIMPLEX.with_log_prob(SIMPLEX.law(x0_of(SIMPLEX, 3), none), draws)[1]).all()
+
+
+def test_where_no_share_is_allowed_the_law_is_that_of_all():
+    mask = torch.zeros(3, SIMPLEX.width, dtype=torch.bool)
+    mask[1] = True
+    x0, draws = x0_of(SIMPLEX, 3), SIMPLEX.draws(torch.Size([3]), draw())
+    assert torch.equal(SIMPLEX.law(x0, mask), SIMPLEX.law(x0))
+    action, log_prob = SIMPLEX.with_log_prob(SIMPLEX.law(x0, mask), draws)
+    assert torch.allclose(SIMPLEX.log_prob(SIMPLEX.law(x0, mask), action), log_prob, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", [MULTI, CompositeHead((CategoricalHead(choices=3), CategoricalHead(choices=2)))])
+def test_a_part_without_a_choice_makes_it_no_joint_choice(head):
+    size = head.event[0]
+    action = torch.zeros(size + 1, size, dtype=torch.int64)
+    action[torch.arange(size), torch.arange(size)] = -1
+    action[:, 0] += torch.arange(size + 1) > 0  # (1, -1) were (0, 1)
+    assert head.joint_index(action).tolist() == [-1] * size + [head.joint_index(action[-1:]).item()]
+    assert head.joint_index(action[-1:]).item() > 0
 
 
 def test_the_volume_of_shares_is_that_of_a_uniform_law():

@@ -34,7 +34,8 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
     * actor: alpha log pi(a) - Q(s, a)
     * temperature: alpha (-log pi - target entropy), one alpha an agent
 
-    Values are means over rows and sums over agents and critics. Entropies are conditional on one chain's noise.
+    Values are means over rows and sums over agents and critics. Entropies are conditional on one chain's noise; a row
+    that allows nothing has value 0, and its entropy is left out.
 
     Args:
         policy: with a `BoundedHead` or a `SimplexHead`, of one item or of joint ones.
@@ -148,20 +149,27 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         critic = partial(functional_call, self.critic, still)
         cost = alpha * log_p - self._values(critic, observation, latent, chosen).amin(0)
         cost = self._counted(cost, mask)
-        entropy = self._mean(-log_p.detach(), log_alpha)
-        volume = self._mean(self.head.log_volume(law.detach()), log_alpha)
-        loss_alpha = self.temperature_loss(entropy, self._entropy_target(law.detach()) + volume)
+        # where nothing can be chosen there is no entropy to hold
+        counted = None if mask is None else self.head.allows(mask).to(log_p)
+        entropy = self._mean(-log_p.detach(), log_alpha, counted)
+        volume = self._mean(self.head.log_volume(law.detach()), log_alpha, counted)
+        target_entropy = self._mean(self._entropy_target(law.detach()), log_alpha, counted)
+        loss_alpha = self.temperature_loss(entropy, target_entropy + volume)
         return cost.mean(-1).sum(), loss_q, loss_alpha, alpha.mean(), (entropy - volume).mean()
 
     def _entropy_target(self, law: Tensor) -> Any:
-        """What the entropy of scaled actions is held at. Args: law: of rows."""
-        return (
-            -self._mean(self.head.freedom(law), self.log_alpha) if self.target_entropy is None else self.target_entropy
-        )
+        """What the entropy of scaled actions is held at, of rows `[.., M]` or of all. Args: law: of rows."""
+        return -self.head.freedom(law) if self.target_entropy is None else self.target_entropy
 
-    def _mean(self, each: Any, like: Tensor) -> Any:
-        """The mean over rows, of the shape of `like`, or what all rows have. Args: each: `[.., M]`, or a number."""
-        return each.mean(-1, keepdim=True).view_as(like) if isinstance(each, Tensor) else each
+    def _mean(self, each: Any, like: Tensor, counted: Tensor | None) -> Any:
+        """The mean over the rows that count, of the shape of `like`, or what all rows have; 0 where none counts.
+
+        Args:
+            each: `[.., M]`, or a number. counted: 1 or 0 of rows, `[.., M]`; None where all count.
+        """
+        if counted is None:
+            return each.mean(-1, keepdim=True).view_as(like) if isinstance(each, Tensor) else each
+        return ((each * counted).sum(-1, keepdim=True) / counted.sum(-1, keepdim=True).clamp_min(1)).view_as(like)
 
     def _counted(self, value: Tensor, mask: Tensor | None) -> Tensor:
         """Values of rows, 0 where nothing is allowed. Args: value: `[.., M]`. mask: bool `[.., M, W]`, or None."""

@@ -46,7 +46,8 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
 
     Keys (see `set_keys`): observation, latent, action, reward, terminated, mask (of the next step too; needed if the
     policy reads masks); rows of batch `[M]`, or `[G, M]` for G agents; reward `[.., M]`. Writes loss_actor,
-    loss_qvalue, loss_alpha, alpha, entropy. A row that allows nothing has value and entropy 0.
+    loss_qvalue, loss_alpha, alpha, entropy. A row that allows nothing has value and entropy 0, and one whose action is
+    -1, no choice, in any part has no part in the critics' loss.
 
     Example:
         >>> from tensordict import TensorDict
@@ -156,7 +157,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         Args:
             observation, next_observation: `[.., M, F]`. latent, next_latent: `[.., M, A]`, where they are read.
             mask, next_mask: allowed choices, bool `[.., M, A]`, or None.
-            action: numbers of joint choices, int64 `[.., M]`. reward, terminated: `[.., M]`.
+            action: numbers of joint choices, int64 `[.., M]`, -1 of none. reward, terminated: `[.., M]`.
             next_noise, noise: what the policies' `noise` drew for the rows (times `samples`).
         """
         log_alpha = self.log_alpha
@@ -169,8 +170,9 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
                 value = value * ~terminated
             target = self.reward_scale * reward + self.gamma * value
         q = self.critic(self.critic_input(observation, latent))
-        taken = q.gather(-1, action.expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
-        loss_q = (taken - target).square().mean(-1).sum()
+        taken = q.gather(-1, action.clamp_min(0).expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+        # nothing was chosen where the number is -1, so there is no value to correct
+        loss_q = ((taken - target).square() * (action >= 0)).mean(-1).sum()
 
         p, log_p = self._probabilities(self.policy, observation, latent, mask, noise)
         negative_entropy = (p * log_p).sum(-1)

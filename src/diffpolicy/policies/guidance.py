@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -224,11 +225,14 @@ class QGradient(_ByCritic):
         super().check(policy)
 
     def conditioned(self, policy: SteeredPolicy, condition: Tensor) -> Guided:
-        prepared = policy.prepared(condition)
+        with _differentiable():
+            condition = _usable(condition)
+            prepared = policy.prepared(condition)
 
         def predicted(x: Tensor, t: Any) -> Tensor:
             learns = torch.is_grad_enabled()
-            with torch.enable_grad():
+            with _differentiable(), torch.enable_grad():
+                x, t = _usable(x), _usable(t)
                 state = x if learns and x.requires_grad else x.detach().requires_grad_()
                 given = policy.denoise(state, t, prepared)
                 x0 = policy.process.convert(given, state, t, given=policy.prediction, wanted="x0")
@@ -240,3 +244,18 @@ class QGradient(_ByCritic):
             return along_gradient(value, gradient, x, t, policy.process, prediction=policy.prediction, scale=self.scale)
 
         return Guided(predicted)
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Leaves `torch.inference_mode`, in which no gradient can be asked for, without turning gradients on."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _usable(x: Any) -> Any:
+    """A copy of what inference mode made, which no gradient goes through, or x. Args: x: of inputs."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

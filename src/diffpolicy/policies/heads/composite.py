@@ -14,6 +14,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import side_by_side
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_form, part_of
 
 
@@ -237,9 +238,11 @@ class CompositeHead(Head):
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
+        none = torch.zeros_like(index, dtype=torch.bool)
         for part, own in zip(self.parts, self.apart(action), strict=True):
-            index = index * part.joint + part.joint_index(own)
-        return index
+            number = part.joint_index(own)
+            index, none = index * part.joint + number, none | (number < 0)
+        return index.masked_fill(none, NO_CHOICE)  # else it were the number of another joint choice
 
     # Where it is pathwise
 

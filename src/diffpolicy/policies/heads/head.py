@@ -206,7 +206,7 @@ class Head(ABC):
         raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
 
     def joint_index(self, action: Tensor) -> Tensor:
-        """Number of a joint choice, int64 `[..]`. Args: action: `[.., *event]`."""
+        """Number of a joint choice, int64 `[..]`, -1 where a part of it is no choice. Args: action: `[.., *event]`."""
         raise InputError(f"the choices of a {type(self).__name__} cannot be enumerated")
 
     # Where an expectation is pathwise

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_form, part_of
 
 
@@ -190,7 +191,8 @@ class JointHead(Head):
     def joint_index(self, action: Tensor) -> Tensor:
         index = self.each.joint_index(self._actions(action))
         place = self.each.joint ** torch.arange(self.count - 1, -1, -1, device=index.device)
-        return (index * place).sum(-1)
+        # one item without a choice would make it the number of another joint choice
+        return (index * place).sum(-1).masked_fill((index < 0).any(-1), NO_CHOICE)
 
     def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         action, log_prob = self.each.with_log_prob(self._shares(law), self._actions(draws))

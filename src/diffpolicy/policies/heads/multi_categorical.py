@@ -13,7 +13,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.categorical import inverted
 from diffpolicy.policies.heads.head import MOST_JOINT, Head, draw_of
 from diffpolicy.policies.keys import Action
-from diffpolicy.policies.masks import mark_no_choice, mask_logits
+from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
 from diffpolicy.policies.registry import part_with
 
 
@@ -170,9 +170,10 @@ class MultiCategoricalHead(Head):
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
-        for n, choice in zip(self.nvec, self.choices(action).unbind(-1), strict=True):
+        choices = self.choices(action)
+        for n, choice in zip(self.nvec, choices.unbind(-1), strict=True):
             index = index * n + choice
-        return index
+        return index.masked_fill((choices < 0).any(-1), NO_CHOICE)  # else it were the number of another joint choice
 
     def to_dict(self) -> dict[str, Any]:
         form = super().to_dict()

@@ -94,10 +94,14 @@ class SimplexHead(Head):
         return None if self.draw == "argmax" else ("normal", (self.choices,))
 
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Means, those of forbidden choices at the least that stays finite, and standard deviations, `[.., 2 D]`."""
+        """Means, those of forbidden choices at the least that stays finite, and standard deviations, `[.., 2 D]`.
+
+        Where nothing is allowed the law is that of all choices: so far down a mean is rounded by more than any spread.
+        """
         mean, raw = x0.chunk(2, -1)
         if mask is not None:
-            mean = mean.masked_fill(~mask[..., : self.choices], masked_value(mean.dtype))
+            own = mask[..., : self.choices]
+            mean = mean.masked_fill(~(own | ~own.any(-1, keepdim=True)), masked_value(mean.dtype))
         return torch.cat([mean, log_std(raw).exp()], -1)
 
     def draws(self, rows: torch.Size, generator: torch.Generator) -> Tensor | None:
