@@ -24,7 +24,8 @@ from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_t
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload import laws
 from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
-from diffpolicy.experiments.names import import_attribute, make_method
+from diffpolicy.environments.entrants import make_policy
+from diffpolicy.experiments.names import import_attribute, make_method, make_problem
 from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))
@@ -223,6 +224,23 @@ def test_names_of_modules_change_no_path(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no module"):
         import_attribute("mine_nowhere:thing", "policy")
     assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("mine_here.py:thing", "mine_here:thing"),
+        ("./mine_here.py:thing", "mine_here:thing"),
+        ("of/mine_here.py:thing", "of.mine_here:thing"),
+        ("mine_here.py", "mine_here:NAME, of what stands there"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_problem, make_method, lambda text: make_policy(text, make_problem("clinic"))])
+def test_a_file_where_a_module_is_asked_for_is_told_the_module(tmp_path, monkeypatch, text, meant, make):
+    (tmp_path / "mine_here.py").write_text("thing = 3\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(f"; did you mean {meant}?") + "$"):
+        make(text)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ each at a speed of its own. Which one next?
 #    :pyobject: Fires.shown
 #    :dedent: 4
 #
+# A seed makes chance begin anew. TorchRL asks every environment for this method: without it none can be made, and
+# Python says ``Can't instantiate abstract class``. These lines follow ``shown``:
+#
+# .. literalinclude:: ../../examples/tutorials/mine.py
+#    :pyobject: Fires._set_seed
+#    :dedent: 4
+#
 # The problem
 # -----------
 #
@@ -125,7 +132,8 @@ print(evaluate(problem, ["runs/fires/d2sac", "fastest", "largest"], episodes=64)
 # --------------------
 #
 # ``compare`` does all of this at once: it trains several methods, and plays them and every rule on the same
-# episodes. Your problem is named ``FILE:NAME``:
+# episodes. Your problem is named ``mine:problem``: the file's name without ``.py``, and what it is called there. The
+# file lies in the folder in which you type:
 #
 # .. code-block:: console
 #

@@ -60,11 +60,11 @@ def working_folder(*, last: bool = False) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def import_module(name: str, where: str) -> ModuleType:
+def import_module(name: str, where: str, hint: str = "") -> ModuleType:
     """Imports a module by its full name.
 
     Args:
-        name: of the module. where: what names it, in messages.
+        name: of the module. where: what names it, in messages. hint: what may have been meant, where there is none.
 
     Raises:
         InputError: there is no such module, or it fails; the sentence names the line in which it does.
@@ -73,8 +73,26 @@ def import_module(name: str, where: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise InputError(f"{where}: there is no module '{show_path(name)}'") from None
+            raise InputError(f"{where}: there is no module '{show_path(name)}'{hint}") from None
         raise InputError(f"{where}: importing '{show_path(name)}' fails: {_reason(error)}") from error
+
+
+def meant_attribute(text: str) -> str:
+    """`; did you mean mine:problem?` where a text names a Python file, `mine.py:problem`; empty of any other.
+
+    Args:
+        text: what was typed.
+
+    Example:
+        >>> meant_attribute("mine.py:problem"), meant_attribute("mine.py"), meant_attribute("mine:problem")
+        ('; did you mean mine:problem?', '; did you mean mine:NAME, of what stands there?', '')
+    """
+    file, _, name = text.partition(":")
+    module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+    named = f"{module}:{name or 'NAME'}"
+    if not file.endswith(".py") or not is_attribute(named):
+        return ""
+    return f"; did you mean {named}{'' if name else ', of what stands there'}?"
 
 
 def is_attribute(text: str) -> bool:
@@ -99,7 +117,7 @@ def import_attribute(text: str, what: str) -> Any:
     from diffpolicy._global_draws import global_draws
 
     with working_folder(), global_draws(seed=0):
-        module = import_module(module_name, f"{what} {text}")
+        module = import_module(module_name, f"{what} {text}", meant_attribute(text))
     value: Any = module
     for name in path.split("."):
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
-from diffpolicy._imports import import_attribute, is_attribute
+from diffpolicy._imports import import_attribute, is_attribute, meant_attribute
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
@@ -49,9 +49,10 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
         raise InputError(f"policy {check.show(text)} is not bundled; there are {there}{near}")
     if is_attribute(text):
         return "attribute"
+    near = meant_attribute(text) or meant(text, [*rules, *(PRETRAINED + name for name in bundled)])
     raise InputError(
         f"policy {check.show(text)} is neither a rule ({', '.join(rules)}), nor pretrained:NAME, "
-        f"nor a policy folder, nor module:attribute{meant(text, [*rules, *(PRETRAINED + name for name in bundled)])}"
+        f"nor a policy folder, nor module:attribute{near}"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
-from diffpolicy._imports import import_attribute, is_attribute, working_folder
+from diffpolicy._imports import import_attribute, is_attribute, meant_attribute, working_folder
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
@@ -103,7 +103,8 @@ def check_problem(text: str) -> str:
         return "attribute"
     raise InputError(
         f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *entry_names('problem')])}, "
-        f"nor gym:ID, nor module:attribute{meant(text, [*PROBLEMS, *entry_names('problem')])}"
+        f"nor gym:ID, nor module:attribute"
+        f"{meant_attribute(text) or meant(text, [*PROBLEMS, *entry_names('problem')])}"
     )
 
 
@@ -204,7 +205,8 @@ def check_method(text: str) -> str:
         return "attribute"
     raise InputError(
         f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *entry_names('method')])}), "
-        f"nor a YAML file, nor module:attribute{meant(text, [*PRESETS, *entry_names('method')])}"
+        f"nor a YAML file, nor module:attribute"
+        f"{meant_attribute(text) or meant(text, [*PRESETS, *entry_names('method')])}"
     )
 
 

@@ -21,6 +21,9 @@ from diffpolicy.policies.registry import part_with
 class MultiCategoricalHead(Head):
     """K choices, of n_1, ..., n_K; x_0 holds a row of max n logits for each, in which those beyond n_k are forbidden.
 
+    A mask does not hold these: an environment's `action_mask` is `[batch, n_1 + ... + n_K]`, the slots' choices one
+    after another, as in TorchRL.
+
     Given x_0 the choices are independent; what binds them is the chain that x_0 comes from.
 
     Args:
