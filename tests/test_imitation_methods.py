@@ -87,7 +87,7 @@ def test_a_chain_keeps_both_modes_of_what_it_imitates_and_a_normal_law_lies_betw
     plain = FeedforwardPolicy.from_specs(VECTOR, hidden=[32])
     share = {}
     for policy, loss in ((chain, DenoisingLoss(chain)), (plain, LikelihoodLoss(plain))):
-        module = ImitationModule(policy, collect, loss.imitate, rounds=1, updates=500, batch_size=256)
+        module = ImitationModule(policy, collect, loss.imitate, rounds=1, updates=800, batch_size=256)
         fit(module)
         td = policy.eval()(TensorDict({"observation": torch.zeros(1000, 3)}, [1000]))
         off = (td["action"] - torch.tensor([1.0, 3.0])).abs().amax(-1) < 0.5

@@ -222,7 +222,23 @@ def test_the_loss_of_numbers_is_the_squared_error_of_what_is_predicted(predictio
 def test_steps_are_spread_over_rows_and_over_the_actions_of_each():
     t = spread(torch.tensor([0.3]), 8 * 4, 4, turns=4).view(8, 4)
     assert torch.equal(t.sort(-1).values, torch.arange(1, 5).expand(8, -1))
-    assert torch.equal(spread(torch.tensor([0.999]), 6, 3), torch.tensor([1, 1, 2, 2, 3, 3]))
+    assert torch.equal(spread(torch.tensor([0.999]), 6, 3), torch.tensor([3, 1, 1, 2, 2, 3]))
+
+
+@pytest.mark.parametrize(("rows", "steps", "turns"), [(64, 8, 1), (5, 3, 1), (24, 8, 4), (12, 3, 6), (1, 4, 1)])
+def test_each_step_is_as_likely_for_every_row_and_a_batch_has_them_evenly(rows, steps, turns):
+    draws = 4000
+    when = (torch.arange(draws).view(-1, 1) + 0.5) / draws
+    t = spread(when, rows, steps, turns)
+    assert t.min() == 1
+    assert t.max() == steps
+    levels = torch.arange(1, steps + 1)
+    likely = (t.unsqueeze(-1) == levels).double().mean(0)  # [rows, steps]
+    torch.testing.assert_close(likely, torch.full_like(likely, 1 / steps), rtol=0, atol=2e-3)
+    for groups, count in ((t, rows), (t.view(draws, -1, turns), turns)):
+        found = (groups.unsqueeze(-1) == levels).sum(-2)
+        assert found.min() >= count // steps
+        assert found.max() <= -(-count // steps)
 
 
 def test_who_has_no_chain_learns_by_minus_the_log_probability():

@@ -95,13 +95,14 @@ def denoising_errors(
 
 
 def spread(when: Tensor, rows: int, steps: int, turns: int = 1) -> Tensor:
-    """Steps of a chain for rows, evenly from one random number, int64 `[.., rows]`, each of 1..I equally likely.
+    """Steps of a chain for rows, evenly from one random number, int64 `[.., rows]`, in each 1..I equally likely.
 
     Args:
         when: U[0, 1), `[.., 1]`. rows: how many. steps: I. turns: how many rows in a row belong together, a divisor of
             `rows`: their steps are spread over 1..I, too.
     """
     number = torch.arange(rows, device=when.device)
-    t = (number + when) * (steps / rows)
-    t = t if turns == 1 else (t + (number % turns) * (steps / turns)) % steps
+    # a ladder that is turned as a whole: a row's place in the batch says nothing of its step
+    rung = (number // turns) * (steps / rows) + (number % turns) * (steps / turns)
+    t = (rung + when * steps) % steps
     return t.long().clamp_max(steps - 1) + 1
