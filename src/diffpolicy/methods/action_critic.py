@@ -29,7 +29,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
 
     Args:
         chain: whether there is one; false: the control, a law without a chain that learns by the same objective.
-        samples: actions of a state from which the policy learns in an update.
+        samples: actions of a state from which the policy learns in an update, at least 2.
         next_samples: actions of a next state, of which its value is had.
         tau: share of the new parameters in the targets, each update.
         target_actor: whether a slowly following copy of the policy draws these actions.
@@ -55,7 +55,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         **OffPolicyMethod.rules,
         **ActionChainMethod.rules,
         "chain": check.flag,
-        "samples": partial(check.integer, least=1, most=10**5),
+        "samples": partial(check.integer, least=2, most=10**5),
         "next_samples": partial(check.integer, least=1, most=10**5),
         "tau": partial(check.number, above=0, most=1),
         "target_actor": check.flag,

@@ -28,7 +28,8 @@ class MirrorDescentMethod(ActionCriticMethod):
         divergence: `forward`: own actions are learnt with softmax weights; `on-chain`: at the states of their chains;
             `reverse`: by clipped ratios of single steps.
         temperature: lambda, the first one where it is found, in units of scaled rewards.
-        target_kl: nats that a step may go, by which lambda is found; None: lambda stays.
+        target_kl: nats that a step may go, by which lambda is found, but for `reverse` below log(samples); None: lambda
+            stays.
         clip: of `reverse`: most by which a step's ratio counts, above or below 1.
         refresh: of `reverse`: updates for which the copy that records chains stays as it is.
         others: of `ActionCriticMethod`.

@@ -41,7 +41,7 @@ class ActionCriticLoss(OffPolicyLoss):
     Args:
         policy: a chain whose x_0 is the action, or a policy without a chain.
         critic: of `action_critic`.
-        samples: N, actions of a state from which the policy learns.
+        samples: N, actions of a state from which the policy learns; at least 2, since they are weighed together.
         next_samples: N', actions of a next state.
         target_actor: whether the slowly following copy of the policy draws them.
         gamma, tau, reward_scale: of `OffPolicyLoss`.
@@ -76,7 +76,7 @@ class ActionCriticLoss(OffPolicyLoss):
     ) -> None:
         check_learns_actions(policy)
         super().__init__(policy, critic, gamma=gamma, tau=tau, target_actor=target_actor, reward_scale=reward_scale)
-        self.samples = check.integer(samples, "samples", least=1)
+        self.samples = check.integer(samples, "samples", least=2)  # of one alone there is nothing to prefer
         self.next_samples = check.integer(next_samples, "next_samples", least=1)
         check_critic(critic, policy, policy.observation_dim + policy.head.feature_width, 1)
 
@@ -115,10 +115,13 @@ class ActionCriticLoss(OffPolicyLoss):
         Args:
             after: next observations, `[.., M, F]`. mask: of them. reward, terminated: of `backed_up`.
         """
-        observation, mask = repeated(after, self.next_samples), repeated(mask, self.next_samples)
-        action = self.drawn(observation, mask)
+        observation, given = repeated(after, self.next_samples), repeated(mask, self.next_samples)
+        action = self.drawn(observation, given)
         q = least(action_values(self.target_critic, self.policy, observation, action))
-        return self.backed_up(reward, self.value(q.unflatten(-1, (-1, self.next_samples))), terminated)
+        value = self.value(q.unflatten(-1, (-1, self.next_samples)))
+        if mask is not None:
+            value = value * self.policy.head.allows(mask)  # where nothing is allowed, what was drawn is arbitrary
+        return self.backed_up(reward, value, terminated)
 
     @torch.no_grad()
     def values(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -26,6 +26,12 @@ def check_learns_actions(policy: Policy) -> None:
     name = f"a {type(policy).__name__} with a {type(policy.head).__name__}"
     if policy.remembers:
         raise InputError(f"actions are learnt by a chain that starts from its process's end, and {name} remembers")
+    guidance = getattr(policy, "guidance", None)
+    if guidance is not None:  # it would lead what is drawn, and not what learns
+        raise InputError(
+            f"guidance must be None where actions are learnt, got {type(guidance).__name__}; guide the policy after it "
+            "is trained, by with_guidance"
+        )
     if policy.head.x0_is == "action":
         return
     if policy.draws:
@@ -33,6 +39,20 @@ def check_learns_actions(policy: Policy) -> None:
             f"{name} denoises parameters of a law; take a TokenHead or a VectorHead, whose x_0 is the action"
         )
     policy.check_law()
+
+
+def check_drops_nothing(policy: Policy, what: str) -> None:
+    """Refuses policies of which conditions are to be left out, for losses that never do so.
+
+    Args:
+        policy: any. what: the loss, for the message.
+
+    Raises:
+        InputError: its `condition_drop` is above 0, so that what stands for a condition would stay untrained.
+    """
+    chance = getattr(policy, "condition_drop", 0.0)
+    if chance:
+        raise InputError(f"condition_drop must be 0 under {what}, which never leaves out a condition, got {chance:g}")
 
 
 def action_losses(policy: Policy, observation: Tensor, action: Tensor, mask: Tensor | None, turns: int = 1) -> Tensor:
@@ -59,9 +79,9 @@ def action_losses(policy: Policy, observation: Tensor, action: Tensor, mask: Ten
         noise = torch.rand(x0.shape, generator=generator, device=generator.device).to(observation.device)
         allowed = allowed_tokens(policy, mask, rows)
         x = policy.process.corrupt(x0, t, noise, allowed)
-        return token_errors(policy, observation, x0, x, t, allowed)
+        return token_errors(policy, observation, x0, x, t, allowed, policy.drops(rows))
     noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
-    return denoising_errors(policy, observation, x0, t, noise)
+    return denoising_errors(policy, observation, x0, t, noise, policy.drops(rows))
 
 
 def allowed_tokens(policy: DiffusionPolicy, mask: Tensor | None, rows: torch.Size) -> Tensor:

@@ -11,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.objectives.rows import check_possible, wide
 from diffpolicy.policies.guidance import BestOf
@@ -38,8 +39,9 @@ class DistillationLoss(ImitationLoss):
         teacher: a policy, which is not trained; or a rule, whose decisions are in the rows.
 
     Raises:
-        InputError: the student remembers its actions; or its x_0 is a vector, and the teacher's chain draws noise on
-            the way, so that its end does not follow from its start, or a critic chooses among its chains.
+        InputError: the student remembers its actions or has a `condition_drop`; or its x_0 is a vector, and the
+            teacher's chain draws noise on the way, so that its end does not follow from its start, or a critic chooses
+            among its chains.
 
     Keys: of `ImitationLoss`, the mask also where the teacher alone reads it, and the teacher's latent where it
     remembers its actions.
@@ -56,6 +58,7 @@ class DistillationLoss(ImitationLoss):
 
     def __init__(self, policy: Policy, teacher: Any) -> None:
         super().__init__(policy)
+        check_drops_nothing(policy, "a DistillationLoss")
         self.__dict__["teacher"] = teacher  # no part of what is trained and saved
         mine = policy.head
         self.asks = isinstance(teacher, Policy)

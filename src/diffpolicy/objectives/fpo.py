@@ -14,6 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
 from diffpolicy.objectives.rows import wide
@@ -38,7 +39,8 @@ class FPOLoss(LossModule):
         clip: between 0 and 1. critic_weight: of the critic's error. samples: draws of each action, S.
 
     Raises:
-        InputError: the policy's chain is of another kind, an argument is out of range, or the critic does not fit.
+        InputError: the policy's chain is of another kind or has a `condition_drop`, an argument is out of range, or the
+            critic does not fit.
 
     Keys: observation, action, advantage and value_target `[.., M, 1]`, and what `begin` adds. Writes loss_objective,
     loss_critic, kl_approx and clip_fraction.
@@ -72,6 +74,7 @@ class FPOLoss(LossModule):
         if samples < 1:
             raise InputError(f"samples must be at least 1, got {samples}")
         DenoisingLoss(policy)  # which says what its chain must be
+        check_drops_nothing(policy, "an FPOLoss")
         check_critic(critic, policy, policy.observation_dim, 1)
         self.policy, self.critic = policy, critic
         self.clip, self.critic_weight, self.samples = clip, critic_weight, samples

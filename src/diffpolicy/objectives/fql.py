@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import action_values, check_critic
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors, spread
 from diffpolicy.objectives.off_policy import OffPolicyLoss
@@ -45,8 +46,8 @@ class FQLLoss(OffPolicyLoss):
         gamma, tau, reward_scale: of `OffPolicyLoss`.
 
     Raises:
-        InputError: a head is another one, the flow is of other widths or draws noise on its way, or a number is out of
-            range.
+        InputError: a head is another one, the flow is of other widths or draws noise on its way, a policy has a
+            `condition_drop`, or a number is out of range.
 
     Keys: observation, action, reward and their next ones. Writes loss_actor, loss_qvalue, loss_flow and distance.
 
@@ -85,6 +86,9 @@ class FQLLoss(OffPolicyLoss):
         super().__init__(policy, critic, gamma=gamma, tau=tau, reward_scale=reward_scale)
         if self.reads_latent:
             raise InputError("FQLLoss trains policies that start from noise, and this one remembers its actions")
+        for part in (policy, flow):
+            if part is not None:
+                check_drops_nothing(part, "an FQLLoss")
         if flow is not None:
             DenoisingLoss(flow)  # which says what a flow must be
             if flow.head != policy.head or flow.observation_dim != policy.observation_dim or flow.draws != policy.draws:

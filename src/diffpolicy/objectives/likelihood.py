@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.imitation import ImitationLoss
 from diffpolicy.objectives.rows import check_possible
 from diffpolicy.policies.masks import as_mask
@@ -22,8 +23,9 @@ class LikelihoodLoss(ImitationLoss):
         policy: any with a law; its chain's x_0 is not the action itself.
 
     Raises:
-        InputError: the policy has no law, or remembers its actions; in `forward`: a key is missing, an observation of
-            another width, or what is to be imitated is no choice or one that the mask forbids.
+        InputError: the policy has no law, remembers its actions or has a `condition_drop`; in `forward`: a key is
+            missing, an observation of another width, or what is to be imitated is no choice or one that the mask
+            forbids.
 
     Keys: of `ImitationLoss`.
 
@@ -37,6 +39,7 @@ class LikelihoodLoss(ImitationLoss):
 
     def __init__(self, policy: Policy) -> None:
         policy.check_law()
+        check_drops_nothing(policy, "a LikelihoodLoss")
         super().__init__(policy)
 
     def imitate(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:

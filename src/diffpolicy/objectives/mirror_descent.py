@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_critic import ActionCriticOptions, repeated
 from diffpolicy.objectives.action_losses import allowed_tokens
 from diffpolicy.objectives.denoising import spread
@@ -36,7 +37,8 @@ class MirrorDescentLoss(WeightedActionLoss):
     Args:
         policy, critic: of `ActionCriticLoss`.
         temperature: lambda, the first one where it is found, in units of scaled rewards.
-        target_kl: nats that a step may go from pi_old, of at most log N; None: lambda stays as it is.
+        target_kl: nats that a step may go from pi_old, below log N, the most that weights can say; None: lambda stays
+            as it is.
         shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
 
     Raises:
@@ -48,6 +50,9 @@ class MirrorDescentLoss(WeightedActionLoss):
         >>> loss.weights(torch.tensor([[0.0, 0.0, 1.0]]))
         tensor([[0.2119, 0.2119, 0.5761]])
     """
+
+    by_weights = True
+    """Whether the divergence is of softmax weights, which is below log N."""
 
     def __init__(
         self,
@@ -61,6 +66,11 @@ class MirrorDescentLoss(WeightedActionLoss):
         super().__init__(policy, critic, **shared)
         check.number(temperature, "temperature", above=0)
         self.target_kl = None if target_kl is None else check.number(target_kl, "target_kl", above=0)
+        if self.by_weights and self.target_kl is not None and self.target_kl >= math.log(self.samples):
+            raise InputError(
+                f"target_kl must be below log(samples) = {math.log(self.samples):.4g}, which weights of {self.samples} "
+                f"samples never reach, got {self.target_kl:g}"
+            )
         lead = () if policy.agents is None else (policy.agents, 1)
         self.log_temperature = nn.Parameter(torch.full(lead, math.log(temperature)))
 
@@ -141,6 +151,7 @@ class OnChainMirrorLoss(MirrorDescentLoss):
         number = spread(when, each.shape[-2], len(path), self.samples) - 1
         x = states.gather(0, number.unsqueeze(-1).expand(states.shape[1:]).unsqueeze(0)).squeeze(0)
         allowed = allowed_tokens(policy, given, each.shape[:-1])
-        loss = token_errors(policy, each, states[-1], x, path[number], allowed)
+        dropped = policy.drops(each.shape[:-1])
+        loss = token_errors(policy, each, states[-1], x, path[number], allowed, dropped, policy.path)
         of_states = (weight * loss.unflatten(-1, (-1, self.samples))).sum(-1)
         return {"loss_actor": of_states.mean(-1).sum(), **self.more(observation, mask, weight)}

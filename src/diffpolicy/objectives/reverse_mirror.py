@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_critic import ActionCriticOptions, repeated
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.mirror_descent import MirrorDescentLoss
 from diffpolicy.objectives.off_policy import frozen_copy
 from diffpolicy.objectives.recorded import check_records, ended, recorded, step_log_probs
@@ -26,7 +28,8 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         L = - mean_n sum_k min(r_k A_k, clip(r_k, 1 - clip, 1 + clip) A_k).
 
     The law of whole chains that is best is pi_old's times exp(A / lambda), whose end is the tilted law. Lambda follows
-    the divergence of chains from pi_old, of which that of actions is at most as much.
+    the divergence of chains from pi_old, of which that of actions is at most as much. The copy is renewed by the losses
+    that are taken with gradients, one an update, so that TorchRL's updaters of targets do as well as `update_targets`.
 
     Args:
         policy: a chain of tokens whose steps are drawn (`Ancestral` in the order of chance, `TauLeaping`); without a
@@ -34,11 +37,13 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         critic: of `ActionCriticLoss`.
         clip: most by which a ratio counts, above or below 1.
         refresh: updates for which the recording copy stays as it is.
-        temperature, target_kl: of `MirrorDescentLoss`.
-        shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
+        temperature, target_kl: of `MirrorDescentLoss`; the bound may be above log N.
+        shared: samples, next_samples, gamma, tau and reward_scale of `ActionCriticLoss`, and target_actor, which stays
+            true.
 
     Raises:
-        InputError: a number is out of range, or the policy, its sampler or the critic does not fit.
+        InputError: a number is out of range, there is no target_actor, or the policy, its sampler or the critic does
+            not fit.
 
     Example:
         >>> policy = DiffusionPolicy.from_specs(Clinic(1), schedule=MaskedProcess(2), head=TokenHead())
@@ -46,6 +51,8 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         >>> bool(loss.actor_losses(torch.zeros(5, 3), None)["loss_actor"].abs() < 1e-4)  # all ratios are 1
         True
     """
+
+    by_weights = False
 
     def __init__(
         self,
@@ -59,6 +66,12 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         **shared: Unpack[ActionCriticOptions],
     ) -> None:
         check_records(policy, steps=True)
+        check_drops_nothing(policy, "a ReverseMirrorLoss")
+        if not shared.get("target_actor", True):
+            raise InputError(
+                "target_actor must be true under a ReverseMirrorLoss, whose divergence from the policy itself would "
+                "always be 0, got False"
+            )
         super().__init__(policy, critic, temperature=temperature, target_kl=target_kl, **shared)
         self.clip = check.number(clip, "clip", above=0, most=0.99)
         self.refresh = check.integer(refresh, "refresh", least=1)
@@ -66,6 +79,7 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         self.register_buffer("renewed", torch.zeros((), dtype=torch.int64))
 
     def actor_losses(self, observation: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+        self._renew()
         each, given = repeated(observation, self.samples), repeated(mask, self.samples)
         with torch.no_grad():
             states = recorded(self.recorder, each, given)
@@ -81,11 +95,12 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         worth = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
         return {"loss_actor": -worth.sum(0).mean(-1).sum(), **self.dual(apart.sum(0).mean(-1))}
 
-    def update_targets(self) -> None:
-        """As of all; and renews the copy that records, when it is time."""
-        super().update_targets()
-        self.renewed += 1
-        if int(self.renewed) % self.refresh == 0:
-            with torch.no_grad():
+    def _renew(self) -> None:
+        """Counts an update, and before it renews the copy that records, when it is time."""
+        if not torch.is_grad_enabled():
+            return  # somebody only looks
+        with torch.no_grad():
+            if int(self.renewed) % self.refresh == 0:
                 for copied, source in zip(self.recorder.parameters(), self.policy.parameters(), strict=True):
                     copied.copy_(source)
+            self.renewed += 1

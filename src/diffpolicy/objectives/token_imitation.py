@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -118,6 +120,7 @@ def token_errors(
     t: Tensor,
     allowed: Tensor,
     dropped: Tensor | None = None,
+    path: Sequence[int] | None = None,
 ) -> Tensor:
     """I w_t times the cross-entropy of each row's x_0 as predicted of its tokens at step t, summed over slots.
 
@@ -127,6 +130,7 @@ def token_errors(
         policy: of tokens; where it hides some, they alone count. observation: `[.., M, F]`.
         x0, x: tokens, `[.., M, K]`. t: 1..I, `[.., M]`. allowed: bool `[.., M, K, W]`.
         dropped: rows whose condition is left out, bool `[.., M]`, or None.
+        path: the levels of which t are, where a chain leaves some out; None: all.
 
     Returns:
         `[.., M]`.
@@ -146,10 +150,19 @@ def token_errors(
     choices = policy.choices // policy.head.slots
     if policy.vocabulary == choices:
         return each.sum(-1)
-    return weights(process).to(each)[t - 1] * each.masked_fill(x < choices, 0).sum(-1)
+    return weights(process, path).to(each)[t - 1] * each.masked_fill(x < choices, 0).sum(-1)
 
 
-def weights(process: TokenProcess) -> Tensor:
-    """I w_t of a process that hides tokens, w_t = (abar_{t-1} - abar_t) / (1 - abar_t), `[I]`. Args: process: any."""
-    kept = torch.tensor([process.kept(t) for t in range(process.steps + 1)], dtype=torch.float64)
-    return process.steps * (kept[:-1] - kept[1:]) / (1 - kept[1:])
+def weights(process: TokenProcess, path: Sequence[int] | None = None) -> Tensor:
+    """I w_t of a process that hides tokens, w_t = (abar_s - abar_t) / (1 - abar_t), s being the level after t, `[I]`.
+
+    Args:
+        process: any.
+        path: the levels that a chain goes through, of which the weights are, by their number instead of I, and 0 of the
+            others; None: all.
+    """
+    levels = sorted(range(1, process.steps + 1) if path is None else path)
+    kept = torch.tensor([process.kept(t) for t in (0, *levels)], dtype=torch.float64)
+    result = torch.zeros(process.steps, dtype=torch.float64)
+    result[torch.tensor(levels) - 1] = len(levels) * (kept[:-1] - kept[1:]) / (1 - kept[1:])
+    return result

@@ -19,9 +19,6 @@ from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.rollouts import RolloutModule, Transitions
 from diffpolicy.training.stream import RolloutStream, counted_parts
 
-DRAWS = ("policy._extra_state", "averaged.module._extra_state")
-"""Ends of the keys under which a state holds where a policy's generator is."""
-
 
 class OffPolicyModule(RolloutModule):
     """Off-policy training of any policy by any objective: one training step is one rollout plus its updates.
@@ -196,5 +193,11 @@ class OffPolicyModule(RolloutModule):
         mine = checkpoint["diffpolicy"]["processes"][self.trainer.global_rank]
         if "replay" in mine:  # the file's own state is the first process's
             own = {f"replay.{key}": value for key, value in mine["replay"].items()}
-            generators = [key for key in checkpoint["state_dict"] if key.endswith(DRAWS)]
+            generators = [key for key in self._shares_draws() if key in checkpoint["state_dict"]]
             checkpoint["state_dict"].update(own | dict.fromkeys(generators, mine["policy"]))
+
+    def _shares_draws(self) -> list[str]:
+        """Keys under which a state holds where the policy's generator is: its own, and those of its copies."""
+        parts = self.named_modules(remove_duplicate=False)
+        same = [name for name, part in parts if getattr(part, "generator", None) is self.policy.generator]
+        return [f"{name}._extra_state" for name in same]
