@@ -15,6 +15,7 @@ from torchrl.data import TensorSpec
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
+from diffpolicy.environments.chosen import Choice, check_chosen
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import plain
 from diffpolicy.policies.saving import SavedPolicy
@@ -113,12 +114,14 @@ def check_device(policy: Any, env: EnvBase) -> None:
             )
 
 
-def check_acts(policy: Any, env: EnvBase, td: TensorDictBase, who: str = "the policy") -> None:
-    """Whether a policy writes the environment's actions, in their type, shape and range.
+def check_acts(
+    policy: Any, env: EnvBase, td: TensorDictBase, who: str = "the policy", choices: list[Choice] | None = None
+) -> None:
+    """Whether a policy writes the environment's actions, in their type and shape, and in range and allowed.
 
     Args:
         policy: a module or a function; it is called once. env: says what actions are. td: what it sees.
-        who: names it.
+        who: names it. choices: of `choices_of`; None: what it sees is made up, and any number will do.
 
     Raises:
         InputError: it fails, or what it writes is no action.
@@ -137,6 +140,8 @@ def check_acts(policy: Any, env: EnvBase, td: TensorDictBase, who: str = "the po
         if action is None:
             raise InputError(f"{who} writes no action {key!r}")
         check_value(key, action, env.full_action_spec[key], who)
+    if choices is not None:
+        check_chosen(result, choices, env.batch_size, who)
 
 
 def check_value(key: NestedKey, value: Any, spec: TensorSpec, who: str) -> None:

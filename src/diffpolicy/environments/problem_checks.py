@@ -13,6 +13,8 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
+from diffpolicy.environments.chosen import choices_of
+from diffpolicy.environments.env_problem import EnvProblem
 from diffpolicy.environments.lane_checks import begins_all, follows_first, reset_fault
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
@@ -143,7 +145,8 @@ def _check_rules(problem: Problem) -> None:
         if not callable(policy):
             raise InputError(f"rule {name!r} must make a policy of a seed, got {check.show(policy)}")
         env = with_recurrent_state(problem.make_env(LANES, 0), policy)
-        check_acts(policy, env, env.reset(), f"rule {name!r}")
+        choices = choices_of(env, masks=isinstance(problem, EnvProblem))
+        check_acts(policy, env, env.reset(), f"rule {name!r}", choices)
 
 
 def _check_seeds(problem: Problem, rollout: TensorDict) -> None:

@@ -9,9 +9,10 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot
+from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 
+from diffpolicy.environments.chosen import aligned, choices_of, counts_of
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.masks import as_mask, mark_no_choice, readable
@@ -39,16 +40,10 @@ class RandomRule(TensorDictModuleBase):
     def __init__(self, env: EnvBase, seed: int = 0) -> None:
         super().__init__()
         self.generator = Draws(seed)
-        names = set(env.observation_spec.keys(True, True))
-        self.specs: list[tuple[Any, Any, Any, Any]] = []
-        for key in env.action_keys:
-            spec = env.full_action_spec[key]
+        self.specs = choices_of(env)
+        for key, spec, *_ in self.specs:
             if not isinstance(spec, (Categorical, MultiCategorical, OneHot, Bounded)):
                 raise InputError(f"no uniform law is known for action {key!r}, a {type(spec).__name__}")
-            last = key[-1] if isinstance(key, tuple) else key
-            beside = [(*key[:-1], n) if isinstance(key, tuple) else n for n in (f"{last}_mask", "action_mask", "valid")]
-            mask, valid = beside[0] if beside[0] in names or len(list(env.action_keys)) > 1 else beside[1], beside[2]
-            self.specs.append((key, spec, *(name if name in names else None for name in (mask, valid))))
         self.in_keys = [name for _, _, *read in self.specs for name in read if name is not None]
         self.out_keys = [key for key, *_ in self.specs]
 
@@ -61,8 +56,8 @@ class RandomRule(TensorDictModuleBase):
                 tensordict.set(key, self._within(spec, shape, mask))
                 continue
             items = shape[:-1] if isinstance(spec, (MultiCategorical, OneHot)) else shape
-            counts = _counts(spec)
-            masks = [None] * len(counts) if mask is None else [_aligned(m, items) for m in mask.split(counts, -1)]
+            counts = counts_of(spec)
+            masks = [None] * len(counts) if mask is None else [aligned(m, items) for m in mask.split(counts, -1)]
             for part in masks:
                 if part is not None and readable(part):
                     _refuse(part, tensordict, mask_key, valid_key, items)
@@ -75,7 +70,7 @@ class RandomRule(TensorDictModuleBase):
         low, high = spec.space.low[0], spec.space.high[0]
         drawn: Tensor = low + (high - low) * torch.rand(shape, generator=self.generator)
         if mask is not None and mask.shape[-1] == shape[-1]:
-            drawn = drawn.masked_fill(~_aligned(mask, shape[:-1]).cpu(), 0.0)
+            drawn = drawn.masked_fill(~aligned(mask, shape[:-1]).cpu(), 0.0)
         return drawn.to(spec.dtype)
 
     def _choose(self, choices: int, items: torch.Size, mask: Tensor | None) -> Tensor:
@@ -87,30 +82,15 @@ class RandomRule(TensorDictModuleBase):
         return choice if readable(mask) else mark_no_choice(choice, mask)
 
 
-def _counts(spec: Any) -> list[int]:
-    """The numbers of choices of an item's slots."""
-    if isinstance(spec, MultiCategorical):
-        nvec: list[int] = spec.nvec.reshape(-1, spec.nvec.shape[-1])[0].tolist()
-        return nvec
-    if isinstance(spec, MultiOneHot):
-        return [int(box.n) for box in spec.space]
-    return [int(spec.space.n)]
-
-
 def _written(spec: Any, chosen: list[Tensor]) -> Tensor:
     """Choices of slots, each `[*items]`, as the spec has them; a one-hot action of no choice is all zeros."""
     if isinstance(spec, MultiCategorical):
         return torch.stack(chosen, -1).to(spec.dtype)
     if isinstance(spec, OneHot):
-        counts = zip(chosen, _counts(spec), strict=True)
+        counts = zip(chosen, counts_of(spec), strict=True)
         hot = [choice.unsqueeze(-1) == torch.arange(n, device=choice.device) for choice, n in counts]
         return torch.cat(hot, -1).to(spec.dtype)
     return chosen[0].to(spec.dtype)
-
-
-def _aligned(mask: Tensor, items: torch.Size) -> Tensor:
-    """A mask of the first dimensions of the items, for all of them: `[*, n]` as broadcasts to `[*items, n]`."""
-    return mask.view(*mask.shape[:-1], *[1] * (len(items) + 1 - mask.ndim), mask.shape[-1])
 
 
 def _refuse(mask: Tensor, td: TensorDictBase, mask_key: NestedKey, valid_key: NestedKey | None, items: Any) -> None:

@@ -15,6 +15,7 @@ from diffpolicy._table import render
 from diffpolicy._version import __version__
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.entrants import make_policy, rules_of
+from diffpolicy.environments.env_problem import EnvProblem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played, play, undisturbed
 from diffpolicy.evaluation.results import Result
@@ -147,6 +148,8 @@ def play_episodes(
                 per=problem.cost.per,
                 first_episode=first,
                 watch=ticks,
+                # what offloading sends to a server that is down waits there: its masks are advice
+                forbid=isinstance(problem, EnvProblem),
             )
             if ticks is not None:
                 ticks.finish()

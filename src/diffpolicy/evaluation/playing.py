@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
+from diffpolicy.environments.chosen import check_chosen, choices_of
 from diffpolicy.environments.ends import ended
 from diffpolicy.environments.lane_checks import check_ends_apart
 from diffpolicy.environments.watch import begun
@@ -145,6 +146,7 @@ def play(
     per: Per = "item",
     first_episode: int = 0,
     watch: Callable[[TensorDictBase], None] | None = None,
+    forbid: bool = False,
 ) -> Played:
     """Plays one episode in each lane of an environment; cost is minus reward.
 
@@ -162,13 +164,15 @@ def play(
         per: what a cost is of: an `item`, all items of a lane's `step`, or all of an `episode`.
         first_episode: number of lane 0's episode.
         watch: sees each step that is played.
+        forbid: whether a choice that the mask beside it forbids is refused; else the environment says what it does.
 
     Returns:
         The cost of each item, step or episode, with its episode's number.
 
     Raises:
-        InputError: a key is not there or has another shape, nothing was played that costs anything, a cost is not
-            finite, or the environment begins all lanes anew where some have ended.
+        InputError: a key is not there or has another shape, an action is out of range or forbidden, nothing was
+            played that costs anything, a cost is not finite, or the environment begins all lanes anew where some have
+            ended.
 
     Example:
         >>> env = Clinic(4)
@@ -183,6 +187,7 @@ def play(
     existing = _valid_key(env, rewarded) if valid_key == "auto" else valid_key
     with torch.no_grad(), begun(env):
         env = with_recurrent_state(env, policy)
+        choices = choices_of(env, masks=forbid)
         root = env.reset()
         going = ~ended(root, lanes)
         for t in range(LONGEST if steps is None else steps):
@@ -191,6 +196,7 @@ def play(
             start = time.perf_counter()
             root = policy(root)
             seconds += time.perf_counter() - start
+            check_chosen(root, choices, env.batch_size, "the policy", going)
             # the last step resets nothing, which would be for nobody
             step, root = env.step_and_maybe_reset(root) if t + 1 != steps else (env.step(root), root)
             if watch is not None:
