@@ -4,12 +4,15 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torchrl.data import Bounded, MultiCategorical, OneHot, Unbounded
+from torchrl.envs import EnvBase
 
 from diffpolicy import check_problem
 from diffpolicy.environments import EnvProblem, RandomRule
 from diffpolicy.environments.chosen import Choice, check_chosen, choices_of
+from diffpolicy.environments.entrants import check_policy
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import evaluate
+from diffpolicy.policies.keys import Keys
 from test_keys import Specs
 from toys import GuessEnv
 
@@ -22,7 +25,7 @@ def guess(rule, *, mask=False):
 @pytest.mark.parametrize("ask", [check_problem, lambda problem: evaluate(problem, ["mine"], 2)])
 def test_a_rule_that_chooses_what_is_no_choice_is_refused(ask, number):
     problem = guess(lambda td: td.set("action", torch.full(td.batch_size, number)))
-    with pytest.raises(InputError, match=f"'action' of .* must be from 0 to 2, got {number} in lane 0"):
+    with pytest.raises(InputError, match=rf"'action' of .* must be from 0 to 2, got {number} in lane 0"):
         ask(problem)
 
 
@@ -60,3 +63,32 @@ def test_other_kinds_of_action_have_their_range(spec, action, match):
     td = TensorDict(action=torch.tensor(action), batch_size=2)
     with pytest.raises(InputError, match=match):
         check_chosen(td, [Choice("action", spec, None, None)], td.batch_size, "mine")
+
+
+class Unseeded(EnvBase):
+    """It cannot be made: `_set_seed` is lacking."""
+
+    def _reset(self, tensordict=None, **_):
+        raise NotImplementedError
+
+    def _step(self, tensordict):
+        raise NotImplementedError
+
+
+def test_an_environment_that_lacks_a_method_is_told_by_its_name():
+    with pytest.raises(InputError, match=r"problem Unseeded: the environment is not whole: .*_set_seed"):
+        check_problem(EnvProblem(Unseeded))
+
+
+def test_slots_of_one_decision_are_joint_already():
+    env = Specs({"observation": Unbounded((4, 3))}, MultiCategorical([3, 2], (4, 2)))
+    with pytest.raises(InputError, match="one decision of several slots already; leave items out"):
+        Keys.of(env, items="joint")
+
+
+def test_a_folder_of_seeds_names_them(tmp_path):
+    for seed in (2, 10):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (tmp_path / f"seed-{seed}" / "policy.json").touch()
+    with pytest.raises(InputError, match=r"has no policy.json; it has .*seed-2, .*seed-10$"):
+        check_policy(str(tmp_path), (), ())

@@ -33,7 +33,7 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
     path = Path(text)
     if path.is_dir():
         if not (path / "policy.json").is_file():
-            raise InputError(f"policy folder {text} has no policy.json")
+            raise InputError(f"policy folder {text} has no policy.json{_seeds(path)}")
         return "file"
     if path.name in ("policy.json", "policy.safetensors") or path.suffix in (".json", ".safetensors"):
         if not path.is_file():
@@ -54,6 +54,12 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
         f"policy {check.show(text)} is neither a rule ({', '.join(rules)}), nor pretrained:NAME, "
         f"nor a policy folder, nor module:attribute{near}"
     )
+
+
+def _seeds(path: Path) -> str:
+    """The folders of a policy's seeds, as `compare` writes them, where there are any. Args: path: of the folder."""
+    found = sorted((p.parent for p in path.glob("seed-*/policy.json")), key=lambda p: (len(p.name), p.name))
+    return f"; it has {', '.join(map(str, found))}" if found else ""
 
 
 def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Any]]:

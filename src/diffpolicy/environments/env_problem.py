@@ -94,7 +94,15 @@ class EnvProblem(Problem):
         return Lanes([self._make(episode_seed(seed, k), chosen) for k in range(batch)])
 
     def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
-        env = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
+        try:
+            env = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
+        except TypeError as error:
+            # an environment that lacks a method, such as _set_seed; another TypeError is the factory's own
+            if not str(error).startswith("Can't instantiate abstract class"):
+                raise
+            raise InputError(
+                f"problem {self.name}: the environment is not whole: {error}; write what is lacking"
+            ) from None
         if not isinstance(env, EnvBase):
             raise InputError(f"problem {self.name}: make_env must give a TorchRL environment, got {check.show(env)}")
         if "seed" not in self.asks:

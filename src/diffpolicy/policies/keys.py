@@ -111,6 +111,12 @@ class Keys:
         agents, each = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
         if items not in ("independent", "joint"):
             raise InputError(f"items must be independent or joint, got {items!r}")
+        if items == "joint" and not each and action.kind in ("multi-categorical", "multi-one-hot"):
+            kind = "MultiCategorical" if action.kind == "multi-categorical" else "MultiOneHot"
+            raise InputError(
+                f"the action {key!r} has no items that could be joint: a {kind} action is one decision of several "
+                "slots already; leave items out"
+            )
         if items == "joint" and not each:
             raise InputError(f"the action {key!r} has no items that could be joint: what is decided is one of a row")
         if items == "joint" and action.parts:
