@@ -6,7 +6,8 @@ from tensordict import TensorDict
 from torchrl.data import Bounded, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from diffpolicy import check_problem
+from diffpolicy import CategoricalPolicy, check_problem
+from diffpolicy.cli.main import main
 from diffpolicy.environments import EnvProblem, RandomRule
 from diffpolicy.environments.chosen import Choice, check_chosen, choices_of
 from diffpolicy.environments.entrants import check_policy
@@ -92,3 +93,11 @@ def test_a_folder_of_seeds_names_them(tmp_path):
         (tmp_path / f"seed-{seed}" / "policy.json").touch()
     with pytest.raises(InputError, match=r"has no policy.json; it has .*seed-2, .*seed-10$"):
         check_policy(str(tmp_path), (), ())
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_policy_of_another_problem_is_reminded_of_the_option(saved, tmp_path, capsys):
+    if saved:
+        CategoricalPolicy.from_specs(GuessEnv()).save(tmp_path)
+    assert main(["evaluate", str(tmp_path) if saved else "soonest", "--eval-episodes", "1"]) == 2
+    assert "; offloading is the default problem, and --problem names another" in capsys.readouterr().err

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> None:
         from diffpolicy.edge.resolve import check_policy
 
         for name in [*names, *([] if options.baseline is None else [options.baseline])]:
-            check_policy(name)
+            with _other_problems(options):
+                check_policy(name)
     order = opt.held_order(options, scenario)
     out = None if options.out is None else _files.check_folder(options.out)
 
@@ -80,7 +82,10 @@ def run(options: argparse.Namespace) -> None:
         _estimate(options, policies)
         return
     baseline = options.baseline or next(iter(rules_of(problem)))
-    with bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress:
+    with (
+        bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress,
+        _other_problems(options),
+    ):
         result = evaluate(
             problem,
             policies,
@@ -110,6 +115,19 @@ def run(options: argparse.Namespace) -> None:
     print(result.table(marks))
     if order is not None:
         print(held_line(order, result.played))
+
+
+@contextmanager
+def _other_problems(options: argparse.Namespace) -> Iterator[None]:
+    """Reminds of `--problem` where a rule or a policy is not offloading's, which is what is played by default."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        foreign = "which the environment does not have" in message or "is neither a rule" in message
+        if options.problem != "offloading" or not foreign or "did you mean" in message:
+            raise
+        raise InputError(f"{message}; offloading is the default problem, and --problem names another") from None
 
 
 def _estimate(options: argparse.Namespace, policies: Mapping[str, Any]) -> None:
