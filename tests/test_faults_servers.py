@@ -375,8 +375,16 @@ def test_a_server_that_is_not_there_is_one_sentence_at_once():
             profile(HttpAdapter(f"http://{host}"), GRID)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A shell has its background jobs ignore Ctrl-C, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_what_was_measured_and_tells_its_status(tmp_path, number):
+def test_a_signal_leaves_what_was_measured_and_tells_its_status(tmp_path, heeds_ctrl_c, number):
     out = tmp_path / "p.json"
 
     def answer(count, sent):

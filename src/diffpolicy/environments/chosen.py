@@ -79,7 +79,7 @@ def aligned(mask: Tensor, items: torch.Size) -> Tensor:
     Args:
         mask: `[*, n]`. items: shape of these.
     """
-    return mask.view(*mask.shape[:-1], *[1] * (len(items) + 1 - mask.ndim), mask.shape[-1])
+    return mask.view([*mask.shape[:-1], *[1] * (len(items) + 1 - mask.ndim), mask.shape[-1]])
 
 
 def check_chosen(
@@ -134,7 +134,7 @@ def _check_slots(
         valid = td[choice.valid].cpu()
         if valid.shape != items[: valid.ndim]:
             return  # of what it tells, nothing is known
-        exists = exists & valid.view(*valid.shape, *[1] * (len(items) - valid.ndim))
+        exists = exists & valid.view([*valid.shape, *[1] * (len(items) - valid.ndim)])
     exists = _counted(exists, lead, going)
     mask = None if choice.mask is None else as_mask(td[choice.mask], choice.mask).cpu()
     if mask is not None and mask.shape[:-1] != items[: mask.ndim - 1]:
@@ -167,7 +167,7 @@ def _check_slots(
 
 def _counted(of: Tensor, lead: torch.Size, going: Tensor | None) -> Tensor:
     """What is true of lanes that count. Args: of: bool `[*lead, *]`."""
-    return of if going is None else of & going.cpu().view(*lead, *[1] * (of.ndim - len(lead)))
+    return of if going is None else of & going.cpu().view([*lead, *[1] * (of.ndim - len(lead))])
 
 
 def _lane(at: tuple[int, ...], lead: torch.Size) -> int:
