@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
@@ -15,7 +14,6 @@ from diffpolicy.errors import InputError
 from diffpolicy.methods.action_chain import ActionChainMethod
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.ppo import PPOMethod
-from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.fpo import FPOLoss
 from diffpolicy.policies.heads import BoundedHead, Head, VectorHead
 from diffpolicy.policies.keys import Keys
@@ -63,13 +61,5 @@ class FPOMethod(ActionChainMethod, PPOMethod):
         if not isinstance(policy.head, VectorHead):
             why = self.refuses(policy.head) or "its chain must end in the action itself, as of a VectorHead"
             raise InputError(f"FPOMethod trains no policy with a {type(policy.head).__name__}: {why}")
-        critic = CriticEnsemble(
-            policy.observation_dim,
-            1,
-            ensemble=1,
-            hidden=self.hidden,
-            act=self.act,
-            stack=policy.agents,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        critic = self.make_critic(policy, seed)
         return FPOLoss(policy, critic, clip=self.clip, critic_weight=self.critic_weight, samples=self.samples)

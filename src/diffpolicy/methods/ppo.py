@@ -53,8 +53,9 @@ class PPOMethod(OnPolicyMethod):
         """It asks how probable an action was."""
         return "" if head.x0_is == "parameters" else "x_0 is the action, which has no probability in closed form"
 
-    def make_objective(self, policy: Policy, seed: int) -> ChainPPOLoss:
-        critic = CriticEnsemble(
+    def make_critic(self, policy: Policy, seed: int) -> CriticEnsemble:
+        """One network of a state's value. Args: policy: gives the widths and the stack. seed: of its parameters."""
+        return CriticEnsemble(
             policy.observation_dim,
             1,
             ensemble=1,
@@ -63,6 +64,9 @@ class PPOMethod(OnPolicyMethod):
             stack=policy.agents,
             generator=torch.Generator().manual_seed(seed),
         )
+
+    def make_objective(self, policy: Policy, seed: int) -> ChainPPOLoss:
+        critic = self.make_critic(policy, seed)
         return ChainPPOLoss(policy, critic, clip=self.clip, entropy=self.entropy, critic_weight=self.critic_weight)
 
 

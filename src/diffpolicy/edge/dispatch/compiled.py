@@ -17,14 +17,15 @@ from diffpolicy.edge.dispatch.account import ROUNDING, Account
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Dispatcher
-from diffpolicy.edge.dispatch.on_arrival import OnArrival
+from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
 from diffpolicy.edge.dispatch.orders import ORDERS, CostMinusAge
 from diffpolicy.edge.dispatch.outcome import Outcome
 from diffpolicy.edge.dispatch.simulation import MOST_WAITING
 from diffpolicy.errors import InputError
 
 CODES = {order: code for code, order in enumerate(ORDERS.values())}
-WEIGHS = ("least-finish", "least-cost", "least-outstanding", "random")
+WEIGHS = tuple(WEIGHINGS)
+"""Their places are the codes of `engine`."""
 
 
 def knows(dispatcher: Dispatcher) -> bool:
