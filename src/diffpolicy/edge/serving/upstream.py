@@ -1,0 +1,100 @@
+"""`Upstream`: what the dispatcher asks of a worker, whatever stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from diffpolicy.edge.serving.image_request import ImageRequest
+
+Chunk = Callable[[bytes], Awaitable[None]]
+"""Takes a piece of a stream on its way to the client."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker answered, of whatever status.
+
+    Args:
+        status: of HTTP. headers: by lower-case name. body: empty where it was streamed.
+        service_s: seconds for which it kept the worker busy, as the worker says; None: it does not say.
+
+    Example:
+        >>> Answer(200, {}, b"{}").fault
+        False
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = field(default=b"", repr=False)
+    service_s: float | None = None
+
+    @property
+    def fault(self) -> bool:
+        """Whether the worker failed; what is wrong with the request (4xx), or comes too often (429), is no fault."""
+        return self.status >= 500
+
+
+class UpstreamError(Exception):
+    """A call without an answer.
+
+    Args:
+        message: the end of a sentence about the worker. reached: whether it may have begun the work. late: it was
+            given up since its time was over.
+    """
+
+    def __init__(self, message: str, *, reached: bool, late: bool = False) -> None:
+        super().__init__(message)
+        self.reached, self.late = reached, late
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a worker says of itself; None where it does not say.
+
+    Args:
+        usable: it takes requests. draining: it ends what it has and takes no more.
+        boot: drawn when it started. models: names that it serves.
+        running: requests it works on, waiting: that wait there. remaining_s: seconds of work that it has left.
+        slots: requests that it works on at once.
+
+    Example:
+        >>> Health(True, boot="a1").draining
+        False
+    """
+
+    usable: bool
+    draining: bool = False
+    boot: str | None = None
+    models: tuple[str, ...] | None = None
+    running: int | None = None
+    waiting: int | None = None
+    remaining_s: float | None = None
+    slots: int | None = None
+
+
+@runtime_checkable
+class Upstream(Protocol):
+    """One worker. All of it runs in one event loop; a call that is cancelled stops the work where the worker can."""
+
+    async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
+        """Sends a request and waits for its answer.
+
+        Args:
+            request: what is asked for. timeout_s: until the last byte.
+            chunk: where pieces of a stream go, once the worker has answered 200; None: the answer has them all.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+
+    async def health(self) -> Health:
+        """What it says of itself.
+
+        Raises:
+            UpstreamError: nothing.
+        """
+
+    async def aclose(self) -> None:
+        """Ends its connections."""

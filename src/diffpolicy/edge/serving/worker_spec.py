@@ -1,0 +1,112 @@
+"""`WorkerSpec`: a worker of the fleet, and the file that lists them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
+from diffpolicy.errors import InputError
+
+KINDS = ("openai", "comfyui")
+KEYS = ("name", "url", "kind", "slots", "models", "api_key_env", "speed")
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Where a worker is and what is known of it.
+
+    Args:
+        url: of an OpenAI-compatible server or of ComfyUI. name: "" for host and port. kind: one of `KINDS`.
+        slots: requests that it works on at once. models: that it serves; None: whatever it says, or any.
+        api_key_env: the environment variable that holds its key.
+        speed: how many times as fast as the others it is taken to be before it has answered.
+
+    Raises:
+        InputError: an argument is no such thing.
+
+    Example:
+        >>> WorkerSpec("http://127.0.0.1:8001").name
+        '127.0.0.1:8001'
+    """
+
+    url: str
+    name: str = ""
+    kind: str = "openai"
+    slots: int = 1
+    models: tuple[str, ...] | None = None
+    api_key_env: str | None = None
+    speed: float = 1.0
+
+    def __post_init__(self) -> None:
+        ServerUrl.parse(self.url)
+        check.choice(self.kind, "kind", KINDS)
+        object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=1024))
+        object.__setattr__(self, "speed", check.number(self.speed, "speed", above=0, most=1e6))
+        for key in ("name", "api_key_env"):
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 200):
+                raise InputError(f"{key} must be a name of at most 200 characters, got {check.show(value)}")
+        if self.models is not None:
+            if isinstance(self.models, str) or not all(isinstance(name, str) and name for name in self.models):
+                raise InputError(f"models must be a list of names, got {check.show(self.models)}")
+            object.__setattr__(self, "models", tuple(self.models))
+        if not self.name:
+            object.__setattr__(self, "name", urlsplit(self.url).netloc)
+
+
+def read_workers(text: str) -> tuple[WorkerSpec, ...]:
+    """The workers that a user names.
+
+    Args:
+        text: addresses with commas between them, or a JSON file `{"workers": [{"url": ..., "slots": 1, ...}, ...]}`.
+
+    Raises:
+        InputError: it is neither; names the file, the worker and the key.
+
+    Example:
+        >>> [worker.name for worker in read_workers("http://127.0.0.1:8001,http://127.0.0.1:8002")]
+        ['127.0.0.1:8001', '127.0.0.1:8002']
+    """
+    if text.lower().startswith(("http://", "https://")):
+        return _unique([WorkerSpec(url) for url in text.split(",") if url], "--workers")
+    name = Path(text).name
+    try:
+        given: Any = json.loads(check.read_text(text, "workers file"))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"workers file {check.show(name)} is no JSON: {error}") from None
+    listed = given.get("workers") if isinstance(given, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise InputError(f"workers file {check.show(name)} must hold a list 'workers' that is not empty")
+    where = f"workers file {name}"
+    return _unique([_worker(f"{where}: workers[{number}]", entry) for number, entry in enumerate(listed)], where)
+
+
+def _worker(where: str, entry: Any) -> WorkerSpec:
+    """One entry of the file. Args: where: it stands. entry: it."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} must be an object with a url, got {check.show(entry)}")
+    check.known(entry, KEYS, where)
+    with check.within(where):
+        if "url" not in entry:
+            raise InputError("url is missing")
+        given: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in entry.items()}
+        return WorkerSpec(**given)
+
+
+def _unique(workers: Sequence[WorkerSpec], where: str) -> tuple[WorkerSpec, ...]:
+    """Refuses two of one name."""
+    names = [worker.name for worker in workers]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where} names the worker {check.show(name)} twice")
+    if not workers:
+        raise InputError(f"{where} names no worker")
+    return tuple(workers)
