@@ -11,7 +11,7 @@ import torch
 
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, make_policy
-from diffpolicy.edge.dispatch import Held, ShortestFirst, simulate
+from diffpolicy.edge.dispatch import Binding, Held, Moment, ShortestFirst, simulate
 from diffpolicy.edge.dispatch.of_scenario import arrivals_of
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem, replay_held
@@ -93,6 +93,41 @@ def test_evaluate_prints_how_it_held(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_wrong_binding_is_one_sentence(asked: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked.split()) == 2
     assert says in capsys.readouterr().err
+
+
+class Whole:
+    """A dispatcher, not an order."""
+
+    holds = True
+
+    def begin(self, seed: int) -> None: ...
+
+    def decide(self, moment: Moment) -> Binding | None:
+        return Held().decide(moment)
+
+
+@pytest.mark.parametrize(
+    ("asked", "never"),
+    [
+        ("evaluate opt-ts price", "price"),
+        ("evaluate opt-ts --baseline random", "random"),
+        ("replay --scenario gpu-mix --task-file x.csv --policy least-work", "least-work"),
+        ("compare --methods sac-ts", "sac-ts"),
+        ("compare", "the methods that compare trains"),
+    ],
+)
+def test_a_policy_that_would_never_be_asked_is_refused(
+    asked: str, never: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = f"{__name__}:Whole"
+    assert main([*asked.split(), "--binding", "free", "--order", order]) == 2
+    assert f"--order {order} is a whole dispatcher, which chooses servers itself and would never ask {never}; " in (
+        capsys.readouterr().err
+    )
+    problem = HeldOffloadingProblem(Scenario.load("lad-ts").override(tasks=3, stations=3, slots=3), order)
+    evaluate(problem, ["opt-ts"], episodes=1)
+    with pytest.raises(InputError, match="would never ask this policy"):
+        evaluate(problem, ["random"], episodes=1)
 
 
 def test_compare_takes_a_binding_and_knows_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

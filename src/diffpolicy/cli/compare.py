@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
-    order = opt.held_order(options, scenario)
+    order = opt.held_order(options, scenario, options.methods or ["the methods that compare trains"])
     changes = opt.changes(options)
     out = _files.check_folder(options.out)
 

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         for name in [*names, *([] if options.baseline is None else [options.baseline])]:
             with _other_problems(options):
                 check_policy(name)
-    order = opt.held_order(options, scenario)
+    order = opt.held_order(options, scenario, [*names, options.baseline])
     out = None if options.out is None else _files.check_folder(options.out)
 
     from diffpolicy.edge.resolve import resample

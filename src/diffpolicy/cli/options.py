@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
@@ -117,11 +117,15 @@ def add_binding(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def held_order(options: argparse.Namespace, chosen: Scenario | None) -> str | None:
+def held_order(options: argparse.Namespace, chosen: Scenario | None, policies: Sequence[str | None] = ()) -> str | None:
     """In which order requests are held; None where they are bound on arrival. Loads no torch.
 
+    Args:
+        chosen: the scenario. policies: that are to say which of the free servers.
+
     Raises:
-        InputError: there is no such order, it belongs to no binding, or the problem is another one.
+        InputError: there is no such order, it belongs to no binding, the problem is another one, or the order is a
+            whole dispatcher, which would not ask a policy.
     """
     if options.binding == "arrival":
         if options.order is not None:
@@ -129,10 +133,17 @@ def held_order(options: argparse.Namespace, chosen: Scenario | None) -> str | No
         return None
     if chosen is None:
         raise InputError(f"--binding free belongs to the offloading problem, got --problem {options.problem}")
+    from diffpolicy.edge.dispatch.held import Held
     from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
 
     order: str = options.order or DEFAULT_ORDER
-    make_held(order)
+    if not isinstance(make_held(order), Held):
+        for name in policies:
+            if name not in ("opt-ts", "opt-ts on arrival", None):
+                raise InputError(
+                    f"--order {order} is a whole dispatcher, which chooses servers itself and would never ask {name}; "
+                    "name opt-ts, or give an order"
+                )
     return order
 
 

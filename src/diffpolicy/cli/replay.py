@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = Scenario.load(options.scenario)
     if options.policy is not None:
         check_policy(options.policy)
-    order = opt.held_order(options, scenario)
+    order = opt.held_order(options, scenario, [options.policy])
     if order is not None and options.policy is None:
         raise InputError(
             "--binding free needs --policy, which says which of the free servers; opt-ts takes the soonest"

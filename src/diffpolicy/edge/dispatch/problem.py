@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
@@ -27,6 +28,7 @@ from diffpolicy.edge.problem import WORK, OffloadingProblem
 from diffpolicy.edge.rules.least_cost import OptTS
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
+from diffpolicy.errors import InputError
 from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import Played, undisturbed
 from diffpolicy.policies.protocols import ShowsLevel
@@ -62,12 +64,20 @@ def play_held(
 
     Returns:
         What became of them, and the seconds that deciding took.
+
+    Raises:
+        InputError: the dispatcher chooses servers itself, so that the policy would not be asked.
     """
     # a subclass may choose otherwise
-    if type(policy) is OptTS or not isinstance(dispatcher, Held):
+    if type(policy) is OptTS:
         begun = time.perf_counter()
         outcome = simulate(coming.arrivals, dispatcher, seed=seed)
         return outcome, time.perf_counter() - begun
+    if not isinstance(dispatcher, Held):
+        raise InputError(
+            f"the order is a whole dispatcher, {check.show(dispatcher)}, which chooses servers itself and would never "
+            "ask this policy; name opt-ts"
+        )
     choice = PolicyChoice(env, policy, coming)
     outcome = simulate(coming.arrivals, replace(dispatcher, choose=choice), seed=seed)
     return outcome, choice.seconds
