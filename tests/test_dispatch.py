@@ -15,6 +15,7 @@ from diffpolicy.edge.dispatch import (
     CostMinusAge,
     Dispatcher,
     EarliestDeadline,
+    FallsBack,
     FirstCome,
     Held,
     Moment,
@@ -24,6 +25,7 @@ from diffpolicy.edge.dispatch import (
     simulate,
 )
 from diffpolicy.edge.dispatch.held import too_slow
+from diffpolicy.edge.dispatch.several import simulate_several
 from diffpolicy.errors import InputError
 
 COLUMNS = ("server", "bound_s", "start_s", "finish_s", "passes", "refused_s", "dead_s")
@@ -257,3 +259,42 @@ def test_a_decision_loads_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_account_counts_the_work_of_others() -> None:
+    """Own requests of 4 s on average; what the server says above one's own takes a seat for as long."""
+    account = Account([2, 1], lead_s=0.5)
+    account.sent(0, "a", expected_s=4.0, now_s=0.0)
+    assert [account.foreign(0, running, now_s=1.0) for running in (1, 3, 2)] == [0, 2, 1]
+    assert account.foreign(1, 1, now_s=1.0, own=1) == 0  # a report that crossed an answer
+    assert (account.foreign_count.tolist(), account.foreign_seen) == ([1, 0], 2)
+    assert account.free(1.0).tolist() == [0, 1]
+    assert account.starts_s(1.0).tolist() == [3.0, 0.0]
+    assert account.starts_s(2.0).tolist() == [2.0, 0.0]
+    assert account.free(3.6).tolist() == [1, 1]  # its own ends within the lead
+    account.foreign(0, 3, now_s=4.0)
+    account.done(0, "a", now_s=4.0)
+    assert account.starts_s(4.0).tolist() == [1.0, 0.0]  # of two foreign ones, from 1 and from 4 s
+    account.foreign(0, 0, now_s=4.0)
+    assert (account.free(4.0).tolist(), account.foreign_seen) == ([2, 1], 3)
+
+
+@pytest.mark.parametrize(("speeds", "share"), [((1.0, 1.0, 1.0), 0.05), ((2.0, 1.0, 0.5, 0.5), 0.3)])
+def test_who_falls_back_loses_nothing_to_foreign_work(speeds: tuple[float, ...], share: float) -> None:
+    """Against least finish that sees the same counts; where foreign work is rare, something is gained in between."""
+    arrivals = poisson(700, 0.85, speeds)
+    of = (np.random.default_rng(0).random(len(arrivals)) < share).astype(np.int64)
+    falls, delays = FallsBack(Held(ShortestFirst(), cap=6)), []
+    for rule in (falls, OnArrival("least-finish")):
+        outcome = simulate_several(arrivals, [rule, OnArrival("least-finish")], sees_counts=True, of=of)
+        delays.append([outcome.delay_s[of == k].mean() for k in (0, 1)])
+    assert 0 < falls.times <= falls.bound < (of == 0).sum()
+    assert delays[0][0] <= (1.02 if share > 0.1 else 0.97) * delays[1][0]
+    assert delays[0][1] <= 1.02 * delays[1][1]  # nor do the others lose
+
+
+def test_nothing_falls_back_where_all_work_is_ones_own() -> None:
+    arrivals = poisson(400, 0.85, (1.0, 2.0))
+    falls = FallsBack(Held(CostMinusAge(0.5)))
+    assert np.array_equal(simulate(arrivals, falls).delay_s, simulate(arrivals, falls.held).delay_s)
+    assert (falls.times, falls.bound) == (0, 0)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
     from diffpolicy.edge.dispatch.cost_model import CostModel as CostModel
     from diffpolicy.edge.dispatch.env import HeldEnv as HeldEnv
+    from diffpolicy.edge.dispatch.falls_back import FallsBack as FallsBack
     from diffpolicy.edge.dispatch.held import Held as Held
     from diffpolicy.edge.dispatch.moment import Binding as Binding
     from diffpolicy.edge.dispatch.moment import Dispatcher as Dispatcher
@@ -47,6 +48,7 @@ __getattr__, __dir__ = attach(
         "CostModel": _HERE + "cost_model",
         "Dispatcher": _HERE + "moment",
         "EarliestDeadline": _HERE + "orders",
+        "FallsBack": _HERE + "falls_back",
         "FirstCome": _HERE + "orders",
         "Held": _HERE + "held",
         "HeldEnv": _HERE + "env",
@@ -72,6 +74,7 @@ __all__ = (
     "CostModel",
     "Dispatcher",
     "EarliestDeadline",
+    "FallsBack",
     "FirstCome",
     "Held",
     "HeldEnv",

@@ -36,10 +36,13 @@ class Account:
     """The dispatcher's own account of the work that it sent; it asks no server.
 
     A server with `seats` works on so many requests at once and on the rest in the order in which they were sent.
+    Where a server says how many it has, what exceeds one's own is *foreign*: somebody else's. It takes seats, and is
+    supposed to take as long as one's own requests on average.
 
     Args:
         seats: of each server, at least 1, `[S]`.
         lead_s: a seat counts as free so many seconds before its request is expected to end.
+        foreign_seen: how many foreign requests have been seen, all servers together.
 
     Raises:
         InputError: an argument is out of range.
@@ -52,16 +55,26 @@ class Account:
         >>> account.done(0, "a", now_s=13.5)
         >>> account.free(13.5).tolist()
         [1, 1]
+        >>> account.foreign(1, running=1, now_s=14.0)  # though nothing was sent there
+        1
+        >>> account.free(14.0).tolist(), account.starts_s(15.0).tolist()
+        ([1, 0], [0.0, 3.0])
     """
 
     seats: Sequence[int]
     lead_s: float = 0.0
     servers: list[list[Sent]] = field(init=False)
+    foreign_seen: int = field(init=False, default=0)
+    _foreign_since_s: list[list[float]] = field(init=False, repr=False)
+    """When each foreign request was first seen."""
+    _sent: tuple[int, float] = field(init=False, repr=False, default=(0, 0.0))
+    """How many requests were sent, and the seconds that all should run."""
 
     def __post_init__(self) -> None:
         self.seats = [check.integer(k, "seats", least=1) for k in self.seats]
         check.number(self.lead_s, "lead_s", least=0)
         self.servers = [[] for _ in self.seats]
+        self._foreign_since_s = [[] for _ in self.seats]
 
     def sent(self, server: int, number: Hashable, *, expected_s: float, now_s: float, cost: float = 0.0) -> None:
         """Notes that a request went to a server.
@@ -72,6 +85,7 @@ class Account:
         """
         at = self.servers[server]
         at.append(Sent(number, expected_s, cost, now_s if len(at) < self.seats[server] else None))
+        self._sent = (self._sent[0] + 1, self._sent[1] + expected_s)
 
     def done(self, server: int, number: Hashable, now_s: float) -> None:
         """Notes that a request is over, answered or failed; the next one there begins.
@@ -93,6 +107,35 @@ class Account:
             if sent.begun_s is None:
                 sent.begun_s = now_s
 
+    def foreign(self, server: int, running: int, now_s: float, *, own: int | None = None) -> int:
+        """Takes up how many requests a server says that it has.
+
+        Args:
+            server: which. running: how many it has, waiting ones among them. now_s: the time.
+            own: how many of these may be one's own; by default all that it was sent and has not answered. Where the
+                report crosses an answer on its way, the greatest number while it was asked for.
+
+        Returns:
+            How many are foreign.
+        """
+        own = len(self.servers[server]) if own is None else check.integer(own, "own", least=0)
+        count = max(check.integer(running, "running", least=0) - own, 0)
+        since = self._foreign_since_s[server]
+        self.foreign_seen += max(count - len(since), 0)
+        self._foreign_since_s[server] = since[len(since) - count :] if count < len(since) else since
+        self._foreign_since_s[server] += [now_s] * (count - len(since))
+        return count
+
+    @property
+    def foreign_count(self) -> Ints:
+        """How many foreign requests each server has, as it last said, int64 `[S]`."""
+        return np.array([len(since) for since in self._foreign_since_s], np.int64)
+
+    def _foreign_left_s(self, server: int, now_s: float) -> list[float]:
+        """Seconds until each foreign request there should end, as long as one's own take from when it was seen."""
+        mean_s = self._sent[1] / max(self._sent[0], 1)
+        return [max(since + mean_s - now_s, 0.0) for since in self._foreign_since_s[server]]
+
     def _ends_s(self, server: int, now_s: float) -> list[float]:
         """Seconds until each request there that has begun is expected to end, not below 0."""
         return [max(x.begun_s + x.expected_s - now_s, 0.0) for x in self.servers[server] if x.begun_s is not None]
@@ -102,7 +145,7 @@ class Account:
         result = np.zeros(len(self.servers), np.int64)
         for j, at in enumerate(self.servers):
             ending = sum(x <= self.lead_s + ROUNDING for x in self._ends_s(j, now_s)) if self.lead_s else 0
-            result[j] = self.seats[j] - len(at) + ending
+            result[j] = self.seats[j] - len(at) - len(self._foreign_since_s[j]) + ending
         return result.clip(0)
 
     def opens_s(self, now_s: float) -> float:
@@ -116,9 +159,12 @@ class Account:
         """Seconds until a request that is sent now would begin, 0 where a seat is free, `[S]`. Args: now_s: now."""
         result = np.zeros(len(self.servers))
         for j, at in enumerate(self.servers):
-            if len(at) < self.seats[j]:
+            others = self._foreign_left_s(j, now_s)
+            if len(at) + len(others) < self.seats[j]:
                 continue
             ends = self._ends_s(j, now_s)
+            if others:
+                ends = _packed(sorted(ends) + others, self.seats[j])
             heapq.heapify(ends)
             for sent in at[self.seats[j] :]:
                 heapq.heapreplace(ends, ends[0] + sent.expected_s)
@@ -134,3 +180,11 @@ class Account:
     def outstanding_cost(self) -> Floats:
         """Their declared cost, `[S]`."""
         return np.array([sum(x.cost for x in at) for at in self.servers], np.float64)
+
+
+def _packed(work_s: Sequence[float], seats: int) -> list[float]:
+    """When each seat is done with work of which each piece goes to the seat that is free first, `[seats]`."""
+    ends = [0.0] * seats
+    for seconds in work_s:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return ends

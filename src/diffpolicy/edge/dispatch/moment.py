@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,6 +43,7 @@ class Moment:
         outstanding_cost: the declared cost of these, `[S]`.
         number: what the dispatcher calls each request, int64 `[W]`.
         loaded: number of the model that each server has, -1 for none, int64 `[S]`.
+        foreign: requests that each server has from others, int64 `[S]`; empty where nobody counts them.
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0, 8.0], [1.0, 2.0]], wait_s=[3.0, 0.5], starts_s=[0.0, 6.0])
@@ -64,6 +65,7 @@ class Moment:
     outstanding_cost: Floats
     number: Ints
     loaded: Ints
+    foreign: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def of(
@@ -134,7 +136,11 @@ class Dispatcher(Protocol):
 
     @property
     def holds(self) -> bool:
-        """Whether requests may wait for a server to become free; otherwise each is bound when it arrives."""
+        """Whether requests may wait for a server to become free; otherwise each is bound when it arrives.
+
+        It may change with the moments that are seen, see `FallsBack`: it is read before each, and after it for whether
+        servers that are not free may be named. So ask where it is false, a server is free or foreign work is seen.
+        """
 
     def decide(self, moment: Moment) -> Binding | None:
         """The next binding; None: all that wait go on waiting. It is asked again until then.

@@ -44,10 +44,9 @@ class Shared(Simulation):
             return own, None
         whole, account = self.moment(), self.views[dispatcher].account
         rows = np.isin(self.waiting, own)
-        free, starts = account.free(self.now_s), account.starts_s(self.now_s)
         if self.sees_counts:
-            free = np.minimum(free, self.account.free(self.now_s))
-            starts = np.where(free > 0, starts, np.maximum(starts, 1e-9))
+            for server, count in enumerate(self.account.outstanding.tolist()):
+                account.foreign(server, count, self.now_s)
         by_request = {
             name: getattr(whole, name)[rows]
             for name in ("wait_s", "service_s", "rest_s", "link_s", "passes", "deadline_s", "weight", "cost", "number")
@@ -55,15 +54,21 @@ class Shared(Simulation):
         return own, replace(
             whole,
             **by_request,
-            free=free,
-            starts_s=starts,
+            free=account.free(self.now_s),
+            starts_s=account.starts_s(self.now_s),
             outstanding=account.outstanding,
             outstanding_cost=account.outstanding_cost,
+            foreign=account.foreign_count,
         )
 
 
 def simulate_several(
-    arrivals: Arrivals, dispatchers: Sequence[Dispatcher], *, sees_counts: bool = False, seed: int = 0
+    arrivals: Arrivals,
+    dispatchers: Sequence[Dispatcher],
+    *,
+    sees_counts: bool = False,
+    seed: int = 0,
+    of: Ints | None = None,
 ) -> Outcome:
     """Plays requests that reach several dispatchers before the same servers, one at a time each.
 
@@ -72,9 +77,9 @@ def simulate_several(
 
     Args:
         arrivals: K requests on S servers.
-        dispatchers: each meets a share of the requests that is drawn.
-        sees_counts: whether each knows how many requests every server has.
-        seed: of these draws, and of what they draw.
+        dispatchers: each meets a share of the requests.
+        sees_counts: whether each knows how many requests every server has; those of others are foreign to it.
+        seed: of what they draw, and of the shares. of: which dispatcher meets each, int64 `[K]`; drawn by default.
 
     Returns:
         Where and when each ran.
@@ -88,7 +93,8 @@ def simulate_several(
         [1.0, 1.0]
     """
     count = check.integer(len(dispatchers), "the number of dispatchers", least=1)
-    of: Ints = np.random.default_rng(seed).integers(0, count, len(arrivals))
+    if of is None:
+        of = np.random.default_rng(seed).integers(0, count, len(arrivals))
     shared = Shared(arrivals, of, count, sees_counts)
     for number, dispatcher in enumerate(dispatchers):
         dispatcher.begin(seed + number)

@@ -54,7 +54,8 @@ def simulate(
             raise InputError(f"the dispatcher leaves {len(sim.waiting)} requests waiting though every server is free")
         sim.advance(dispatcher.holds)
         while sim.waiting:
-            if dispatcher.holds and not sim.account.free(sim.now_s).any():
+            account = sim.account
+            if dispatcher.holds and not account.free(sim.now_s).any() and not account.foreign_count.any():
                 break
             moment = sim.moment()
             binding = dispatcher.decide(moment)

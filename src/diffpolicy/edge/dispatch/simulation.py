@@ -102,6 +102,7 @@ class Simulation:
             account.outstanding_cost,
             rows,
             self.loaded.copy(),
+            account.foreign_count,
         )
 
     def bind(self, binding: Binding, moment: Moment) -> int:
