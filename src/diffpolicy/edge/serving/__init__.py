@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.serving.http_upstream import HttpUpstream as HttpUpstream
     from diffpolicy.edge.serving.image_request import ImageRequest as ImageRequest
     from diffpolicy.edge.serving.limits import Limits as Limits
     from diffpolicy.edge.serving.upstream import Upstream as Upstream
@@ -15,6 +16,7 @@ _HERE = "diffpolicy.edge.serving."
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "HttpUpstream": _HERE + "http_upstream",
         "ImageRequest": _HERE + "image_request",
         "Limits": _HERE + "limits",
         "Upstream": _HERE + "upstream",
@@ -22,4 +24,4 @@ __getattr__, __dir__ = attach(
         "read_workers": _HERE + "worker_spec",
     },
 )
-__all__ = ("ImageRequest", "Limits", "Upstream", "WorkerSpec", "read_workers")
+__all__ = ("HttpUpstream", "ImageRequest", "Limits", "Upstream", "WorkerSpec", "read_workers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import threading
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from diffpolicy import _validate as check
+from diffpolicy.edge.hardware.adapters.api_key import read_api_key
 from diffpolicy.edge.hardware.adapters.bounded_client import (
     Answer,
     BoundedClient,
@@ -86,7 +86,7 @@ class HttpAdapter:
         self.model = model
         self.name = name or "http"
         self.timeout_s = check.number(timeout_s, "timeout_s", above=0)
-        token = None if api_key_env is None else _token(api_key_env)
+        token = None if api_key_env is None else read_api_key(api_key_env)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._endpoint = address.endpoint
         self._secrets = (*([] if token is None else [token]), *address.secrets)
@@ -241,19 +241,3 @@ def _date(text: str) -> datetime | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
-def _token(name: str) -> str:
-    """The key that an environment variable holds; no message shows it, nor a name that could be a key itself."""
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
-        shown = "the variable that api_key_env names"
-    else:
-        shown = f"environment variable {check.show(name)}"
-    token = os.environ.get(name) if name.isprintable() else None
-    if not token:
-        raise InputError(f"{shown}, which should hold the API key, is not set")
-    if not re.fullmatch(r"[!-~]+", token):
-        raise InputError(
-            f"{shown} holds a space, a line end or another character that no HTTP header can, so it is no API key"
-        )
-    return token

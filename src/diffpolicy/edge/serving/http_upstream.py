@@ -1,0 +1,185 @@
+"""`HttpUpstream`: a worker that speaks OpenAI's Images API, ours or a foreign one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from diffpolicy.edge.hardware.adapters.api_key import read_api_key
+from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
+from diffpolicy.edge.serving import headers, health_report
+from diffpolicy.edge.serving.http_calls import HttpCalls
+from diffpolicy.edge.serving.image_request import EDITS, ImageRequest
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+
+HEALTH_S = 5.0
+"""Longest time in which a worker must say how it is."""
+SPARE_CONNECTIONS = 8
+"""Beside one for each request, so that its health can always be asked for."""
+READ_WHOLE = 2**18
+"""Bytes up to which an answer is read as JSON; to read more would keep the event loop, and all other requests, waiting
+for milliseconds."""
+
+
+class HttpUpstream:
+    """A worker behind a URL: `diffpolicy worker`, vLLM-Omni, SGLang, or whatever speaks OpenAI's Images API.
+
+    Images come back as base64 unless the client asked for another format that is no URL: a URL resolves only on the
+    worker that made it. Nothing is sent twice, and redirects are not followed.
+
+    Args:
+        spec: where it is. limits: the longest answer, and how many requests there may be.
+        transport: takes the place of the network, in tests; one of httpx.
+
+    Raises:
+        InputError: the environment variable of its key is not set, or httpx is not installed.
+
+    Example:
+        >>> import asyncio, httpx
+        >>> transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": []}))
+        >>> worker = HttpUpstream(WorkerSpec("http://127.0.0.1:8001"), transport=transport)
+        >>> request = ImageRequest.parse({"prompt": "a cat"}, "r1")
+        >>> asyncio.run(worker.call(request, timeout_s=60)).status
+        200
+    """
+
+    def __init__(self, spec: WorkerSpec, limits: Limits | None = None, *, transport: Any = None) -> None:
+        self.spec, self._limits = spec, limits or Limits()
+        address = ServerUrl.parse(spec.url)
+        key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
+        self._base = re.sub("/images/generations$", "", address.endpoint, flags=re.IGNORECASE)
+        self._root = VERSION.sub("", self._base)
+        self._absent: set[str] = set()
+        self._calls = HttpCalls(
+            self._limits.queue + spec.slots + SPARE_CONNECTIONS,
+            query=address.query,
+            secrets=(*([] if key is None else [key]), *address.secrets),
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            transport=transport,
+        )
+
+    async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
+        """Sends a request and waits for its answer; see `Upstream`.
+
+        Args:
+            request: what is asked for. timeout_s: until the last byte. chunk: where pieces of a stream go.
+
+        Returns:
+            The answer, of whatever status below 300 or above 399 but 401 and 403.
+
+        Raises:
+            UpstreamError: there is no answer, it is too long or no JSON, or the worker does not take our key.
+        """
+        answer = await self._calls.fetch(
+            "POST",
+            self._base + ("/images/edits" if request.path == EDITS else "/images/generations"),
+            timeout_s=timeout_s,
+            most_bytes=self._limits.response,
+            chunk=chunk,
+            headers=_headers(request, timeout_s),
+            **_content(request),
+        )
+        _check(answer, streamed=chunk is not None)
+        return replace(answer, service_s=health_report.seconds(answer.headers.get(headers.SERVICE_S)))
+
+    async def health(self) -> Health:
+        """What it says of itself; of a foreign worker whether it answers, its models, and vLLM-Omni's counts.
+
+        Returns:
+            What is known.
+
+        Raises:
+            UpstreamError: nothing.
+        """
+        answer = await self._get(self._root + "/health")
+        own = health_report.own_health(answer)
+        if own is not None:
+            return own
+        # some servers have no such path: they are well if they answer at all
+        usable = answer.status in (200, 204, 404, 405)
+        if not usable:
+            return Health(False)
+        listed, measured = await asyncio.gather(
+            self._asked(self._base + "/models"), self._asked(self._root + "/metrics")
+        )
+        running, waiting = health_report.counts(measured)
+        return Health(True, models=health_report.models(listed), running=running, waiting=waiting)
+
+    async def aclose(self) -> None:
+        """Ends its connections."""
+        await self._calls.aclose()
+
+    async def _get(self, url: str) -> Answer:
+        return await self._calls.fetch("GET", url, timeout_s=HEALTH_S, most_bytes=health_report.MOST_BYTES)
+
+    async def _asked(self, url: str) -> Answer:
+        """What a foreign worker need not have; it is not asked again for what it has not."""
+        if url in self._absent:
+            return Answer(404)
+        try:
+            answer = await self._get(url)
+        except UpstreamError:
+            return Answer(500)
+        if answer.status in (401, 403, 404, 405):
+            self._absent.add(url)
+        return answer
+
+
+def _headers(request: ImageRequest, timeout_s: float) -> dict[str, str]:
+    told = {
+        headers.REQUEST_ID: request.number,
+        "Accept": "text/event-stream, application/json" if request.stream else "application/json",
+    }
+    return told if math.isinf(timeout_s) else {**told, headers.DEADLINE_S: f"{timeout_s:.3f}"}
+
+
+def _content(request: ImageRequest) -> dict[str, Any]:
+    """The body as httpx takes it: JSON, or a form where there are files."""
+    body = dict(request.body)
+    if body.get("response_format") in (None, "url"):
+        body["response_format"] = "b64_json"
+    if not request.files:
+        return {"json": body}
+    fields = {name: _field(value) for name, value in body.items() if value is not None}
+    return {"data": fields, "files": [(file.key, (file.name, file.content, file.kind)) for file in request.files]}
+
+
+def _field(value: Any) -> str | list[str]:
+    """A value of a form."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return value
+    return json.dumps(value)
+
+
+def _check(answer: Answer, *, streamed: bool) -> None:
+    """Refuses what no client should get. Args: streamed: a body that is empty went to the client already."""
+    if 300 <= answer.status < 400:
+        raise UpstreamError(f"answers with status {answer.status}; redirects are not followed", reached=False)
+    if answer.status in (401, 403):
+        raise UpstreamError(f"does not take our key (status {answer.status})", reached=False)
+    if answer.status != 200 or (streamed and not answer.body):
+        return
+    if _kind(answer.headers) == "text/event-stream":
+        return
+    if not _looks_like_images(answer.body):
+        raise UpstreamError("answers with status 200, but with no JSON object that has 'data'", reached=True)
+
+
+def _kind(told: Mapping[str, str]) -> str:
+    return told.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _looks_like_images(body: bytes) -> bool:
+    """Whether a body is a JSON object with `data`; of a long one only its ends are looked at."""
+    if len(body) <= READ_WHOLE:
+        return "data" in health_report.as_object(body)
+    return body[:64].lstrip()[:1] == b"{" and body[-64:].rstrip()[-1:] == b"}" and b'"data"' in body

@@ -1,0 +1,350 @@
+"""A worker as the dispatcher sees it: what is sent, what comes back, and every way in which nothing does."""
+
+import asyncio
+import contextlib
+import gzip
+import json
+import time
+
+import httpx
+import pytest
+
+from diffpolicy import InputError
+from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.http_upstream import HttpUpstream
+from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.upstream import Upstream, UpstreamError
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+
+IMAGES = {"data": [{"b64_json": "AA=="}]}
+
+
+def request(files=(), **body):
+    return ImageRequest.parse({"prompt": "a cat", **body}, "r1", files=tuple(files))
+
+
+def mocked(answer, url="http://worker:1", limits=None, **spec):
+    """An upstream whose network is a function, and the list of what it was sent."""
+    sent = []
+
+    def answered(got):
+        sent.append(got)
+        found = answer(got)
+        return found if isinstance(found, httpx.Response) else httpx.Response(200, json=found)
+
+    return HttpUpstream(WorkerSpec(url, **spec), limits, transport=httpx.MockTransport(answered)), sent
+
+
+def call(upstream, asked=None, timeout_s=5.0, chunk=None):
+    async def once():
+        try:
+            return await upstream.call(asked or request(), timeout_s=timeout_s, chunk=chunk)
+        finally:
+            await upstream.aclose()
+
+    return asyncio.run(once())
+
+
+def failed(upstream, **others):
+    with pytest.raises(UpstreamError) as caught:
+        call(upstream, **others)
+    return caught.value
+
+
+@contextlib.asynccontextmanager
+async def raw(serve):
+    """A server that writes what `serve(reader, writer)` does once a request has come, and its address."""
+
+    async def taken(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-l")), 0)
+            await reader.readexactly(length)
+            await serve(writer)
+        writer.close()
+
+    server = await asyncio.start_server(taken, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def failed_at(serve, timeout_s=5.0, limits=None):
+    async def once():
+        async with raw(serve) as url:
+            upstream = HttpUpstream(WorkerSpec(url), limits)
+            try:
+                with pytest.raises(UpstreamError) as caught:
+                    await upstream.call(request(), timeout_s=timeout_s)
+            finally:
+                await upstream.aclose()
+            return caught.value
+
+    return asyncio.run(once())
+
+
+def test_what_is_sent_names_the_request_its_deadline_and_the_key_and_asks_for_base64(monkeypatch):
+    monkeypatch.setenv("WORKER_KEY", "secret-key")
+    upstream, sent = mocked(lambda got: IMAGES, "http://worker:1/v1?api=query-key", api_key_env="WORKER_KEY")
+    assert isinstance(upstream, Upstream)
+    assert call(upstream, request(size="64x64", style={"x": 1}, seed=3)).status == 200
+    (got,) = sent
+    assert got.url == "http://worker:1/v1/images/generations?api=query-key"
+    assert json.loads(got.content) == {
+        "prompt": "a cat",
+        "size": "64x64",
+        "style": {"x": 1},
+        "seed": 3,
+        "response_format": "b64_json",
+    }
+    assert got.headers[headers.REQUEST_ID] == "r1"
+    assert float(got.headers[headers.DEADLINE_S]) == 5
+    assert got.headers["authorization"] == "Bearer secret-key"
+    assert got.headers["accept-encoding"] == "identity"
+
+
+def test_no_address_that_is_logged_shows_the_query(caplog):
+    caplog.set_level("INFO", logger="httpx")
+    call(mocked(lambda got: IMAGES, "http://worker:1?api=query-key")[0])
+    assert "worker:1" in caplog.text
+    assert "query-key" not in caplog.text
+
+
+def test_a_key_that_is_not_set_is_refused_before_any_call():
+    with pytest.raises(InputError, match="NO_SUCH_KEY"):
+        HttpUpstream(WorkerSpec("http://worker:1", api_key_env="NO_SUCH_KEY"))
+
+
+@pytest.mark.parametrize(("asked", "sent_on"), [(None, "b64_json"), ("url", "b64_json"), ("b64_json", "b64_json")])
+def test_a_url_is_never_asked_for_since_it_resolves_on_the_worker_alone(asked, sent_on):
+    upstream, sent = mocked(lambda got: IMAGES)
+    call(upstream, request(response_format=asked))
+    assert json.loads(sent[0].content)["response_format"] == sent_on
+
+
+def test_an_edit_is_a_form_with_its_files_and_fields():
+    upstream, sent = mocked(lambda got: IMAGES)
+    files = [SentFile(key, f"{key}.png", "image/png", b"PNG" + key.encode()) for key in ("image[]", "image[]", "mask")]
+    call(upstream, request(files, n=2, extra=None, stream=False))
+    body = sent[0].content
+    assert sent[0].url.path == "/v1/images/edits"
+    assert sent[0].headers["content-type"].startswith("multipart/form-data")
+    assert body.count(b'name="image[]"; filename="image[].png"') == 2
+    assert b'name="mask"' in body
+    for field, value in ((b"prompt", b"a cat"), (b"n", b"2"), (b"stream", b"false"), (b"response_format", b"b64_json")):
+        assert b'name="%s"\r\n\r\n%s\r\n' % (field, value) in body
+    assert b"extra" not in body
+
+
+def test_an_answer_keeps_status_body_and_what_the_worker_says_of_itself():
+    told = {headers.BOOT: "b1", headers.SERVICE_S: "2.5", "set-cookie": "a=b", "retry-after": "3"}
+    answer = call(mocked(lambda got: httpx.Response(429, json={"error": {"message": "full"}}, headers=told))[0])
+    assert (answer.status, answer.service_s, answer.fault) == (429, 2.5, False)
+    assert answer.headers[headers.BOOT] == "b1"
+    assert answer.headers["retry-after"] == "3"
+    assert "set-cookie" not in answer.headers
+    assert json.loads(answer.body)["error"]["message"] == "full"
+    for silly in ("nan", "-1", "soon", "inf"):
+        assert (
+            call(
+                mocked(lambda got, s=silly: httpx.Response(200, json=IMAGES, headers={headers.SERVICE_S: s}))[0]
+            ).service_s
+            is None
+        )
+
+
+def test_a_stream_is_passed_on_piece_by_piece_and_an_answer_without_one_whole():
+    async def pieces():
+        for n in range(3):
+            yield b"data: %d\n\n" % n
+
+    took = []
+
+    async def chunk(part):
+        took.append(part)
+
+    told = {"content-type": "text/event-stream; charset=utf-8"}
+    answer = call(
+        mocked(lambda got: httpx.Response(200, content=pieces(), headers=told))[0], request(stream=True), chunk=chunk
+    )
+    assert (answer.status, answer.body) == (200, b"")
+    assert b"".join(took) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    took.clear()
+    answer = call(mocked(lambda got: httpx.Response(500, json={}))[0], request(stream=True), chunk=chunk)
+    assert (answer.status, answer.body, took) == (500, b"{}", [])
+    answer = call(mocked(lambda got: IMAGES)[0], request(stream=True), chunk=chunk)
+    assert (json.loads(answer.body), took) == (IMAGES, [])
+
+
+def test_redirects_and_a_key_that_is_not_taken_are_the_workers_fault_and_begin_nothing():
+    for status, said in ((302, "redirects are not followed"), (401, "key"), (403, "key")):
+        upstream, sent = mocked(lambda got, s=status: httpx.Response(s, headers={"location": "http://elsewhere/"}))
+        error = failed(upstream)
+        assert said in str(error)
+        assert not error.reached
+        assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"data": [', b"{}", b'{"error": 1}', pytest.param(b"[" * 5_000, id="deep")]
+)
+def test_what_is_no_json_with_images_is_no_answer(body):
+    error = failed(mocked(lambda got: httpx.Response(200, content=body))[0])
+    assert "no JSON object that has 'data'" in str(error)
+    assert error.reached
+
+
+def test_of_a_long_answer_the_ends_are_looked_at():
+    whole = json.dumps({"data": [{"b64_json": "A" * 2**19}]}).encode()
+    assert call(mocked(lambda got: httpx.Response(200, content=whole))[0]).body == whole
+    failed(mocked(lambda got: httpx.Response(200, content=whole[:-9]))[0])
+
+
+def test_nobody_there_is_told_from_a_call_that_may_have_begun():
+    async def port():
+        async with raw(lambda writer: asyncio.sleep(0)) as url:
+            return url
+
+    error = failed(HttpUpstream(WorkerSpec(asyncio.run(port()))))
+    assert (error.reached, error.late) == (False, False)
+    assert "cannot be reached" in str(error)
+    error = failed_at(lambda writer: asyncio.sleep(0))
+    assert (error.reached, error.late) == (True, False)
+    assert "dropped the call" in str(error)
+
+
+def test_a_worker_that_says_nothing_or_a_byte_now_and_then_is_cut_off_in_time():
+    async def silent(writer):
+        await asyncio.sleep(60)
+
+    async def trickle(writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    for serve in (silent, trickle):
+        begun = time.monotonic()
+        error = failed_at(serve, timeout_s=0.3)
+        assert (error.reached, error.late) == (True, True)
+        assert time.monotonic() - begun < 30
+
+
+def test_ten_gib_are_refused_whether_announced_or_simply_sent():
+    sent = 0
+
+    async def announced(writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 * 2**30))
+        await asyncio.sleep(60)
+
+    async def flood(writer):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while sent < 10 * 2**30:
+            writer.write(b"10000\r\n" + b"x" * 2**16 + b"\r\n")
+            sent += 2**16
+            await writer.drain()
+
+    for serve in (announced, flood):
+        assert "more than 1 MiB" in str(failed_at(serve, limits=Limits(response=2**20)))
+    assert sent < 2**27
+
+
+def test_what_is_compressed_unasked_is_read_within_the_same_bound():
+    told = {"content-encoding": "gzip"}
+    small = gzip.compress(json.dumps(IMAGES).encode())
+    assert json.loads(call(mocked(lambda got: httpx.Response(200, stream=Raw(small), headers=told))[0]).body) == IMAGES
+    bomb = gzip.compress(b" " * 2**21)
+    upstream = mocked(lambda got: httpx.Response(200, stream=Raw(bomb), headers=told), limits=Limits(response=2**20))[0]
+    assert "more than" in str(failed(upstream))
+
+
+class Raw(httpx.AsyncByteStream):
+    """Bytes that are not compressed again."""
+
+    def __init__(self, content):
+        self.content = content
+
+    async def __aiter__(self):
+        yield self.content
+
+
+def test_a_call_that_is_cancelled_closes_its_connection():
+    async def run():
+        gone = asyncio.Event()
+
+        async def serve(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            while await reader.read(1000):
+                pass
+            gone.set()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            upstream = HttpUpstream(WorkerSpec(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+            task = asyncio.create_task(upstream.call(request(), timeout_s=60))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.wait_for(gone.wait(), 30)
+            await upstream.aclose()
+
+    asyncio.run(run())
+
+
+def health(answer, **spec):
+    upstream, sent = mocked(answer, **spec)
+
+    async def twice():
+        first = await upstream.health()
+        assert await upstream.health() == first
+        return first
+
+    return asyncio.run(twice()), [got.url.path for got in sent]
+
+
+def test_our_own_worker_tells_all_in_one_answer():
+    told = {"boot": "b1", "models": ["tiny"], "running": 1, "waiting": 2, "slots": 1, "remaining_s": 4.5}
+    got, asked = health(lambda got: httpx.Response(200, json={"status": "ready", **told}))
+    assert (got.usable, got.draining, got.boot, got.models) == (True, False, "b1", ("tiny",))
+    assert (got.running, got.waiting, got.slots, got.remaining_s) == (1, 2, 1, 4.5)
+    assert asked == ["/health"] * 2
+    for status, draining in (("loading", False), ("draining", True)):
+        got, _ = health(lambda got, s=status: httpx.Response(503, json={"status": s, **told}))
+        assert (got.usable, got.draining) == (False, draining)
+    got, _ = health(lambda got: httpx.Response(200, json={"status": "ready", "boot": "b", "running": -1, "models": 3}))
+    assert (got.usable, got.running, got.models) == (True, None, None)
+
+
+@pytest.mark.parametrize("prefix", ["vllm_omni:", "vllm:omni_", "vllm_omni_"])
+def test_of_a_foreign_worker_models_and_counts_are_read_where_they_are(prefix):
+    metrics = "\n".join(
+        f'{prefix}num_requests_{word}{{engine="{n}",name="a}}b"}} {value}'
+        for word, n, value in (("running", 0, "1.0"), ("running", 1, "2.0"), ("waiting", 0, "4.0"))
+    )
+    answers = {
+        "/health": httpx.Response(200),
+        "/v1/models": httpx.Response(200, json={"data": [{"id": "qwen-image"}, {"id": 3}]}),
+        "/metrics": httpx.Response(200, text=f"# TYPE x gauge\n{metrics}\n"),
+    }
+    got, _ = health(lambda got: answers[got.url.path])
+    assert (got.usable, got.boot, got.models, got.running, got.waiting) == (True, None, ("qwen-image",), 3, 4)
+
+
+def test_a_foreign_worker_without_any_of_it_is_well_if_it_answers_and_is_not_asked_again():
+    got, asked = health(lambda got: httpx.Response(404))
+    assert (got.usable, got.models, got.running) == (True, None, None)
+    assert sorted(asked) == ["/health", "/health", "/metrics", "/v1/models"]
+    got, _ = health(lambda got: httpx.Response(500))
+    assert not got.usable
+
+
+def test_health_of_nobody_is_an_error():
+    def refuse(got):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(UpstreamError, match="cannot be reached"):
+        asyncio.run(mocked(refuse)[0].health())
