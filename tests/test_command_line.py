@@ -148,14 +148,24 @@ def test_a_field_that_is_not_or_takes_no_such_value_is_refused(refused, command,
     refused(*command, *TINY, "--set", field, says=says)
 
 
+def test_a_field_that_some_of_the_compared_methods_lack_is_set_in_one_of_them(refused):
+    words = ["compare", "--methods", "lad-ts,sac-ts", *TINY, "--episodes", 1]
+    refused(*words, "--set", "steps=3", says=["sac-ts has no field 'steps'", "lad-ts.steps"])
+    refused(*words, "--set", "sac-ts.steps=3", says=["no field 'steps'", "gamma"])
+    swept = [*words[:2], "lad-ts", *words[3:], "--sweep", "denoising-steps=1,2", "--set", "lad-ts.steps=3"]
+    refused(*swept, says=["lad-ts.steps", "denoising-steps"])
+
+
 def test_compare_trains_with_the_fields_that_are_set(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("diffpolicy.experiments.workers.portable", lambda problem: False)  # in this process
-    words = ["--methods", "dqn-ts", *TINY, "--episodes", 1, "--eval-episodes", 1, "--processes", 1, "--policies"]
-    result = cli("compare", *words, "random", "--set", "hidden=[5]", "--out", tmp_path / "out", "-q", "--json")
+    words = ["--methods", "dqn-ts,sac-ts", *TINY, "--episodes", 1, "--eval-episodes", 1, "--processes", 1]
+    words += ["--policies", "random", "--set", "dqn-ts.hidden=[4]", "--set", "hidden=[5]"]
+    result = cli("compare", *words, "--out", tmp_path / "out", "-q", "--json")
     assert result.status == 0, result.err
     assert result.err == ""
-    config = json.loads((tmp_path / "out" / "policies" / "dqn-ts" / "seed-0" / "policy.json").read_text())["config"]
-    assert config["hidden"] == [5]
+    for name, hidden in (("dqn-ts", [4]), ("sac-ts", [5])):
+        file = tmp_path / "out" / "policies" / name / "seed-0" / "policy.json"
+        assert json.loads(file.read_text())["config"]["hidden"] == hidden, name
     data = json.loads(result.out)
     assert (list(data)[-2:], data["version"], data["seed"]) == (["version", "seed"], __version__, 0)
 

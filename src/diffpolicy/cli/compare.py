@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", type=opt.names, metavar="METHOD,METHOD", help="to train; default: those of the problem"
     )
-    opt.add_set(parser)
+    opt.add_set(parser, "; of all methods, or of one: lad-ts.steps=5")
     parser.add_argument(
         "--policies",
         type=opt.names,
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> None:
     plans = [plan] if sweep is None else [sweep.apply(plan, value) for value in sweep.values]
     for each in plans:
         for name in methods:
-            build(each.problem, name, changes=each.changes)
+            build(each.problem, name, changes=each.changes_of(name))
     with alone_in(out):
         if sweep is None:
             _once(options, plan, started)

@@ -169,14 +169,15 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
 
 
-def add_set(parser: argparse.ArgumentParser) -> None:
-    """`--set`."""
+def add_set(parser: argparse.ArgumentParser, whose: str = "") -> None:
+    """`--set`. Args: whose: what its help says of several methods."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another value, as in YAML, of a method's field: steps=5 or learning_rates.actor=1e-4; may be repeated",
+        help="another value, as in YAML, of a method's field: steps=5 or learning_rates.actor=1e-4; may be repeated"
+        + whose,
     )
 
 

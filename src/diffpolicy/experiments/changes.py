@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffpolicy import _validate as check
@@ -40,3 +40,47 @@ def changed(method: Method, changes: Mapping[str, Any]) -> Method:
             raise InputError(f"{name} is no object, so it has no {check.show(inner)}; it is {check.show(whole)}")
         values[name] = {**whole, inner: value}
     return dataclasses.replace(method, **values)
+
+
+def changes_of(methods: Mapping[str, Method], name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes of one method among several: those of all, then its own, which win.
+
+    Args:
+        methods: all, by name. name: of one of them.
+        changes: by `field`, of all, or by `name.field`, of one of them alone.
+
+    Raises:
+        InputError: a change of all is of a field that only some of them have.
+
+    Example:
+        >>> both = {name: make_method(name) for name in ("d2sac", "sac")}
+        >>> changes_of(both, "d2sac", {"gamma": 0.9, "d2sac.steps": 3}), changes_of(both, "sac", {"gamma": 0.9})
+        ({'gamma': 0.9, 'steps': 3}, {'gamma': 0.9})
+    """
+    shared: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for key, value in changes.items():
+        whose, field = aimed(methods, key)
+        if whose is None:
+            _check_shared(methods, key)
+            shared[key] = value
+        elif whose == name:
+            own[field] = value
+    return {**shared, **own}
+
+
+def aimed(methods: Mapping[str, Method] | Sequence[str], key: str) -> tuple[str | None, str]:
+    """The method that a key names, None for all, and the field. Args: methods: names. key: of a change."""
+    whose = max((name for name in methods if key.startswith(f"{name}.")), key=len, default=None)
+    return whose, key if whose is None else key[len(whose) + 1 :]
+
+
+def _check_shared(methods: Mapping[str, Method], key: str) -> None:
+    """Where no method has the field, `changed` says which there are."""
+    field = key.partition(".")[0]
+    having = [name for name, method in methods.items() if field in {f.name for f in dataclasses.fields(method)}]
+    if having and (lacking := [name for name in methods if name not in having]):
+        raise InputError(
+            f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no field {check.show(field)}; to set it in "
+            f"one method alone, put its name before it, as in {having[0]}.{key}"
+        )

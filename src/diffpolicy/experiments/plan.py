@@ -18,7 +18,7 @@ from diffpolicy.environments import Problem
 from diffpolicy.environments.entrants import rules_of
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
-from diffpolicy.experiments.changes import changed
+from diffpolicy.experiments.changes import changed, changes_of
 from diffpolicy.experiments.names import make_method, make_problem
 
 COUNTS = {
@@ -47,7 +47,7 @@ class Plan:
         seed: of evaluation, and the first training seed.
         out: folder.
         compiled: whether updates are compiled.
-        changes: fields of the methods that are set to other values.
+        changes: fields of the methods that are set to other values: `field` of all of them, `method.field` of one.
         environments: lanes side by side in each training.
         resume: whether what an earlier run finished in `out` is taken from there.
         policies: trained ones that are played too; None: those that the problem names.
@@ -88,6 +88,27 @@ class Plan:
         """What is played without training it: every rule, then the policies."""
         chosen = self.problem.compared() if self.policies is None else self.policies
         return list(dict.fromkeys([self.baseline, *self.problem.compared_rules(), *chosen]))
+
+    def changes_of(self, name: str) -> dict[str, Any]:
+        """The fields of one method that are set to other values.
+
+        Args:
+            name: of the method.
+
+        Returns:
+            Values by field: those that are set in all methods, then those in this one alone.
+
+        Raises:
+            InputError: a field is to be set in all of them, and only some have it.
+
+        Example:
+            >>> changes = {"gamma": 0.9, "d2sac.steps": 3}
+            >>> problem = EnvProblem(Clinic, steps=50)
+            >>> plan = Plan(problem, methods=["d2sac", "sac"], out="runs/clinic", changes=changes)
+            >>> plan.changes_of("d2sac"), plan.changes_of("sac")
+            ({'gamma': 0.9, 'steps': 3}, {'gamma': 0.9})
+        """
+        return changes_of({name: make_method(name) for name in self.methods}, name, self.changes)
 
     def __post_init__(self) -> None:
         if not isinstance(self.out, (str, PathLike)):
@@ -196,6 +217,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
         "arrivals_seed": plan.seed,
     }
     pairs = [(name, plan.seed + k) for k in range(plan.seeds) for name in plan.methods]
+    changes = {name: plan.changes_of(name) for name in plan.methods}
     share = seconds = None
     if plan.seconds is not None and pairs:
         rounds = -(-len(pairs) // plan.processes)
@@ -210,7 +232,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
             seconds=seconds,
             share_s=share,
             compiled=plan.compiled,
-            changes=dict(plan.changes),
+            changes=changes[name],
             resume=plan.resume,
             environments=plan.environments,
             out=plan.out / "policies" / name.replace("/", "_").replace(":", ".") / f"seed-{seed}",

@@ -17,6 +17,7 @@ from diffpolicy.environments.problem import Kind, Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.results import unit_suffix
 from diffpolicy.evaluation.tables import AXES, measure
+from diffpolicy.experiments.changes import aimed
 from diffpolicy.experiments.comparison import Comparison, kind
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Plan
@@ -94,6 +95,9 @@ class Sweep:
         for name in plan.methods:
             if field not in {f.name for f in fields(make_method(name))}:
                 raise InputError(f"method {name} has no {self.key.replace('-', ' ')}; leave it out with --methods")
+        for key in plan.changes:
+            if aimed(plan.methods, key)[1] == field:
+                raise InputError(f"{key} is set, and the sweep over {self.key} sets {field} too")
         return replace(here, changes={**plan.changes, field: value})
 
 
