@@ -17,7 +17,7 @@ COUNTED = "counted"
 """Which steps of a rollout are of its lanes' episodes, bool of its batch; false after an end. Without it all are."""
 
 RECORDED = ("draws", "action_log_prob")
-"""What acting records of its law beside the action, the last wherever it records at all."""
+"""What acting records of its law beside the action."""
 
 
 def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
@@ -97,7 +97,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         if rollout.get(key, None) is not None:
             result[name] = ordered(rollout[key])
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
-    if RECORDED[-1] in result:
+    if any(name in result for name in RECORDED):
         result["next"]["valid"] = ordered(valid if alone is None else after[alone])
     if alone is not None:
         valid = valid & rollout[alone]

@@ -62,6 +62,7 @@ PRESETS = {
                 "fql",
                 "fql-plain",
                 "fpo",
+                "dppo",
             ),
         ),
         (

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
     from diffpolicy.methods.distillation import DistillationMethod as DistillationMethod
     from diffpolicy.methods.distillation import OneStepMethod as OneStepMethod
+    from diffpolicy.methods.dppo import DPPOMethod as DPPOMethod
     from diffpolicy.methods.dqn import DQNMethod as DQNMethod
     from diffpolicy.methods.files import parse_method as parse_method
     from diffpolicy.methods.fpo import FPOMethod as FPOMethod
@@ -40,6 +41,7 @@ __getattr__, __dir__ = attach(
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
         "DistillationMethod": "diffpolicy.methods.distillation",
         "OneStepMethod": "diffpolicy.methods.distillation",
+        "DPPOMethod": "diffpolicy.methods.dppo",
         "FPOMethod": "diffpolicy.methods.fpo",
         "FQLMethod": "diffpolicy.methods.fql",
         "PlainFQLMethod": "diffpolicy.methods.fql",
@@ -56,6 +58,7 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "ActionCriticMethod",
     "ChainImitationMethod",
+    "DPPOMethod",
     "DQNMethod",
     "DiffusionPPOMethod",
     "DiffusionSACMethod",

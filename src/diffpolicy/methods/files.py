@@ -30,6 +30,7 @@ FAMILIES = tuple(
         "distillation",
         "fql",
         "fpo",
+        "dppo",
     )
 )
 """Modules of ours whose classes a file may name without their modules."""

@@ -7,6 +7,7 @@ from diffpolicy.objectives.critics import action_critic, action_values
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.distillation import DistillationLoss, divergence
+from diffpolicy.objectives.dppo import DPPOLoss
 from diffpolicy.objectives.dqn import StackedDQNLoss
 from diffpolicy.objectives.fpo import FPOLoss
 from diffpolicy.objectives.fql import FQLLoss
@@ -25,6 +26,7 @@ from diffpolicy.objectives.weighted import WeightedActionLoss
 __all__ = [
     "ActionCriticLoss",
     "ChainPPOLoss",
+    "DPPOLoss",
     "DenoisingLoss",
     "DistillationLoss",
     "FPOLoss",

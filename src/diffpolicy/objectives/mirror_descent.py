@@ -63,6 +63,7 @@ class MirrorDescentLoss(WeightedActionLoss):
         target_kl: float | None = 0.1,
         **shared: Unpack[ActionCriticOptions],
     ) -> None:
+        self.check_chain(policy)
         super().__init__(policy, critic, **shared)
         check.number(temperature, "temperature", above=0)
         self.target_kl = None if target_kl is None else check.number(target_kl, "target_kl", above=0)
@@ -73,6 +74,10 @@ class MirrorDescentLoss(WeightedActionLoss):
             )
         lead = () if policy.agents is None else (policy.agents, 1)
         self.log_temperature = nn.Parameter(torch.full(lead, math.log(temperature)))
+
+    @staticmethod
+    def check_chain(policy: Policy) -> None:
+        """Raises InputError if a subclass cannot learn of a policy's chain. Args: policy: any."""
 
     @property
     def temperature(self) -> Tensor:
@@ -125,17 +130,9 @@ class OnChainMirrorLoss(MirrorDescentLoss):
         ['kl', 'loss_actor', 'loss_temperature', 'temperature']
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        critic: nn.Module,
-        *,
-        temperature: float = 1.0,
-        target_kl: float | None = 0.1,
-        **shared: Unpack[ActionCriticOptions],
-    ) -> None:
+    @staticmethod
+    def check_chain(policy: Policy) -> None:
         check_records(policy, steps=False)
-        super().__init__(policy, critic, temperature=temperature, target_kl=target_kl, **shared)
 
     def actor_losses(self, observation: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         policy = self.policy

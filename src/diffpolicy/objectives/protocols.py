@@ -18,10 +18,17 @@ class ChecksRows(Protocol):
 
 @runtime_checkable
 class BeginsUpdates(Protocol):
-    """Adds to an update's rows what its ratios ask of the parameters before it, so that acting records nothing."""
+    """Adds to an update's rows what its ratios ask of the parameters before it, so that acting need not record it."""
 
     def begin(self, rows: TensorDict) -> TensorDict:
         """The rows with it, `[M]` or `[G, M]`."""
+
+
+@runtime_checkable
+class ReadsDraws(BeginsUpdates, Protocol):
+    """Begins updates from what chains drew, so that acting records that, under `draws`, and nothing else."""
+
+    reads_draws: bool
 
 
 @runtime_checkable

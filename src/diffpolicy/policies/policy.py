@@ -69,7 +69,7 @@ class Policy(RowPolicy, base=True):
         tensor([1, 0])
     """
 
-    _record = False
+    _record: bool | Literal["draws"] = False
 
     @classmethod
     def from_specs(
@@ -195,31 +195,36 @@ class Policy(RowPolicy, base=True):
     # As TorchRL's losses ask for it
 
     @property
-    def record(self) -> bool:
+    def record(self) -> bool | Literal["draws"]:
         """Whether acting also writes `draws` and `action_log_prob` beside the action, so that its law is known again.
 
         Ratios of policies (PPO) are then those of the state with the draws in it; noise that is drawn anew gives
-        another law each time.
+        another law each time. `"draws"` writes these alone, of which a chain whose end is the action can be had again.
         """
         return self._record
 
     @record.setter
-    def record(self, record: bool) -> None:
-        if check.flag(record, "record"):
+    def record(self, record: bool | Literal["draws"]) -> None:
+        if record == "draws":
+            self.check_draws()
+        elif check.flag(record, "record"):
             self.check_law()
             if self.head.draw_input is None:
                 raise InputError(
                     f"record needs a head that draws its action, and this {type(self.head).__name__} takes the argmax"
                 )
         self._record = record
-        extra = [*([self.beside("draws")] if self.draws else []), self.beside("action_log_prob")]
-        kept = [key for key in self.out_keys if key not in extra]
-        self.out_keys = [*kept, *extra] if record else kept
+        drawn, known = [self.beside("draws")] if self.draws else [], [self.beside("action_log_prob")]
+        kept = [key for key in self.out_keys if key not in (*drawn, *known)]
+        self.out_keys = [*kept, *(drawn if record else []), *(known if record is True else [])]
 
     def beside(self, name: str) -> NestedKey:
         """A key beside the action's. Args: name: its last part."""
         key = self.action_key
         return (*key[:-1], name) if isinstance(key, tuple) else name
+
+    def check_draws(self) -> None:
+        """Raises InputError if what it draws does not tell its action again."""
 
     def check_law(self) -> None:
         """Raises InputError if its actions have no law that `get_dist` could give."""
@@ -260,6 +265,8 @@ class Policy(RowPolicy, base=True):
         """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows. action: `[*, *event]`."""
         if noise is not None:
             td.set(self.beside("draws"), noise_of_items(noise, rows))
+        if self.record == "draws":
+            return td
         log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
         return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
 

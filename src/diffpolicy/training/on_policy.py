@@ -15,7 +15,7 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.protocols import BeginsUpdates
+from diffpolicy.objectives.protocols import BeginsUpdates, ReadsDraws
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.keys import Keys
@@ -128,7 +128,8 @@ class OnPolicyModule(RolloutModule):
     def on_train_start(self) -> None:
         super().on_train_start()
         # who begins updates asks the parameters of before them itself
-        self.policy.record = not isinstance(self.objective, BeginsUpdates)
+        begins = isinstance(self.objective, BeginsUpdates)
+        self.policy.record = "draws" if isinstance(self.objective, ReadsDraws) else not begins
 
     def on_train_end(self) -> None:
         self.policy.record = False

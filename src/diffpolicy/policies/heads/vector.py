@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads.bounded import middle_and_half, set_bounds, uniform_within
-from diffpolicy.policies.heads.head import Head
-from diffpolicy.policies.keys import Action
-from diffpolicy.policies.registry import part_with
+from diffpolicy.policies.heads.bounds import WithinBounds
 
 
 @dataclass(frozen=True)
-class VectorHead(Head):
+class VectorHead(WithinBounds):
     """a = middle + half x_0, with x_0 brought within [-1, 1]: what a denoising loss learns of actions.
 
     What the chain draws is all that is drawn; the law of the action has no closed form. It is the sibling of
@@ -34,25 +30,13 @@ class VectorHead(Head):
         (tensor([3., 1.]), tensor([0.5000, 1.0000]))
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("bounded",)
     x0_is: ClassVar[Literal["parameters", "action"]] = "action"
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
-        set_bounds(self)
-
-    def sized(self, action: Action) -> VectorHead:
-        self._check_kind(action)
-        return part_with(self, low=action.low, high=action.high)
-
     @property
     def width(self) -> int:
         return len(self.low)
-
-    @property
-    def event(self) -> tuple[int, ...]:
-        return (len(self.low),)
 
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:
@@ -64,22 +48,7 @@ class VectorHead(Head):
 
     def mode(self, law: Tensor) -> Tensor:
         """The action that x_0 is. Args: law: x_0, `[.., D]`."""
-        middle, half = middle_and_half(self.low, self.high, law)
-        return middle + half * law.clamp(-1, 1)
+        return self.unscaled(law.clamp(-1, 1))
 
     def encode(self, action: Tensor) -> Tensor:
-        middle, half = middle_and_half(self.low, self.high, action)
-        return (action - middle) / half
-
-    def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-        return uniform_within(self.low, self.high, rows, generator)
-
-    @property
-    def feature_width(self) -> int:
-        return len(self.low)
-
-    def features(self, action: Tensor) -> Tensor:
-        return self.encode(action)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "low": list(self.low), "high": list(self.high)}
+        return self.scaled(action)
