@@ -321,6 +321,23 @@ def test_a_policy_of_tokens_begins_from_an_action(process):
         assert env.action_spec.is_in(policy.with_start(2)(td.clone())["action"])
 
 
+@pytest.mark.parametrize("kind", [BestOf, QGradient])
+def test_the_critic_of_a_guided_policy_is_saved_with_it(kind, tmp_path):
+    env, policy = vectors()
+    critic = CriticEnsemble(policy.observation_dim + policy.head.feature_width, 1, hidden=(8,))
+    guided = policy.with_guidance(kind(critic))
+    assert policy.guiding is None  # the policy itself stays as it was
+    assert len(list(guided.parameters())) > len(list(policy.parameters()))
+    guided.save(tmp_path)
+    again = DiffusionPolicy.load(tmp_path)
+    assert all(map(torch.equal, again.guidance.critic.parameters(), critic.parameters()))
+    for each in (guided, again):
+        each.reseed(5)
+    state = env.reset()
+    assert torch.equal(guided.eval()(state.clone())["action"], again(state.clone())["action"])
+    assert len(list(again.with_guidance(None).parameters())) == len(list(policy.parameters()))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

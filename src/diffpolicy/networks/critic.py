@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,17 @@ class CriticEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.ensemble, self.stack = ensemble, stack
+        self._options = {"inputs": inputs, "actions": actions, "hidden": [int(width) for width in hidden], "act": act}
         self.mlp = MLP(inputs, actions, hidden, act, ensemble * (stack or 1), generator)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them."""
+        return {**self._options, "ensemble": self.ensemble, "stack": self.stack}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CriticEnsemble:
+        """The critics that `to_dict` described, with fresh parameters."""
+        return cls(**data)
 
     def forward(self, x: Tensor) -> Tensor:
         """Values `[K, M, A]` of `[M, F]`, or `[K, G, M, A]` of `[G, M, F]`."""

@@ -121,7 +121,7 @@ class ChainPolicy(SavedPolicy, base=True):
     def _twin(self: Made) -> Made:
         """A policy of the same parameters, with draws of its own that go on as these would."""
         other = copy.copy(self)
-        other.__dict__ = dict(self.__dict__)
+        other.__dict__ = {**self.__dict__, "_modules": dict(self._modules)}
         other.trained = dict(self.trained)
         other.generator = copy.deepcopy(self.generator)
         return other

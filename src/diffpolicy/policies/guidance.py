@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.guidance import along_gradient, classifier_free
 from diffpolicy.errors import InputError
-from diffpolicy.networks.critic import least
+from diffpolicy.networks.critic import CriticEnsemble, least
+from diffpolicy.policies.class_names import file_name
 from diffpolicy.policies.registry import part_form, part_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Guidance:
     """
 
     by_critic: ClassVar[bool] = False
-    """Whether it reads a critic, which no policy's file holds."""
+    """Whether it reads a critic, which a policy's file holds if it is a `CriticEnsemble`."""
 
     def check(self, policy: SteeredPolicy) -> None:
         """Raises InputError if it cannot guide a policy."""
@@ -48,16 +49,7 @@ class Guidance:
         return policy.prepared(condition)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form.
-
-        Raises:
-            InputError: it reads a critic.
-        """
-        if self.by_critic:
-            raise InputError(
-                f"a {type(self).__name__} reads a critic, which a policy's file does not hold; save "
-                "policy.with_guidance(None), and guide what is loaded"
-            )
+        """JSON form."""
         return part_form(self)
 
     @staticmethod
@@ -114,6 +106,24 @@ class _ByCritic(Guidance):
     by_critic: ClassVar[bool] = True
     critic: nn.Module
 
+    def __post_init__(self) -> None:
+        if isinstance(self.critic, Mapping):  # as a file has it; its parameters are among the policy's
+            object.__setattr__(self, "critic", CriticEnsemble.from_dict(self.critic))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, without the critic's parameters, which are saved with the policy's.
+
+        Raises:
+            InputError: the critic is a module of another kind.
+        """
+        if type(self.critic) is not CriticEnsemble:
+            raise InputError(
+                f"a {type(self).__name__} reads a {type(self.critic).__name__}, which a policy's file does not hold, "
+                "as it does a CriticEnsemble; save policy.with_guidance(None), and guide what is loaded"
+            )
+        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "critic"}
+        return {"kind": file_name(type(self)), "critic": self.critic.to_dict(), **others}
+
     def values(self, policy: SteeredPolicy, condition: Tensor, action: Tensor) -> Tensor:
         """Q(s, a) of rows, `[.., M]`. Args: condition: `[.., M, C]`. action: `[.., M, *event]`."""
         features = policy.head.features(action).to(condition)
@@ -168,6 +178,7 @@ class BestOf(_ByCritic):
     reads: Literal["pair", "state"] = "pair"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check.integer(self.draws, "draws", least=1)
         check.choice(self.reads, "reads", words=("pair", "state"))
 
@@ -214,6 +225,7 @@ class QGradient(_ByCritic):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check.number(self.scale, "scale")
 
     def check(self, policy: SteeredPolicy) -> None:

@@ -13,7 +13,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import generator_on
-from diffpolicy.policies.guidance import BestOf, Guidance
+from diffpolicy.policies.guidance import BestOf, Guidance, QGradient
 from diffpolicy.policies.remembering import RememberingPolicy
 from diffpolicy.policies.row_policy import RowPolicy
 from diffpolicy.policies.rows import Rows
@@ -63,8 +63,10 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         if guidance is not None:
             guidance.check(self)
         self.guidance = guidance
+        # its parameters are saved with the policy's
+        self.guiding: nn.Module | None = guidance.critic if isinstance(guidance, (BestOf, QGradient)) else None
         if self.record:
-            self.check_law()
+            self.record = self.record
 
     def with_guidance(self: Made, guidance: Guidance | None) -> Made:
         """The same parameters, guided otherwise when it acts.
@@ -160,6 +162,15 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         assert many[0] is not None
         made = super().decided(many[0], many[1], many[2], still)
         return made.picked(guide.best(self, many[0], made.action), guide.draws, len(self.head.event))
+
+    def check_draws(self) -> None:
+        """As of any policy.
+
+        Raises:
+            InputError: a critic chooses among several draws.
+        """
+        if isinstance(self.guidance, BestOf):
+            raise InputError("draws that a critic chose among several tell no chain; guide none, with_guidance(None)")
 
     def check_law(self) -> None:
         """As of any policy.
