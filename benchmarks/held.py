@@ -30,6 +30,7 @@ from diffpolicy.edge.dispatch import (
     ShortestFirst,
     simulate,
 )
+from diffpolicy.edge.dispatch.outcome import MUCH_DEAD
 from diffpolicy.edge.dispatch.several import simulate_several
 from timing import table
 
@@ -193,7 +194,9 @@ def erosion(case: Case, age: float, count: int, seeds: int) -> list[list[object]
         ratio = float(np.mean(ratios))
         rows.append([case.name, f"cost-minus-age age={age:g}", what, value])
         rows[-1] += [*(round(x, 4) for x in (ratio, low, high, float(np.mean(shares)))), size, seeds]
-        print(f"{what} {value}: mean {ratio - 1:+.1%}", flush=True)
+        dead = float(np.mean(shares))
+        much = ", of which less than 1 % is wise" if dead > MUCH_DEAD else ""
+        print(f"{what} {value}: mean {ratio - 1:+.1%}, dead time {dead:.1%}{much}", flush=True)
     return rows
 
 

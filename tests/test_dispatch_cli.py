@@ -12,10 +12,12 @@ import torch
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, make_policy
 from diffpolicy.edge.dispatch import Binding, Held, Moment, ShortestFirst, simulate
+from diffpolicy.edge.dispatch.holding import Holding
 from diffpolicy.edge.dispatch.of_scenario import arrivals_of
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem, replay_held
 from diffpolicy.edge.scenario.availability import Availability
+from diffpolicy.edge.scenario.service_times import ModelTimes, ServerService
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.evaluating import evaluate
 
@@ -81,9 +83,63 @@ def test_evaluate_prints_how_it_held(capsys: pytest.CaptureFixture[str]) -> None
     assert row["ratio"] < 1
 
 
+def test_dead_time_is_told_and_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three tasks of 5 s one after the other, each of which begins 0.2 s after its binding: 4 % of 15 s."""
+    scenario = Scenario(1.0, (Server(1.0, 10.0),), name="one")
+    (tmp_path / "one.json").write_text(json.dumps(scenario.to_dict()))
+    file = write_tasks(tmp_path, *["0,0,1,1,1,5"] * 3)
+    asked = f"replay --scenario {tmp_path / 'one.json'} --task-file {file} --policy opt-ts --binding free"
+    assert main([*asked.split(), "--dead-time", "0.2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["dead_s"], told["lead_s"], told["split"]) == (0.2, 0.0, False)
+    assert told["dead_share"] == pytest.approx(0.04)
+    assert "under opt-ts dead time is 4.0% of the service time" in told["warnings"][0]
+    assert main([*asked.split(), "--dead-time", "0.01"]) == 0
+    shown = capsys.readouterr().out
+    assert "dead time 0.2%" in shown
+    assert "warning" not in shown
+    # sent as much before the end, only the first has any
+    assert main([*asked.split(), "--dead-time", "0.2", "--lead", "0.2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dead_share"] == pytest.approx(0.2 / 15)
+
+
+IMAGES = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps,model,width,height,images"
+
+
+def one_by_one(batch: tuple[float, ...] = (1.0,)) -> Scenario:
+    """Two servers on which an image of 1000 x 1000 takes 1 s a step."""
+    service = ServerService({"sd3": ModelTimes(0.0, (1.0,), (1.0,), (0.0,))}, batch=batch)
+    return Scenario(1.0, (Server(1.0, 10.0, service=service), Server(1.0, 10.0, service=service)))
+
+
+def test_a_request_of_several_images_is_sent_image_by_image(tmp_path: Path) -> None:
+    """Four images of 2 s take 4 s on two servers rather than 8; one of 3 s goes before all that is left of them."""
+    scenario = one_by_one()
+    file = tmp_path / "tasks.csv"
+    file.write_text("\n".join([IMAGES, "0,,0,0,1,2,sd3,1000,1000,4", "0,,0,0,1,3,sd3,1000,1000,1"]) + "\n")
+    tasks = TaskList.read(file, scenario)
+    rule = make_policy("opt-ts", scenario)
+    whole = replay_held(scenario, tasks, rule, "shortest-first")
+    split = replay_held(scenario, tasks, rule, Holding("shortest-first", split=True))
+    assert whole.delay_s == pytest.approx([8.0, 3.0])
+    assert split.delay_s == pytest.approx([6.0, 3.0])  # of the images one after 3 s, three on the other server
+    chosen = replay_held(scenario, tasks, make_policy("least-work", scenario), Holding("shortest-first", split=True))
+    assert chosen.delay_s == pytest.approx(split.delay_s)
+
+
+def test_images_are_sent_whole_where_nobody_counts_them_or_a_server_batches() -> None:
+    with pytest.raises(InputError, match="its requests have no number of images"):
+        HeldOffloadingProblem("lad-ts", Holding(split=True))
+    with pytest.raises(InputError, match="server 0 makes up to 2 images of a request together"):
+        HeldOffloadingProblem(one_by_one((1.0, 0.7)), Holding(split=True))
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
+        ("evaluate opt-ts --split", "--split belongs to --binding free, got --split"),
+        ("evaluate opt-ts --lead 0.5", "--lead belongs to --binding free, got --lead 0.5"),
+        ("evaluate opt-ts --binding free --dead-time -1", "dead time must be at least 0, got -1"),
         ("evaluate opt-ts --order first-come", "--order belongs to --binding free, got --order first-come"),
         ("evaluate opt-ts --binding free --order fcfs", "order 'fcfs' is neither one of"),
         ("evaluate random --problem clinic --binding free", "--binding free belongs to the offloading problem"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files, _limits
 from diffpolicy import _validate as check
@@ -14,6 +14,8 @@ from diffpolicy.cli.progress import bar
 from diffpolicy.experiments.names import PRESETS, check_method
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.dispatch.holding import Holding
+    from diffpolicy.experiments.comparison import Comparison
     from diffpolicy.experiments.plan import Plan
     from diffpolicy.experiments.sweep import Sweep
 
@@ -94,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     scenario = opt.checked_scenario(options)
     for name in options.methods or []:
         check_method(name)
-    order = opt.held_order(options, scenario, options.methods or ["the methods that compare trains"])
+    held = opt.holding(options, scenario, options.methods or ["the methods that compare trains"])
     changes = opt.changes(options)
     out = _files.check_folder(options.out)
 
@@ -104,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.experiments.training import build
 
     opt.set_threads(options.threads)
-    problem = opt.problem(options, scenario, order)
+    problem = opt.problem(options, scenario, held)
     sweep = None if options.sweep is None else Sweep.parse(options.sweep, problem)
     every = [name for name, package in PRESETS.items() if package == PRESETS.get(problem.methods[0])]
     methods = options.methods or (every if options.full else list(problem.methods))
@@ -136,36 +138,56 @@ def run(options: argparse.Namespace) -> None:
             build(each.problem, name, changes=each.changes_of(name))
     with alone_in(out):
         if sweep is None:
-            _once(options, plan, started)
+            _once(options, plan, started, held)
         else:
-            _sweep(options, plan, sweep)
+            _sweep(options, plan, sweep, held)
 
 
-def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep) -> None:
+def _json(result: Comparison, held: Holding | None) -> dict[str, Any]:
+    """A comparison as JSON, and how requests were held."""
+    from diffpolicy.experiments.tables import comparison_json
+
+    if held is None:
+        return comparison_json(result)
+    from diffpolicy.edge.dispatch.problem import add_held
+
+    return add_held(comparison_json(result), held, result.played, "methods")
+
+
+def _table(result: Comparison, held: Holding | None) -> str:
+    """A comparison as a table, and how requests were held."""
+    from diffpolicy.experiments.tables import comparison_table
+
+    if held is None:
+        return comparison_table(result)
+    from diffpolicy.edge.dispatch.problem import held_line
+
+    return f"{comparison_table(result)}\n{held_line(held, result.played)}"
+
+
+def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep, held: Holding | None) -> None:
     """Compares at every value, and shows each table and the plot of all."""
     from diffpolicy.experiments.plots import draw
     from diffpolicy.experiments.sweep import run_sweep
-    from diffpolicy.experiments.tables import comparison_json, comparison_table
 
     with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
         results = run_sweep(plan, sweep, progress.tell, lambda name, share: progress.advance(share, name))
     pictures = draw(plan.out / "sweep.csv")
     if options.json:
-        values = {sweep.label(v): comparison_json(c) for v, c in zip(sweep.values, results, strict=True)}
+        values = {sweep.label(v): _json(c, held) for v, c in zip(sweep.values, results, strict=True)}
         opt.print_json({"key": sweep.key, "values": values}, options)
         return
     for value, result in zip(sweep.values, results, strict=True):
         print(f"{sweep.key} = {sweep.label(value)}")
-        print(comparison_table(result) + "\n")
+        print(_table(result, held) + "\n")
     files = ", ".join(["sweep.csv", *(path.name for path in pictures)])
     print(f"in {plan.out}: {files}, and a folder for each value")
 
 
-def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
+def _once(options: argparse.Namespace, plan: Plan, started: float, held: Holding | None) -> None:
     """Compares, and shows the table and the plots."""
     from diffpolicy.experiments.plots import draw
     from diffpolicy.experiments.run import compare
-    from diffpolicy.experiments.tables import comparison_json, comparison_table
 
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
     opt.teller(options)(
@@ -178,8 +200,8 @@ def _once(options: argparse.Namespace, plan: Plan, started: float) -> None:
     tables += [name for name in ("steps.csv", "timeline.csv", "chain.csv") if (plan.out / name).is_file()]
     pictures = [path.name for table in tables for path in draw(plan.out / table)]
     if options.json:
-        opt.print_json(comparison_json(result), options)
+        opt.print_json(_json(result, held), options)
     else:
-        print(comparison_table(result))
+        print(_table(result, held))
         files = ", ".join([*tables, *pictures, "policies"])
         print(f"{time.monotonic() - started:.0f} s in all; in {plan.out}: {files}")

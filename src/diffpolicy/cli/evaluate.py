@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         for name in [*names, *([] if options.baseline is None else [options.baseline])]:
             with _other_problems(options):
                 check_policy(name)
-    order = opt.held_order(options, scenario, [*names, options.baseline])
+    held = opt.holding(options, scenario, [*names, options.baseline])
     out = None if options.out is None else _files.check_folder(options.out)
 
     from diffpolicy.edge.resolve import resample
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.policies.protocols import Resampled
 
     opt.set_threads(options.threads)
-    problem = opt.problem(options, scenario, order)
+    problem = opt.problem(options, scenario, held)
     policies = {
         name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
@@ -95,10 +95,10 @@ def run(options: argparse.Namespace) -> None:
             lambda name, episodes: progress.advance(episodes, name),
         )
     told = result.to_dict()
-    if order is not None:
+    if held is not None:
         from diffpolicy.edge.dispatch.problem import add_held, held_line
 
-        told = add_held(told, order, result.played)
+        told = add_held(told, held, result.played)
     if out is not None:
         _files.write_text(out / "evaluation.json", json.dumps(told, allow_nan=False) + "\n")
         _write(out, result, problem, policies)
@@ -113,8 +113,8 @@ def run(options: argparse.Namespace) -> None:
             if isinstance(policy, Resampled)
         }
     print(result.table(marks))
-    if order is not None:
-        print(held_line(order, result.played))
+    if held is not None:
+        print(held_line(held, result.played))
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> None:
     scenario = Scenario.load(options.scenario)
     if options.policy is not None:
         check_policy(options.policy)
-    order = opt.held_order(options, scenario, [options.policy])
-    if order is not None and options.policy is None:
+    held = opt.holding(options, scenario, [options.policy])
+    if held is not None and options.policy is None:
         raise InputError(
             "--binding free needs --policy, which says which of the free servers; opt-ts takes the soonest"
         )
@@ -57,12 +57,12 @@ def run(options: argparse.Namespace) -> None:
     if options.policy is not None:
         policy = make_policy(options.policy, scenario, seed=options.seed)
         policy = resample(policy, options.policy, options.sampler, options.sampler_steps)
-    if order is None:
+    if held is None:
         result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
     else:
         from diffpolicy.edge.dispatch.problem import replay_held
 
-        result = replay_held(scenario, tasks, policy, order, name=options.policy, seed=options.seed)
+        result = replay_held(scenario, tasks, policy, held, name=options.policy, seed=options.seed)
     if options.out is not None:
         _files.write_text(options.out, tasks.to_csv(result.server.tolist(), result.delay_s.tolist()))
     if options.json:

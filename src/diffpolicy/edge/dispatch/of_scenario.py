@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from diffpolicy import _validate as check
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.env.measured_tasks import service_tables
@@ -17,6 +18,9 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
+
+MOST_PARTS = 10**7
+"""Of all requests together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +42,41 @@ class ScenarioArrivals:
     work_gcycles: Floats
     measured: Measured | None = None
 
+    def split(self) -> ScenarioArrivals:
+        """Each image of a request as a request of its own, see `Arrivals.split`."""
+        assert self.measured is not None
+        parts = self.measured.images.numpy().astype(np.int64)
+        check.product({"images": int(parts.sum())}, MOST_PARTS, "the images that are sent one by one")
+        rows, share = np.repeat(np.arange(len(parts)), parts), 1 / np.repeat(parts, parts)
+        known = {f.name: getattr(self.measured, f.name)[rows] for f in fields(Measured)}
+        known["images"] = torch.ones_like(known["images"])
+        known["base_s"] = known["base_s"] * torch.as_tensor(share).unsqueeze(-1)
+        return ScenarioArrivals(
+            self.arrivals.split(parts),
+            self.station[rows],
+            self.home[rows],
+            self.input_mbit[rows] * share,
+            self.result_mbit[rows] * share,
+            self.work_gcycles[rows] * share,
+            Measured(**known),
+        )
 
-def check_holdable(scenario: Scenario) -> None:
+
+def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
     """Refuses servers that cannot be bound late yet.
 
+    Args:
+        scenario: whose. split: whether requests are sent image by image.
+
     Raises:
-        InputError: a server fails at times, or joins requests to batches.
+        InputError: a server fails at times, or joins requests to batches; or images are to be sent one by one that
+            nobody counts, or that a server makes faster together.
     """
+    if split and not scenario.measured:
+        raise InputError(
+            f"scenario {scenario.name} cannot be split: its requests have no number of images, since its servers have "
+            "no measured times"
+        )
     for number, server in enumerate(scenario.servers):
         if server.availability is not None:
             raise InputError(
@@ -54,22 +86,27 @@ def check_holdable(scenario: Scenario) -> None:
             raise InputError(
                 f"server {number} of scenario {scenario.name} joins requests to batches; such are not bound late yet"
             )
+        if split and server.service is not None and len(server.service.batch) > 1:
+            raise InputError(
+                f"scenario {scenario.name} cannot be split: server {number} makes up to {len(server.service.batch)} "
+                "images of a request together, faster than one by one"
+            )
 
 
 def arrivals_of(
-    scenario: Scenario, episode: int = 0, seed: int = 0, *, tasks: TaskList | None = None
+    scenario: Scenario, episode: int = 0, seed: int = 0, *, tasks: TaskList | None = None, split: bool = False
 ) -> ScenarioArrivals:
     """What an environment of the scenario would show, slot by slot, as requests with times.
 
     Args:
         scenario: its servers and, without `tasks`, its workload and slots.
         episode: of the evaluation stream. seed: of the arrivals.
-        tasks: of a file, in place of the workload.
+        tasks: of a file, in place of the workload. split: whether each image is a request of its own.
 
     Raises:
         InputError: the scenario has no workload, or its servers cannot be bound late.
     """
-    check_holdable(scenario)
+    check_holdable(scenario, split=split)
     source = make_source(scenario, tasks, seed, Stream.EVALUATION, torch.float64, None)
     if source.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
@@ -120,7 +157,7 @@ def arrivals_of(
         cold_s=service.cold_s.numpy() if sized and service is not None else None,
     )
     known = [torch.as_tensor(of[f"measured {x.name}"]) for x in fields(Measured)] if service is not None else []
-    return ScenarioArrivals(
+    found = ScenarioArrivals(
         arrivals,
         of["station"].astype(np.int64),
         of["home"].astype(np.int64),
@@ -129,3 +166,4 @@ def arrivals_of(
         of["work_gcycles"],
         Measured(*known) if known else None,
     )
+    return found.split() if split else found

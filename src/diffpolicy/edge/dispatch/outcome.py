@@ -9,6 +9,9 @@ import numpy as np
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 
+MUCH_DEAD = 0.01
+"""Share of dead time above which holding loses a good part of what it gains."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -47,10 +50,33 @@ class Outcome:
     @property
     def request_delay_s(self) -> Floats:
         """The same of whole requests, which end with their last part, in order of their numbers."""
+        return self.delay_s[self.last]
+
+    @property
+    def last(self) -> Ints:
+        """Which part of each whole request ended last, int64, in order of their numbers."""
+        number, delay = self._whole, self.delay_s
+        order = np.lexsort((delay, number))
+        ends = np.append(np.flatnonzero(np.diff(number[order])), len(number) - 1)
+        result: Ints = order[ends]
+        return result
+
+    def most(self, values: Floats | Ints) -> Floats:
+        """The greatest value of the parts of each whole request. Args: values: at least 0, of each part, `[K]`."""
+        result = np.zeros(self._whole.max() + 1)
+        np.maximum.at(result, self._whole, values)
+        return result
+
+    def total(self, values: Floats | Ints) -> Floats:
+        """The sum over the parts of each whole request. Args: values: of each part, `[K]`."""
+        return np.bincount(self._whole, values).astype(np.float64)
+
+    @property
+    def _whole(self) -> Ints:
+        """Place of the whole request of each part, in order of their numbers, `[K]`."""
         _, number = np.unique(self.arrivals.request, return_inverse=True)
-        longest = np.zeros(number.max() + 1)
-        np.maximum.at(longest, number, self.delay_s)
-        return longest
+        result: Ints = number.reshape(-1)
+        return result
 
     @property
     def service_s(self) -> Floats:
@@ -59,5 +85,5 @@ class Outcome:
 
     @property
     def dead_share(self) -> float:
-        """Dead time as a share of the service time; above .01 holding loses a good part of what it gains."""
+        """Dead time as a share of the service time; `MUCH_DEAD` is much."""
         return float(self.dead_s.sum() / max(self.service_s.sum(), 1e-12))

@@ -16,10 +16,9 @@ from tensordict.nn import TensorDictModuleBase
 
 from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.held import Held
-from diffpolicy.edge.dispatch.moment import Dispatcher
-from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
+from diffpolicy.edge.dispatch.holding import Holding
 from diffpolicy.edge.dispatch.of_scenario import ScenarioArrivals, arrivals_of, check_holdable
-from diffpolicy.edge.dispatch.outcome import Outcome
+from diffpolicy.edge.dispatch.outcome import MUCH_DEAD, Outcome
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.dispatch.simulate import simulate
 from diffpolicy.edge.env.env import OffloadingEnv
@@ -33,7 +32,8 @@ from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import Played, undisturbed
 from diffpolicy.policies.protocols import ShowsLevel
 
-PASSES, REFUSED = "passes", "refused_s"
+DEFAULT = Holding()
+PASSES, REFUSED, DEAD, BUSY = "passes", "refused_s", "dead_s", "busy_s"
 """Notes of what was held."""
 ON_ARRIVAL = " on arrival"
 """What ends the name of a rule that is bound when a request arrives, among those that hold."""
@@ -53,13 +53,13 @@ class BoundOnArrival(TensorDictModuleBase):
 
 
 def play_held(
-    policy: Any, dispatcher: Dispatcher, coming: ScenarioArrivals, env: OffloadingEnv, seed: int = 0
+    policy: Any, holding: Holding, coming: ScenarioArrivals, env: OffloadingEnv, seed: int = 0
 ) -> tuple[Outcome, float]:
     """Plays requests that are held, a policy saying which of the free servers each gets.
 
     Args:
         policy: of the offloading problem; `opt-ts`, which takes the server that ends
-            soonest, is what the dispatcher does itself. dispatcher: says when, and which request.
+            soonest, is what the dispatcher does itself. holding: says when, and which request.
         coming: the requests. env: of one lane, at the policy's level of information. seed: of what is drawn.
 
     Returns:
@@ -68,10 +68,12 @@ def play_held(
     Raises:
         InputError: the dispatcher chooses servers itself, so that the policy would not be asked.
     """
+    dispatcher = holding.dispatcher
+    play = functools.partial(simulate, dead_s=holding.dead_s, lead_s=holding.lead_s, seed=seed)
     # a subclass may choose otherwise
     if type(policy) is OptTS:
         begun = time.perf_counter()
-        outcome = simulate(coming.arrivals, dispatcher, seed=seed)
+        outcome = play(coming.arrivals, dispatcher)
         return outcome, time.perf_counter() - begun
     if not isinstance(dispatcher, Held):
         raise InputError(
@@ -79,7 +81,7 @@ def play_held(
             "ask this policy; name opt-ts"
         )
     choice = PolicyChoice(env, policy, coming)
-    outcome = simulate(coming.arrivals, replace(dispatcher, choose=choice), seed=seed)
+    outcome = play(coming.arrivals, replace(dispatcher, choose=choice))
     return outcome, choice.seconds
 
 
@@ -91,7 +93,7 @@ class HeldOffloadingProblem(OffloadingProblem):
 
     Args:
         scenario: of `OffloadingProblem`; none of its servers fails at times or joins requests to batches.
-        order: of `make_held`.
+        order: of `make_held`, or a whole `Holding`.
 
     Raises:
         InputError: there is no such order or scenario, or its servers cannot be bound late.
@@ -103,10 +105,10 @@ class HeldOffloadingProblem(OffloadingProblem):
         'opt-ts on arrival'
     """
 
-    def __init__(self, scenario: Scenario | str | Path = "lad-ts", order: str = DEFAULT_ORDER) -> None:
+    def __init__(self, scenario: Scenario | str | Path = "lad-ts", order: Holding | str = DEFAULT) -> None:
         super().__init__(scenario)
-        check_holdable(self.scenario)
-        self.order, self.dispatcher = order, make_held(order)
+        self.holding = order if isinstance(order, Holding) else Holding(order)
+        check_holdable(self.scenario, split=self.holding.split)
 
     def rules(self) -> Mapping[str, Callable[[int], Any]]:
         """The untrained rules; the greedy one also bound on arrival, which comes first."""
@@ -135,29 +137,36 @@ class HeldOffloadingProblem(OffloadingProblem):
             return None
         parts = []
         for episode in range(episodes):
-            coming = arrivals_of(self.scenario, episode, seed)
+            coming = arrivals_of(self.scenario, episode, seed, split=self.holding.split)
             env = self._env(1, seed, "evaluate", self.view(policy), None, episode)
             self.check(policy, env)
-            outcome, seconds = play_held(policy, self.dispatcher, coming, env, seed)
-            delay = outcome.delay_s
-            number = np.full(len(delay), episode)
-            notes = {str(WORK): coming.work_gcycles, PASSES: outcome.passes.astype(np.float64)}
-            parts.append(Played(delay, number, seconds, notes | {REFUSED: outcome.refused_s}))
+            outcome, seconds = play_held(policy, self.holding, coming, env, seed)
+            delay, (most, total) = outcome.request_delay_s, (outcome.most, outcome.total)
+            notes = {
+                str(WORK): total(coming.work_gcycles),
+                PASSES: most(outcome.passes),
+                REFUSED: most(outcome.refused_s),
+            }
+            notes |= {DEAD: total(outcome.dead_s), BUSY: total(outcome.service_s)}
+            number, decisions = np.full(len(delay), episode), len(outcome.server) if self.holding.split else None
+            parts.append(Played(delay, number, seconds, notes, decisions))
             if heard is not None:
                 heard(1.0)
         return Played.join(parts)
 
     def told(self) -> str:
-        return f"{super().told()}, held in the order {self.order}"
+        return f"{super().told()}, held in the order {self.holding.told()}"
 
     def vary(self, key: str, value: Any) -> HeldOffloadingProblem:
-        return HeldOffloadingProblem(self.scenario.override(**{key: value}), self.order)
+        return HeldOffloadingProblem(self.scenario.override(**{key: value}), self.holding)
 
     def description(self) -> dict[str, Any]:
-        return {**super().description(), "order": self.order}
+        usual = DEFAULT.to_dict()
+        other = {k: v for k, v in self.holding.to_dict().items() if v != usual[k]}
+        return {**super().description(), "order": self.holding.order, **other}
 
     def digest(self) -> str:
-        return f"{super().digest()} {self.order}"
+        return f"{super().digest()} {self.holding.told()}"
 
 
 @dataclass(frozen=True)
@@ -166,30 +175,27 @@ class HeldReplay(Replay):
 
     Args:
         scenario, policy, load, server, delay_s: of `Replay`.
-        order: in which they waited. most_passes: later arrivals that were bound before a task.
+        holding: how. most_passes: later arrivals that were bound before a task.
         longest_refused_s: for which a task waited although a server was free that could run it.
+        dead_share: dead time as a share of the service time.
     """
 
-    order: str = DEFAULT_ORDER
+    holding: Holding = DEFAULT
     most_passes: int = 0
     longest_refused_s: float = 0.0
+    dead_share: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As `replay --json` prints it."""
-        more = {"binding": "free", "order": self.order}
-        return {
-            **super().to_dict(),
-            **more,
-            "most_passes": self.most_passes,
-            "longest_refused_s": self.longest_refused_s,
-        }
+        worst = {name: getattr(self, name) for name in ("most_passes", "longest_refused_s", "dead_share")}
+        return {**super().to_dict(), **self.holding.to_dict(), **worst, **warned({self.policy: self.dead_share})}
 
 
 def replay_held(
     scenario: Scenario,
     tasks: TaskList,
     policy: Any,
-    order: str = DEFAULT_ORDER,
+    order: Holding | str = DEFAULT,
     *,
     name: str = "a policy",
     seed: int = 0,
@@ -198,11 +204,11 @@ def replay_held(
 
     Args:
         scenario: its servers. tasks: the file's; where it has slots, a slot's tasks arrive as it begins.
-        policy: says which of the free servers. order: of `make_held`.
+        policy: says which of the free servers. order: of `make_held`, or a whole `Holding`.
         name: of the policy, for the report. seed: of what is drawn.
 
     Returns:
-        The decision and the delay of each task, in the file's order.
+        The decision and the delay of each task, in the file's order; of one that was split, where its last image ran.
 
     Raises:
         InputError: the servers cannot be bound late, there is no such order, or the policy does not fit.
@@ -212,38 +218,55 @@ def replay_held(
     env = OffloadingEnv(scenario, [1], information=level, tasks=tasks, dtype=torch.float64)
     with naming(name), undisturbed(policy, seed):
         problem.check(policy, env)
-        coming = arrivals_of(scenario, tasks=tasks)
-        outcome, _ = play_held(policy, problem.dispatcher, coming, env, seed)
+        coming = arrivals_of(scenario, tasks=tasks, split=problem.holding.split)
+        outcome, _ = play_held(policy, problem.holding, coming, env, seed)
     load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
-    worst = int(outcome.passes.max()), float(outcome.refused_s.max())
-    return HeldReplay(scenario.name, name, load, outcome.server, outcome.delay_s, order, *worst)
+    worst = int(outcome.passes.max()), float(outcome.refused_s.max()), outcome.dead_share
+    last = outcome.server[outcome.last]
+    return HeldReplay(scenario.name, name, load, last, outcome.request_delay_s, problem.holding, *worst)
 
 
-def add_held(told: Mapping[str, Any], order: str, played: Mapping[str, Played]) -> dict[str, Any]:
-    """An evaluation's JSON form with how requests were held.
+def add_held(
+    told: Mapping[str, Any], holding: Holding, played: Mapping[str, Played], of: str = "policies"
+) -> dict[str, Any]:
+    """A JSON form with how requests were held.
 
     Args:
-        told: it. order: of `make_held`. played: by policy.
+        told: it. holding: how. played: by policy. of: under which key the policies stand.
     """
-    policies = {
-        name: {**of, **(worst_of(played[name]) if name in played else {})} for name, of in told["policies"].items()
-    }
-    return {**told, "policies": policies, "binding": "free", "order": order}
+    policies = {name: {**x, **(worst_of(played[name]) if name in played else {})} for name, x in told[of].items()}
+    shares = {name: x["dead_share"] for name, x in policies.items() if "dead_share" in x}
+    return {**told, of: policies, **holding.to_dict(), **warned(shares)}
 
 
-def held_line(order: str, played: Mapping[str, Played]) -> str:
-    """How requests were held, in words. Args: order: of `make_held`. played: by policy."""
+def held_line(holding: Holding, played: Mapping[str, Played]) -> str:
+    """How requests were held, in words. Args: holding: how. played: by policy."""
     worst = {name: worst_of(x) for name, x in played.items() if PASSES in x.notes}
     told = [f"{n}: {w['most_passes']} and {w['longest_refused_s']:.2f} s" for n, w in worst.items()]
-    return (
-        f"held in the order {order}; most later arrivals that went first, and longest time for which a free server was "
-        f"refused: {', '.join(told)}"
-    )
+    shares = {name: float(x["dead_share"]) for name, x in worst.items()}
+    dead = f"; dead time: {', '.join(f'{n} {x:.1%}' for n, x in shares.items())}" if any(shares.values()) else ""
+    lines = [
+        f"held in the order {holding.told()}; most later arrivals that went first, and longest time for which a free "
+        f"server was refused: {', '.join(told)}{dead}"
+    ]
+    return "\n".join([*lines, *warned(shares).get("warnings", [])])
+
+
+def warned(shares: Mapping[str, float]) -> dict[str, list[str]]:
+    """A warning of each policy under which servers stand still for long. Args: shares: of the service time."""
+    found = [
+        f"warning: under {name} dead time is {share:.1%} of the service time, and above {MUCH_DEAD:.0%} holding loses "
+        "much of what it gains; send requests so much earlier (--lead), or bind them on arrival"
+        for name, share in shares.items()
+        if share > MUCH_DEAD
+    ]
+    return {"warnings": found} if found else {}
 
 
 def worst_of(played: Played) -> dict[str, Any]:
-    """The two bounds on starvation. Args: played: of a policy; empty of one that held nothing."""
+    """The two bounds on starvation, and the dead time. Args: played: of a policy; empty of one that held nothing."""
     if PASSES not in played.notes:
         return {}
     passes, refused = int(played.notes[PASSES].max()), float(played.notes[REFUSED].max())
-    return {"most_passes": passes, "longest_refused_s": refused}
+    dead = float(played.notes[DEAD].sum() / max(played.notes[BUSY].sum(), 1e-12))
+    return {"most_passes": passes, "longest_refused_s": refused, "dead_share": dead}
