@@ -1,9 +1,11 @@
 """Methods beside their controls on problems whose best is known: a score of 0 is random play, 1 the best possible.
 
-python benchmarks/methods.py --out docs/_static/benchmarks.csv --seeds 5
-python benchmarks/methods.py --problems cartpole --methods qvpo,sac --seeds 1 --out runs/benchmarks.csv
+python benchmarks/methods.py --csv docs/_static/benchmarks.csv --seeds 5 --jobs 16 --minutes 5
+python benchmarks/methods.py --problems cartpole --methods qvpo,sac --seeds 1 --csv runs/benchmarks.csv
 
-What is in the file already is not trained again, so that an interrupted run goes on where it was. The file holds a row
+With `--jobs` there are as many processes of one thread each, and with `--minutes` each training gets such a part of the
+time that its problem names that all of them end. What is in the file already is not trained again, so that an
+interrupted run goes on where it was. The file holds a row
 for each problem, method and seed; beside it, with `_table` in its name, lies the table of means and intervals. A
 problem or a method is added by a line in `PROBLEMS` or `METHODS`.
 """
@@ -17,8 +19,9 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,14 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy.environments import EnvProblem
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
 from diffpolicy.experiments.names import METHOD_NAMES
+from diffpolicy.problems import ProviderSelection
+from jobs import Job, run_jobs
 from timing import machine, table
 
 COLUMNS = ("problem", "method", "seed", "episodes", "mean return", "score", "seconds")
@@ -93,28 +99,36 @@ class Task:
     """A problem and how long it is trained on.
 
     Args:
-        make: gives the problem, or its name. worst, best: mean returns of random play and of the best possible.
+        make: gives the problem, or its name, of a seed: where a seed is a draw of the problem, another one.
+        worst, best: mean returns of random play and of the best possible, or the rules that have them.
         episodes, environments: of training. changes: fields of every method's preset, where it has them.
-        methods: on which it makes sense; none: all.
+        methods: on which it makes sense; none: all. seconds: of training, where there is a budget.
+        chance: whether policies decide with chance, as they were trained.
     """
 
-    make: Callable[[], Any]
-    worst: float
-    best: float
+    make: Callable[[int], Any]
+    worst: float | str
+    best: float | str
     episodes: int
     environments: int = 1
     changes: dict[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
+    seconds: float = 20.0
+    chance: bool = True
 
-    def score(self, returned: float) -> float:
-        """0 for random play, 1 for the best possible."""
-        return (returned - self.worst) / (self.best - self.worst)
+    def score(self, returned: float, of_rules: Mapping[str, float] | None = None) -> float:
+        """0 for random play, 1 for the best possible. Args: of_rules: mean returns of rules by their names."""
+        worst, best = (end if isinstance(end, float) else (of_rules or {})[end] for end in (self.worst, self.best))
+        return (returned - worst) / (best - worst)
 
 
 TOKENS = {"steps": ITEMS, "token_sampler": {"kind": "Ancestral", "order": "confidence"}}
+CALM = {"entropy_share": 0.15, "learning_rates.alpha": 0.003}
+SHARES = {"updates": 4, "batch_size": 256, "start_after": 1000, "tau": 0.02}
+OF_CHOICES = ("d2sac", "sac", "qvpo", "qvpo-plain", "rl-d2", "rl-d2-plain", "qdfm", "qdfm-plain")
 PROBLEMS: dict[str, Task] = {
     "pair gains": Task(
-        lambda: EnvProblem(PairGains, steps=1, name="pair gains"),
+        lambda seed: EnvProblem(PairGains, steps=1, name="pair gains"),
         *PairGains(1).range(),
         episodes=32 * 300,
         environments=32,
@@ -128,12 +142,56 @@ PROBLEMS: dict[str, Task] = {
             "start_after": 256,
         },
     ),
-    "cartpole": Task(lambda: "gym:CartPole-v1", 22.0, 500.0, episodes=150),
+    "clinic": Task(
+        lambda seed: "clinic",
+        "random",
+        "dearest-first",
+        episodes=640,
+        environments=16,
+        methods=OF_CHOICES,
+        seconds=30.0,
+    ),
+    "power-allocation": Task(
+        lambda seed: "power-allocation",
+        "random",
+        "water-filling",
+        episodes=960,
+        environments=32,
+        changes=SHARES,
+        methods=("d2sac", "sac", "qvpo", "qvpo-plain", "fql", "fql-plain"),
+        seconds=60.0,
+        chance=False,
+    ),
+    "split": Task(
+        lambda seed: "split",
+        "random",
+        "best-split",
+        episodes=1920,
+        environments=32,
+        changes={**SHARES, "reward_scale": 1.0, "target_entropy": -15.0, "learning_rates.alpha": 0.003},
+        methods=("d2sac", "sac", "qvpo", "qvpo-plain"),
+        seconds=60.0,
+        chance=False,
+    ),
+    "provider-selection": Task(
+        lambda seed: ProviderSelection(seed),
+        "random",
+        "clairvoyant",
+        episodes=96,
+        environments=16,
+        changes={**CALM, "updates": 2, "batch_size": 256, "reward_scale": 1.0, "gamma": 0.0},
+        methods=("d2sac", "sac"),
+        seconds=120.0,
+        chance=False,
+    ),
+    "cartpole": Task(lambda seed: "gym:CartPole-v1", 22.0, 500.0, episodes=150),
     # the best is what the best published controllers reach, about; nobody knows it exactly
     "pendulum": Task(
-        lambda: "gym:Pendulum-v1", -1230.0, -150.0, episodes=100, methods=("qvpo", "qvpo-plain", "sac", "d2sac")
+        lambda seed: "gym:Pendulum-v1", -1230.0, -150.0, episodes=100, methods=("qvpo", "qvpo-plain", "sac", "d2sac")
     ),
 }
+TABLE = ("pair gains", "clinic", "power-allocation", "split", "provider-selection")
+"""The problems of the table; the others need Gymnasium."""
 METHODS: dict[str, dict[str, Any]] = {
     "sac": {},
     "d2sac": {},
@@ -146,10 +204,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "rl-d2-reverse-plain": {},
     "qdfm": {},
     "qdfm-plain": {},
+    "fql": {},
+    "fql-plain": {},
 }
 """Presets, and what of them is changed on every problem."""
 CONTROLS = {"d2sac": "sac", "rl-d2-onpolicy": "rl-d2-plain"}
 """Controls that are not the preset's name with `-plain`."""
+VECTORS = ("fql", "fql-plain")
+"""Methods of vectors alone, on problems that name them."""
 CHAINS_OF_ONE_TOKEN_A_STEP = ("qvpo", "rl-d2", "rl-d2-onpolicy")
 
 
@@ -167,13 +229,22 @@ def changes_of(problem: str, method: str) -> dict[str, Any]:
     given = {**PROBLEMS[problem].changes, **METHODS[method]}
     if problem == "pair gains" and method in CHAINS_OF_ONE_TOKEN_A_STEP:
         given |= TOKENS
-    return {name: value for name, value in given.items() if name in known}
+    rates = known["learning_rates"]
+    parts = {name: name.partition(".") for name in given}
+    fits = {name for name, (first, _, rate) in parts.items() if first in known and (not rate or rate in rates)}
+    return {name: value for name, value in given.items() if name in fits}
 
 
-def run(problem: str, method: str, seed: int, share: float, eval_episodes: int) -> list[str]:
-    """Trains and judges one method; a row of the file. Args: share: of the episodes that the problem names."""
+def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, seconds: float | None) -> list[str]:
+    """Trains and judges one method; a row of the file.
+
+    Args:
+        share: of the episodes that the problem names. seconds: that training may take; None: as long as it takes.
+    """
+    # gains of pairs are the same for all
+    warnings.filterwarnings("ignore", message=".*does its seed do nothing.*")
     task = PROBLEMS[problem]
-    made = task.make()
+    made = task.make(seed)
     made = make_problem(made) if isinstance(made, str) else made
     episodes = max(task.environments, round(share * task.episodes))
     start = time.process_time()
@@ -182,16 +253,20 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int) 
             made,
             method,
             episodes=episodes,
+            max_seconds=seconds,
             environments=task.environments,
             seed=seed,
             changes=changes_of(problem, method),
             out=Path(folder) / "run",
         )
-        seconds = time.process_time() - start
-        name = str(Path(folder) / "run")
-        played = evaluate(made, [name], episodes=eval_episodes, seed=10_000 + seed)
-    returned = -played.results[name].costs.mean
-    told = (f"{returned:.4g}", f"{task.score(returned):.4f}", f"{seconds:.1f}")
+        spent = time.process_time() - start
+        name, rules = str(Path(folder) / "run"), [end for end in (task.worst, task.best) if isinstance(end, str)]
+        count, judged = min(eval_episodes, 8) if made.steps and made.steps > 1000 else eval_episodes, 10_000 + seed
+        with set_exploration_type(ExplorationType.RANDOM if task.chance else ExplorationType.DETERMINISTIC):
+            played = evaluate(made, [name], episodes=count, seed=judged).results
+        played |= evaluate(made, rules, episodes=count, seed=judged).results if rules else {}
+    returned = {of: -result.costs.mean for of, result in played.items()}
+    told = (f"{returned[name]:.4g}", f"{task.score(returned[name], returned):.4f}", f"{spent:.1f}")
     return [problem, method, str(seed), str(fitted.episodes), *told]
 
 
@@ -213,28 +288,48 @@ def summary(rows: list[list[str]]) -> list[list[str]]:
 def main() -> None:
     """Trains what is missing, writes each row as it comes, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--problems", default=",".join(TABLE))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--share", type=float, default=1.0, help="of the episodes of training")
     parser.add_argument("--eval-episodes", type=int, default=32)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--minutes", type=float, help="of all; none: as long as it takes")
+    parser.add_argument("--csv", "--out", dest="out", type=Path, required=True)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message=".*does its seed do nothing.*")  # gains of pairs are the same for all
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.reader(options.out.open()))[1:] if options.out.exists() else []
     known = {tuple(row[:3]) for row in rows}
     asked = itertools.product(options.problems.split(","), options.methods.split(","), range(options.seeds))
+    jobs = []
     for problem, method, seed in asked:
-        only = PROBLEMS[problem].methods
-        if (problem, method, str(seed)) in known or (only and method not in only):
-            continue
-        rows.append(run(problem, method, seed, options.share, options.eval_episodes))
+        task = PROBLEMS[problem]
+        fits = method in task.methods if task.methods else method not in VECTORS
+        if fits and (problem, method, str(seed)) not in known:
+            work = partial(_job, problem, method, seed, options.share, options.eval_episodes, options.minutes)
+            jobs.append(Job((problem, method, str(seed)), work, task.seconds, beside=6.0))
+
+    def done(job: Job, row: Any, why: str) -> None:
+        if row is None:
+            print(f"{' '.join(job.name)}: {why}", flush=True)
+            return
+        rows.append(row)
         write(options.out, [list(COLUMNS), *rows])
         write(options.out.with_name(f"{options.out.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
+        print(" ".join(row), flush=True)
+
+    run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done)
     print(table(list(SUMMARY), summary(rows)))
     print(machine())
+
+
+LONG = 1e4
+"""Minutes, where there is no budget."""
+
+
+def _job(problem: str, method: str, seed: int, share: float, episodes: int, minutes: Any, seconds: float) -> list[str]:
+    """`run`, within a job's seconds where there is a budget."""
+    return run(problem, method, seed, share, episodes, None if minutes is None else seconds)
 
 
 def write(path: Path, lines: list[list[str]]) -> None:

@@ -153,3 +153,28 @@ def test_rows_of_methods_become_means_with_students_intervals(monkeypatch):
     ]
     for method in methods.METHODS:
         assert methods.changes_of("pair gains", method)["items"] == "joint"
+
+
+def test_jobs_share_a_budget_so_that_the_last_of_them_ends_within_it(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import jobs
+
+    five = [jobs.Job((str(k),), float, seconds=100.0, beside=10.0) for k in range(5)]
+    assert jobs.share_of_time(five, 5, 1000) == 1.0
+    # one after the other on two processes: three of one, each of 10 + 100 p seconds
+    assert jobs.share_of_time(five, 2, 180) == pytest.approx(0.5)
+    assert jobs.share_of_time(five, 2, 1) == 0.01
+
+
+def test_an_aim_holds_by_the_mean_over_seeds_or_by_standard_errors_below_it(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import problems
+
+    def rows(problem, measures, beside):
+        return [[problem, "d2sac", str(k), "16", "1", "1.5", "1", str(x), beside, ""] for k, x in enumerate(measures)]
+
+    split = problems.summary(rows("split", (1.01, 1.04), "best-unit 2"))
+    assert split[0][-4:] == ["1.025", "0.015", "<= 1.03, below best-unit", "yes"]
+    assert problems.summary(rows("split", (1.01, 1.04), "best-unit 1.4"))[0][-1] == "no"  # dearer than one unit
+    assert problems.summary(rows("gang", (-1.0, -3.0), "greedy 1"))[0][-1] == "no"  # - 2 + 2 x 1 is not below 0
+    assert problems.summary(rows("gang", (-2.0, -3.0), "greedy 1"))[0][-1] == "yes"
