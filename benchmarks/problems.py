@@ -276,7 +276,7 @@ HELD = {**CALM, "updates": 2, "batch_size": 256, "gamma": 0.99, "reward_scale": 
 PROBLEMS: dict[str, Entry] = {
     "power-allocation": Entry(
         partial(_named, "power-allocation"),
-        {"d2sac": by_preset("d2sac", 32, POWER, 90), "sac": by_preset("sac", 32, POWER, 90)},
+        {"d2sac": by_preset("d2sac", 32, POWER, 60), "sac": by_preset("sac", 32, POWER, 60)},
         Aim("lost rate, %", lambda cost: cost["ours"], 2.0),
         "random",
         "water-filling",
@@ -299,8 +299,8 @@ PROBLEMS: dict[str, Entry] = {
     "split": Entry(
         partial(_named, "split"),
         {
-            "pathwise": Way(partial(pathwise_split, False)),
-            "pathwise-units": Way(partial(pathwise_split, True)),
+            "pathwise": Way(partial(pathwise_split, False), 90),
+            "pathwise-units": Way(partial(pathwise_split, True), 90),
             "d2sac": by_preset("d2sac", 32, SPLIT),
             "sac": by_preset("sac", 32, SPLIT),
         },
