@@ -1,0 +1,169 @@
+"""`make_app`: OpenAI's Images API over a service, as an ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from diffpolicy._version import __version__
+from diffpolicy.edge.serving.api import schema
+from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
+from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
+from diffpolicy.edge.serving.api.errors import answer_response, error_response, of_http
+from diffpolicy.edge.serving.api.feed import Feed, plain
+from diffpolicy.edge.serving.api.guard import Guard
+from diffpolicy.edge.serving.api.metrics import KIND, Metrics
+from diffpolicy.edge.serving.api.page import PAGE, POLICY
+from diffpolicy.edge.serving.api.served import Served
+from diffpolicy.edge.serving.api.settings import ApiSettings
+from diffpolicy.edge.serving.api.stream import HeldStream
+from diffpolicy.edge.serving.api.waiting import until_answered
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.events import Refused
+from diffpolicy.edge.serving.image_request import EDITS, GENERATIONS
+
+GONE = 499
+"""Of a client that left; nobody reads it."""
+
+
+def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
+    """The app; it listens to the service's events from now on.
+
+    Args:
+        service: which it stands before; whoever made it starts and stops it.
+        settings: None: the defaults of `ApiSettings`.
+
+    Returns:
+        An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.
+    """
+    own = settings or ApiSettings()
+    app = FastAPI(
+        title="diffpolicy serve",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    feed, metrics = Feed(), Metrics(service.snapshot)
+    service.listeners += [feed, metrics]
+    app.add_middleware(Guard, hosts=own.hosts)
+    _errors(app)
+    _images(app, service, own)
+    _looks(app, service, own, feed, metrics)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    """Gives what the framework refuses OpenAI's shape."""
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        return error_response(of_http(error.status_code, error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> Response:
+        first: Any = next(iter(error.errors()), {})
+        param = str(first.get("loc", ["request"])[-1])
+        return error_response(ApiError(400, f"{param}: {first.get('msg')}", param=param, code="invalid_value"))
+
+    @app.exception_handler(ApiError)
+    async def of_ours(request: Request, error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(ClientGoneError)
+    async def of_nobody(request: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=GONE)
+
+
+def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
+    """Adds the paths that give images."""
+    room = Room(settings.held_bytes)
+
+    def refused(number: str, error: ApiError) -> None:
+        event = Refused(number, time.monotonic(), error.status, error.code or "")
+        for listener in list(service.listeners):
+            listener(event)
+
+    async def images(request: Request) -> Response:
+        number: str = request.state.number
+        with ExitStack() as stack:
+            share = stack.enter_context(room.share())
+            try:
+                asked = await ask(request, number, settings, share)
+            except ApiError as error:
+                refused(number, error)
+                raise
+            if not asked.stream:
+                return answer_response(await until_answered(service.submit(asked), request.receive))
+            pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+            limit = read_timeout_s(request)
+            held = HeldStream(
+                pieces,
+                comment_s=settings.comment_s if limit is None else min(settings.comment_s, limit / 2),
+                stall_s=settings.stall_s,
+                event=f"image_{'edit' if asked.files else 'generation'}.completed",
+            )
+            held.take(service.submit(asked, pieces.put), stack.pop_all())
+            return held
+
+    for path, name in ((GENERATIONS, "generate"), (EDITS, "edit")):
+        app.add_api_route(
+            path,
+            images,
+            methods=["POST"],
+            operation_id=name,
+            name=name,
+            response_class=JSONResponse,
+            response_model=None,
+            responses=schema.answers(),
+            openapi_extra={"requestBody": schema.body(settings.limits, path == EDITS)},
+        )
+
+
+def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, metrics: Metrics) -> None:
+    """Adds what is looked at: models, health, metrics, the live page."""
+
+    def admit(request: Request) -> None:
+        settings.keys.client(request.headers.get("authorization"))
+
+    def state() -> str:
+        return "draining" if service.draining else "ready" if service.usable else "no-worker"
+
+    @app.get("/v1/models", operation_id="models")
+    async def models(request: Request) -> Response:
+        admit(request)
+        listed = [{"id": m, "object": "model", "created": 0, "owned_by": "diffpolicy"} for m in service.models()]
+        return JSONResponse({"object": "list", "data": listed})
+
+    @app.get("/live", operation_id="live")
+    async def live() -> Response:
+        return JSONResponse({"status": "live"})
+
+    @app.get("/health", operation_id="health")
+    async def health() -> Response:
+        told = state()
+        return JSONResponse({"status": told}, 200 if told == "ready" else 503)
+
+    @app.get("/metrics", operation_id="metrics")
+    async def of_metrics(request: Request) -> Response:
+        admit(request)
+        return Response(metrics.text(), media_type=KIND)
+
+    @app.get("/snapshot", operation_id="snapshot")
+    async def snapshot(request: Request) -> Response:
+        admit(request)
+        after = request.query_params.get("after", "0")
+        since = int(after) if after.isdecimal() and len(after) < 16 else 0
+        shown = {"state": state(), "snapshot": plain(service.snapshot()), "events": feed.since(since)}
+        return JSONResponse({**shown, "last": feed.last, "version": __version__})
+
+    @app.get("/", operation_id="page", include_in_schema=False)
+    async def page() -> Response:
+        return Response(PAGE, media_type="text/html", headers={"content-security-policy": POLICY})

@@ -1,0 +1,190 @@
+"""Bodies of requests: read within bounds, then taken for JSON or a form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from diffpolicy import _validate as check
+from diffpolicy.edge.serving.api.settings import ApiSettings
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import SentFile
+from diffpolicy.errors import InputError
+
+WHOLE = ("n", "num_inference_steps", "partial_images", "width", "height", "seed", "output_compression")
+REAL = ("guidance_scale", "true_cfg_scale", "strength")
+FLAGS = {"true": True, "false": False}
+FILES, FIELDS = 17, 100
+"""Most of a form: sixteen images and a mask."""
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for an answer any more."""
+
+
+class Room:
+    """Bytes of bodies that are held at a time. Args: most: of all together."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """What one request holds, given back at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.held -= share.held
+
+
+class Share:
+    """What one request holds of a room. Args: room: of all."""
+
+    def __init__(self, room: Room) -> None:
+        self.room, self.held = room, 0
+
+    def take(self, count: int) -> None:
+        """Takes bytes.
+
+        Args:
+            count: how many.
+
+        Raises:
+            ApiError: with status 429, when there is no room for them.
+        """
+        if self.room.held + count > self.room.most:
+            raise ApiError(429, "too many bytes of requests are held", code="bodies_full", retry_after_s=2.0)
+        self.room.held += count
+        self.held += count
+
+
+async def read_body(request: Request, settings: ApiSettings, share: Share) -> bytes:
+    """All of a body, unless it is too large, whatever its head says of it.
+
+    Args:
+        request: whose body nobody has read. settings: with the bounds. share: of what is held.
+
+    Raises:
+        ApiError: with status 400, 408, 413 or 429. ClientGoneError: the client left in the midst of it.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError(400, "the body must not be compressed", code="invalid_body")
+    most = settings.limits.body
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and len(told) < 20 and int(told) > most:
+        _too_large(most)
+
+    async def read() -> bytes:
+        pieces = bytearray()
+        async for piece in request.stream():
+            if len(pieces) + len(piece) > most:
+                _too_large(most)
+            share.take(len(piece))
+            pieces += piece
+        return bytes(pieces)
+
+    try:
+        return await asyncio.wait_for(read(), settings.read_s)
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    except asyncio.TimeoutError:
+        raise ApiError(408, f"the body was not there within {settings.read_s:g} s", code="body_late") from None
+
+
+def _too_large(most: int) -> NoReturn:
+    raise ApiError(413, f"the body must have at most {most} bytes", code="body_too_large", again=False)
+
+
+def read_json(body: bytes, kind: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        body: bytes. kind: the content type, which a page of another site could not choose freely.
+
+    Raises:
+        ApiError: with status 400.
+    """
+    if kind.partition(";")[0].strip().lower() not in ("application/json", ""):
+        raise ApiError(400, "the content type must be application/json", code="invalid_content_type")
+    try:
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_number)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
+        check.shallow(value, "the body")
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply", code="invalid_body") from None
+    except InputError as error:
+        raise ApiError(400, str(error), code="invalid_body") from None
+    except ValueError as error:
+        # the message of a wrong encoding would show what is around it
+        told = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ApiError(400, f"the body is no JSON{told}", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body must be a JSON object", code="invalid_body")
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], tuple[SentFile, ...]]:
+    """Fields and files of a form; numbers and flags are read as such where they are known to be.
+
+    Args:
+        request: whose body was read. body: all of it.
+
+    Raises:
+        ApiError: with status 400.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        raise ApiError(400, "the content type must be multipart/form-data", code="invalid_content_type")
+
+    async def replay() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    fields: dict[str, Any] = {}
+    files: list[SentFile] = []
+    try:
+        form = Request(request.scope, replay).form(max_files=FILES, max_fields=FIELDS, max_part_size=2**20)
+        async with form as parts:
+            for key, value in parts.multi_items():
+                if isinstance(value, UploadFile):
+                    files.append(SentFile(key, value.filename or key, value.content_type or "", await value.read()))
+                else:
+                    fields[key] = typed(key, value)
+    except HTTPException as error:
+        raise ApiError(400, f"the form cannot be read: {error.detail}", code="invalid_form") from None
+    except (ValueError, KeyError, UnicodeError, AssertionError):
+        raise ApiError(400, "the form cannot be read", code="invalid_form") from None
+    if not any(file.key in ("image", "image[]") for file in files):
+        raise ApiError(400, "image must be a file, or image[] several", param="image", code="invalid_value")
+    return fields, tuple(files)
+
+
+def typed(key: str, text: str) -> Any:
+    """A form's field as JSON would have it; what cannot be that stays a text, which is refused where it is read.
+
+    Args:
+        key: its name. text: its value.
+
+    Example:
+        >>> typed("n", "2"), typed("stream", "true"), typed("prompt", "3")
+        (2, True, '3')
+    """
+    with suppress(ValueError):
+        if key in WHOLE and len(text) < 20:
+            return int(text)
+        if key in REAL:
+            value = float(text)
+            return value if abs(value) < float("inf") else text
+    return FLAGS.get(text, text) if key == "stream" else text

@@ -1,0 +1,85 @@
+"""`Guard`: around the whole app, so that every answer is in OpenAI's shape, bears a number, and tells no secret."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.api.asking import new_number
+from diffpolicy.edge.serving.api.errors import error_response
+from diffpolicy.edge.serving.api_error import ApiError
+
+logger = logging.getLogger("diffpolicy.serving")
+ALWAYS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Headers of every answer, unless it has its own: what a worker sends is not to become a page of this address."""
+
+
+class Guard:
+    """Names each request, refuses those of foreign pages, and answers 500 where anything is raised.
+
+    Args:
+        app: what it stands around. hosts: see `ApiSettings`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = Headers(scope=scope)
+        number = new_number(sent.get(headers.REQUEST_ID))
+        scope.setdefault("state", {})["number"] = number
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                own = MutableHeaders(raw=message.setdefault("headers", []))
+                own[headers.REQUEST_ID] = number
+                for name, value in ALWAYS.items():
+                    own.setdefault(name, value)
+            await send(message)
+
+        try:
+            foreign = self.foreign(sent)
+            if foreign is not None:
+                await error_response(foreign)(scope, receive, told)
+                return
+            await self.app(scope, receive, told)
+        except Exception as error:
+            # where it was raised, and not what it says, which may hold a prompt
+            at = " <- ".join(f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
+            logger.error("request %s failed: %s at %s", number, type(error).__name__, at)
+            if not begun:  # otherwise the server closes the connection, and the client sees that it lacks the end
+                message = f"the dispatcher failed; its log tells more of request {number}"
+                await error_response(ApiError(500, message, code="internal_error", again=False))(scope, receive, told)
+
+    def foreign(self, sent: Headers) -> ApiError | None:
+        """Why a request is not taken that a page of another site sends, or that asks for another host.
+
+        Args:
+            sent: its headers.
+        """
+        if self.hosts is None:
+            return None
+        host = urlsplit(f"//{sent.get('host', '')}").hostname
+        if host not in self.hosts:
+            message = "without an API key only names of this machine are answered; see --token-file"
+            return ApiError(403, message, code="foreign_host", again=False)
+        origin = sent.get("origin")
+        if origin is not None and urlsplit(origin).netloc != sent.get("host"):
+            return ApiError(403, "pages of other sites may not ask without an API key", code="foreign_origin")
+        return None

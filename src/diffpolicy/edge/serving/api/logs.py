@@ -1,0 +1,77 @@
+"""What `serve` says on stderr: lines for people, or a JSON object an event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from diffpolicy._read import printable
+from diffpolicy.edge.serving.api.feed import kind_of, plain
+from diffpolicy.edge.serving.events import Event, Failed, FellBack, Refused, Retried, WorkerChanged
+
+FORMATS = ("text", "json")
+TROUBLE = (Refused, Retried, Failed, FellBack, WorkerChanged)
+"""What people are told; the rest is routine."""
+
+
+class EventLog:
+    """A listener that writes a line an event; no prompt is in any.
+
+    Args:
+        format_: one of `FORMATS`. every: whether routine is written too. stream: None: stderr.
+    """
+
+    def __init__(self, format_: str, *, every: bool, stream: TextIO | None = None) -> None:
+        self.format, self.every, self.stream = format_, every, stream
+
+    def __call__(self, event: Event) -> None:
+        if not (self.every or isinstance(event, TROUBLE)):
+            return
+        told = plain(event)
+        told.pop("time_s", None)
+        said = {"time": _now(), "event": kind_of(event), **told}
+        self.write(json.dumps(said) if self.format == "json" else _text(said))
+
+    def write(self, line: str) -> None:
+        """One line. Args: line: without its end."""
+        stream = self.stream or sys.stderr
+        stream.write(line + "\n")
+        stream.flush()
+
+    def handler(self) -> logging.Handler:
+        """What the package's and the server's own messages go through."""
+        return _Handler(self)
+
+
+class _Handler(logging.Handler):
+    """A message as a line; never with a traceback, whose last line may hold what a client sent."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = {"time": _now(), "event": record.levelname.lower(), "message": record.getMessage()}
+        self.log.write(json.dumps(said) if self.log.format == "json" else _text(said))
+
+
+def _now() -> str:
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+
+
+def _text(said: Mapping[str, object]) -> str:
+    """A line for people, on which nothing can move a cursor."""
+    words = [f"{key}={_short(value)}" for key, value in said.items() if key not in ("time", "event", "message")]
+    return printable(" ".join([str(said["time"]), str(said["event"]), *map(str, [said.get("message") or ""]), *words]))
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return json.dumps(text) if " " in text or not text else text

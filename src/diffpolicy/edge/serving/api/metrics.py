@@ -1,0 +1,119 @@
+"""`Metrics`: what a service does, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from diffpolicy.edge.serving.events import (
+    Answered,
+    Bound,
+    Cancelled,
+    Event,
+    Failed,
+    FellBack,
+    Refused,
+    Retried,
+)
+
+KIND = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+SHORT = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)
+DIFFERENCES = (-60, -20, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+REMEMBERED = 20_000
+"""Requests whose binding is remembered: more than can be in progress."""
+
+
+class Metrics:
+    """A listener with a registry of its own, so that two services in one process have two.
+
+    Args:
+        snapshot: of the service, a dataclass whose `servers` have `name`, `state`, `outstanding` and whose `queue`
+            is a number; asked when metrics are.
+    """
+
+    def __init__(self, snapshot: Callable[[], Any]) -> None:
+        self.registry = CollectorRegistry()
+
+        def histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"diffpolicy_{name}", help_, labels, buckets=buckets, registry=self.registry)
+
+        def counter(name: str, help_: str, *labels: str) -> Counter:
+            return Counter(f"diffpolicy_{name}", help_, labels, registry=self.registry)
+
+        self.requests = counter("requests", "requests that ended", "worker", "outcome")
+        self.retries = counter("retries", "requests that a worker failed and that went to another", "worker")
+        self.fallbacks = counter("fallbacks", "decisions in which the policy was not followed", "why")
+        self.latency = histogram("request_seconds", "from arrival to answer", SECONDS, "worker")
+        self.wait = histogram("wait_seconds", "from arrival to the first binding", SECONDS)
+        self.service = histogram("service_seconds", "for which a request kept its worker busy", SECONDS, "worker")
+        self.decision = histogram("decision_seconds", "that a decision took", SHORT)
+        self.dead = histogram("dead_time_seconds", "of a binding that its worker was not busy", SHORT, "worker")
+        self.missed = histogram(
+            "predicted_minus_actual_seconds", "expected service minus what it was", DIFFERENCES, "worker"
+        )
+        self.registry.register(_Standing(snapshot))
+        self._bound: OrderedDict[str, Bound] = OrderedDict()
+        self._end_s: dict[str, float] = {}
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's format."""
+        return generate_latest(self.registry)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Bound):
+            self.decision.observe(event.decision_s)
+            if event.attempt == 1:
+                self.wait.observe(event.wait_s)
+            self._bound[event.number] = event
+            if len(self._bound) > REMEMBERED:
+                self._bound.popitem(last=False)
+        elif isinstance(event, Answered):
+            self._answered(event)
+        elif isinstance(event, Retried):
+            self.retries.labels(event.server).inc()
+        elif isinstance(event, FellBack):
+            self.fallbacks.labels(event.why).inc()
+        elif isinstance(event, (Failed, Cancelled, Refused)):
+            self._bound.pop(event.number, None)
+            server = None if isinstance(event, Refused) else event.server
+            self.requests.labels(server or "", type(event).__name__.lower()).inc()
+
+    def _answered(self, event: Answered) -> None:
+        server = event.server
+        self.requests.labels(server, "ok" if event.status < 400 else f"status-{event.status}").inc()
+        self.latency.labels(server).observe(event.delay_s)
+        self.service.labels(server).observe(event.service_s)
+        self.missed.labels(server).observe(event.expected_s - event.service_s)
+        bound = self._bound.pop(event.number, None)
+        if bound is not None:
+            # what waited at the worker for the one before it is no dead time
+            before = max(bound.time_s, self._end_s.get(server, bound.time_s))
+            self.dead.labels(server).observe(max(event.time_s - before - event.service_s, 0.0))
+        self._end_s[server] = event.time_s
+
+
+class _Standing(Collector):
+    """Gauges, read when they are asked for."""
+
+    def __init__(self, snapshot: Callable[[], Any]) -> None:
+        self.snapshot = snapshot
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the service need not have begun."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.snapshot()
+        yield GaugeMetricFamily("diffpolicy_queue_depth", "requests that wait at the dispatcher", now.queue)
+        sent = GaugeMetricFamily("diffpolicy_outstanding", "requests that a worker was sent", labels=["worker"])
+        state = GaugeMetricFamily("diffpolicy_worker_state", "1 for the state it is in", labels=["worker", "state"])
+        for server in now.servers:
+            sent.add_metric([server.name], server.outstanding)
+            state.add_metric([server.name, server.state], 1)
+        yield from (sent, state)

@@ -1,0 +1,138 @@
+"""`HeldStream`: a stream of server-sent events that says it is held until images come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from diffpolicy.edge.serving.api.errors import answer_response, error_body, error_response
+from diffpolicy.edge.serving.api.served import Ticket
+from diffpolicy.edge.serving.api.waiting import disconnected, give_up
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.upstream import Answer
+
+KIND = "text/event-stream"
+ROOM = 8
+"""Pieces that may wait for a slow client, before the worker does."""
+COMMENT = b": held\n\n"
+"""Readers of events skip it, and proxies see that the connection lives; an event `ping` would be read as an image."""
+
+
+class HeldStream(Response):
+    """Sends pieces as they come and comments between them.
+
+    The status line waits for the first of: a piece, an answer, `comment_s`. So a refusal that comes at once has its
+    own status, and one that comes later is an event `error`, which OpenAI's client raises.
+
+    Args:
+        pieces: of the worker's stream. comment_s, stall_s: see `ApiSettings`.
+        event: what the last event is called where the worker sends no stream.
+    """
+
+    def __init__(self, pieces: asyncio.Queue[bytes], *, comment_s: float, stall_s: float, event: str) -> None:
+        super().__init__()
+        self.pieces, self.comment_s, self.stall_s, self.event = pieces, comment_s, stall_s, event
+        self.begun = False
+
+    def take(self, ticket: Ticket, until: ExitStack) -> None:
+        """What it waits for. Args: ticket: of the request. until: is closed when the stream ends, however that is."""
+        self.ticket, self.until = ticket, until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = asyncio.ensure_future(self.ticket.answer())
+        gone = asyncio.ensure_future(disconnected(receive))
+        piece: asyncio.Future[bytes] = asyncio.ensure_future(self.pieces.get())
+        try:
+            while not (gone.done() or (answer.done() and not piece.done())):
+                waited: set[asyncio.Future[Any]] = {answer, gone, piece}
+                done, _ = await asyncio.wait(waited, timeout=self.comment_s, return_when=asyncio.FIRST_COMPLETED)
+                if piece.done():
+                    await self._send(send, piece.result())
+                    piece = asyncio.ensure_future(self.pieces.get())
+                    await asyncio.sleep(0)  # lets it take what waits
+                elif not done:
+                    await self._send(send, COMMENT)
+            if not gone.done():
+                await self._end(answer, scope, receive, send)
+        except asyncio.TimeoutError:
+            pass  # a client that does not read is gone
+        finally:
+            give_up(self.ticket, answer, gone, piece)
+            self.until.close()
+
+    async def _end(self, answer: asyncio.Future[Answer], scope: Scope, receive: Receive, send: Send) -> None:
+        """What comes last: nothing more, the images of a worker that sent no stream, or an error."""
+        try:
+            result = answer.result()
+        except ApiError as error:
+            if not self.begun:
+                response = error_response(error)
+                response.raw_headers += self.own
+                await response(scope, receive, send)
+                return
+            last = frame("error", error.body())
+        else:
+            if result.status >= 400 and not self.begun:
+                response = answer_response(result)
+                response.raw_headers += self.own
+                await response(scope, receive, send)
+                return
+            last = b"".join(self._last(result))
+        await self._send(send, last, more=False)
+
+    def _last(self, answer: Answer) -> Iterator[bytes]:
+        """The events of an answer that was not, or not only, a stream."""
+        if answer.status >= 400:
+            yield frame("error", error_body(answer))
+        elif answer.headers.get("content-type", "").startswith(KIND):
+            yield answer.body
+        elif answer.body:
+            yield from completed(answer.body, self.event)
+
+    @property
+    def own(self) -> list[tuple[bytes, bytes]]:
+        """Headers that were set on this response."""
+        return [(k, v) for k, v in self.raw_headers if k not in (b"content-length", b"content-type")]
+
+    async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
+        """Sends bytes, after the head if it was not sent yet."""
+        messages: list[Message] = [{"type": "http.response.body", "body": body, "more_body": more}]
+        if not self.begun:
+            self.begun = True
+            head = [(b"content-type", KIND.encode()), (b"x-accel-buffering", b"no"), *self.own]
+            messages.insert(0, {"type": "http.response.start", "status": 200, "headers": head})
+        for message in messages:
+            await asyncio.wait_for(send(message), self.stall_s)
+
+
+def frame(event: str, data: Any) -> bytes:
+    """One server-sent event. Args: event: its name. data: its JSON."""
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def completed(body: bytes, event: str) -> Iterator[bytes]:
+    """Events of the images of an answer in one piece, as OpenAI's API has them at a stream's end.
+
+    Args:
+        body: the answer's. event: `image_generation.completed` or `image_edit.completed`.
+
+    Example:
+        >>> next(completed(b'{"created": 1, "data": [{"b64_json": "aa"}]}', "image_generation.completed"))[:33]
+        b'event: image_generation.completed'
+    """
+    try:
+        said: Any = json.loads(body)
+        images = list(said["data"])
+    except (ValueError, TypeError, KeyError):
+        yield frame("error", ApiError(502, "the worker's answer holds no images", code="of_worker").body())
+        return
+    shared = {key: said[key] for key in ("background", "output_format", "quality", "size", "usage") if key in said}
+    for image in images:
+        own = image if isinstance(image, dict) else {}
+        yield frame(event, {"type": event, "created_at": said.get("created", 0), **shared, **own})

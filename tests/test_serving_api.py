@@ -1,0 +1,421 @@
+"""The API in front of a service: shapes of errors, bounds, the official client, streams, clients that leave, keys."""
+
+import asyncio
+import io
+import json
+
+import pytest
+
+from diffpolicy import InputError
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.events import Refused
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.upstream import Answer
+
+fastapi = pytest.importorskip("fastapi")
+openai = pytest.importorskip("openai")
+
+from diffpolicy.edge.serving.api import ApiKeys, ApiSettings, make_app  # noqa: E402
+from serving_fakes import IMAGE, Caller, FakeService, client, image, until  # noqa: E402
+
+PATH = "/v1/images/generations"
+TOKEN, OTHER = "0123456789abcdef", "fedcba9876543210"
+KEYS = ApiKeys({TOKEN: "shop", OTHER: ""})
+
+
+def error_of(response):
+    """The error, once it is seen that it has OpenAI's shape and no more."""
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return body["error"]
+
+
+def ask(service, settings=None, path=PATH, method="POST", **sent):
+    async def go():
+        async with client(make_app(service, settings)) as to:
+            return await to.request(method, path, **sent)
+
+    return asyncio.run(go())
+
+
+def official(app, retries=0, **more):
+    return openai.AsyncOpenAI(
+        base_url="http://test/v1", api_key=TOKEN, http_client=client(app), max_retries=retries, **more
+    )
+
+
+# What is refused, and how
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "param"),
+    [
+        ({"path": "/nowhere"}, 404, None),
+        ({"method": "GET"}, 405, None),
+        ({"content": b"{"}, 400, None),
+        ({"content": b"\xff\xfe"}, 400, None),
+        ({"content": b'{"prompt": "x", "seed": NaN}'}, 400, None),
+        ({"content": b'{"prompt": "\\ud800"}'}, 400, None),
+        ({"content": b"[" * 100_000}, 400, None),
+        ({"content": b'{"a":' * 100 + b"1" + b"}" * 100}, 400, None),
+        ({"content": b'{"prompt": "x", "n": ' + b"9" * 5000 + b"}"}, 400, None),
+        ({"json": []}, 400, None),
+        ({"json": {"prompt": "x", "n": "two"}}, 400, "n"),
+        ({"json": {"prompt": "x", "size": "7"}}, 400, "size"),
+        ({"content": b"prompt=x", "headers": {"content-type": "text/plain"}}, 400, None),
+        ({"content": b"x", "headers": {"content-encoding": "gzip"}}, 400, None),
+        ({"json": {"prompt": "x"}, "headers": {"x-diffpolicy-deadline-s": "soon"}}, 400, "x-diffpolicy-deadline-s"),
+        ({"json": {"prompt": "x"}, "headers": {"idempotency-key": ""}}, 400, "idempotency-key"),
+        ({"path": "/v1/images/edits", "json": {"prompt": "x"}}, 400, None),
+        ({"path": "/v1/images/edits", "data": {"prompt": "x"}, "files": {"mask": b"1"}}, 400, "image"),
+        ({"path": "/v1/images/edits", "data": {"prompt": "x", "n": "0"}, "files": {"image": b"1"}}, 400, "n"),
+        ({"path": "/v1/images/edits", "content": b"--", "headers": {"content-type": "multipart/form-data"}}, 400, None),
+        ({"json": {"prompt": "x" * 500}}, 413, None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_refused_in_openais_shape_and_reaches_no_worker(sent, status, param):
+    service = FakeService()
+    settings = ApiSettings(limits=Limits(body=400 if status == 413 else 2**20))
+    heard = []
+    service.listeners.append(heard.append)
+    response = ask(service, settings, **sent)
+    assert response.status_code == status
+    assert error_of(response)["param"] == param
+    assert not service.tickets
+    assert response.headers["x-request-id"]
+    assert [e.status for e in heard if isinstance(e, Refused)] == ([] if status in (404, 405) else [status])
+
+
+def test_a_body_is_bounded_while_it_is_read_and_what_is_read_is_bounded_for_all_together():
+    async def go():
+        service = FakeService()
+        app = make_app(service, ApiSettings(limits=Limits(body=100), held_bytes=150, read_s=0.05))
+        # says nothing of its length, as a chunked body does
+        long = Caller(app, PATH, [b"x" * 60, b"x" * 60, b"x" * 60])
+        await long.task
+        assert (long.status, len(long.unread)) == (413, 1)
+        assert (b"connection", b"close") in long.sent[0]["headers"]
+        slow = Caller(app, PATH, [b"x" * 90, b""])
+        slow.unread.pop()
+        second = Caller(app, PATH, b"x" * 90)
+        await asyncio.wait({slow.task, second.task})
+        assert (slow.status, second.status) == (408, 429)
+        assert (b"retry-after", b"2") in second.sent[0]["headers"]
+        third = Caller(app, PATH, b'{"prompt": "' + b"x" * 80 + b'"}')  # what the others held is given back
+        await third.task
+        assert third.status == 200
+
+    asyncio.run(go())
+
+
+def test_an_unexpected_failure_is_a_500_without_a_word_of_the_prompt(caplog):
+    async def fail(request, chunk):
+        raise RuntimeError(request.body["prompt"])
+
+    response = ask(FakeService(fail), json={"prompt": "a secret cat"})
+    assert response.status_code == 500
+    assert response.headers["x-should-retry"] == "false"
+    assert error_of(response)["code"] == "internal_error"
+    assert "secret" not in response.text + caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seen", "message"),
+    [
+        (422, b'{"detail": [{"loc": ["body", "size"], "msg": "too large"}]}', 400, "size: too large"),
+        (400, b'{"error": {"message": "no", "type": "t", "param": "p", "code": "c"}}', 400, "no"),
+        (404, b'{"object": "error", "message": "no model"}', 404, "no model"),
+        (500, b"<h1>gateway</h1>", 500, "the worker answered 500"),
+    ],
+)
+def test_a_workers_error_gets_openais_shape(status, body, seen, message):
+    async def behave(request, chunk):
+        return Answer(status, {"content-type": "text/html"}, body)
+
+    response = ask(FakeService(behave), json={"prompt": "x"})
+    assert response.status_code == seen
+    assert error_of(response)["message"] == message
+    assert response.headers["content-type"] == "application/json"
+
+
+# The official client
+
+
+def test_the_official_client_gets_images_models_and_edits():
+    async def go():
+        service = FakeService()
+        ours = official(make_app(service), timeout=33.0)
+        made = await ours.images.generate(prompt="a cat")
+        assert made.data[0].b64_json == IMAGE["data"][0]["b64_json"]
+        assert [m.id async for m in ours.models.list()] == ["tiny"]
+        files = [("a.png", b"a"), ("b.png", b"b")]
+        await ours.images.edit(image=files[0], prompt="a hat", n=2, mask=b"m")
+        await ours.images.edit(image=files, prompt="a hat", extra_body={"num_inference_steps": 4, "style": "x"})
+        alone, one, many = service.requests
+        assert alone.body == {"prompt": "a cat"}
+        assert alone.deadline_s == 33.0
+        assert alone.client.startswith("key-")
+        assert (one.images, sorted(f.key for f in one.files), one.path) == (2, ["image", "mask"], "/v1/images/edits")
+        assert [(f.key, f.name, f.content) for f in many.files] == [
+            ("image[]", "a.png", b"a"),
+            ("image[]", "b.png", b"b"),
+        ]
+        assert (many.steps, many.body["style"]) == (4, "x")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(("again", "asked"), [(None, 3), (False, 1)])
+def test_the_official_client_asks_again_unless_it_is_told_not_to(monkeypatch, again, asked):
+    async def at_once(*_):
+        return None
+
+    async def go():
+        service = FakeService(refusal=ApiError(503, "no worker", code="no_worker", again=again))
+        ours = official(make_app(service), retries=2)
+        monkeypatch.setattr(ours, "_sleep_for_retry", lambda **_: at_once())
+        with pytest.raises(openai.InternalServerError, match="no worker"):
+            await ours.images.generate(prompt="x")
+        assert len(service.requests) == asked
+        assert len({r.number for r in service.requests}) == asked
+
+    asyncio.run(go())
+
+
+def test_a_deadline_is_our_header_or_the_clients_time_out_and_at_most_the_services():
+    service = FakeService()
+    for headers in (
+        {},
+        {"x-stainless-read-timeout": "30"},
+        {"x-stainless-read-timeout": "None"},
+        {"x-stainless-read-timeout": "30", "x-diffpolicy-deadline-s": "5"},
+    ):
+        ask(service, ApiSettings(deadline_s=50.0), json={"prompt": "x"}, headers=headers)
+    assert [r.deadline_s for r in service.requests] == [50.0, 30.0, 50.0, 5.0]
+    # the client's time-out is one between bytes, and comments of a stream keep it from running out
+    ask(service, json={"prompt": "x", "stream": True}, headers={"x-stainless-read-timeout": "30"})
+    assert service.requests[-1].deadline_s == float("inf")
+
+
+# Streams
+
+
+def test_the_official_client_reads_a_stream_that_was_held():
+    piece = b'event: image_generation.%s\ndata: {"type": "image_generation.%s", "b64_json": "YQ=="}\n\n'
+
+    async def behave(request, chunk):
+        await asyncio.sleep(0.05)
+        await chunk(piece % (b"partial_image", b"partial_image"))
+        await chunk(piece % (b"completed", b"completed"))
+        return Answer(200, {"content-type": "text/event-stream"})
+
+    async def go():
+        app = make_app(FakeService(behave), ApiSettings(comment_s=0.01))
+        stream = await official(app).images.generate(prompt="x", stream=True, partial_images=1)
+        assert [e.type async for e in stream] == ["image_generation.partial_image", "image_generation.completed"]
+        caller = Caller(app, PATH, b'{"prompt": "x", "stream": true}')
+        await caller.task
+        assert caller.body.startswith(b": held\n\n: held\n\n")
+        assert b"ping" not in caller.body
+
+    asyncio.run(go())
+
+
+def test_a_worker_that_sends_no_stream_is_streamed_as_completed_events():
+    async def go():
+        stream = await official(make_app(FakeService())).images.generate(prompt="x", stream=True)
+        assert [(e.type, e.b64_json, e.size) async for e in stream] == [
+            ("image_generation.completed", IMAGE["data"][0]["b64_json"], "64x64")
+        ]
+
+    asyncio.run(go())
+
+
+def test_what_fails_before_the_status_line_has_its_status_and_later_is_an_event_error():
+    async def fail(request, chunk):
+        if request.body["prompt"] == "late":
+            await asyncio.sleep(0.03)
+        raise ApiError(503, "both workers died", code="worker_died", again=False)
+
+    async def go():
+        app = make_app(FakeService(fail), ApiSettings(comment_s=0.01))
+        with pytest.raises(openai.InternalServerError, match="both workers died"):
+            await official(app).images.generate(prompt="soon", stream=True)
+        stream = await official(app).images.generate(prompt="late", stream=True)
+        with pytest.raises(openai.APIError, match="both workers died") as caught:
+            [event async for event in stream]
+        assert not isinstance(caught.value, openai.APIStatusError)
+        refusing = FakeService(refusal=ApiError(429, "the queue is full", code="queue_full", retry_after_s=3.0))
+        with pytest.raises(openai.RateLimitError) as full:
+            await official(make_app(refusing)).images.generate(prompt="x", stream=True)
+        assert full.value.response.headers["retry-after"] == "3"
+
+    asyncio.run(go())
+
+
+# Clients that leave
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_has_its_request_cancelled(stream):
+    async def forever(request, chunk):
+        await asyncio.Event().wait()
+
+    async def go():
+        service = FakeService(forever)
+        app = make_app(service, ApiSettings(comment_s=0.01, held_bytes=100))
+        body = json.dumps({"prompt": "x" * 40, "stream": stream}).encode()
+        for k in range(3):  # what each held is given back
+            caller = Caller(app, PATH, body)
+            await until(lambda k=k: len(service.tickets) > k)
+            await asyncio.sleep(0.02)
+            assert not service.tickets[-1].cancelled
+            caller.leave()
+            await asyncio.wait_for(caller.task, 1)
+            assert service.tickets[-1].cancelled
+
+    asyncio.run(go())
+
+
+def test_a_client_that_leaves_in_the_midst_of_its_body_reaches_nobody():
+    async def go():
+        service = FakeService()
+        caller = Caller(make_app(service), PATH, [b'{"prompt', b'": "x"}'])
+        caller.unread.pop()
+        caller.leave()
+        await caller.task
+        assert not service.requests
+
+    asyncio.run(go())
+
+
+def test_a_client_that_does_not_read_its_stream_is_gone():
+    async def behave(request, chunk):
+        while True:
+            await chunk(b"x")
+
+    async def go():
+        service = FakeService(behave)
+        app = make_app(service, ApiSettings(stall_s=0.02))
+        caller = Caller(app, PATH, b'{"prompt": "x", "stream": true}', stalls=True)
+        await asyncio.wait_for(caller.task, 1)
+        assert service.tickets[0].cancelled
+
+    asyncio.run(go())
+
+
+# Keys, names, other sites
+
+
+def test_keys_let_in_and_name_the_client_and_are_shown_nowhere(caplog):
+    service, settings = FakeService(), ApiSettings(keys=KEYS)
+    for path, method in ((PATH, "POST"), ("/v1/models", "GET"), ("/metrics", "GET"), ("/snapshot", "GET")):
+        for given in (None, "Bearer wrong", f"Basic {TOKEN}", "Bearer " + "é" * 16):
+            headers = {} if given is None else {"authorization": given.encode()}
+            response = ask(service, settings, path, method, json={"prompt": "x"}, headers=headers)
+            assert response.status_code == 401
+            assert error_of(response)["type"] == "authentication_error"
+    assert not service.requests
+    for path in ("/live", "/health", "/"):
+        assert ask(service, settings, path, "GET").status_code == 200
+    for token in (TOKEN, OTHER):
+        ask(service, settings, json={"prompt": "x"}, headers={"authorization": f"Bearer {token}"})
+    named, unnamed = (r.client for r in service.requests)
+    assert named == "shop"
+    assert unnamed.startswith("key-")
+    assert OTHER not in unnamed
+    assert TOKEN not in repr(settings) + caplog.text
+
+
+def test_a_key_file_names_its_line_and_never_a_token():
+    assert ApiKeys.parse(f"# ours\n\nshop={TOKEN}\n{OTHER}==\n", "f").tokens == {TOKEN: "shop", f"{OTHER}==": ""}
+    for text, said in [
+        ("", "holds no token"),
+        ("short", "line 1: a token has 16"),
+        (f"a={TOKEN}\na={OTHER}", "line 2 repeats"),
+        (f"a={TOKEN}\nb={TOKEN}", "line 2 repeats"),
+        (f"a b={TOKEN}", "line 1: a client's name"),
+        (f"x={TOKEN} {OTHER}", "line 1: a token has"),
+    ]:
+        with pytest.raises(InputError, match=said) as caught:
+            ApiKeys.parse(text, "f")
+        assert TOKEN not in str(caught.value)
+
+
+def test_numbers_are_the_clients_with_letters_that_nobody_can_guess():
+    service = FakeService()
+    for sent in ("abc-1", "abc-1", "no\x7fbell", "x" * 65, "two words"):
+        ask(service, json={"prompt": "x"}, headers={"x-request-id": sent})
+    numbers = [r.number for r in service.requests]
+    assert len(set(numbers)) == 5
+    assert [n.startswith("abc-1-") for n in numbers] == [True, True, False, False, False]
+    assert all(n.isascii() and n.isprintable() and " " not in n and len(n) <= 80 for n in numbers)
+
+
+def test_without_a_key_pages_of_other_sites_and_other_hosts_are_not_answered():
+    settings = ApiSettings(hosts=("127.0.0.1", "localhost", "::1"))
+    for headers, status in [
+        ({"host": "localhost:80"}, 200),
+        ({"host": "[::1]:80", "origin": "http://[::1]:80"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "localhost:80", "origin": "http://evil.example"}, 403),
+        ({"host": "localhost:80", "origin": "null"}, 403),
+    ]:
+        service = FakeService()
+        assert ask(service, settings, json={"prompt": "x"}, headers=headers).status_code == status
+        assert bool(service.requests) == (status == 200)
+
+
+# What is looked at
+
+
+def test_health_says_whether_a_request_would_be_taken_and_live_only_that_the_process_is():
+    service = FakeService()
+    for usable, draining, status, word in [
+        (True, False, 200, "ready"),
+        (False, False, 503, "no-worker"),
+        (True, True, 503, "draining"),
+    ]:
+        service.usable, service.draining = usable, draining
+        health = ask(service, path="/health", method="GET")
+        assert (health.status_code, health.json()["status"]) == (status, word)
+        assert ask(service, path="/live", method="GET").status_code == 200
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_only_its_own_script():
+    response = ask(FakeService(), path="/", method="GET")
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("sha256-") == 2
+    assert "//" not in response.text.replace("http://www.w3.org/2000/svg", "")
+    assert "innerHTML" not in response.text
+    elsewhere = ask(FakeService(), json={"prompt": "x"})
+    assert elsewhere.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert elsewhere.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_snapshot_gives_what_was_not_seen_yet():
+    async def go():
+        service = FakeService()
+        async with client(make_app(service)) as to:
+            for k in range(3):
+                service.listeners[0](Refused(f"r{k}", 0.0, 429, "queue_full"))
+            told = (await to.get("/snapshot?after=1")).json()
+            assert [e["number"] for e in told["events"]] == ["r1", "r2"]
+            assert told["last"] == 3
+            assert told["snapshot"]["infinite"] is None
+            assert (await to.get("/snapshot?after=x")).json()["last"] == 3
+
+    asyncio.run(go())
+
+
+def test_a_request_file_of_any_name_stays_in_memory_or_a_file_that_goes():
+    files = {"image": ("../../etc/passwd", io.BytesIO(b"x" * 2_000_000), "image/png")}
+    service = FakeService()
+    assert ask(service, path="/v1/images/edits", data={"prompt": "x"}, files=files).status_code == 200
+    assert len(service.requests[0].files[0].content) == 2_000_000
+    assert image().status == 200

@@ -1,0 +1,176 @@
+"""What listens to a service: metrics, the log of requests, lines on stderr, spans; each flat in memory."""
+
+import io
+import json
+
+import pytest
+
+from diffpolicy import InputError
+from diffpolicy.edge.dispatch import RequestLog
+from diffpolicy.edge.serving.events import (
+    Answered,
+    Arrived,
+    Bound,
+    Cancelled,
+    Failed,
+    FellBack,
+    Refused,
+    Retried,
+    WorkerChanged,
+)
+
+pytest.importorskip("prometheus_client")
+
+from diffpolicy.edge.serving.api.logs import EventLog
+from diffpolicy.edge.serving.api.metrics import Metrics
+from diffpolicy.edge.serving.api.recorder import HEADER, RequestRecorder
+from diffpolicy.edge.serving.api.spans import Spans
+from serving_fakes import Snapshot
+
+
+def life(number, server="a", at=0.0, **more):
+    """A request that arrives, waits a second, takes two and loses .1 between its worker and here."""
+    asked = {"model": "sd3", "width": 512, "height": 512, "steps": 20, "images": 1, "client": ""} | more
+    yield Arrived(number, at, **asked)
+    yield Bound(number, at + 1, server, 1.0, 2.5, 0.0002, "least-finish")
+    yield Answered(number, at + 3.1, server, 200, at + 1.05, 2.0, 3.1, 2.5)
+
+
+def told(listener, events):
+    for event in events:
+        listener(event)
+    return listener
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(f"diffpolicy_{name}", labels)
+
+
+def test_metrics_count_what_happened_and_tell_dead_time_apart_from_waiting():
+    metrics = told(Metrics(Snapshot), [*life("r1"), *life("r2", at=2.1)])
+    assert value(metrics, "requests_total", worker="a", outcome="ok") == 2
+    assert value(metrics, "request_seconds_sum", worker="a") == pytest.approx(6.2)
+    assert value(metrics, "wait_seconds_count") == 2
+    # the second was bound when the first was answered: each lost a tenth of a second
+    assert value(metrics, "dead_time_seconds_sum", worker="a") == pytest.approx(0.2)
+    # one that waited at the worker for the one before it lost nothing by that
+    told(metrics, [Bound("r3", 10.0, "a", 0, 2, 0, "x"), Bound("r4", 10.0, "a", 0, 2, 0, "x")])
+    told(metrics, [Answered("r3", 12.0, "a", 200, 10, 2, 2, 2), Answered("r4", 14.0, "a", 200, 12, 2, 4, 2)])
+    assert value(metrics, "dead_time_seconds_sum", worker="a") == pytest.approx(0.2)
+    assert value(metrics, "predicted_minus_actual_seconds_bucket", worker="a", le="0.5") == 4.0
+    told(metrics, [Retried("r5", 0, "a", "died"), FellBack(0, "late"), Failed("r5", 0, "a", 503, "x")])
+    told(metrics, [Cancelled("r6", 0, None), Refused("r7", 0, 429, "queue_full")])
+    assert value(metrics, "retries_total", worker="a") == 1
+    assert value(metrics, "fallbacks_total", why="late") == 1
+    assert value(metrics, "requests_total", worker="a", outcome="failed") == 1
+    assert value(metrics, "requests_total", worker="", outcome="refused") == 1
+    assert value(metrics, "worker_state", worker="a", state="ready") == 1
+    assert value(metrics, "queue_depth") == 0
+    assert value(Metrics(Snapshot), "wait_seconds_count") == 0  # another service has its own
+    assert b"diffpolicy_decision_seconds_bucket" in metrics.text()
+
+
+def test_the_log_is_what_advise_reads(tmp_path):
+    path = tmp_path / "requests.csv"
+    recorder = told(RequestRecorder(path, now_s=0.0), [*life("r1"), *life("r2", "b", 5.0, model="a,b", steps=30)])
+    told(recorder, list(life("r3", at=9.0))[:2])
+    told(recorder, [Failed("r3", 10.0, "a", 503, "worker_died"), Cancelled("nobody", 11.0, "a")])
+    log = RequestLog.read(path)
+    assert log.servers == ("a", "b")
+    assert log.models == ("sd3", "a,b")
+    assert log.left_out == {"of another status": 1}
+    assert log.delay_s == pytest.approx([3.1, 3.1], abs=1e-5)
+    assert log.service_s == pytest.approx([2.05, 2.05], abs=1e-5)
+    assert log.size == pytest.approx([0.512**2 * 20, 0.512**2 * 30])
+    assert log.started
+
+
+def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_path):
+    path = tmp_path / "requests.csv"
+    for k in range(2):
+        recorder = told(RequestRecorder(path), life(f"r{k}"))
+        recorder.close()
+        with path.open("a") as file:
+            file.write("12.5,a,1")  # killed while it wrote
+    assert path.read_text().count("arrival_s") == 1
+    RequestRecorder(path).close()
+    assert len(RequestLog.read(path)) == 2
+    assert path.read_text().startswith(HEADER)
+
+
+def test_a_log_that_is_something_else_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("arrival_s,server\n1,a\n")
+    with pytest.raises(InputError, match=r"results\.csv is no log of requests"):
+        RequestRecorder(path)
+    assert path.read_text() == "arrival_s,server\n1,a\n"
+    with pytest.raises(InputError, match="does not exist"):
+        RequestRecorder(tmp_path / "nowhere" / "log.csv")
+    with pytest.raises(InputError, match="folder"):
+        RequestRecorder(tmp_path)
+
+
+def test_a_rotated_log_is_begun_anew_and_a_full_disk_is_said_once(tmp_path, caplog):
+    path = tmp_path / "requests.csv"
+    recorder = told(RequestRecorder(path), life("r1"))
+    path.rename(tmp_path / "old.csv")
+    recorder.reopen()
+    told(recorder, life("r2"))
+    assert len(RequestLog.read(path)) == len(RequestLog.read(tmp_path / "old.csv")) == 1
+    recorder.close()
+    told(recorder, [*life("r3"), *life("r4")])
+    assert caplog.text.count("loses lines") == 1
+    assert recorder.lost == 2
+
+
+def test_a_json_line_an_event_and_words_for_people_only_of_trouble():
+    events = [*life("r1"), WorkerChanged(0.0, "a", "open", "5 failures\x1b[31m"), FellBack(1.0, "late")]
+    stream = io.StringIO()
+    told(EventLog("json", every=True, stream=stream), events)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["Arrived", "Bound", "Answered", "WorkerChanged", "FellBack"]
+    assert lines[1]["number"] == "r1"
+    stream = io.StringIO()
+    told(EventLog("text", every=False, stream=stream), events)
+    assert len(stream.getvalue().splitlines()) == 2
+    assert "\x1b" not in stream.getvalue()
+    assert "server=a state=open" in stream.getvalue()
+
+
+def test_a_span_a_request():
+    class Span:
+        def __init__(self, attributes):
+            self.attributes, self.events, self.ended = dict(attributes), [], False
+
+        def set_attribute(self, key, value):
+            self.attributes[key] = value
+
+        def add_event(self, name, attributes):
+            self.events.append((name, attributes["server"]))
+
+        def end(self):
+            self.ended = True
+
+    class Tracer:
+        spans = ()
+
+        def start_span(self, name, attributes):
+            self.spans = (*self.spans, Span(attributes))
+            return self.spans[-1]
+
+    tracer = Tracer()
+    told(Spans(tracer), life("r1"))
+    (span,) = tracer.spans
+    assert span.ended
+    assert span.events == [("bound", "a")]
+    assert span.attributes["http.response.status_code"] == 200
+
+
+def test_what_never_ends_is_forgotten_in_time(tmp_path, monkeypatch):
+    for module in ("metrics", "recorder", "spans"):
+        monkeypatch.setattr(f"diffpolicy.edge.serving.api.{module}.REMEMBERED", 10)
+    recorder, metrics = RequestRecorder(tmp_path / "log.csv"), Metrics(Snapshot)
+    for k in range(100):
+        told(metrics, list(life(f"r{k}"))[:2])
+        told(recorder, list(life(f"r{k}"))[:2])
+    assert len(recorder._asked) == len(metrics._bound) == 10
