@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_a_request_of_several_images_is_sent_image_by_image(tmp_path: Path) -> N
     assert split.delay_s == pytest.approx([6.0, 3.0])  # of the images one after 3 s, three on the other server
     chosen = replay_held(scenario, tasks, make_policy("least-work", scenario), Holding("shortest-first", split=True))
     assert chosen.delay_s == pytest.approx(split.delay_s)
+
+
+def test_a_server_with_slots_works_on_as_many_at_once(tmp_path: Path) -> None:
+    """Three requests of 4 s on one server with two slots, in which each takes 1.5 times as long: 6, 6 and 12 s."""
+    times = {"sd3": ModelTimes(0.0, (1.0,), (1.0,), (0.0,))}
+    scenario = Scenario(1.0, (Server(1.0, 10.0, service=ServerService(times, slots=2, together=1.5)),))
+    file = tmp_path / "tasks.csv"
+    file.write_text("\n".join([IMAGES, *["0,,0,0,1,4,sd3,1000,1000,1"] * 3]) + "\n")
+    held = replay_held(scenario, TaskList.read(file, scenario), make_policy("opt-ts", scenario), "first-come")
+    assert held.delay_s == pytest.approx([6.0, 6.0, 12.0])
+    several = replace(Scenario.load("gpu-mix"), slots=60)
+    of = tuple(replace(x, service=replace(x.service, slots=2, together=2.0)) for x in several.servers)  # type: ignore[arg-type]
+    result = evaluate(HeldOffloadingProblem(replace(several, servers=of)), ["opt-ts"], episodes=1)
+    assert result.results["opt-ts"].ratio is not None
+    assert result.results["opt-ts"].ratio < 1.05
 
 
 def test_images_are_sent_whole_where_nobody_counts_them_or_a_server_batches() -> None:

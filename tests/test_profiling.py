@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,15 +14,18 @@ from diffpolicy.cli.main import main
 from diffpolicy.edge.hardware.adapters.diffusers_ import DiffusersAdapter
 from diffpolicy.edge.hardware.adapters.http_ import HttpAdapter
 from diffpolicy.edge.hardware.adapters.simulated_ import SimulatedAdapter
+from diffpolicy.edge.hardware.calibration import service_of
 from diffpolicy.edge.hardware.measuring.grid import Grid, parse_grid, parse_sizes
 from diffpolicy.edge.hardware.measuring.plausibility import check_speed
 from diffpolicy.edge.hardware.measuring.profiler import profile
+from diffpolicy.edge.hardware.measuring.throughput import slots_of
 from diffpolicy.edge.hardware.models.architectures import architecture
 from diffpolicy.edge.hardware.models.building import count_parameters, step_flops
 from diffpolicy.edge.hardware.schema.published import from_mlenergy
-from diffpolicy.edge.hardware.schema.records import Fit, ServerInfo, SizeFit
+from diffpolicy.edge.hardware.schema.records import Fit, ServerInfo, SizeFit, Throughput
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile, shipped
 from diffpolicy.edge.hardware.server_adapter import GenerateRequest, GenerateTiming, OutOfMemoryError
+from diffpolicy.edge.scenario.service_times import ServerService
 from diffpolicy.errors import InputError
 
 H100 = "mlenergy-h100-sd3-medium"
@@ -238,6 +242,22 @@ def test_a_server_behind_a_url_is_asked_and_timed(server, monkeypatch):
     got = profile(adapter, Grid((2, 4, 6), ((64, 64),), repeats=1), concurrency=2)
     assert "secret-token" not in json.dumps(got.to_dict())
     assert {t.concurrency for t in got.throughput} == {1, 2}
+    assert got.slots in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("rates", "slots", "together"),
+    [({1: 1.0}, None, 1.0), ({1: 1.0, 2: 1.05, 4: 1.08}, 1, 1.0), ({1: 1.0, 2: 1.6, 4: 1.7, 8: 2.4}, 8, 8 / 2.4)],
+)
+def test_slots_are_the_fewest_that_no_more_beat_by_a_tenth(rates, slots, together):
+    throughput = tuple(Throughput(n, 1, 64, 64, 20, rate) for n, rate in rates.items())
+    assert slots_of(throughput) == slots
+    found = replace(ServerProfile.load("tiny-cpu"), throughput=throughput, slots=slots_of(throughput))
+    assert ServerProfile.from_dict(found.to_dict()) == found
+    assert found.together == pytest.approx(together)
+    service = service_of(found)
+    assert (service.slots, service.together) == (slots or 1, pytest.approx(together))
+    assert ServerService.from_dict(service.to_dict(), "service") == service
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, {}), (200, b"no json"), (200, {"data": []})])

@@ -32,6 +32,7 @@ class ScenarioArrivals:
         station: of each, int64 `[K]`. home: server at its origin, -1 for none, int64 `[K]`.
         input_mbit, result_mbit, work_gcycles: `[K]`.
         measured: what measured servers know of each, `[K]`; None under the linear law.
+        seats: requests that each server works on at once, `[S]`.
     """
 
     arrivals: Arrivals
@@ -41,6 +42,7 @@ class ScenarioArrivals:
     result_mbit: Floats
     work_gcycles: Floats
     measured: Measured | None = None
+    seats: tuple[int, ...] | int = 1
 
     def split(self) -> ScenarioArrivals:
         """Each image of a request as a request of its own, see `Arrivals.split`."""
@@ -59,6 +61,7 @@ class ScenarioArrivals:
             self.result_mbit[rows] * share,
             self.work_gcycles[rows] * share,
             Measured(**known),
+            self.seats,
         )
 
 
@@ -93,6 +96,11 @@ def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
             )
 
 
+def seats_of(scenario: Scenario) -> tuple[int, ...]:
+    """How many requests each server works on at once, `[S]`. Args: scenario: whose."""
+    return tuple(1 if server.service is None else server.service.slots for server in scenario.servers)
+
+
 def arrivals_of(
     scenario: Scenario, episode: int = 0, seed: int = 0, *, tasks: TaskList | None = None, split: bool = False
 ) -> ScenarioArrivals:
@@ -115,6 +123,8 @@ def arrivals_of(
         torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=torch.float64),
     )
     service = service_tables(scenario, source.models, {"dtype": torch.float64, "device": None})
+    # a server that works on several at once takes longer for each; as if it always had them all
+    together = torch.tensor([1.0 if s.service is None else s.service.together for s in scenario.servers]).double()
     columns: dict[str, list[Floats]] = {}
     now = source.start_s(episode)
     for t in range(source.slots):
@@ -136,8 +146,8 @@ def arrivals_of(
             rows["service_s"] = rows["expected_s"]
         else:
             measured = grid.measured_in_order()
-            rows["expected_s"] = measured.base_s[0]
-            rows["service_s"] = measured.base_s[0] * (service.scatter * measured.luck[0].unsqueeze(-1)).exp()
+            rows["expected_s"] = measured.base_s[0] * together
+            rows["service_s"] = rows["expected_s"] * (service.scatter * measured.luck[0].unsqueeze(-1)).exp()
             rows["model"] = measured.model[0].clamp_min(0)
             for each in fields(Measured):
                 rows[f"measured {each.name}"] = getattr(measured, each.name)[0]
@@ -165,5 +175,6 @@ def arrivals_of(
         of["result_mbit"],
         of["work_gcycles"],
         Measured(*known) if known else None,
+        seats_of(scenario),
     )
     return found.split() if split else found

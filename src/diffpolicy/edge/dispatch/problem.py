@@ -17,7 +17,8 @@ from tensordict.nn import TensorDictModuleBase
 from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.holding import Holding
-from diffpolicy.edge.dispatch.of_scenario import ScenarioArrivals, arrivals_of, check_holdable
+from diffpolicy.edge.dispatch.of_scenario import ScenarioArrivals, arrivals_of, check_holdable, seats_of
+from diffpolicy.edge.dispatch.on_arrival import OnArrival
 from diffpolicy.edge.dispatch.outcome import MUCH_DEAD, Outcome
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.dispatch.simulate import simulate
@@ -69,7 +70,7 @@ def play_held(
         InputError: the dispatcher chooses servers itself, so that the policy would not be asked.
     """
     dispatcher = holding.dispatcher
-    play = functools.partial(simulate, dead_s=holding.dead_s, lead_s=holding.lead_s, seed=seed)
+    play = functools.partial(simulate, seats=coming.seats, dead_s=holding.dead_s, lead_s=holding.lead_s, seed=seed)
     # a subclass may choose otherwise
     if type(policy) is OptTS:
         begun = time.perf_counter()
@@ -132,15 +133,23 @@ class HeldOffloadingProblem(OffloadingProblem):
     def play(
         self, policy: Any, episodes: int, seed: int, heard: Callable[[float], None] | None = None
     ) -> Played | None:
-        """Episodes of held requests; None where the policy binds on arrival. Args: as of `play_episodes`."""
-        if isinstance(policy, BoundOnArrival):
+        """Episodes of held requests; None where the policy binds on arrival. Args: as of `play_episodes`.
+
+        Where servers work on several requests at once, which an environment does not know, `opt-ts on arrival` is
+        played as the dispatcher `least-finish`, which is the same.
+        """
+        at_once = isinstance(policy, BoundOnArrival)
+        if at_once and max(seats_of(self.scenario)) == 1:
             return None
         parts = []
         for episode in range(episodes):
             coming = arrivals_of(self.scenario, episode, seed, split=self.holding.split)
             env = self._env(1, seed, "evaluate", self.view(policy), None, episode)
             self.check(policy, env)
-            outcome, seconds = play_held(policy, self.holding, coming, env, seed)
+            if at_once:
+                outcome, seconds = simulate(coming.arrivals, OnArrival("least-finish"), seats=coming.seats), 0.0
+            else:
+                outcome, seconds = play_held(policy, self.holding, coming, env, seed)
             delay, (most, total) = outcome.request_delay_s, (outcome.most, outcome.total)
             notes = {
                 str(WORK): total(coming.work_gcycles),

@@ -123,6 +123,8 @@ def service_of(profile: ServerProfile, *, joins: bool = False, cold: bool = Fals
         batch=batch_gain(profile),
         joins=joins,
         scatter=profile.scatter_sigma or 0.0,
+        slots=profile.slots or 1,
+        together=profile.together,
     )
 
 

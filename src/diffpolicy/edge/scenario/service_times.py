@@ -133,6 +133,8 @@ class ServerService:
         joins: whether like requests (same model, size and steps) that wait one behind the other share a batch, up to
             the length of `batch`.
         scatter: standard deviation of the logarithm of a run's time around its expectation.
+        slots: requests that it works on at once where they are held; bound on arrival, it does one after the other.
+        together: time of a run while all slots are taken, over that of one alone.
 
     Raises:
         InputError: a value is out of range or of another kind; on reading, also a key is unknown or missing; when asked
@@ -151,6 +153,8 @@ class ServerService:
     batch: tuple[float, ...] = (1.0,)
     joins: bool = False
     scatter: float = 0.0
+    slots: int = 1
+    together: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.models, Mapping) or not self.models:
@@ -161,6 +165,8 @@ class ServerService:
         for name, most in (("switch_s", _limits.MOST), ("cold_s", _limits.MOST), ("scatter", SCATTER)):
             object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=most))
         check.flag(self.joins, "joins")
+        check.integer(self.slots, "slots", least=1, most=_limits.PROCESSES)
+        object.__setattr__(self, "together", check.number(self.together, "together", least=1, most=_limits.MOST))
         batch = tuple(
             check.number(x, f"batch[{i}]", above=0, most=_limits.MOST)
             for i, x in enumerate(check.sequence(self.batch, "batch"))
@@ -199,6 +205,7 @@ class ServerService:
             "batch": list(self.batch),
             "joins": self.joins,
             "scatter": self.scatter,
+            **({} if self.slots == 1 else {"slots": self.slots, "together": self.together}),
         }
 
     def times(self, model: str) -> ModelTimes | None:

@@ -12,7 +12,7 @@ from diffpolicy.edge.hardware.measuring.fit import GOOD_R2, fit_points
 from diffpolicy.edge.hardware.measuring.grid import Grid
 from diffpolicy.edge.hardware.measuring.plausibility import StepFlops, check_speed
 from diffpolicy.edge.hardware.measuring.telemetry import Telemetry
-from diffpolicy.edge.hardware.measuring.throughput import serial_throughput
+from diffpolicy.edge.hardware.measuring.throughput import serial_throughput, slots_of
 from diffpolicy.edge.hardware.prompts import PROMPT
 from diffpolicy.edge.hardware.schema.records import Memory, Point, Power, Source
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
@@ -131,5 +131,6 @@ def _result(run: Measurement, grid: Grid, complete: bool, unreached: str | None,
         memory=memory,
         power=power,
         throughput=tuple(run.throughput) if run.adapter.concurrent else serial_throughput(points),
+        slots=slots_of(run.throughput) if run.adapter.concurrent else None,
         complete=complete,
     )

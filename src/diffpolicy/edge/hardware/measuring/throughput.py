@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from diffpolicy.edge.hardware.schema.records import Point, Throughput
 from diffpolicy.edge.hardware.server_adapter import CallRefusedError, GenerateRequest, ServerAdapter
 
+GAIN = 1.1
+"""Throughput over that of fewer requests at once, from which on more of them are worth sending."""
 CALLS_EACH = 3
 """Calls of each thread, so that the last ones, which run alone, do not weigh too much."""
 
@@ -50,3 +52,24 @@ def concurrent_throughput(adapter: ServerAdapter, requests: Sequence[GenerateReq
     first = requests[0]
     rate = sum(request.batch for request in requests) / elapsed_s
     return Throughput(concurrency, first.batch, first.width, first.height, first.steps, rate)
+
+
+def slots_of(throughput: Sequence[Throughput]) -> int | None:
+    """How many requests a server works on at once with gain; None where nobody tried.
+
+    Args:
+        throughput: with several numbers of requests at once.
+
+    Example:
+        >>> rates = {1: 1.0, 2: 1.6, 4: 1.7}
+        >>> slots_of([Throughput(n, 1, 512, 512, 20, rate) for n, rate in rates.items()])
+        2
+    """
+    tried = sorted(throughput, key=lambda t: t.concurrency)
+    if len({t.concurrency for t in tried}) < 2:
+        return None
+    best = tried[0]
+    for t in tried:
+        if t.images_per_s > GAIN * best.images_per_s:
+            best = t
+    return best.concurrency

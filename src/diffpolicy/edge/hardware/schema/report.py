@@ -72,6 +72,8 @@ def _rest(profile: ServerProfile) -> list[str]:
         f"{t.concurrency} call{'s' if t.concurrency > 1 else ''} at a time, batch {t.batch}"
         for t in profile.throughput
     ]
+    if profile.slots is not None:
+        lines.append(f"requests at once that still gain: {profile.slots}, each {profile.together:.3g} times as long")
     lines += [f"skipped {s.width}x{s.height}, {s.steps} steps, batch {s.batch}: {s.reason}" for s in profile.skipped]
     if not profile.complete:
         lines.append("incomplete: it was interrupted")

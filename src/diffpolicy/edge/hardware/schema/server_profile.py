@@ -12,7 +12,7 @@ from typing import Any
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
-from diffpolicy.edge.hardware.schema._record import Record, flag, item, optional, several
+from diffpolicy.edge.hardware.schema._record import Record, flag, item, optional, several, whole
 from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
     Fit,
@@ -45,6 +45,7 @@ class ServerProfile(Record):
         skipped: points that could not be measured, and why.
         memory: bytes that the model needs, or None. power: watts while it worked and while it waited, or None.
         throughput: images in a second with several calls at once; may be empty.
+        slots: how many requests it works on at once with gain; None where that was not measured.
         complete: whether every point of the grid was measured or skipped; false after an interruption.
 
     Raises:
@@ -67,6 +68,7 @@ class ServerProfile(Record):
     memory: Memory | None = optional(Memory.from_dict)
     power: Power | None = optional(Power.from_dict)
     throughput: tuple[Throughput, ...] = item(several(Throughput.from_dict), default=())
+    slots: int | None = optional(whole)
     complete: bool = item(flag, default=True)
 
     @property
@@ -78,6 +80,14 @@ class ServerProfile(Record):
     def switch_s(self) -> float | None:
         """Seconds to load this model where another one is loaded; None where it was not measured."""
         return self.cold_start.switch_s
+
+    @property
+    def together(self) -> float:
+        """Time of a call while `slots` of them run, over that of one alone; 1 where that was not measured."""
+        rates = {t.concurrency: t.images_per_s for t in self.throughput}
+        if self.slots is None or not {1, self.slots} <= rates.keys():
+            return 1.0
+        return max(self.slots * rates[1] / rates[self.slots], 1.0)
 
     @property
     def scatter_sigma(self) -> float | None:
