@@ -23,7 +23,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
@@ -33,7 +32,7 @@ from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.heads import SimplexHead
 from diffpolicy.problems.gang import FIELDS, QUEUE, SCALE_S, STEPS, duration_s, quality
-from diffpolicy.problems.split import LEAST, SCALE
+from diffpolicy.problems.split import SplitRollout, soft_delay
 from diffpolicy.training import PathwiseModule, fit
 from jobs import Job, run_jobs
 from timing import machine, table
@@ -109,44 +108,16 @@ def _by_preset(
 # split: its delay is differentiable in the shares
 
 
-class Delays:
-    """Decisions of whole episodes with a gradient through the shares, for `PathwiseModule`: `rollout(policy)`.
-
-    Nothing that a vehicle decides changes what comes, so that all of an episode are decided at once.
-
-    Args:
-        env: of the problem `split`.
-    """
-
-    def __init__(self, env: Any) -> None:
-        self.env = env
-
-    def __call__(self, policy: Any) -> Any:
-        self.env.reset()
-        wait, whole, reach = (self.env.drawn[key].flatten(0, 1) for key in ("wait_s", "whole_s", "in_reach"))
-        seen = torch.cat([wait * reach / SCALE, whole * reach / SCALE, reach.float()], -1)
-        td = TensorDict({"observation": seen, "action_mask": reach}, batch_size=[len(seen)])
-        share = policy.get_dist(td).rsample()
-        return td.set("end_s", (wait + share * whole).masked_fill(share <= LEAST, 0.0))
-
-
-class SoftMax:
-    """tau log sum exp(end / tau), the delay as tau goes to 0; it falls from 0.5 s to 0.01 s over the updates.
-
-    The gradient of a maximum moves one share alone, which is why it begins soft.
-
-    Args:
-        updates: of the training.
-    """
+class Softened:
+    """The mean soft delay, whose softness falls from 0.5 s to 0.01 s over the updates. Args: updates: of training."""
 
     def __init__(self, updates: int) -> None:
         self.updates, self.now = updates, 0
 
     def __call__(self, played: Any) -> Tensor:
-        tau = 0.5 * (0.01 / 0.5) ** min(1.0, self.now / self.updates)
+        softness_s = 0.5 * (0.01 / 0.5) ** min(1.0, self.now / self.updates)
         self.now += 1
-        result: Tensor = tau * (played["end_s"] / tau).logsumexp(-1).mean()
-        return result
+        return soft_delay(played["end_s"], softness_s).mean()
 
 
 class UnitDenoiser(torch.nn.Module):
@@ -188,8 +159,8 @@ def pathwise_split(of_units: bool, problem: Any, seed: int, seconds: float) -> t
         policy = DiffusionPolicy.from_specs(
             env, steps=3, prediction="x0", sampler="ddim", head=SimplexHead(draw="argmax"), denoiser=network, seed=seed
         )
-        loss = PathwiseLoss(policy, SoftMax(updates))
-        return PathwiseModule(policy, loss, Delays(env), learning_rates={"actor": 4e-3}, anneal=updates)
+        loss = PathwiseLoss(policy, Softened(updates))
+        return PathwiseModule(policy, loss, SplitRollout(env), learning_rates={"actor": 4e-3}, anneal=updates)
 
     start, few = time.monotonic(), 40
     fit(module(few), episodes=few * LANES)  # what an update takes here

@@ -5,10 +5,12 @@ import torch
 
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem
+from diffpolicy.policies import FeedforwardPolicy
+from diffpolicy.policies.heads import SimplexHead
 from diffpolicy.problems.filling import water_level
 from diffpolicy.problems.power_allocation import rate, water_filling
 from diffpolicy.problems.shares import shares_of
-from diffpolicy.problems.split import LEAST, best_split, finished
+from diffpolicy.problems.split import LEAST, SplitRollout, best_split, finished, soft_delay
 
 
 def draws(*shape, seed=0):
@@ -90,3 +92,26 @@ def test_a_diffusion_policy_learns_it(name, worst):
 
     example = Path(__file__).parents[1] / "examples" / "problems" / f"{name.replace('-', '_')}.py"
     assert runpy.run_path(str(example))["trained"](full=True).costs.mean < worst
+
+
+def test_a_rollout_with_gradients_has_the_delays_of_the_environment():
+    problem = make_problem("split")
+    rollout, env = SplitRollout(problem.make_env(4, 1)), problem.make_env(4, 1)
+    policy = FeedforwardPolicy.from_specs(env, head=SimplexHead(draw="argmax"))  # fresh, all pieces are large enough
+    played = rollout(policy)
+    td, delays = env.reset(), []
+    for _ in range(env.steps):
+        td = env.step(policy(td))["next"]
+        delays.append(-td["reward"])
+    ends = played["end_s"].amax(-1).view(4, -1)[:, : env.steps]
+    assert torch.allclose(ends, torch.cat(delays, -1))
+    ends.mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in policy.parameters())
+
+
+def test_a_soft_delay_is_above_the_last_end_by_the_logarithm_of_their_number_at_most():
+    end = 5 * draws(200, 4)
+    for softness in (1.0, 0.1, 0.01):
+        above = soft_delay(end, softness) - end.amax(-1)
+        assert (above >= -1e-12).all()
+        assert (above <= softness * torch.tensor(4.0).log() + 1e-12).all()

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from diffpolicy.problems.shares import lone_transitions as lone_transitions
     from diffpolicy.problems.shares import shares_of as shares_of
     from diffpolicy.problems.split import Split as Split
+    from diffpolicy.problems.split import SplitRollout as SplitRollout
     from diffpolicy.problems.split import best_split as best_split
+    from diffpolicy.problems.split import soft_delay as soft_delay
 
 HOMES = {
     "Clinic": "clinic",
@@ -26,11 +28,13 @@ HOMES = {
     "ProviderSelection": "provider_selection",
     "Providers": "provider_selection",
     "Split": "split",
+    "SplitRollout": "split",
     "best_split": "split",
     "dearest_first": "clinic",
     "lone_transitions": "shares",
     "longest_queue": "clinic",
     "shares_of": "shares",
+    "soft_delay": "split",
     "water_filling": "power_allocation",
     "water_level": "filling",
 }
@@ -42,11 +46,13 @@ __all__ = (
     "ProviderSelection",
     "Providers",
     "Split",
+    "SplitRollout",
     "best_split",
     "dearest_first",
     "lone_transitions",
     "longest_queue",
     "shares_of",
+    "soft_delay",
     "water_filling",
     "water_level",
 )

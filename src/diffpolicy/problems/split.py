@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from diffpolicy.environments import Cost
 from diffpolicy.environments.problem import Kind
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.policy import Policy
 from diffpolicy.problems.drawn import DrawnEnv, DrawnProblem
 from diffpolicy.problems.filling import water_level
 from diffpolicy.problems.shares import lone_transitions, shares_of
@@ -91,9 +92,7 @@ class SplitEnv(DrawnEnv):
         return TensorDict({key: value[:, 0] for key, value in drawn.items()}, batch_size=self.batch_size)
 
     def show(self) -> dict[str, Tensor]:
-        s, reach = self.state, self.state["in_reach"].float()
-        seen = [s["wait_s"] * reach / SCALE, s["whole_s"] * reach / SCALE, reach]
-        return {"observation": torch.cat(seen, -1), "action_mask": s["in_reach"].clone()}
+        return _shown(self.state)
 
     def act(self, action: Tensor) -> tuple[Tensor, Tensor]:
         s = self.state
@@ -103,6 +102,66 @@ class SplitEnv(DrawnEnv):
             batch_size=self.batch_size,
         )
         return -delay, torch.zeros_like(delay, dtype=torch.bool)
+
+
+def _shown(state: TensorDict) -> dict[str, Tensor]:
+    """What is seen of `wait_s`, `whole_s` and `in_reach`, `[*, M]`; zeros of units that are not."""
+    reach = state["in_reach"].float()
+    seen = [state["wait_s"] * reach / SCALE, state["whole_s"] * reach / SCALE, reach]
+    return {"observation": torch.cat(seen, -1), "action_mask": state["in_reach"].clone()}
+
+
+class SplitRollout:
+    """Episodes with a gradient of their delays through the shares: `rollout(policy)`, as a `PathwiseModule` takes it.
+
+    Nothing that a vehicle does changes what comes, so that all of an episode are decided at once.
+
+    Args:
+        env: of the problem; each call plays the next episode of each of its lanes.
+
+    Example:
+        >>> rollout = SplitRollout(Split().make_env(8, seed=1))
+        >>> policy = FeedforwardPolicy.from_specs(rollout.env, head=SimplexHead(draw="argmax"))
+        >>> loss = PathwiseLoss(policy, lambda played: soft_delay(played["end_s"], 0.1).mean())
+        >>> run = fit(PathwiseModule(policy, loss, rollout, learning_rates={"actor": 0.01}), episodes=8 * 20)
+        >>> run.history[-1]["cost"] < run.history[0]["cost"]
+        True
+    """
+
+    def __init__(self, env: SplitEnv) -> None:
+        self.env = env
+
+    def __call__(self, policy: Policy) -> TensorDict:
+        """What is seen, and `end_s`, when each unit's piece is done, 0 without one, all of batch `[E (V + 1)]`.
+
+        Args:
+            policy: whose head gives shares, with a gradient: a `SimplexHead`.
+        """
+        self.env.reset()
+        state = self.env.drawn.apply(lambda x: x.flatten(0, 1), batch_size=[])
+        wait, whole = state["wait_s"], state["whole_s"]
+        td = TensorDict(_shown(state), batch_size=wait.shape[:1])
+        share = policy.get_dist(td).rsample()
+        # as `shares_of` leaves pieces out, but for what the others then have more
+        return td.set("end_s", (wait + share * whole).masked_fill(share < LEAST, 0.0))
+
+
+def soft_delay(end_s: Tensor, softness_s: float) -> Tensor:
+    """Tau log sum exp(end / tau), s `[*]`: the last end as tau goes to 0, at most tau log M above it.
+
+    The gradient of a maximum moves one piece alone, and that of its soft form all that are done late.
+
+    Args:
+        end_s: of the pieces, `[*, M]`. softness_s: tau.
+
+    Returns:
+        Seconds, `[*]`.
+
+    Example:
+        >>> soft_delay(torch.tensor([1.0, 2.0, 0.0]), 0.01)
+        tensor(2.)
+    """
+    return softness_s * (end_s / softness_s).logsumexp(-1)
 
 
 class Split(DrawnProblem):
