@@ -32,7 +32,8 @@ class EventLog:
         if not (self.every or isinstance(event, TROUBLE)):
             return
         told = plain(event)
-        told.pop("time_s", None)
+        for key in ("time_s", "start_s"):  # of a clock that nobody else has
+            told.pop(key, None)
         said = {"time": _now(), "event": kind_of(event), **told}
         self.write(json.dumps(said) if self.format == "json" else _text(said))
 
@@ -67,7 +68,8 @@ def _now() -> str:
 def _text(said: Mapping[str, object]) -> str:
     """A line for people, on which nothing can move a cursor."""
     words = [f"{key}={_short(value)}" for key, value in said.items() if key not in ("time", "event", "message")]
-    return printable(" ".join([str(said["time"]), str(said["event"]), *map(str, [said.get("message") or ""]), *words]))
+    begin = [str(said[key]) for key in ("time", "event", "message") if key in said]
+    return printable(" ".join([*begin, *words]))
 
 
 def _short(value: object) -> str:

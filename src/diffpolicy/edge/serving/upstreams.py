@@ -1,0 +1,28 @@
+"""`connect`: the upstream of a worker, by its kind."""
+
+from __future__ import annotations
+
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.upstream import Upstream
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+
+
+def connect(spec: WorkerSpec, limits: Limits | None = None) -> Upstream:
+    """How a worker is called; nothing is sent yet.
+
+    Args:
+        spec: where it is. limits: of answers.
+
+    Returns:
+        For kind `openai` an `HttpUpstream`.
+
+    Raises:
+        InputError: the variable of its key is not set, or an extra is not installed.
+
+    Example:
+        >>> type(connect(WorkerSpec("http://127.0.0.1:8001"))).__name__
+        'HttpUpstream'
+    """
+    from diffpolicy.edge.serving.http_upstream import HttpUpstream
+
+    return HttpUpstream(spec, limits)

@@ -1,0 +1,70 @@
+"""`WorkersSource`: the workers that a user named, and what a file says of them by now."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from diffpolicy.edge.hardware.adapters.api_key import read_api_key
+from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
+
+LOOKED_AT = 2**22
+"""Bytes by which a file is known again."""
+
+
+class WorkersSource:
+    """Reads what stands after `--workers`, and a file again when it has changed.
+
+    Args:
+        text: addresses with commas between them, or a file.
+
+    Raises:
+        InputError: see `read_workers`; or the key of a worker is not set.
+
+    Example:
+        >>> source = WorkersSource("http://127.0.0.1:8001")
+        >>> source.workers[0].name, source.changed()
+        ('127.0.0.1:8001', None)
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.path = None if text.lower().startswith(("http://", "https://")) else Path(text)
+        self._seen = self._look()
+        self.workers = self._read()
+
+    def _read(self) -> tuple[WorkerSpec, ...]:
+        workers = read_workers(self.text)
+        for worker in workers:
+            if worker.api_key_env is not None:
+                read_api_key(worker.api_key_env)
+        return workers
+
+    def _look(self) -> tuple[int, str]:
+        """When a file was written, and what it holds; nothing where it cannot be read."""
+        try:
+            if self.path is None:
+                return 0, ""
+            with self.path.open("rb") as file:
+                return self.path.stat().st_mtime_ns, hashlib.sha256(file.read(LOOKED_AT)).hexdigest()
+        except OSError as error:
+            return 0, str(error.strerror)
+
+    def changed(self, *, always: bool = False) -> tuple[WorkerSpec, ...] | None:
+        """All workers, where the file holds others than before; None: nothing new.
+
+        Args:
+            always: read it although it looks as before.
+
+        Raises:
+            InputError: it is broken, said once for each state of it; the workers stay as they were.
+        """
+        now = self._look()
+        if self.path is None or (now == self._seen and not always):
+            return None
+        self._seen = now
+        workers = self._read()
+        if workers == self.workers:
+            return None
+        self.workers = workers
+        return workers
