@@ -35,6 +35,7 @@ from diffpolicy.problems.gang import FIELDS, QUEUE, SCALE_S, STEPS, duration_s, 
 from diffpolicy.problems.split import SplitRollout, soft_delay
 from diffpolicy.training import PathwiseModule, fit
 from jobs import Job, run_jobs
+from lookahead import train_ahead
 from timing import machine, table
 
 COLUMNS = ("problem", "method", "seed", "trained episodes", "seconds", "cost", "score", "measure", "beside", "note")
@@ -174,6 +175,11 @@ def pathwise_split(of_units: bool, problem: Any, seed: int, seconds: float) -> t
 # gang: quality beside latency
 
 
+def ahead(problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
+    """A chain that imitates what looking ahead found, see `lookahead`; at first the rule `warm-first` goes on."""
+    return train_ahead(problem, seed, seconds, problem.rules()["warm-first"](seed))
+
+
 def of_gang(problem: Any, policy: Any) -> str:
     """Mean quality of images and mean seconds from arrival to image. Args: policy: any, deciding without chance."""
     env = problem.make_episodes(0, 64, EPISODES_SEED)
@@ -282,7 +288,11 @@ PROBLEMS: dict[str, Entry] = {
     ),
     "gang": Entry(
         partial(_named, "gang"),
-        {"d2sac": by_preset("d2sac", 16, GANG), "sac": by_preset("sac", 16, GANG)},
+        {
+            "lookahead": Way(ahead),
+            "d2sac": by_preset("d2sac", 16, GANG),
+            "sac": by_preset("sac", 16, GANG),
+        },
         Aim("difference to greedy", lambda cost: cost["ours"] - cost["greedy"], 0.0, errors=2.0),
         "random",
         "greedy",
