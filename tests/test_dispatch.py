@@ -26,9 +26,11 @@ from diffpolicy.edge.dispatch import (
 )
 from diffpolicy.edge.dispatch.held import too_slow
 from diffpolicy.edge.dispatch.several import simulate_several
+from diffpolicy.edge.scenario.availability import Availability, Timeline
+from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 
-COLUMNS = ("server", "bound_s", "start_s", "finish_s", "passes", "refused_s", "dead_s")
+COLUMNS = ("server", "bound_s", "start_s", "finish_s", "passes", "refused_s", "dead_s", "sendings")
 MIX_S = np.array([1.0, 2.0, 4.0, 12.0])
 CASES: list[tuple[int | list[int], float, float]] = [(1, 0.0, 0.0), (2, 0.1, 0.3), ([1, 3, 2], 0.05, 0.0)]
 SHARES = np.array([0.3, 0.3, 0.3, 0.1])
@@ -298,3 +300,38 @@ def test_nothing_falls_back_where_all_work_is_ones_own() -> None:
     falls = FallsBack(Held(CostMinusAge(0.5)))
     assert np.array_equal(simulate(arrivals, falls).delay_s, simulate(arrivals, falls.held).delay_s)
     assert (falls.times, falls.bound) == (0, 0)
+
+
+def timelines(*servers: Availability | None, seed: int = 0) -> list[Timeline]:
+    """When servers are up in an episode."""
+    return [Timeline(x, seed, Stream.EVALUATION, 0, a) for a, x in enumerate(servers)]
+
+
+def test_what_a_server_has_when_it_fails_is_sent_again_in_order_of_arrival() -> None:
+    """Of 5 s each, on a server that is down from 7 to 10 s: it strikes the second, which then goes before the third."""
+    arrivals = Arrivals([0.0, 1.0, 8.0], [[5.0]] * 3)
+    for rule in (Held(FirstCome()), OnArrival("least-finish")):
+        outcome = simulate(arrivals, rule, outages=timelines(Availability(down_s=((7.0, 10.0),))))
+        assert outcome.finish_s.tolist() == [5.0, 15.0, 20.0]
+        assert outcome.sendings.tolist() == [1, 2, 1]
+    beside = Arrivals([0.0, 1.0, 8.0], [[5.0, np.inf], [5.0, 9.0], [5.0, np.inf]])
+    outcome = simulate(beside, Held(FirstCome()), outages=timelines(Availability(down_s=((0.0, 4.0),)), None))
+    assert (outcome.server.tolist(), outcome.finish_s.tolist()) == ([0, 1, 0], [9.0, 10.0, 14.0])
+
+
+@pytest.mark.parametrize("rule", [make_held("shortest-first:cap=6"), OnArrival("least-finish"), OnArrival("random")])
+def test_all_is_done_while_servers_are_up(rule: Dispatcher) -> None:
+    arrivals = poisson(600, 0.5, (1.0, 1.0, 0.5))
+    mostly, never = Availability(mtbf_s=150.0, mttr_s=20.0), timelines(None, None, None)
+    outcome = simulate(arrivals, rule, outages=timelines(mostly, mostly, None))
+    assert outcome.service_s == pytest.approx(arrivals.service_s[np.arange(600), outcome.server])
+    assert (outcome.sendings > 1).sum() > 5
+    up = timelines(mostly, mostly, None)
+    for start, end, server in zip(outcome.start_s, outcome.finish_s, outcome.server, strict=True):
+        assert up[server].back_s(start) == start
+        assert up[server].failure_s(start, end - 1e-6) == np.inf
+    for server in range(3):
+        order = np.sort(outcome.start_s[outcome.server == server]), np.sort(outcome.finish_s[outcome.server == server])
+        assert (order[0][1:] >= order[1][:-1] - 1e-9).all()
+    both = [simulate(arrivals, rule, outages=x, seed=3).finish_s for x in (never, None)]
+    assert np.array_equal(*both)

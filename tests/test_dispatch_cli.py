@@ -66,10 +66,21 @@ def test_every_kind_of_policy_chooses_among_free_servers(name: str) -> None:
     assert result.results[name].costs.count == result.played[result.baseline].cost.size
 
 
-def test_holding_ends_where_a_server_fails_or_an_order_is_unknown() -> None:
-    failing = Server(1.0, 10.0, availability=Availability(mtbf_s=100.0, mttr_s=10.0))
-    with pytest.raises(InputError, match="fails at times"):
-        HeldOffloadingProblem(Scenario(1.0, (failing,)))
+def test_servers_that_fail_are_held_for_while_they_are_up() -> None:
+    several = replace(Scenario.load("gpu-mix"), slots=60)
+    mostly = Availability(mtbf_s=60.0, mttr_s=10.0)
+    failing = replace(several, servers=tuple(replace(x, availability=mostly) for x in several.servers))
+    result = evaluate(HeldOffloadingProblem(failing), ["opt-ts", "least-work"], episodes=1)
+    spared = HeldOffloadingProblem(several).play(make_policy("opt-ts", several), 1, 0)
+    assert spared is not None
+    assert result.results["opt-ts"].costs.mean > spared.cost.mean()
+    assert result.played["least-work"].cost.size == result.played["opt-ts on arrival"].cost.size == 60
+
+
+def test_holding_ends_where_a_server_joins_or_an_order_is_unknown() -> None:
+    joining = ServerService({"*": ModelTimes(0.0, (1.0,), (1.0,), (0.0,))}, batch=(1.0, 0.7), joins=True)
+    with pytest.raises(InputError, match="joins like requests to batches"):
+        HeldOffloadingProblem(Scenario(1.0, (Server(1.0, 10.0, service=joining),)))
     with pytest.raises(InputError, match="order 'nearest' is neither one of"):
         HeldOffloadingProblem("lad-ts", "nearest")
 

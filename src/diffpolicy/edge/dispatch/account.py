@@ -107,6 +107,19 @@ class Account:
             if sent.begun_s is None:
                 sent.begun_s = now_s
 
+    def lost(self, server: int) -> list[Hashable]:
+        """Notes that a server went down, and with it all that it had; it is masked elsewhere while it is down.
+
+        Args:
+            server: which.
+
+        Returns:
+            What the requests there are called that it was sent and has not done, in that order.
+        """
+        numbers = [sent.number for sent in self.servers[server]]
+        self.servers[server], self._foreign_since_s[server] = [], []
+        return numbers
+
     def foreign(self, server: int, running: int, now_s: float, *, own: int | None = None) -> int:
         """Takes up how many requests a server says that it has.
 

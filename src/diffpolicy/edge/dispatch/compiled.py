@@ -93,5 +93,5 @@ def run_compiled(
     if problem == engine.TOO_MANY:
         raise InputError(f"more than {MOST_WAITING:,} requests wait at once; the servers are too slow for the load")
     server, passes, *times = rows
-    numbers: list[Any] = [*times[:3], passes, *times[3:]]
+    numbers: list[Any] = [*times[:3], passes, *times[3:], np.ones(k, np.int64)]
     return Outcome(arrivals, server, *numbers)

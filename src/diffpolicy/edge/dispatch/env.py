@@ -123,7 +123,7 @@ class HeldEnv(EnvBase):
         sim = self.sims[e]
         self.moments[e] = None
         while not sim.over:
-            if sim.waiting and sim.account.free(sim.now_s).any():
+            if sim.waiting and sim.free.any():
                 moment = sim.moment()
                 if moment.feasible[: self.most].any():
                     self.moments[e] = moment

@@ -14,6 +14,7 @@ from diffpolicy.edge.env.measured_tasks import service_tables
 from diffpolicy.edge.env.request_sources import make_source
 from diffpolicy.edge.physics.queueing import Fleet, unloaded_delay_s
 from diffpolicy.edge.physics.service import Measured
+from diffpolicy.edge.scenario.availability import Outages, Timeline
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
@@ -33,6 +34,7 @@ class ScenarioArrivals:
         input_mbit, result_mbit, work_gcycles: `[K]`.
         measured: what measured servers know of each, `[K]`; None under the linear law.
         seats: requests that each server works on at once, `[S]`.
+        outages: of each server, `[S]`; None: none ever fails.
     """
 
     arrivals: Arrivals
@@ -43,6 +45,7 @@ class ScenarioArrivals:
     work_gcycles: Floats
     measured: Measured | None = None
     seats: tuple[int, ...] | int = 1
+    outages: tuple[Timeline, ...] | None = None
 
     def split(self) -> ScenarioArrivals:
         """Each image of a request as a request of its own, see `Arrivals.split`."""
@@ -62,6 +65,7 @@ class ScenarioArrivals:
             self.work_gcycles[rows] * share,
             Measured(**known),
             self.seats,
+            self.outages,
         )
 
 
@@ -72,7 +76,7 @@ def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
         scenario: whose. split: whether requests are sent image by image.
 
     Raises:
-        InputError: a server fails at times, or joins requests to batches; or images are to be sent one by one that
+        InputError: a server joins requests to batches; or images are to be sent one by one that
             nobody counts, or that a server makes faster together.
     """
     if split and not scenario.measured:
@@ -81,13 +85,10 @@ def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
             "no measured times"
         )
     for number, server in enumerate(scenario.servers):
-        if server.availability is not None:
-            raise InputError(
-                f"server {number} of scenario {scenario.name} fails at times, which held requests do not know"
-            )
         if server.service is not None and server.service.joins:
             raise InputError(
-                f"server {number} of scenario {scenario.name} joins requests to batches; such are not bound late yet"
+                f"server {number} of scenario {scenario.name} joins like requests to batches, which nobody can tell "
+                "when one is bound late; where it takes any requests side by side, give it slots in place of joins"
             )
         if split and server.service is not None and len(server.service.batch) > 1:
             raise InputError(
@@ -99,6 +100,14 @@ def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
 def seats_of(scenario: Scenario) -> tuple[int, ...]:
     """How many requests each server works on at once, `[S]`. Args: scenario: whose."""
     return tuple(1 if server.service is None else server.service.slots for server in scenario.servers)
+
+
+def _outages(scenario: Scenario, episode: int, seed: int) -> tuple[Timeline, ...] | None:
+    """Those that an environment would meet in an episode of the evaluation stream."""
+    servers = [server.availability for server in scenario.servers]
+    if all(x is None for x in servers):
+        return None
+    return tuple(Outages(servers, seed, Stream.EVALUATION).of(episode))
 
 
 def arrivals_of(
@@ -176,5 +185,6 @@ def arrivals_of(
         of["work_gcycles"],
         Measured(*known) if known else None,
         seats_of(scenario),
+        _outages(scenario, episode, seed),
     )
     return found.split() if split else found

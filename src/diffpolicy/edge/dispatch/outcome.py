@@ -24,6 +24,8 @@ class Outcome:
         passes: how many later arrivals were bound before each, int64 `[K]`.
         refused_s: the longest time at a stretch for which a server that could run it was free and it waited, `[K]`.
         dead_s: seconds for which the server stood still between the binding and the start, `[K]`.
+        sendings: how often each was sent: once, and again whenever its server failed, int64 `[K]`. All other columns
+            are of the last time, but for `passes` and `refused_s`.
 
     Example:
         >>> arrivals = Arrivals(arrival_s=[0.0, 1.0, 2.0], service_s=[[4.0], [5.0], [1.0]])
@@ -40,6 +42,7 @@ class Outcome:
     passes: Ints
     refused_s: Floats
     dead_s: Floats
+    sendings: Ints
 
     @property
     def delay_s(self) -> Floats:

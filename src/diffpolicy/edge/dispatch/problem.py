@@ -70,7 +70,14 @@ def play_held(
         InputError: the dispatcher chooses servers itself, so that the policy would not be asked.
     """
     dispatcher = holding.dispatcher
-    play = functools.partial(simulate, seats=coming.seats, dead_s=holding.dead_s, lead_s=holding.lead_s, seed=seed)
+    play = functools.partial(
+        simulate,
+        seats=coming.seats,
+        outages=coming.outages,
+        dead_s=holding.dead_s,
+        lead_s=holding.lead_s,
+        seed=seed,
+    )
     # a subclass may choose otherwise
     if type(policy) is OptTS:
         begun = time.perf_counter()
@@ -93,7 +100,7 @@ class HeldOffloadingProblem(OffloadingProblem):
     arrival`, holds nothing, so that ratios are to what binding at once would cost.
 
     Args:
-        scenario: of `OffloadingProblem`; none of its servers fails at times or joins requests to batches.
+        scenario: of `OffloadingProblem`; none of its servers joins requests to batches.
         order: of `make_held`, or a whole `Holding`.
 
     Raises:
@@ -135,11 +142,11 @@ class HeldOffloadingProblem(OffloadingProblem):
     ) -> Played | None:
         """Episodes of held requests; None where the policy binds on arrival. Args: as of `play_episodes`.
 
-        Where servers work on several requests at once, which an environment does not know, `opt-ts on arrival` is
-        played as the dispatcher `least-finish`, which is the same.
+        Where servers work on several requests at once, which an environment does not know, or fail, where it sends
+        again by slots, `opt-ts on arrival` is played as the dispatcher `least-finish`, which is the same.
         """
         at_once = isinstance(policy, BoundOnArrival)
-        if at_once and max(seats_of(self.scenario)) == 1:
+        if at_once and max(seats_of(self.scenario)) == 1 and not self.masks:
             return None
         parts = []
         for episode in range(episodes):
@@ -147,7 +154,9 @@ class HeldOffloadingProblem(OffloadingProblem):
             env = self._env(1, seed, "evaluate", self.view(policy), None, episode)
             self.check(policy, env)
             if at_once:
-                outcome, seconds = simulate(coming.arrivals, OnArrival("least-finish"), seats=coming.seats), 0.0
+                begun, rule = time.perf_counter(), OnArrival("least-finish")
+                outcome = simulate(coming.arrivals, rule, seats=coming.seats, outages=coming.outages)
+                seconds = time.perf_counter() - begun
             else:
                 outcome, seconds = play_held(policy, self.holding, coming, env, seed)
             delay, (most, total) = outcome.request_delay_s, (outcome.most, outcome.total)

@@ -8,7 +8,7 @@ from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.compiled import knows, run_compiled
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.outcome import Outcome
-from diffpolicy.edge.dispatch.simulation import Simulation
+from diffpolicy.edge.dispatch.simulation import Outage, Simulation
 from diffpolicy.errors import InputError
 
 
@@ -19,6 +19,7 @@ def simulate(
     seats: int | Sequence[int] = 1,
     dead_s: float = 0.0,
     lead_s: float = 0.0,
+    outages: Sequence[Outage] | None = None,
     seed: int = 0,
     compiled: bool = True,
 ) -> Outcome:
@@ -30,6 +31,8 @@ def simulate(
         seats: requests that each server works on at once, `[S]`, or one number for all.
         dead_s: seconds between a binding and the earliest start: what a call to the server costs.
         lead_s: a seat counts as free so much before its request is expected to end, so that a call can hide behind it.
+        outages: of each server, `[S]`. What it has when it fails waits again, in order of arrival; the dispatcher knows
+            which servers are up, not until when. None: none ever fails. Compiled code knows none.
         seed: of what the dispatcher draws.
         compiled: whether numba plays the rules that it knows, where it is installed; bits do not depend on it.
 
@@ -45,20 +48,19 @@ def simulate(
         >>> simulate(arrivals, OnArrival("least-finish")).delay_s.tolist()
         [3.0, 3.0, 6.0]
     """
-    if compiled and knows(dispatcher):
+    if compiled and outages is None and knows(dispatcher):
         return run_compiled(arrivals, dispatcher, seats=seats, dead_s=dead_s, lead_s=lead_s, seed=seed)
-    sim = Simulation(arrivals, seats=seats, dead_s=dead_s, lead_s=lead_s)
+    sim = Simulation(arrivals, seats=seats, dead_s=dead_s, lead_s=lead_s, outages=outages)
     dispatcher.begin(seed)
     while not sim.over:
-        if sim.next == len(arrivals) and not sim.running:
+        if sim.stuck:
             raise InputError(f"the dispatcher leaves {len(sim.waiting)} requests waiting though every server is free")
         sim.advance(dispatcher.holds)
         while sim.waiting:
-            account = sim.account
-            if dispatcher.holds and not account.free(sim.now_s).any() and not account.foreign_count.any():
+            if dispatcher.holds and not sim.free.any() and not sim.account.foreign_count.any():
                 break
             moment = sim.moment()
-            binding = dispatcher.decide(moment)
+            binding = dispatcher.decide(moment) if len(moment.number) else None
             if binding is None:
                 break
             allowed = moment.feasible if dispatcher.holds else moment.runs

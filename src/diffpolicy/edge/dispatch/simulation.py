@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left, insort
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +21,16 @@ MOST_WAITING = 50_000
 """Requests that may wait at once."""
 
 
+class Outage(Protocol):
+    """When a server is down, such as a scenario's `Timeline`."""
+
+    def back_s(self, t: float) -> float:
+        """When it is up again, `t` itself if it is up at t."""
+
+    def failure_s(self, after: float, until: float) -> float:
+        """The first failure in `(after, until]`, infinite if there is none."""
+
+
 class Simulation:
     """The state of a simulated fleet and its dispatcher's view of it; `simulate` runs it to the end.
 
@@ -27,13 +39,20 @@ class Simulation:
         seats: requests that each server works on at once, `[S]`, or one number for all.
         dead_s: seconds between a binding and the earliest start. lead_s: a seat counts as free so much before its
             request is expected to end.
+        outages: of each server, `[S]`; None: none ever fails.
 
     Raises:
         InputError: an argument is out of range.
     """
 
     def __init__(
-        self, arrivals: Arrivals, *, seats: int | Sequence[int] = 1, dead_s: float = 0.0, lead_s: float = 0.0
+        self,
+        arrivals: Arrivals,
+        *,
+        seats: int | Sequence[int] = 1,
+        dead_s: float = 0.0,
+        lead_s: float = 0.0,
+        outages: Sequence[Outage] | None = None,
     ) -> None:
         self.arrivals, self.dead = arrivals, check.number(dead_s, "dead_s", least=0)
         self.seats = [seats] * arrivals.servers if isinstance(seats, int) else list(seats)
@@ -55,6 +74,15 @@ class Simulation:
         self.server, self.passes = np.full(k, -1), np.zeros(k, np.int64)
         self.bound_s, self.start_s, self.finish_s, self.dead_s = (np.zeros(k) for _ in range(4))
         self.since_s, self.refused_s = np.full(k, np.nan), np.zeros(k)
+        self.sendings = np.zeros(k, np.int64)
+        self.outages = outages
+        if outages is not None and len(outages) != arrivals.servers:
+            raise InputError(f"outages must be of each of {arrivals.servers} servers, got {len(outages)}")
+        self.up = np.ones(arrivals.servers, dtype=bool)
+        self.turns_s = np.full(arrivals.servers, np.inf)
+        """When each server fails, or is up again."""
+        for j in range(arrivals.servers if outages is not None else 0):
+            self._turn(j)
 
     @property
     def _load_s(self) -> Floats:
@@ -63,18 +91,47 @@ class Simulation:
 
     @property
     def over(self) -> bool:
-        """Whether all have arrived and been bound."""
-        return self.next == len(self.arrivals) and not self.waiting
+        """Whether all have arrived and been bound, and none can come back from a server that fails."""
+        return self.next == len(self.arrivals) and not self.waiting and (self.outages is None or not self.running)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing will happen any more by itself."""
+        return self.next == len(self.arrivals) and not self.running and bool(self.up.all())
+
+    @property
+    def free(self) -> Ints:
+        """How many requests each server can be sent now, `[S]`."""
+        return self.account.free(self.now_s) * self.up
+
+    def _turn(self, j: int) -> None:
+        """Finds out whether a server is up now, and until when; takes back what it had if it failed."""
+        assert self.outages is not None
+        back_s = self.outages[j].back_s(self.now_s)
+        self.up[j] = back_s <= self.now_s
+        self.turns_s[j] = self.outages[j].failure_s(self.now_s, np.inf) if self.up[j] else back_s
+        if self.up[j]:
+            return
+        self.account.lost(j)
+        struck = [i for _, i, at in self.running if at == j]
+        self.running = [x for x in self.running if x[2] != j]
+        heapq.heapify(self.running)
+        self.idle_from[j], self.loaded[j] = [-np.inf] * self.seats[j], -1
+        for i in struck:
+            insort(self.waiting, i)
+            self.parts_left[self.whole[i]] += 1
 
     def advance(self, by_clock: bool = True) -> None:
         """Goes to the next time at which something happens, and lets all of it happen. Args: by_clock: see `lead_s`."""
         coming = self.arrivals.arrival_s[self.next] if self.next < len(self.arrivals) else np.inf
         ending = self.running[0][0] if self.running else np.inf
         opening = self.now_s + self.account.opens_s(self.now_s) if by_clock and self.waiting else np.inf
-        self.now_s = float(min(coming, ending, opening))
+        self.now_s = float(min(coming, ending, opening, self.turns_s.min()))
         while self.running and self.running[0][0] <= self.now_s:
             end_s, number, server = heapq.heappop(self.running)
             self.account.done(server, number, end_s)
+        for j in np.flatnonzero(self.turns_s <= self.now_s):
+            self._turn(int(j))
         while self.next < len(self.arrivals) and self.arrivals.arrival_s[self.next] <= self.now_s:
             self.waiting.append(self.next)
             self.next += 1
@@ -82,9 +139,11 @@ class Simulation:
             raise InputError(f"more than {MOST_WAITING:,} requests wait at once; the servers are too slow for the load")
 
     def moment(self) -> Moment:
-        """What the dispatcher knows now."""
-        rows, a, account = np.array(self.waiting), self.arrivals, self.account
-        service = a.expected_s[rows]
+        """What the dispatcher knows now; a request that no server that is up can run is not shown."""
+        rows, a, account = np.array(self.waiting, dtype=np.int64), self.arrivals, self.account
+        if not self.up.all():
+            rows = rows[np.isfinite(a.expected_s[rows][:, self.up]).any(-1)]
+        service = np.where(self.up, a.expected_s[rows], np.inf)
         if self.loads:
             service = service + np.where(self.loaded == a.model[rows, None], 0.0, self._load_s)
         return Moment(
@@ -96,7 +155,7 @@ class Simulation:
             a.deadline_s[rows] - self.now_s,
             a.weight[rows],
             a.cost[rows],
-            account.free(self.now_s),
+            self.free,
             account.starts_s(self.now_s),
             account.outstanding,
             account.outstanding_cost,
@@ -108,8 +167,10 @@ class Simulation:
     def bind(self, binding: Binding, moment: Moment) -> int:
         """Sends a waiting request to a server. Args: binding: of the moment. Returns: its number."""
         place, j = binding
-        i, a = self.waiting.pop(place), self.arrivals
-        for earlier in self.waiting[:place]:
+        i, a = int(moment.number[place]), self.arrivals
+        at = bisect_left(self.waiting, i)
+        del self.waiting[at]
+        for earlier in self.waiting[:at]:
             self.passes[earlier] += 1
         seat = int(np.argmin(self.idle_from[j]))
         before = max(self.idle_from[j][seat], self.now_s)
@@ -120,6 +181,7 @@ class Simulation:
         self.parts_left[self.whole[i]] -= 1
         self.server[i], self.bound_s[i], self.start_s[i], self.finish_s[i] = j, self.now_s, start, end
         self.dead_s[i] = start - before
+        self.sendings[i] += 1
         if not np.isnan(self.since_s[i]):
             self.refused_s[i] = max(self.refused_s[i], self.now_s - self.since_s[i])
         expected = float(moment.service_s[place, j])
@@ -130,7 +192,7 @@ class Simulation:
     def note_refusals(self) -> None:
         """Who goes on waiting though a server is free that can run it, and who does no longer."""
         rows = np.array(self.waiting, dtype=np.int64)
-        free = self.account.free(self.now_s) > 0
+        free = self.free > 0
         could = (np.isfinite(self.arrivals.service_s[rows]) & free).any(-1)
         since = self.since_s[rows]
         ended = ~could & ~np.isnan(since)
@@ -148,4 +210,5 @@ class Simulation:
             self.passes,
             self.refused_s,
             self.dead_s,
+            self.sendings,
         )
