@@ -76,6 +76,22 @@ class Account:
         self.servers = [[] for _ in self.seats]
         self._foreign_since_s = [[] for _ in self.seats]
 
+    def seat(self, server: int, seats: int) -> None:
+        """Changes how many requests a server works on at once, or adds a server.
+
+        Args:
+            server: which; the one after the last is new. seats: at least 1.
+
+        Raises:
+            InputError: an argument is out of range.
+        """
+        check.integer(server, "server", least=0, most=len(self.servers))
+        self.seats = list(self.seats)
+        self.seats[server : server + 1] = [check.integer(seats, "seats", least=1)]
+        if server == len(self.servers):
+            self.servers.append([])
+            self._foreign_since_s.append([])
+
     def sent(self, server: int, number: Hashable, *, expected_s: float, now_s: float, cost: float = 0.0) -> None:
         """Notes that a request went to a server.
 

@@ -91,6 +91,23 @@ class CostModel:
         known = self._kinds.get(kind)
         return guess.copy() if known is None else np.where(known[1] >= ENOUGH, known[0], guess)
 
+    def forget(self, server: int) -> None:
+        """Forgets what a server took, since it is another one now, or adds a server.
+
+        Args:
+            server: which; the one after the last is new.
+
+        Raises:
+            InputError: there is no such server.
+        """
+        check.integer(server, "server", least=0, most=self.servers)
+        if server == self.servers:
+            self.servers += 1
+            self._kinds = OrderedDict((k, (np.append(m, 0.0), np.append(c, 0.0))) for k, (m, c) in self._kinds.items())
+        for means, counts in self._kinds.values():
+            means[server] = counts[server] = 0.0
+        self._guessed.clear()
+
     def _kind(self, model: str, size: float | None) -> tuple[str, float]:
         """Of requests that are alike: sizes to three digits."""
         told = self._sizes.get(model, (1.0, 0))[0] if size is None else check.number(size, "size", least=0)

@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.http_upstream import HttpUpstream as HttpUpstream
     from diffpolicy.edge.serving.image_request import ImageRequest as ImageRequest
     from diffpolicy.edge.serving.limits import Limits as Limits
+    from diffpolicy.edge.serving.service import Service as Service
+    from diffpolicy.edge.serving.settings import Settings as Settings
+    from diffpolicy.edge.serving.upstream import Answer as Answer
+    from diffpolicy.edge.serving.upstream import Health as Health
     from diffpolicy.edge.serving.upstream import Upstream as Upstream
+    from diffpolicy.edge.serving.upstream import UpstreamError as UpstreamError
     from diffpolicy.edge.serving.worker_spec import WorkerSpec as WorkerSpec
     from diffpolicy.edge.serving.worker_spec import read_workers as read_workers
 
@@ -19,9 +24,26 @@ __getattr__, __dir__ = attach(
         "HttpUpstream": _HERE + "http_upstream",
         "ImageRequest": _HERE + "image_request",
         "Limits": _HERE + "limits",
+        "Answer": _HERE + "upstream",
+        "Health": _HERE + "upstream",
+        "Service": _HERE + "service",
+        "Settings": _HERE + "settings",
         "Upstream": _HERE + "upstream",
+        "UpstreamError": _HERE + "upstream",
         "WorkerSpec": _HERE + "worker_spec",
         "read_workers": _HERE + "worker_spec",
     },
 )
-__all__ = ("HttpUpstream", "ImageRequest", "Limits", "Upstream", "WorkerSpec", "read_workers")
+__all__ = (
+    "Answer",
+    "Health",
+    "HttpUpstream",
+    "ImageRequest",
+    "Limits",
+    "Service",
+    "Settings",
+    "Upstream",
+    "UpstreamError",
+    "WorkerSpec",
+    "read_workers",
+)

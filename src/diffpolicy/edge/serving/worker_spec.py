@@ -14,7 +14,7 @@ from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
 
 KINDS = ("openai", "comfyui")
-KEYS = ("name", "url", "kind", "slots", "models", "api_key_env", "speed")
+KEYS = ("name", "url", "kind", "slots", "models", "api_key_env")
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class WorkerSpec:
 
     Args:
         url: of an OpenAI-compatible server or of ComfyUI. name: "" for host and port. kind: one of `KINDS`.
-        slots: requests that it works on at once. models: that it serves; None: whatever it says, or any.
+        slots: requests that it works on at once; None: what it says, or 1.
+        models: that it serves; None: whatever it says, or any.
         api_key_env: the environment variable that holds its key.
-        speed: how many times as fast as the others it is taken to be before it has answered.
 
     Raises:
         InputError: an argument is no such thing.
@@ -38,16 +38,15 @@ class WorkerSpec:
     url: str
     name: str = ""
     kind: str = "openai"
-    slots: int = 1
+    slots: int | None = None
     models: tuple[str, ...] | None = None
     api_key_env: str | None = None
-    speed: float = 1.0
 
     def __post_init__(self) -> None:
         ServerUrl.parse(self.url)
         check.choice(self.kind, "kind", KINDS)
-        object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=1024))
-        object.__setattr__(self, "speed", check.number(self.speed, "speed", above=0, most=1e6))
+        if self.slots is not None:
+            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=1024))
         for key in ("name", "api_key_env"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 200):

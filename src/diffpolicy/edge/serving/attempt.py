@@ -1,0 +1,117 @@
+"""`attempt`: a request at a worker, and what its outcome means."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.upstream import Answer, UpstreamError
+from diffpolicy.edge.serving.work import Work
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.serving.service import Service
+
+FULL = 429
+MOST_BEGUN = 2
+"""Workers that may begin one request: images cost too much to try again and again."""
+MOST_FULL_S = 30.0
+"""Longest for which a worker that says it is full is not asked again."""
+LEAST_FULL_S = 0.05
+
+
+async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
+    """Calls a worker and deals with what comes.
+
+    Args:
+        service: the dispatcher. work: the request. j: place of the worker.
+        starts_s: until it should begin there. base_s: that it should take there, by the model of costs.
+    """
+    server, settings, sent = service.fleet.servers[j], service.settings, service.clock()
+    own = max(settings.call_s, settings.call_times * (starts_s + work.expected_s))
+    left = work.deadline_s - sent
+    failure: ApiError | None = None
+    try:
+        answer = await server.upstream.call(
+            work.request, timeout_s=min(own, left), chunk=work.piece if work.request.stream else None
+        )
+        now = _over(service, work, j)
+        if answer.status == FULL:
+            server.full_until_s = now + min(max(_retry_after_s(answer), LEAST_FULL_S), MOST_FULL_S)
+            service.again(work)
+        elif answer.fault:
+            failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
+        else:
+            server.breaker.success()
+            service.fleet.show(j)
+            _answered(service, work, j, answer, sent, now, base_s)
+    except UpstreamError as error:
+        now = _over(service, work, j)
+        if error.late and left <= own:
+            failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
+        else:
+            failure = _fault(service, work, j, now, str(error), reached=error.reached)
+    except asyncio.CancelledError:
+        _over(service, work, j)
+        raise
+    except Exception as error:  # an upstream of somebody else's must not stop the dispatcher
+        now = _over(service, work, j)
+        failure = _fault(service, work, j, now, f"cannot be called: {type(error).__name__}", reached=True)
+    finally:
+        service.wake()
+    if failure is not None:
+        service.failed(work, server.spec.name, failure)
+
+
+def _over(service: Service, work: Work, j: int) -> float:
+    """Takes a request off a worker's account. Returns: the time."""
+    now = service.clock()
+    service.fleet.account.done(j, work.order, now)
+    del service.running[work.order]
+    return now
+
+
+def _answered(service: Service, work: Work, j: int, answer: Answer, sent: float, now: float, base_s: float) -> None:
+    """Hands an answer on, and learns from it."""
+    server = service.fleet.servers[j]
+    begun = max(sent, server.ended_s) if server.slots == 1 else sent
+    seconds = now - begun if answer.service_s is None else min(answer.service_s, now - sent)
+    server.ended_s = now
+    if answer.status == 200:
+        server.drift.observe(seconds, expected_s=base_s)
+        service.fleet.costs.observe(j, seconds, model=work.request.model, size=work.request.size)
+    delay = now - work.arrived_s
+    if not work.result.done():
+        work.result.set_result(answer)
+    name, number = server.spec.name, work.request.number
+    service.tell(events.Answered(number, now, name, answer.status, now - seconds, seconds, delay, work.expected_s))
+    service.answered(work, now, delay / max(base_s, 1e-9))
+
+
+def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:
+    """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is."""
+    server = service.fleet.servers[j]
+    server.breaker.fault(now)
+    service.fleet.show(j, why)
+    (work.begun if reached else work.refused).add(j)
+    if work.result.done():
+        return None
+    if work.streamed:
+        return ApiError(503, "the worker failed in the middle of the stream", code="worker_failed", again=False)
+    if len(work.begun) >= MOST_BEGUN:
+        return ApiError(503, "two workers failed the request", code="worker_failed", again=False)
+    service.tell(events.Retried(work.request.number, now, server.spec.name, why))
+    others = (i for i, s in enumerate(service.fleet.servers) if not s.removed and s.serves(work.request.model))
+    if not reached and all(i in work.begun or i in work.refused for i in others):
+        work.refused.clear()  # it began at none of these, so it may go there once one is back
+    service.again(work)
+    return None
+
+
+def _retry_after_s(answer: Answer) -> float:
+    """What a worker that is full asks for."""
+    try:
+        return float(answer.headers.get("retry-after", "0.5"))
+    except ValueError:
+        return 0.5

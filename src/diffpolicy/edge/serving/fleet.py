@@ -1,0 +1,145 @@
+"""`Fleet`: the workers, what was sent to them, and what was learnt of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from diffpolicy.edge.dispatch.account import Account
+from diffpolicy.edge.dispatch.cost_model import CostModel
+from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving.breaker import Breaker
+from diffpolicy.edge.serving.drift import Drift
+from diffpolicy.edge.serving.moments import Costs
+from diffpolicy.edge.serving.server import Server
+from diffpolicy.edge.serving.settings import Settings
+from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+
+SEEN = 2
+"""Looks in a row that must find foreign work: one may cross an answer on its way."""
+
+
+class Fleet:
+    """Workers in places that are theirs until they are removed and have ended what they had.
+
+    Args:
+        connect: makes the upstream of a worker. settings: of the dispatcher. clock: seconds that only go up.
+        tell: takes events.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[WorkerSpec], Upstream],
+        settings: Settings,
+        clock: Callable[[], float],
+        tell: events.Listener,
+    ) -> None:
+        self._connect, self._settings, self._clock, self._tell = connect, settings, clock, tell
+        self.servers: list[Server] = []
+        self.account = Account([], settings.lead_s)
+        self.costs = CostModel(1, first_s=settings.first_s)
+        self._watches: dict[int, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._started = False
+
+    async def start(self) -> None:
+        """Looks at every worker once, and goes on looking."""
+        self._started = True
+        await asyncio.gather(*(self.look(j) for j in range(len(self.servers))))
+        for j in range(len(self.servers)):
+            self._watches[j] = asyncio.create_task(self._watch(j))
+
+    async def stop(self) -> None:
+        """Looks no more, and ends the connections."""
+        tasks = [*self._watches.values(), *self._closing]
+        for task in self._watches.values():
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(server.upstream.aclose() for server in self.servers), return_exceptions=True)
+
+    def replace(self, workers: Sequence[WorkerSpec]) -> None:
+        """Takes another fleet: new workers are added; those that lack get nothing more, and end what they have.
+
+        Args:
+            workers: all of them; one that is described as before stays as it is.
+        """
+        wanted = {worker.name: worker for worker in workers}
+        for j, server in enumerate(self.servers):
+            if server.removed:
+                continue
+            if wanted.get(server.spec.name) == server.spec:
+                del wanted[server.spec.name]
+                continue
+            server.removed = True
+            self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
+            if j in self._watches:
+                self._watches.pop(j).cancel()
+        for spec in wanted.values():
+            self._add(spec)
+
+    def _add(self, spec: WorkerSpec) -> None:
+        """Gives a worker the place of one that is gone, or a new one."""
+        most = self._settings
+        made = Server(spec, self._connect(spec), Breaker(most.faults, most.open_s, most.longest_open_s))
+        out = self.account.outstanding
+        left = (j for j, server in enumerate(self.servers) if server.removed and not out[j])
+        j = next(left, len(self.servers))
+        if j < len(self.servers) and self._started:
+            task = asyncio.ensure_future(self.servers[j].upstream.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        self.servers[j : j + 1] = [made]
+        self.account.seat(j, made.slots)
+        self.costs.forget(j)
+        if self._started:
+            self._watches[j] = asyncio.create_task(self._watch(j))
+
+    def costs_now(self, now_s: float) -> Costs:
+        """Expected seconds as things are. Args: now_s: the time."""
+        return Costs(self.costs, self.servers, now_s, self.account.outstanding.tolist())
+
+    async def _watch(self, j: int) -> None:
+        """Looks for ever. Args: j: place of the worker."""
+        while True:
+            await self.look(j)
+            await asyncio.sleep(self._settings.probe_s)
+
+    async def look(self, j: int) -> None:
+        """Looks at a worker's health. Args: j: its place."""
+        server, before = self.servers[j], int(self.account.outstanding[j])
+        why = ""
+        try:
+            health = await asyncio.wait_for(server.upstream.health(), self._settings.probe_timeout_s)
+        except (UpstreamError, TimeoutError, asyncio.TimeoutError) as error:
+            server.misses += 1
+            why = str(error) or "does not answer in time"
+        except Exception as error:  # an upstream of somebody else's must not end the watch
+            server.misses += 1
+            why = type(error).__name__
+        else:
+            self._take(j, health, before)
+        self.show(j, why)
+
+    def _take(self, j: int, health: Health, before: int) -> None:
+        """Takes up what a worker said. Args: before: requests that it had of ours when it was asked."""
+        server, old = self.servers[j], self.servers[j].health
+        server.misses, server.health = 0, health
+        if old is not None and old.boot != health.boot:
+            server.breaker.success()
+            if old.models != health.models:
+                server.drift = Drift()
+                self.costs.forget(j)
+        self.account.seat(j, server.slots)
+        own = max(before, int(self.account.outstanding[j]))
+        running = (health.running or 0) + (health.waiting or 0)
+        server.foreign_seen = server.foreign_seen + 1 if running > own else 0
+        self.account.foreign(j, running if server.foreign_seen >= SEEN else 0, self._clock(), own=own)
+
+    def show(self, j: int, why: str = "") -> None:
+        """Tells a change of a worker's state. Args: j: its place. why: the end of a sentence about it."""
+        server, now = self.servers[j], self._clock()
+        state = server.state(now)
+        if state != server.shown:
+            server.shown = state
+            self._tell(events.WorkerChanged(now, server.spec.name, state, why))

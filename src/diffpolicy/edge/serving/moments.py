@@ -1,0 +1,104 @@
+"""What a policy is shown: the requests that wait and the workers that could take them, as a `Moment`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffpolicy._types import Bools, Floats
+from diffpolicy.edge.dispatch.account import Account
+from diffpolicy.edge.dispatch.cost_model import CostModel
+from diffpolicy.edge.dispatch.moment import Moment
+from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.server import Server
+from diffpolicy.edge.serving.work import Work
+
+
+class Costs:
+    """Expected seconds of works on servers, each kind of request worked out once.
+
+    Args:
+        model: what was learnt of kinds. servers: for what is learnt of late. now_s: the time.
+        outstanding: requests that each was sent and has not answered.
+    """
+
+    def __init__(self, model: CostModel, servers: Sequence[Server], now_s: float, outstanding: Sequence[int]) -> None:
+        self._model, self._servers = model, servers
+        self._kinds: dict[tuple[str, float | None], Floats] = {}
+        self._rows: dict[tuple[object, ...], Floats] = {}
+        self._drift = np.array([server.drift.factor for server in servers])
+        self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
+        self._serves: dict[str, Bools] = {}
+
+    def base_s(self, request: ImageRequest) -> Floats:
+        """As the cost model has them, `[S]`. Args: request: any."""
+        kind = request.model, request.size
+        if kind not in self._kinds:
+            self._kinds[kind] = self._model.expected_s(*kind)
+        return self._kinds[kind]
+
+    def could(self, work: Work) -> Bools:
+        """Which servers may be given a work at all, now or later, `[S]`. Args: work: any."""
+        able = self._able(work.request.model)
+        if work.begun or work.refused:
+            able = able.copy()
+            able[[*work.begun, *work.refused]] = False
+        return able
+
+    def _able(self, model: str) -> Bools:
+        """Which servers have a model, `[S]`."""
+        if model not in self._serves:
+            self._serves[model] = np.array([s.serves(model) and not s.removed for s in self._servers])
+        return self._serves[model]
+
+    def first_s(self, request: ImageRequest) -> Floats:
+        """Seconds on each server of a request that has not been anywhere, infinite where it may not go, `[S]`."""
+        return np.where(self.takes & self._able(request.model), self.base_s(request) * self._drift, np.inf)
+
+    def service_s(self, works: Sequence[Work]) -> Floats:
+        """Seconds on each server as it is of late, infinite where it may not go now, `[W, S]`. Args: works: any."""
+        rows = self._rows
+        found = []
+        for work in works:
+            request = work.request
+            key = (
+                request.model,
+                request.size,
+                frozenset(work.begun | work.refused) if work.begun or work.refused else 0,
+            )
+            row = rows.get(key)
+            if row is None:
+                row = rows[key] = np.where(self.could(work), self.first_s(request), np.inf)
+            found.append(row)
+        return np.array(found)
+
+
+def moment_of(
+    works: Sequence[Work], service_s: Floats, account: Account, now_s: float
+) -> Moment:
+    """Of W works and S servers.
+
+    Args:
+        works: that wait, in order of arrival. service_s: of each on each server, `[W, S]`.
+        account: of what was sent. now_s: the time.
+    """
+    finite = np.where(np.isfinite(service_s), service_s, 0.0)
+    mean = finite.sum(-1) / np.isfinite(service_s).sum(-1).clip(1)
+    return Moment(
+        wait_s=np.array([now_s - work.arrived_s for work in works]),
+        service_s=service_s,
+        rest_s=service_s,
+        link_s=np.zeros_like(service_s),
+        passes=np.array([work.passes for work in works], np.int64),
+        deadline_s=np.array([work.deadline_s - now_s for work in works]),
+        weight=np.ones(len(works)),
+        cost=np.array([m if w.request.size is None else w.request.size for w, m in zip(works, mean, strict=True)]),
+        free=account.free(now_s),
+        starts_s=account.starts_s(now_s),
+        outstanding=account.outstanding,
+        outstanding_cost=account.outstanding_cost,
+        number=np.array([work.order for work in works], np.int64),
+        loaded=np.full(service_s.shape[1], -1),
+        foreign=account.foreign_count,
+    )

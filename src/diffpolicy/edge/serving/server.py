@@ -1,0 +1,79 @@
+"""`Server`: a worker as the dispatcher sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from diffpolicy.edge.serving.breaker import Breaker
+from diffpolicy.edge.serving.drift import Drift
+from diffpolicy.edge.serving.upstream import Health, Upstream
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+
+MISSES = 2
+"""Looks at a worker in a row that must fail before it is taken for dead."""
+
+
+@dataclass
+class Server:
+    """One worker and what is known of it.
+
+    Args:
+        spec: as configured. upstream: how it is called. breaker: of its faults. drift: of its speed.
+        health: as it last said; None: it was not asked yet. misses: looks in a row that failed.
+        removed: it is no longer configured, and gets no more requests.
+        full_until_s: when it may be asked again after it said that it is full.
+        foreign_seen: looks in a row that found requests there which this dispatcher did not send.
+        ended_s: when its last answer came.
+    """
+
+    spec: WorkerSpec
+    upstream: Upstream
+    breaker: Breaker
+    drift: Drift = field(default_factory=Drift)
+    health: Health | None = None
+    misses: int = 0
+    removed: bool = False
+    full_until_s: float = 0.0
+    foreign_seen: int = 0
+    ended_s: float = 0.0
+    shown: str = "unknown"
+    """The state that listeners were told last."""
+
+    @property
+    def slots(self) -> int:
+        """Requests that it works on at once."""
+        told = self.health.slots if self.health is not None else None
+        return self.spec.slots or told or 1
+
+    @property
+    def models(self) -> tuple[str, ...] | None:
+        """Names that it serves; None: nobody says."""
+        return self.spec.models or (self.health.models if self.health is not None else None)
+
+    def serves(self, model: str) -> bool:
+        """Whether it has a model. Args: model: its name, "" for any."""
+        return not model or self.models is None or model in self.models
+
+    def state(self, now_s: float) -> str:
+        """removed, unknown, dead, draining, open, half-open or ready. Args: now_s: the time."""
+        if self.removed:
+            return "removed"
+        if self.misses >= MISSES or (self.health is not None and not self.health.usable and not self.health.draining):
+            return "dead"
+        if self.health is None:
+            return "unknown"
+        if self.health.draining:
+            return "draining"
+        return {"closed": "ready"}.get(self.breaker.state(now_s), self.breaker.state(now_s))
+
+    def takes(self, now_s: float, outstanding: int) -> bool:
+        """Whether a request may be sent to it now.
+
+        Args:
+            now_s: the time. outstanding: requests that it was sent and has not answered; a worker whose breaker is half
+                open gets one alone.
+        """
+        state = self.state(now_s)
+        if now_s < self.full_until_s:
+            return False
+        return state == "ready" or (state == "half-open" and outstanding == 0)

@@ -1,0 +1,116 @@
+"""`Work`: a request at the dispatcher, and `Ticket`: what a client holds of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.upstream import Answer, Chunk
+
+
+@dataclass(eq=False)
+class Work:
+    """A request from its arrival to its answer.
+
+    Args:
+        request: what is asked for. arrived_s: when, of the dispatcher's clock.
+        order: it is the how manyeth. arm: whether the policy decides on it, where it does so on a share.
+        result: its answer. passes: later arrivals that were bound before it.
+        begun: workers that may have begun it and failed. refused: workers that could not be reached with it.
+        server: where it is; None while it waits. expected_s: that it should take there.
+        streamed: pieces that came so far. tickets: of those who wait for it.
+        task: that calls the worker.
+        stranded_s: since when no worker can take it; None while one can.
+    """
+
+    request: ImageRequest
+    arrived_s: float
+    order: int
+    arm: bool
+    result: asyncio.Future[Answer]
+    passes: int = 0
+    begun: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    server: int | None = None
+    expected_s: float = 0.0
+    streamed: list[bytes] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    stranded_s: float | None = None
+
+    @property
+    def deadline_s(self) -> float:
+        """When it must be done, of the dispatcher's clock."""
+        return self.arrived_s + self.request.deadline_s
+
+    def fail(self, error: ApiError) -> None:
+        """Ends it without an answer. Args: error: what clients are told."""
+        if not self.result.done():
+            self.result.set_exception(error)
+            self.result.exception()  # marks it as seen: the client may have gone
+
+    async def piece(self, piece: bytes) -> None:
+        """Hands a piece of the stream on. Args: piece: it."""
+        self.streamed.append(piece)
+        for ticket in list(self.tickets):
+            await ticket.forward(piece)
+
+
+LeaveCall: TypeAlias = Callable[[Work], None]
+
+
+class Ticket:
+    """A client's hold on its request.
+
+    Args:
+        work: the request. chunk: where pieces of a stream go. leave: is called when the last client has gone.
+
+    Attributes:
+        number: of the request. started: is set once it has gone to a worker.
+    """
+
+    def __init__(self, work: Work, chunk: Chunk | None, leave: LeaveCall) -> None:
+        self.number, self._work, self._chunk, self._leave = work.request.number, work, chunk, leave
+        self.started = asyncio.Event()
+        if work.server is not None or work.result.done():
+            self.started.set()
+        self._behind = list(work.streamed)
+        work.tickets.append(self)
+
+    def bound(self) -> None:
+        """The request has gone to a worker."""
+        self.started.set()
+
+    async def forward(self, piece: bytes) -> None:
+        """Sends a piece on, after those that came before. Args: piece: of the stream."""
+        behind, self._behind = self._behind, []
+        for each in (*behind, piece):
+            if self._chunk is not None:
+                await self._chunk(each)
+
+    async def answer(self) -> Answer:
+        """Waits for the answer; pieces of a stream have gone before.
+
+        Returns:
+            What a worker answered, 4xx included.
+
+        Raises:
+            ApiError: there is none.
+        """
+        answer = await asyncio.shield(self._work.result)
+        behind, self._behind = self._behind, []
+        for each in behind:
+            if self._chunk is not None:
+                await self._chunk(each)
+        return answer
+
+    def cancel(self) -> None:
+        """The client went away: a request that waits is taken out, one that runs is stopped, unless others want it."""
+        if self in self._work.tickets:
+            self._work.tickets.remove(self)
+            if not self._work.tickets:
+                self._leave(self._work)

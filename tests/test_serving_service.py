@@ -1,0 +1,732 @@
+"""The dispatcher without HTTP: what becomes of requests when workers fail, hang, fill up, restart and go."""
+
+import asyncio
+import gc
+import random
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from diffpolicy.edge.dispatch import Arrivals, Binding, Held, OnArrival, ShortestFirst, make_held, simulate
+from diffpolicy.edge.serving import (
+    Answer,
+    Health,
+    ImageRequest,
+    Limits,
+    Service,
+    Settings,
+    UpstreamError,
+    WorkerSpec,
+    events,
+)
+from diffpolicy.edge.serving.api_error import ApiError
+from virtual_time import run
+
+
+class Fake:
+    """A worker that sleeps: `seconds` of a request, one at a time, in the order in which they come."""
+
+    def __init__(self, spec, seconds=lambda request: 1.0, *, tells=True):
+        self.spec, self.seconds, self.tells = spec, seconds, tells
+        self.begun, self.ended, self.cancelled = [], [], []
+        self.mode, self.boot, self.models, self.extra = "well", "b0", None, 0
+        self.turn = asyncio.Lock()
+
+    async def call(self, request, *, timeout_s, chunk=None):
+        try:
+            return await asyncio.wait_for(self.answer(request, chunk), timeout_s)
+        except asyncio.TimeoutError:
+            raise UpstreamError("did not answer in time", reached=True, late=True) from None
+
+    async def answer(self, request, chunk):
+        mode = self.mode() if callable(self.mode) else self.mode
+        if mode == "refuses":
+            raise UpstreamError("cannot be reached", reached=False)
+        if mode == "full":
+            return Answer(429, {"retry-after": "2"})
+        self.begun.append(request.number)
+        try:
+            async with self.turn:
+                await asyncio.sleep(self.seconds(request) / 2)
+                if mode == "hangs":
+                    await asyncio.sleep(1e9)
+                if mode == "drops":
+                    raise UpstreamError("dropped the call", reached=True)
+                if mode == "500":
+                    return Answer(500)
+                if mode == "bad":
+                    return Answer(400, body=b"no")
+                if chunk is not None:
+                    await chunk(b"half")
+                if mode == "drops late":
+                    raise UpstreamError("dropped the call", reached=True)
+                await asyncio.sleep(self.seconds(request) / 2)
+        except asyncio.CancelledError:
+            self.cancelled.append(request.number)
+            raise
+        self.ended.append(request.number)
+        return Answer(200, body=request.number.encode(), service_s=self.seconds(request) if self.tells else None)
+
+    async def health(self):
+        mode = self.mode() if callable(self.mode) else self.mode
+        if mode in ("refuses", "hangs"):
+            raise UpstreamError("cannot be reached", reached=False)
+        running = len(self.begun) - len(self.ended) - len(self.cancelled) + self.extra
+        return Health(mode != "draining", mode == "draining", self.boot, self.models, running if self.extra else None)
+
+    async def aclose(self):
+        self.mode = "closed"
+
+
+class Bench:
+    """A service over fakes in virtual time, and what it told."""
+
+    def __init__(self, workers, policy=None, *, seconds=None, otherwise=None, shadow=False, **settings):
+        specs = [WorkerSpec(f"http://w{j}:1", f"w{j}") for j in range(workers)]
+        self.fakes = {}
+        self.seconds = seconds or (lambda j: lambda request: 1.0)
+        self.told = []
+
+        def connect(spec):
+            j = int(spec.name[1:])
+            return self.fakes.setdefault(j, Fake(spec, self.seconds(j)))
+
+        settings = {"first_s": 1.0, **settings}
+        self.service = Service(
+            specs,
+            connect,
+            policy or Held(ShortestFirst()),
+            "policy",
+            Settings(**settings),
+            otherwise=otherwise,
+            shadow=shadow,
+            clock=lambda: asyncio.get_running_loop().time(),
+        )
+        self.service.listeners.append(self.told.append)
+
+    def ask(self, number, **options):
+        body = {"prompt": "x", **options.pop("body", {})}
+        chunk = options.pop("chunk", None)
+        return self.service.submit(
+            ImageRequest.parse(body, str(number), limits=self.service.settings.limits, **options), chunk
+        )
+
+    def of(self, kind):
+        return [event for event in self.told if isinstance(event, kind)]
+
+    async def __aenter__(self):
+        await self.service.start()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.service.stop(1e6)
+
+
+async def until(condition):
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+@pytest.mark.parametrize(
+    "order", ["shortest-first:cap=3,price=none", "cost-minus-age:age=0.5,price=none", "on-arrival"]
+)
+def test_it_does_in_time_what_the_simulator_does_on_the_same_arrivals(order) -> None:
+    generator = np.random.default_rng(0)
+    arrival = np.cumsum(generator.exponential(0.6, 300))
+    steps = generator.choice([5, 10, 40], 300)
+    speed = np.array([2.0, 1.0])
+    service_s = steps[:, None] / 20 / speed
+    policy = OnArrival("least-finish") if order == "on-arrival" else make_held(order)
+    expected = simulate(Arrivals(arrival, service_s), policy)
+
+    async def main():
+        bench = Bench(2, policy, seconds=lambda j: lambda request: request.steps / 20 / speed[j])
+        delay = np.zeros(300)
+        async with bench:
+            # what each kind takes is known before the first request, as it is to the simulator
+            for j in range(2):
+                for n in (5, 10, 40):
+                    for _ in range(40):
+                        size = n * 1.0
+                        bench.service.fleet.costs.observe(j, n / 20 / speed[j], size=size)
+            begun = asyncio.get_running_loop().time()
+
+            async def one(k):
+                await asyncio.sleep(begun + arrival[k] - asyncio.get_running_loop().time())
+                body = {"size": "1000x1000", "num_inference_steps": int(steps[k])}
+                await bench.ask(k, body=body).answer()
+                delay[k] = asyncio.get_running_loop().time() - begun - arrival[k]
+
+            await asyncio.gather(*(one(k) for k in range(300)))
+        return delay
+
+    np.testing.assert_allclose(run(main()), expected.delay_s, atol=1e-6)
+
+
+def test_a_worker_that_dies_in_mid_request_loses_nothing_and_no_request_is_answered_twice() -> None:
+    async def main():
+        bench = Bench(2)
+        async with bench:
+            tickets = [bench.ask(k) for k in range(6)]
+            await asyncio.sleep(0.3)
+            bench.fakes[0].mode = "drops"
+            answers = await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert [a.body for a in answers] == [str(k).encode() for k in range(6)]
+            ended = Counter(bench.fakes[0].ended + bench.fakes[1].ended)
+            assert set(ended.values()) == {1}
+            assert len(bench.of(events.Answered)) == 6
+            assert bench.of(events.Retried)
+
+    run(main())
+
+
+def test_a_second_worker_that_fails_ends_the_request_and_tells_the_client_not_to_ask_again() -> None:
+    async def main():
+        bench = Bench(3)
+        async with bench:
+            for fake in bench.fakes.values():
+                fake.mode = "drops"
+            with pytest.raises(ApiError) as caught:
+                await bench.ask("r").answer()
+            assert caught.value.status == 503
+            assert caught.value.headers()["x-should-retry"] == "false"
+            assert sum(len(fake.begun) for fake in bench.fakes.values()) == 2
+
+    run(main())
+
+
+def test_a_worker_that_cannot_be_reached_costs_no_attempt_and_requests_wait_until_one_is_back() -> None:
+    async def main():
+        bench = Bench(2, patience_s=1000.0)
+        async with bench:
+            for fake in bench.fakes.values():
+                fake.mode = "refuses"
+            ticket = bench.ask("r")
+            await asyncio.sleep(30)
+            assert not bench.service.usable
+            with pytest.raises(ApiError) as caught:
+                bench.ask("later")
+            assert caught.value.status == 503
+            assert caught.value.retry_after_s
+            bench.fakes[1].mode = "well"
+            assert (await ticket.answer()).body == b"r"
+
+    run(main())
+
+
+def test_requests_that_nobody_can_take_are_given_up_after_a_while() -> None:
+    async def main():
+        bench = Bench(1, patience_s=20.0)
+        async with bench:
+            bench.fakes[0].mode = "refuses"
+            ticket = bench.ask("r")
+            with pytest.raises(ApiError) as caught:
+                await ticket.answer()
+            assert caught.value.code == "no_worker"
+            assert 20 <= asyncio.get_running_loop().time() < 40
+
+    run(main())
+
+
+def test_a_worker_that_hangs_is_given_up_in_time_and_its_breaker_opens_and_closes_again() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-finish"), call_s=5.0, call_times=3.0, faults=1, probe_s=1e6)
+        async with bench:
+            bench.fakes[0].mode = bench.fakes[1].mode = "well"
+            bench.fakes[0].mode = "500"
+            answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(4)))
+            assert all(a.status == 200 for a in answers)
+            assert [e.state for e in bench.of(events.WorkerChanged) if e.server == "w0"] == ["ready", "open"]
+            before = len(bench.fakes[0].begun)
+            await asyncio.sleep(3)
+            bench.fakes[0].mode = "well"
+            await asyncio.gather(*(bench.ask(f"b{k}").answer() for k in range(6)))
+            assert len(bench.fakes[0].begun) > before
+            assert bench.service.fleet.servers[0].state(asyncio.get_running_loop().time()) == "ready"
+
+    run(main())
+
+
+def test_a_hanging_worker_holds_a_request_for_its_time_out_alone() -> None:
+    async def main():
+        bench = Bench(2, call_s=5.0, call_times=3.0, probe_s=1e6)
+        async with bench:
+            bench.fakes[0].mode = "hangs"
+            bench.fakes[1].mode = "hangs"
+            first = bench.ask("a")
+            await asyncio.sleep(1)
+            stuck = next(j for j, fake in bench.fakes.items() if fake.begun)
+            bench.fakes[1 - stuck].mode = "well"
+            assert (await first.answer()).body == b"a"
+            assert 5 <= asyncio.get_running_loop().time() < 8
+            assert bench.of(events.Retried)[0].why == "did not answer in time"
+
+    run(main())
+
+
+def test_workers_that_say_they_are_full_are_asked_again_later_and_not_taken_for_broken() -> None:
+    async def main():
+        bench = Bench(2)
+        async with bench:
+            storm = {"left": 30}
+
+            def mode():
+                storm["left"] -= 1
+                return "full" if storm["left"] > 0 else "well"
+
+            bench.fakes[0].mode = bench.fakes[1].mode = mode
+            answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(5)))
+            assert all(a.status == 200 for a in answers)
+            assert not bench.of(events.Retried)
+            assert all(s.breaker.in_a_row == 0 for s in bench.service.fleet.servers)
+
+    run(main())
+
+
+def test_what_is_wrong_with_a_request_goes_to_its_client_and_is_no_fault_of_the_worker() -> None:
+    async def main():
+        bench = Bench(1)
+        async with bench:
+            bench.fakes[0].mode = "bad"
+            assert (await bench.ask("r").answer()).status == 400
+            assert bench.service.fleet.servers[0].breaker.in_a_row == 0
+
+    run(main())
+
+
+def test_a_full_queue_is_refused_with_a_time_to_come_back() -> None:
+    async def main():
+        bench = Bench(1, limits=Limits(queue=3))
+        async with bench:
+            tickets = [bench.ask(k) for k in range(2)]
+            await asyncio.sleep(0.1)
+            tickets += [bench.ask(k) for k in range(2, 4)]
+            with pytest.raises(ApiError) as caught:
+                [bench.ask(k) for k in range(4, 6)]
+            assert caught.value.status == 429
+            assert 1 <= caught.value.retry_after_s <= 60
+            await asyncio.gather(*(ticket.answer() for ticket in tickets))
+
+    run(main())
+
+
+def test_a_client_that_goes_away_frees_the_queue_and_stops_its_worker() -> None:
+    async def main():
+        bench = Bench(1)
+        async with bench:
+            running, waiting, last = bench.ask("runs"), bench.ask("waits"), bench.ask("last")
+            await asyncio.sleep(0.2)
+            waiting.cancel()
+            running.cancel()
+            assert (await last.answer()).body == b"last"
+            assert bench.fakes[0].cancelled == ["runs"]
+            assert bench.fakes[0].begun == ["runs", "last"]
+            assert [e.server for e in bench.of(events.Cancelled)] == [None, "w0"]
+            gone = bench.ask("gone")
+            gone.cancel()  # before anything could begin
+            await asyncio.sleep(1)
+            assert bench.service.fleet.account.outstanding.tolist() == [0]
+
+    run(main())
+
+
+def test_a_call_that_is_cancelled_before_it_began_leaves_the_account_empty() -> None:
+    async def main():
+        bench = Bench(1)
+        async with bench:
+            ticket = bench.ask("r")
+            await ticket.started.wait()
+            ticket.cancel()
+            await asyncio.sleep(5)
+            assert bench.service.fleet.account.outstanding.tolist() == [0]
+            assert not bench.service.running
+            assert (await bench.ask("next").answer()).status == 200
+
+    run(main())
+
+
+def test_a_repeated_key_joins_the_running_request_and_gets_the_answer_afterwards() -> None:
+    async def main():
+        bench = Bench(1, keep_s=60.0)
+        async with bench:
+            first, second = bench.ask("a", repeat_key="k", client="c"), bench.ask("b", repeat_key="k", client="c")
+            other = bench.ask("o", repeat_key="k", client="d")
+            first.cancel()  # the second still wants it
+            assert (await second.answer()).body == b"a"
+            assert (await bench.ask("late", repeat_key="k", client="c").answer()).body == b"a"
+            assert (await other.answer()).body == b"o"
+            with pytest.raises(ApiError, match="used for another"):
+                bench.ask("x", repeat_key="k", client="c", body={"n": 2})
+            await asyncio.sleep(100)
+            assert (await bench.ask("new", repeat_key="k", client="c").answer()).body == b"new"
+
+    run(main())
+
+
+def test_a_failed_request_may_be_tried_again_under_its_key() -> None:
+    async def main():
+        bench = Bench(2)
+        async with bench:
+            for fake in bench.fakes.values():
+                fake.mode = "drops"
+            with pytest.raises(ApiError):
+                await bench.ask("a", repeat_key="k").answer()
+            for fake in bench.fakes.values():
+                fake.mode = "well"
+            assert (await bench.ask("b", repeat_key="k").answer()).body == b"b"
+
+    run(main())
+
+
+def test_deadlines_refuse_what_cannot_be_done_and_end_what_was_not() -> None:
+    async def main():
+        bench = Bench(1)
+        async with bench:
+            first = bench.ask("a")
+            await asyncio.sleep(0.1)
+            with pytest.raises(ApiError) as caught:
+                bench.ask("too soon", deadline_s=1.5)
+            assert caught.value.status == 504
+            assert caught.value.again is False
+            second, third = bench.ask("b"), bench.ask("c", deadline_s=2.0)
+            with pytest.raises(ApiError, match="deadline passed"):
+                await third.answer()
+            await asyncio.gather(first.answer(), second.answer())
+            assert bench.fakes[0].ended == ["a", "b"]
+
+    run(main())
+
+
+class Odd:
+    """A policy that does what it should not."""
+
+    holds = True
+
+    def __init__(self, how):
+        self.how, self.asked = how, 0
+
+    def begin(self, seed): ...
+
+    def decide(self, moment):
+        self.asked += 1
+        if self.how == "raises":
+            raise RuntimeError("no")
+        if self.how == "nan":
+            return Binding(float("nan"), 0)
+        return Binding(7, 99) if self.how == "impossible" else None
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "impossible"])
+def test_a_policy_that_fails_is_not_followed_and_that_is_counted(how) -> None:
+    async def main():  # in real time: the policy runs in a thread
+        bench = Bench(2, Odd(how), seconds=lambda j: lambda request: 0.001, decide_s=30.0)
+        async with bench:
+            answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(4)))
+            assert all(a.status == 200 for a in answers)
+        assert {e.why for e in bench.of(events.FellBack)} == {"raised" if how == "raises" else "impossible"}
+        assert {e.by for e in bench.of(events.Bound)} == {"least-finish"}
+
+    asyncio.run(main())
+
+
+def test_a_policy_that_sleeps_delays_nobody_for_longer_than_it_may() -> None:
+    import threading
+
+    wakes = threading.Event()
+
+    class Sleeps(Odd):
+        def decide(self, moment):
+            wakes.wait(20)
+
+    async def main():
+        bench = Bench(2, Sleeps(""), seconds=lambda j: lambda request: 0.001, decide_s=0.05)
+        async with bench:
+            answers = await asyncio.wait_for(asyncio.gather(*(bench.ask(k).answer() for k in range(4))), 15)
+            assert all(a.status == 200 for a in answers)
+            wakes.set()
+        assert {e.why for e in bench.of(events.FellBack)} == {"late"}
+
+    asyncio.run(main())
+
+
+def test_workers_are_added_drained_and_removed_while_it_runs() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-outstanding"))
+        async with bench:
+            specs = [server.spec for server in bench.service.fleet.servers]
+            running = [bench.ask(k) for k in range(2)]
+            await asyncio.sleep(0.1)
+            bench.service.replace_workers([specs[1], WorkerSpec("http://w2:1", "w2")])
+            await asyncio.gather(*(ticket.answer() for ticket in running))
+            await asyncio.gather(*(bench.ask(f"n{k}").answer() for k in range(4)))
+            assert len(bench.fakes[0].ended) == 1
+            assert len(bench.fakes[2].ended) >= 1
+            bench.fakes[1].mode = "draining"
+            await asyncio.sleep(3)
+            before = len(bench.fakes[1].begun)
+            await asyncio.gather(*(bench.ask(f"d{k}").answer() for k in range(4)))
+            assert len(bench.fakes[1].begun) == before
+            for k in range(5):  # places of the removed are used again
+                bench.service.replace_workers([WorkerSpec(f"http://w{k + 3}:1", f"w{k + 3}")])
+                await asyncio.sleep(5)
+                assert (await bench.ask(f"e{k}").answer()).status == 200
+            assert len(bench.service.fleet.servers) <= 4
+
+    run(main())
+
+
+def test_a_worker_that_restarts_with_another_model_gets_no_requests_of_the_old_one() -> None:
+    async def main():
+        bench = Bench(2)
+        bench.service.fleet.replace([WorkerSpec("http://w0:1", "w0"), WorkerSpec("http://w1:1", "w1")])
+        for fake in bench.fakes.values():
+            fake.models = ("sd3",)
+        async with bench:
+            assert bench.service.models() == ("sd3",)
+            await bench.ask("a", body={"model": "sd3"}).answer()
+            bench.fakes[0].models, bench.fakes[0].boot = ("flux",), "b1"
+            await asyncio.sleep(3)
+            before = len(bench.fakes[0].begun)
+            await asyncio.gather(*(bench.ask(k, body={"model": "sd3"}).answer() for k in range(4)))
+            assert len(bench.fakes[0].begun) == before
+            with pytest.raises(ApiError) as caught:
+                bench.ask("b", body={"model": "sdxl"})
+            assert caught.value.status == 404
+            assert caught.value.param == "model"
+
+    run(main())
+
+
+def test_foreign_work_on_a_worker_is_seen_and_requests_go_where_they_end_soonest() -> None:
+    async def main():
+        bench = Bench(2)
+        async with bench:
+            bench.fakes[0].extra = 3
+            await asyncio.sleep(5)
+            assert [s.foreign for s in bench.service.snapshot().servers] == [3, 0]
+            await asyncio.gather(*(bench.ask(k).answer() for k in range(3)))
+            assert {e.why for e in bench.of(events.FellBack)} == {"foreign-work"}
+            bench.fakes[0].extra = 0
+            await asyncio.sleep(3)
+            bench.told.clear()
+            await bench.ask("alone").answer()
+            assert not bench.of(events.FellBack)
+
+    run(main())
+
+
+def test_a_worker_that_becomes_twice_as_slow_is_noticed_within_twenty_answers() -> None:
+    async def main():
+        slow = {0: 1.0, 1: 1.0}
+        bench = Bench(2, OnArrival("least-finish"), seconds=lambda j: lambda request: slow[j])
+        async with bench:
+            for k in range(60):
+                await bench.ask(k).answer()
+            slow[0] = 4.0
+            for k in range(60):
+                await asyncio.gather(*(bench.ask(f"b{k}.{i}").answer() for i in range(2)))
+            tail = bench.of(events.Bound)[-40:]
+            assert Counter(e.server for e in tail)["w1"] >= 30
+
+    run(main())
+
+
+def test_one_client_cannot_keep_another_waiting_by_a_flood_of_small_requests() -> None:
+    async def main():
+        bench = Bench(1, seconds=lambda j: lambda request: request.steps / 10)
+        small, large = {"size": "1000x1000", "num_inference_steps": 5}, {"size": "1000x1000", "num_inference_steps": 20}
+        async with bench:
+            for n in (5, 20):
+                for _ in range(40):
+                    bench.service.fleet.costs.observe(0, n / 10, size=n * 1.0)
+            flood = [bench.ask(f"f{k}", body=small, client="flood") for k in range(100)]
+            quiet = [bench.ask(f"q{k}", body=large, client="quiet") for k in range(2)]
+            await asyncio.gather(*(ticket.answer() for ticket in quiet))
+            done = sum(ticket._work.result.done() for ticket in flood)
+            assert done < 15
+            await asyncio.gather(*(ticket.answer() for ticket in flood))
+
+    run(main())
+
+
+def test_streams_are_passed_on_and_joined_and_a_failure_in_the_middle_is_not_tried_again() -> None:
+    async def main():
+        bench = Bench(2)
+        pieces, late = [], []
+
+        async def take(piece):
+            pieces.append(piece)
+
+        async def take_late(piece):
+            late.append(piece)
+
+        async with bench:
+            ticket = bench.ask("a", body={"stream": True}, chunk=take, repeat_key="k")
+            await asyncio.sleep(0.6)
+            again = bench.ask("b", body={"stream": True}, chunk=take_late, repeat_key="k")
+            await asyncio.gather(ticket.answer(), again.answer())
+            assert pieces == late == [b"half"]
+            for fake in bench.fakes.values():
+                fake.mode = "drops late"
+            with pytest.raises(ApiError, match="middle of the stream"):
+                await bench.ask("c", body={"stream": True}, chunk=take).answer()
+
+    run(main())
+
+
+def test_it_drains_before_it_stops_and_gives_up_what_takes_too_long() -> None:
+    async def main():
+        bench = Bench(1)
+        await bench.service.start()
+        tickets = [bench.ask(k) for k in range(3)]
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(bench.service.stop(1.5))
+        await asyncio.sleep(0.1)
+        with pytest.raises(ApiError, match="being stopped"):
+            bench.ask("late")
+        await stopping
+        assert (await tickets[0].answer()).status == 200
+        with pytest.raises(ApiError, match="being stopped"):
+            await tickets[2].answer()
+
+    run(main())
+
+
+def test_a_policy_on_trial_decides_on_its_share_and_is_rolled_back_when_it_is_worse() -> None:
+    class Worst:
+        holds = False
+
+        def begin(self, seed): ...
+
+        def decide(self, moment):
+            return Binding(0, int(np.argmax(moment.service_s[0])))
+
+    async def main():
+        speed = {0: 1.0, 1: 10.0}
+        policy = OnArrival(lambda moment: -moment.service_s[0])
+        bench = Bench(2, policy, seconds=lambda j: lambda request: speed[j], otherwise=OnArrival(), share=0.3)
+        bench.service.decider._thread = None  # in virtual time there are no threads
+        async with bench:
+            for j in range(2):
+                for _ in range(40):
+                    bench.service.fleet.costs.observe(j, speed[j])
+            tickets = []
+            for k in range(500):
+                tickets.append(bench.ask(k))
+                await asyncio.sleep(5.0)
+            await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert bench.service.trial.share == 0.0
+            assert [e.why for e in bench.of(events.FellBack)] == ["rolled-back"]
+            share = Counter(e.by for e in bench.of(events.Bound))
+            assert 50 <= share["policy"] <= 250
+
+    run(main())
+
+
+def test_a_policy_in_the_shadow_is_asked_and_not_followed() -> None:
+    async def main():
+        policy = OnArrival(lambda moment: -moment.service_s[0])
+        bench = Bench(2, policy, seconds=lambda j: lambda request: 1.0 + j, otherwise=OnArrival(), shadow=True)
+        bench.service.decider._thread = None
+        async with bench:
+            for j in range(2):
+                for _ in range(40):
+                    bench.service.fleet.costs.observe(j, 1.0 + j)
+            await bench.ask("a").answer()
+            bound = bench.of(events.Bound)[0]
+            assert (bound.server, bound.shadow, bound.by) == ("w0", "a to w1", "least-finish")
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_each_request_ends_once_and_the_account_ends_empty(seed) -> None:
+    async def main():
+        dice = random.Random(seed)
+        bench = Bench(
+            4,
+            OnArrival(seed=seed) if seed % 2 else make_held("shortest-first:cap=4"),
+            seconds=lambda j: lambda request: 0.5 + (hash(request.number) % 7) / 4,
+            call_s=20.0,
+            patience_s=30.0,
+        )
+        ends = Counter()
+        async with bench:
+
+            async def mischief():
+                while True:
+                    await asyncio.sleep(dice.uniform(0.2, 3))
+                    fake = bench.fakes[dice.randrange(4)]
+                    fake.mode = dice.choice(["well", "well", "refuses", "drops", "500", "full", "hangs", "draining"])
+
+            trouble = asyncio.create_task(mischief())
+
+            async def one(k):
+                await asyncio.sleep(dice.uniform(0, 45))
+                try:
+                    ticket = bench.ask(k, repeat_key=f"k{k % 50}" if k % 3 else None, client=str(k % 4))
+                except ApiError as error:
+                    ends[error.code] += 1
+                    return
+                if dice.random() < 0.1:
+                    await asyncio.sleep(dice.uniform(0, 2))
+                    ticket.cancel()
+                    ends["gone"] += 1
+                    return
+                try:
+                    answer = await asyncio.wait_for(ticket.answer(), 3000)
+                    ends[answer.status] += 1
+                except ApiError as error:
+                    ends[error.code] += 1
+
+            await asyncio.gather(*(one(k) for k in range(150)))
+            trouble.cancel()
+            await asyncio.gather(trouble, return_exceptions=True)
+            await until(lambda: not bench.service.running and not bench.service.waiting)
+            assert bench.service.fleet.account.outstanding.sum() == 0
+        assert ends.total() == 150
+        numbers = Counter(
+            e.number for e in bench.told if isinstance(e, (events.Answered, events.Failed, events.Cancelled))
+        )
+        assert set(numbers.values()) == {1}
+        assert set(numbers) == {e.number for e in bench.of(events.Arrived)}
+
+    run(main())
+
+
+@pytest.mark.parametrize("each", [200, pytest.param(2500, marks=pytest.mark.slow)])
+def test_requests_leave_nothing_in_memory(each) -> None:
+    """In the slow case ten thousand of them."""
+
+    async def main():
+        bench = Bench(3, keep=8)
+        objects = []
+        async with bench:
+            bench.service.listeners.clear()
+            for block in range(4):
+                for start in range(0, each, 25):
+                    keys = [f"{block}.{start}.{k}" for k in range(25)]
+                    await asyncio.gather(*(bench.ask(key, repeat_key=key, client=key).answer() for key in keys))
+                for fake in bench.fakes.values():
+                    fake.begun.clear()
+                    fake.ended.clear()
+                gc.collect()
+                objects.append(len(gc.get_objects()))
+        return objects
+
+    objects = run(main())
+    assert max(objects[1:]) - min(objects[1:]) < 100, objects
+
+
+def test_the_dispatcher_of_rules_loads_no_torch() -> None:
+    import subprocess
+
+    code = (
+        "import sys, diffpolicy.edge.serving.service, diffpolicy.edge.dispatch.named; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
