@@ -58,7 +58,7 @@ class HttpUpstream:
         self._root = VERSION.sub("", self._base)
         self._absent: set[str] = set()
         self._calls = HttpCalls(
-            self._limits.queue + spec.slots + SPARE_CONNECTIONS,
+            self._limits.queue + (spec.slots or 1) + SPARE_CONNECTIONS,
             query=address.query,
             secrets=(*([] if key is None else [key]), *address.secrets),
             headers={} if key is None else {"Authorization": f"Bearer {key}"},

@@ -74,9 +74,7 @@ class Costs:
         return np.array(found)
 
 
-def moment_of(
-    works: Sequence[Work], service_s: Floats, account: Account, now_s: float
-) -> Moment:
+def moment_of(works: Sequence[Work], service_s: Floats, account: Account, now_s: float) -> Moment:
     """Of W works and S servers.
 
     Args:
