@@ -60,7 +60,20 @@ def test_the_adapter_of_diffusers_loads_it_only_when_it_starts():
     assert loaded("from diffpolicy.edge.hardware import DiffusersAdapter")[0] == "['torch']"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["compare", "--help"], ["train", "--help"]])
+def test_an_emulated_worker_and_the_dispatchers_way_to_it_load_no_torch():
+    pytest.importorskip("fastapi")
+    code = (
+        "from diffpolicy.edge.serving.worker.serve_worker import serve_worker\n"
+        "from diffpolicy.edge.serving.worker.engines import make_engine\n"
+        "from diffpolicy.edge.serving import HttpUpstream\n"
+        "make_engine('emulate:tiny-cpu@2')"
+    )
+    assert loaded(code)[0] == "[]"
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["worker", "--help"], ["compare", "--help"], ["train", "--help"]]
+)
 def test_help_loads_nothing_heavy(argv):
     assert after(*argv)[0] == "[]"
 

@@ -30,6 +30,7 @@ from diffpolicy.cli import (
     tasks,
     train,
     train_fleet,
+    worker,
 )
 from diffpolicy.cli import list as listing
 from diffpolicy.cli.options import check_name, say
@@ -40,6 +41,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "on any problem": (compare, train, evaluate, plot),
     "on the offloading problem": (replay, tasks, train_fleet, advise),
     "its servers, measured": (profile, calibrate),
+    "as a service": (worker,),
     "to take along": (export,),
     "this program": (listing, completion),
 }

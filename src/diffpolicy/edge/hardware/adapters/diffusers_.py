@@ -122,6 +122,11 @@ class DiffusersAdapter:
         # to change the model is to load another one: the old one is dropped in no time
         return ColdStart(imported - begun, build_s, load_s, None, load_s)
 
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline of diffusers; None before `start` and after `close`."""
+        return self._pipeline
+
     def describe(self) -> Description:
         networks = self._networks()
         parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}

@@ -1,0 +1,126 @@
+"""`diffpolicy worker`: one model on one device, behind OpenAI's Images API."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import sys
+from typing import TYPE_CHECKING
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.cli import options as opt
+from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.serving.worker.desk import Standing
+
+HELP = "serve one model, or a server's measured times, by OpenAI's Images API"
+EXAMPLES = (
+    "diffpolicy worker --model tiny --port 8001",
+    "diffpolicy worker --model emulate:mlenergy-a100-sd3-medium@2 --time-scale 0.05 --port 8002",
+    "diffpolicy worker --model sd3-medium --host 0.0.0.0 --token-env WORKER_TOKEN --port 8003",
+)
+MODULES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+LONGEST_S = 86_400.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="tiny, sd3-medium, sdxl or sd15 with random weights; a folder or hub id with a diffusers pipeline; or "
+        "emulate:PROFILE[@SPEED], which takes the times of a server profile, SPEED times as fast, and makes black "
+        "pictures",
+    )
+    parser.add_argument("--port", type=opt.whole(0, 65535), default=8001, help="0 for one that is free (default 8001)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--name", help="the model's name for clients (default: of the model)")
+    parser.add_argument("--device", help="cpu or cuda:INDEX (default cuda:0, or cpu where there is none)")
+    parser.add_argument("--slots", type=opt.whole(1, 64), default=1, help="of emulate: requests at once (default 1)")
+    parser.add_argument(
+        "--queue", type=opt.whole(0, _limits.TASKS), default=16, help="requests that may wait (default 16)"
+    )
+    parser.add_argument(
+        "--time-scale",
+        type=opt.positive,
+        default=1.0,
+        metavar="F",
+        help="of emulate: times are multiplied by it; refused where this machine is too slow for it (default 1)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=opt.positive,
+        default=30.0,
+        metavar="S",
+        help="seconds to end what it has on SIGTERM (default 30)",
+    )
+    keys = parser.add_mutually_exclusive_group()
+    keys.add_argument("--token-file", metavar="FILE", help="file with the bearer token, one a line")
+    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds it")
+    opt.add_common(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Checks, listens, and serves until a signal comes; loads torch only for a model that needs it."""
+    from diffpolicy.edge.hardware.optional import need
+    from diffpolicy.edge.serving.worker.engines import make_engine
+
+    check.number(options.grace, "--grace", most=LONGEST_S)
+    engine = make_engine(
+        options.model,
+        scale=options.time_scale,
+        slots=options.slots,
+        device=options.device,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    if options.name is not None:
+        engine.model = options.name
+    for module in MODULES:
+        need(module, "serving")
+    from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.settings import ApiSettings
+    from diffpolicy.edge.serving.worker.running import listen
+    from diffpolicy.edge.serving.worker.serve_worker import serve_worker
+
+    keys = read_keys(options.token_file, options.token_env)
+    local = is_loopback(options.host)
+    if not (local or keys.needed):
+        raise InputError(
+            f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with a token"
+        )
+    listening = listen(options.host, options.port)
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    hosts = None if keys.needed else ("127.0.0.1", "::1", "localhost", host)
+
+    def ready(now: Standing) -> None:
+        if options.json:
+            opt.print_json({"url": url, "model": engine.model, "boot": now.boot, "slots": now.slots}, options)
+        else:
+            print(f"{engine.model} is ready at {url}")
+        sys.stdout.flush()  # whoever started it waits for this line
+
+    opt.teller(options)(f"loading {engine.model} for {url}")
+    asyncio.run(
+        serve_worker(
+            engine,
+            listening,
+            queue=options.queue,
+            settings=ApiSettings(keys=keys, hosts=hosts),
+            grace_s=options.grace,
+            ready=ready,
+        )
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. Args: host: name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,166 @@
+"""`make_worker_app`: OpenAI's Images API over one engine, as an ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import ExitStack
+from dataclasses import asdict
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from diffpolicy._version import __version__
+from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.api import schema
+from diffpolicy.edge.serving.api.asking import ask
+from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
+from diffpolicy.edge.serving.api.errors import error_response, of_http
+from diffpolicy.edge.serving.api.guard import Guard
+from diffpolicy.edge.serving.api.settings import ApiSettings
+from diffpolicy.edge.serving.api.stream import HeldStream
+from diffpolicy.edge.serving.api.waiting import until_answered
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import EDITS, GENERATIONS
+from diffpolicy.edge.serving.worker.desk import CANCELLED, Desk
+from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics
+
+NUMBER = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def make_worker_app(desk: Desk, settings: ApiSettings | None = None) -> FastAPI:
+    """The app; whoever made the desk starts and stops it.
+
+    Args:
+        desk: takes the requests. settings: bounds and keys; None: the defaults of `ApiSettings`.
+
+    Returns:
+        An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.
+    """
+    own = settings or ApiSettings()
+    app = FastAPI(title="diffpolicy worker", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(Guard, hosts=own.hosts)
+    app.add_middleware(Stamp, desk=desk)
+    _errors(app)
+    _images(app, desk, own)
+    _looks(app, desk, own)
+    return app
+
+
+class Stamp:
+    """Around the whole app: every answer says how the worker stands, and bears the number that was sent.
+
+    Args:
+        app: what it stands around. desk: of the worker.
+    """
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self.app, self.desk = app, desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        number = sent_number(Headers(scope=scope))
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own, now = MutableHeaders(raw=message.setdefault("headers", [])), self.desk.standing()
+                own[headers.BOOT] = now.boot
+                own[headers.RUNNING] = str(now.running + now.waiting)
+                if now.remaining_s is not None:
+                    own[headers.REMAINING_S] = f"{now.remaining_s:.6f}"
+                if number is not None:
+                    own[headers.REQUEST_ID] = number
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+def sent_number(sent: Headers) -> str | None:
+    """The name that the client gave its request, to the letter; None where it gave none. Args: sent: its headers."""
+    number = sent.get(headers.REQUEST_ID)
+    return number if number is not None and NUMBER.fullmatch(number) else None
+
+
+def _errors(app: FastAPI) -> None:
+    """Gives what the framework refuses OpenAI's shape."""
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        return error_response(of_http(error.status_code, error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> Response:
+        return error_response(ApiError(400, "the request is wrong", code="invalid_value"))
+
+    @app.exception_handler(ApiError)
+    async def of_ours(request: Request, error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(ClientGoneError)
+    async def of_nobody(request: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=CANCELLED)
+
+
+def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
+    """Adds the paths that give images."""
+    room = Room(settings.held_bytes)
+
+    async def images(request: Request) -> Response:
+        number = sent_number(request.headers) or request.state.number
+        with ExitStack() as stack:
+            asked = await ask(request, number, settings, stack.enter_context(room.share()))
+            if not asked.stream:
+                answer = await until_answered(desk.submit(asked), request.receive)
+                return Response(answer.body, answer.status, dict(answer.headers))
+            pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+            event = f"image_{'edit' if asked.files else 'generation'}.completed"
+            held = HeldStream(pieces, comment_s=settings.comment_s, stall_s=settings.stall_s, event=event)
+            held.take(desk.submit(asked, pieces.put), stack.pop_all())
+            return held
+
+    for path, name in ((GENERATIONS, "generate"), (EDITS, "edit")):
+        app.add_api_route(
+            path,
+            images,
+            methods=["POST"],
+            operation_id=name,
+            name=name,
+            response_class=JSONResponse,
+            response_model=None,
+            responses=schema.answers(),
+            openapi_extra={"requestBody": schema.body(settings.limits, path == EDITS)},
+        )
+
+
+def _looks(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
+    """Adds what is looked at: models, health, metrics."""
+    metrics = WorkerMetrics(desk)
+
+    def admit(request: Request) -> None:
+        settings.keys.client(request.headers.get("authorization"))
+
+    @app.get("/live", operation_id="live")
+    async def live() -> Response:
+        return JSONResponse({"status": "live"})
+
+    @app.get("/health", operation_id="health")
+    async def health() -> Response:
+        now = desk.standing()
+        return JSONResponse(asdict(now), 200 if now.status == "ready" else 503)
+
+    @app.get("/v1/models", operation_id="models")
+    async def models(request: Request) -> Response:
+        admit(request)
+        listed = [{"id": m, "object": "model", "created": 0, "owned_by": "diffpolicy"} for m in desk.standing().models]
+        return JSONResponse({"object": "list", "data": listed})
+
+    @app.get("/metrics", operation_id="metrics")
+    async def of_metrics(request: Request) -> Response:
+        admit(request)
+        return Response(metrics.text(), media_type=KIND)
