@@ -47,6 +47,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help="played side by side; each step of all of them is followed by the same number of updates (default 1)",
     )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="learn from a data set instead of play, by bc, bc-plain, fql or fql-plain: a folder of TensorDict.memmap, "
+        "an .npz, a .safetensors or a .csv; an episode is then a pass over its rows",
+    )
     parser.add_argument("--out", default=None, metavar="DIR", help="default runs/METHOD")
     parser.add_argument(
         "--resume",
@@ -115,13 +121,12 @@ def run(options: argparse.Namespace) -> int:
         "logger": options.logger or False,
     }
     opt.set_threads(options.threads)
-    if scenario is None:
-        from diffpolicy.experiments import make_problem
+    if scenario is None or options.data is not None:
         from diffpolicy.experiments import train as train_any
 
-        problem = make_problem(options.problem)
+        problem = opt.problem(options, scenario)
         cost = problem.cost
-        result = train_any(problem, options.method, changes=changes, **shared)
+        result = train_any(problem, options.method, data=options.data, changes=changes, **shared)
     else:
         with without_matplotlib():
             from diffpolicy.edge.problem import DELAY
@@ -134,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) -> int:
     """Prints what came of it, and gives the exit status."""
+    if options.data is not None:
+        return _told_of_data(options, result, out)
     last = [row for row in result.history if row["episode"] > result.episodes - 10]
     mean = sum(row[cost.column] for row in last) / len(last) if last else None
     if options.json:
@@ -151,6 +158,23 @@ def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) ->
         covered = result.episodes - before
         unit = f" {cost.unit}" if cost.unit else ""
         print(f"{result.episodes} episodes; mean {cost.label} of the last {covered}: {mean:.3f}{unit}; policy in {out}")
+    return _status(result, out)
+
+
+def _told_of_data(options: argparse.Namespace, result: Fitted, out: Path) -> int:
+    """The same of rows that nobody played, and so cost nothing."""
+    last = {key: value for key, value in (result.history or [{}])[-1].items() if key != "episode"}
+    if options.json:
+        told = {"method": options.method, "problem": options.problem, "data": options.data, "passes": result.episodes}
+        opt.print_json({**told, "last": last, "out": str(out)}, options)
+    else:
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
+        print(f"{result.episodes} passes over {options.data}; in the last one {shown}; policy in {out}")
+    return _status(result, out)
+
+
+def _status(result: Fitted, out: Path) -> int:
+    """The exit status, and how to go on after a signal."""
     if result.signal is None:
         return 0
     name, path = _signals.name(result.signal), out / "checkpoint.ckpt"

@@ -7,6 +7,8 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy.environments.checks import check_policy as check_policy
     from diffpolicy.environments.cost import Cost as Cost
+    from diffpolicy.environments.data_set import read_data as read_data
+    from diffpolicy.environments.data_set import rows_of as rows_of
     from diffpolicy.environments.decision_log import read_decisions as read_decisions
     from diffpolicy.environments.env_problem import EnvProblem as EnvProblem
     from diffpolicy.environments.gymnasium import gym_problem as gym_problem
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "read_data": "diffpolicy.environments.data_set",
+        "rows_of": "diffpolicy.environments.data_set",
         "read_decisions": "diffpolicy.environments.decision_log",
         "Cost": "diffpolicy.environments.cost",
         "EnvProblem": "diffpolicy.environments.env_problem",
@@ -46,6 +50,8 @@ __all__ = (
     "check_policy",
     "check_problem",
     "gym_problem",
+    "read_data",
     "read_decisions",
+    "rows_of",
     "step_transitions",
 )

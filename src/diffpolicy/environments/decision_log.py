@@ -131,22 +131,31 @@ def _rows(name: str, columns: dict[str, Tensor]) -> TensorDict:
     return result
 
 
-def _folder(path: Path) -> TensorDict:
-    name = f"{WHAT} {show_path(path)}"
+def load_folder(path: Path, name: str) -> TensorDict:
+    """What `TensorDict.memmap` wrote into a folder, nothing unpickled. Args: path: of it. name: in messages.
+
+    Raises:
+        InputError: it is none, or holds something else than tensors.
+    """
     if not (path / "meta.json").is_file():
         raise InputError(f"{name} holds no meta.json, so no TensorDict.memmap wrote it")
     other = next((p for p in sorted(path.rglob("*")) if p.suffix in (".pkl", ".pickle", ".pt")), None)
     if other is not None:
         raise InputError(f"{name} holds {show_path(other.name)}, which is not read: only tensors are")
     try:
-        rows = TensorDict.load_memmap(path).clone()
+        rows: TensorDict = TensorDict.load_memmap(path).clone()
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{name} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None
+    return rows
+
+
+def _folder(path: Path) -> TensorDict:
+    name = f"{WHAT} {show_path(path)}"
+    rows = load_folder(path, name)
     for key in ("observation", "action"):
         if rows.get(key, None) is None or not rows.batch_size or rows[key].shape[0] != rows.batch_size[0]:
             raise InputError(f"{name} must hold {key!r} of each of its rows")
-    result: TensorDict = rows
-    return result
+    return rows
 
 
 def check_decisions(rows: TensorDict, observation_dim: int, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
+from tensordict import TensorDictBase
 
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
@@ -19,6 +20,7 @@ from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import checked_problem, make_method, make_problem
 from diffpolicy.methods.method import Method
+from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
 from diffpolicy.training.loggers import LoggerName, make_logger
@@ -29,6 +31,7 @@ def build(
     problem: Problem | str,
     method: Method | str,
     *,
+    data: TensorDictBase | str | Path | None = None,
     environments: int = 1,
     seed: int = 0,
     changes: Mapping[str, Any] | None = None,
@@ -38,6 +41,8 @@ def build(
     Args:
         problem: one, or its name.
         method: one, or what `make_method` takes.
+        data: a data set from which an imitating or offline method learns instead of play, of `environments.read_data`,
+            or the path of one; an episode of training is then a pass over all its rows.
         environments: lanes side by side.
         seed: of episodes, parameters, noise and choices, and of the global generators, from which your own parts may
             draw.
@@ -62,7 +67,11 @@ def build(
     try:
         made = changed(made, changes or {})
         with global_draws(seed):
-            module: Trainable = made.build(given, environments=environments, seed=seed)
+            module: Trainable = (
+                made.build(given, environments=environments, seed=seed)
+                if data is None
+                else _of_data(made, given, data, seed)
+            )
     except InputError as error:
         raise InputError(f"method {_name(method)}: {error}") from None
     return module
@@ -72,6 +81,7 @@ def train(
     problem: Problem | str,
     method: Method | str,
     *,
+    data: TensorDictBase | str | Path | None = None,
     episodes: int | None = None,
     max_seconds: float | None = None,
     environments: int = 1,
@@ -93,7 +103,7 @@ def train(
     """Trains a method on a problem, and writes policy, checkpoint and `training.csv` into a folder.
 
     Args:
-        problem, method, environments, seed, changes: of `build`.
+        problem, method, data, environments, seed, changes: of `build`.
         episodes: in all, also when resuming; rounded up to whole passes, of an episode in each environment.
         max_seconds: the run ends after the pass in which they are over.
         out: folder; None: nothing is written.
@@ -123,7 +133,7 @@ def train(
         4
     """
     given = checked_problem(problem)
-    module = build(given, method, environments=environments, seed=seed, changes=changes)
+    module = build(given, method, data=data, environments=environments, seed=seed, changes=changes)
     module.problem = None  # it was checked before anything was built
     trained = {"method": _name(method), "problem": given.name, "seed": seed}
     return run(
@@ -143,6 +153,13 @@ def train(
         compiled=compiled,
         logger=logger,
     )
+
+
+def _of_data(method: Method, problem: Problem, data: TensorDictBase | str | Path, seed: int) -> Trainable:
+    """The module of a method that learns from a data set."""
+    if not isinstance(method, OffPolicyMethod):
+        raise InputError(f"a {type(method).__name__} learns from play, and not from a data set")
+    return method.build_from(problem, data, seed=seed)
 
 
 def evaluations(problem: Problem, every: int | None, episodes: int, seed: int) -> list[L.Callback]:

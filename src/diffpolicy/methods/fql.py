@@ -58,6 +58,7 @@ class PlainFQLMethod(OffPolicyMethod):
         "reward_scale": partial(check.number, above=0),
     }
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
+    learns_from_data: ClassVar[bool] = True
 
     def refuses(self, head: Head) -> str:
         """It sends a gradient through a vector."""

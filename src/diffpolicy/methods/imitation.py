@@ -48,6 +48,7 @@ class ImitationMethod(OffPolicyMethod):
     rules: ClassVar[Mapping[str, Rule]] = {**OffPolicyMethod.rules, "teacher": optional_text}
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
     module_class: ClassVar[Any] = TaughtModule
+    learns_from_data: ClassVar[bool] = True
 
     def make_player(self, problem: Problem, seed: int) -> Any:
         name = next(iter(rules_of(problem))) if self.teacher is None else self.teacher

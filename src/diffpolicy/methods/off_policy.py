@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
+from tensordict import TensorDictBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._read import show_path
+from diffpolicy.environments.data_set import digest, read_data, rows_of
+from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.rollouts import Parts, RolloutMethod
+from diffpolicy.policies.specs import keys_of
 from diffpolicy.training.off_policy import OffPolicyModule
+from diffpolicy.training.offline import OfflineModule
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.stream import RolloutStream
 
@@ -65,6 +74,46 @@ class OffPolicyMethod(RolloutMethod):
         super().__post_init__()
         if self.start_after >= self.capacity:
             raise InputError(f"start_after must be below the capacity {self.capacity}, got {self.start_after}")
+
+    learns_from_data: ClassVar[bool] = False
+    """Whether its objective learns from the rows of a data set as from a replay; see `build_from`."""
+
+    def build_from(self, problem: Problem, data: TensorDictBase | str | Path, *, seed: int = 0) -> OfflineModule:
+        """A fresh `Trainable` of a data set instead of play; a pass over all rows is an episode of it.
+
+        Args:
+            problem: of whose specs the policy is made. data: of `read_data`, or the path of it.
+            seed: of everything that is drawn.
+
+        Raises:
+            InputError: the method learns from its own play, or the data is not of this problem.
+        """
+        if not self.learns_from_data:
+            raise InputError(f"a {type(self).__name__} learns from play, and not from a data set")
+        of_policy, of_objective, of_batches, _ = (int(s) for s in np.random.SeedSequence(seed).generate_state(4))
+        env = problem.make_env(1, seed)
+        policy = self.policy_for(problem, env, of_policy)
+        objective = self.make_objective(policy, of_objective)
+        name = "the data" if isinstance(data, TensorDictBase) else f"data {show_path(data)}"
+        given = data if isinstance(data, TensorDictBase) else read_data(data)
+        rows = rows_of(policy, given, keys_of(policy, env), values="reward" in objective.in_keys, name=name)
+        module = OfflineModule(
+            policy,
+            objective,
+            rows,
+            learning_rates=self.learning_rates,
+            batch_size=self.batch_size,
+            ema=self.ema,
+            seed=of_batches,
+        )
+        module.problem = None if problem.sound else problem
+        module.identity = {
+            "method": self.description(),
+            "seed": seed,
+            "data": digest(rows),
+            "problem": problem.description(),
+        }
+        return module
 
     module_class: ClassVar[Any] = OffPolicyModule
     """What is trained: an `OffPolicyModule`, a name that readers of files in modules of other methods do not know."""

@@ -187,12 +187,7 @@ class RolloutMethod(Method):
         env = given.make_env(environments, seed, view=view)
         # a policy sees what the problem shows it, whatever more it is played to it from
         shown = env if view is None else given.make_env(environments, seed)
-        masked = replace(self, masks=False) if self.masks is None and not given.masks else self
-        policy = masked.make_policy(shown, of_policy).train()
-        if why := self.refuses(policy.head):
-            raise InputError(f"{type(self).__name__} trains no policy with a {type(policy.head).__name__}: {why}")
-        if self.masks and not policy.reading.masked:
-            raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
+        policy = self.policy_for(given, shown, of_policy)
         keys = keys_of(policy, env)
         transitions: Callable[[Any], Any] = partial(given.transitions, keys=keys)
         if self.transitions is not None:
@@ -213,6 +208,20 @@ class RolloutMethod(Method):
             ),
         }
         return module
+
+    def policy_for(self, problem: Problem, env: EnvBase, seed: int) -> Policy:
+        """What is trained, in `train` mode. Args: problem: of which env is. env: as the policy sees it. seed: of it.
+
+        Raises:
+            InputError: the method trains no such policy, or there is no mask where one is asked for.
+        """
+        masked = replace(self, masks=False) if self.masks is None and not problem.masks else self
+        policy: Policy = masked.make_policy(env, seed).train()
+        if why := self.refuses(policy.head):
+            raise InputError(f"{type(self).__name__} trains no policy with a {type(policy.head).__name__}: {why}")
+        if self.masks and not policy.reading.masked:
+            raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
+        return policy
 
     def description(self) -> Any:
         """What it is, by content; a policy that was given by what can be seen of it."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diffpolicy.training.fit import fit as fit
     from diffpolicy.training.imitation import ImitationModule as ImitationModule
     from diffpolicy.training.off_policy import OffPolicyModule as OffPolicyModule
+    from diffpolicy.training.offline import OfflineModule as OfflineModule
     from diffpolicy.training.on_policy import OnPolicyModule as OnPolicyModule
     from diffpolicy.training.pathwise import PathwiseModule as PathwiseModule
     from diffpolicy.training.replay import PackedReplay as PackedReplay
@@ -45,6 +46,7 @@ __getattr__, __dir__ = attach(
         "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
         "DQNMethod": "diffpolicy.methods.dqn",
         "parse_method": "diffpolicy.methods.files",
+        "OfflineModule": "diffpolicy.training.offline",
         "OffPolicyModule": "diffpolicy.training.off_policy",
         "OnPolicyModule": "diffpolicy.training.on_policy",
         "PathwiseModule": "diffpolicy.training.pathwise",
@@ -65,6 +67,7 @@ __all__ = (
     "Method",
     "OffPolicyMethod",
     "OffPolicyModule",
+    "OfflineModule",
     "OnPolicyModule",
     "PackedReplay",
     "PathwiseModule",

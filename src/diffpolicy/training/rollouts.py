@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
 
 from diffpolicy.environments.checks import check_policy
 from diffpolicy.environments.cost import Cost
@@ -17,20 +16,14 @@ from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.specs import keys_of
 from diffpolicy.training import distributed
+from diffpolicy.training.objective_module import ObjectiveModule
 from diffpolicy.training.stream import RolloutStream
-from diffpolicy.training.trainable import (
-    Trainable,
-    check_rates,
-    described,
-    env_content,
-    part_content,
-    policy_content,
-)
+from diffpolicy.training.trainable import described, env_content, part_content, policy_content
 
 Transitions = Callable[[TensorDictBase], TensorDict]
 
 
-class RolloutModule(Trainable):
+class RolloutModule(ObjectiveModule):
     """Trains a policy by an objective on what a stream plays; a subclass says in `training_step` how.
 
     One epoch is one pass of the stream, an episode of each of its environments. The losses of the objective (its
@@ -45,7 +38,6 @@ class RolloutModule(Trainable):
         learning_rates: by the name of the objective's group.
     """
 
-    policy: Policy
     stream: RolloutStream
 
     def __init__(
@@ -58,21 +50,13 @@ class RolloutModule(Trainable):
         tally: Tally | None = None,
         learning_rates: Mapping[str, float],
     ) -> None:
-        super().__init__()
-        check_rates(objective.parameter_groups(), learning_rates)
-        # not submodules: the objective holds the policy's parameters, and they must not be saved twice
-        self.__dict__.update(policy=policy, stream=stream)
-        self.automatic_optimization = False
-        self.objective, self.transitions = objective, transitions
+        super().__init__(policy, objective, learning_rates=learning_rates)
+        self.__dict__.update(stream=stream)
+        self.transitions = transitions
         if tally is None:
             keys = keys_of(policy, stream.base_env)
             tally = Tally(Cost(), keys.reward, keys.valid)
         self.tally = tally
-        self.learning_rates = dict(learning_rates)
-        self.episodes = 0
-        self._sums: dict[str, Tensor] = {}
-        self._updates = 0
-        self.history: list[dict[str, float]] = []
 
     @property
     def lanes(self) -> int:
@@ -101,42 +85,12 @@ class RolloutModule(Trainable):
         """What environment 0 remembers, into the policy."""
         self.stream.remember()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = self.objective.parameter_groups()
-        optimizer = torch.optim.Adam(
-            [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()],
-            fused=True,
-        )
-        optimizer.register_load_state_dict_post_hook(_as_parameters_lie)
-        return optimizer
-
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """A rollout stays as it is on a CPU, where Lightning would walk through its whole tree to copy nothing."""
         return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train_dataloader(self) -> RolloutStream:
         return self.stream
-
-    def on_train_start(self) -> None:
-        self.objective.train()
-
-    def total(self, batch: TensorDict, losses: TensorDict) -> Tensor:
-        """The sum of an objective's losses.
-
-        Raises:
-            FloatingPointError: it is not finite; names the first bad tensor.
-        """
-        total: Tensor = sum(v for k, v in losses.items() if k.startswith("loss"))
-        if not torch.isfinite(total):
-            raise FloatingPointError(self._first_bad(batch, losses))
-        return total
-
-    def count(self, losses: TensorDict) -> None:
-        """Takes an update into the means of the pass. Args: losses: what the objective wrote."""
-        self._updates += 1
-        for key, value in losses.items():
-            value = value.detach()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
 
     def _see(self, normalizer: RunningNorm, parts: list[TensorDict]) -> None:
         """Takes the valid observations of all processes into account."""
@@ -147,17 +101,6 @@ class RolloutModule(Trainable):
         moments = RunningNorm.moments(torch.cat(valid) if valid else normalizer.mean.new_zeros(0, len(normalizer.mean)))
         for each in distributed.gathered(moments):
             normalizer.update(each.to(normalizer.mean))
-
-    def _first_bad(self, batch: TensorDict, losses: TensorDict) -> str:
-        """Which tensor was the first that is not finite: what went in, then the parameters, then the losses."""
-        named = [(f"batch {k}", v) for k, v in batch.items(True, True)]
-        named += [(f"parameter {k}", v) for k, v in self.objective.named_parameters()]
-        named += [(f"loss {k}", v) for k, v in losses.items()]
-        for name, value in named:
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                bad = value[~torch.isfinite(value)].flatten()[0].item()
-                return f"training stopped in episode {self.episodes + 1}: {name} holds {bad}"
-        return f"training stopped in episode {self.episodes + 1}: the sum of the losses is not finite"
 
     def _end_pass(self) -> None:
         """A row of the history: what the pass cost, and the means of what its updates wrote."""
@@ -191,11 +134,3 @@ class RolloutModule(Trainable):
         self.stream.load_state_dict(mine["stream"])
         self.policy.set_extra_state(mine["policy"])
         self.episodes, self.history = state["episodes"], list(state["history"])
-
-
-def _as_parameters_lie(optimizer: torch.optim.Optimizer) -> None:
-    """Lets a loaded state lie in memory as its parameters do: the fused kernel goes by memory, not by strides."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter).copy_(value)
