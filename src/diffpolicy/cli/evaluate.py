@@ -24,6 +24,7 @@ EXAMPLES = (
     "diffpolicy evaluate opt-ts price pretrained:stale pretrained:live",
     "diffpolicy evaluate runs/lad-ts opt-ts --eval-episodes 32 --json",
     "diffpolicy evaluate runs/mine random --problem mine:problem",
+    "diffpolicy evaluate runs/qvpo random --problem gym:Pendulum-v1 --guidance best-of:16",
     "diffpolicy evaluate opt-ts --scenario gpu-mix --binding free --order cost-minus-age:age=0.5",
 )
 
@@ -44,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "holds how probable each was",
     )
     opt.add_sampler(parser)
+    opt.add_guidance(parser)
     parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
     opt.add_scenario(parser)
     opt.add_binding(parser)
@@ -71,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.evaluation import make_policy
     from diffpolicy.experiments import evaluate
     from diffpolicy.policies.protocols import Resampled
+    from diffpolicy.policies.steered import steered
 
     opt.set_threads(options.threads)
     problem = opt.problem(options, scenario, held)
@@ -78,6 +81,12 @@ def run(options: argparse.Namespace) -> None:
         name: resample(make_policy(name, problem, seed=options.seed), name, options.sampler, options.sampler_steps)
         for name in names
     }
+    if options.guidance is not None:
+        from diffpolicy.evaluation.evaluating import naming
+
+        for name, policy in policies.items():
+            with naming(name):
+                policies[name] = steered(policy, *options.guidance)
     if options.log is not None:
         _estimate(options, policies)
         return

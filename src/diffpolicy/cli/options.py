@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -193,6 +194,33 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     names = f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}"
     parser.add_argument("--sampler", choices=SAMPLERS, help=f"of diffusion policies, instead of their own: {names}")
     parser.add_argument("--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+
+
+GUIDANCES = ("best-of", "q-gradient", "classifier-free")
+"""Those of `diffpolicy.policies`, which help is to tell without torch."""
+
+
+def guidance(text: str) -> tuple[str, float]:
+    """`WORD:NUMBER`, or `none`, as `--guidance` takes it."""
+    word, _, number = text.partition(":")
+    try:
+        value = 0.0 if text == "none" else float(number)
+    except ValueError:
+        value = math.nan
+    if (word not in GUIDANCES and text != "none") or not math.isfinite(value) or (word == "best-of" and value % 1):
+        raise argparse.ArgumentTypeError(f"must be best-of:K, q-gradient:SCALE, classifier-free:W or none, got {text}")
+    return word, value
+
+
+def add_guidance(parser: argparse.ArgumentParser) -> None:
+    """`--guidance`."""
+    parser.add_argument(
+        "--guidance",
+        type=guidance,
+        metavar="KIND:NUMBER",
+        help="of diffusion policies, instead of their own: best-of:K of K draws or q-gradient:SCALE, by the critic "
+        "that was saved with the policy; classifier-free:W, of one that was trained with a condition_drop; or none",
+    )
 
 
 def add_set(parser: argparse.ArgumentParser, whose: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,14 +13,17 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
 from diffpolicy.methods.action_chain import ActionChainMethod
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.off_policy import OffPolicyMethod
-from diffpolicy.methods.rollouts import RolloutMethod
+from diffpolicy.methods.rollouts import Parts, RolloutMethod
 from diffpolicy.objectives.critics import action_critic
 from diffpolicy.policies.direct import FeedforwardPolicy
+from diffpolicy.policies.guidance import BestOf
 from diffpolicy.policies.heads import Head, VectorHead
 from diffpolicy.policies.policy import Policy
+from diffpolicy.training.off_policy import OffPolicyModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         tau: share of the new parameters in the targets, each update.
         target_actor: whether a slowly following copy of the policy draws these actions.
         reward_scale: factor on rewards before anything else.
+        best_of: actions of a chain that are drawn where it acts, of which the critic's best is played, while it is
+            trained and afterwards; 1: one is drawn, and played.
         tokens, token_sampler: of `ActionChainMethod`, as the next ones.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
@@ -51,6 +56,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
     tau: float = 0.005
     target_actor: bool = True
     reward_scale: float = 1.0
+    best_of: int = 1
     rules: ClassVar[Mapping[str, Rule]] = {
         **OffPolicyMethod.rules,
         **ActionChainMethod.rules,
@@ -60,7 +66,15 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         "tau": partial(check.number, above=0, most=1),
         "target_actor": check.flag,
         "reward_scale": partial(check.number, above=0),
+        "best_of": partial(check.integer, least=1, most=10**5),
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.best_of > 1 and not self.chain:
+            raise InputError(f"best_of must be 1 without a chain, got {self.best_of}")
+        if self.best_of > 1 and self.ema is not None:
+            raise InputError(f"best_of must be 1 under ema, whose weights no critic values, got {self.best_of}")
 
     def refuses(self, head: Head) -> str:
         """As chains do; without one there is nothing to refuse."""
@@ -86,6 +100,13 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
             for name in ("samples", "next_samples", "gamma", "tau", "target_actor", "reward_scale")
         }
         return self.make_loss(policy, critic, shared)
+
+    def make_module(self, parts: Parts) -> OffPolicyModule:
+        if self.best_of == 1:
+            return super().make_module(parts)
+        acting = parts.policy.with_guidance(BestOf(parts.objective.critic, draws=self.best_of))
+        acting.generator = parts.policy.generator  # whose state a checkpoint keeps
+        return super().make_module(replace(parts, policy=acting))
 
     @abstractmethod
     def make_loss(self, policy: Policy, critic: nn.Module, shared: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import generator_on
-from diffpolicy.policies.guidance import BestOf, Guidance, QGradient
+from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGradient
 from diffpolicy.policies.remembering import RememberingPolicy
 from diffpolicy.policies.row_policy import RowPolicy
 from diffpolicy.policies.rows import Rows
@@ -190,3 +190,28 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
     def embeds(self) -> bool:
         """Whether what is conditioned on is something else than what is observed."""
         return type(self).embed is not RowPolicy.embed
+
+
+def steered(policy: Any, kind: str, number: float) -> Any:
+    """A policy that is guided otherwise, by the critic that it was saved with; one without a chain as it is.
+
+    Args:
+        policy: any. kind: `best-of`, of so many draws; `q-gradient`, of such a scale; `classifier-free`, of such a
+            weight; or `none`. number: of it.
+
+    Raises:
+        InputError: the policy holds no critic, or the guidance does not fit it.
+    """
+    if not isinstance(policy, SteeredPolicy) or kind == "none":
+        return policy.with_guidance(None) if isinstance(policy, SteeredPolicy) else policy
+    if kind == "classifier-free":
+        return policy.with_guidance(ClassifierFree(number))
+    own = policy.guidance
+    if not isinstance(own, (BestOf, QGradient)):
+        raise InputError(
+            f"guidance {kind} asks a critic, and with this policy none was saved; train it with best_of above 1"
+        )
+    if kind == "q-gradient":
+        return policy.with_guidance(QGradient(own.critic, number))
+    reads = own.reads if isinstance(own, BestOf) else "pair"
+    return policy.with_guidance(BestOf(own.critic, int(number), reads))
