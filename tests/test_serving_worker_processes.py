@@ -67,6 +67,7 @@ def test_a_worker_that_hangs_is_late_and_one_that_is_killed_in_mid_request_is_se
         process.kill()
         error = await failed(task)
         assert (error.reached, error.late) == (True, False)
+        process.wait()  # until then an idle connection may look alive
         error = await failed(call(upstream, "after", 1))
         assert (error.reached, error.late) == (False, False)
         return upstream
