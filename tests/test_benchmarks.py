@@ -178,3 +178,32 @@ def test_an_aim_holds_by_the_mean_over_seeds_or_by_standard_errors_below_it(monk
     assert problems.summary(rows("split", (1.01, 1.04), "best-unit 1.4"))[0][-1] == "no"  # dearer than one unit
     assert problems.summary(rows("gang", (-1.0, -3.0), "greedy 1"))[0][-1] == "no"  # - 2 + 2 x 1 is not below 0
     assert problems.summary(rows("gang", (-2.0, -3.0), "greedy 1"))[0][-1] == "yes"
+
+
+def test_methods_on_pendulum_are_presets_and_torchrls_own_learns_beside_them(monkeypatch):
+    pytest.importorskip("gymnasium")
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import pendulum
+    from diffpolicy.experiments import make_method
+    from diffpolicy.experiments.changes import changed
+    from diffpolicy.policies.heads import BoundedHead
+
+    for name, changes in pendulum.METHODS.items():
+        if name != "torchrl-sac":
+            assert changed(make_method(name), changes).refuses(BoundedHead(low=(-2.0,), high=(2.0,))) == ""
+    learner = pendulum.TorchRLSAC(0)
+    learner.start_after = 4
+    before = [p.detach().clone() for p in learner.actor.parameters()]
+    env = pendulum.make_problem(pendulum.PROBLEM).make_env(1, 0)
+    state = env.reset()
+    for _ in range(6):
+        with torch.no_grad():
+            step, state = env.step_and_maybe_reset(learner.actor(state))
+        learner.seen(step)
+    assert len(learner.replay) == 6
+    assert any(not torch.equal(a, b) for a, b in zip(before, learner.actor.parameters(), strict=True))
+    rows = [["a", str(k), "1", "9", str(-200 - k), ""] for k in range(2)] + [["b", "0", "1", "9", "-100.0", "-90.0"]]
+    assert list(pendulum.summary(rows)) == [
+        ["b", "1", "9", "-100", "", "-100", "-90"],
+        ["a", "2", "9", "-200", "± 6", "-201", ""],
+    ]

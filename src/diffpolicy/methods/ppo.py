@@ -75,8 +75,8 @@ class DiffusionPPOMethod(ChainedMethod, PPOMethod):
     """Proximal policy optimisation through a denoising chain, on the draws that acting recorded.
 
     Its ratios are those of the state with the chain's noise in it, so the gradient goes through all steps of the chain
-    and at unchanged parameters each ratio is 1 (see `ChainPPOLoss`). DPPO (Ren et al. 2024, arXiv 2409.00588), which
-    takes each step for a decision, is another way to the same end.
+    and at unchanged parameters each ratio is 1 (see `ChainPPOLoss`). DPPO (Ren et al. 2024, arXiv 2409.00588,
+    `DPPOMethod`), which takes each step for a decision, is another way to the same end.
 
     Args:
         prior, steps, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
