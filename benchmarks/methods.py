@@ -113,7 +113,7 @@ class Task:
     environments: int = 1
     changes: dict[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
-    seconds: float = 20.0
+    seconds: float = 30.0
     chance: bool = True
 
     def score(self, returned: float, of_rules: Mapping[str, float] | None = None) -> float:
@@ -159,7 +159,7 @@ PROBLEMS: dict[str, Task] = {
         environments=32,
         changes=SHARES,
         methods=("d2sac", "sac", "qvpo", "qvpo-plain", "fql", "fql-plain"),
-        seconds=60.0,
+        seconds=50.0,
         chance=False,
     ),
     "split": Task(
@@ -170,7 +170,7 @@ PROBLEMS: dict[str, Task] = {
         environments=32,
         changes={**SHARES, "reward_scale": 1.0, "target_entropy": -15.0, "learning_rates.alpha": 0.003},
         methods=("d2sac", "sac", "qvpo", "qvpo-plain"),
-        seconds=60.0,
+        seconds=50.0,
         chance=False,
     ),
     "provider-selection": Task(

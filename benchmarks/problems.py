@@ -4,8 +4,9 @@ python benchmarks/problems.py --seeds 5 --jobs 16 --minutes 5 --csv docs/_static
 python benchmarks/problems.py --seeds 1 --jobs 2 --minutes 2 --only split --csv runs/problems.csv
 
 Every training runs in a process of one thread, for as long as the budget lets all of them; what it reached then is
-judged on the same episodes as the rules. The file has a row a problem, method and seed, written as it comes; beside it,
-with `_table` in its name, lies the table that is printed. A problem or a method is added by a line in `PROBLEMS`.
+judged on the same episodes as the rules. The file has a row a problem, method and seed, written as it comes, and what
+is in it already is not trained again; beside it, with `_table` in its name, lies the table that is printed. A problem
+or a method is added by a line in `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy.experiments import evaluate, make_problem, train
-from diffpolicy.networks.item_denoiser import ItemDenoiser
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.heads import SimplexHead
@@ -35,7 +35,6 @@ from diffpolicy.problems.gang import FIELDS, QUEUE, SCALE_S, STEPS, duration_s, 
 from diffpolicy.problems.split import SplitRollout, soft_delay
 from diffpolicy.training import PathwiseModule, fit
 from jobs import Job, run_jobs
-from lookahead import train_ahead
 from timing import machine, table
 
 COLUMNS = ("problem", "method", "seed", "trained episodes", "seconds", "cost", "score", "measure", "beside", "note")
@@ -121,63 +120,34 @@ class Softened:
         return soft_delay(played["end_s"], softness_s).mean()
 
 
-class UnitDenoiser(torch.nn.Module):
-    """An `ItemDenoiser` whose items are the units: who permutes units finds shares permuted alike.
-
-    It reads of each unit also 1 / whole and wait / whole, of which the best shares are made.
-
-    Args:
-        units: M. steps: of the chain. seed: of the parameters.
-    """
-
-    def __init__(self, units: int, steps: int, seed: int = 0) -> None:
-        super().__init__()
-        self.units = units
-        generator = torch.Generator().manual_seed(seed)
-        self.of_units = ItemDenoiser(2, 5, steps, hidden=48, heads=4, blocks=1, flagged=True, generator=generator)
-
-    def prepare(self, condition: Tensor) -> Any:
-        wait, whole, reach = condition.unflatten(-1, (3, self.units)).unbind(-2)
-        safe = torch.where(reach > 0, whole, 1.0)
-        return self.of_units.prepare(torch.stack([wait, whole, reach / safe, wait / safe, reach], -1))
-
-    def forward(self, x: Tensor, i: int | Tensor, prepared: Any) -> Tensor:
-        each = self.of_units(x.unflatten(-1, (2, self.units)).mT, i, prepared)
-        return each.mT.flatten(-2)
-
-
 LANES = 8
 """Episodes of an update, of 33 decisions each."""
 
 
-def pathwise_split(of_units: bool, problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
-    """A chain that ends in shares, by the gradient of the delay itself. Args: of_units: by a `UnitDenoiser`."""
+def pathwise(problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
+    """A chain that ends in shares, by the gradient of the delay itself, as `examples/problems/split.py` has it."""
 
     def module(updates: int) -> Any:
         env = problem.make_env(LANES, seed)
-        units = problem.options["units"]
-        network: Any = UnitDenoiser(units, 3, seed) if of_units else {"hidden": [128, 128], "act": "mish"}
+        network = {"hidden": [128, 128], "act": "mish"}
         policy = DiffusionPolicy.from_specs(
             env, steps=3, prediction="x0", sampler="ddim", head=SimplexHead(draw="argmax"), denoiser=network, seed=seed
         )
         loss = PathwiseLoss(policy, Softened(updates))
         return PathwiseModule(policy, loss, SplitRollout(env), learning_rates={"actor": 4e-3}, anneal=updates)
 
-    start, few = time.monotonic(), 40
-    fit(module(few), episodes=few * LANES)  # what an update takes here
-    each = (time.monotonic() - start) / few
-    updates = max(few, int((seconds - (time.monotonic() - start)) / each))
+    start, few = time.monotonic(), 100
+    fit(module(few), episodes=20 * LANES)  # the first updates of a process are slow
+    begun = time.monotonic()
+    fit(module(few), episodes=few * LANES)  # what an update takes here, since rates fall over all of them
+    each, left = (time.monotonic() - begun) / few, seconds - (time.monotonic() - start)
+    updates = max(few, int(left / each))
     made = module(updates)
-    fitted = fit(made, episodes=updates * LANES, max_seconds=seconds)
+    fitted = fit(made, episodes=updates * LANES, max_seconds=max(left, 1.0))
     return made.policy, fitted.episodes
 
 
 # gang: quality beside latency
-
-
-def ahead(problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
-    """A chain that imitates what looking ahead found, see `lookahead`; at first the rule `warm-first` goes on."""
-    return train_ahead(problem, seed, seconds, problem.rules()["warm-first"](seed))
 
 
 def of_gang(problem: Any, policy: Any) -> str:
@@ -212,17 +182,6 @@ def bundled(name: str, problem: Any, seed: int, seconds: float) -> tuple[Any, in
     from diffpolicy.edge.pricing.policy import load_bundled
 
     return load_bundled(name), 0
-
-
-def trained_fleet(name: str, generation_s: float, problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
-    """The same recipe from nothing, as far as the time goes. Args: generation_s: on one thread, about."""
-    from dataclasses import replace
-
-    from diffpolicy.edge.pricing.policy import bundle
-    from diffpolicy.edge.pricing.training.train import RECIPES, train_rule
-
-    recipe = replace(RECIPES[name], rounds=4, generations=max(2, int(0.6 * seconds / generation_s)))
-    return bundle(name, train_rule(recipe, seed=seed), recipe, seed), recipe.generations
 
 
 def fdedge(seed: int) -> Any:
@@ -276,8 +235,7 @@ PROBLEMS: dict[str, Entry] = {
     "split": Entry(
         partial(_named, "split"),
         {
-            "pathwise": Way(partial(pathwise_split, False), 90),
-            "pathwise-units": Way(partial(pathwise_split, True), 90),
+            "pathwise": Way(pathwise, 90.0),
             "d2sac": by_preset("d2sac", 32, SPLIT),
             "sac": by_preset("sac", 32, SPLIT),
         },
@@ -289,7 +247,6 @@ PROBLEMS: dict[str, Entry] = {
     "gang": Entry(
         partial(_named, "gang"),
         {
-            "lookahead": Way(ahead),
             "d2sac": by_preset("d2sac", 16, GANG),
             "sac": by_preset("sac", 16, GANG),
         },
@@ -314,7 +271,7 @@ PROBLEMS: dict[str, Entry] = {
     ),
     "held": Entry(
         partial(_named, "held"),
-        {"d2sac": by_preset("d2sac", 8, HELD), "sac": by_preset("sac", 8, HELD)},
+        {"d2sac": by_preset("d2sac", 8, HELD, 90), "sac": by_preset("sac", 8, HELD, 90)},
         Aim("ratio to shortest-first", lambda cost: cost["ours"] / cost["shortest-first"], 1.0),
         "random",
         "shortest-first",
@@ -365,6 +322,11 @@ def summary(rows: list[list[str]]) -> list[list[str]]:
     return lines
 
 
+def ways() -> list[tuple[str, str]]:
+    """Problems and methods, in the table's order."""
+    return [(name, method) for name, entry in PROBLEMS.items() for method in entry.ways]
+
+
 def _beside(text: str) -> dict[str, float]:
     """Mean costs of the rules of a row."""
     return {name: float(value) for name, value in (part.rsplit(" ", 1) for part in text.split("; "))}
@@ -388,14 +350,16 @@ def main() -> None:
         if name in asked or f"{name}:{method}" in asked
     ]
     options.csv.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[list[str]] = []
+    rows = list(csv.reader(options.csv.open()))[1:] if options.csv.exists() else []
+    order = {(name, method): k for k, (name, method) in enumerate(ways())}
+    jobs = [job for job in jobs if list(job.name) not in [row[:3] for row in rows]]
 
     def done(job: Job, row: Any, why: str) -> None:
         if row is None:
             print(f"{' '.join(job.name)}: {why}", flush=True)
             return
         rows.append(row)
-        rows.sort(key=lambda each: [job.name for job in jobs].index(tuple(each[:3])))
+        rows.sort(key=lambda each: (order.get((each[0], each[1]), len(order)), int(each[2])))
         write(options.csv, [list(COLUMNS), *rows])
         write(options.csv.with_name(f"{options.csv.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
         print(" ".join(row[:8]), row[9], flush=True)
