@@ -204,7 +204,15 @@ def _named(name: str, seed: int) -> Any:
 
 CALM = {"entropy_share": 0.15, "learning_rates.alpha": 0.003}
 POWER = {"updates": 4, "batch_size": 256, "start_after": 1000, "tau": 0.02}
-PROVIDERS = {**CALM, "updates": 2, "batch_size": 256, "reward_scale": 1.0, "gamma": 0.0}
+PROVIDERS = {
+    **CALM,
+    "updates": 2,
+    "batch_size": 256,
+    "reward_scale": 1.0,
+    "gamma": 0.0,
+    "capacity": 200_000,
+    "ema": 0.999,
+}
 """No sight beyond the moment: what a provider pleases is paid at once, and so is a crash."""
 SPLIT = {**POWER, "reward_scale": 1.0, "target_entropy": -15.0, "learning_rates.alpha": 0.003}
 GANG = {**CALM, "updates": 2, "batch_size": 256}
@@ -235,7 +243,7 @@ PROBLEMS: dict[str, Entry] = {
     "split": Entry(
         partial(_named, "split"),
         {
-            "pathwise": Way(pathwise, 90.0),
+            "pathwise": Way(pathwise, 60.0),
             "d2sac": by_preset("d2sac", 32, SPLIT),
             "sac": by_preset("sac", 32, SPLIT),
         },
