@@ -20,7 +20,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     run = train(
-        "gang", "d2sac", episodes=800 if options.full else 32, environments=16, seed=options.seed, changes=SETTINGS
+        "gang", "d2sac", episodes=2400 if options.full else 32, environments=16, seed=options.seed, changes=SETTINGS
     )
     with set_exploration_type(ExplorationType.DETERMINISTIC):  # trained with chance, it decides without
         print(evaluate("gang", {"d2sac": run.policy}, episodes=64).table())
