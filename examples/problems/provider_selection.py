@@ -20,7 +20,7 @@ SETTINGS = {
     "entropy_share": 0.15,
     "learning_rates.alpha": 0.003,
 }
-"""What of `d2sac` is set otherwise: two updates a step; no sight beyond the moment, since utilities and crashes are paid
+"""What of `d2sac` is set otherwise: two updates a step; no sight beyond the moment, since all is paid
 at once; utilities as they are; nothing forgotten; averaged weights; less chance."""
 
 
