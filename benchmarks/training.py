@@ -8,7 +8,10 @@ processes' own CPU time do not.
     python benchmarks/training.py
     python benchmarks/training.py --released PATH      # the folder that holds main_lad.py of your own checkout
     python benchmarks/training.py --released PATH --csv docs/_static/training_speed.csv
+    python benchmarks/training.py --released PATH --only --no-compile
     python benchmarks/training.py --parts              # where a slot's CPU time goes
+
+What stands first is compiled, as `diffpolicy train --compile` trains; `eager` stands for the same without it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ import torch
 
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
+from diffpolicy.objectives.protocols import PureLosses
+from diffpolicy.training.compiled import LossGraph
 from diffpolicy.training.fit import fit, no_denormals
 from timing import machine, peak_mib, table
 
@@ -293,11 +298,11 @@ def rounds_of(groups: dict[str, Sequence[Contender]], rounds: int) -> dict[str, 
 
 def measured(options: argparse.Namespace) -> list[dict[str, str]]:
     """A row of the table for each contender."""
-    ours = f"diffpolicy {options.method}"
-    alone = [Contender(ours, package, options.method, False)]
-    second = Contender(f"{ours}, second process", package, options.method, False)
-    if not options.no_compile:
-        alone.append(Contender(f"{ours}, compiled", package, options.method, True))
+    ours, compiled = f"diffpolicy {options.method}", not options.no_compile
+    alone = [Contender(ours, package, options.method, compiled)]
+    second = Contender(f"{ours}, second process", package, options.method, compiled)
+    if compiled:
+        alone.append(Contender(f"{ours}, eager", package, options.method, False))
     if not options.only:
         alone += [Contender("one at a time", obvious), Contender("loop of TorchRL losses", torchrl_losses)]
     if options.released:
@@ -321,11 +326,12 @@ def measured(options: argparse.Namespace) -> list[dict[str, str]]:
     ]
 
 
-def parts(method: str, slots: int = 200) -> dict[str, float]:
+def parts(method: str, compiled: bool, slots: int = 200) -> dict[str, float]:
     """Median CPU milliseconds of the parts of a slot, which are called one after the other, without Lightning."""
     torch.set_num_threads(1)
     module = build(method, Scenario.load("lad-ts"))
     optimizer, replay, objective = module.configure_optimizers(), module.replay, module.objective
+    graph = LossGraph(objective) if compiled and isinstance(objective, PureLosses) else None
     spent: dict[str, list[float]] = {}
 
     def timed(part: str, call: Callable[[], Any]) -> Any:
@@ -343,10 +349,13 @@ def parts(method: str, slots: int = 200) -> dict[str, float]:
                 spent.clear()
                 continue
             batch = timed("out of the replay", lambda: replay.sample(64))
-            losses = timed("losses", lambda batch=batch: objective(batch))
-            total = module.total(batch, losses)
-            optimizer.zero_grad()
-            timed("backward", total.backward)
+            if graph is None:
+                losses = timed("losses", lambda batch=batch: objective(batch))
+                optimizer.zero_grad()
+                timed("backward", module.total(batch, losses).backward)
+            else:
+                losses = timed("losses and gradients", lambda batch=batch: graph(batch))
+                graph.give()
             timed("Adam", optimizer.step)
             timed("targets", objective.update_targets)
     return {part: median(times) for part, times in spent.items()}
@@ -358,13 +367,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--method", default="lad-ts-released", help="of this package")
     parser.add_argument("--released", type=Path, metavar="PATH", help="folder of main_lad.py")
-    parser.add_argument("--no-compile", action="store_true", help="leave the compiled run out")
+    parser.add_argument("--no-compile", action="store_true", help="train without compilation")
     parser.add_argument("--only", action="store_true", help="leave out what is written here to compare with")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="write the table there too")
     parser.add_argument("--parts", action="store_true", help="only where a slot's CPU time goes")
     options = parser.parse_args()
     if options.parts:
-        spent = parts(options.method)
+        spent = parts(options.method, not options.no_compile)
         rows_of_parts = [[name, f"{ms:.2f}", f"{ms / sum(spent.values()):.0%}"] for name, ms in spent.items()]
         print(f"{options.method}; {machine()}")
         print(table(["part of a slot", "CPU ms", "share"], rows_of_parts))

@@ -33,6 +33,7 @@ class ReadsDraws(BeginsUpdates, Protocol):
 
 @runtime_checkable
 class PureLosses(Protocol):
-    """Computes its losses by a pure function, which may be compiled."""
+    """Computes its losses by a pure function, which may be compiled: it gives what `out_keys` name, in their order."""
 
     losses: Callable[..., Any]
+    out_keys: Any

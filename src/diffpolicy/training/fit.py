@@ -121,8 +121,9 @@ def fit(
         callbacks, accelerator, devices, precision, logger: of Lightning's trainer; a logger is given each pass's row of
             the history.
         checkpoint_every: episodes.
-        compiled: whether the objective's losses run through `torch.compile`: half a minute at the start, then a
-            faster run with other roundings; a run keeps what it began with.
+        compiled: whether an update's losses and gradients are one graph of `torch.compile`, where the objective has a
+            pure function `losses`: half a minute at the start, then a faster run with other roundings; a run keeps what
+            it began with.
         overwrite: whether another run in `out` is replaced.
 
     Returns:

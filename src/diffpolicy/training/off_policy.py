@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 from diffpolicy._seeds import derived
 from diffpolicy.environments.tally import Tally
@@ -15,6 +16,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.objectives.protocols import ChecksRows, PureLosses
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training.averaging import averaged
+from diffpolicy.training.compiled import LossGraph
 from diffpolicy.training.replay import PackedReplay
 from diffpolicy.training.rollouts import RolloutModule, Transitions
 from diffpolicy.training.stream import RolloutStream, counted_parts
@@ -89,6 +91,7 @@ class OffPolicyModule(RolloutModule):
         self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
         self.sharded, self.started, self.checked = False, False, False
         self.update_seconds = 0.0
+        self.graph: LossGraph | None = None
 
     def content(self) -> dict[str, Any]:
         return {
@@ -110,16 +113,28 @@ class OffPolicyModule(RolloutModule):
     def set_compiled(self, compiled: bool) -> None:
         """Whether updates run through `torch.compile`; for a whole run, since the roundings differ.
 
-        It concerns objectives with a pure function `losses`; TorchRL's own, as for DQN, stay as they are.
+        It concerns objectives with a pure function `losses`; TorchRL's own, as for DQN, stay as they are. Losses and
+        gradients are one graph (`LossGraph`). Several processes average gradients on the way back, so there only the
+        losses are compiled.
         """
         self.compiled = compiled
-        if compiled and isinstance(self.objective, PureLosses):
-            self.objective.__dict__["losses"] = torch.compile(type(self.objective).losses.__get__(self.objective))
+
+    def _compile(self) -> None:
+        """Prepares what is compiled, once it is known how many processes there are."""
+        objective: Any = self.objective
+        if not isinstance(objective, PureLosses):
+            return
+        if self.trainer.world_size == 1:
+            self.graph = LossGraph(objective)
+        else:
+            objective.__dict__["losses"] = torch.compile(type(objective).losses.__get__(objective))
 
     def on_train_start(self) -> None:
         super().on_train_start()
         if self.averaged is not None:
             self.averaged.train()
+        if self.compiled:
+            self._compile()
 
     def training_step(self, rollout: TensorDict, batch_idx: int) -> None:
         start = time.perf_counter()
@@ -143,20 +158,26 @@ class OffPolicyModule(RolloutModule):
     def update(self, optimizer: Any) -> None:
         """One optimiser step on one batch."""
         batch = self.replay.sample(self.batch_size)
-        losses = self.objective(batch)
+        losses = (self.objective if self.graph is None else self.graph)(batch)
         total = self.total(batch, losses)
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None  # what `zero_grad` does, at ten times the cost of it
-        if self.trainer.world_size > 1:
-            self.manual_backward(total)  # through Lightning, which averages gradients over the processes
-        else:
-            total.backward()
+        self._backward(total, optimizer)
         optimizer.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.__dict__["learner"])
         self.objective.update_targets()
         self.count(losses)
+
+    def _backward(self, total: Tensor, optimizer: Any) -> None:
+        """New gradients. Args: total: sum of the losses. optimizer: of the parameters."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None  # what `zero_grad` does, at ten times the cost of it
+        if self.graph is not None:
+            self.graph.give()
+        if self.trainer.world_size > 1:
+            self.manual_backward(total)  # through Lightning, which averages gradients over the processes
+        elif total.requires_grad:
+            total.backward()
 
     def _check(self, rows: Any) -> None:
         """Refuses the first transitions if the objective cannot be trained on them; the replay compares later ones."""
