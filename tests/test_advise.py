@@ -13,9 +13,11 @@ import pytest
 from diffpolicy.cli.main import main
 from diffpolicy.edge.dispatch import Arrivals, Dispatcher, OnArrival, Outcome, make_held, simulate
 from diffpolicy.edge.dispatch.advice import HELD, TAIL, advise
+from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS
 from diffpolicy.edge.dispatch.request_log import RequestLog
 from diffpolicy.edge.dispatch.service_fit import ServiceFit
+from diffpolicy.edge.scenario.scenario import Scenario, Server
 from diffpolicy.errors import InputError
 
 RULES: dict[str, Dispatcher] = {
@@ -198,3 +200,83 @@ def test_the_command_prints_what_it_found(tmp_path: Path, capsys: pytest.Capture
 def test_nothing_is_read_of_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         RequestLog.read(tmp_path / "none.csv")
+
+
+def fleet_file(folder: Path, *workers: dict[str, object]) -> Path:
+    """A workers file."""
+    path = folder / "workers.json"
+    path.write_text(json.dumps({"workers": list(workers)}))
+    return path
+
+
+def test_a_fleet_with_other_servers_is_advised_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without gpu0 and with a new one, half as fast as the fastest: the truth is played with just these servers."""
+    log = hidden(tmp_path, 0, count=1_500, rule="least-outstanding", load=0.5)
+    names, speeds = RequestLog.read(log.path).servers, 1 / log.arrivals.expected_s.mean(0)
+    kept = [int(name[3:]) for name in names if name != "gpu0"]
+    path = fleet_file(tmp_path, *({"name": f"gpu{j}"} for j in kept), {"name": "new", "speed": 0.5})
+    advice = advise(RequestLog.read(log.path), fleet=AdvisedFleet.read(path))
+    assert advice.gone == ("gpu0",)
+    assert advice.told == pytest.approx({"new": 0.5})
+    new = log.arrivals.expected_s * speeds  # as fast as one of speed 1 would be
+    columns = [log.arrivals.expected_s[:, j] for j in kept] + [2 * new.mean(1) / speeds.max()]
+    luck = log.arrivals.service_s[:, :1] / log.arrivals.expected_s[:, :1]
+    expected = np.stack(columns, -1)
+    true = Arrivals(log.arrivals.arrival_s, expected * luck, expected, cost=log.arrivals.cost)
+    for name in ("least-finish, on arrival", "shortest-first:cap=6, held"):
+        verdict = advice.verdicts[name]
+        assert verdict.mean_s == pytest.approx(simulate(true, RULES[name]).delay_s.mean(), rel=0.1)
+        assert verdict.extrapolated > 0.1
+    assert main(["advise", str(log.path), "--fleet", str(path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Not in the fleet, so no rule uses them: gpu0." in shown
+    assert "new 0.5 times as fast as its fastest server, as told, not measured" in shown
+
+
+def test_a_fleet_tells_how_many_requests_a_server_works_on_at_once(tmp_path: Path) -> None:
+    """Which a log without starts does not."""
+    log = RequestLog.read(hidden(tmp_path, 2, count=1_500, rule="least-outstanding", load=0.8, seats=2).path)
+    workers = [{"url": f"http://{name}", "slots": 2} for name in log.servers]
+    advice = advise(log, fleet=AdvisedFleet.read(fleet_file(tmp_path, *workers)))
+    assert advice.replayed_mean_s == pytest.approx(advice.recorded_mean_s, rel=0.02)
+    assert advice.named is not None
+
+
+def test_speeds_of_a_scenario_are_its_capacities(tmp_path: Path) -> None:
+    log = RequestLog.read(hidden(tmp_path, 1, count=600).path)
+    servers = tuple(Server(c, 10.0, name=n) for c, n in ((2.0, log.servers[0]), (1.0, "new")))
+    (tmp_path / "fleet.json").write_text(json.dumps(Scenario(1.0, servers).to_dict()))
+    advice = advise(log, fleet=AdvisedFleet.read(tmp_path / "fleet.json"))
+    assert advice.speeds["new"] == pytest.approx(advice.speeds[log.servers[0]] / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "must hold 'servers', as a scenario does, or a list 'workers'"),
+        ('{"workers": [{"slots": 2}]}', "workers[0] must have a name or a url"),
+        ('{"workers": [{"name": "a"}, {"name": "a"}]}', "names the server 'a' twice"),
+        ('{"workers": [{"name": "a", "speed": 0}]}', "workers[0].speed must be greater than 0, got 0"),
+        ('{"workers": [{"name": "a", "slots": 1.5}]}', "workers[0].slots must be a whole number, got 1.5"),
+        (
+            '{"workers": [{"name": "new"}, {"name": "gpu0"}]}',
+            "server new is not in the log, and nothing tells how fast",
+        ),
+        ('{"workers": [{"name": "gpu0"}]}', "names one server, gpu0"),
+    ],
+)
+def test_a_fleet_that_says_nothing_is_one_sentence(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = hidden(tmp_path, 1, count=200).path
+    (tmp_path / "fleet.json").write_text(text)
+    assert main(["advise", str(path), "--fleet", str(tmp_path / "fleet.json")]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_policies_are_replayed_among_the_rules(tmp_path: Path) -> None:
+    """The greedy rule of the offloading problem decides as least finish does, and held as the order alone does."""
+    log = RequestLog.read(hidden(tmp_path, 1, count=100).path)
+    verdicts = advise(log, policies=["opt-ts"]).verdicts
+    assert verdicts["opt-ts, on arrival"].mean_s == pytest.approx(verdicts["least-finish, on arrival"].mean_s)
+    assert verdicts["opt-ts, held"].mean_s == pytest.approx(verdicts["shortest-first:cap=6, held"].mean_s)

@@ -10,6 +10,7 @@ HELP = "say from a service's log whether another rule would have been better"
 EXAMPLES = (
     "diffpolicy advise requests.csv",
     "diffpolicy advise requests.csv --json",
+    "diffpolicy advise requests.csv --fleet workers.json --policies price",
 )
 
 
@@ -21,15 +22,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="CSV with arrival_s, server, end_s in seconds, start_s where it is known (it tells how many requests a "
         "server works on at once), and cost, or steps and where known model, width, height, images",
     )
+    parser.add_argument(
+        "--fleet",
+        metavar="FILE",
+        help="advise for other servers: a scenario, or a service's workers file; JSON with names, and where they are "
+        "known slots and speeds",
+    )
+    parser.add_argument(
+        "--policies",
+        type=opt.names,
+        default=[],
+        metavar="POLICY,POLICY",
+        help="replay these too, such as price,pretrained:live; each decision of theirs takes milliseconds",
+    )
     opt.add_common(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Reads, fits and replays; loads no torch."""
+    """Reads, fits and replays; loads torch for policies alone."""
     from diffpolicy.edge.dispatch.advice import advise
+    from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
     from diffpolicy.edge.dispatch.request_log import RequestLog
 
-    result = advise(RequestLog.read(options.log), seed=options.seed)
+    if options.policies:
+        from diffpolicy.edge.resolve import check_policy
+
+        for name in options.policies:
+            check_policy(name)
+        opt.set_threads(options.threads)
+    fleet = None if options.fleet is None else AdvisedFleet.read(options.fleet)
+    result = advise(RequestLog.read(options.log), fleet=fleet, policies=options.policies, seed=options.seed)
     if options.json:
         opt.print_json(result.to_dict(), options)
     else:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.advice import Advice as Advice
     from diffpolicy.edge.dispatch.advice import Verdict as Verdict
     from diffpolicy.edge.dispatch.advice import advise as advise
+    from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet as AdvisedFleet
+    from diffpolicy.edge.dispatch.advised_fleet import AdvisedServer as AdvisedServer
     from diffpolicy.edge.dispatch.arrivals import Arrivals as Arrivals
     from diffpolicy.edge.dispatch.cost_model import CostModel as CostModel
     from diffpolicy.edge.dispatch.env import HeldEnv as HeldEnv
@@ -36,6 +38,8 @@ _HERE = "diffpolicy.edge.dispatch."
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "AdvisedFleet": _HERE + "advised_fleet",
+        "AdvisedServer": _HERE + "advised_fleet",
         "Advice": _HERE + "advice",
         "Verdict": _HERE + "advice",
         "advise": _HERE + "advice",
@@ -68,6 +72,8 @@ __all__ = (
     "ORDERS",
     "Account",
     "Advice",
+    "AdvisedFleet",
+    "AdvisedServer",
     "Arrivals",
     "Binding",
     "CostMinusAge",

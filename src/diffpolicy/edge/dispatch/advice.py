@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from diffpolicy._table import WIDTH, render
-from diffpolicy._types import Floats
+from diffpolicy._types import Bools, Floats
+from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
@@ -103,6 +104,8 @@ class Advice:
         why: of that, in words. closed_loop: whether arrivals seem to wait for answers.
         speeds: of the servers, the fastest being 1, by name. seats: requests that each works on at once, by name.
         left_out: rows that were not answered, by why. roll_back_s: see `to_dict`.
+        gone: servers of the log that the fleet does not have. told: speeds of those that only the fleet has, as its
+            file tells them, the fastest of the log being 1.
 
     Example:
         >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
@@ -123,12 +126,14 @@ class Advice:
     seats: Mapping[str, int]
     left_out: Mapping[str, int]
     roll_back_s: float | None
+    gone: tuple[str, ...] = ()
+    told: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
         rules = {name: dict(vars(verdict)) for name, verdict in self.verdicts.items()}
-        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out")}
-        return {**vars(self), **maps, "verdicts": rules}
+        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out", "told")}
+        return {**vars(self), **maps, "gone": list(self.gone), "verdicts": rules}
 
     def table(self) -> str:
         """As `advise` prints it."""
@@ -155,6 +160,13 @@ class Advice:
             lines.append("Left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.left_out.items()) + ".")
         if several := [f"{name} {n}" for name, n in self.seats.items() if n > 1]:
             lines.append(f"Requests that a server works on at once: {', '.join(several)}; of all others 1.")
+        if self.gone:
+            lines.append(f"Not in the fleet, so no rule uses them: {', '.join(self.gone)}.")
+        if self.told:
+            speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in self.told.items())
+            lines.append(f"Not in the log: {speeds} times as fast as its fastest server, as told, not measured.")
+        if self.gone or self.told:
+            lines.append("Gains are against the log's own decisions on its own servers.")
         lines.append(self.why)
         if self.closed_loop:
             lines.append(
@@ -169,20 +181,24 @@ class Advice:
         return "\n".join([lines[0], *(textwrap.fill(line, WIDTH) for line in lines[1:])])
 
 
-def advise(log: RequestLog, *, seed: int = 0) -> Advice:
+def advise(
+    log: RequestLog, *, fleet: AdvisedFleet | None = None, policies: Sequence[str] = (), seed: int = 0
+) -> Advice:
     r"""Replays rules on a log's arrivals with times that were fitted to it.
 
     A request keeps its luck: what it took over what was expected where it ran. Gains are in relation to the log's own
     decisions replayed, so that what the model of the servers has wrong is wrong in both.
 
     Args:
-        log: of one dispatcher. seed: of rules that draw.
+        log: of one dispatcher. fleet: the servers to advise for; those of the log by default.
+        policies: of the offloading problem, such as `price` or `pretrained:live`, that are replayed too, on arrival and
+            held; each decision of theirs takes milliseconds. seed: of rules that draw.
 
     Returns:
         A verdict on each rule, and the name of one that is better, if it is proven that one is.
 
     Raises:
-        InputError: the log has fewer than 100 requests, or one server.
+        InputError: the log has fewer than 100 requests, there is one server, or nobody tells how fast a new one is.
 
     Example:
         >>> from pathlib import Path
@@ -193,21 +209,37 @@ def advise(log: RequestLog, *, seed: int = 0) -> Advice:
     """
     if len(log) < 5 * BLOCKS:
         raise InputError(f"{log.name} has {len(log)} answered requests; fewer than {5 * BLOCKS} say nothing")
-    if len(log.servers) < 2:
-        raise InputError(f"{log.name} names one server, {log.servers[0]}; there is nothing to choose")
+    names = log.servers if fleet is None else tuple(server.name for server in fleet.servers)
+    if len(names) < 2:
+        whose = log.name if fleet is None else fleet.name
+        raise InputError(f"{whose} names one server, {names[0]}; there is nothing to choose")
+    known = {} if fleet is None else {s.name: s.seats for s in fleet.servers if s.seats is not None}
+    of_log = [known.get(name, count) for name, count in zip(log.servers, log.seats, strict=True)]
+    log = log.with_seats(of_log)
     fit = ServiceFit.of(log)
-    arrivals = _arrivals(log, fit)
-    seats = log.seats
-    base = simulate(arrivals, Recorded(log), seats=seats, seed=seed)
+    recorded = _arrivals(log, fit.seconds, fit)
+    base = simulate(recorded, Recorded(log), seats=of_log, seed=seed)
+    seconds, unknown = fit.seconds, fit.extrapolated
+    if fleet is not None:
+        seconds, unknown = fleet.seconds(log.servers, seconds, unknown)
+    arrivals = recorded if fleet is None else _arrivals(log, seconds, fit)
+    by_name = dict(zip(log.servers, of_log, strict=True))
+    seats = [known.get(name, by_name.get(name, 1)) for name in names]
     rules: dict[str, Dispatcher] = {f"{name}, on arrival": OnArrival(name) for name in WEIGHINGS}
     rules |= {f"{name}, held": make_held(name) for name in HELD}
+    if policies:
+        from diffpolicy.edge.dispatch.advised_policies import policy_rules
+
+        rules |= policy_rules(policies, arrivals, seed)
     outcomes = {name: simulate(arrivals, rule, seats=seats, seed=seed) for name, rule in rules.items()}
-    verdicts = {name: _verdict(log, fit, base, outcome) for name, outcome in outcomes.items()}
+    verdicts = {name: _verdict(unknown[log.kind, x.server], fit.error, base, x) for name, x in outcomes.items()}
     verdicts = dict(sorted(verdicts.items(), key=lambda item: item[1].mean_s))
     tail = TAIL * float(np.percentile(base.delay_s, 99))
     fair = [name for name, v in verdicts.items() if v.proven and v.p99_s <= tail]
     close = abs(base.delay_s.mean() / log.delay_s.mean() - 1) <= CLOSE
     named = fair[0] if fair and close else None
+    speed = dict(zip(names, _speed(seconds), strict=True))
+    mean_s, fastest_s = np.exp(np.log(seconds).mean(0)), float(np.exp(np.log(fit.seconds).mean(0)).min())
     return Advice(
         log.name,
         len(log),
@@ -219,29 +251,30 @@ def advise(log: RequestLog, *, seed: int = 0) -> Advice:
         named,
         _why(log, named, verdicts, rules) if close else _far(log, base),
         _closed_loop(log),
-        dict(zip(log.servers, _speed(fit), strict=True)),
-        dict(zip(log.servers, seats, strict=True)),
+        speed,
+        dict(zip(names, seats, strict=True)),
         log.left_out,
         None if named is None else _roll_back(outcomes[named]),
+        tuple(name for name in log.servers if name not in names),
+        {name: fastest_s / float(x) for name, x in zip(names, mean_s, strict=True) if name not in log.servers},
     )
 
 
-def _arrivals(log: RequestLog, fit: ServiceFit) -> Arrivals:
-    """The log's requests with their times on every server."""
-    expected = fit.seconds[log.kind]
-    luck = log.service_s / expected[np.arange(len(log)), log.server]
+def _arrivals(log: RequestLog, seconds: Floats, fit: ServiceFit) -> Arrivals:
+    """The log's requests with their times on every server. Args: seconds: of each kind, `[kinds, S]`."""
+    expected = seconds[log.kind]
+    luck = log.service_s / fit.seconds[log.kind, log.server]
     return Arrivals(log.arrival_s, expected * luck[:, None].clip(1e-3, 1e3), expected, cost=log.size, kind=log.kind)
 
 
-def _verdict(log: RequestLog, fit: ServiceFit, base: Outcome, outcome: Outcome) -> Verdict:
-    """A rule beside the log's own decisions."""
+def _verdict(unknown: Bools, off: float, base: Outcome, outcome: Outcome) -> Verdict:
+    """A rule beside the log's own decisions. Args: unknown: whose time is extrapolated, `[K]`. off: by how much."""
     ours, theirs = _blocks(outcome.delay_s), _blocks(base.delay_s)
     ratio = float(outcome.delay_s.mean() / base.delay_s.mean())
     # of the logarithm of the ratio, so that no delay below 0 is thought possible
     error = (ours / ours.mean() - theirs / theirs.mean()).std(ddof=1) / BLOCKS**0.5
-    unknown = fit.extrapolated[log.kind, outcome.server]
     share = float((outcome.service_s * unknown).sum() / outcome.service_s.sum())
-    wide = float(np.exp(T_95 * error) * (1 + share * max(fit.error, 0.1)))
+    wide = float(np.exp(T_95 * error) * (1 + share * max(off, 0.1)))
     mean, p99 = float(outcome.delay_s.mean()), float(np.percentile(outcome.delay_s, 99))
     return Verdict(mean, p99, 1 - ratio, 1 - ratio * wide, 1 - ratio / wide, share, int(outcome.passes.max()))
 
@@ -286,9 +319,9 @@ def _closed_loop(log: RequestLog) -> bool:
     return float((since <= gap).mean()) > max(0.5, 3 * chance)
 
 
-def _speed(fit: ServiceFit) -> list[float]:
-    """Of each server, the fastest being 1."""
-    log_s = np.log(fit.seconds).mean(0)
+def _speed(seconds: Floats) -> list[float]:
+    """Of each server, the fastest being 1. Args: seconds: of each kind, `[kinds, S]`."""
+    log_s = np.log(seconds).mean(0)
     return [float(x) for x in np.exp(log_s.min() - log_s)]
 
 

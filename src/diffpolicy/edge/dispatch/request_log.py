@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,16 @@ class RequestLog:
             at_once = np.arange(1, len(start) + 1) - np.searchsorted(order[1], order[0], side="right")
             found.append(max(int(np.percentile(at_once, 99, method="lower")), 1))
         return found
+
+    def with_seats(self, seats: Sequence[int]) -> RequestLog:
+        """The same log of servers that worked on so many requests at once, where it does not tell when each began.
+
+        Args:
+            seats: of each server, `[S]`.
+        """
+        if self.started:
+            return self
+        return replace(self, start_s=_starts(self.arrival_s, self.end_s, self.server, seats))
 
     @property
     def delay_s(self) -> Floats:
@@ -192,11 +203,20 @@ def _sizes(table: Table, rows: Ints) -> tuple[Floats, list[Floats]]:
     return size, columns
 
 
-def _starts(arrival: Floats, end: Floats, server: Ints) -> Floats:
-    """When each began: at the later of its arrival and the end of the one that ended before it on its server."""
+def _starts(arrival: Floats, end: Floats, server: Ints, seats: Sequence[int] = ()) -> Floats:
+    """When each began: at the later of its arrival and the end of the one that ended before it on its server.
+
+    With several seats a request waits, in order of arrival, for the seat that is free first. Args: seats: 1 by default.
+    """
     start: Floats = arrival.copy()
     for j in np.unique(server):
-        rows = np.flatnonzero(server == j)
+        rows, count = np.flatnonzero(server == j), seats[j] if len(seats) else 1
+        if count > 1:
+            taken = [-np.inf] * count
+            for k in rows[np.argsort(arrival[rows], kind="stable")]:
+                start[k] = min(max(arrival[k], heapq.heappop(taken)), end[k])
+                heapq.heappush(taken, end[k])
+            continue
         rows = rows[np.argsort(end[rows], kind="stable")]
         start[rows[1:]] = np.maximum(arrival[rows[1:]], end[rows[:-1]])
     return start
