@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import sys
 from typing import TYPE_CHECKING
 
@@ -84,18 +83,18 @@ def run(options: argparse.Namespace) -> None:
         need(module, "serving")
     from diffpolicy.edge.serving.api.keys import read_keys
     from diffpolicy.edge.serving.api.settings import ApiSettings
+    from diffpolicy.edge.serving.reach import is_loopback, url_of
     from diffpolicy.edge.serving.worker.running import listen
     from diffpolicy.edge.serving.worker.serve_worker import serve_worker
 
     keys = read_keys(options.token_file, options.token_env)
-    local = is_loopback(options.host)
-    if not (local or keys.needed):
+    if not (is_loopback(options.host) or keys.needed):
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with a token"
         )
     listening = listen(options.host, options.port)
     host, port = listening.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = url_of(host, port)
     hosts = None if keys.needed else ("127.0.0.1", "::1", "localhost", host)
 
     def ready(now: Standing) -> None:
@@ -116,11 +115,3 @@ def run(options: argparse.Namespace) -> None:
             ready=ready,
         )
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. Args: host: name or address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -14,15 +14,18 @@ def connect(spec: WorkerSpec, limits: Limits | None = None) -> Upstream:
         spec: where it is. limits: of answers.
 
     Returns:
-        For kind `openai` an `HttpUpstream`.
+        For kind `openai` an `HttpUpstream`, for `comfyui` a `ComfyUpstream`.
 
     Raises:
-        InputError: the variable of its key is not set, or an extra is not installed.
+        InputError: the variable of its key is not set, an extra is not installed, or a workflow cannot be read.
 
     Example:
         >>> type(connect(WorkerSpec("http://127.0.0.1:8001"))).__name__
         'HttpUpstream'
     """
+    from diffpolicy.edge.serving.comfyui import ComfyUpstream
     from diffpolicy.edge.serving.http_upstream import HttpUpstream
 
+    if spec.kind == "comfyui":
+        return ComfyUpstream(spec, limits)
     return HttpUpstream(spec, limits)

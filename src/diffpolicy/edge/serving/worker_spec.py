@@ -14,7 +14,7 @@ from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
 
 KINDS = ("openai", "comfyui")
-KEYS = ("name", "url", "kind", "slots", "models", "api_key_env")
+KEYS = ("name", "url", "kind", "slots", "models", "api_key_env", "workflow", "nodes")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class WorkerSpec:
         slots: requests that it works on at once; None: what it says, or 1.
         models: that it serves; None: whatever it says, or any.
         api_key_env: the environment variable that holds its key.
+        workflow: of ComfyUI, a file in its API format. nodes: of that file, pairs of what a request sets (prompt,
+            negative, size, steps, seed) and the node, where the class of the node does not tell.
 
     Raises:
         InputError: an argument is no such thing.
@@ -41,6 +43,8 @@ class WorkerSpec:
     slots: int | None = None
     models: tuple[str, ...] | None = None
     api_key_env: str | None = None
+    workflow: str | None = None
+    nodes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         ServerUrl.parse(self.url)
@@ -55,6 +59,17 @@ class WorkerSpec:
             if isinstance(self.models, str) or not all(isinstance(name, str) and name for name in self.models):
                 raise InputError(f"models must be a list of names, got {check.show(self.models)}")
             object.__setattr__(self, "models", tuple(self.models))
+        if not isinstance(self.workflow, str | None) or (self.workflow is None) != (self.kind != "comfyui"):
+            raise InputError(
+                f"workflow must be a file where kind is comfyui, and only there, got {check.show(self.workflow)}"
+            )
+        pairs = tuple(self.nodes.items()) if isinstance(self.nodes, dict) else self.nodes
+        named = isinstance(pairs, tuple) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(x, str) for x in pair) for pair in pairs
+        )
+        if not named or (pairs and self.workflow is None):
+            raise InputError(f"nodes must be an object of names of a workflow's nodes, got {check.show(self.nodes)}")
+        object.__setattr__(self, "nodes", pairs)
         if not self.name:
             object.__setattr__(self, "name", urlsplit(self.url).netloc)
 
@@ -85,11 +100,14 @@ def read_workers(text: str) -> tuple[WorkerSpec, ...]:
     if not isinstance(listed, list) or not listed:
         raise InputError(f"workers file {check.show(name)} must hold a list 'workers' that is not empty")
     where = f"workers file {name}"
-    return _unique([_worker(f"{where}: workers[{number}]", entry) for number, entry in enumerate(listed)], where)
+    folder = Path(text).parent
+    return _unique(
+        [_worker(f"{where}: workers[{number}]", entry, folder) for number, entry in enumerate(listed)], where
+    )
 
 
-def _worker(where: str, entry: Any) -> WorkerSpec:
-    """One entry of the file. Args: where: it stands. entry: it."""
+def _worker(where: str, entry: Any, folder: Path) -> WorkerSpec:
+    """One entry of the file. Args: where: it stands. entry: it. folder: of the file, from which a workflow is found."""
     if not isinstance(entry, dict):
         raise InputError(f"{where} must be an object with a url, got {check.show(entry)}")
     check.known(entry, KEYS, where)
@@ -97,6 +115,8 @@ def _worker(where: str, entry: Any) -> WorkerSpec:
         if "url" not in entry:
             raise InputError("url is missing")
         given: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in entry.items()}
+        if isinstance(given.get("workflow"), str):
+            given["workflow"] = str(folder / given["workflow"])
         return WorkerSpec(**given)
 
 

@@ -1,0 +1,273 @@
+"""`ComfyUpstream`: a worker that is ComfyUI, with a workflow into which requests are filled."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+from diffpolicy.edge.hardware.adapters.api_key import read_api_key
+from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
+from diffpolicy.edge.serving import health_report
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.comfy_workflow import Workflow
+from diffpolicy.edge.serving.http_calls import HttpCalls
+from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from diffpolicy.errors import InputError
+
+ASK_S = 10.0
+"""Longest time of a call that is no generation."""
+SOONEST_S, LATEST_S, SHARE = 0.05, 0.5, 0.02
+"""Between two looks at whether it is done: a share of the time so far, within bounds."""
+LOST = 3
+"""Looks in a row that find a request neither queued nor done before it counts as lost, as after a restart."""
+CONNECTIONS = 64
+
+
+class ComfyUpstream:
+    """ComfyUI behind a URL: `/prompt`, `/queue`, `/history`, `/view`, `/interrupt`.
+
+    What a request leaves open is as the workflow has it; so is everything but prompt, size, steps, number and seed. It
+    has no streams: a request for one gets its images in one piece.
+
+    Args:
+        spec: where it is, with its workflow. limits: the longest answer.
+        transport: takes the place of the network, in tests; one of httpx.
+
+    Raises:
+        InputError: there is no workflow, it lacks a node, or the key or httpx is not there.
+    """
+
+    def __init__(self, spec: WorkerSpec, limits: Limits | None = None, *, transport: Any = None) -> None:
+        self.spec, self._limits = spec, limits or Limits()
+        if spec.workflow is None:
+            raise InputError(f"worker {spec.name} is ComfyUI, so it needs a workflow in the workers file")
+        self.workflow = Workflow.read(spec.workflow, dict(spec.nodes))
+        address = ServerUrl.parse(spec.url)
+        key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
+        self._root = VERSION.sub("", address.endpoint.removesuffix("/images/generations"))
+        self._client_id = uuid.uuid4().hex
+        self._ends: set[asyncio.Task[None]] = set()
+        self._calls = HttpCalls(
+            CONNECTIONS,
+            query=address.query,
+            secrets=(*([] if key is None else [key]), *address.secrets),
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            transport=transport,
+        )
+
+    async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
+        """Queues a request and waits for its images; see `Upstream`. One that is given up is taken out or interrupted.
+
+        Args:
+            request: what is asked for. timeout_s: until the last byte. chunk: not used.
+
+        Returns:
+            Status 200 with the images; 400 or 500 with ComfyUI's reason.
+
+        Raises:
+            UpstreamError: there is no answer.
+        """
+        try:
+            if request.files:
+                raise ApiError(400, "a workflow of ComfyUI edits no images", code="no_edits")
+            graph = self.workflow.filled(request, secrets.randbelow(2**32))
+        except ApiError as error:
+            return _failed(error)
+        names = [str(uuid.uuid4())]
+        try:
+            return await asyncio.wait_for(self._done(names, graph, request), timeout_s)
+        except asyncio.TimeoutError:
+            self._give_up(names)
+            raise UpstreamError(f"did not answer in time ({timeout_s:.3g} s)", reached=True, late=True) from None
+        except asyncio.CancelledError:
+            self._give_up(names)
+            raise
+
+    async def health(self) -> Health:
+        """Whether it answers, its model, and what runs and waits.
+
+        Returns:
+            What is known.
+
+        Raises:
+            UpstreamError: nothing.
+        """
+        answer = await self._ask("GET", "/queue", ASK_S / 2)
+        if answer.status != 200:
+            return Health(False)
+        running, waiting = _queue(answer.body)
+        return Health(True, models=self.workflow.models or None, running=len(running), waiting=len(waiting), slots=1)
+
+    async def aclose(self) -> None:
+        """Ends what is given up, and its connections."""
+        await asyncio.gather(*self._ends, return_exceptions=True)
+        await self._calls.aclose()
+
+    async def _done(self, names: list[str], graph: Mapping[str, Any], request: ImageRequest) -> Answer:
+        """Queues a graph, looks until it is done, and fetches the images.
+
+        Args:
+            names: what we call the request; releases before the middle of 2025 give it a name of their own, which is
+                added. graph: with what is asked for. request: asks for it.
+        """
+        body = {"prompt": graph, "client_id": self._client_id, "prompt_id": names[0]}
+        queued = await self._ask("POST", "/prompt", ASK_S, json=body)
+        told = health_report.as_object(queued.body)
+        if queued.status >= 400:
+            status = 400 if queued.status < 500 else 500
+            return _failed(ApiError(status, f"ComfyUI refuses the workflow: {_reason(told)}", code="of_worker"))
+        own = told.get("prompt_id")
+        if queued.status != 200 or not isinstance(own, str):
+            raise UpstreamError("queued a workflow without telling its number", reached=True)
+        names.append(own)
+        found = await self._found(own)
+        told_status = found.get("status")
+        how: Mapping[str, Any] = told_status if isinstance(told_status, dict) else {}
+        messages = _messages(how)
+        if "execution_interrupted" in messages:
+            raise UpstreamError("was told by somebody else to interrupt the request", reached=True)
+        if how.get("status_str") == "error":
+            wrong = messages.get("execution_error", {})
+            # what the exception says may hold a prompt
+            where, what = (str(wrong.get(key, "?"))[:100] for key in ("node_type", "exception_type"))
+            return _failed(ApiError(500, f"ComfyUI failed in node {where}: {what}", code="of_worker"))
+        return await self._answer(found, request, _seconds(messages))
+
+    async def _found(self, number: str) -> Mapping[str, Any]:
+        """What there is of a request, once it is done."""
+        begun, missed = time.monotonic(), 0
+        while (found := await self._history(number)) is None:
+            running, waiting = _queue((await self._ask("GET", "/queue", ASK_S)).body)
+            missed = 0 if number in (*running, *waiting) else missed + 1
+            if missed >= LOST:
+                raise UpstreamError("has lost the request, as after a restart", reached=True)
+            await asyncio.sleep(min(max(SHARE * (time.monotonic() - begun), SOONEST_S), LATEST_S))
+        return found
+
+    async def _answer(self, found: Mapping[str, Any], request: ImageRequest, service_s: float | None) -> Answer:
+        """The images that a history lists."""
+        files = _files(found.get("outputs"))
+        left, images = self._limits.response, []
+        for file in files[: self._limits.images]:
+            seen = await self._ask("GET", "/view", None, params=file, most_bytes=left)
+            if seen.status != 200:
+                raise UpstreamError(f"made an image and answers {seen.status} for it", reached=True)
+            left -= len(seen.body)
+            images.append({"b64_json": base64.b64encode(seen.body).decode()})
+        if len(images) < request.images:
+            raise UpstreamError(f"made {len(images)} images instead of {request.images}", reached=True)
+        kind = PurePosixPath(files[0]["filename"]).suffix.lstrip(".") or "png"
+        made = {"created": int(time.time()), "output_format": kind, "data": images}
+        return Answer(200, {"content-type": "application/json"}, json.dumps(made).encode(), service_s)
+
+    async def _history(self, number: str) -> Mapping[str, Any] | None:
+        """What it has of a request that is done; None before."""
+        answer = await self._ask("GET", f"/history/{number}", ASK_S, most_bytes=health_report.MOST_BYTES)
+        found = health_report.as_object(answer.body).get(number)
+        return found if isinstance(found, dict) else None
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float | None,
+        most_bytes: int = health_report.MOST_BYTES,
+        **content: Any,
+    ) -> Answer:
+        """One call. Args: timeout_s: None: the whole request's alone."""
+        bound_s = float("inf") if timeout_s is None else timeout_s
+        try:
+            answer = await self._calls.fetch(
+                method, self._root + path, timeout_s=bound_s, most_bytes=most_bytes, **content
+            )
+        except UpstreamError as error:
+            # of a request that was queued before, the work may have begun
+            raise UpstreamError(str(error), reached=error.reached or path != "/prompt", late=error.late) from None
+        if answer.status in (401, 403) or 300 <= answer.status < 400:
+            raise UpstreamError(f"answers with status {answer.status}", reached=path != "/prompt")
+        return answer
+
+    def _give_up(self, names: list[str]) -> None:
+        """Takes a request out, beside whatever is being cancelled. Args: names: of it."""
+        task = asyncio.ensure_future(self._end(names))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    async def _end(self, names: list[str]) -> None:
+        """Takes a request out of the queue, or interrupts it: nothing else, since the server may not be ours alone."""
+        with suppress(UpstreamError):
+            await self._ask("POST", "/queue", ASK_S, json={"delete": names})
+            running, _ = _queue((await self._ask("GET", "/queue", ASK_S)).body)
+            for number in {*names} & {*running}:
+                # older releases interrupt what runs, whatever the number; newer ones heed it
+                await self._ask("POST", "/interrupt", ASK_S, json={"prompt_id": number})
+
+
+def _failed(error: ApiError) -> Answer:
+    return Answer(error.status, {"content-type": "application/json"}, json.dumps(error.body()).encode())
+
+
+def _queue(body: bytes) -> tuple[list[str], list[str]]:
+    """Numbers of the requests that run and that wait."""
+    told = health_report.as_object(body)
+    lists = (told.get(name) for name in ("queue_running", "queue_pending"))
+    running, waiting = (
+        [str(entry[1]) for entry in (listed if isinstance(listed, list) else []) if _is_entry(entry)]
+        for listed in lists
+    )
+    return running, waiting
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) > 1
+
+
+def _messages(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What happened to a request, by the events' names."""
+    listed = status.get("messages")
+    pairs = [x for x in (listed if isinstance(listed, list) else []) if _is_entry(x) and isinstance(x[1], dict)]
+    return {str(name): told for name, told, *_ in pairs}
+
+
+def _seconds(messages: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """How long it ran, by its own clock in milliseconds."""
+    begun, ended = (messages.get(name, {}).get("timestamp") for name in ("execution_start", "execution_success"))
+    known = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (begun, ended))
+    return max((ended - begun) / 1000.0, 0.0) if known and begun is not None and ended is not None else None
+
+
+def _files(outputs: Any) -> list[dict[str, str]]:
+    """The files that nodes have saved; pictures that were only shown count where nothing was saved."""
+    found: list[dict[str, str]] = []
+    for node in outputs.values() if isinstance(outputs, dict) else ():
+        for image in node.get("images", ()) if isinstance(node, dict) else ():
+            if isinstance(image, dict) and isinstance(image.get("filename"), str):
+                found.append({key: str(image.get(key, "")) for key in ("filename", "subfolder", "type")})
+    saved = [file for file in found if file["type"] == "output"]
+    return saved or found
+
+
+def _reason(told: Mapping[str, Any]) -> str:
+    """Why a workflow is refused: ComfyUI's error, and the nodes that it names."""
+    error = told.get("error")
+    said = error.get("message") if isinstance(error, dict) else error
+    wrong = told.get("node_errors")
+    nodes = [
+        f"{node.get('class_type', key)}: {entry.get('message', '')}"
+        for key, node in (wrong.items() if isinstance(wrong, dict) else ())
+        if isinstance(node, dict)
+        for entry in node.get("errors", ())
+        if isinstance(entry, dict)
+    ]
+    return "; ".join(filter(None, [str(said or ""), *nodes[:4]]))[:500] or "it does not say why"
