@@ -245,6 +245,41 @@ def read_prices(folder: Path) -> Any:
     return from_mlenergy(folder / "table.csv")
 
 
+def read_requests(folder: Path) -> Any:
+    """Reads what a service did, as `advise` does, and tells what is told of it."""
+    from diffpolicy.edge.dispatch.request_log import RequestLog
+
+    log = RequestLog.read(folder / "log.csv")
+    return log.seats, log.service_s, log.delay_s
+
+
+def decision_folder() -> list[Mapping[str, bytes]]:
+    """Rows of decisions as `TensorDict.memmap` writes them."""
+    import torch
+    from tensordict import TensorDict
+
+    rows = TensorDict({"observation": torch.rand(4, 2), "action": torch.arange(4), "reward": torch.rand(4)}, [4])
+    with TemporaryDirectory() as folder:
+        rows.memmap(folder)
+        return [{path.name: path.read_bytes() for path in Path(folder).iterdir()}]
+
+
+def read_logged(folder: Path) -> Any:
+    """Reads decisions to learn from, out of a table or a folder of tensors."""
+    from diffpolicy.environments.decision_log import read_decisions
+
+    table = folder / "log.csv"
+    rows = read_decisions(table if table.exists() else folder)
+    return {key: value.sum() for key, value in rows.items(include_nested=True, leaves_only=True)}
+
+
+REQUESTS = "arrival_s,start_s,server,end_s,status,model,width,height,steps,images\n" + "".join(
+    f"{k}.5,{k + 1},s{k % 2},{k + 3}.25,{'ok' if k % 5 else 'lost'},m{k % 2},512,768,20,1\n" for k in range(8)
+)
+COSTS = "arrival_s,server,end_s,cost\n" + "".join(f"{k},a,{k + 2}.5,{k}.75\n" for k in range(6))
+LOGGED = "observation_0,observation_1,action,mask_0,mask_1,reward,propensity,terminated,next_observation_0,"
+LOGGED += "next_observation_1,next_mask_0,next_mask_1\n"
+LOGGED += "".join(f"0.{k},{k},{k % 2},1,1,{k}.5,{'' if k % 3 else 0.5},{k % 2},1,2,1,0\n" for k in range(6))
 PRICES = "commit,gpu,model,batch_size,denoising_steps,batch_latency_s,energy_per_image_j\n" + "".join(
     f"c,NVIDIA H100 80GB HBM3,segmind/SSD-1B,{k},25,1.{k},200.5\n" for k in (1, 2, 4)
 )
@@ -278,6 +313,14 @@ READERS = (
     ),
     Reader("trace, vllm-omni", one("trace", OMNI), {"trace": "csv"}, read_trace("vllm_omni", max_broken=0.5), 2),
     Reader("ML.ENERGY table", one("table.csv", PRICES), {"table.csv": "csv"}, read_prices),
+    Reader("log of requests", one("log.csv", REQUESTS, COSTS), {"log.csv": "csv"}, read_requests, 3),
+    Reader("log of decisions", one("log.csv", LOGGED), {"log.csv": "csv"}, read_logged, 2),
+    Reader(
+        "folder of decisions",
+        decision_folder,
+        {"meta.json": "json", "observation.memmap": "bytes", "action.memmap": "bytes"},
+        read_logged,
+    ),
     Reader("scenario", scenarios, {"scenario.json": "json"}, read_scenario, 6),
     Reader("server profile", profiles, {"profile.json": "json"}, read_profile, 2),
     Reader("policy", policies, {"policy.json": "json", "policy.safetensors": "safetensors"}, read_policy, 4),

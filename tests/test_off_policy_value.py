@@ -170,6 +170,37 @@ def test_a_folder_of_tensors_is_read_and_nothing_is_unpickled(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda meta: meta["observation"].update(shape=[20, 10**6]), "must have .* bytes, .* and its file has"),
+        (lambda meta: meta["observation"].update(shape=[]), r"a shape that begins with \[20\], got \[\]"),
+        (lambda meta: meta["observation"].update(is_nested=True), "'observation' must be a tensor of"),
+        (lambda meta: meta["observation"].update(dtype="torch.quint8"), "'observation' must be a tensor of"),
+        (lambda meta: meta.update(shape=[20, 2]), r"a shape that begins with \[20, 2\]"),
+        (lambda meta: meta.update(other={"type": "TensorDict"}), "'other' must be a folder"),
+    ],
+)
+def test_a_folder_whose_files_are_not_what_it_says_is_refused_and_stays_as_it_is(change, words, tmp_path):
+    log_of(0, 20).memmap(tmp_path / "log")
+    meta = json.loads((tmp_path / "log" / "meta.json").read_text())
+    change(meta)
+    (tmp_path / "log" / "meta.json").write_text(json.dumps(meta))
+    before = {path: path.stat().st_size for path in (tmp_path / "log").iterdir()}
+    with pytest.raises(InputError, match=words):
+        read_decisions(tmp_path / "log")
+    assert {path: path.stat().st_size for path in (tmp_path / "log").iterdir()} == before
+
+
+def test_a_folder_of_decisions_may_hold_folders_and_keys_of_any_name(tmp_path):
+    rows = TensorDict({"observation": torch.rand(4, 2), "action": torch.arange(4), "a b/ü": torch.ones(4)}, [4])
+    rows["next"] = TensorDict({"observation": torch.rand(4, 2), "terminated": torch.ones(4).bool()}, [4])
+    rows.memmap(tmp_path / "log")
+    read = read_decisions(tmp_path / "log")
+    assert set(read.keys(True, True)) == set(rows.keys(True, True))
+    assert all(torch.equal(read[key], rows[key]) for key in rows.keys(True, True))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
         (lambda log: log.exclude("propensity"), "no 'propensity'"),
         (lambda log: log.set("propensity", torch.full((400,), 1.5)), "from 0 to 1, got 1.5"),
         (

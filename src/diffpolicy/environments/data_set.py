@@ -16,7 +16,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy._read import show_path
-from diffpolicy.environments.decision_log import load_folder, read_decisions
+from diffpolicy.environments.decision_log import read_decisions
+from diffpolicy.environments.tensor_folder import read_folder
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
 from diffpolicy.policies.heads.bounds import WithinBounds
@@ -67,7 +68,7 @@ def read_data(path: str | Path) -> TensorDict:
     file = Path(path)
     name = f"data {show_path(path)}"
     if file.is_dir():
-        found = load_folder(file, name)
+        found = read_folder(file, "data")
         if not found.batch_size:
             raise InputError(f"{name} must hold rows, and its batch is []")
         return found.reshape(-1)

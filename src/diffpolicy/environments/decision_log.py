@@ -14,6 +14,7 @@ from torch import Tensor
 from diffpolicy import _validate as check
 from diffpolicy._read import show_path
 from diffpolicy._tables import Table, read_table
+from diffpolicy.environments.tensor_folder import read_folder
 from diffpolicy.errors import InputError
 
 COLUMN = re.compile(r"(observation|action|mask|next_observation|next_mask)(?:_(\d+))?\Z")
@@ -131,30 +132,13 @@ def _rows(name: str, columns: dict[str, Tensor]) -> TensorDict:
     return result
 
 
-def load_folder(path: Path, name: str) -> TensorDict:
-    """What `TensorDict.memmap` wrote into a folder, nothing unpickled. Args: path: of it. name: in messages.
-
-    Raises:
-        InputError: it is none, or holds something else than tensors.
-    """
-    if not (path / "meta.json").is_file():
-        raise InputError(f"{name} holds no meta.json, so no TensorDict.memmap wrote it")
-    other = next((p for p in sorted(path.rglob("*")) if p.suffix in (".pkl", ".pickle", ".pt")), None)
-    if other is not None:
-        raise InputError(f"{name} holds {show_path(other.name)}, which is not read: only tensors are")
-    try:
-        rows: TensorDict = TensorDict.load_memmap(path).clone()
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{name} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None
-    return rows
-
-
 def _folder(path: Path) -> TensorDict:
-    name = f"{WHAT} {show_path(path)}"
-    rows = load_folder(path, name)
+    rows = read_folder(path, WHAT)
+    if rows.batch_dims != 1:
+        raise InputError(f"{WHAT} {show_path(path)} must have the shape [rows], got {list(rows.batch_size)}")
     for key in ("observation", "action"):
-        if rows.get(key, None) is None or not rows.batch_size or rows[key].shape[0] != rows.batch_size[0]:
-            raise InputError(f"{name} must hold {key!r} of each of its rows")
+        if not isinstance(rows.get(key, None), Tensor):
+            raise InputError(f"{WHAT} {show_path(path)} must hold {key!r} of each of its rows")
     return rows
 
 
