@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,6 +87,29 @@ def test_a_denoiser_that_draws_by_itself_is_tried_all_the_same(tmp_path):
     with pytest.raises(InputError, match="denoiser Jitters makes other numbers"):
         policy.check_saves()
     assert ChoicePolicy.load(tmp_path, denoiser=Jitters(gain=3.0)).denoiser.gain == 3.0
+
+
+class Shakes(Jitters):
+    """Draws from generators that it holds itself, which are somewhere else when it is loaded."""
+
+    def __init__(self, gain=1.0, begin=0):
+        super().__init__(gain=gain)
+        self.held = {"numpy": np.random.default_rng(begin), "old": np.random.RandomState(begin)}  # noqa: NPY002
+        self.torch, self.python = torch.Generator().manual_seed(begin), random.Random(begin)
+
+    def forward(self, x, i, cond):
+        drawn = self.held["numpy"].normal() + self.held["old"].normal() + self.python.random()
+        return Forgets.forward(self, x, i, cond) + self.gain * (torch.randn(x.shape, generator=self.torch) + drawn)
+
+
+def test_a_denoiser_with_generators_of_its_own_is_tried_from_one_place(tmp_path):
+    policy = tiny(denoiser=Shakes(gain=3.0, begin=7))
+    before = policy.denoiser.torch.get_state()
+    policy.save(tmp_path)
+    assert torch.equal(policy.denoiser.torch.get_state(), before)
+    with pytest.raises(InputError, match="denoiser Shakes makes other numbers"):
+        ChoicePolicy.load(tmp_path, denoiser=Shakes())
+    assert ChoicePolicy.load(tmp_path, denoiser=Shakes(gain=3.0, begin=8)).denoiser.gain == 3.0
 
 
 # Frozen parts

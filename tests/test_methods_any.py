@@ -9,8 +9,9 @@ from torchrl.data import Composite, MultiCategorical
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy import DiffusionPolicy
-from diffpolicy.environments import EnvProblem, Problem
+from diffpolicy.environments import EnvProblem, Problem, RandomRule
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation import play, playing
 from diffpolicy.experiments import make_method, make_problem, train
 from diffpolicy.experiments.names import PRESETS
 from diffpolicy.methods import DiffusionSACMethod, OnPolicyMethod, SACMethod
@@ -123,6 +124,16 @@ def test_an_episode_without_steps_goes_on_until_every_lane_has_ended(monkeypatch
     endless = quick("sac").build(EnvProblem(lambda batch, seed: GuessEnv(batch, horizon=10**6)), environments=3)
     with pytest.raises(InputError, match=r"GuessEnv has no steps given, and its lane 0 has not ended after 8"):
         fit(endless, episodes=3)
+
+
+def test_playing_ends_where_training_does_if_no_episode_ends(monkeypatch):
+    monkeypatch.setattr(playing, "ENDLESS", 8)
+    env = GuessEnv(2, horizon=8)
+    assert len(play(env, RandomRule(env)).cost) == 16
+    env = GuessEnv(2, horizon=10)
+    assert len(play(env, RandomRule(env), steps=9).cost) == 18
+    with pytest.raises(InputError, match=r"lane 0 has not ended after 8; .* at most, as steps=16 does"):
+        play(env, RandomRule(env))
 
 
 class Bandit(GuessEnv):

@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.envs import EnvBase
+
+from diffpolicy.errors import InputError
+
+ENDLESS = 10_000
+"""Steps after which an episode that only its environment ends is taken for one that never does."""
 
 
 def ended(state: TensorDictBase, lanes: int) -> Tensor:
@@ -20,3 +26,19 @@ def ended(state: TensorDictBase, lanes: int) -> Tensor:
         if flag is not None:
             over |= flag.cpu().reshape(lanes, -1).any(-1)
     return over
+
+
+def refuse_endless(env: EnvBase, going: Tensor, steps: int) -> None:
+    """Refuses an environment that does not end its episodes, where nobody said how long they are.
+
+    Args:
+        env: named in the message. going: lanes that have not ended, bool `[lanes]`, one at least. steps: played.
+
+    Raises:
+        InputError: always.
+    """
+    lane = int(going.nonzero()[0])
+    raise InputError(
+        f"{type(env).__name__} has no steps given, and its lane {lane} has not ended after {steps:,}; give it 'done', "
+        f"or say how many steps an episode has at most, as steps={2 * steps} does"
+    )

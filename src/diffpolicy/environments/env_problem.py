@@ -32,7 +32,7 @@ class EnvProblem(Problem):
         make_env: makes an environment. It is given those of `batch`, `seed`, `split`, `view` and `device` that it
             names. One that names no `batch` makes single lanes, of batch `[]` or `[1]`, which are put side by side;
             one that names no `seed` has its environment seeded by `set_seed`.
-        steps: of an episode; None: until it is done.
+        steps: of an episode; None: until it is done, within 10,000.
         rules: untrained policies by name, the first the baseline: a function of a tensordict, a tensordict module, or
             a class or function that makes one of a `seed`. By default `random`.
         cost: its label, or a `Cost`; the cost of an episode is minus the sum of its rewards.

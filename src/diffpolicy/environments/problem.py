@@ -44,7 +44,7 @@ class Problem(ABC):
     Attributes:
         name: as tables call it.
         cost: what is to be small.
-        steps: of an episode, or None: until it is done.
+        steps: of an episode, or None: until it is done, within 10,000.
         methods: presets that `compare` trains by default.
         reference: `module:attribute` by which another process finds it, or None.
         sequential: whether `transitions` go from item to item, so that an item is succeeded by the agent's next one;

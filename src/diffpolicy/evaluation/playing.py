@@ -18,7 +18,7 @@ from torchrl.envs import EnvBase
 from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
 from diffpolicy.environments.chosen import check_chosen, choices_of
-from diffpolicy.environments.ends import ended
+from diffpolicy.environments.ends import ENDLESS, ended, refuse_endless
 from diffpolicy.environments.lane_checks import check_ends_apart
 from diffpolicy.environments.watch import begun
 from diffpolicy.errors import InputError
@@ -27,8 +27,6 @@ from diffpolicy.policies.recurrent import with_recurrent_state
 
 Per = Literal["episode", "step", "item"]
 """What a cost is of."""
-LONGEST = 1_000_000
-"""Steps of an episode of which nobody says how many it has."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def play(
     Args:
         env: lanes are what its batch size counts, one without a batch; lane e plays episode `first_episode + e`.
         policy: a tensordict module, in the mode in which it is; see `undisturbed`.
-        steps: T, at most; None: until each lane has ended.
+        steps: T, at most; None: until each lane has ended, within `ENDLESS` steps.
         reward_key: by default the environment's only one, or the one at its root.
         valid_key: of the reward's shape; by default `valid` beside the reward, where there is one of that shape;
             None: all entries count.
@@ -180,6 +178,7 @@ def play(
         >>> played.cost.shape, played.episode.tolist()
         ((4,), [8, 9, 10, 11])
     """
+    base = env
     costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
     lanes, decided = env.batch_size.numel(), 0
     number = torch.arange(first_episode, first_episode + lanes).unsqueeze(-1)
@@ -190,7 +189,7 @@ def play(
         choices = choices_of(env, masks=forbid)
         root = env.reset()
         going = ~ended(root, lanes)
-        for t in range(LONGEST if steps is None else steps):
+        for t in range(ENDLESS if steps is None else steps):
             if not going.any():
                 break
             start = time.perf_counter()
@@ -220,7 +219,7 @@ def play(
             going &= ~over
         else:
             if steps is None and going.any():
-                raise InputError(f"an episode did not end within {LONGEST:,} steps; say how many `steps` it has")
+                refuse_endless(base, going, ENDLESS)
     if not any(len(cost) for cost in costs):
         raise InputError("nothing was decided in any episode, so there is nothing to evaluate")
     bad = torch.cat(costs)

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from diffpolicy import _validate as check
+from diffpolicy.environments.ends import ENDLESS
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.rollouts import Parts, RolloutMethod
 from diffpolicy.training.on_policy import OnPolicyModule
-from diffpolicy.training.stream import ENDLESS, RolloutStream
+from diffpolicy.training.stream import RolloutStream
 
 STRIDE = 10
 """Steps, at most, that are played before it is looked whether all lanes have ended."""

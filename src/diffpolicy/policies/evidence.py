@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ SCALES = (0.1, 1.0, 10.0, 1000.0)
 """Of the rows of observations that a policy is tried on: what clips or saturates does so at numbers of its own."""
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
 """How far two may lie apart by another processor's rounding; coarser types by 3 %."""
+Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 Sketch = list[list[float]]
 """Of an output's rows: its mean size, and its mean with fixed weights, in which a change of any number shows."""
 
@@ -119,32 +122,47 @@ def evidence(policy: Tried) -> dict[str, Sketch]:
     """Sketches of a policy's stages on fixed rows, by `pattern.stage`, without those that fail or draw by themselves.
 
     It is tried as a copy on the CPU in `eval` mode, on waves of several sizes and, since some take counts or one-hot
-    values, on zeros and ones. Its generator and the global ones, from which a user's part may draw, begin at the same
-    place each time; what draws from a generator of a part's own is not told.
+    values, on zeros and ones. Its generator, those that its parts hold and the global ones, from which a user's part
+    may draw, begin at the same place each time; what draws from one that stands elsewhere is not told.
     """
     lead = [*([] if policy.agents is None else [policy.agents]), len(SCALES)]
     wide = waves(*lead, policy.observation_dim) * torch.tensor(SCALES).unsqueeze(-1)
     bits = (waves(*lead, policy.observation_dim, phase=1.0) > 0).float()
     found: dict[str, Sketch] = {}
     try:
-        twin: Any = copy.deepcopy(policy)
+        copied: dict[int, Any] = {}
+        twin: Any = copy.deepcopy(policy, copied)
+        own = [part for part in copied.values() if isinstance(part, Generator)]
         twin.cpu().eval()
     except Exception:  # a user's part may be of any kind
         return found
     for pattern, observation in (("waves", wide), ("bits", bits)):
         for name, run in _stages(twin, observation.to(twin.dtype), 3 * waves(*lead, policy.choices).to(twin.dtype)):
-            sketch = _twice(twin, run)
+            sketch = _twice(twin, own, run)
             if sketch is not None:
                 found[f"{pattern}.{name}"] = sketch
     return found
 
 
-def _twice(policy: Any, run: Callable[[], Tensor]) -> Sketch | None:
-    """What a stage makes; None where it fails, is not finite, or is not the same twice."""
+def _begin(generator: Generator) -> None:
+    """Puts a generator at a place that is the same for all of its kind."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(0)
+    elif isinstance(generator, np.random.Generator):
+        kind: Any = type(generator.bit_generator)
+        generator.bit_generator.state = kind(0).state
+    else:
+        generator.seed(0)
+
+
+def _twice(policy: Any, own: Sequence[Generator], run: Callable[[], Tensor]) -> Sketch | None:
+    """What a stage makes; None where it fails, is not finite, or is not the same twice. Args: own: that it may use."""
     try:
         made = []
         for _ in range(2):
             policy.generator = Draws(0)
+            for generator in own:
+                _begin(generator)
             with torch.no_grad(), global_draws(0):
                 made.append(run().double())
     except Exception:  # a user's part may raise anything of numbers that it never sees

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase, TransformedEnv
 
 from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
-from diffpolicy.environments.ends import ended
+from diffpolicy.environments.ends import ENDLESS, ended, refuse_endless
 from diffpolicy.environments.state import saves_state
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.environments.watch import Watch, begun
@@ -22,9 +22,6 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.protocols import Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
-
-ENDLESS = 10**5
-"""Steps after which an episode that only its environment ends is taken for one that never does."""
 
 
 class RolloutStream(IterableDataset[TensorDict]):
@@ -115,11 +112,7 @@ class RolloutStream(IterableDataset[TensorDict]):
             self.going = self.going & ~over
         self.played += 1
         if self.played == len(self) and self.episode_steps is None and self.going.any():
-            lane = int(self.going.nonzero()[0])
-            raise InputError(
-                f"{type(self.base_env).__name__} has no steps given, and its lane {lane} has not ended after "
-                f"{self.played * self.steps}; give it 'done', or say how many steps an episode has"
-            )
+            refuse_endless(self.base_env, self.going, self.played * self.steps)
         if self.played == len(self) or not (self.whole or self.going.any()):
             self._begin_again(~over)
         result: Any = torch.stack(played, 1) if len(played) > 1 else played[0].unsqueeze(1)
