@@ -100,6 +100,25 @@ def test_a_successor_that_allows_nothing_is_worth_nothing():
                 assert torch.allclose(value, loss(over)[key])
 
 
+@pytest.mark.parametrize("agents", [None, 2])
+@pytest.mark.parametrize("double", [False, True])
+def test_a_row_without_a_choice_corrects_no_value_of_deep_q_learning(double, agents):
+    lead = () if agents is None else (agents,)
+    policy = GreedyValuePolicy(choices=3, observation_dim=2, agents=agents)
+    loss = StackedDQNLoss(policy, gamma=0.0, double=double)
+    seen = {"observation": torch.randn(*lead, 4, 2, generator=torch.Generator().manual_seed(0))}
+    action = torch.tensor([0, -1, 2, -1]).expand(*lead, 4)
+    rows = TensorDict({**seen, "action": action, "reward": torch.ones(*lead, 4), "next": seen}, [*lead, 4])
+    value = policy.network(seen["observation"])
+    error = (value.gather(-1, action.clamp_min(0).unsqueeze(-1)).squeeze(-1) - 1)[..., [0, 2]].square()
+    assert loss(rows)["loss"].item() == pytest.approx(error.sum().item() / 4, rel=1e-5)
+    loss(rows[..., [1, 3]])["loss"].backward()
+    assert all(not p.grad.any() for p in policy.parameters())
+    weighted = rows.set("priority_weight", torch.tensor([1.0, 5.0, 3.0, 5.0]).expand(*lead, 4))
+    expected = (error * torch.tensor([1.0, 3.0])).sum() / 14
+    assert loss(weighted)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_the_entropy_target_is_a_share_of_what_each_row_allows():
     _, loss = sac(target_entropy="share", entropy_share=0.98, alpha=1.0)
     allowed = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)

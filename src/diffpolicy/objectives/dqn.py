@@ -36,7 +36,7 @@ class StackedDQNLoss(DQNLoss):
 
     Keys: observation, action, reward, terminated, done, action_mask; writes `loss`. The target takes the best of the
     next step's allowed choices, `("next", "action_mask")`; both masks are needed if the policy reads masks. Where none
-    is allowed the episode is over.
+    is allowed the episode is over, and a row whose action is -1, no choice, in any part corrects no value.
 
     Example:
         >>> from tensordict import TensorDict
@@ -57,7 +57,7 @@ class StackedDQNLoss(DQNLoss):
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),
             QValueModule(action_space="categorical", action_mask_key="action_mask"),
         )
-        super().__init__(network, action_space="categorical", delay_value=True, double_dqn=double)
+        super().__init__(network, action_space="categorical", delay_value=True, double_dqn=double, reduction="none")
         self.make_value_estimator(ValueEstimators.TD0, gamma=gamma)
         self.agents = policy.agents or 1
         self.__dict__["policy"] = policy
@@ -98,7 +98,8 @@ class StackedDQNLoss(DQNLoss):
         for key in ("observation", ("next", "observation")):
             rows[key] = policy.condition(wide(tensordict, key))
         shape = rows["observation"].shape[:-1]
-        rows["action"] = policy.head.joint_index(rows["action"].view(*shape, *policy.head.event))
+        action = policy.head.joint_index(rows["action"].view(*shape, *policy.head.event))
+        rows["action"] = action.clamp_min(0)
         reward = rows["reward"].view(*shape, 1).to(policy.dtype)
         rows["next", "reward"] = reward
         _, allowed = row_masks(tensordict, "action_mask", policy, shape)
@@ -111,7 +112,9 @@ class StackedDQNLoss(DQNLoss):
             flag = rows.get(("next", key), None)
             over = torch.zeros_like(reward, dtype=torch.bool) if flag is None else flag.view(reward.shape).bool()
             rows["next", key] = over if none is None else over | none
-        return super().forward(rows).apply(lambda loss: loss * self.agents)
+        each = super().forward(rows)["loss"] * (action >= 0)  # `[.., M]`, weighted where the rows have weights
+        weight = rows.get(self.tensor_keys.priority_weight, None)
+        return TensorDict(loss=self.agents * (each.mean() if weight is None else each.sum() / weight.sum()))
 
     def update_targets(self) -> None:
         """Counts an update, and copies the network to the target when it is time."""
