@@ -94,7 +94,7 @@ class Shakes(Jitters):
 
     def __init__(self, gain=1.0, begin=0):
         super().__init__(gain=gain)
-        self.held = {"numpy": np.random.default_rng(begin), "old": np.random.RandomState(begin)}  # noqa: NPY002
+        self.held = {"numpy": np.random.default_rng(begin), "old": np.random.RandomState(begin)}
         self.torch, self.python = torch.Generator().manual_seed(begin), random.Random(begin)
 
     def forward(self, x, i, cond):

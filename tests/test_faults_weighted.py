@@ -12,12 +12,16 @@ from diffpolicy import DiffusionPolicy, InputError
 from diffpolicy.diffusion import Ancestral, FlowProcess, MaskedProcess, TauLeaping, UniformProcess
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import (
+    ChainPPOLoss,
     DistillationLoss,
     FPOLoss,
     FQLLoss,
+    LatentBoundedSACLoss,
+    LatentDiscreteSACLoss,
     LikelihoodLoss,
     MirrorDescentLoss,
     OnChainMirrorLoss,
+    PathwiseLoss,
     QDFMLoss,
     QVPOLoss,
     ReverseMirrorLoss,
@@ -85,6 +89,14 @@ def test_what_stands_for_a_condition_is_learnt_of_numbers():
     assert policy.null.grad.abs().sum() > 0
 
 
+def bounded():
+    return DiffusionPolicy.from_specs(VECTOR, condition_drop=0.3)
+
+
+def guesses():
+    return DiffusionPolicy.from_specs(GuessEnv(2), condition_drop=0.3)
+
+
 ONE = {"sampler": "one-step", "prediction": "x0"}
 
 
@@ -95,12 +107,16 @@ ONE = {"sampler": "one-step", "prediction": "x0"}
         (lambda: FPOLoss(vectors(0.3), CriticEnsemble(3, 1, ensemble=1)), "an FPOLoss"),
         (lambda: FQLLoss(vectors(0.3, **ONE), action_critic(vectors()), vectors()), "an FQLLoss"),
         (lambda: FQLLoss(vectors(**ONE), action_critic(vectors()), vectors(0.3)), "an FQLLoss"),
-        (lambda: LikelihoodLoss(DiffusionPolicy.from_specs(GuessEnv(2), condition_drop=0.3)), "a LikelihoodLoss"),
+        (lambda: LikelihoodLoss(guesses()), "a LikelihoodLoss"),
         (lambda: DistillationLoss(vectors(0.3, **ONE), vectors()), "a DistillationLoss"),
+        (lambda: LatentDiscreteSACLoss(guesses(), CriticEnsemble(3, 3)), "a LatentDiscreteSACLoss"),
+        (lambda: LatentBoundedSACLoss(bounded(), CriticEnsemble(4, 1)), "a LatentBoundedSACLoss"),
+        (lambda: ChainPPOLoss(guesses(), CriticEnsemble(3, 1, ensemble=1)), "a ChainPPOLoss"),
+        (lambda: PathwiseLoss(guesses(), torch.sum), "a PathwiseLoss"),
     ],
 )
 def test_losses_that_leave_out_no_condition_say_so(make, name):
-    with pytest.raises(InputError, match=f"condition_drop must be 0 under {name}, .* got 0.3"):
+    with pytest.raises(InputError, match=f"condition_drop must be 0 under {name}, .* got 0.3; imitation .* do$"):
         make()
 
 

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.policies.policy import Policy
 
@@ -44,7 +45,8 @@ class SoftActorCriticLoss(OffPolicyLoss):
         reward_scale: factor on rewards before anything else; alpha is in units of scaled reward.
 
     Raises:
-        InputError: a number is out of range, or `critic_latent` with a policy that remembers nothing.
+        InputError: a number is out of range, the policy has a `condition_drop`, or `critic_latent` with a policy that
+            remembers nothing.
 
     Example:
         >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
@@ -71,6 +73,7 @@ class SoftActorCriticLoss(OffPolicyLoss):
         critic_latent: bool = False,
         reward_scale: float = 1.0,
     ) -> None:
+        check_drops_nothing(policy, f"a {type(self).__name__}")
         super().__init__(policy, critic, gamma=gamma, tau=tau, target_actor=target_actor, reward_scale=reward_scale)
         if not alpha > 0:
             raise InputError(f"alpha must be greater than 0, got {alpha}")

@@ -45,7 +45,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
-        InputError: the draw of the policy's head has no gradient.
+        InputError: the draw of the policy's head has no gradient, or the policy has a `condition_drop`.
 
     Example:
         >>> from tensordict import TensorDict

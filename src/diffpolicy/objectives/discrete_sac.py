@@ -42,7 +42,8 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
-        InputError: an argument is out of range, or the head's choices cannot be enumerated.
+        InputError: an argument is out of range, the policy has a `condition_drop`, or the head's choices cannot be
+            enumerated.
 
     Keys (see `set_keys`): observation, latent, action, reward, terminated, mask (of the next step too; needed if the
     policy reads masks); rows of batch `[M]`, or `[G, M]` for G agents; reward `[.., M]`. Writes loss_actor,

@@ -13,6 +13,7 @@ from torchrl.envs.utils import ExplorationType
 from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.policies.policy import Policy
 
 
@@ -28,7 +29,7 @@ class PathwiseLoss(LossModule):
         in_keys: what the cost reads; needed only to call the loss with keyword arguments.
 
     Raises:
-        InputError: when called: the cost is no scalar.
+        InputError: the policy has a `condition_drop`; when called: the cost is no scalar.
 
     Writes loss_pathwise.
 
@@ -48,6 +49,7 @@ class PathwiseLoss(LossModule):
         self, policy: nn.Module, cost: Callable[[TensorDictBase], Tensor], *, in_keys: Sequence[NestedKey] = ()
     ) -> None:
         super().__init__()
+        check_drops_nothing(policy, f"a {type(self).__name__}")
         self.policy, self.cost = policy, cost
         self._keys = list(in_keys)
 

@@ -15,6 +15,7 @@ from torchrl.objectives import ClipPPOLoss
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.law import HeadLaw
@@ -91,7 +92,8 @@ class ChainPPOLoss(ClipPPOLoss):
         critic_weight: of the critic's error.
 
     Raises:
-        InputError: the policy or its head has no law, an argument is out of range, or the critic does not fit.
+        InputError: the policy or its head has no law, or it has a `condition_drop`, an argument is out of range, or the
+            critic does not fit.
 
     Keys: observation, action, action_log_prob, advantage, value_target (both `[.., M, 1]`) and, where the policy reads
     them, draws, latent and action_mask. Writes loss_objective, loss_critic, loss_entropy, entropy, kl_approx,
@@ -124,6 +126,7 @@ class ChainPPOLoss(ClipPPOLoss):
         if not 0 < critic_weight < math.inf:
             raise InputError(f"critic_weight must be greater than 0, got {critic_weight}")
         check_law(policy, entropy)
+        check_drops_nothing(policy, f"a {type(self).__name__}")
         check_critic(critic, policy, policy.observation_dim, 1)
         super().__init__(
             RowLaw(policy),
