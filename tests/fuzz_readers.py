@@ -273,6 +273,26 @@ def read_logged(folder: Path) -> Any:
     return {key: value.sum() for key, value in rows.items(include_nested=True, leaves_only=True)}
 
 
+def data_sets() -> list[Mapping[str, bytes]]:
+    """Arrays as NumPy and safetensors hold them; each reads the file whose name it has."""
+    import io
+
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays = {"observation": np.ones((5, 3), np.float32), "action": np.arange(5) % 3, "reward": np.ones(5)}
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return [{"data.npz": file.getvalue(), "data.safetensors": save(arrays)}]
+
+
+def read_data_set(folder: Path) -> Any:
+    """Reads both files of arrays, whichever is damaged."""
+    from diffpolicy.environments.data_set import read_data
+
+    return [read_data(folder / name) for name in ("data.npz", "data.safetensors")]
+
+
 REQUESTS = "arrival_s,start_s,server,end_s,status,model,width,height,steps,images\n" + "".join(
     f"{k}.5,{k + 1},s{k % 2},{k + 3}.25,{'ok' if k % 5 else 'lost'},m{k % 2},512,768,20,1\n" for k in range(8)
 )
@@ -321,6 +341,7 @@ READERS = (
         {"meta.json": "json", "observation.memmap": "bytes", "action.memmap": "bytes"},
         read_logged,
     ),
+    Reader("data set", data_sets, {"data.npz": "zip", "data.safetensors": "safetensors"}, read_data_set, 2),
     Reader("scenario", scenarios, {"scenario.json": "json"}, read_scenario, 6),
     Reader("server profile", profiles, {"profile.json": "json"}, read_profile, 2),
     Reader("policy", policies, {"policy.json": "json", "policy.safetensors": "safetensors"}, read_policy, 4),
