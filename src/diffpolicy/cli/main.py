@@ -25,6 +25,7 @@ from diffpolicy.cli import (
     plot,
     profile,
     replay,
+    serve,
     streams,
     surroundings,
     tasks,
@@ -41,7 +42,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "on any problem": (compare, train, evaluate, plot),
     "on the offloading problem": (replay, tasks, train_fleet, advise),
     "its servers, measured": (profile, calibrate),
-    "as a service": (worker,),
+    "as a service": (serve, worker),
     "to take along": (export,),
     "this program": (listing, completion),
 }

@@ -1,0 +1,219 @@
+"""`diffpolicy serve`: a policy in front of servers that make images."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from diffpolicy import _limits
+from diffpolicy import _validate as check
+from diffpolicy.cli import options as opt
+from diffpolicy.errors import InputError
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.serving.api.recorder import RequestRecorder
+    from diffpolicy.edge.serving.limits import Limits
+    from diffpolicy.edge.serving.service import Service
+    from diffpolicy.edge.serving.workers_source import WorkersSource
+
+HELP = "put a rule or policy in front of servers that make images, behind OpenAI's Images API"
+EXAMPLES = (
+    "diffpolicy serve --workers http://127.0.0.1:8001,http://127.0.0.1:8002",
+    "diffpolicy serve --workers workers.json --binding free --log requests.csv",
+    "diffpolicy serve --workers workers.json --binding free --share 0.1 --beside least-outstanding",
+)
+MODULES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
+LONGEST_S = 86_400.0
+BESIDE = "least-outstanding"
+"""What most routers of today do."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument(
+        "--workers",
+        required=True,
+        metavar="FILE|URL,...",
+        help="addresses of OpenAI-compatible servers, or a JSON file that lists them; the file is read again when it "
+        "changes, and on SIGHUP",
+    )
+    decides = parser.add_argument_group("who gets which request")
+    decides.add_argument(
+        "--policy",
+        default="least-finish",
+        metavar="RULE",
+        help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin, random; or "
+        "module:attribute, a function of a Moment or a Dispatcher",
+    )
+    decides.add_argument(
+        "--binding",
+        choices=("arrival", "free"),
+        default="arrival",
+        help="when it arrives (default), or when a server is free",
+    )
+    decides.add_argument(
+        "--order",
+        metavar="ORDER",
+        help="of --binding free: which waiting request goes first, as `evaluate` has it (default shortest-first:cap=6)",
+    )
+    decides.add_argument(
+        "--beside",
+        metavar="RULE",
+        help="the rule of --share and --shadow that you had before, bound on arrival (default least-outstanding)",
+    )
+    tried = decides.add_mutually_exclusive_group()
+    tried.add_argument(
+        "--share",
+        type=opt.positive,
+        metavar="P",
+        help="the policy decides on this share of the requests, the rule --beside on the rest, until it proves worse",
+    )
+    tried.add_argument(
+        "--shadow", action="store_true", help="the policy is asked and recorded, and the rule --beside is followed"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--queue", type=opt.whole(1, _limits.TASKS), default=1000, metavar="N", help="requests that wait (default 1000)"
+    )
+    limits.add_argument("--deadline", type=opt.positive, metavar="S", help="the most that a request may take")
+    limits.add_argument(
+        "--grace",
+        type=opt.positive,
+        default=30.0,
+        metavar="S",
+        help="seconds to end what it has on SIGTERM (default 30)",
+    )
+    reached = parser.add_argument_group("how it is reached")
+    reached.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    reached.add_argument("--port", type=opt.whole(0, 65535), default=8000, help="0 for one that is free (default 8000)")
+    keys = reached.add_mutually_exclusive_group()
+    keys.add_argument("--token-file", metavar="FILE", help="file of API keys, one a line, NAME=KEY or a key alone")
+    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds them")
+    told = parser.add_argument_group("what it tells")
+    told.add_argument("--log", metavar="FILE", help="CSV of all requests, which `advise` reads; it is added to")
+    told.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="of stderr: lines about what goes wrong (default), with -v about everything; or a JSON object an event",
+    )
+    told.add_argument("--spans", action="store_true", help="an OpenTelemetry span a request")
+    opt.add_common(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Checks, listens, and serves until a signal comes; loads no torch for a rule."""
+    from diffpolicy.edge.hardware.optional import need
+
+    if options.share is not None and options.share >= 1:
+        raise InputError(f"--share must be below 1, got {options.share:g}")
+    if options.beside is not None and options.share is None and not options.shadow:
+        raise InputError(f"--beside belongs to --share or --shadow, got --beside {options.beside}")
+    for name in ("grace", "deadline"):
+        if getattr(options, name) is not None:
+            check.number(getattr(options, name), f"--{name}", most=LONGEST_S)
+    for module in MODULES:
+        need(module, "serving")
+    _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    """What needs the extra."""
+    from diffpolicy.edge.serving.api.app import make_app
+    from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.serving_loop import serve_policy
+    from diffpolicy.edge.serving.api.settings import ApiSettings
+    from diffpolicy.edge.serving.limits import Limits
+    from diffpolicy.edge.serving.reach import is_loopback, url_of
+    from diffpolicy.edge.serving.worker.running import listen
+    from diffpolicy.edge.serving.workers_source import WorkersSource
+
+    keys = read_keys(options.token_file, options.token_env)
+    if not (keys.needed or is_loopback(options.host)):
+        raise InputError(
+            f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with an API key"
+        )
+    limits = Limits(queue=options.queue)
+    source = WorkersSource(options.workers)
+    service, told = _service(options, source, limits)
+    recorder = _listen_in(options, service)
+    listening = listen(options.host, options.port)
+    url = url_of(*listening.getsockname()[:2])
+    settings = ApiSettings(
+        limits=limits,
+        keys=keys,
+        hosts=None if keys.needed else ("127.0.0.1", "::1", "localhost", options.host),
+        deadline_s=options.deadline or float("inf"),
+    )
+
+    def ready() -> None:
+        names = [worker.name for worker in source.workers]
+        if options.json:
+            opt.print_json({"url": url, "policy": told, "workers": names}, options)
+        else:
+            print(f"{told}, in front of {len(names)} workers, at {url}", flush=True)
+
+    try:
+        asyncio.run(
+            serve_policy(
+                service,
+                make_app(service, settings),
+                listening,
+                source,
+                grace_s=options.grace,
+                ready=ready,
+                again=() if recorder is None else (recorder.reopen,),
+            )
+        )
+    finally:
+        if recorder is not None:
+            recorder.close()
+
+
+def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits) -> tuple[Service, str]:
+    """The service, and its policy in words."""
+    from diffpolicy.edge.serving.rules import make_policy
+    from diffpolicy.edge.serving.service import Service
+    from diffpolicy.edge.serving.settings import Settings
+    from diffpolicy.edge.serving.upstreams import connect
+
+    policy = make_policy(options.policy, binding=options.binding, order=options.order, seed=options.seed)
+    settings = Settings(limits=limits, seed=options.seed)
+    told = str(policy)
+    others: dict[str, Any] = {}
+    if options.share is not None or options.shadow:
+        beside = make_policy(options.beside or BESIDE, seed=options.seed)
+        others = {"otherwise": beside.dispatcher, "name_otherwise": beside.name, "shadow": options.shadow}
+        if options.shadow:
+            told = f"{beside}, in whose shadow {policy}"
+        else:
+            settings = Settings(limits=limits, seed=options.seed, share=options.share)
+            told = f"{policy} for {100 * options.share:g}% of the requests, {beside} for the rest"
+    service = Service(
+        source.workers, lambda spec: connect(spec, limits), policy.dispatcher, policy.name, settings, **others
+    )
+    return service, told
+
+
+def _listen_in(options: argparse.Namespace, service: Service) -> RequestRecorder | None:
+    """Adds the log, the lines on stderr and spans; returns the log."""
+    from diffpolicy.edge.serving.api.logs import EventLog
+    from diffpolicy.edge.serving.api.recorder import RequestRecorder
+    from diffpolicy.edge.serving.api.spans import Spans
+
+    lines = EventLog(options.log_format, every=options.verbose or options.log_format == "json")
+    for name in ("diffpolicy.serving", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [lines.handler()], False
+        logger.setLevel(logging.WARNING)
+    if not options.quiet:
+        service.listeners.append(lines)
+    if options.spans:
+        service.listeners.append(Spans())
+    if options.log is None:
+        return None
+    recorder = RequestRecorder(options.log)
+    service.listeners.append(recorder)
+    return recorder

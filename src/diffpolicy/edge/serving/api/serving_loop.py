@@ -1,0 +1,99 @@
+"""`serve_policy`: a service on a port until a signal ends it, whose workers may change meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from diffpolicy.edge.serving.worker.running import run_app
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from diffpolicy.edge.serving.workers_source import WorkersSource
+from diffpolicy.errors import InputError
+
+logger = logging.getLogger("diffpolicy.serving")
+EVERY_S = 1.0
+"""Between two looks at the workers file."""
+
+
+class Dispatching(Protocol):
+    """What is asked of a service beside what the API asks."""
+
+    async def start(self) -> None:
+        """Begins."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Ends what it has, within so many seconds."""
+
+    def replace_workers(self, workers: Sequence[WorkerSpec]) -> None:
+        """Takes another fleet."""
+
+
+async def serve_policy(
+    service: Dispatching,
+    app: Any,
+    listening: socket.socket,
+    source: WorkersSource,
+    *,
+    grace_s: float,
+    ready: Callable[[], None],
+    again: Sequence[Callable[[], None]] = (),
+    every_s: float = EVERY_S,
+) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    Args:
+        service: which the app stands before. app: of `make_app`. listening: a socket.
+        source: of the workers; a file is looked at again and again, and read when it has changed or on SIGHUP.
+        grace_s: seconds in which it ends what it has; meanwhile new requests are answered by 503.
+        ready: is called once requests are taken. again: are called on SIGHUP too.
+        every_s: between two looks at the file.
+
+    Raises:
+        Stopped: a signal came, and everything has ended.
+    """
+    watching: list[asyncio.Task[None]] = []
+
+    def hang_up() -> None:
+        _reload(service, source, always=True)
+        for each in again:
+            try:
+                each()
+            except InputError as error:
+                logger.error("%s", error)
+
+    async def start() -> None:
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+        await service.start()
+        watching.append(asyncio.ensure_future(_watch(service, source, every_s)))
+        ready()
+
+    async def stop(grace_s: float) -> None:
+        for task in watching:
+            task.cancel()
+        await service.stop(grace_s)
+
+    await run_app(app, listening, start=start, stop=stop, grace_s=grace_s)
+
+
+async def _watch(service: Dispatching, source: WorkersSource, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        _reload(service, source)
+
+
+def _reload(service: Dispatching, source: WorkersSource, *, always: bool = False) -> None:
+    """Takes another fleet, where the file has one; a broken file is said once, and nothing changes."""
+    try:
+        workers = source.changed(always=always)
+    except InputError as error:
+        logger.error("%s; the workers stay as they were", error)
+        return
+    if workers is not None:
+        service.replace_workers(workers)
+        logger.warning("the workers are %s now", ", ".join(worker.name for worker in workers))
