@@ -85,6 +85,19 @@ def test_the_log_is_what_advise_reads(tmp_path):
     assert log.started
 
 
+def test_a_request_that_tells_no_size_counts_as_the_mean_of_its_model(tmp_path):
+    path = tmp_path / "requests.csv"
+    recorder, untold = RequestRecorder(path), {"width": None, "height": None, "steps": None}
+    told(recorder, [*life("r1", steps=20), *life("r2", steps=40), *life("r3", **untold)])
+    told(recorder, life("r4", model="other", **untold))
+    log = RequestLog.read(path)
+    assert log.size == pytest.approx([0.512**2 * x for x in (20, 40, 30, 30)])
+    assert len(set(log.kind)) == 4
+    path.write_text(HEADER)
+    told(RequestRecorder(path), life("r1", **untold))
+    assert RequestLog.read(path).size.tolist() == [1.0]
+
+
 def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_path):
     path = tmp_path / "requests.csv"
     for k in range(2):

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -25,12 +27,14 @@ from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.events import Answered, Bound, Cancelled
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.reach import url_of
 from diffpolicy.edge.serving.rules import make_policy
 from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.engines import make_engine
+from diffpolicy.edge.serving.worker.running import listen, serving
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from serving_fakes import Caller, client, until
 
@@ -173,56 +177,72 @@ def soon(true, within_s=10.0):
         time.sleep(0.02)
 
 
-def test_processes_that_are_reconfigured_and_drained(tmp_path):
-    """Two workers, one of them added to the file later; SIGTERM lets what runs end, and then says 143."""
-    worker = ("worker", "--model", f"{PROFILE}@4", "--time-scale", "0.5", "--port", "0")
+@contextlib.contextmanager
+def two_workers():
+    """Addresses of two emulated workers, on ports, in a thread of this process."""
+    loop, urls, ready, ended = asyncio.new_event_loop(), [], threading.Event(), asyncio.Event()
+
+    async def go():
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                desk = Desk(make_engine(f"{PROFILE}@4", scale=0.5), 16)
+                await desk.start()
+                stack.push_async_callback(desk.stop, 1.0)
+                listening = listen("127.0.0.1", 0)
+                await stack.enter_async_context(serving(make_worker_app(desk), listening))
+                urls.append(url_of(*listening.getsockname()))
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(go()))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield urls
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+def test_a_process_is_reconfigured_and_drained(tmp_path):
+    """A worker is added to the file, beside a broken one; SIGTERM lets what runs end, and then says 143."""
     workers, log, keys = tmp_path / "workers.json", tmp_path / "log.csv", tmp_path / "keys"
     keys.write_text("shop=0123456789abcdef\n")
     headers = {"authorization": "Bearer 0123456789abcdef"}
-    with started(*worker) as (_, first), started(*worker) as (_, second):
 
-        def write(*urls):
-            workers.write_text(json.dumps({"workers": [{"url": url} for url in urls]}))
+    def write(*urls):
+        workers.write_text(json.dumps({"workers": [{"url": url} for url in urls]}))
 
-        write(first["url"])
-        serve = (
-            "serve",
-            "--workers",
-            workers,
-            "--port",
-            "0",
-            "--log",
-            log,
-            "--token-file",
-            keys,
-            "--policy",
-            "round-robin",
-        )
-        with (
-            started(*serve, "--log-format", "json") as (process, told),
-            httpx.Client(base_url=told["url"], headers=headers, trust_env=False, timeout=30) as to,
-        ):
+    with two_workers() as (first, second), ThreadPoolExecutor() as pool:
+        write(first)
+        argv = ("--workers", workers, "--port", "0", "--log", log, "--token-file", keys, "--policy", "round-robin")
+        with started("serve", *argv, "--log-format", "json") as (process, told):
+            to = httpx.Client(base_url=told["url"], headers=headers, trust_env=False, timeout=30)
             assert told["policy"] == "round-robin on arrival"
             assert to.post(PATH, json=SMALL, headers={"authorization": ""}).status_code == 401
             assert to.post(PATH, json=SMALL).status_code == 200
             workers.write_text("{")
-            write(first["url"], second["url"])
-            soon(lambda: len(to.get("/snapshot").json()["snapshot"]["servers"]) == 2)
-            soon(lambda: all(s["state"] == "ready" for s in to.get("/snapshot").json()["snapshot"]["servers"]))
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+            write(first, second)
+            process.send_signal(signal.SIGHUP)
+
+            def servers():
+                return to.get("/snapshot").json()["snapshot"]["servers"]
+
+            soon(lambda: [s["state"] for s in servers()] == ["ready", "ready"])
             assert [to.post(PATH, json=SMALL).status_code for _ in range(2)] == [200, 200]
-            slow = subprocess.Popen(
-                [sys.executable, "-c", "import httpx, sys; print(httpx.post(sys.argv[1], json={'prompt': 'a', "
-                 "'num_inference_steps': 60}, headers={'authorization': sys.argv[2]}, timeout=30).status_code)",
-                 told["url"] + PATH, headers["authorization"]], stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            soon(lambda: any(s["outstanding"] for s in to.get("/snapshot").json()["snapshot"]["servers"]))
+            slow = pool.submit(to.post, PATH, json={"prompt": "a cat", "num_inference_steps": 60})
+            soon(lambda: any(s["outstanding"] for s in servers()))
             process.send_signal(signal.SIGTERM)
             soon(lambda: to.get("/health").status_code == 503)
             assert to.post(PATH, json=SMALL).status_code == 503
-            assert slow.communicate()[0].strip() == "200"
+            assert slow.result().status_code == 200
             assert process.wait(15) == 143
             lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
     assert {"Arrived", "Bound", "Answered", "Refused", "WorkerChanged"} <= {line["event"] for line in lines}
+    assert sum("workers.json" in line.get("message", "") for line in lines) == 1
     assert "a cat" not in json.dumps(lines)
     assert "0123456789abcdef" not in json.dumps(lines)
     recorded = RequestLog.read(log)

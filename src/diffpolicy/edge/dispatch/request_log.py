@@ -25,8 +25,8 @@ class RequestLog:
     r"""K requests that were answered, in order of arrival, on S servers.
 
     The file has the columns `arrival_s`, `server` and `end_s`, and `start_s` where it is known; what a request asks for
-    stands in `model`, `width`, `height`, `steps` and `images`, or in `cost`. Rows without an end, or of another
-    `status` than `ok`, are left out and counted.
+    stands in `model`, `width`, `height`, `steps` and `images`, or in `cost`; where cells are empty it has the mean size
+    of its model. Rows without an end, or of another `status` than `ok`, are left out and counted.
 
     Args:
         name: of the file.
@@ -130,10 +130,10 @@ class RequestLog:
         start = _numbers(table, "start_s", rows) if started else _starts(arrival, end, server)
         for k in np.flatnonzero((start < arrival) | (start > end))[:1]:
             raise _error(table, int(rows[k]), "start_s", "must lie between arrival_s and end_s")
-        size, columns = _sizes(table, rows)
         named = [table.rows[k][table.header.index("model")].strip() for k in rows] if "model" in table.header else []
         models = tuple(dict.fromkeys(named)) or ("",)
         model = np.array([models.index(x) for x in named], np.int64) if named else np.zeros(len(rows), np.int64)
+        size, columns = _sizes(table, rows, model)
         _, kind = np.unique(np.stack([*columns, model.astype(np.float64)], -1), axis=0, return_inverse=True)
         order = np.argsort(arrival, kind="stable")
         return cls(
@@ -181,26 +181,43 @@ def _numbers(table: Table, column: str, rows: Ints, *, least: float = -np.inf) -
     return values
 
 
-def _sizes(table: Table, rows: Ints) -> tuple[Floats, list[Floats]]:
-    """What each request asks for as one number, and the columns by which requests are alike."""
+def _sizes(table: Table, rows: Ints, model: Ints) -> tuple[Floats, list[Floats]]:
+    """What each request asks for as one number, and the columns by which requests are alike.
+
+    A request that does not tell its size, as one of a prompt alone, has the mean size of its model.
+    """
     if "cost" in table.header:
         cost = _numbers(table, "cost", rows, least=0.0)
         return cost, [cost]
     size: Floats = np.ones(len(rows))
+    told = np.ones(len(rows), dtype=bool)
     columns: list[Floats] = []
     for name in (name for name in SIZES if name in table.header):
-        at, values = table.header.index(name), np.empty(len(rows))
-        for place, k in enumerate(rows):
-            try:
-                value = to_whole(table.rows[k][at])
-            except ValueError as error:
-                raise _error(table, int(k), name, str(error)) from None
-            if not 1 <= value <= MOST[name]:
-                raise _error(table, int(k), name, f"must be from 1 to {MOST[name]}")
-            values[place] = value
-        size = size * (values / 1e3 if name in ("width", "height") else values)
+        values = _counts(table, name, rows)
+        if name != "images":
+            told &= values > 0
+        size = size * (values / 1e3 if name in ("width", "height") else np.maximum(values, 1))
         columns.append(values)
+    for number in np.unique(model[~told]):
+        alike = told & (model == number) if (told & (model == number)).any() else told
+        size[~told & (model == number)] = size[alike].mean() if alike.any() else 1.0
     return size, columns
+
+
+def _counts(table: Table, name: str, rows: Ints) -> Floats:
+    """A column of whole numbers; 0 where it is empty."""
+    at, values = table.header.index(name), np.zeros(len(rows))
+    for place, k in enumerate(rows):
+        if not table.rows[k][at].strip():
+            continue
+        try:
+            value = to_whole(table.rows[k][at])
+        except ValueError as error:
+            raise _error(table, int(k), name, str(error)) from None
+        if not 1 <= value <= MOST[name]:
+            raise _error(table, int(k), name, f"must be from 1 to {MOST[name]}")
+        values[place] = value
+    return values
 
 
 def _starts(arrival: Floats, end: Floats, server: Ints, seats: Sequence[int] = ()) -> Floats:

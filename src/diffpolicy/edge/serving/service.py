@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -411,5 +410,9 @@ class Service:
 
 async def _first(event: asyncio.Event, within_s: float | None) -> None:
     """Waits for an event, at most so long."""
-    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two classes on Python 3.10
-        await asyncio.wait_for(event.wait(), within_s)
+    # not by wait_for: before Python 3.12 it swallows a cancellation that comes at the same moment as the event
+    happened = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({happened}, timeout=within_s)
+    finally:
+        happened.cancel()
