@@ -252,6 +252,28 @@ def test_gymnasium_ids(name, steps, kind):
     )
 
 
+def test_a_gymnasium_environment_takes_arguments_behind_its_id():
+    pytest.importorskip("gymnasium")
+    problem = gym_problem("FrozenLake-v1?is_slippery=false,map_name=8x8")
+    env = problem.make_env(2, 0)
+    assert env.observation_spec["observation"].n == 64
+    right = 2
+    td = env.reset().set("action", torch.full((2,), right))
+    assert env.step(td)["next", "observation"].tolist() == [1, 1]  # where ice is not slippery
+    same = gym_problem("FrozenLake-v1", options={"is_slippery": False, "map_name": "8x8"})
+    assert same.name == problem.name
+    assert same.digest() == problem.digest() != gym_problem("FrozenLake-v1").digest()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["is_slippery", "slippery=true", "is_slippery=true,is_slippery=false", "map_name=9x9"]
+)
+def test_wrong_arguments_of_a_gymnasium_environment_are_refused(wrong):
+    pytest.importorskip("gymnasium")
+    with pytest.raises(InputError, match=r"problem gym:FrozenLake-v1\?"):
+        gym_problem(f"FrozenLake-v1?{wrong}")
+
+
 def test_an_unknown_id_is_refused():
     pytest.importorskip("gymnasium")
     with pytest.raises(InputError, match="NoSuchGame"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,17 +10,21 @@ from typing import Any
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.env_problem import EnvProblem
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 
 RETURN = Cost("minus return")
+OPTIONS = "?"
+"""Between an id and the arguments of its environment."""
 
 
 def gym_problem(
     name: str,
     *,
+    options: Mapping[str, Any] | None = None,
     steps: int | None = None,
     rules: Mapping[str, Any] | None = None,
     cost: str | Cost = RETURN,
@@ -32,7 +37,9 @@ def gym_problem(
     The cost of an episode is minus its return, and its steps are the registry's limit.
 
     Args:
-        name: the id, e.g. `CartPole-v1`.
+        name: the id, e.g. `CartPole-v1`, or with arguments of the environment `FrozenLake-v1?is_slippery=false`, with
+            commas between them; what is no number, `true`, `false` or `null` is a text.
+        options: further arguments of the environment, of any kind.
         steps: of an episode; None: the registry's limit. version: of the problem; None: Gymnasium's.
         rules, cost, transitions, methods: of `EnvProblem`.
 
@@ -40,23 +47,29 @@ def gym_problem(
         A problem called `gym:NAME`, whose default cost is called `minus return`.
 
     Raises:
-        InputError: Gymnasium is not installed, or it does not know the id.
+        InputError: Gymnasium is not installed, or it does not know the id or an argument.
 
     Example:
         >>> gym_problem("CartPole-v1").steps
         500
+        >>> gym_problem("FrozenLake-v1?is_slippery=false,map_name=8x8").name
+        'gym:FrozenLake-v1?is_slippery=false,map_name=8x8'
     """
+    plain, given = _apart(name)
+    given |= options or {}
     try:
         import gymnasium
     except ImportError:
         raise InputError(f"problem gym:{name} needs Gymnasium; install the extra 'gym'") from None
     try:
-        limit = gymnasium.spec(name).max_episode_steps
-    except gymnasium.error.Error as error:
+        limit = gymnasium.spec(plain).max_episode_steps
+        if given:
+            gymnasium.make(plain, **given).close()
+    except (gymnasium.error.Error, TypeError, ValueError, KeyError) as error:
         raise InputError(f"problem gym:{name} cannot be made: {' '.join(str(error).split())}") from None
     return EnvProblem(
-        partial(make_gym, name),
-        name=f"gym:{name}",
+        partial(make_gym, plain, given) if given else partial(make_gym, plain),
+        name=f"gym:{_joined(plain, given)}",
         steps=limit if steps is None else steps,
         rules=rules,
         cost=cost,
@@ -66,10 +79,43 @@ def gym_problem(
     )
 
 
-def make_gym(name: str, seed: int = 0, device: Any = None) -> EnvBase:
-    """One lane of a Gymnasium environment. Args: name: its id. seed: of its draws. device: of its tensors."""
+def make_gym(name: str, options: Mapping[str, Any] | None = None, seed: int = 0, device: Any = None) -> EnvBase:
+    """One lane of a Gymnasium environment.
+
+    Args:
+        name: its id. options: its arguments. seed: of its draws. device: of its tensors.
+    """
     from torchrl.envs import GymEnv
 
-    env = GymEnv(name, categorical_action_encoding=True, device=device)
+    env = GymEnv(name, categorical_action_encoding=True, device=device, **(options or {}))
     env.set_seed(seed)
     return env
+
+
+def _apart(name: str) -> tuple[str, dict[str, Any]]:
+    """An id, and the arguments that stand behind it. Args: name: `ID`, or `ID?KEY=VALUE,KEY=VALUE`."""
+    plain, mark, rest = name.partition(OPTIONS)
+    given: dict[str, Any] = {}
+    for pair in rest.split(",") if mark else ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or key in given:
+            raise InputError(f"problem gym:{name}: arguments must be KEY=VALUE, each key once, got {check.show(pair)}")
+        given[key] = _value(value)
+    return plain, given
+
+
+def _value(text: str) -> Any:
+    """What a text stands for: a number, `true`, `false` or `null`, else itself."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if value is None or isinstance(value, (bool, int, float)) else text
+
+
+def _joined(name: str, given: Mapping[str, Any]) -> str:
+    """What `_apart` takes apart."""
+    pairs = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}" for key, value in given.items()
+    ]
+    return name + (OPTIONS + ",".join(pairs) if pairs else "")
