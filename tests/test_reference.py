@@ -49,6 +49,11 @@ NEEDS = {
     "edge.FleetPolicy": "numba",
     "edge.hardware.DiffusersAdapter": "diffusers",
     "edge.hardware.HttpAdapter": "httpx",
+    "edge.serving.ComfyUpstream": "httpx",
+    "edge.serving.HttpUpstream": "httpx",
+    "edge.serving.Service": "httpx",
+    "edge.serving.Upstream": "httpx",
+    "edge.serving.worker.make_worker_app": "fastapi",
     "export.ExportedDecision": "onnxruntime",
     "export.export_decision": "onnxruntime",
 }

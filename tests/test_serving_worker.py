@@ -417,6 +417,16 @@ def test_a_model_that_is_none_is_refused(model, others, said):
     assert said in str(caught.value)
 
 
+def test_an_engine_of_ones_own_is_named_by_module_and_attribute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_engine.py").write_text("from test_serving_worker import Scripted\nother = dict\n")
+    assert make_engine("mine_engine:Scripted").model == "scripted"
+    with pytest.raises(InputError, match="mine_engine:other makes a dict, which lacks"):
+        make_engine("mine_engine:other")
+    with pytest.raises(InputError, match="no attribute 'nothing'"):
+        make_engine("mine_engine:nothing")
+
+
 class Pipeline:
     """What stands for a pipeline of diffusers."""
 

@@ -28,6 +28,8 @@ LAYERS = (
     ".edge",
     ".edge.dispatch",
     ".edge.hardware",
+    ".edge.serving",
+    ".edge.serving.worker",
     ".export",
 )
 # what a browser fetches by itself; where a link leads is the reader's choice

@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="tiny, sd3-medium, sdxl or sd15 with random weights; a folder or hub id with a diffusers pipeline; or "
         "emulate:PROFILE[@SPEED], which takes the times of a server profile, SPEED times as fast, and makes black "
-        "pictures",
+        "pictures; or module:attribute, an engine of yours",
     )
     parser.add_argument("--port", type=opt.whole(0, 65535), default=8001, help="0 for one that is free (default 8001)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.serving.comfy_workflow import Workflow as Workflow
+    from diffpolicy.edge.serving.comfyui import ComfyUpstream as ComfyUpstream
     from diffpolicy.edge.serving.http_upstream import HttpUpstream as HttpUpstream
     from diffpolicy.edge.serving.image_request import ImageRequest as ImageRequest
     from diffpolicy.edge.serving.limits import Limits as Limits
@@ -21,6 +23,7 @@ _HERE = "diffpolicy.edge.serving."
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "ComfyUpstream": _HERE + "comfyui",
         "HttpUpstream": _HERE + "http_upstream",
         "ImageRequest": _HERE + "image_request",
         "Limits": _HERE + "limits",
@@ -31,11 +34,13 @@ __getattr__, __dir__ = attach(
         "Upstream": _HERE + "upstream",
         "UpstreamError": _HERE + "upstream",
         "WorkerSpec": _HERE + "worker_spec",
+        "Workflow": _HERE + "comfy_workflow",
         "read_workers": _HERE + "worker_spec",
     },
 )
 __all__ = (
     "Answer",
+    "ComfyUpstream",
     "Health",
     "HttpUpstream",
     "ImageRequest",
@@ -45,5 +50,6 @@ __all__ = (
     "Upstream",
     "UpstreamError",
     "WorkerSpec",
+    "Workflow",
     "read_workers",
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 from diffpolicy.edge.hardware.adapters.api_key import read_api_key
 from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
+from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving import health_report
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.comfy_workflow import Workflow
@@ -46,6 +47,15 @@ class ComfyUpstream:
 
     Raises:
         InputError: there is no workflow, it lacks a node, or the key or httpx is not there.
+
+    Example:
+        >>> import json, pathlib
+        >>> sampler = {"class_type": "KSampler", "inputs": {"seed": 0, "steps": 20, "positive": ["6", 0]}}
+        >>> text = {"class_type": "CLIPTextEncode", "inputs": {"text": ""}}
+        >>> _ = pathlib.Path("sd3.json").write_text(json.dumps({"3": sampler, "6": text}))
+        >>> worker = ComfyUpstream(WorkerSpec("http://127.0.0.1:8188", kind="comfyui", workflow="sd3.json"))
+        >>> worker.workflow.steps
+        20
     """
 
     def __init__(self, spec: WorkerSpec, limits: Limits | None = None, *, transport: Any = None) -> None:
@@ -56,6 +66,7 @@ class ComfyUpstream:
         address = ServerUrl.parse(spec.url)
         key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
         self._root = VERSION.sub("", address.endpoint.removesuffix("/images/generations"))
+        self._anyio = need("anyio", "serving")
         self._client_id = uuid.uuid4().hex
         self._ends: set[asyncio.Task[None]] = set()
         self._calls = HttpCalls(
@@ -86,8 +97,9 @@ class ComfyUpstream:
             return _failed(error)
         names = [str(uuid.uuid4())]
         try:
-            return await asyncio.wait_for(self._done(names, graph, request), timeout_s)
-        except asyncio.TimeoutError:
+            with self._anyio.fail_after(timeout_s):
+                return await self._done(names, graph, request)
+        except TimeoutError:
             self._give_up(names)
             raise UpstreamError(f"did not answer in time ({timeout_s:.3g} s)", reached=True, late=True) from None
         except asyncio.CancelledError:

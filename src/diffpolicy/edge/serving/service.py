@@ -53,20 +53,9 @@ class Service:
         InputError: a worker is named twice.
 
     Example:
-        >>> class Echo:
-        ...     async def call(self, request, *, timeout_s, chunk=None):
-        ...         return Answer(200, body=request.number.encode())
-        ...     async def health(self):
-        ...         return Health(True)
-        ...     async def aclose(self): ...
-        >>> async def one() -> bytes:
-        ...     service = Service([WorkerSpec("http://a:1")], lambda spec: Echo(), Held())
-        ...     await service.start()
-        ...     answer = await service.submit(ImageRequest.parse({"prompt": "a cat"}, "r1")).answer()
-        ...     await service.stop()
-        ...     return answer.body
-        >>> asyncio.run(one())
-        b'r1'
+        >>> service = Service([WorkerSpec("http://127.0.0.1:8001")], HttpUpstream, Held())
+        >>> service.usable, service.draining, service.snapshot().servers[0].state
+        (False, False, 'unknown')
     """
 
     def __init__(

@@ -42,6 +42,11 @@ class UpstreamError(Exception):
     Args:
         message: the end of a sentence about the worker. reached: whether it may have begun the work. late: it was
             given up since its time was over.
+
+    Example:
+        >>> error = UpstreamError("did not answer in time (60 s)", reached=True, late=True)
+        >>> f"worker a1 {error}", error.late
+        ('worker a1 did not answer in time (60 s)', True)
     """
 
     def __init__(self, message: str, *, reached: bool, late: bool = False) -> None:
@@ -56,7 +61,7 @@ class Health:
     Args:
         usable: it takes requests. draining: it ends what it has and takes no more.
         boot: drawn when it started. models: names that it serves.
-        running: requests it works on, waiting: that wait there. remaining_s: seconds of work that it has left.
+        running: requests it works on. waiting: that wait there. remaining_s: seconds of work that it has left.
         slots: requests that it works on at once.
 
     Example:
@@ -76,7 +81,12 @@ class Health:
 
 @runtime_checkable
 class Upstream(Protocol):
-    """One worker. All of it runs in one event loop; a call that is cancelled stops the work where the worker can."""
+    """One worker. All of it runs in one event loop; a call that is cancelled stops the work where the worker can.
+
+    Example:
+        >>> isinstance(HttpUpstream(WorkerSpec("http://127.0.0.1:8001")), Upstream)
+        True
+    """
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
         """Sends a request and waits for its answer.

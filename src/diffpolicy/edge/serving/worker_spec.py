@@ -80,6 +80,9 @@ def read_workers(text: str) -> tuple[WorkerSpec, ...]:
     Args:
         text: addresses with commas between them, or a JSON file `{"workers": [{"url": ..., "slots": 1, ...}, ...]}`.
 
+    Returns:
+        A worker each, of different names.
+
     Raises:
         InputError: it is neither; names the file, the worker and the key.
 

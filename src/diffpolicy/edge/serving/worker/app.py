@@ -40,6 +40,11 @@ def make_worker_app(desk: Desk, settings: ApiSettings | None = None) -> FastAPI:
 
     Returns:
         An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.
+
+    Example:
+        >>> app = make_worker_app(Desk(make_engine("emulate:tiny-cpu")))
+        >>> sorted(app.openapi()["paths"])
+        ['/health', '/live', '/metrics', '/v1/images/edits', '/v1/images/generations', '/v1/models']
     """
     own = settings or ApiSettings()
     app = FastAPI(title="diffpolicy worker", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)

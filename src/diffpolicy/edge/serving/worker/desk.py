@@ -60,6 +60,15 @@ class Desk:
 
     Raises:
         InputError: the queue is no such number.
+
+    Example:
+        >>> desk = Desk(make_engine("emulate:tiny-cpu", scale=0.001))
+        >>> async def one() -> int:
+        ...     await desk.start()
+        ...     return (await desk.submit(ImageRequest.parse({"prompt": "a cat"}, "r1")).answer()).status
+        >>> import asyncio
+        >>> asyncio.run(one())
+        200
     """
 
     def __init__(self, engine: Engine, queue: int = 16) -> None:

@@ -28,7 +28,7 @@ class EmulatedEngine:
     Example:
         >>> engine = EmulatedEngine(ServerProfile.load("mlenergy-h100-sd3-medium"), speed=2.0, scale=0.05)
         >>> round(engine.expected_s(Job("a cat", 1024, 1024, steps=25)), 4)
-        0.0474
+        0.0476
     """
 
     kinds: tuple[str, ...] = ("png",)

@@ -10,7 +10,12 @@ from diffpolicy.edge.serving.worker.job import Job, Standard
 
 
 class StoppedError(Exception):
-    """Nobody waits for the images any more."""
+    """Nobody waits for the images any more.
+
+    Example:
+        >>> issubclass(StoppedError, Exception)
+        True
+    """
 
 
 class Run:
@@ -19,6 +24,11 @@ class Run:
     Args:
         begin_s: from when it counts, of the event loop's clock.
         show: takes a picture on the way and its index; called in the event loop.
+
+    Example:
+        >>> run = Run(begin_s=0.0)
+        >>> run.step(1), run.steps, run.stopped
+        (None, 1, False)
     """
 
     def __init__(self, begin_s: float, show: Callable[[int, bytes], None] | None = None) -> None:
@@ -70,6 +80,10 @@ class Engine(Protocol):
     Attributes:
         model: its name. standard: what it makes where a request does not say. kinds: formats that it writes, the
             first by default. edits: whether it takes images. slots: requests at once, at most.
+
+    Example:
+        >>> isinstance(make_engine("emulate:tiny-cpu"), Engine)
+        True
     """
 
     model: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffpolicy import _validate as check
+from diffpolicy._imports import import_attribute, is_attribute
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.serving.worker.emulated import EmulatedEngine
 from diffpolicy.edge.serving.worker.engine import Engine
@@ -18,7 +19,7 @@ def make_engine(
 
     Args:
         model: `emulate:PROFILE`, `emulate:PROFILE@SPEED`, `tiny`, `sd3-medium`, `sdxl`, `sd15`, or a folder or hub id
-            of a diffusers pipeline.
+            of a diffusers pipeline; or `module:attribute`, a function without arguments that makes an engine of yours.
         scale: by which an emulated server's times are multiplied. slots: requests at once; emulated servers alone take
             more than one. device: of a pipeline. seed: of random weights. threads: of torch on a processor, where more
             than one are slower when anything else runs.
@@ -45,6 +46,8 @@ def make_engine(
         raise InputError(
             f"--slots must be 1 for --model {check.show(model)}, which runs one request at a time, got {slots}"
         )
+    if is_attribute(model):
+        return _own(model, device)
     from diffpolicy.edge.hardware.models.architectures import ARCHITECTURES
     from diffpolicy.edge.hardware.models.checkpoints import check_source
 
@@ -53,6 +56,16 @@ def make_engine(
     from diffpolicy.edge.serving.worker.pipeline import PipelineEngine
 
     return PipelineEngine(model, device=device, seed=seed, threads=threads)
+
+
+def _own(model: str, device: str | None) -> Engine:
+    """An engine of the user's."""
+    if device is not None:
+        raise InputError(f"--device belongs to a model of diffusers, and --model is {check.show(model)}")
+    engine = import_attribute(model, "--model")()
+    if not isinstance(engine, Engine):
+        raise InputError(f"--model {model} makes a {type(engine).__name__}, which lacks what an Engine has")
+    return engine
 
 
 def _speed(word: str) -> float:

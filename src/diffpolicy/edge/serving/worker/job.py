@@ -18,7 +18,15 @@ MOST_SEED = 2**63 - 11
 
 @dataclass(frozen=True)
 class Standard:
-    """What a model makes where a request does not say. Args: width, height: pixels. steps: denoising steps."""
+    """What a model makes where a request does not say.
+
+    Args:
+        width, height: pixels. steps: denoising steps.
+
+    Example:
+        >>> make_engine("emulate:mlenergy-h100-sd3-medium").standard
+        Standard(width=1024, height=1024, steps=25)
+    """
 
     width: int
     height: int
@@ -33,6 +41,10 @@ class Job:
         prompt, negative_prompt: never printed. width, height: pixels. steps: denoising steps. images: how many.
         seed: of the first image; the i-th after it has seed + i.
         guidance_scale: None: the model's own. partials: pictures shown on the way. kind: `png`, `jpeg` or `webp`.
+
+    Example:
+        >>> Job("a cat", 1000, 1000, steps=20, images=2).size
+        40.0
     """
 
     prompt: str = field(repr=False)

@@ -34,6 +34,11 @@ class PipelineEngine:
 
     Raises:
         InputError: there is no such model or device, or the extra `hardware` is not installed.
+
+    Example:
+        >>> engine = PipelineEngine("tiny", device="cpu")
+        >>> engine.standard, engine.kinds
+        (Standard(width=64, height=64, steps=4), ('png', 'jpeg', 'webp'))
     """
 
     kinds: tuple[str, ...] = ("png", "jpeg", "webp")
