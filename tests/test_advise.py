@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +282,72 @@ def test_policies_are_replayed_among_the_rules(tmp_path: Path) -> None:
     verdicts = advise(log, policies=["opt-ts"]).verdicts
     assert verdicts["opt-ts, on arrival"].mean_s == pytest.approx(verdicts["least-finish, on arrival"].mean_s)
     assert verdicts["opt-ts, held"].mean_s == pytest.approx(verdicts["shortest-first:cap=6, held"].mean_s)
+
+
+ROWS = [(0.0, "a", 4.0, 4), (1.25, "a", 6.5, 2), (1.5, "b", 3.0, 2)]
+
+
+def date(seconds: float, zone: str = "Z") -> str:
+    """Of the last day of January, just before midnight."""
+    return (datetime(2026, 1, 31, 23, 59, 58) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds") + zone
+
+
+@pytest.mark.parametrize(
+    ("header", "time", "unit"),
+    [
+        ("arrival_s,server,end_s,cost", str, "s"),
+        ("arrival_ms,server,end_ms,cost", lambda x: str(1e3 * x), "s"),
+        ("arrival_s,server,end_s,cost", lambda x: str(1e3 * x), "ms"),
+        ("arrival_ns,server,end_us,cost", None, "s"),
+        ("arrival_s,server,end_s,cost", date, "s"),
+        ("arrival_s,server,end_s,cost", lambda x: date(x, "+02:00"), "ms"),
+    ],
+)
+def test_a_log_tells_the_time_as_it_likes(
+    header: str, time: Callable[[float], str] | None, unit: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    apart = (lambda x: f"{1e9 * x:.0f}", lambda x: f"{1e6 * x:.0f}") if time is None else (time, time)
+    path.write_text("\n".join([header, *(f"{apart[0](a)},{s},{apart[1](e)},{c}" for a, s, e, c in ROWS)]))
+    log = RequestLog.read(path, unit=unit)
+    assert log.arrival_s.tolist() == [0.0, 1.25, 1.5]
+    assert log.service_s.tolist() == [4.0, 2.5, 1.5]
+
+
+def test_columns_may_have_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = hidden(tmp_path, 0, count=300).path
+    text = path.read_text()
+    path.write_text(text.replace("arrival_s,server,end_s", "created_at,gpu,done", 1))
+    assert main(["advise", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "has no column 'arrival_s' or 'arrival_ms'" in error
+    assert "it has created_at, gpu, done" in error
+    assert "name it, such as --columns arrival_s=created_at,server=gpu" in error
+    names = {"arrival_s": "created_at", "server": "gpu", "end_s": "done"}
+    (tmp_path / "plain.csv").write_text(text)
+    mine, plain = RequestLog.read(path, columns=names), RequestLog.read(tmp_path / "plain.csv")
+    assert np.array_equal(mine.end_s, plain.end_s)
+    assert mine.servers == plain.servers
+
+
+HEAD = "arrival_s,server,end_s,cost"
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "says"),
+    [
+        ("at,server,end_s,cost\n0,a,1,1\n", "arrival_s=when", "has no column 'when'; it has at, server, end_s, cost"),
+        (f"{HEAD}\n0,a,1,1\n", "model=net", "has no column 'net', which is to tell model"),
+        (f"{HEAD}\n0,a,1,1\n", "begin=at", "columns has no option 'begin'; there are arrival_s, end_s"),
+        ("at,server,end_s,cost\nx,a,1,1\n", "arrival_s=at", "line 2, column 'at' must be a number, got 'x'"),
+        (f"{HEAD}\n{date(0)},a,1,1\n", "", "column 'end_s' must be a date and time, as arrival_s is, got '1'"),
+        (f"{HEAD}\n{date(0)},a,{date(1, '')},1\n", "", "column 'end_s' must name a zone, as the first arrival, got"),
+    ],
+)
+def test_columns_that_tell_nothing_are_one_sentence(
+    text: str, given: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    assert main(["advise", str(path), *(["--columns", given] if given else [])]) == 2
+    assert says in capsys.readouterr().err

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from diffpolicy.cli import options as opt
+from diffpolicy.edge.workload.table_values import UNITS
 
 HELP = "say from a service's log whether another rule would have been better"
 EXAMPLES = (
     "diffpolicy advise requests.csv",
-    "diffpolicy advise requests.csv --json",
+    "diffpolicy advise requests.csv --columns arrival_s=created_at,end_s=done_at,server=gpu --json",
     "diffpolicy advise requests.csv --fleet workers.json --policies price",
 )
 
@@ -19,9 +20,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         metavar="LOG",
-        help="CSV with arrival_s, server, end_s in seconds, start_s where it is known (it tells how many requests a "
-        "server works on at once), and cost, or steps and where known model, width, height, images",
+        help="CSV with arrival_s, server, end_s in seconds or as dates (or arrival_ms, ...), start_s where it is known "
+        "(it tells how many requests a server works on at once), and cost, or steps and where known model, width, "
+        "height, images",
     )
+    parser.add_argument(
+        "--columns",
+        type=opt.columns,
+        default={},
+        metavar="NAME=COLUMN,...",
+        help="where they have other names: arrival_s=created_at,server=gpu,...",
+    )
+    parser.add_argument("--unit", choices=UNITS[:-1], default="s", help="of times that are numbers (default s)")
     parser.add_argument(
         "--fleet",
         metavar="FILE",
@@ -51,7 +61,8 @@ def run(options: argparse.Namespace) -> None:
             check_policy(name)
         opt.set_threads(options.threads)
     fleet = None if options.fleet is None else AdvisedFleet.read(options.fleet)
-    result = advise(RequestLog.read(options.log), fleet=fleet, policies=options.policies, seed=options.seed)
+    log = RequestLog.read(options.log, columns=options.columns, unit=options.unit)
+    result = advise(log, fleet=fleet, policies=options.policies, seed=options.seed)
     if options.json:
         opt.print_json(result.to_dict(), options)
     else:

@@ -16,6 +16,7 @@ from diffpolicy._version import __version__
 from diffpolicy.cli.parsing import OldSpelling as OldSpelling
 from diffpolicy.cli.parsing import Parser as Parser
 from diffpolicy.cli.parsing import bounds as bounds
+from diffpolicy.cli.parsing import columns as columns
 from diffpolicy.cli.parsing import names as names
 from diffpolicy.cli.parsing import positive as positive
 from diffpolicy.cli.parsing import whole as whole

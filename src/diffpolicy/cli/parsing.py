@@ -147,3 +147,15 @@ def names(text: str) -> list[str]:
     if not parts:
         raise argparse.ArgumentTypeError(f"must be names with commas between them, got {check.show(text)}")
     return parts
+
+
+def columns(text: str) -> dict[str, str]:
+    """An option's type: NAME=COLUMN,NAME=COLUMN."""
+    pairs = [part.partition("=") for part in names(text)]
+    for name, sign, column in pairs:
+        if not (name.strip() and sign and column.strip()):
+            raise argparse.ArgumentTypeError(f"must be NAME=COLUMN with commas between them, got {text!r}")
+    columns = {name.strip(): column.strip() for name, _, column in pairs}
+    if len(columns) < len(pairs):
+        raise argparse.ArgumentTypeError(f"must name each NAME once, got {text!r}")
+    return columns

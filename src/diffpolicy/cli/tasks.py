@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", action=opt.OldSpelling, instead="--trace-format", **of_trace)
     parser.add_argument("--out", required=True, metavar="FILE", help="the task file (CSV) to write")
     parser.add_argument(
-        "--columns", type=_columns, metavar="NAME=COLUMN,...", help="of a csv: arrival_s=at,model=net,steps=n,..."
+        "--columns", type=opt.columns, metavar="NAME=COLUMN,...", help="of a csv: arrival_s=at,model=net,steps=n,..."
     )
     parser.add_argument("--unit", choices=("s", "ms", "us", "ns", "datetime"), help="of a csv's arrivals (default s)")
     parser.add_argument("--max-broken", type=float, default=0.01, metavar="SHARE", help="of rows (default 0.01)")
@@ -143,18 +143,6 @@ def _with_requests(trace: Trace, scenario: Scenario, options: argparse.Namespace
             f"or a --scenario whose workload has a 'mix'"
         )
     return trace.with_requests(mix, options.seed, getattr(workload, "model_persistence", 0.0))
-
-
-def _columns(text: str) -> dict[str, str]:
-    """An option's type: NAME=COLUMN,NAME=COLUMN."""
-    pairs = [part.partition("=") for part in opt.names(text)]
-    for name, sign, column in pairs:
-        if not (name.strip() and sign and column.strip()):
-            raise argparse.ArgumentTypeError(f"must be NAME=COLUMN with commas between them, got {text!r}")
-    columns = {name.strip(): column.strip() for name, _, column in pairs}
-    if len(columns) < len(pairs):
-        raise argparse.ArgumentTypeError(f"must name each NAME once, got {text!r}")
-    return columns
 
 
 def _text(summary: dict[str, Any]) -> str:

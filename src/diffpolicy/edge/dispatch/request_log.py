@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy._tables import Table, read_table
 from diffpolicy._types import Bools, Floats, Ints
-from diffpolicy.edge.workload.table_values import MOST, to_number, to_whole
+from diffpolicy.edge.dispatch.log_columns import LogColumns
+from diffpolicy.edge.workload.table_values import MOST, to_whole
 from diffpolicy.errors import InputError
 
 SIZES = ("width", "height", "steps", "images")
@@ -104,40 +104,45 @@ class RequestLog:
         return self.end_s - self.arrival_s
 
     @classmethod
-    def read(cls, path: str | Path) -> RequestLog:
+    def read(cls, path: str | Path, *, columns: Mapping[str, str] | None = None, unit: str = "s") -> RequestLog:
         """A log's requests.
 
         Args:
             path: CSV, see above; rows may stand in any order.
+            columns: names in the file where they are others, such as `{"arrival_s": "created_at"}`.
+            unit: of the times, `s`, `ms`, `us` or `ns`; a column `arrival_ms` says it itself, and dates such as
+                `2026-01-31T12:00:00.250Z` are known as such.
 
         Raises:
             InputError: names the file, the line, the column and the value.
         """
-        table = read_table(path, "log", ("arrival_s", "server", "end_s", ("cost", "steps"))).complete("requests")
+        table = LogColumns.read(path, columns or {}, unit)
         keep, left_out = _answered(table)
         rows = np.flatnonzero(keep)
         if not len(rows):
-            raise InputError(f"{table.name} has no request that was answered")
-        arrival, end = _numbers(table, "arrival_s", rows), _numbers(table, "end_s", rows)
+            raise InputError(f"{table.table.name} has no request that was answered")
+        times = table.seconds(rows)
+        arrival, end = times["arrival_s"], times["end_s"]
         for k in np.flatnonzero(end < arrival)[:1]:
-            raise _error(table, int(rows[k]), "end_s", f"must not be below arrival_s ({arrival[k]:g})")
-        names = [table.rows[k][table.header.index("server")].strip() for k in rows]
+            said = table.texts("arrival_s", rows[k : k + 1])[0]
+            raise table.error(int(rows[k]), "end_s", f"must not be below arrival_s ({check.show(said)[1:-1]})")
+        names = table.texts("server", rows)
         for k in (k for k, name in enumerate(names) if not name):
-            raise _error(table, int(rows[k]), "server", "must name a server")
+            raise table.error(int(rows[k]), "server", "must name a server")
         servers = tuple(dict.fromkeys(sorted(names)))
         server = np.array([servers.index(name) for name in names], np.int64)
-        started = "start_s" in table.header
-        start = _numbers(table, "start_s", rows) if started else _starts(arrival, end, server)
+        started = table.has("start_s")
+        start = times["start_s"] if started else _starts(arrival, end, server)
         for k in np.flatnonzero((start < arrival) | (start > end))[:1]:
-            raise _error(table, int(rows[k]), "start_s", "must lie between arrival_s and end_s")
-        named = [table.rows[k][table.header.index("model")].strip() for k in rows] if "model" in table.header else []
+            raise table.error(int(rows[k]), "start_s", "must lie between arrival_s and end_s")
+        named = table.texts("model", rows) if table.has("model") else []
         models = tuple(dict.fromkeys(named)) or ("",)
         model = np.array([models.index(x) for x in named], np.int64) if named else np.zeros(len(rows), np.int64)
-        size, columns = _sizes(table, rows, model)
-        _, kind = np.unique(np.stack([*columns, model.astype(np.float64)], -1), axis=0, return_inverse=True)
+        size, alike = _sizes(table, rows, model)
+        _, kind = np.unique(np.stack([*alike, model.astype(np.float64)], -1), axis=0, return_inverse=True)
         order = np.argsort(arrival, kind="stable")
         return cls(
-            table.name,
+            table.table.name,
             arrival[order],
             start[order],
             end[order],
@@ -152,47 +157,28 @@ class RequestLog:
         )
 
 
-def _error(table: Table, row: int, column: str, what: str) -> InputError:
-    """A sentence about a value."""
-    value = table.rows[row][table.header.index(column)]
-    return InputError(f"{table.name}, line {table.lines[row]}, column '{column}' {what}, got {check.show(value)}")
-
-
-def _answered(table: Table) -> tuple[Bools, dict[str, int]]:
+def _answered(table: LogColumns) -> tuple[Bools, dict[str, int]]:
     """Which rows are of requests that were answered, and how many are not, by why."""
-    end = table.header.index("end_s")
-    status = table.header.index("status") if "status" in table.header else None
-    ended = np.array([bool(row[end].strip()) for row in table.rows])
-    right = np.array([status is None or row[status].strip().lower() in DONE for row in table.rows])
+    ended = np.array([bool(text) for text in table.texts("end_s")])
+    right = np.ones_like(ended)
+    if table.has("status"):
+        right = np.array([text.lower() in DONE for text in table.texts("status")])
     counts = {"without an end": int((~ended).sum()), "of another status": int((ended & ~right).sum())}
     return ended & right, {why: count for why, count in counts.items() if count}
 
 
-def _numbers(table: Table, column: str, rows: Ints, *, least: float = -np.inf) -> Floats:
-    """A column of finite numbers."""
-    at, values = table.header.index(column), np.empty(len(rows))
-    for place, k in enumerate(rows):
-        try:
-            values[place] = to_number(table.rows[k][at])
-        except ValueError as error:
-            raise _error(table, int(k), column, str(error)) from None
-        if values[place] < least:
-            raise _error(table, int(k), column, f"must be at least {least:g}")
-    return values
-
-
-def _sizes(table: Table, rows: Ints, model: Ints) -> tuple[Floats, list[Floats]]:
+def _sizes(table: LogColumns, rows: Ints, model: Ints) -> tuple[Floats, list[Floats]]:
     """What each request asks for as one number, and the columns by which requests are alike.
 
     A request that does not tell its size, as one of a prompt alone, has the mean size of its model.
     """
-    if "cost" in table.header:
-        cost = _numbers(table, "cost", rows, least=0.0)
+    if table.has("cost"):
+        cost = table.numbers("cost", rows, least=0.0)
         return cost, [cost]
     size: Floats = np.ones(len(rows))
     told = np.ones(len(rows), dtype=bool)
     columns: list[Floats] = []
-    for name in (name for name in SIZES if name in table.header):
+    for name in (name for name in SIZES if table.has(name)):
         values = _counts(table, name, rows)
         if name != "images":
             told &= values > 0
@@ -204,18 +190,18 @@ def _sizes(table: Table, rows: Ints, model: Ints) -> tuple[Floats, list[Floats]]
     return size, columns
 
 
-def _counts(table: Table, name: str, rows: Ints) -> Floats:
+def _counts(table: LogColumns, name: str, rows: Ints) -> Floats:
     """A column of whole numbers; 0 where it is empty."""
-    at, values = table.header.index(name), np.zeros(len(rows))
-    for place, k in enumerate(rows):
-        if not table.rows[k][at].strip():
+    values = np.zeros(len(rows))
+    for place, text in enumerate(table.texts(name, rows)):
+        if not text:
             continue
         try:
-            value = to_whole(table.rows[k][at])
+            value = to_whole(text)
         except ValueError as error:
-            raise _error(table, int(k), name, str(error)) from None
+            raise table.error(int(rows[place]), name, str(error)) from None
         if not 1 <= value <= MOST[name]:
-            raise _error(table, int(k), name, f"must be from 1 to {MOST[name]}")
+            raise table.error(int(rows[place]), name, f"must be from 1 to {MOST[name]}")
         values[place] = value
     return values
 
