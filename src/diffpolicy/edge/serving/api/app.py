@@ -42,6 +42,11 @@ def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
 
     Returns:
         An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.
+
+    Example:
+        >>> app = make_app(Service([WorkerSpec("http://127.0.0.1:8001")], HttpUpstream, Held(), "shortest-first"))
+        >>> [path for path in app.openapi()["paths"] if path.startswith("/v1")]
+        ['/v1/images/generations', '/v1/images/edits', '/v1/models']
     """
     own = settings or ApiSettings()
     app = FastAPI(
