@@ -53,6 +53,7 @@ NEEDS = {
     "edge.serving.HttpUpstream": "httpx",
     "edge.serving.Service": "httpx",
     "edge.serving.Upstream": "httpx",
+    "edge.serving.api.make_app": "fastapi",
     "edge.serving.worker.make_worker_app": "fastapi",
     "export.ExportedDecision": "onnxruntime",
     "export.export_decision": "onnxruntime",

@@ -30,6 +30,7 @@ LAYERS = (
     ".edge.hardware",
     ".edge.serving",
     ".edge.serving.worker",
+    ".edge.serving.api",
     ".export",
 )
 # what a browser fetches by itself; where a link leads is the reader's choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from diffpolicy.edge.hardware.adapters.api_key import read_api_key
+from diffpolicy.edge.serving.upstreams import connect
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
 
 LOOKED_AT = 2**22
@@ -19,7 +19,7 @@ class WorkersSource:
         text: addresses with commas between them, or a file.
 
     Raises:
-        InputError: see `read_workers`; or the key of a worker is not set.
+        InputError: see `read_workers` and `connect`.
 
     Example:
         >>> source = WorkersSource("http://127.0.0.1:8001")
@@ -36,8 +36,7 @@ class WorkersSource:
     def _read(self) -> tuple[WorkerSpec, ...]:
         workers = read_workers(self.text)
         for worker in workers:
-            if worker.api_key_env is not None:
-                read_api_key(worker.api_key_env)
+            connect(worker)  # sees whether its key and its workflow are there, before anything is changed
         return workers
 
     def _look(self) -> tuple[int, str]:
