@@ -1,7 +1,7 @@
 """Methods of vectors within bounds on Gymnasium's Pendulum, beside TorchRL's own soft actor-critic, for the same time.
 
 python benchmarks/pendulum.py --seeds 5 --jobs 15 --minutes 60 --csv runs/pendulum.csv
-python benchmarks/pendulum.py --seeds 1 --jobs 2 --minutes 2 --methods sac,torchrl-sac --csv runs/smoke.csv
+python benchmarks/pendulum.py --seeds 1 --jobs 2 --minutes 3 --methods sac,torchrl-sac --csv runs/smoke.csv
 
 Each method and seed is trained in a process of one thread, all of them as long as each other, such that all ends within
 the minutes, and is then judged on the same episodes as all others of its seed. What is in the file already is not
@@ -240,7 +240,7 @@ def main() -> None:
     rows = list(csv.reader(options.csv.open()))[1:] if options.csv.exists() else []
     known = {(row[0], row[1]) for row in rows}
     asked = [(m, s) for s, m in itertools.product(range(options.seeds), chosen) if (m, str(s)) not in known]
-    jobs = [Job((m, str(s)), partial(job, m, s, options.eval_episodes), LONGEST, beside=30.0) for m, s in asked]
+    jobs = [Job((m, str(s)), partial(job, m, s, options.eval_episodes), LONGEST, beside=90.0) for m, s in asked]
 
     def done(job: Job, row: Any, why: str) -> None:
         if row is None:
