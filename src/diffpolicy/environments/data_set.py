@@ -116,6 +116,13 @@ def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, n
     Raises:
         InputError: one sentence that names what is missing, of another width or number of agents, not finite, no choice
             of the policy, outside of its bounds or forbidden by the mask, with the row.
+
+    Example:
+        >>> from diffpolicy.policies.keys import Keys
+        >>> env = Clinic(1)
+        >>> policy, rollout = FeedforwardPolicy.from_specs(env), env.rollout(20, RandomRule(env)).reshape(-1)
+        >>> rows_of(policy, rollout, Keys.of(env), values=True)["next", "observation"].shape
+        torch.Size([20, 3])
     """
     read = _Reader(policy, data, keys, name)
     result: dict[str, Any] = {"observation": read.observation(()), "action": read.action()}

@@ -44,6 +44,10 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
             `ActionChainMethod`.
         others: of `OffPolicyMethod`.
 
+    Raises:
+        InputError: a field is out of range or of another kind, or there is more than one draw to act by without a chain
+            or under averaged weights.
+
     Example:
         >>> method = QVPOMethod(learning_rates={"actor": 1e-3, "critic": 1e-3}, chain=False)
         >>> isinstance(method, ActionCriticMethod), method.samples
