@@ -3,6 +3,7 @@
 The trace is the user's own file of Alibaba's GenTD26 (`lora_request_trace.csv`), which may not be bundled.
 
 python benchmarks/traces.py --trace PATH/lora_request_trace.csv --minutes 4 --out runs/traces
+python benchmarks/traces.py --trace PATH/lora_request_trace.csv --minutes 0 --out runs/traces    # nothing is trained
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=12)
     parser.add_argument("--slots", type=int, default=400)
     parser.add_argument("--episodes", type=int, default=8)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training for each scenario")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training for each scenario; 0: none")
     parser.add_argument("--environments", type=int, default=8, help="played side by side in training")
     parser.add_argument("--trained", type=Path, help="a folder of an earlier run, whose policies are not trained again")
     parser.add_argument("--out", type=Path, default=Path("runs/traces"))
@@ -73,23 +74,23 @@ def main() -> None:
             scenarios["alibaba"] = (fleet, 120.0)
         for title, (scenario, deadline_s) in scenarios.items():
             folder = (options.trained or options.out) / title
-            if options.trained is None:
-                seconds = 60 * options.minutes
+            shown_policies = [*RULES, *([str(folder)] if options.trained or options.minutes else [])]
+            if options.trained is None and options.minutes:
                 train(
                     "lad-ts-plus",
                     scenario,
                     episodes=None,
-                    max_seconds=seconds,
+                    max_seconds=60 * options.minutes,
                     environments=options.environments,
                     out=folder,
                 )
             rows = []
-            for name in [*RULES, str(folder)]:
+            for name in shown_policies:
                 policy = make_policy(name, scenario)
                 cost = play_episodes(scenario, policy, options.episodes).cost
                 spread = [cost.mean(), *np.percentile(cost, [50, 95, 99])]
                 shown = name if name in RULES else f"lad-ts-plus, {policy.trained['episodes']} episodes"
-                rows.append([shown, *(f"{x:.2f}" for x in spread), f"{np.mean(cost <= deadline_s):.1%}"])
+                rows.append([shown, *(f"{x:.2f}" for x in spread), f"{100 * np.mean(cost <= deadline_s):.1f} %"])
             columns = [title, "mean s", "p50", "p95", "p99", f"within {deadline_s:g} s"]
             print(table(columns, rows), end="\n\n", flush=True)
             with (options.out / f"{title}.csv").open("w", newline="") as file:

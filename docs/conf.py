@@ -31,6 +31,7 @@ extensions = [
     "arguments",
     "checks",
     "command_line",
+    "glossary_links",
     "markdown_pages",
     "method_tables",
     "public_names",

@@ -34,6 +34,9 @@ ANY = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.
 """Presets that serve any problem; each beside its form with normalised observations, which can the same."""
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\s*$", re.MULTILINE)
 
+OF_ANOTHER = re.compile(r"^of `\w+`")
+"""Where a docstring leaves it to a base's."""
+
 
 def capabilities(names: Sequence[str]) -> Iterator[str]:
     """What presets can train, a row each; a reason for each refusal follows. Args: names: of presets."""
@@ -84,9 +87,9 @@ def meanings(kind: type[Method]) -> dict[str, str]:
     names = [f.name for f in fields(kind) if f.init]
     found: dict[str, str] = {}
     for base in kind.__mro__:
-        if "__doc__" in vars(base) and issubclass(base, Method):
+        if "__doc__" in vars(base) and base.__module__.startswith("diffpolicy."):
             for name, text in _args(inspect.cleandoc(base.__doc__ or ""), names).items():
-                found.setdefault(name, text)
+                found[name] = OF_ANOTHER.sub(text, found[name]) if name in found else text
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"no docstring says what {', '.join(missing)} of {kind.__name__} are")

@@ -7,10 +7,13 @@ too, as far as nothing else is called so.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
+import re
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_type_hints
 
 from docutils import nodes
 from sphinx import addnodes
@@ -18,6 +21,9 @@ from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import InventoryAdapter, missing_reference
 from sphinx.util.inspect import signature as signature_of
 from sphinx.util.inspect import stringify_signature
+
+NO_SYNTAX = re.compile(r"(?<== )<(?:[^<>]|<[^<>]*>)*>")
+"""A default such as `<factory>` or `<function <lambda>>`."""
 
 
 def named(path: str) -> Any:
@@ -100,10 +106,24 @@ def _described(node: nodes.Node) -> list[str]:
 def true_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """The constructor's signature where a metaclass hides it behind `(*args, **kwargs)`, as TorchRL's does."""
+    """The constructor's signature where a metaclass hides it behind `(*args, **kwargs)`, as TorchRL's does.
+
+    A default that has no syntax is written `...`: Sphinx would not read, break and link the whole signature otherwise.
+    Fields that a dataclass inherits are annotated by names of the base's module, so all modules are looked through.
+    """
     if what == "class" and signature == "(*args, **kwargs)":
         real = signature_of(thing.__init__, bound_method=True)
         signature = stringify_signature(real, show_return_annotation=False, unqualified_typehints=True)
+    elif what == "class" and dataclasses.is_dataclass(thing) and signature:
+        real = signature_of(thing.__init__, bound_method=True)
+        if any(isinstance(each.annotation, str) for each in real.parameters.values()):
+            names = {k: v for base in reversed(thing.__mro__) for k, v in vars(sys.modules[base.__module__]).items()}
+            hints = get_type_hints(thing.__init__, names)
+            found = [each.replace(annotation=hints[each.name]) for each in real.parameters.values()]
+            real = real.replace(parameters=found)
+            signature = stringify_signature(real, show_return_annotation=False, unqualified_typehints=True)
+    if signature is not None:
+        signature = NO_SYNTAX.sub("...", signature)
     return signature, returns
 
 

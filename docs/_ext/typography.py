@@ -1,4 +1,8 @@
-"""Keeps a number and what follows it on one line: no break around the sign of an interval."""
+"""What may break and what may not: the sign of an interval, and the cells of tables.
+
+A cell of a few characters (a number, a name) stays on one line, and one of a sentence has room to be read; the page's
+style does it by the classes `short` and `long`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+SHORT, LONG = 24, 40
+"""Characters up to which a cell stays on one line, and beyond which it is a sentence."""
 
 
 def keep_together(app: Sphinx, tree: nodes.document, page: str) -> None:
@@ -15,6 +21,16 @@ def keep_together(app: Sphinx, tree: nodes.document, page: str) -> None:
             text.parent.replace(text, nodes.Text(text.replace(SIGN, KEPT)))
 
 
+def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Gives each cell of a table its class by the length of its text; a formula is of no known length."""
+    for cell in list(tree.findall(nodes.entry)) if app.builder.format == "html" else ():
+        parts = [part.strip() for part in cell.astext().splitlines()]
+        length = max(map(len, parts), default=0)
+        if not any(True for _ in cell.findall(nodes.math)) and not isinstance(cell.parent.parent, nodes.thead):
+            cell["classes"] += ["short"] if length <= SHORT else ["long"] if length > LONG else []
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", keep_together)
+    app.connect("doctree-resolved", mark_cells)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

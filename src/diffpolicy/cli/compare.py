@@ -33,20 +33,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     opt.add_problem(parser)
     parser.add_argument(
-        "--methods", type=opt.names, metavar="METHOD,METHOD", help="to train; default: those of the problem"
+        "--methods",
+        type=opt.names,
+        metavar="METHOD,METHOD",
+        help="what is trained; default: the methods of the problem",
     )
     opt.add_set(parser, "; of all methods, or of one: lad-ts.steps=5")
     parser.add_argument(
         "--policies",
         type=opt.names,
         metavar="POLICY,POLICY",
-        help="trained ones that are played too; default: the problem's, of offloading pretrained:live and "
+        help="policies that are played too, trained already; default: the problem's, of offloading pretrained:live and "
         "pretrained:stale where numba is installed",
     )
     parser.add_argument(
         "--episodes",
         type=opt.whole(1, _limits.TRAINING),
-        help="of training, of each method; default: as many as fit",
+        help="training episodes of each method; default: as many as fit into the time",
         metavar="N",
     )
     parser.add_argument(
@@ -71,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=opt.whole(1, _limits.PROCESSES),
         default=2,
-        help="side by side (default 2); 1: this one alone",
+        help="trainings and evaluations side by side (default 2); 1: all in this process",
         metavar="P",
     )
     parser.add_argument(
@@ -82,7 +85,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
-    parser.add_argument("--out", default="runs/compare", metavar="DIR", help="default runs/compare")
+    parser.add_argument(
+        "--out",
+        default="runs/compare",
+        metavar="DIR",
+        help="folder of tables, pictures and policies (default runs/compare)",
+    )
     opt.add_scenario(parser)
     opt.add_binding(parser)
     opt.add_common(parser)

@@ -50,13 +50,15 @@ def check_name(text: str, option: str = "") -> None:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """What every command takes: `--seed`, `--threads`, `--json`, `-q`, `-v`."""
     group = parser.add_argument_group("of every command")
-    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of everything that is drawn (default 0)")
+    group.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of everything that is drawn (default 0)"
+    )
     group.add_argument(
         "--threads",
         type=whole(1, _limits.PROCESSES),
         default=1,
         metavar="N",
-        help="of torch; more than one is slower on networks this small (default 1)",
+        help="threads of torch; more than one is slower on networks this small (default 1)",
     )
     group.add_argument(
         "--json", action="store_true", help="print one JSON object on stdout, with version and seed, and nothing else"
@@ -71,7 +73,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
     group = parser.add_argument_group("the offloading problem") if overrides else parser
-    group.add_argument("--scenario", default="lad-ts", metavar="SCENARIO", help="default lad-ts")
+    group.add_argument(
+        "--scenario", default="lad-ts", metavar="SCENARIO", help="the fleet and what arrives at it (default lad-ts)"
+    )
     if not overrides:
         return
     group.add_argument(
@@ -95,7 +99,9 @@ OF_SCENARIO = ("--scenario", "--tasks", "--stations", "--slots", "--capacity", "
 
 def add_problem(parser: argparse.ArgumentParser) -> None:
     """`--problem`."""
-    parser.add_argument("--problem", default="offloading", metavar="PROBLEM", help="default offloading")
+    parser.add_argument(
+        "--problem", default="offloading", metavar="PROBLEM", help="what is decided (default offloading)"
+    )
 
 
 EVAL_EPISODES: dict[str, Any] = {"dest": "eval_episodes", "type": whole(1, _limits.EVALUATION)}
@@ -194,7 +200,9 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     """`--sampler` and `--sampler-steps`."""
     names = f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}"
     parser.add_argument("--sampler", choices=SAMPLERS, help=f"of diffusion policies, instead of their own: {names}")
-    parser.add_argument("--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="of that sampler")
+    parser.add_argument(
+        "--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="denoising steps of that sampler"
+    )
 
 
 GUIDANCES = ("best-of", "q-gradient", "classifier-free")

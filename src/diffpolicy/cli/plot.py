@@ -25,9 +25,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="comparison.csv, learning_curves.csv, training.csv, sweep.csv... ; which it is, its columns say",
     )
-    parser.add_argument("--format", choices=FORMATS, help="default: png and svg")
+    parser.add_argument("--format", choices=FORMATS, help="of the pictures; default: png and svg")
     parser.add_argument("--dark", action="store_true", help="for dark pages; names then end with -dark")
-    parser.add_argument("--out", metavar="DIR", help="default: the folder of each file")
+    parser.add_argument("--out", metavar="DIR", help="folder of the pictures; default: that of each file")
     opt.add_common(parser)
 
 

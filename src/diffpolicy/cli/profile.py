@@ -74,11 +74,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     remote.add_argument(
         "--concurrency", type=opt.whole(1, _limits.PROCESSES), default=1, help="most requests at once (default 1)"
     )
-    parser.add_argument("--name", help="of the server in the profile (default MODEL-DEVICE)")
+    parser.add_argument("--name", help="what the server is called in the profile (default MODEL-DEVICE)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory and operations; measure nothing"
     )
-    parser.add_argument("--out", default="profile.json", metavar="FILE", help="default profile.json")
+    parser.add_argument(
+        "--out", default="profile.json", metavar="FILE", help="the profile is written there (default profile.json)"
+    )
     opt.add_common(parser)
 
 

@@ -24,14 +24,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("trace", metavar="TRACE", help="the recorded file; azure-sample: the one that comes along")
     of_trace: dict[str, Any] = {"dest": "trace_format", "choices": FORMATS}
-    parser.add_argument("--trace-format", **of_trace, help="of the file that is read; azure for azure-sample")
+    parser.add_argument("--trace-format", **of_trace, help="what the file that is read is; azure for azure-sample")
     parser.add_argument("--format", action=opt.OldSpelling, instead="--trace-format", **of_trace)
     parser.add_argument("--out", required=True, metavar="FILE", help="the task file (CSV) to write")
     parser.add_argument(
-        "--columns", type=opt.columns, metavar="NAME=COLUMN,...", help="of a csv: arrival_s=at,model=net,steps=n,..."
+        "--columns",
+        type=opt.columns,
+        metavar="NAME=COLUMN,...",
+        help="which columns of a csv are what: arrival_s=at,model=net,steps=n,...",
     )
-    parser.add_argument("--unit", choices=("s", "ms", "us", "ns", "datetime"), help="of a csv's arrivals (default s)")
-    parser.add_argument("--max-broken", type=float, default=0.01, metavar="SHARE", help="of rows (default 0.01)")
+    parser.add_argument(
+        "--unit", choices=("s", "ms", "us", "ns", "datetime"), help="in which a csv has arrivals (default s)"
+    )
+    parser.add_argument(
+        "--max-broken", type=float, default=0.01, metavar="SHARE", help="of rows that may be unreadable (default 0.01)"
+    )
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="leave out what arrives before, s")
     parser.add_argument("--end", type=float, default=math.inf, metavar="S", help="leave out what arrives from here, s")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="keep each request with this chance")
@@ -53,8 +60,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gcycles-per-step", type=float, default=1.0, metavar="X", help="work of a step of one image (default 1)"
     )
-    parser.add_argument("--input-mbit", type=float, default=0.01, metavar="X", help="of a request (default 0.01)")
-    parser.add_argument("--result-mbit", type=float, default=12.0, metavar="X", help="of an image (default 12)")
+    parser.add_argument(
+        "--input-mbit",
+        type=float,
+        default=0.01,
+        metavar="X",
+        help="what a request transfers to the server (default 0.01)",
+    )
+    parser.add_argument(
+        "--result-mbit", type=float, default=12.0, metavar="X", help="what an image transfers back (default 12)"
+    )
     opt.add_common(parser)
 
 

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=opt.whole(1, _limits.TRAINING),
         default=60,
         metavar="N",
-        help="of training, in all, also when resuming (default 60)",
+        help="training episodes in all, also when resuming (default 60)",
     )
     parser.add_argument(
         "--environments",
@@ -53,7 +53,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="learn from a data set instead of play, by bc, bc-plain, fql or fql-plain: a folder of TensorDict.memmap, "
         "an .npz, a .safetensors or a .csv; an episode is then a pass over its rows",
     )
-    parser.add_argument("--out", default=None, metavar="DIR", help="default runs/METHOD")
+    parser.add_argument(
+        "--out", default=None, metavar="DIR", help="folder of the policy and its history (default runs/METHOD)"
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -81,9 +83,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         instead="--logger tensorboard",
     )
     machine = parser.add_argument_group("the machine")
-    machine.add_argument("--accelerator", default="cpu", metavar="A", help="Lightning's (default cpu)")
-    machine.add_argument("--devices", default="1", metavar="D", help="Lightning's (default 1)")
-    machine.add_argument("--precision", default=None, metavar="P", help="Lightning's (default 32 bit)")
+    machine.add_argument(
+        "--accelerator",
+        default="cpu",
+        metavar="A",
+        help="where it trains, in Lightning's words: cpu, gpu, auto (default cpu)",
+    )
+    machine.add_argument("--devices", default="1", metavar="D", help="how many of these, or which (default 1)")
+    machine.add_argument(
+        "--precision", default=None, metavar="P", help="of numbers, in Lightning's words: 32, bf16-mixed (default 32)"
+    )
     machine.add_argument("--compile", action="store_true", help="compile the updates (half a minute, then faster)")
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     opt.add_scenario(parser)

@@ -27,14 +27,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--objective",
         default="mean",
         metavar="WHAT",
-        help="of evolution: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
+        help="what evolution lowers: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
     parser.add_argument(
-        "--rounds", type=opt.whole(1, _limits.CALLS), help="of price iteration, first (default: as bundled)"
+        "--rounds",
+        type=opt.whole(1, _limits.CALLS),
+        help="rounds of price iteration, which comes first (default: as bundled)",
     )
     parser.add_argument(
-        "--generations", type=opt.whole(1, _limits.CALLS), help="of evolution, then (default: as bundled)"
+        "--generations",
+        type=opt.whole(1, _limits.CALLS),
+        help="generations of evolution, which follows (default: as bundled)",
     )
     opt.add_common(parser)
 

@@ -39,7 +39,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         reward_scale: factor on rewards before anything else.
         best_of: actions of a chain that are drawn where it acts, of which the critic's best is played, while it is
             trained and afterwards; 1: one is drawn, and played.
-        tokens, token_sampler: of `ActionChainMethod`, as the next ones.
+        tokens, token_sampler: of `ActionChainMethod`.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
         others: of `OffPolicyMethod`.

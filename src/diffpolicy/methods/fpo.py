@@ -25,8 +25,9 @@ class FPOMethod(ActionChainMethod, PPOMethod):
 
     Args:
         samples: levels and noises at which the matching loss of each action is compared.
-        prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time,
-            tokens, token_sampler: of `ActionChainMethod`; `process: flow` is FPO as published.
+        process: of `ActionChainMethod`; the flow is FPO as published.
+        prior, steps, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time, tokens,
+            token_sampler: of `ActionChainMethod`.
         entropy: 0, since a flow's is not at hand.
         others: of `PPOMethod`.
 

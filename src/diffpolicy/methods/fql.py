@@ -91,10 +91,10 @@ class FQLMethod(ChainedMethod, PlainFQLMethod):
     high values. The replay is of its own play, as in the paper's online part.
 
     Args:
-        prior, schedule, sampler, sampler_steps, prediction: of `ChainedMethod`, which mean nothing here: flow and
-            policy start from noise on a straight path.
+        prior, schedule, sampler, sampler_steps, prediction: without effect here, since flow and policy start from
+            noise on a straight path.
         steps: of the flow.
-        denoiser, denoiser_output, time: of both networks, of `ChainedMethod`.
+        denoiser, denoiser_output, time: of `ChainedMethod`; both networks have them.
         others: of `PlainFQLMethod`.
 
     Raises:

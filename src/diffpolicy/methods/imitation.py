@@ -66,7 +66,7 @@ class ChainImitationMethod(ActionChainMethod, ImitationMethod):
     bounds are denoised, or carried along a straight path from noise (`process`).
 
     Args:
-        tokens, token_sampler: of `ActionChainMethod`, as the next ones.
+        tokens, token_sampler: of `ActionChainMethod`.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
         others: of `ImitationMethod`.

@@ -113,7 +113,10 @@ class RolloutMethod(Method):
         "normalize": check.flag,
         "gamma": partial(check.number, least=0, most=1),
     }
-    """How each field is checked; a subclass adds those of its own."""
+    """How each field is checked; a subclass adds those of its own.
+
+    :meta hide-value:
+    """
 
     def __post_init__(self) -> None:
         for name, rule in self.rules.items():
