@@ -19,6 +19,9 @@ from diffpolicy.errors import InputError
 BACKLOG = 2048
 FLUSH_S = 5
 """For the last bytes of answers, once everything is done."""
+KEEP_S = 75
+"""How long an idle connection is kept: longer than clients (httpx 5 s, as is uvicorn's default) and proxies (60 s) do, so
+that none sends a request into a connection that is just being closed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -101,6 +104,7 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=FLUSH_S,
+        timeout_keep_alive=KEEP_S,
     )
     server = Server(config)
     server.ended = asyncio.create_task(server.serve(sockets=[listening]))
