@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from diffpolicy import _signals
+from diffpolicy.edge.serving.api.logs import EventLog, messages_to
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.upstream import UpstreamError
@@ -128,6 +130,19 @@ def test_a_second_signal_cuts_the_time_of_grace_short():
     assert caught.value.number == signal.SIGTERM
     assert calls == ["start", 500.0, 0.0]
     assert [signal.getsignal(number) for number in _signals.NUMBERS] == before
+
+
+def test_what_servers_say_is_one_line_and_what_a_reader_of_forms_says_is_not_shown(capsys):
+    loggers = [logging.getLogger(name) for name in ("diffpolicy.serving", "uvicorn", "python_multipart")]
+    before = [(each.handlers, each.propagate, each.level) for each in loggers]
+    with messages_to(EventLog("text", every=False)):
+        for each in loggers:
+            each.warning("of %s\nmore", each.name)
+    assert [(each.handlers, each.propagate, each.level) for each in loggers] == before
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 1)[1] for line in said] == [
+        "warning of diffpolicy.serving\\nmore", "warning of uvicorn\\nmore",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

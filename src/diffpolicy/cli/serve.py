@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
@@ -13,6 +12,7 @@ from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
+    from diffpolicy.edge.serving.api.logs import EventLog
     from diffpolicy.edge.serving.api.recorder import RequestRecorder
     from diffpolicy.edge.serving.limits import Limits
     from diffpolicy.edge.serving.service import Service
@@ -123,6 +123,7 @@ def _serve(options: argparse.Namespace) -> None:
     """What needs the extra."""
     from diffpolicy.edge.serving.api.app import make_app
     from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.serving_loop import serve_policy
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.limits import Limits
@@ -138,7 +139,8 @@ def _serve(options: argparse.Namespace) -> None:
     limits = Limits(queue=options.queue)
     source = WorkersSource(options.workers)
     service, told = _service(options, source, limits)
-    recorder = _listen_in(options, service)
+    lines = EventLog(options.log_format, every=options.verbose or options.log_format == "json")
+    recorder = _listen_in(options, service, lines)
     listening = listen(options.host, options.port)
     url = url_of(*listening.getsockname()[:2])
     settings = ApiSettings(
@@ -156,17 +158,18 @@ def _serve(options: argparse.Namespace) -> None:
             print(f"{told}, in front of {len(names)} workers, at {url}", flush=True)
 
     try:
-        asyncio.run(
-            serve_policy(
-                service,
-                make_app(service, settings),
-                listening,
-                source,
-                grace_s=options.grace,
-                ready=ready,
-                again=() if recorder is None else (recorder.reopen,),
+        with messages_to(lines):
+            asyncio.run(
+                serve_policy(
+                    service,
+                    make_app(service, settings),
+                    listening,
+                    source,
+                    grace_s=options.grace,
+                    ready=ready,
+                    again=() if recorder is None else (recorder.reopen,),
+                )
             )
-        )
     finally:
         if recorder is not None:
             recorder.close()
@@ -197,17 +200,11 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits)
     return service, told
 
 
-def _listen_in(options: argparse.Namespace, service: Service) -> RequestRecorder | None:
+def _listen_in(options: argparse.Namespace, service: Service, lines: EventLog) -> RequestRecorder | None:
     """Adds the log, the lines on stderr and spans; returns the log."""
-    from diffpolicy.edge.serving.api.logs import EventLog
     from diffpolicy.edge.serving.api.recorder import RequestRecorder
     from diffpolicy.edge.serving.api.spans import Spans
 
-    lines = EventLog(options.log_format, every=options.verbose or options.log_format == "json")
-    for name in ("diffpolicy.serving", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [lines.handler()], False
-        logger.setLevel(logging.WARNING)
     if not options.quiet:
         service.listeners.append(lines)
     if options.spans:

@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> None:
     for module in MODULES:
         need(module, "serving")
     from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.reach import is_loopback, url_of
     from diffpolicy.edge.serving.worker.running import listen
@@ -105,13 +106,14 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.flush()  # whoever started it waits for this line
 
     opt.teller(options)(f"loading {engine.model} for {url}")
-    asyncio.run(
-        serve_worker(
-            engine,
-            listening,
-            queue=options.queue,
-            settings=ApiSettings(keys=keys, hosts=hosts),
-            grace_s=options.grace,
-            ready=ready,
+    with messages_to(EventLog("text", every=False)):
+        asyncio.run(
+            serve_worker(
+                engine,
+                listening,
+                queue=options.queue,
+                settings=ApiSettings(keys=keys, hosts=hosts),
+                grace_s=options.grace,
+                ready=ready,
+            )
         )
-    )

@@ -6,7 +6,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from diffpolicy._read import printable
@@ -46,6 +47,31 @@ class EventLog:
     def handler(self) -> logging.Handler:
         """What the package's and the server's own messages go through."""
         return _Handler(self)
+
+
+@contextmanager
+def messages_to(log: EventLog) -> Iterator[None]:
+    """Within it what this package and the server say goes to a log, and what a reader of forms says nowhere.
+
+    Args:
+        log: takes warnings and errors.
+    """
+    # a reader of forms shows bytes of broken ones, whose senders are told by a status what is wrong
+    handlers = {
+        "diffpolicy.serving": log.handler(),
+        "uvicorn": log.handler(),
+        "python_multipart": logging.NullHandler(),
+    }
+    loggers = [logging.getLogger(name) for name in handlers]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    try:
+        for logger, handler in zip(loggers, handlers.values(), strict=True):
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, (logger.handlers, logger.propagate, level) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 class _Handler(logging.Handler):

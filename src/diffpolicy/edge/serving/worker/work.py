@@ -48,7 +48,7 @@ class Work:
     def kept_bytes(self) -> int:
         """Bytes that it holds once it is done."""
         answer = self.done.result() if self.done.done() and self.done.exception() is None else Answer(0)
-        return len(answer.body) + sum(map(len, self.frames))
+        return len(answer.body) + sum(map(len, self.frames)) + sum(len(file.content) for file in self.request.files)
 
     def finish(self, files: list[bytes], service_s: float) -> None:
         """It is made. Args: files: of the images. service_s: seconds that it took."""
