@@ -68,8 +68,9 @@ METHODS: dict[str, dict[str, Any]] = {
     # the paper's: the best of its actions is learnt, targets and play take the best of four, uniform ones explore
     "qvpo": {
         **REPLAYED,
+        "process": "flow",
         "steps": 5,
-        "prediction": "x0",
+        "batch_size": 64,
         "samples": 16,
         "next_samples": 4,
         "best_of": 4,
@@ -80,7 +81,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "fql": {**REPLAYED, "alpha": 0.03, "learning_rates": {"actor": 3e-4, "critic": 1e-3, "flow": 1e-3}},
     "fpo": {**PLAYED, "samples": 8, "clip": 0.1, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
-    "dppo": {**PLAYED, "min_std": 0.2, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
+    "dppo": {**PLAYED, "min_std": 0.3, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
     "ppo": {**PLAYED, "entropy": 0.0, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
     "torchrl-sac": {},
 }

@@ -197,6 +197,10 @@ def test_so_do_forbidden_actions_bounds_rewards_files_and_methods(tmp_path, cli)
         rows_of(policy, data, keys_of(policy, vector), values=True)
     with pytest.raises(InputError, match="method d2sac: a DiffusionSACMethod learns from play"):
         train(CLINIC, "d2sac", data=data, episodes=1)
+    with pytest.raises(InputError, match="environments must be 1 where rows of a data set are learnt"):
+        train(CLINIC, "bc", data=decisions(8), episodes=1, environments=2)
+    with pytest.raises(InputError, match="teacher must be null where a data set says"):
+        train(CLINIC, "bc", data=decisions(8), episodes=1, changes={"teacher": "longest"})
     (tmp_path / "bad.npz").write_bytes(b"PK nothing")
     (tmp_path / "bad.pt").touch()
     wrong = {"none.npz": "does not exist", "bad.npz": "cannot be read", "bad.pt": "must be a folder"}

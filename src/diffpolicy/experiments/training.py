@@ -70,7 +70,7 @@ def build(
             module: Trainable = (
                 made.build(given, environments=environments, seed=seed)
                 if data is None
-                else _of_data(made, given, data, seed)
+                else _of_data(made, given, data, environments, seed)
             )
     except InputError as error:
         raise InputError(f"method {_name(method)}: {error}") from None
@@ -155,8 +155,14 @@ def train(
     )
 
 
-def _of_data(method: Method, problem: Problem, data: TensorDictBase | str | Path, seed: int) -> Trainable:
+def _of_data(
+    method: Method, problem: Problem, data: TensorDictBase | str | Path, environments: int, seed: int
+) -> Trainable:
     """The module of a method that learns from a data set."""
+    if environments != 1:
+        raise InputError(
+            f"environments must be 1 where rows of a data set are learnt and nothing is played, got {environments}"
+        )
     if not isinstance(method, OffPolicyMethod):
         raise InputError(f"a {type(method).__name__} learns from play, and not from a data set")
     return method.build_from(problem, data, seed=seed)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+
+from tensordict import TensorDictBase
 
 from diffpolicy.environments.entrants import make_policy, rules_of
 from diffpolicy.environments.problem import Problem
+from diffpolicy.errors import InputError
 from diffpolicy.methods.action_chain import ActionChainMethod
 from diffpolicy.methods.fields import Rule, optional_text
 from diffpolicy.methods.off_policy import OffPolicyMethod
@@ -17,6 +21,7 @@ from diffpolicy.objectives.likelihood import LikelihoodLoss
 from diffpolicy.objectives.token_imitation import TokenImitationLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
 from diffpolicy.policies.policy import Policy
+from diffpolicy.training.offline import OfflineModule
 from diffpolicy.training.taught import TaughtModule
 
 
@@ -49,6 +54,11 @@ class ImitationMethod(OffPolicyMethod):
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
     module_class: ClassVar[Any] = TaughtModule
     learns_from_data: ClassVar[bool] = True
+
+    def build_from(self, problem: Problem, data: TensorDictBase | str | Path, *, seed: int = 0) -> OfflineModule:
+        if self.teacher is not None:
+            raise InputError(f"teacher must be null where a data set says what was decided, got {self.teacher!r}")
+        return super().build_from(problem, data, seed=seed)
 
     def make_player(self, problem: Problem, seed: int) -> Any:
         name = next(iter(rules_of(problem))) if self.teacher is None else self.teacher
