@@ -20,8 +20,8 @@ BACKLOG = 2048
 FLUSH_S = 5
 """For the last bytes of answers, once everything is done."""
 KEEP_S = 75
-"""How long an idle connection is kept: longer than clients (httpx 5 s, as is uvicorn's default) and proxies (60 s) do, so
-that none sends a request into a connection that is just being closed."""
+"""How long an idle connection is kept: longer than clients (httpx 5 s, as is uvicorn's default) and proxies (60 s) do,
+so that none sends a request into a connection that is just being closed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
