@@ -16,9 +16,11 @@ from diffpolicy._imports import working_folder
 from diffpolicy._version import __version__
 from diffpolicy.cli import (
     advise,
+    bench_service,
     calibrate,
     compare,
     completion,
+    demo,
     evaluate,
     export,
     known,
@@ -42,7 +44,7 @@ GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "on any problem": (compare, train, evaluate, plot),
     "on the offloading problem": (replay, tasks, train_fleet, advise),
     "its servers, measured": (profile, calibrate),
-    "as a service": (serve, worker),
+    "as a service": (serve, worker, demo, bench_service),
     "to take along": (export,),
     "this program": (listing, completion),
 }
