@@ -42,6 +42,8 @@ class Account:
     Args:
         seats: of each server, at least 1, `[S]`.
         lead_s: a seat counts as free so many seconds before its request is expected to end.
+
+    Attributes:
         foreign_seen: how many foreign requests have been seen, all servers together.
 
     Raises:
@@ -53,8 +55,6 @@ class Account:
         >>> account.free(10.0).tolist(), account.starts_s(11.0).tolist()
         ([0, 1], [3.0, 0.0])
         >>> account.done(0, "a", now_s=13.5)
-        >>> account.free(13.5).tolist()
-        [1, 1]
         >>> account.foreign(1, running=1, now_s=14.0)  # though nothing was sent there
         1
         >>> account.free(14.0).tolist(), account.starts_s(15.0).tolist()

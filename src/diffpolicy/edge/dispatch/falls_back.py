@@ -18,6 +18,8 @@ class FallsBack:
     Args:
         held: decides as long as all work is one's own.
         otherwise: decides while a server has foreign work.
+
+    Attributes:
         times: how often it fell back. bound: how many requests it bound by `otherwise`.
 
     Example:
