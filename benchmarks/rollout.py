@@ -32,23 +32,24 @@ def setting(method: str, environments: int) -> tuple[Any, Any]:
     return module, env
 
 
-def speed(job: tuple[str, int, int, float]) -> tuple[float, float, float, float]:
-    """Valid decisions per second (median over slots), rows worked on per valid one, the same unpacked, peak MiB."""
+def speed(job: tuple[str, int, int, float]) -> tuple[float, float, float, float, float]:
+    """Valid decisions a second and a CPU second (medians over slots), rows of a valid one, the same unpacked, peak MiB."""
     method, environments, slots, start_at = job
     torch.set_num_threads(1)
     module, _ = setting(method, environments)
-    rates, worked, grid, valid = [], 0, 0, 0
+    rates, of_cpu, worked, grid, valid = [], [], 0, 0, 0
     time.sleep(max(0.0, start_at - time.time()))
     with no_denormals():
         for _ in range(slots):
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             rollout = module.stream.rollout()
-            seconds = time.perf_counter() - start
+            seconds, used = time.perf_counter() - start, time.process_time() - used
             mask = rollout["agents", "valid"].squeeze(1)
             rates.append(int(mask.sum()) / seconds)
+            of_cpu.append(int(mask.sum()) / used)
             rows = module.policy.rows(rollout.squeeze(1))
             worked, grid, valid = worked + rows.count, grid + mask.numel(), valid + int(mask.sum())
-    return median(rates), worked / valid, grid / valid, peak_mib()
+    return median(rates), median(of_cpu), worked / valid, grid / valid, peak_mib()
 
 
 def shares(method: str, environments: int, slots: int) -> dict[str, float]:
@@ -102,16 +103,25 @@ def main() -> None:
     rows = []
     for size in sizes:
         with context.Pool(1) as pool:
-            rate, worked, grid, peak = pool.map(speed, [(options.method, size, options.slots, 0.0)])[0]
-        rows.append([str(size), "1", f"{rate:,.0f}", f"{1 - 1 / grid:.0%}", f"{1 - 1 / worked:.0%}", f"{peak:.0f}"])
+            rate, of_cpu, worked, grid, peak = pool.map(speed, [(options.method, size, options.slots, 0.0)])[0]
+        shown = [f"{rate:,.0f}", f"{of_cpu:,.0f}", f"{1 - 1 / grid:.0%}", f"{1 - 1 / worked:.0%}", f"{peak:.0f}"]
+        rows.append([str(size), "1", *shown])
     size = sizes[-1]
     with context.Pool(options.processes) as pool:
         at = time.time() + 15
         together = pool.map(speed, [(options.method, size, 2 * options.slots, at)] * options.processes, chunksize=1)
-    rate = sum(each[0] for each in together)
-    rows.append([str(size), str(options.processes), f"{rate:,.0f}", rows[-1][3], rows[-1][4], ""])
+    rate, of_cpu = (sum(each[k] for each in together) for k in (0, 1))
+    rows.append([str(size), str(options.processes), f"{rate:,.0f}", f"{of_cpu:,.0f}", *rows[-1][4:6], ""])
     print(f"{options.method} in lad-ts, medians over {options.slots} slots; {machine()}")
-    columns = ["environments", "processes", "valid decisions/s", "padding, grid", "padding, packed", "peak MiB"]
+    columns = [
+        "environments",
+        "processes",
+        "decisions/s",
+        "a CPU second",
+        "padding, grid",
+        "padding, packed",
+        "peak MiB",
+    ]
     print(table(columns, rows))
     print()
     parts = {size: shares(options.method, size, options.slots) for size in (sizes[0], sizes[-1])}

@@ -326,7 +326,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, str]]:
     ]
 
 
-def parts(method: str, compiled: bool, slots: int = 200) -> dict[str, float]:
+def parts(method: str, slots: int = 200, *, compiled: bool = False) -> dict[str, float]:
     """Median CPU milliseconds of the parts of a slot, which are called one after the other, without Lightning."""
     torch.set_num_threads(1)
     module = build(method, Scenario.load("lad-ts"))
@@ -373,7 +373,7 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true", help="only where a slot's CPU time goes")
     options = parser.parse_args()
     if options.parts:
-        spent = parts(options.method, not options.no_compile)
+        spent = parts(options.method, compiled=not options.no_compile)
         rows_of_parts = [[name, f"{ms:.2f}", f"{ms / sum(spent.values()):.0%}"] for name, ms in spent.items()]
         print(f"{options.method}; {machine()}")
         print(table(["part of a slot", "CPU ms", "share"], rows_of_parts))
