@@ -33,7 +33,7 @@ def setting(method: str, environments: int) -> tuple[Any, Any]:
 
 
 def speed(job: tuple[str, int, int, float]) -> tuple[float, float, float, float, float]:
-    """Valid decisions a second and a CPU second (medians over slots), rows of a valid one, the same unpacked, peak MiB."""
+    """Decisions a second and a CPU second (medians over slots), rows of a decision, the same unpacked, peak MiB."""
     method, environments, slots, start_at = job
     torch.set_num_threads(1)
     module, _ = setting(method, environments)
@@ -113,15 +113,7 @@ def main() -> None:
     rate, of_cpu = (sum(each[k] for each in together) for k in (0, 1))
     rows.append([str(size), str(options.processes), f"{rate:,.0f}", f"{of_cpu:,.0f}", *rows[-1][4:6], ""])
     print(f"{options.method} in lad-ts, medians over {options.slots} slots; {machine()}")
-    columns = [
-        "environments",
-        "processes",
-        "decisions/s",
-        "a CPU second",
-        "padding, grid",
-        "padding, packed",
-        "peak MiB",
-    ]
+    columns = ["environments", "processes", "decisions/s", "a CPU second", "padding", "packed", "peak MiB"]
     print(table(columns, rows))
     print()
     parts = {size: shares(options.method, size, options.slots) for size in (sizes[0], sizes[-1])}

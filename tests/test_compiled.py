@@ -76,6 +76,7 @@ def test_the_graph_gives_the_losses_and_gradients_of_autograd(cls, agents):
             torch.testing.assert_close(found[name], value)
         for parameter, gradient in zip((p for p in loss.parameters() if p.requires_grad), gradients, strict=True):
             torch.testing.assert_close(parameter.grad, gradient)
+            assert parameter.grad.stride() == parameter.stride()  # a fused optimiser goes by memory
 
 
 def test_an_objective_is_its_own_again_when_the_graph_has_run():

@@ -53,7 +53,10 @@ class LossGraph:
     def give(self) -> None:
         """Puts the gradients of the last call into the parameters, in the place of those before."""
         for name, parameter in self.parameters.items():
-            parameter.grad = self.gradients[name]
+            gradient = self.gradients[name]
+            if gradient.stride() != parameter.stride():  # a fused optimiser goes by memory, not by strides
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            parameter.grad = gradient
 
 
 class _Pure(nn.Module):
