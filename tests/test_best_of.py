@@ -48,6 +48,10 @@ def test_a_command_guides_otherwise(tmp_path, cli):
     assert "condition_drop above 0" in cli(*shared, "--guidance", "classifier-free:1").err
     for told in ("best-of:1.5", "best-of", "luck:3"):
         assert f"got {told}" in cli(*shared, "--guidance", told).err
+    copied = {**QUICK, "condition_drop": 0.2}
+    del copied["best_of"]
+    train(PROBLEM, "bc", episodes=1, changes=copied, out=tmp_path / "bc")
+    assert steered(DiffusionPolicy.load(tmp_path / "bc"), "classifier-free", 1.5).guidance.weight == 1.5
     plain = DiffusionPolicy.from_specs(GuessEnv(2))
     with pytest.raises(InputError, match="none was saved; train it with best_of above 1"):
         steered(plain, "best-of", 3)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tensordict import TensorDictBase
 
+from diffpolicy import _validate as check
 from diffpolicy.environments.entrants import make_policy, rules_of
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
@@ -76,6 +78,7 @@ class ChainImitationMethod(ActionChainMethod, ImitationMethod):
     bounds are denoised, or carried along a straight path from noise (`process`).
 
     Args:
+        condition_drop: chance that a row's condition is left out, so that `ClassifierFree` can guide what is trained.
         tokens, token_sampler: of `ActionChainMethod`.
         prior, steps, process, schedule, sampler, sampler_steps, prediction, denoiser, denoiser_output, time: of
             `ActionChainMethod`.
@@ -91,7 +94,15 @@ class ChainImitationMethod(ActionChainMethod, ImitationMethod):
         (8, 'MaskedProcess')
     """
 
-    rules: ClassVar[Mapping[str, Rule]] = {**ImitationMethod.rules, **ActionChainMethod.rules}
+    condition_drop: float = 0.0
+    rules: ClassVar[Mapping[str, Rule]] = {
+        **ImitationMethod.rules,
+        **ActionChainMethod.rules,
+        "condition_drop": partial(check.number, least=0, most=1),
+    }
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), **({"condition_drop": self.condition_drop} if self.condition_drop else {})}
 
 
 def imitation_loss(policy: Policy) -> ImitationLoss:
