@@ -284,7 +284,7 @@ def test_an_account_counts_the_work_of_others() -> None:
 @pytest.mark.parametrize(("speeds", "share"), [((1.0, 1.0, 1.0), 0.05), ((2.0, 1.0, 0.5, 0.5), 0.3)])
 def test_who_falls_back_loses_nothing_to_foreign_work(speeds: tuple[float, ...], share: float) -> None:
     """Against least finish that sees the same counts; where foreign work is rare, something is gained in between."""
-    arrivals = poisson(700, 0.85, speeds)
+    arrivals = poisson(500, 0.85, speeds)
     of = (np.random.default_rng(0).random(len(arrivals)) < share).astype(np.int64)
     falls, delays = FallsBack(Held(ShortestFirst(), cap=6)), []
     for rule in (falls, OnArrival("least-finish")):
@@ -296,7 +296,7 @@ def test_who_falls_back_loses_nothing_to_foreign_work(speeds: tuple[float, ...],
 
 
 def test_nothing_falls_back_where_all_work_is_ones_own() -> None:
-    arrivals = poisson(400, 0.85, (1.0, 2.0))
+    arrivals = poisson(200, 0.85, (1.0, 2.0))
     falls = FallsBack(Held(CostMinusAge(0.5)))
     assert np.array_equal(simulate(arrivals, falls).delay_s, simulate(arrivals, falls.held).delay_s)
     assert (falls.times, falls.bound) == (0, 0)
@@ -321,10 +321,10 @@ def test_what_a_server_has_when_it_fails_is_sent_again_in_order_of_arrival() -> 
 
 @pytest.mark.parametrize("rule", [make_held("shortest-first:cap=6"), OnArrival("least-finish"), OnArrival("random")])
 def test_all_is_done_while_servers_are_up(rule: Dispatcher) -> None:
-    arrivals = poisson(600, 0.5, (1.0, 1.0, 0.5))
+    arrivals = poisson(450, 0.5, (1.0, 1.0, 0.5))
     mostly, never = Availability(mtbf_s=150.0, mttr_s=20.0), timelines(None, None, None)
     outcome = simulate(arrivals, rule, outages=timelines(mostly, mostly, None))
-    assert outcome.service_s == pytest.approx(arrivals.service_s[np.arange(600), outcome.server])
+    assert outcome.service_s == pytest.approx(arrivals.service_s[np.arange(450), outcome.server])
     assert (outcome.sendings > 1).sum() > 5
     up = timelines(mostly, mostly, None)
     for start, end, server in zip(outcome.start_s, outcome.finish_s, outcome.server, strict=True):

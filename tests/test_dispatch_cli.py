@@ -67,14 +67,14 @@ def test_every_kind_of_policy_chooses_among_free_servers(name: str) -> None:
 
 
 def test_servers_that_fail_are_held_for_while_they_are_up() -> None:
-    several = replace(Scenario.load("gpu-mix"), slots=60)
-    mostly = Availability(mtbf_s=60.0, mttr_s=10.0)
+    several = replace(Scenario.load("gpu-mix"), slots=40)
+    mostly = Availability(mtbf_s=15.0, mttr_s=10.0)
     failing = replace(several, servers=tuple(replace(x, availability=mostly) for x in several.servers))
     result = evaluate(HeldOffloadingProblem(failing), ["opt-ts", "least-work"], episodes=1)
     spared = HeldOffloadingProblem(several).play(make_policy("opt-ts", several), 1, 0)
     assert spared is not None
     assert result.results["opt-ts"].costs.mean > spared.cost.mean()
-    assert result.played["least-work"].cost.size == result.played["opt-ts on arrival"].cost.size == 60
+    assert result.played["least-work"].cost.size == result.played["opt-ts on arrival"].cost.size == 40
 
 
 def test_holding_ends_where_a_server_joins_or_an_order_is_unknown() -> None:
@@ -147,7 +147,7 @@ def test_a_server_with_slots_works_on_as_many_at_once(tmp_path: Path) -> None:
     file.write_text("\n".join([IMAGES, *["0,,0,0,1,4,sd3,1000,1000,1"] * 3]) + "\n")
     held = replay_held(scenario, TaskList.read(file, scenario), make_policy("opt-ts", scenario), "first-come")
     assert held.delay_s == pytest.approx([6.0, 6.0, 12.0])
-    several = replace(Scenario.load("gpu-mix"), slots=60)
+    several = replace(Scenario.load("gpu-mix"), slots=40)
     of = tuple(replace(x, service=replace(x.service, slots=2, together=2.0)) for x in several.servers)  # type: ignore[arg-type]
     result = evaluate(HeldOffloadingProblem(replace(several, servers=of)), ["opt-ts"], episodes=1)
     assert result.results["opt-ts"].ratio is not None

@@ -123,7 +123,8 @@ def _of_scenario(path: str | Path, what: str) -> list[AdvisedServer]:
     for number, server in enumerate(Scenario.load(path).servers):
         if server.name is None:
             raise InputError(f"{what}: servers[{number}] has no name, so nobody can tell it in a log")
-        seats = None if server.service is None else server.service.slots
+        # 1 is what a scenario has that nobody measured; then the log may know better
+        seats = None if server.service is None or server.service.slots == 1 else server.service.slots
         found.append(AdvisedServer(server.name, seats, server.capacity_gcycles_per_s))
     return found
 
