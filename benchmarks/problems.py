@@ -210,13 +210,10 @@ PROVIDERS = {
     "batch_size": 256,
     "reward_scale": 1.0,
     "gamma": 0.0,
-    "capacity": 200_000,
-    "ema": 0.999,
 }
 """No sight beyond the moment: what a provider pleases is paid at once, and so is a crash."""
 SPLIT = {**POWER, "reward_scale": 1.0, "target_entropy": -15.0, "learning_rates.alpha": 0.003}
 GANG = {**CALM, "updates": 2, "batch_size": 256}
-HELD = {**CALM, "updates": 2, "batch_size": 256, "gamma": 0.99, "reward_scale": 0.01}
 PROBLEMS: dict[str, Entry] = {
     "power-allocation": Entry(
         partial(_named, "power-allocation"),
@@ -275,15 +272,6 @@ PROBLEMS: dict[str, Entry] = {
         "random",
         "opt-ts",
         ("least-work-own", "weighted-round-robin"),
-        episodes=16,
-    ),
-    "held": Entry(
-        partial(_named, "held"),
-        {"d2sac": by_preset("d2sac", 8, HELD, 90), "sac": by_preset("sac", 8, HELD, 90)},
-        Aim("ratio to shortest-first", lambda cost: cost["ours"] / cost["shortest-first"], 1.0),
-        "random",
-        "shortest-first",
-        ("first-come", "cost-minus-age"),
         episodes=16,
     ),
 }

@@ -15,13 +15,11 @@ SETTINGS = {
     "batch_size": 256,
     "gamma": 0.0,
     "reward_scale": 1.0,
-    "capacity": 200_000,
-    "ema": 0.999,
     "entropy_share": 0.15,
     "learning_rates.alpha": 0.003,
 }
-"""What of `d2sac` is set otherwise: two updates a step; no sight beyond the moment, since all is paid
-at once; utilities as they are; nothing forgotten; averaged weights; less chance."""
+"""What of `d2sac` is set otherwise: two updates a step, no sight beyond the moment, since all is paid at once,
+utilities as they are, less chance."""
 
 
 def main() -> None:
