@@ -245,6 +245,18 @@ def test_one_of_two_clients_may_leave_and_one_that_comes_back_in_time_finds_its_
     run(test)
 
 
+def test_one_that_comes_back_the_moment_it_has_left_the_queue_is_queued_again():
+    async def test(client, desk, engine):
+        first = desk.submit(ImageRequest.parse({"prompt": "a cat"}, "r1"))
+        waits = ImageRequest.parse({"prompt": "a cat"}, "r2")
+        desk.submit(waits).cancel()
+        again = desk.submit(waits)
+        await engine.step(8)
+        assert [(await claim.answer()).status for claim in (first, again)] == [200, 200]
+
+    run(test)
+
+
 def test_a_request_whose_deadline_passes_while_it_waits_is_refused():
     async def test(client, desk, engine):
         first = ask(client)

@@ -128,7 +128,7 @@ class Desk:
         self._forget()
         key = _key(request)
         known = self._known.get(key)
-        if known is not None:
+        if known is not None and not known.failed:
             known.run.go_on()
             return Claim(known, chunk)
         if self._status != "ready":
@@ -238,8 +238,9 @@ class Desk:
 
     def _keep(self, key: bytes, work: Work) -> None:
         """Keeps an answer; a failure is forgotten at once, so that to ask again is to try again."""
-        if work.done.cancelled() or work.done.exception() is not None:
-            self._known.pop(key, None)
+        if work.failed:
+            if self._known.get(key) is work:  # and nobody has come back for it meanwhile
+                del self._known[key]
         else:
             self._kept.append((asyncio.get_running_loop().time() + KEPT_S, key, work.kept_bytes))
             self._forget()

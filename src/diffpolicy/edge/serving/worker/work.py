@@ -45,9 +45,14 @@ class Work:
         self._moved = asyncio.Event()
 
     @property
+    def failed(self) -> bool:
+        """Whether it is known that it will not be made."""
+        return self.done.done() and self.done.exception() is not None
+
+    @property
     def kept_bytes(self) -> int:
         """Bytes that it holds once it is done."""
-        answer = self.done.result() if self.done.done() and self.done.exception() is None else Answer(0)
+        answer = self.done.result() if self.done.done() and not self.failed else Answer(0)
         return len(answer.body) + sum(map(len, self.frames)) + sum(len(file.content) for file in self.request.files)
 
     def finish(self, files: list[bytes], service_s: float) -> None:
