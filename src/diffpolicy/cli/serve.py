@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
@@ -26,6 +27,8 @@ EXAMPLES = (
 )
 MODULES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx")
 LONGEST_S = 86_400.0
+LEARNED_S = 0.2
+"""Within which a learned policy must decide: some milliseconds on a machine that does nothing else."""
 BESIDE = "least-outstanding"
 """What most routers of today do."""
 
@@ -43,9 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     decides.add_argument(
         "--policy",
         default="least-finish",
-        metavar="RULE",
-        help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin, random; or "
-        "module:attribute, a function of a Moment or a Dispatcher",
+        metavar="RULE|POLICY",
+        help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin, random; "
+        "price, pretrained:live or a policy's folder, which load torch; or module:attribute, a function of a Moment "
+        "or a Dispatcher",
     )
     decides.add_argument(
         "--binding",
@@ -182,17 +186,26 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits)
     from diffpolicy.edge.serving.settings import Settings
     from diffpolicy.edge.serving.upstreams import connect
 
-    policy = make_policy(options.policy, binding=options.binding, order=options.order, seed=options.seed)
-    settings = Settings(limits=limits, seed=options.seed)
+    policy = make_policy(
+        options.policy,
+        binding=options.binding,
+        order=options.order,
+        seed=options.seed,
+        servers=len(source.workers),
+    )
+    if policy.learned:
+        opt.set_threads(options.threads)
+    decide_s = LEARNED_S if policy.learned else Settings().decide_s
+    settings = Settings(limits=limits, seed=options.seed, decide_s=decide_s)
     told = str(policy)
     others: dict[str, Any] = {}
     if options.share is not None or options.shadow:
-        beside = make_policy(options.beside or BESIDE, seed=options.seed)
+        beside = make_policy(options.beside or BESIDE, seed=options.seed, servers=len(source.workers))
         others = {"otherwise": beside.dispatcher, "name_otherwise": beside.name, "shadow": options.shadow}
         if options.shadow:
             told = f"{beside}, in whose shadow {policy}"
         else:
-            settings = Settings(limits=limits, seed=options.seed, share=options.share)
+            settings = replace(settings, share=options.share)
             told = f"{policy} for {100 * options.share:g}% of the requests, {beside} for the rest"
     service = Service(
         source.workers, lambda spec: connect(spec, limits), policy.dispatcher, policy.name, settings, **others

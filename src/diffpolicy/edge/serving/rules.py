@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -15,19 +16,25 @@ from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
 from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
+from diffpolicy.edge.names import PRETRAINED_NAMES
+from diffpolicy.edge.serving.alone import alone
+from diffpolicy.environments.entrants import PRETRAINED
 from diffpolicy.errors import InputError
 
 DEFAULT = "least-finish"
-OF_REQUESTS = ("wait_s", "service_s", "rest_s", "link_s", "passes", "deadline_s", "weight", "cost", "number")
-"""Fields of a moment with a row for each request."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A dispatcher and what it is called. Args: dispatcher: decides. name: in events."""
+    """A dispatcher and what it is called.
+
+    Args:
+        dispatcher: decides. name: in events. learned: whether it loads torch and takes milliseconds.
+    """
 
     dispatcher: Dispatcher
     name: str
+    learned: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {'when a server is free' if self.dispatcher.holds else 'on arrival'}"
@@ -114,8 +121,10 @@ WEIGHED: Mapping[str, Callable[[Moment], Floats]] = {**WEIGHINGS, "least-work": 
 CHOICES: Mapping[str, Callable[[int], Choice]] = {"round-robin": RoundRobin, "power-of-two": PowerOfTwo}
 SAME = {"opt-ts": "least-finish"}
 """What `evaluate` calls a rule that has another name among dispatchers."""
-NAMES = (*WEIGHED, *CHOICES, *SAME)
-"""All that may stand after `--policy`, beside `module:attribute`."""
+LEARNED = ("price", "weighted-round-robin", "capacity-proportional")
+"""Rules of the offloading problem that know more than a moment tells, and load torch."""
+NAMES = (*WEIGHED, *CHOICES, *SAME, *LEARNED, *(PRETRAINED + name for name in PRETRAINED_NAMES))
+"""All that may stand after `--policy`, beside `module:attribute` and a policy's folder."""
 
 
 class Chooses:
@@ -135,21 +144,16 @@ class Chooses:
         return Binding(0, self.choice(moment, moment.runs[0]))
 
 
-def alone(moment: Moment, request: int) -> Moment:
-    """A moment in which one request waits. Args: moment: any. request: its place in it."""
-    return replace(
-        moment, **{f.name: getattr(moment, f.name)[[request]] for f in fields(moment) if f.name in OF_REQUESTS}
-    )
-
-
-def make_policy(policy: str, *, binding: str = "arrival", order: str | None = None, seed: int = 0) -> Named:
+def make_policy(
+    policy: str, *, binding: str = "arrival", order: str | None = None, seed: int = 0, servers: int = 2
+) -> Named:
     """A dispatcher, from what a user types.
 
     Args:
-        policy: one of `NAMES`, or `module:attribute`: a function of a `Moment` that gives what each server costs the
-            request that came first, `[S]`, or a whole `Dispatcher`.
+        policy: one of `NAMES`, a folder with a policy of the offloading problem, or `module:attribute`: a function of a
+            `Moment` that gives what each server costs the request that came first, `[S]`, or a whole `Dispatcher`.
         binding: `arrival` or `free`. order: which waiting request goes first, see `make_held`; with `free` alone.
-        seed: of draws.
+        seed: of draws. servers: how many there are at first.
 
     Returns:
         It with its name.
@@ -165,11 +169,11 @@ def make_policy(policy: str, *, binding: str = "arrival", order: str | None = No
         raise InputError(f"--order belongs to --binding free, got --order {order}")
     rule = SAME.get(policy, policy)
     made: object = None
-    if rule not in NAMES:
-        if not is_attribute(policy):
+    if rule not in NAMES and not Path(policy).is_dir():
+        if not is_attribute(policy) or policy.startswith(PRETRAINED):
             raise InputError(
-                f"policy {check.show(policy)} is neither one of {', '.join(NAMES)} nor module:attribute"
-                f"{meant(policy, NAMES)}"
+                f"policy {check.show(policy)} is neither one of {', '.join(NAMES)} nor a policy's folder nor "
+                f"module:attribute{meant(policy, NAMES)}"
             )
         made = import_attribute(policy, "policy")
         made = made() if isinstance(made, type) else made
@@ -180,11 +184,19 @@ def make_policy(policy: str, *, binding: str = "arrival", order: str | None = No
     if binding == "arrival" and rule in WEIGHINGS:
         return Named(OnArrival(rule, seed), rule)
 
+    learned = rule not in CHOICES and rule not in WEIGHED and made is None
+
     def make(seed: int) -> Choice:
-        return CHOICES[rule](seed) if rule in CHOICES else Least(made if callable(made) else WEIGHED[rule], seed)
+        if rule in CHOICES:
+            return CHOICES[rule](seed)
+        if not learned:
+            return Least(made if callable(made) else WEIGHED[rule], seed)
+        from diffpolicy.edge.serving.learned import LearnedChoice
+
+        return LearnedChoice(policy, servers, seed)
 
     if binding == "arrival":
-        return Named(Chooses(make, seed), rule)
+        return Named(Chooses(make, seed), rule, learned)
     given = order or DEFAULT_ORDER
     held = make_held(given)
     if rule == DEFAULT:
@@ -193,7 +205,7 @@ def make_policy(policy: str, *, binding: str = "arrival", order: str | None = No
         raise InputError(f"--order {given} is a whole dispatcher, which asks no --policy {policy}")
     choice = make(seed)
     held = replace(held, choose=lambda moment, request, allowed: choice(alone(moment, request), allowed))
-    return Named(held, f"{given} then {rule}")
+    return Named(held, f"{given} then {rule}", learned)
 
 
 def _whole(made: Dispatcher, policy: str, binding: str, order: str | None) -> Named:
