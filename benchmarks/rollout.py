@@ -53,15 +53,15 @@ def speed(job: tuple[str, int, int, float]) -> tuple[float, float, float, float,
 
 
 def shares(method: str, environments: int, slots: int) -> dict[str, float]:
-    """Milliseconds of a slot by what they are spent on."""
+    """CPU milliseconds of a slot by what they are spent on."""
     module, env = setting(method, environments)
     policy, stream, total = module.policy, module.stream, 0.0
     spent = {"network": 0.0, "noise": 0.0, "environment": 0.0}
 
     def timed(key: str, call: Any) -> Any:
-        start = time.perf_counter()
+        start = time.process_time()
         result = call()
-        spent[key] += time.perf_counter() - start
+        spent[key] += time.process_time() - start
         return result
 
     with torch.no_grad(), no_denormals():
@@ -71,9 +71,9 @@ def shares(method: str, environments: int, slots: int) -> dict[str, float]:
             latent = policy.read_latent(stream.root, rows)
             noise = timed("noise", lambda shape=condition.shape[:-1]: policy.noise(shape))
             timed("network", lambda c=condition, x=latent, z=noise: in_blocks(policy.end, policy.condition(c), x, z))
-            start = time.perf_counter()
+            start = time.process_time()
             rollout = stream.rollout()
-            total += time.perf_counter() - start
+            total += time.process_time() - start
             action, root = rollout["agents", "action"].squeeze(1), rollout.squeeze(1)
 
             def physics(action: torch.Tensor = action, root: Any = root) -> None:
@@ -119,7 +119,7 @@ def main() -> None:
     parts = {size: shares(options.method, size, options.slots) for size in (sizes[0], sizes[-1])}
     names = list(parts[sizes[0]])
     lines = [[name, *(f"{p[name]:.2f} ms, {p[name] / sum(p.values()):.0%}" for p in parts.values())] for name in names]
-    print(table(["where a slot's time goes", *(f"{n} environments" for n in parts)], lines))
+    print(table(["where a slot's CPU time goes", *(f"{n} environments" for n in parts)], lines))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from diffpolicy import InputError
 from diffpolicy.networks import MLP, CriticEnsemble, Dense, MLPDenoiser, TimeEmbedding
@@ -227,10 +228,10 @@ def test_agents_and_members_of_an_ensemble_start_differently():
     assert all(not torch.allclose(rows[i], rows[j]) for i in range(len(rows)) for j in range(i))
 
 
-def test_gradients_of_a_stack_come_in_the_layout_in_which_they_are_kept():
-    """Otherwise each of them is copied, in every update, and the fused optimiser would mix up rows and columns."""
+def test_parameters_of_a_stack_lie_as_tools_of_others_expect():
+    """As `parameters_to_vector` does, which asks for views; gradients lie alike, as fused optimisers need it."""
     mlp = MLP(6, 3, (5,), stack=4)
     mlp(torch.ones(4, 8, 6)).square().sum().backward()
     for layer in (module for module in mlp.modules() if isinstance(module, Dense)):
         assert layer.weight.grad.stride() == layer.weight.stride()
-        assert layer.weight.mT.is_contiguous()
+    assert parameters_to_vector(mlp.parameters()).numel() == sum(p.numel() for p in mlp.parameters())

@@ -97,8 +97,7 @@ class Dense(nn.Module):
         lead = () if stack is None else (stack,)
         bound = (fan_in or inputs) ** -0.5
         weight = torch.empty(*lead, inputs, outputs).uniform_(-bound, bound, generator=generator)
-        # a stack's lie in memory as `columns` reads them, so that gradients come in the layout in which they are kept
-        self.weight = nn.Parameter(weight.mT.contiguous().mT if lead else weight)
+        self.weight = nn.Parameter(weight)
         row = (1,) if lead else ()
         offset = torch.empty(*lead, *row, outputs).uniform_(-bound, bound, generator=generator) if bias else None
         self.bias = None if offset is None else nn.Parameter(offset)

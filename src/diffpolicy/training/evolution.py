@@ -143,5 +143,5 @@ class EvolutionModule(RoundsModule):
 
 
 def _flat(module: nn.Module) -> Tensor:
-    """All parameters one after the other, in float64; those of a stack lie in memory in an order of their own."""
+    """All parameters one after the other, in float64, however they lie in memory."""
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).double()
