@@ -280,7 +280,11 @@ def data_sets() -> list[Mapping[str, bytes]]:
     import numpy as np
     from safetensors.numpy import save
 
-    arrays = {"observation": np.ones((5, 3), np.float32), "action": np.arange(5) % 3, "reward": np.ones(5)}
+    arrays: dict[str, Any] = {
+        "observation": np.ones((5, 3), np.float32),
+        "action": np.arange(5) % 3,
+        "reward": np.ones(5),
+    }
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return [{"data.npz": file.getvalue(), "data.safetensors": save(arrays)}]

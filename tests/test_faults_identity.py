@@ -463,14 +463,16 @@ def test_what_is_no_file_is_refused_without_waiting(what, tmp_path):
         os.mkfifo(path)
     elif what == "device":
         path.symlink_to("/dev/zero")
-    refused(path)
+    words = {"folder": "is a folder, not a file", "pipe": "is a device, a pipe or a socket"}
+    refused(path, words.get(what, words["pipe"] if what == "device" else ""))
 
 
-def refused(path):
+def refused(path, words=""):
     module = toy()
     with pytest.raises(InputError) as error:
         fit(module, episodes=8, resume=path)
     assert path.name in str(error.value)
+    assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert module.episodes == 0
 

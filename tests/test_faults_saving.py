@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from torch import nn
 from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, GreedyValuePolicy, InputError, _files
 from diffpolicy.networks import MLPDenoiser, SetDenoiser
 from diffpolicy.policies import files
+from diffpolicy.policies.class_names import file_name
 
 FILES = ["policy.json", "policy.safetensors"]
 
@@ -470,6 +473,17 @@ def test_a_class_of_a_script_is_called_as_another_script_imports_it(way, tmp_pat
     data = json.loads((tmp_path / "saved" / "policy.json").read_text())
     assert data["class"] == "own_things:Mine"
     assert data["class_file"] == "own_things.py"
+
+
+def test_a_running_script_lends_its_classes_the_name_by_which_it_is_imported(monkeypatch):
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    kind = type("Mine", (CategoricalPolicy,), {"__module__": "__main__"})
+    assert file_name(kind) == "__main__:Mine"  # an interactive session has no file
+    main.__file__ = "/somewhere/own_things.py"
+    assert file_name(kind) == "own_things:Mine"
+    main.__spec__ = SimpleNamespace(name="package.own_things")
+    assert file_name(kind) == "package.own_things:Mine"
 
 
 def local_class():
