@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -15,18 +16,22 @@ import pytest
 import yaml
 
 import diffpolicy
-from diffpolicy import InputError, _yaml
+from diffpolicy import ChoicePolicy, InputError, _files, _yaml
 from diffpolicy._imports import working_folder
+from diffpolicy._read import what_is
 from diffpolicy._table import render
 from diffpolicy.cli import streams
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions
+from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload import laws
 from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_times
-from diffpolicy.environments.entrants import make_policy
+from diffpolicy.environments.data_set import read_data
+from diffpolicy.environments.decision_log import read_decisions
+from diffpolicy.environments.entrants import check_policy, make_policy
 from diffpolicy.experiments.names import import_attribute, make_method, make_problem
-from diffpolicy.training import DiffusionSACMethod, DQNMethod, parse_method
+from diffpolicy.training import DiffusionSACMethod, DQNMethod, checkpoint, parse_method
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))
 TINY = ["--stations", "2", "--slots", "2", "--tasks", "3"]
@@ -550,3 +555,50 @@ def test_a_file_in_the_working_folder_hides_no_module_that_others_import(tmp_pat
         with working_folder():
             assert sys.path[0] == str(tmp_path)
         assert sys.path[0] != str(tmp_path)
+
+
+# Names that no file can have, and places in which no file may be put
+
+
+def odd_places(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    return ["x" * 300, str(tmp_path / "pipe"), str(tmp_path / "loop"), str(tmp_path)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has neither pipes nor links there")
+def test_what_stands_at_a_place_is_told_whatever_its_name(tmp_path):
+    (tmp_path / "file").touch()
+    places = [*odd_places(tmp_path), str(tmp_path / "file"), "a\0b", str(tmp_path / "none"), "/dev/null"]
+    assert [what_is(place) for place in places] == ["", "device", "", "folder", "file", "", "", "device"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has neither pipes nor links there")
+def test_no_file_is_put_in_the_place_of_a_pipe_or_device(tmp_path):
+    long, pipe, _, folder = odd_places(tmp_path)
+    for place, why in ((long, "too long"), (pipe, "device or a pipe"), (folder, "folder")):
+        for write in (_files.check_writable, lambda place: _files.write_text(place, "x")):
+            with pytest.raises(InputError, match=f"cannot write .*{why}"):
+                write(place)
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has neither pipes nor links there")
+@pytest.mark.parametrize(
+    "read",
+    [
+        Scenario.load,
+        ServerProfile.load,
+        ChoicePolicy.load,
+        make_method,
+        lambda place: check_policy(place, rules=(), bundled=()),
+        read_decisions,
+        read_data,
+        checkpoint.read,
+    ],
+)
+def test_names_that_no_file_can_have_are_refused_by_every_reader(read, tmp_path):
+    for place in odd_places(tmp_path):
+        with pytest.raises(InputError) as error:
+            read(place)
+        assert len(str(error.value).splitlines()) == 1

@@ -463,7 +463,7 @@ def test_what_is_no_file_is_refused_without_waiting(what, tmp_path):
         os.mkfifo(path)
     elif what == "device":
         path.symlink_to("/dev/zero")
-    words = {"folder": "is a folder, not a file", "pipe": "is a device, a pipe or a socket"}
+    words = {"folder": "is a folder", "pipe": "is a device, a pipe or a socket"}
     refused(path, words.get(what, words["pipe"] if what == "device" else ""))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from diffpolicy._read import show_path, what_is
 from diffpolicy.errors import InputError
 
 ASIDE = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{16}(\.\w+)?")
@@ -32,6 +33,7 @@ def write(path: str | Path, save: Callable[[Path], object]) -> None:
         InputError: the folder cannot be written to.
     """
     path, aside = Path(path), aside_of(path)
+    _check_replaces_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # with the mode of any new file: the system takes the umask off, which cannot be read without setting it
@@ -47,6 +49,15 @@ def write(path: str | Path, save: Callable[[Path], object]) -> None:
     finally:
         aside.unlink(missing_ok=True)
     remove_abandoned(path.parent, path.name)
+
+
+def _check_replaces_file(path: Path) -> None:
+    """Refuses to put a file in the place of a folder, or of a device or pipe, which those who use it would miss."""
+    there = what_is(path)
+    if there in ("folder", "device"):
+        raise InputError(
+            f"cannot write {show_path(path)}: it is a {'folder' if there == 'folder' else 'device or a pipe'}"
+        )
 
 
 def aside_of(path: str | Path) -> Path:
@@ -105,12 +116,17 @@ def check_writable(path: str | Path) -> None:
         InputError: the path is a folder, or its folder cannot be written to.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
+    _check_replaces_file(path)
+    if what_is(path.parent) != "folder":
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: the folder {path.parent} is not writable")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"cannot write {show_path(path)}: {error.strerror}") from None
 
 
 def check_folder(path: str | Path) -> Path:
@@ -135,7 +151,7 @@ def writable_folder(path: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise InputError(f"cannot write to the output folder {path}: {error.strerror}") from None
+        raise InputError(f"cannot write to the output folder {show_path(path)}: {error.strerror}") from None
     return path
 
 
@@ -147,7 +163,7 @@ def kept_if_filled(path: str | Path) -> Iterator[Path]:
         InputError: it is a file, or cannot be made or written to.
     """
     whole = Path(path).absolute()
-    missing = [p for p in (whole, *whole.parents) if not p.exists()]
+    missing = [p for p in (whole, *whole.parents) if not what_is(p)]
     try:
         yield writable_folder(path)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Literal
 
 from diffpolicy.errors import InputError
 
@@ -32,6 +33,15 @@ def show_path(path: str | Path) -> str:
     """A path as it stands in a message: short, on one line, with what cannot be printed escaped."""
     text = printable(str(path)) or "''"
     return text if len(text) <= 500 else f"{text[:200]}...{text[-200:]}"
+
+
+def what_is(path: str | Path) -> Literal["file", "folder", "device", ""]:
+    """What stands at a path: a file, a folder, or a device, pipe or socket; empty where no file is or can be."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # a name too long, in which a null character stands, or a link to itself
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "device"
 
 
 def read_bytes(path: str | Path, what: str, limit: int = LIMIT) -> bytes:

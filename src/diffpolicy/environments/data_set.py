@@ -15,7 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from diffpolicy._read import show_path
+from diffpolicy._read import show_path, what_is
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.environments.tensor_folder import read_folder
 from diffpolicy.errors import InputError
@@ -67,12 +67,12 @@ def read_data(path: str | Path) -> TensorDict:
     """
     file = Path(path)
     name = f"data {show_path(path)}"
-    if file.is_dir():
+    if what_is(file) == "folder":
         found = read_folder(file, "data")
         if not found.batch_size:
             raise InputError(f"{name} must hold rows, and its batch is []")
         return found.reshape(-1)
-    if not file.is_file():
+    if what_is(file) != "file":
         raise InputError(f"{name} does not exist")
     if file.suffix == ".csv":
         return read_decisions(file)

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffpolicy import _validate as check
-from diffpolicy._read import show_path
+from diffpolicy._read import show_path, what_is
 from diffpolicy._tables import Table, read_table
 from diffpolicy.environments.tensor_folder import read_folder
 from diffpolicy.errors import InputError
@@ -60,7 +60,7 @@ def read_decisions(path: str | Path) -> TensorDict:
         (tensor([[0.5000, 1.0000]]), tensor([2]), tensor([0.2500]))
     """
     file = Path(path)
-    return _folder(file) if file.is_dir() else _table(read_table(file, WHAT, NEEDED).complete("rows"))
+    return _folder(file) if what_is(file) == "folder" else _table(read_table(file, WHAT, NEEDED).complete("rows"))
 
 
 def _table(table: Table) -> TensorDict:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute, meant_attribute
+from diffpolicy._read import what_is
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
@@ -31,12 +32,12 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
     if not text:
         raise InputError("a policy must be named, got ''")
     path = Path(text)
-    if path.is_dir():
+    if what_is(path) == "folder":
         if not (path / "policy.json").is_file():
             raise InputError(f"policy folder {text} has no policy.json{_seeds(path)}")
         return "file"
     if path.name in ("policy.json", "policy.safetensors") or path.suffix in (".json", ".safetensors"):
-        if not path.is_file():
+        if what_is(path) != "file":
             raise InputError(f"policy file {text} does not exist")
         if path.name not in ("policy.json", "policy.safetensors"):
             raise InputError(f"a policy's files are called policy.json and policy.safetensors, got {text}")

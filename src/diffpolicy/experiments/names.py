@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute, meant_attribute, working_folder
+from diffpolicy._read import what_is
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
@@ -197,7 +198,7 @@ def check_method(text: str) -> str:
     if text in PRESETS:
         return "preset"
     if Path(text).suffix in (".yaml", ".yml"):
-        if not Path(text).is_file():
+        if what_is(text) != "file":
             raise InputError(f"method file {text} does not exist")
         return "file"
     if _entry_point("method", text) is not None:

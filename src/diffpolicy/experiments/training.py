@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
+from diffpolicy._read import what_is
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.evaluating import play_episodes
@@ -199,7 +200,7 @@ def run(
     used = make_logger(logger, out, str(options.get("label") or trained.get("method", "run")))
     if out is not None:
         module.policy.check_saves()
-    if resume is not None and Path(resume).is_dir():
+    if resume is not None and what_is(resume) == "folder":
         resume = Path(resume) / "checkpoint.ckpt"
     with alone_in(out):
         with global_draws(seed):

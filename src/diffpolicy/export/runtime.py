@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffpolicy._read import what_is
 from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.description import Described
@@ -193,7 +194,7 @@ _ONNX_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bo
 
 def run_aoti(path: str | Path) -> Runtime:
     """A function from input tensors to output tensors, by an AOTInductor package."""
-    if not Path(path).is_file():
+    if what_is(path) != "file":
         raise InputError(f"decision file {path} does not exist")
     try:
         loaded = torch._inductor.aoti_load_package(str(path))

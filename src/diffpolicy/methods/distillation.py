@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torchrl.envs import EnvBase
 
+from diffpolicy._read import what_is
 from diffpolicy.diffusion.processes import FlowProcess
 from diffpolicy.methods.chained import ChainedMethod
 from diffpolicy.methods.fields import Rule
@@ -86,7 +87,7 @@ class OneStepMethod(ChainedMethod, DistillationMethod):
 
     def options_in(self, env: EnvBase) -> dict[str, Any]:
         options = self.options()
-        folder = self.teacher is not None and (Path(self.teacher) / "policy.json").is_file()
+        folder = self.teacher is not None and what_is(Path(self.teacher) / "policy.json") == "file"
         if not folder:
             return options
         head = getattr(SavedPolicy.load(str(self.teacher)), "head", None)

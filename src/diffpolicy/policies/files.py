@@ -15,7 +15,7 @@ from torch import Tensor
 from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy._pairs import Pair
-from diffpolicy._read import show_path
+from diffpolicy._read import show_path, what_is
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
 
@@ -87,13 +87,13 @@ def folder_of(path: str | Path) -> Path:
     if not str(path):
         raise InputError("a policy's folder must be named, got ''")
     path = Path(path)
-    if path.is_dir():
+    if what_is(path) == "folder":
         if not any((path / file).exists() for file in NAMES):
             raise InputError(f"policy folder {name} has no policy.json")
         return path
-    if path.name in NAMES and any((path.parent / file).exists() for file in NAMES):
+    if path.name in NAMES and any(what_is(path.parent / file) for file in NAMES):
         return path.parent
-    if path.exists():
+    if what_is(path):
         raise InputError(f"a policy's files are called {' and '.join(NAMES)}, got {name}")
     raise InputError(f"policy {name} does not exist")
 

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from diffpolicy import _validate as check
 from diffpolicy._identity import check_same, content_digest
-from diffpolicy._read import read_bytes, show_path
+from diffpolicy._read import read_bytes, show_path, what_is
 from diffpolicy._version import __version__
 from diffpolicy.errors import InputError
 from diffpolicy.training.trainable import Trainable
@@ -70,7 +70,7 @@ def read(path: str | Path) -> dict[str, Any]:
         InputError: it is not there, no checkpoint of ours, of an earlier version, or damaged.
     """
     name = f"checkpoint {show_path(path)}"
-    if Path(path).is_dir():
+    if what_is(path) == "folder":
         raise InputError(f"{name} is a folder; name the checkpoint.ckpt in it")
     data = read_bytes(path, "checkpoint", LIMIT)
     try:

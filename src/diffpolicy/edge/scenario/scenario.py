@@ -12,7 +12,7 @@ from typing import Any
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._read import show_path
+from diffpolicy._read import show_path, what_is
 from diffpolicy._suggest import meant
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
@@ -146,7 +146,7 @@ class Scenario:
         path = Path(source)
         if source in SCENARIO_NAMES:
             path = Path(str(resources.files("diffpolicy.edge") / "scenarios" / f"{source}.json"))
-        elif not str(source) or (not path.exists() and path.suffix != ".json"):
+        elif not str(source) or (not what_is(path) and path.suffix != ".json"):
             raise InputError(
                 f"scenario {check.show(str(source))} is neither built in ({', '.join(SCENARIO_NAMES)}) nor a file"
                 f"{meant(str(source), SCENARIO_NAMES)}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
+from diffpolicy._read import what_is
 from diffpolicy.edge.hardware.schema._record import Record, flag, item, optional, several, whole
 from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
@@ -136,7 +137,7 @@ class ServerProfile(Record):
         path = Path(source)
         if str(source) in shipped():
             path = _folder() / f"{source}.json"
-        elif not path.exists() and path.suffix != ".json":
+        elif not what_is(path) and path.suffix != ".json":
             raise InputError(
                 f"server profile {check.show(str(source))} is neither shipped ({', '.join(shipped())}) nor a file"
             )
