@@ -399,6 +399,16 @@ def test_files_that_are_deep_grow_or_say_a_thing_twice_are_refused(text, says):
         parse_method(text, "mine.yaml")
 
 
+def test_a_tower_of_lists_is_left_where_it_is_too_high(monkeypatch):
+    """Its scanner would take a time that grows with the square of the height."""
+    begun, compose = [], yaml.composer.Composer.compose_node
+    monkeypatch.setattr(yaml.composer.Composer, "compose_node", lambda *words: begun.append(1) or compose(*words))
+    with pytest.raises(InputError, match="mine is nested too deeply: at most 64 lists"):
+        _yaml.parse("[" * NESTED, "mine")
+    assert len(begun) == 65
+    assert _yaml.parse("[" * 64 + "]" * 64, "mine")
+
+
 @pytest.mark.parametrize("depth", [100, 900, NESTED])
 def test_json_that_is_deep_is_refused_in_one_sentence(refused, tmp_path, depth):
     inner = '{"schema": "diffpolicy.scenario/1", "slot_s": 1, "servers": ' + "[" * depth + "]" * depth + "}"

@@ -15,6 +15,32 @@ TEXT = 2**18
 """Characters of a file."""
 
 
+class _Shallow:
+    """Composes no tower of lists: PyYAML's scanner takes a time that grows with the square of their depth.
+
+    Raises:
+        RecursionError: more than `DEEPEST` lie in each other.
+    """
+
+    depth = -1
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > check.DEEPEST:
+            raise RecursionError
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[misc]
+        self.depth -= 1
+        return node
+
+
+class _Values(_Shallow, yaml.SafeLoader):
+    pass
+
+
+class _Texts(_Shallow, yaml.BaseLoader):
+    pass
+
+
 def parse(text: str, name: str, *, texts: bool = False) -> Any:
     """The value of a YAML document.
 
@@ -29,16 +55,17 @@ def parse(text: str, name: str, *, texts: bool = False) -> Any:
         raise InputError(f"{name} is longer than {TEXT:,} characters, the most that is read of one")
     loader = None
     try:
-        loader = (yaml.BaseLoader if texts else yaml.SafeLoader)(text)
+        loader = (_Texts if texts else _Values)(text)
         root = loader.get_single_node()
         if root is None:
             return None
-        _count(root, name, {}, 0)
+        _count(root, name, {})
         return loader.construct_document(root)
     except InputError:
         raise
     except RecursionError:
-        raise InputError(f"{name} is nested too deeply") from None
+        deepest = f"at most {check.DEEPEST} lists or objects may lie in each other"
+        raise InputError(f"{name} is nested too deeply: {deepest}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:
@@ -53,14 +80,12 @@ def parse(text: str, name: str, *, texts: bool = False) -> Any:
             loader.dispose()
 
 
-def _count(node: yaml.Node, name: str, known: dict[int, int], depth: int) -> int:
+def _count(node: yaml.Node, name: str, known: dict[int, int]) -> int:
     """Nodes of a tree with all aliases written out; `known` has those that were counted, 0 while they are."""
     if id(node) in known:
         if not known[id(node)]:
             raise InputError(f"{name} holds an alias of something that it lies in")
         return known[id(node)]
-    if depth > check.DEEPEST:
-        raise InputError(f"{name} is nested too deeply: at most {check.DEEPEST} lists or objects may lie in each other")
     known[id(node)] = 0
     children: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
@@ -72,7 +97,7 @@ def _count(node: yaml.Node, name: str, known: dict[int, int], depth: int) -> int
                 raise InputError(f"{name} has the key {check.show(key)} twice")
             keys.add(key)
         children = [part for pair in node.value for part in pair]
-    total = 1 + sum(_count(child, name, known, depth + 1) for child in children)
+    total = 1 + sum(_count(child, name, known) for child in children)
     if total > NODES:
         raise InputError(f"{name} holds more than {NODES:,} values, with aliases written out")
     known[id(node)] = total
