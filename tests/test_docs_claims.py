@@ -214,6 +214,14 @@ def test_who_pays_is_what_its_files_say():
     assert all(map(agrees, greatest, [front["pretrained:live", w]["max_delay_s"] for w in ("0", "1")]))
 
 
+def test_the_means_of_training_episodes_are_those_of_their_file():
+    true = {(row["method"], row["first_episode"], row["last_episode"]): row for row in rows("full_curves.csv")}
+    head, body = next((h, b) for h, b in tables("docs/results/reproduction.md") if h[0] == "episodes" and len(h) == 6)
+    for episodes, *cells in body:
+        for name, cell in zip(head[1:], cells, strict=True):
+            assert agrees(cell, true[named(name), *episodes.split("-")]["delay_s"]), (name, episodes)
+
+
 def test_the_bounds_are_those_of_their_file():
     body = next(b for h, b in tables("docs/bounds.md") if "ratio to `opt-ts`" in h)
     for (*_, mean, ratio, least, greatest), row in zip(body, rows("bounds.csv"), strict=True):
