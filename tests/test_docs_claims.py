@@ -219,7 +219,7 @@ def test_the_means_of_training_episodes_are_those_of_their_file():
     head, body = next((h, b) for h, b in tables("docs/results/reproduction.md") if h[0] == "episodes" and len(h) == 6)
     for episodes, *cells in body:
         for name, cell in zip(head[1:], cells, strict=True):
-            assert agrees(cell, true[named(name), *episodes.split("-")]["delay_s"]), (name, episodes)
+            assert agrees(cell, true[(named(name), *episodes.split("-"))]["delay_s"]), (name, episodes)
 
 
 def test_the_bounds_are_those_of_their_file():
