@@ -112,7 +112,9 @@ def test_dead_time_is_told_and_warned_of(tmp_path: Path, capsys: pytest.CaptureF
     assert "warning" not in shown
     # sent as much before the end, only the first has any
     assert main([*asked.split(), "--dead-time", "0.2", "--lead", "0.2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["dead_share"] == pytest.approx(0.2 / 15)
+    told = json.loads(capsys.readouterr().out)
+    assert told["dead_share"] == pytest.approx(0.2 / 15)
+    assert "warnings" not in told
 
 
 IMAGES = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps,model,width,height,images"

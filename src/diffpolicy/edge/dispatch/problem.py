@@ -206,7 +206,12 @@ class HeldReplay(Replay):
     def to_dict(self) -> dict[str, Any]:
         """As `replay --json` prints it."""
         worst = {name: getattr(self, name) for name in ("most_passes", "longest_refused_s", "dead_share")}
-        return {**super().to_dict(), **self.holding.to_dict(), **worst, **warned({self.policy: self.dead_share})}
+        return {
+            **super().to_dict(),
+            **self.holding.to_dict(),
+            **worst,
+            **warned(self.holding, {self.policy: self.dead_share}),
+        }
 
 
 def replay_held(
@@ -254,7 +259,7 @@ def add_held(
     """
     policies = {name: {**x, **(worst_of(played[name]) if name in played else {})} for name, x in told[of].items()}
     shares = {name: x["dead_share"] for name, x in policies.items() if "dead_share" in x}
-    return {**told, of: policies, **holding.to_dict(), **warned(shares)}
+    return {**told, of: policies, **holding.to_dict(), **warned(holding, shares)}
 
 
 def held_line(holding: Holding, played: Mapping[str, Played]) -> str:
@@ -267,11 +272,17 @@ def held_line(holding: Holding, played: Mapping[str, Played]) -> str:
         f"held in the order {holding.told()}; most later arrivals that went first, and longest time for which a free "
         f"server was refused: {', '.join(told)}{dead}"
     ]
-    return "\n".join([*lines, *warned(shares).get("warnings", [])])
+    return "\n".join([*lines, *warned(holding, shares).get("warnings", [])])
 
 
-def warned(shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """A warning of each policy under which servers stand still for long. Args: shares: of the service time."""
+def warned(holding: Holding, shares: Mapping[str, float]) -> dict[str, list[str]]:
+    """A warning of each policy under which servers stand still for long, unless the lead already hides dead time.
+
+    Args:
+        holding: how requests were held. shares: of the service time, by policy.
+    """
+    if holding.lead_s >= holding.dead_s:  # what is left is of servers that were idle, and binding at once has it too
+        return {}
     found = [
         f"warning: under {name} dead time is {share:.1%} of the service time, and above {MUCH_DEAD:.0%} holding loses "
         "much of what it gains; send requests so much earlier (--lead), or bind them on arrival"
