@@ -62,7 +62,7 @@ def test_a_browser_shows_servers_decisions_and_delays_and_asks_for_a_key_where_o
         service.listeners[0](event)
     page, complaints = dom_of(app, tmp_path / "a")
     assert not complaints
-    for shown in ("ready, version", "least-finish, bound on arrival", "<circle", "→ a", "✓ a", "fell back", "tiny"):
+    for shown in ("ready, version", "least-finish on arrival", "<circle", "→ a", "✓ a", "fell back", "tiny"):
         assert shown in page
     assert "&lt;b&gt;r1" in page
     assert "<b>r1" not in page

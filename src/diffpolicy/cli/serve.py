@@ -152,6 +152,7 @@ def _serve(options: argparse.Namespace) -> None:
         keys=keys,
         hosts=None if keys.needed else ("127.0.0.1", "::1", "localhost", options.host),
         deadline_s=options.deadline or float("inf"),
+        about=told,
     )
 
     def ready() -> None:

@@ -167,7 +167,7 @@ def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, met
         after = request.query_params.get("after", "0")
         since = int(after) if after.isdecimal() and len(after) < 16 else 0
         shown = {"state": state(), "snapshot": plain(service.snapshot()), "events": feed.since(since)}
-        return JSONResponse({**shown, "last": feed.last, "version": __version__})
+        return JSONResponse({**shown, "last": feed.last, "about": settings.about, "version": __version__})
 
     @app.get("/", operation_id="page", include_in_schema=False)
     async def page() -> Response:

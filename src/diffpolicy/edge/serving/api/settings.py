@@ -22,6 +22,7 @@ class ApiSettings:
         read_s: seconds in which a body must be there.
         comment_s: between two comments of a stream that is held.
         stall_s: after which a client that does not read its stream counts as gone.
+        about: what the live page says of who decides; "" for the policy's name.
 
     Raises:
         InputError: a number is out of range.
@@ -39,6 +40,7 @@ class ApiSettings:
     read_s: float = 60.0
     comment_s: float = 15.0
     stall_s: float = 60.0
+    about: str = ""
 
     def __post_init__(self) -> None:
         check.integer(self.held_bytes, "held_bytes", least=1)
