@@ -1,0 +1,125 @@
+"""`PolicyRouter`: a request router of Ray Serve that ranks the replicas of a deployment by a policy.
+
+Importing it imports Ray. Ray calls its router interface alpha; this is tested on 2.60.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+from ray.serve.request_router import RequestRouter
+
+from diffpolicy.edge.dispatch.account import Account
+from diffpolicy.edge.dispatch.cost_model import CostModel
+from diffpolicy.edge.dispatch.moment import Moment
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.rules import make_policy
+
+
+class PolicyRouter(RequestRouter):
+    """Ranks replicas: first the one that the policy names, then the others by when they would have done the request.
+
+    Each router, that is each handle and each proxy, keeps an account of its own, so one ingress should call the
+    deployment. What a request takes on a replica is learnt from its completions. Requests are OpenAI bodies, a
+    dictionary as the first argument; of others the size is not known, and they take the mean.
+
+    Set `max_ongoing_requests` of the deployment above the longest queue that a replica may get, else Ray overrules the
+    policy by backing off.
+
+    Example of a deployment:
+        `RequestRouterConfig(request_router_class="diffpolicy.edge.serving.ray_router:PolicyRouter",
+        request_router_kwargs={"policy": "least-finish"})`
+    """
+
+    def initialize_state(
+        self, policy: str = "least-finish", slots: int = 1, first_s: float = 1.0, seed: int = 0
+    ) -> None:
+        """Is called by Ray with the deployment's `request_router_kwargs`.
+
+        Args:
+            policy: a rule of `diffpolicy serve` that binds on arrival. slots: requests that a replica works on at once.
+            first_s: what a request is expected to take before any was done. seed: of draws.
+        """
+        self._policy = make_policy(policy, seed=seed).dispatcher
+        self._slots = slots
+        self._places: dict[str, int] = {}
+        self._account = Account([])
+        self._costs = CostModel(1, first_s=first_s)
+        self._sent: dict[Hashable, tuple[int, float, ImageRequest]] = {}
+        self._ended: dict[int, float] = {}
+
+    def _place(self, replica_id: Any) -> int:
+        """The number of a replica, a new one if it is new."""
+        name = replica_id.unique_id
+        if name not in self._places:
+            j = self._places[name] = len(self._places)
+            self._account.seat(j, self._slots)
+            if j:
+                self._costs.forget(j)
+        return self._places[name]
+
+    async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
+        """Replicas, each a rank of its own. Args: candidate_replicas: that may be asked. pending_request: for which."""
+        if not candidate_replicas:
+            return []
+        request = _read(pending_request)
+        now = time.monotonic()
+        places = [self._place(replica.replica_id) for replica in candidate_replicas]
+        service = np.full((1, len(self._places)), np.inf)
+        service[0, places] = self._costs.expected_s(request.model, request.size)[places]
+        starts = self._account.starts_s(now)
+        moment = Moment(
+            wait_s=np.zeros(1),
+            service_s=service,
+            rest_s=service,
+            link_s=np.zeros_like(service),
+            passes=np.zeros(1, np.int64),
+            deadline_s=np.full(1, np.inf),
+            weight=np.ones(1),
+            cost=np.array([request.size or self._costs.mean_s]),
+            free=self._account.free(now),
+            starts_s=starts,
+            outstanding=self._account.outstanding,
+            outstanding_cost=self._account.outstanding_cost,
+            number=np.zeros(1, np.int64),
+            loaded=np.full(service.shape[1], -1),
+        )
+        binding = self._policy.decide(moment)
+        first = -1 if binding is None else binding.server
+        order = sorted(
+            range(len(places)), key=lambda i: (places[i] != first, starts[places[i]] + service[0, places[i]])
+        )
+        return [[candidate_replicas[i]] for i in order]
+
+    def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
+        """Notes where a request went. Args: pending_request: it. replica_id: where. result: of the call."""
+        request, j, now = _read(pending_request), self._place(replica_id), time.monotonic()
+        number = pending_request.metadata.internal_request_id
+        expected = float(self._costs.expected_s(request.model, request.size)[j])
+        self._account.sent(j, number, expected_s=expected, now_s=now, cost=request.size or expected)
+        self._sent[number] = (j, now, request)
+
+    def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
+        """Learns what a request took. Args: replica_id: where. internal_request_id: which."""
+        found = self._sent.pop(internal_request_id, None)
+        if found is None:
+            return
+        (j, sent, request), now = found, time.monotonic()
+        self._account.done(j, internal_request_id, now)
+        begun = max(sent, self._ended.get(j, sent)) if self._slots == 1 else sent
+        self._ended[j] = now
+        self._costs.observe(j, now - begun, model=request.model, size=request.size)
+
+
+def _read(pending_request: Any) -> ImageRequest:
+    """What a request asks for, as far as it tells."""
+    arguments: tuple[Any, ...] = getattr(pending_request, "args", None) or ({},)
+    body = arguments[0] if isinstance(arguments[0], dict) else {}
+    try:
+        return ImageRequest.parse({"prompt": "-", **body}, "")
+    except ApiError:
+        return ImageRequest("", {})

@@ -1,0 +1,96 @@
+"""Adapters to other engines: a load balancer of vLLM-Omni, and deployments and routers of Ray Serve."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace as Of
+
+import pytest
+
+from diffpolicy import InputError
+from diffpolicy.edge.serving import ImageRequest, UpstreamError
+from diffpolicy.edge.serving.load_balancer import PolicyBalancer
+from diffpolicy.edge.serving.ray_upstream import RayUpstream
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "serving" / "on_ray.py"
+
+
+def task(steps):
+    return Of(sampling_params=Of(width=1000, height=1000, num_inference_steps=steps))
+
+
+def test_a_balancer_sends_each_task_where_it_ends_soonest_and_forgets_what_is_over() -> None:
+    now = [0.0]
+    balancer = PolicyBalancer("least-finish", speeds=[10.0, 4.9], clock=lambda: now[0])
+    replicas = [Of(), Of()]
+    assert [balancer.select(task(20), replicas) for _ in range(4)] == [0, 0, 1, 0]  # ends at 2, 4, 4.1, 6
+    now[0] = 5.9
+    assert balancer.select(task(20), replicas) == 0  # 2.1 s there, 4.1 s on the other, which is free
+
+
+def test_a_balancer_keeps_a_task_that_its_replica_says_it_has_still() -> None:
+    now = [0.0]
+    balancer = PolicyBalancer("least-finish", speeds=[10.0, 9.0], clock=lambda: now[0])
+    assert balancer.select(task(20), [Of(queue_length=0), Of(queue_length=0)]) == 0
+    now[0] = 50.0
+    assert balancer.select(task(20), [Of(queue_length=1), Of(queue_length=0)]) in (0, 1)
+    assert len(balancer._account.servers[0]) >= 1
+    with pytest.raises(InputError, match="2 speeds and 1 replicas"):
+        balancer.select(task(20), [Of()])
+    with pytest.raises(InputError, match="speeds must be"):
+        PolicyBalancer(speeds=[])
+
+
+class Handle:
+    """A deployment's handle that does as it is told."""
+
+    def __init__(self, how):
+        self.how, self.cancelled = how, False
+
+    def remote(self, body):
+        outer = self
+
+        class Response:
+            def __await__(self):
+                async def answer():
+                    if outer.how == "raises":
+                        raise ValueError("no")
+                    await asyncio.sleep(60 if outer.how == "sleeps" else 0)
+                    return {"data": [], "asked": body["n"]}
+
+                return answer().__await__()
+
+            def cancel(self):
+                outer.cancelled = True
+
+        return Response()
+
+
+def test_a_deployment_of_ray_is_a_worker_whose_calls_end_in_time() -> None:
+    request = ImageRequest.parse({"prompt": "x", "n": 2}, "r")
+    answer = asyncio.run(RayUpstream(Handle("answers")).call(request, timeout_s=5))
+    assert json.loads(answer.body)["asked"] == 2
+    with pytest.raises(UpstreamError, match="failed: ValueError"):
+        asyncio.run(RayUpstream(Handle("raises")).call(request, timeout_s=5))
+    slow = Handle("sleeps")
+    with pytest.raises(UpstreamError) as caught:
+        asyncio.run(RayUpstream(slow).call(request, timeout_s=0.05))
+    assert caught.value.late
+    assert slow.cancelled
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+def test_on_ray_the_router_and_the_ingress_beat_power_of_two() -> None:
+    """A minute and 1.3 GB: the example deploys three replicas of unlike speed three times, on the same arrivals."""
+    done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, timeout=300, check=True)
+    means = {
+        line.split(" {")[0]: json.loads("{" + line.split(" {", 1)[1])["mean_ms"]
+        for line in done.stdout.splitlines()
+        if "mean_ms" in line
+    }
+    assert means["PolicyRouter"] < means["Ray's power of two"]
+    assert means["ingress that holds"] < means["Ray's power of two"]
