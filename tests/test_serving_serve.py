@@ -24,6 +24,7 @@ import openai
 from diffpolicy.edge.dispatch import RequestLog
 from diffpolicy.edge.serving.api import ApiSettings, make_app
 from diffpolicy.edge.serving.api.recorder import RequestRecorder
+from diffpolicy.edge.serving.decider import Decision
 from diffpolicy.edge.serving.events import Answered, Bound, Cancelled
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.limits import Limits
@@ -147,6 +148,27 @@ def test_a_full_queue_and_a_drain_are_told_with_when_to_ask_again():
                 refused = await to.post(PATH, json=SMALL)
             assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
             await stopping
+
+    asyncio.run(go())
+
+
+def test_it_ends_although_what_decides_swallows_that_it_is_cancelled():
+    """As `asyncio.wait_for` does before Python 3.12, when an answer comes at the same moment."""
+
+    async def go():
+        async with served(make_policy("least-finish")) as (service, app):
+
+            async def decide(moment):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                return Decision(None, "late", 0.0)
+
+            service.decider.decide = decide
+            caller = Caller(app, PATH, json.dumps(SMALL).encode())
+            await until(lambda: service.waiting)
+            await asyncio.wait_for(service.stop(0.01), 5)
+            await asyncio.wait_for(caller.task, 5)
+            assert caller.status == 503
 
     asyncio.run(go())
 

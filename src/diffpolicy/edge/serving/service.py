@@ -86,6 +86,7 @@ class Service:
         self._repeats, self._fair = Repeats(self.settings), FairShare()
         self._wake, self._looked_s = asyncio.Event(), -np.inf
         self._binding: asyncio.Task[None] | None = None
+        self._ended = False
         self.fleet.replace(workers)
 
     async def start(self) -> None:
@@ -105,6 +106,7 @@ class Service:
             await asyncio.sleep(min(0.02, grace_s))
         for work in [*self.waiting, *self.running.values()]:
             work.fail(ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
+        self._ended = True
         tasks = [work.task for work in self.running.values() if work.task is not None]
         tasks += [self._binding] if self._binding is not None else []
         for task in tasks:
@@ -224,11 +226,13 @@ class Service:
 
     async def _bind_for_ever(self) -> None:
         """Binds whenever something may have changed."""
-        while True:
+        while not self._ended:
             self._wake.clear()
             self._give_up()
-            while await self._bind_one():
+            while await self._bind_one() and not self._ended:
                 pass
+            if self._ended:  # whatever was awaited may have swallowed that this task was cancelled
+                return
             opens = self.fleet.account.opens_s(self.clock()) if self.waiting else float("inf")
             await _first(self._wake, min(opens, TICK_S) if self.waiting else None)
 
