@@ -18,7 +18,7 @@ import yaml
 import diffpolicy
 from diffpolicy import ChoicePolicy, InputError, _files, _yaml
 from diffpolicy._imports import working_folder
-from diffpolicy._read import what_is
+from diffpolicy._read import read_bytes, what_is
 from diffpolicy._table import render
 from diffpolicy.cli import streams
 from diffpolicy.cli.main import main
@@ -608,7 +608,13 @@ def test_no_file_is_put_in_the_place_of_a_pipe_or_device(tmp_path):
     ],
 )
 def test_names_that_no_file_can_have_are_refused_by_every_reader(read, tmp_path):
-    for place in odd_places(tmp_path):
+    for place in [*odd_places(tmp_path), "a\0b", "\ud800"]:
         with pytest.raises(InputError) as error:
             read(place)
         assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_name_with_a_null_character_or_half_a_pair_is_refused_by_the_reader_itself(name):
+    with pytest.raises(InputError, match="no file can have this name"):
+        read_bytes(name, "file")
