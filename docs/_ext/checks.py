@@ -31,6 +31,7 @@ LAYERS = (
     ".edge.serving",
     ".edge.serving.worker",
     ".edge.serving.api",
+    ".edge.serving.load",
     ".export",
 )
 # what a browser fetches by itself; where a link leads is the reader's choice

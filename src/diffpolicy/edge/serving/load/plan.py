@@ -73,7 +73,11 @@ def mix_of(path: str | Path) -> tuple[Kind, ...]:
     Raises:
         InputError: it is no such file; names the entry and the key.
 
+    Returns:
+        The kinds, in the file's order.
+
     Example:
+        >>> from pathlib import Path
         >>> _ = Path("mix.json").write_text('[{"width": 512, "height": 512, "num_inference_steps": 20, "weight": 1}]')
         >>> mix_of("mix.json")
         (Kind(width=512, height=512, steps=20, weight=1.0),)
@@ -111,6 +115,9 @@ def plan(
         requests: how many. rate: a second, on average; None: all at once.
         cv: coefficient of variation of the times between arrivals, which are gamma distributed; 1: Poisson arrivals.
         kinds: the mix. seed: of the draws; the kinds do not depend on the rate.
+
+    Returns:
+        What is asked, in order of time.
 
     Raises:
         InputError: a number is out of range.

@@ -19,6 +19,10 @@ class Outcome:
     Args:
         ask: it. delay_s: from when it should have been sent to its answer's last byte. late_s: by how much it was sent
             too late. error: "" where all images came; otherwise a status of HTTP or a word.
+
+    Example:
+        >>> Outcome(Ask(0.0), delay_s=2.0, late_s=0.0, error="503").error
+        '503'
     """
 
     ask: Ask

@@ -45,6 +45,13 @@ async def send(
 
     Raises:
         InputError: the address is none, or httpx is not installed.
+
+    Example:
+        >>> import asyncio, httpx
+        >>> picture = {"data": [{"b64_json": "aGk="}]}
+        >>> transport = httpx.MockTransport(lambda request: httpx.Response(200, json=picture))
+        >>> asyncio.run(send("http://127.0.0.1:8000", plan(5), transport=transport)).row()["ok"]
+        5
     """
     httpx = need("httpx", "serving")
     endpoint = ServerUrl.parse(url).endpoint
