@@ -211,11 +211,11 @@ def form_of(coefficients: Coefficients, like: Tensor) -> ModuleType | None:
 
 @cache
 def compiled_form() -> ModuleType | None:
-    """The module `compiled`, where numba is installed; it is loaded by the first decision, not before."""
+    """The module `compiled_placing`, where numba is installed; it is loaded by the first decision, not before."""
     try:
-        from diffpolicy.edge.pricing import compiled
+        from diffpolicy.edge.pricing import compiled_placing
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
         return None
-    return compiled
+    return compiled_placing

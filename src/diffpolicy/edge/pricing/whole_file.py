@@ -22,12 +22,11 @@ from diffpolicy.edge.pricing.compiled import (
     SHARE,
     TASK_WORK,
     Network,
-    begin,
     network_of,
-    place_one,
     room,
     rows_of,
 )
+from diffpolicy.edge.pricing.compiled_placing import begin, place_one
 from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, PriceChain
 from diffpolicy.edge.pricing.state import FleetState
 
