@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from diffpolicy.edge import OffloadingProblem
 from diffpolicy.edge.pricing.training.player import Recipe
 from diffpolicy.edge.pricing.training.train import train_rule
 from diffpolicy.errors import WorkError
+from diffpolicy.experiments import workers
 from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.run import told
 from diffpolicy.experiments.work import finished, recorded, work
@@ -157,6 +159,16 @@ def test_nobody_trains_on_when_the_comparison_is_killed(tmp_path):
     assert (tmp_path / "out" / NAME).is_file()
     with alone_in(tmp_path / "out"), alone_in(inner):  # what is left of a lock keeps nobody out
         pass
+
+
+def test_a_worker_watches_its_parent_before_it_takes_work(monkeypatch):
+    """One that has nothing to say would not notice by its pipe that nobody is there any more."""
+    seen = []
+    monkeypatch.setattr(workers.os, "setpgrp", lambda: None, raising=False)
+    monkeypatch.setattr(workers._signals, "end_with", seen.append)
+    pipe = SimpleNamespace(recv=lambda: seen.append("work"))
+    workers._serve(pipe, 123)
+    assert seen == [123, "work"]
 
 
 def plan(folder, methods, **changes):
