@@ -184,6 +184,7 @@ def test_pictures_leave_the_backend_alone_and_keep_names(tmp_path):
         "    axes.plot([1], label=canvas.plain(name))\n"
         "axes.legend()\ncanvas.save(figure, sys.argv[1])\n"
         "assert len(axes.get_legend().get_texts()) == 4\n"
+        "assert matplotlib.get_backend().lower() == 'svg'\n"
     )
     command = [sys.executable, "-W", "error", "-c", script, str(tmp_path / "x.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
