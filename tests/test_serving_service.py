@@ -579,6 +579,113 @@ def test_streams_are_passed_on_and_joined_and_a_failure_in_the_middle_is_not_tri
     run(main())
 
 
+def test_a_client_that_reads_no_stream_holds_up_no_other_that_joined_it() -> None:
+    async def main():
+        bench = Bench(1)
+        pieces = []
+
+        async def stuck(piece):
+            await asyncio.sleep(1e9)
+
+        async def take(piece):
+            pieces.append(piece)
+
+        async with bench:
+            first = bench.ask("a", body={"stream": True}, chunk=stuck, repeat_key="k")
+            second = bench.ask("b", body={"stream": True}, chunk=take, repeat_key="k")
+            assert (await second.answer()).status == 200
+            assert pieces == [b"half"]
+            first.cancel()
+
+    run(main())
+
+
+def test_the_queue_is_bounded_under_rules_that_bind_on_arrival_too() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-finish"), limits=Limits(queue=3))
+        async with bench:
+            taken = []
+            for k in range(5):
+                taken.append(bench.ask(k))
+                await asyncio.sleep(0.001)  # it is bound
+            with pytest.raises(ApiError, match="queue is full"):
+                bench.ask(5)
+            await asyncio.gather(*(ticket.answer() for ticket in taken))
+
+    run(main())
+
+
+def test_workers_that_are_full_for_ever_are_said_to_be_so() -> None:
+    async def main():
+        bench = Bench(2, patience_s=10.0)
+        async with bench:
+            calls = Counter()
+
+            def mode():
+                calls["all"] += 1
+                return "full"
+
+            for fake in bench.fakes.values():
+                fake.mode = mode
+            with pytest.raises(ApiError) as caught:
+                await bench.ask("r").answer()
+            assert caught.value.status == 429
+            assert 10 <= asyncio.get_running_loop().time() < 15
+            assert calls["all"] < 50
+
+    run(main())
+
+
+def test_what_waited_at_a_worker_is_no_service_where_it_does_not_say_what_it_took() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-outstanding"))
+        for fake in bench.fakes.values():
+            fake.tells = False
+        async with bench:
+            tickets = [bench.ask(k) for k in range(6)]
+            await asyncio.sleep(0.5)
+            tickets[0].cancel()
+            await asyncio.gather(*(ticket.answer() for ticket in tickets[1:]))
+            took = [e.service_s for e in bench.of(events.Answered)]
+            assert took == pytest.approx([1.0] * 5)
+
+    run(main())
+
+
+def test_foreign_work_of_a_worker_that_died_or_went_is_forgotten() -> None:
+    async def main():
+        for ends in ("refuses", "removed"):
+            bench = Bench(2)
+            async with bench:
+                bench.fakes[0].extra = 3
+                await asyncio.sleep(5)
+                if ends == "removed":
+                    bench.service.replace_workers([bench.service.fleet.servers[1].spec])
+                else:
+                    bench.fakes[0].mode = ends
+                await asyncio.sleep(10)
+                bench.told.clear()
+                await bench.ask("r").answer()
+                assert not bench.of(events.FellBack)
+
+    run(main())
+
+
+def test_a_listener_that_fails_stops_nobody() -> None:
+    async def main():
+        bench = Bench(1)
+
+        def fails(event):
+            raise OSError("full")
+
+        bench.service.listeners.insert(0, fails)
+        async with bench:
+            assert (await bench.ask("r").answer()).status == 200
+        assert bench.service.counts["ListenerFailed"] >= 3
+
+    run(main())
+
+
 def test_it_drains_before_it_stops_and_gives_up_what_takes_too_long() -> None:
     async def main():
         bench = Bench(1)

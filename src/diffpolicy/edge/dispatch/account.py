@@ -103,6 +103,14 @@ class Account:
         at.append(Sent(number, expected_s, cost, now_s if len(at) < self.seats[server] else None))
         self._sent = (self._sent[0] + 1, self._sent[1] + expected_s)
 
+    def begun_s(self, server: int, number: Hashable) -> float | None:
+        """When a request began at a server, as far as the dispatcher knows; None while it waits there.
+
+        Args:
+            server: where it is. number: its name.
+        """
+        return next((sent.begun_s for sent in self.servers[server] if sent.number == number), None)
+
     def done(self, server: int, number: Hashable, now_s: float) -> None:
         """Notes that a request is over, answered or failed; the next one there begins.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from diffpolicy.edge.serving import events
@@ -18,7 +19,7 @@ MOST_BEGUN = 2
 """Workers that may begin one request: images cost too much to try again and again."""
 MOST_FULL_S = 30.0
 """Longest for which a worker that says it is full is not asked again."""
-LEAST_FULL_S = 0.05
+LEAST_FULL_S, UNTOLD_S = 0.05, 0.5
 
 
 async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
@@ -36,16 +37,23 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
         answer = await server.upstream.call(
             work.request, timeout_s=min(own, left), chunk=work.piece if work.request.stream else None
         )
+        begun = service.fleet.account.begun_s(j, work.order)
         now = _over(service, work, j)
         if answer.status == FULL:
-            server.full_until_s = now + min(max(_retry_after_s(answer), LEAST_FULL_S), MOST_FULL_S)
-            service.again(work)
+            wait = _retry_after_s(answer)
+            server.full_until_s = now + wait
+            work.full_s = now if work.full_s is None else work.full_s
+            if now - work.full_s < settings.patience_s:
+                service.again(work)
+            else:
+                failure = ApiError(FULL, "all workers are full", code="workers_full", retry_after_s=wait)
         elif answer.fault:
             failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
         else:
             server.breaker.success()
             service.fleet.show(j)
-            _answered(service, work, j, answer, sent, now, base_s)
+            work.full_s = None
+            _answered(service, work, j, answer, sent if begun is None else begun, now, base_s)
     except UpstreamError as error:
         now = _over(service, work, j)
         if error.late and left <= own:
@@ -72,12 +80,10 @@ def _over(service: Service, work: Work, j: int) -> float:
     return now
 
 
-def _answered(service: Service, work: Work, j: int, answer: Answer, sent: float, now: float, base_s: float) -> None:
-    """Hands an answer on, and learns from it."""
+def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float, now: float, base_s: float) -> None:
+    """Hands an answer on, and learns from it. Args: begun: when it began there, as far as the account knows."""
     server = service.fleet.servers[j]
-    begun = max(sent, server.ended_s) if server.slots == 1 else sent
-    seconds = now - begun if answer.service_s is None else min(answer.service_s, now - sent)
-    server.ended_s = now
+    seconds = now - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
     if answer.status == 200:
         server.drift.observe(seconds, expected_s=base_s)
         service.fleet.costs.observe(j, seconds, model=work.request.model, size=work.request.size)
@@ -110,8 +116,9 @@ def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reache
 
 
 def _retry_after_s(answer: Answer) -> float:
-    """What a worker that is full asks for."""
+    """What a worker that is full asks for, within bounds."""
     try:
-        return float(answer.headers.get("retry-after", "0.5"))
+        told = float(answer.headers.get("retry-after", ""))
     except ValueError:
-        return 0.5
+        told = UNTOLD_S
+    return min(max(told, LEAST_FULL_S), MOST_FULL_S) if math.isfinite(told) else UNTOLD_S

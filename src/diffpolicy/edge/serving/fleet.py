@@ -72,6 +72,7 @@ class Fleet:
                 del wanted[server.spec.name]
                 continue
             server.removed = True
+            self._clear_foreign(j)
             self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
             if j in self._watches:
                 self._watches.pop(j).cancel()
@@ -119,7 +120,14 @@ class Fleet:
             why = type(error).__name__
         else:
             self._take(j, health, before)
+        if server.state(self._clock()) == "dead":
+            self._clear_foreign(j)  # nobody knows any more, and nothing goes there
         self.show(j, why)
+
+    def _clear_foreign(self, j: int) -> None:
+        """Forgets what others have at a worker. Args: j: its place."""
+        self.servers[j].foreign_seen = 0
+        self.account.foreign(j, 0, self._clock())
 
     def _take(self, j: int, health: Health, before: int) -> None:
         """Takes up what a worker said. Args: before: requests that it had of ours when it was asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,6 +102,10 @@ class ImageRequest:
         most = limits or Limits()
         if not isinstance(body, Mapping):
             raise ApiError(400, "the body must be a JSON object", code="invalid_body")
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError):  # no worker could be sent it
+            raise ApiError(400, "the body holds what JSON cannot, such as a number that is not finite") from None
         prompt = body.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             raise ApiError(400, "prompt must be a text that is not empty", param="prompt", code="invalid_prompt")
@@ -145,16 +150,20 @@ def _whole(body: Mapping[str, Any], name: str, least: int, most: int) -> int | N
 
 
 def _pixels(body: Mapping[str, Any], most: Limits) -> tuple[int | None, int | None]:
-    """Width and height, from `size`, or from fields of these names."""
+    """Width and height, from `size`, or from fields of these names; where both are told, they must agree."""
     size = body.get("size")
+    told = _whole(body, "width", 1, most.side), _whole(body, "height", 1, most.side)
     if size is None or size == "auto":
-        width, height = (_whole(body, name, 1, most.pixels) for name in ("width", "height"))
-        shown = f"{width} x {height}"
+        width, height = told
     else:
         found = SIZE.fullmatch(size) if isinstance(size, str) else None
         if found is None or not int(found[1]) or not int(found[2]):
             raise _wrong("size", f"must be WIDTHxHEIGHT or auto, got {show(size)}")
-        width, height, shown = int(found[1]), int(found[2]), size
+        width, height = int(found[1]), int(found[2])
+        if max(width, height) > most.side:
+            raise _wrong("size", f"must have at most {most.side} pixels a side, got {size}")
+        if any(other not in (None, own) for own, other in zip((width, height), told, strict=True)):
+            raise _wrong("size", f"is {size}, and width and height say {told[0]} x {told[1]}")
     if width is not None and height is not None and width * height > most.pixels:
-        raise _wrong("size", f"must have at most {most.pixels} pixels, got {shown}")
+        raise _wrong("size", f"must have at most {most.pixels} pixels, got {width} x {height}")
     return width, height

@@ -12,7 +12,8 @@ class Limits:
     """What is refused above these is refused before any work is done.
 
     Args:
-        prompt: characters. pixels: of an image. steps: denoising steps. images: of a request.
+        prompt: characters. pixels: of an image. side: pixels of its width or height.
+        steps: denoising steps. images: of a request.
         body: bytes of a request. response: bytes of an answer. queue: requests that wait.
 
     Raises:
@@ -25,6 +26,7 @@ class Limits:
 
     prompt: int = 32_000
     pixels: int = 4096 * 4096
+    side: int = 16_384
     steps: int = 500
     images: int = 10
     body: int = 64 * 2**20

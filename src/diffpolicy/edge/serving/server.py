@@ -23,7 +23,6 @@ class Server:
         removed: it is no longer configured, and gets no more requests.
         full_until_s: when it may be asked again after it said that it is full.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
-        ended_s: when its last answer came.
     """
 
     spec: WorkerSpec
@@ -35,7 +34,6 @@ class Server:
     removed: bool = False
     full_until_s: float = 0.0
     foreign_seen: int = 0
-    ended_s: float = 0.0
     shown: str = "unknown"
     """The state that listeners were told last."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from diffpolicy.edge.serving.upstream import Chunk, Upstream
 from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
+logger = logging.getLogger("diffpolicy.serving")
 TICK_S = 0.1
 """Between looks at deadlines and breakers while requests wait."""
 GONE = 499
@@ -135,7 +137,11 @@ class Service:
         """Tells all who listen. Args: event: what happened."""
         self.counts[type(event).__name__] += 1
         for listener in self.listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # who looks on must not stop those who are served
+                self.counts["ListenerFailed"] += 1
+                logger.exception("a listener failed at %s", type(event).__name__)
         if isinstance(event, events.WorkerChanged):
             self.wake()
 
@@ -191,11 +197,13 @@ class Service:
             raise ApiError(404, f"no worker serves model {request.model!r}", param="model", code="model_not_found")
         if not self.usable:
             raise ApiError(503, "no worker is usable now", code="no_worker", retry_after_s=self.settings.probe_s)
-        if len(self.waiting) >= self.settings.limits.queue:
-            seconds = self.fleet.costs.mean_s * len(self.waiting) / max(len(self.fleet.servers), 1)
+        account = self.fleet.account
+        queue = len(self.waiting) + int((account.outstanding - np.array(account.seats)).clip(0).sum())
+        if queue >= self.settings.limits.queue:
+            seconds = self.fleet.costs.mean_s * queue / max(len(self.fleet.servers), 1)
             raise ApiError(
                 429,
-                f"the queue is full ({len(self.waiting)} requests wait)",
+                f"the queue is full ({queue} requests wait)",
                 code="queue_full",
                 retry_after_s=min(max(seconds / 2, 1.0), 60.0),
             )
@@ -228,9 +236,14 @@ class Service:
         """Binds whenever something may have changed."""
         while not self._ended:
             self._wake.clear()
-            self._give_up()
-            while await self._bind_one() and not self._ended:
-                pass
+            try:
+                self._give_up()
+                while await self._bind_one() and not self._ended:
+                    pass
+            except Exception:  # one request must not end the service of all others
+                self.counts["BindingFailed"] += 1
+                logger.exception("a decision failed")
+                await asyncio.sleep(TICK_S)
             if self._ended:  # whatever was awaited may have swallowed that this task was cancelled
                 return
             opens = self.fleet.account.opens_s(self.clock()) if self.waiting else float("inf")

@@ -25,6 +25,7 @@ class Work:
         streamed: pieces that came so far. tickets: of those who wait for it.
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
+        full_s: since when workers that took it say that they are full.
     """
 
     request: ImageRequest
@@ -41,6 +42,7 @@ class Work:
     tickets: list[Ticket] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     stranded_s: float | None = None
+    full_s: float | None = None
 
     @property
     def deadline_s(self) -> float:
@@ -56,8 +58,8 @@ class Work:
     async def piece(self, piece: bytes) -> None:
         """Hands a piece of the stream on. Args: piece: it."""
         self.streamed.append(piece)
-        for ticket in list(self.tickets):
-            await ticket.forward(piece)
+        for ticket in self.tickets:
+            ticket.forward(piece)
 
 
 LeaveCall: TypeAlias = Callable[[Work], None]
@@ -74,26 +76,31 @@ class Ticket:
     """
 
     def __init__(self, work: Work, chunk: Chunk | None, leave: LeaveCall) -> None:
-        self.number, self._work, self._chunk, self._leave = work.request.number, work, chunk, leave
+        self.number, self._work, self._leave = work.request.number, work, leave
         self.started = asyncio.Event()
         if work.server is not None or work.result.done():
             self.started.set()
-        self._behind = list(work.streamed)
+        self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        for piece in work.streamed:
+            self._pieces.put_nowait(piece)
+        self._pump = None if chunk is None else asyncio.ensure_future(self._hand_on(chunk))
         work.tickets.append(self)
 
     def bound(self) -> None:
         """The request has gone to a worker."""
         self.started.set()
 
-    async def forward(self, piece: bytes) -> None:
-        """Sends a piece on, after those that came before. Args: piece: of the stream."""
-        behind, self._behind = self._behind, []
-        for each in (*behind, piece):
-            if self._chunk is not None:
-                await self._chunk(each)
+    def forward(self, piece: bytes) -> None:
+        """Takes a piece of the stream; one client that reads slowly holds up no other. Args: piece: it."""
+        self._pieces.put_nowait(piece)
+
+    async def _hand_on(self, chunk: Chunk) -> None:
+        """Gives the client its pieces, as fast as it takes them."""
+        while (piece := await self._pieces.get()) is not None:
+            await chunk(piece)
 
     async def answer(self) -> Answer:
-        """Waits for the answer; pieces of a stream have gone before.
+        """Waits for the answer, until all pieces of a stream have been handed on.
 
         Returns:
             What a worker answered, 4xx included.
@@ -101,15 +108,16 @@ class Ticket:
         Raises:
             ApiError: there is none.
         """
-        answer = await asyncio.shield(self._work.result)
-        behind, self._behind = self._behind, []
-        for each in behind:
-            if self._chunk is not None:
-                await self._chunk(each)
-        return answer
+        await asyncio.wait([self._work.result])
+        self._pieces.put_nowait(None)
+        if self._pump is not None:
+            await asyncio.shield(self._pump)
+        return self._work.result.result()
 
     def cancel(self) -> None:
         """The client went away: a request that waits is taken out, one that runs is stopped, unless others want it."""
+        if self._pump is not None:
+            self._pump.cancel()
         if self in self._work.tickets:
             self._work.tickets.remove(self)
             if not self._work.tickets:
