@@ -244,6 +244,21 @@ def test_a_fleet_tells_how_many_requests_a_server_works_on_at_once(tmp_path: Pat
     assert advice.named is not None
 
 
+def test_where_the_log_tells_starts_its_own_decisions_keep_its_own_seats(tmp_path: Path) -> None:
+    """A fleet of twice the seats is better under every good rule, and that is no fault of the log's."""
+    log = RequestLog.read(hidden(tmp_path, 2, count=1_500, rule="least-outstanding", load=0.8, starts=True).path)
+    own = advise(log)
+    workers = [{"name": name, "slots": 2} for name in log.servers]
+    more = advise(log, fleet=AdvisedFleet.read(fleet_file(tmp_path, *workers)))
+    assert more.replayed_mean_s == own.replayed_mean_s == pytest.approx(own.recorded_mean_s, rel=0.02)
+    assert set(more.seats.values()) == {2}
+    assert more.seats_before == dict.fromkeys(log.servers, 1) == more.to_dict()["seats_before"]
+    assert f"another number at once: {log.servers[0]} 1" in " ".join(more.table().split())
+    assert own.seats_before == {}
+    name = "least-finish, on arrival"
+    assert more.verdicts[name].gain > own.verdicts[name].gain + 0.1
+
+
 def test_speeds_of_a_scenario_are_its_capacities(tmp_path: Path) -> None:
     log = RequestLog.read(hidden(tmp_path, 1, count=600).path)
     servers = tuple(Server(c, 10.0, name=n) for c, n in ((2.0, log.servers[0]), (1.0, "new")))

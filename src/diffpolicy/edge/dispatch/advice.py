@@ -105,7 +105,8 @@ class Advice:
         speeds: of the servers, the fastest being 1, by name. seats: requests that each works on at once, by name.
         left_out: rows that were not answered, by why. roll_back_s: see `to_dict`.
         gone: servers of the log that the fleet does not have. told: speeds of those that only the fleet has, as its
-            file tells them, the fastest of the log being 1.
+            file tells them, the fastest of the log being 1. seats_before: requests that a server worked on at once in
+            the log, by name, where the fleet has it work on another number.
 
     Example:
         >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
@@ -128,11 +129,12 @@ class Advice:
     roll_back_s: float | None
     gone: tuple[str, ...] = ()
     told: Mapping[str, float] = field(default_factory=dict)
+    seats_before: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
         rules = {name: dict(vars(verdict)) for name, verdict in self.verdicts.items()}
-        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out", "told")}
+        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out", "told", "seats_before")}
         return {**vars(self), **maps, "gone": list(self.gone), "verdicts": rules}
 
     def table(self) -> str:
@@ -165,7 +167,10 @@ class Advice:
         if self.told:
             speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in self.told.items())
             lines.append(f"Not in the log: {speeds} times as fast as its fastest server, as told, not measured.")
-        if self.gone or self.told:
+        if self.seats_before:
+            before = ", ".join(f"{name} {n}" for name, n in self.seats_before.items())
+            lines.append(f"In the log a server worked on another number at once: {before}.")
+        if self.gone or self.told or self.seats_before:
             lines.append("Gains are against the log's own decisions on its own servers.")
         lines.append(self.why)
         if self.closed_loop:
@@ -214,7 +219,9 @@ def advise(
         whose = log.name if fleet is None else fleet.name
         raise InputError(f"{whose} names one server, {names[0]}; there is nothing to choose")
     known = {} if fleet is None else {s.name: s.seats for s in fleet.servers if s.seats is not None}
-    of_log = [known.get(name, count) for name, count in zip(log.servers, log.seats, strict=True)]
+    of_log = log.seats
+    if not log.started:  # then the fleet alone can tell; where the log does, its servers were as it shows them
+        of_log = [known.get(name, count) for name, count in zip(log.servers, of_log, strict=True)]
     log = log.with_seats(of_log)
     fit = ServiceFit.of(log)
     recorded = _arrivals(log, fit.seconds, fit)
@@ -257,6 +264,7 @@ def advise(
         None if named is None else _roll_back(outcomes[named]),
         tuple(name for name in log.servers if name not in names),
         {name: fastest_s / float(x) for name, x in zip(names, mean_s, strict=True) if name not in log.servers},
+        {name: count for name, count in by_name.items() if known.get(name, count) != count},
     )
 
 
