@@ -22,6 +22,9 @@ def moment(starts=(3.0, 0.0, 1.0)):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LEARNED and ":" not in name])
 @pytest.mark.parametrize("binding", ["arrival", "free"])
 def test_every_rule_binds_what_may_be_bound_and_with_the_same_seed_the_same(name, binding):
+    if (name, binding) == ("least-work", "free"):
+        pytest.skip("is refused, see below")
+
     def decisions():
         made = make_policy(name, binding=binding, order="first-come" if binding == "free" else None, seed=3)
         assert made.dispatcher.holds == (binding == "free")
@@ -50,7 +53,7 @@ def test_rules_choose_what_their_names_say():
 
 
 def test_a_held_request_goes_where_the_rule_says_of_the_servers_that_are_free():
-    held = make_policy("least-work", binding="free", order="first-come:price=none").dispatcher
+    held = make_policy("least-outstanding", binding="free", order="first-come:price=none").dispatcher
     assert held.decide(moment((0.0, 0.0, 0.0))).request == 0
     turns = make_policy("round-robin", binding="free", order="first-come:price=none").dispatcher
     assert [turns.decide(moment((0.0, 0.0, 1.0))).server for _ in range(4)] == [0, 1, 0, 1]
@@ -82,6 +85,7 @@ def test_a_function_of_ones_own_or_a_whole_dispatcher_serves(tmp_path, monkeypat
         ("mine_rules:whole", {"binding": "free", "order": "first-come"}, "has no --order"),
         ("mine_rules:number", {}, "must be a function"),
         ("round-robbin", {}, "did you mean round-robin"),
+        ("least-work", {"binding": "free"}, "--policy least-work belongs to --binding arrival"),
         ("random", {"order": "first-come"}, "--order belongs to --binding free"),
         ("random", {"binding": "free", "order": "mine_rules:Other"}, "a whole dispatcher"),
     ]:

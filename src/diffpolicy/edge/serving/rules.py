@@ -121,6 +121,8 @@ WEIGHED: Mapping[str, Callable[[Moment], Floats]] = {**WEIGHINGS, "least-work": 
 CHOICES: Mapping[str, Callable[[int], Choice]] = {"round-robin": RoundRobin, "power-of-two": PowerOfTwo}
 SAME = {"opt-ts": "least-finish"}
 """What `evaluate` calls a rule that has another name among dispatchers."""
+ALIKE = ("least-work",)
+"""Rules that see no difference between servers that are free, however many seats they have."""
 LEARNED = ("price", "weighted-round-robin", "capacity-proportional")
 """Rules of the offloading problem that know more than a moment tells, and load torch."""
 NAMES = (*WEIGHED, *CHOICES, *SAME, *LEARNED, *(PRETRAINED + name for name in PRETRAINED_NAMES))
@@ -197,6 +199,11 @@ def make_policy(
 
     if binding == "arrival":
         return Named(Chooses(make, seed), rule, learned)
+    if rule in ALIKE:
+        raise InputError(
+            f"--policy {policy} belongs to --binding arrival: servers that are free would all begin at once, so it "
+            f"would draw one; take {DEFAULT}, or random"
+        )
     given = order or DEFAULT_ORDER
     held = make_held(given)
     if rule == DEFAULT:

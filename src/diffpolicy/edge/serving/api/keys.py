@@ -18,6 +18,8 @@ SHORTEST, LONGEST = 16, 4096
 """Characters of a token."""
 MOST = 1000
 """Tokens of a file."""
+ADMIN = "admin"
+"""The name whose token alone sees what all clients do, where there is one."""
 SALT = secrets.token_bytes(16)
 """Of the names of clients whose token nobody has named: they cannot be looked up, and change with each start."""
 
@@ -63,6 +65,19 @@ class ApiKeys:
             what = "is not one of those that are let in" if token else "is missing: Authorization: Bearer TOKEN"
             raise ApiError(401, f"the API key {what}", code="invalid_api_key", again=False)
         return found or (f"key-{hmac.digest(SALT, token, 'sha256').hex()[:12]}" if token else "")
+
+    def admit_to_all(self, authorization: str | None) -> None:
+        """Lets in who may see what all clients do: the token named `admin`, or any where none has that name.
+
+        Args:
+            authorization: the header.
+
+        Raises:
+            ApiError: with status 401 or 403.
+        """
+        name = self.client(authorization)
+        if name != ADMIN and ADMIN in self.tokens.values():
+            raise ApiError(403, f"only the API key named {ADMIN} may see this", code="not_admin", again=False)
 
     @classmethod
     def parse(cls, text: str, where: str) -> ApiKeys:
