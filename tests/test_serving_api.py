@@ -56,6 +56,9 @@ def official(app, retries=0, **more):
         ({"method": "GET"}, 405, None),
         ({"content": b"{"}, 400, None),
         ({"content": b"\xff\xfe"}, 400, None),
+        ({"content": b'{"prompt": "x", "guidance_scale": 1e999}'}, 400, None),
+        ({"content": b'{"prompt": "x", "guidance_scale": [-Infinity]}'}, 400, None),
+        ({"content": b'{"prompt": "x", "guidance_scale": ' + b"9" * 400 + b"}"}, 400, None),
         ({"content": b'{"prompt": "x", "seed": NaN}'}, 400, None),
         ({"content": b'{"prompt": "\\ud800"}'}, 400, None),
         ({"content": b"[" * 100_000}, 400, None),
@@ -330,6 +333,24 @@ def test_keys_let_in_and_name_the_client_and_are_shown_nowhere(caplog):
     assert TOKEN not in repr(settings) + caplog.text
 
 
+def test_a_number_that_is_not_finite_is_refused_by_its_name():
+    for word in ("1e999", "-1e999", "NaN", "Infinity"):
+        response = ask(FakeService(), content=f'{{"prompt": "x", "strength": {word}}}')
+        assert error_of(response)["message"] == f"the body must hold finite numbers alone, got {word}"
+
+
+def test_where_a_key_is_named_admin_it_alone_sees_what_all_clients_do():
+    for name, status in (("admin", 403), ("desk", 200)):
+        settings = ApiSettings(keys=ApiKeys({TOKEN: name, OTHER: "shop"}))
+        for path in ("/snapshot", "/metrics"):
+            for token, expected in ((TOKEN, 200), (OTHER, status)):
+                response = ask(FakeService(), settings, path, "GET", headers={"authorization": f"Bearer {token}"})
+                assert response.status_code == expected
+        assert ask(FakeService(), settings, "/snapshot", "GET").status_code == 401
+        sent = {"json": {"prompt": "x"}, "headers": {"authorization": f"Bearer {OTHER}"}}
+        assert ask(FakeService(), settings, **sent).status_code == 200
+
+
 def test_a_key_file_names_its_line_and_never_a_token():
     assert ApiKeys.parse(f"# ours\n\nshop={TOKEN}\n{OTHER}==\n", "f").tokens == {TOKEN: "shop", f"{OTHER}==": ""}
     for text, said in [
@@ -363,6 +384,8 @@ def test_without_a_key_pages_of_other_sites_and_other_hosts_are_not_answered():
         ({"host": "evil.example"}, 403),
         ({"host": "localhost:80", "origin": "http://evil.example"}, 403),
         ({"host": "localhost:80", "origin": "null"}, 403),
+        ({"host": "["}, 403),
+        ({"host": "localhost:80", "origin": "http://["}, 403),
     ]:
         service = FakeService()
         assert ask(service, settings, json={"prompt": "x"}, headers=headers).status_code == status

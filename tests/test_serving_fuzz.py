@@ -6,7 +6,7 @@ import string
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
@@ -66,9 +66,12 @@ def bodies(path, of_field):
 LOOP = asyncio.new_event_loop()
 
 
-def ask(path, **sent):
+LOCAL = make_app(SERVICE, ApiSettings(limits=LIMITS, hosts=("localhost",)))
+
+
+def ask(path, app=APP, **sent):
     async def go():
-        async with client(APP) as to:
+        async with client(app) as to:
             return await to.post(path, **sent)
 
     return LOOP.run_until_complete(go())
@@ -140,3 +143,22 @@ def test_forms_that_are_none_are_refused(raw, boundary):
 )
 def test_headers_of_any_kind_are_taken_or_refused(headers):
     assert is_described(ask(PATH, json={"prompt": "x"}, headers=headers), PATH) in (200, 400)
+
+
+addresses = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "http://", "//"]),
+    st.sampled_from(["[", "]", "localhost", ""]),
+    st.text(string.printable[:95], max_size=8),
+)
+
+
+@FUZZ
+@given(st.just("localhost") | addresses, st.none() | addresses)
+@example("[", None)
+@example("localhost", "http://[")
+@example("localhost", "http://[::1")
+def test_a_host_and_an_origin_of_any_kind_are_known_or_foreign(host, origin):
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    status = is_described(ask(PATH, LOCAL, json={"prompt": "x"}, headers=headers), PATH)
+    assert status == 403 or (host.lower().partition(":")[0], status) == ("localhost", 200), (host, origin)

@@ -2,6 +2,10 @@
 
 import io
 import json
+import logging
+import os
+import sys
+from contextlib import suppress
 
 import pytest
 
@@ -134,6 +138,75 @@ def test_a_rotated_log_is_begun_anew_and_a_full_disk_is_said_once(tmp_path, capl
     told(recorder, [*life("r3"), *life("r4")])
     assert caplog.text.count("loses lines") == 1
     assert recorder.lost == 2
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_disk_that_takes_half_a_line_costs_that_line_alone(tmp_path, monkeypatch, alone):
+    path = tmp_path / "requests.csv"
+    recorder, write = told(RequestRecorder(path), life("r1")), os.write
+
+    def half(handle, line):
+        count = write(handle, line[: len(line) // 2])
+        if not alone:
+            with path.open("a") as other:  # a process that shares the file
+                other.write("1")
+        return count
+
+    monkeypatch.setattr(os, "write", half)
+    told(recorder, life("r2"))
+    monkeypatch.undo()
+    told(recorder, [*life("r3"), *life("r4")])
+    assert recorder.lost == 1
+    lines = path.read_text().splitlines()
+    assert [line.count(",") for line in lines if line.endswith("ok")] == [9, 9, 9]
+    if alone:
+        assert len(RequestLog.read(path)) == 3
+    else:  # it is for a person to take out, and is named
+        with pytest.raises(InputError, match=r"line 3: \d values for 10 columns"):
+            RequestLog.read(path)
+
+
+def test_a_disk_that_takes_half_a_header_is_said_at_the_start(tmp_path, monkeypatch):
+    path = tmp_path / "requests.csv"
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, line: write(handle, line[:5]))
+    with pytest.raises(InputError, match="No space left"):
+        RequestRecorder(path)
+    monkeypatch.undo()
+    assert len(RequestLog.read(told(RequestRecorder(path), life("r1")).path)) == 1
+
+
+def test_a_stream_that_takes_no_more_costs_lines_and_never_an_answer(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError("No space left on device")
+
+    for stream in (closed, Full()):
+        log = told(EventLog("json", every=True, stream=stream), life("r1"))
+        assert log.lost == 3
+        log.handler().emit(logging.LogRecord("a", logging.ERROR, "a", 1, "said", None, None))
+        assert log.lost == 4
+    reading, writing = os.pipe()
+    os.close(reading)
+    broken = os.fdopen(writing, "w")
+    assert told(EventLog("text", every=True, stream=broken), life("r1")).lost == 3
+    with suppress(OSError):
+        broken.close()
+    monkeypatch.setattr(sys, "stderr", None)
+    assert told(EventLog("text", every=True), life("r1")).lost == 3
+
+
+def test_a_tracer_that_raises_costs_spans_and_never_an_answer(caplog):
+    class Tracer:
+        def start_span(self, name, attributes):
+            raise RuntimeError("a collector is gone")
+
+    spans = told(Spans(Tracer()), [*life("r1"), *life("r2")])
+    assert spans.lost == 2
+    assert caplog.text.count("spans are lost") == 1
 
 
 def test_a_json_line_an_event_and_words_for_people_only_of_trouble():

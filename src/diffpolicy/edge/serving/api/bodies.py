@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -22,6 +23,8 @@ from diffpolicy.errors import InputError
 WHOLE = ("n", "num_inference_steps", "partial_images", "width", "height", "seed", "output_compression")
 REAL = ("guidance_scale", "true_cfg_scale", "strength")
 FLAGS = {"true": True, "false": False}
+DIGITS = 308
+"""Of a whole number, at most: one of more may be above every real number."""
 FILES, FIELDS = 17, 100
 """Most of a form: sixteen images and a mask."""
 
@@ -116,7 +119,7 @@ def read_json(body: bytes, kind: str) -> dict[str, Any]:
     if kind.partition(";")[0].strip().lower() not in ("application/json", ""):
         raise ApiError(400, "the content type must be application/json", code="invalid_content_type")
     try:
-        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_number)
+        value = json.loads(body.decode("utf-8-sig"), parse_float=_real, parse_int=_integer, parse_constant=_no_number)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
         check.shallow(value, "the body")
@@ -133,8 +136,22 @@ def read_json(body: bytes, kind: str) -> dict[str, Any]:
     return value
 
 
+def _real(text: str) -> float:
+    """A number that is finite: 1e999 would be infinite here, and no worker could be sent it as JSON."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _integer(text: str) -> int:
+    """A whole number that has a finite value wherever it is taken for a real one."""
+    if len(text) > DIGITS:
+        _no_number(text)
+    return int(text)
+
+
 def _no_number(word: str) -> NoReturn:
-    raise ValueError(word)
+    shown = word if len(word) <= 40 else f"{word[:40]}..."
+    raise InputError(f"the body must hold finite numbers alone, got {shown}")
 
 
 async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], tuple[SentFile, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -75,11 +75,20 @@ class Guard:
         """
         if self.hosts is None:
             return None
-        host = urlsplit(f"//{sent.get('host', '')}").hostname
-        if host not in self.hosts:
+        host = _split(f"//{sent.get('host', '')}")
+        if host is None or host.hostname not in self.hosts:
             message = "without an API key only names of this machine are answered; see --token-file"
             return ApiError(403, message, code="foreign_host", again=False)
         origin = sent.get("origin")
-        if origin is not None and urlsplit(origin).netloc != sent.get("host"):
+        asks = None if origin is None else _split(origin)
+        if origin is not None and (asks is None or asks.netloc != sent.get("host")):
             return ApiError(403, "pages of other sites may not ask without an API key", code="foreign_origin")
+        return None
+
+
+def _split(address: str) -> SplitResult | None:
+    """An address in its parts; None for what is none, such as `http://[`, and so is nobody's that is known here."""
+    try:
+        return urlsplit(address)
+    except ValueError:
         return None

@@ -22,12 +22,16 @@ TROUBLE = (Refused, Retried, Failed, FellBack, WorkerChanged)
 class EventLog:
     """A listener that writes a line an event; no prompt is in any.
 
+    A stream that takes no more, as of a full disk or a reader that left, costs lines, counted in `lost`, and never an
+    answer: nobody is left to be told of it.
+
     Args:
         format_: one of `FORMATS`. every: whether routine is written too. stream: None: stderr.
     """
 
     def __init__(self, format_: str, *, every: bool, stream: TextIO | None = None) -> None:
         self.format, self.every, self.stream = format_, every, stream
+        self.lost = 0
 
     def __call__(self, event: Event) -> None:
         if not (self.every or isinstance(event, TROUBLE)):
@@ -40,9 +44,15 @@ class EventLog:
 
     def write(self, line: str) -> None:
         """One line. Args: line: without its end."""
-        stream = self.stream or sys.stderr
-        stream.write(line + "\n")
-        stream.flush()
+        stream: TextIO | None = self.stream or sys.stderr
+        if stream is None:  # as of a process that was started without one
+            self.lost += 1
+            return
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):  # a closed stream raises ValueError
+            self.lost += 1
 
     def handler(self) -> logging.Handler:
         """What the package's and the server's own messages go through."""

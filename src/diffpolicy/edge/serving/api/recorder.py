@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import logging
 import os
@@ -25,7 +26,8 @@ class RequestRecorder:
     """A listener that adds a line for each request that ended, at once, to a file that it may share with others.
 
     Times are seconds since 1970, so that a log goes on after a restart. A line that a killed process left unfinished
-    is cut off. A disk that is full costs lines, said once, and never an answer.
+    is cut off, and so is one of which a full disk took a part. A disk that is full costs lines, said once, and never an
+    answer.
 
     Args:
         path: of a log, or of a file that is not there yet.
@@ -39,6 +41,7 @@ class RequestRecorder:
         self.path = Path(path)
         self.offset_s = time.time() - (time.monotonic() if now_s is None else now_s)
         self.lost = 0
+        self._cut = False
         self._asked: OrderedDict[str, Arrived] = OrderedDict()
         self._handle = -1
         self.reopen()
@@ -51,6 +54,7 @@ class RequestRecorder:
         """
         _files.check_writable(self.path)
         self.close()
+        self._cut = False
         try:
             self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._begin()
@@ -61,7 +65,9 @@ class RequestRecorder:
         """Writes the header, or sees that it is there, and cuts off a line without an end."""
         head = os.read(self._handle, len(HEADER))
         if not head:
-            os.write(self._handle, HEADER.encode())
+            if os.write(self._handle, HEADER.encode()) < len(HEADER):
+                os.ftruncate(self._handle, 0)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return
         if head.replace(b"\r\n", b"\n") != HEADER.encode():
             self.close()
@@ -109,12 +115,30 @@ class RequestRecorder:
                 status,
             ]
         )
+        line = text.getvalue().encode("utf-8", "backslashreplace")
         try:
-            os.write(self._handle, text.getvalue().encode("utf-8", "backslashreplace"))
+            self._put(b"\n" + line if self._cut else line)
         except OSError as error:
             self.lost += 1
             if self.lost == 1:
                 logger.error("the log loses lines: cannot write %s: %s", self.path, error.strerror)
+
+    def _put(self, line: bytes) -> None:
+        """Writes a line whole or not at all; where a part stays, the next line begins anew, so that it is not lost too.
+
+        Raises:
+            OSError: it was not written.
+        """
+        count = os.write(self._handle, line)
+        if count == len(line):
+            self._cut = False
+            return
+        before, self._cut = self._cut, True
+        end = os.lseek(self._handle, 0, os.SEEK_CUR)
+        if os.fstat(self._handle).st_size == end:  # otherwise it would be somebody else's line that is cut off
+            os.ftruncate(self._handle, end - count)
+            self._cut = before
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _time(self, time_s: float) -> str:
         return f"{time_s + self.offset_s:.6f}"
