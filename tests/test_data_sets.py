@@ -11,14 +11,17 @@ from tensordict import TensorDict
 from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from diffpolicy import FeedforwardPolicy, InputError
+from diffpolicy import FeedforwardPolicy, InputError, _limits
+from diffpolicy.edge import OffloadingEnv
 from diffpolicy.environments import EnvProblem, RandomRule, read_data, rows_of
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_method, train
+from diffpolicy.methods.imitation import imitation_loss
 from diffpolicy.policies.specs import keys_of
 from diffpolicy.problems import Clinic
+from diffpolicy.training import OfflineModule, fit
 from test_keys import Specs
-from toys import GuessEnv, same_tensors
+from toys import GuessEnv, same_tensors, small
 
 
 def longest(td):
@@ -145,6 +148,117 @@ def test_agents_learn_from_rows_of_all_of_them():
     assert module.__dict__["rows"].batch_size == (2, 20)
     with pytest.raises(InputError, match="and the problem has 2 agents"):
         method.build_from(problem, GuessEnv(4, 3, mask=True).rollout(5).reshape(-1))
+
+
+def test_steps_after_a_lanes_end_are_not_learnt(tmp_path):
+    rows, counted = decisions(40).exclude("terminated"), torch.arange(40) % 5 < 3
+    rows["counted"] = counted
+    for key in ("observation", "action", ("next", "reward"), ("next", "observation")):  # whatever stands there
+        rows[key][~counted] = 99 if key == "action" else float("nan")
+    rows["action_mask"][~counted] = False
+    rows.memmap(tmp_path / "folder")
+    names = {".".join((key,) if isinstance(key, str) else key): rows[key] for key in rows.keys(True, True)}
+    np.savez(tmp_path / "file.npz", **{key: value.numpy() for key, value in names.items()})
+    env = Clinic(1)
+    policy = FeedforwardPolicy.from_specs(env)
+    for data in (rows, read_data(tmp_path / "folder"), read_data(tmp_path / "file.npz")):
+        found = rows_of(policy, data, keys_of(policy, env), values=True)
+        assert found.batch_size == (24,)
+        assert torch.equal(found["action"], rows["action"][counted])
+        assert torch.equal(found["reward"], rows["next", "reward"][counted].squeeze(-1))
+        assert "valid" not in found.keys()
+    rows["counted"] = torch.zeros(40, dtype=torch.bool)
+    with pytest.raises(InputError, match="holds no row that exists: all are false under 'valid' or 'counted'"):
+        rows_of(policy, rows, keys_of(policy, env), values=True)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_tasks_that_do_not_exist_are_not_learnt(shared):
+    env = OffloadingEnv(small(3, 5, 4), [1], dtype=torch.float32)
+    data = env.rollout(4, RandomRule(env)).reshape(-1)
+    valid = data["agents", "valid"]
+    assert not valid.all()
+
+    def learnt(data):
+        policy = FeedforwardPolicy.from_specs(env, share_parameters=shared, normalize=True, hidden=[4])
+        rows = rows_of(policy, data, keys_of(policy, env), values=False)
+        module = OfflineModule(policy, imitation_loss(policy), rows, learning_rates={"actor": 0.1}, batch_size=8)
+        fit(module, episodes=2)
+        return rows, module
+
+    rows, module = learnt(data)
+    if shared:
+        assert rows.batch_size == (int(valid.sum()),)
+    else:
+        assert torch.equal(rows["valid"].sum(-1), valid.transpose(0, 1).flatten(1).sum(-1))
+    other = data.clone()
+    other["agents", "action"][~valid] = -7
+    other["agents", "observation"][~valid] = float("nan")
+    _, again = learnt(other)
+    assert again.history == module.history
+    assert same_tensors(again.policy, module.policy)
+    data["agents", "valid"][:, 1] = False
+    if not shared:
+        with pytest.raises(InputError, match="holds no row that exists of agent 1"):
+            learnt(data)
+
+
+def test_a_module_made_by_hand_resumes_on_no_other_rows(tmp_path):
+    def module(shift):
+        policy = FeedforwardPolicy.from_specs(Clinic(1, masked=False))
+        seen = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+        rows = TensorDict({"observation": seen, "action": (seen.argmax(-1) + shift) % 3}, [20])
+        return OfflineModule(policy, imitation_loss(policy), rows, learning_rates={"actor": 0.01})
+
+    fit(module(0), episodes=1, out=tmp_path)
+    assert fit(module(0), episodes=2, out=tmp_path, resume=tmp_path / "checkpoint.ckpt").episodes == 2
+    with pytest.raises(InputError, match="data"):
+        fit(module(1), episodes=3, out=tmp_path, resume=tmp_path / "checkpoint.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"observations": 2}, "holds both 'observation' and 'observations', which are one; leave one out"),
+        ({"next": 1, "next.observation": 2}, "holds 'next' as an array, and 'next.observation' within it"),
+        ({"a..b": 1}, "holds the array 'a..b', of whose name a part between dots or slashes is empty"),
+        ({"/b": 1}, "holds the array '/b', of whose name a part"),
+    ],
+)
+def test_arrays_that_have_no_place_of_their_own_get_a_sentence(arrays, words, tmp_path):
+    given = {"observation": 2, "action": 1, **arrays}
+    np.savez(tmp_path / "data.npz", **{key: np.zeros((5, 3)[:ndim]) for key, ndim in given.items()})
+    with pytest.raises(InputError, match=rf"data.npz {words}"):
+        read_data(tmp_path / "data.npz")
+
+
+def test_an_array_beyond_all_bounds_is_not_read(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "data.npz", observation=np.zeros((50, 3)), action=np.zeros(50, int))
+    monkeypatch.setattr(_limits, "REPLAYED", 100)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(InputError, match=r"array 'observation' must have at most 100 numbers, got \[50, 3\]"):
+        read_data(tmp_path / "data.npz")
+
+
+def test_complex_numbers_other_flags_and_two_rewards_get_a_sentence(tmp_path):
+    np.savez(tmp_path / "data.npz", observation=np.zeros((5, 3), np.complex64), action=np.zeros(5, int))
+    with pytest.raises(InputError, match="holds complex numbers in 'observation'"):
+        read_data(tmp_path / "data.npz")
+    env = Clinic(1)
+    policy = FeedforwardPolicy.from_specs(env)
+    ended = ("next", "terminated")
+    twice = decisions(80).set("reward", torch.zeros(80, 1)).set(("next", "reward"), torch.zeros(80, 1))
+    rows_of(policy, twice, keys_of(policy, env), values=True)
+    twice["next", "reward"][3] = -2
+    for data, words in (
+        (broken("observation", lambda x: x.to(torch.complex64)), "holds complex numbers in 'observation'"),
+        (broken(ended, lambda x: x + 1.5), r"holds 1.5 in row 0 of 'next.terminated', which must be 0 or 1"),
+        (broken(ended, lambda x: x * float("nan")), r"holds nan in row 0 of 'next.terminated', which must be 0 or 1"),
+        (decisions(80).set("counted", torch.full((80,), 2)), "holds 2 in row 0 of 'counted', which must be 0 or 1"),
+        (twice, "holds 0 in row 3 of 'reward' and -2 in 'next.reward', and a row has one reward"),
+    ):
+        with pytest.raises(InputError, match=words):
+            rows_of(policy, data, keys_of(policy, env), values=True)
 
 
 def broken(key, change):

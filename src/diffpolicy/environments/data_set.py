@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from diffpolicy import _limits
 from diffpolicy._read import show_path, what_is
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.environments.tensor_folder import read_folder
+from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
 from diffpolicy.policies.heads.bounds import WithinBounds
@@ -50,7 +53,8 @@ def read_data(path: str | Path) -> TensorDict:
             a `.csv`, the log of decisions that `read_decisions` reads. Arrays are called `observation`, `action` and,
             where they are there, `action_mask` (or `mask`), `reward`, `next_observation`, `terminated`, `next_mask`, or
             as D4RL calls them (`observations`, ..., `terminals`); a dot or a slash goes into a group
-            (`agents.observation`).
+            (`agents.observation`). Where not all rows are there, `valid` (the environment's own key of which items
+            exist) and `counted` (steps of a lane that has not ended) tell which are: the others are not learnt.
 
     Returns:
         Batch `[M]`, with `next`; a rollout's lanes and steps are one after the other. `rows_of` makes of it what a
@@ -80,6 +84,8 @@ def read_data(path: str | Path) -> TensorDict:
         raise InputError(f"{name} must be a folder of TensorDict.memmap, or end in .npz, .safetensors or .csv")
     try:
         arrays = _npz(file) if file.suffix == ".npz" else safetensors.torch.load_file(file)
+    except InputError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError) as error:
         raise InputError(f"{name} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None
     except Exception as error:  # a damaged zip has errors of its own
@@ -89,15 +95,49 @@ def read_data(path: str | Path) -> TensorDict:
         told = ", ".join(f"{key} {list(x.shape)}" for key, x in arrays.items())
         raise InputError(f"{name} must hold arrays of as many rows each, got {told or 'none'}")
     result = TensorDict(batch_size=[lengths.pop()])
-    for key, x in arrays.items():
-        place = NAMES.get(key, tuple(key.replace("/", ".").split(".")))
+    for place, key in _places(list(arrays), name).items():
+        x = arrays[key]
+        if x.is_complex():
+            raise InputError(f"{name} holds complex numbers in {key!r}, and real ones are learnt from")
         result.set(place, x.float() if x.dtype == torch.float64 else x)
     return result
 
 
+def _places(keys: list[str], name: str) -> dict[tuple[str, ...], str]:
+    """Where each array of a file stands, and its name there. Args: keys: the names. name: of the file, in messages."""
+    found: dict[tuple[str, ...], str] = {}
+    for key in keys:
+        at = NAMES.get(key, tuple(key.replace("/", ".").split(".")))
+        place = at if isinstance(at, tuple) else (at,)
+        if "" in place:
+            raise InputError(f"{name} holds the array {key!r}, of whose name a part between dots or slashes is empty")
+        if place in found:
+            raise InputError(f"{name} holds both {found[place]!r} and {key!r}, which are one; leave one out")
+        found[place] = key
+    for place, key in found.items():
+        group = next((place[:k] for k in range(1, len(place)) if place[:k] in found), None)
+        if group is not None:
+            raise InputError(f"{name} holds {found[group]!r} as an array, and {key!r} within it; call one otherwise")
+    return found
+
+
 def _npz(file: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(file) as packed:  # of which a small file may hold terabytes
+        for entry in packed.infolist():
+            shape = _shape_in(packed, entry)
+            if math.prod(shape) > _limits.REPLAYED or entry.file_size > 16 * _limits.REPLAYED:
+                said = f"must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}"
+                raise InputError(f"data {show_path(file)}: array {entry.filename.removesuffix('.npy')!r} {said}")
     with np.load(file, allow_pickle=False) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def _shape_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
+    """The shape of an array of an `.npz`, of whose numbers none is read; () where NumPy is to say what is wrong."""
+    with packed.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        return () if read is None else read(file)[0]
 
 
 def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, name: str = "the data") -> TensorDict:
@@ -111,11 +151,12 @@ def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, n
 
     Returns:
         observation `[.., F]` as the policy reads it, action, and where they are needed action_mask, reward and the next
-        ones.
+        ones, of the rows that exist by `valid` and `counted`, as `step_transitions` reads them; where agents of a stack
+        differ in these, those of all, and which are an agent's under valid.
 
     Raises:
         InputError: one sentence that names what is missing, of another width or number of agents, not finite, no choice
-            of the policy, outside of its bounds or forbidden by the mask, with the row.
+            of the policy, outside of its bounds or forbidden by the mask, with the row; or an agent has no rows.
 
     Example:
         >>> from diffpolicy.policies.keys import Keys
@@ -134,8 +175,20 @@ def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, n
         if policy.reading.masked:
             nxt["action_mask"] = read.mask(("next",))
         result |= {"reward": read.reward(), "next": nxt}
-    rows = TensorDict(result, batch_size=read.lead)
-    return rows.reshape(-1) if policy.agents is None else rows.transpose(0, 1).reshape(policy.agents, -1)
+    rows = TensorDict({**result, "valid": read.there}, batch_size=read.lead)
+    return _of_those_there(rows, policy.agents, name)
+
+
+def _of_those_there(rows: TensorDict, agents: int | None, name: str) -> TensorDict:
+    """Rows that exist, without `valid` unless agents differ in it. Args: of `rows_of`; rows: batch `[M, ..]`."""
+    flat = rows.reshape(-1) if agents is None else rows.transpose(0, 1).reshape(agents, -1)
+    there = flat["valid"]
+    if agents is not None and not bool(there.any(-1).all()):
+        raise InputError(f"{name} holds no row that exists of agent {int((~there.any(-1)).nonzero()[0])}")
+    if not bool(there.any()):
+        raise InputError(f"{name} holds no row that exists: all are false under 'valid' or {COUNTED!r}")
+    kept = flat if bool(there.all()) else flat[there] if agents is None else flat[:, there.any(0)]
+    return kept if not bool(kept["valid"].all()) else kept.exclude("valid")
 
 
 class _Reader:
@@ -143,7 +196,7 @@ class _Reader:
 
     def __init__(self, policy: Policy, data: TensorDictBase, keys: Keys, name: str) -> None:
         self.policy, self.data, self.keys, self.name = policy, data, keys, name
-        observed = self._found("observation", policy.observation_keys)
+        observed = self._found("observation", policy.observation_keys)[1]
         m, agents = data.batch_size[0], () if keys.agents is None else (keys.agents,)
         if agents and observed.shape[1:2] != agents:
             shape = list(observed.shape[1:])
@@ -151,6 +204,8 @@ class _Reader:
         leads = [torch.Size([m, *agents, *keys.items]), torch.Size([m, *agents])]
         wide = policy.observation_dim
         self.lead = next((s for s in leads if _fits(observed, s, wide)), None) or self._refuse_width(observed, leads[1])
+        self.there = torch.ones(self.lead, dtype=torch.bool, device=observed.device)
+        self.there = self._existing()
 
     def _refuse_width(self, observed: Tensor, lead: torch.Size) -> torch.Size:
         width = math.prod(observed.shape[len(lead) :])
@@ -158,37 +213,70 @@ class _Reader:
             f"{self.name} holds {width} numbers of each observation, and the policy reads {self.policy.observation_dim}"
         )
 
-    def _found(self, what: str, keys: list[NestedKey], after: tuple[str, ...] = ()) -> Tensor:
-        """A column, by its plain name or under the environment's key. Args: after: `("next",)` of what came then."""
-        own = [keys[0] if isinstance(keys[0], tuple) else (keys[0],)] if len(keys) == 1 else []
-        for key in [(what,), *own]:
-            value = self.data.get((*after, *key), None)
+    def _existing(self) -> Tensor:
+        """Which rows there are, bool `[*lead]`: items that exist, at steps of a lane that has not ended."""
+        there, own = self.there, self.keys.valid
+        # joint rows are there whichever of their items exist
+        names = [] if self.keys.action.items and own is not None else [own, "valid"]
+        places = [key for key in names if key is not None and self.data.get(key, None) is not None]
+        for key in (*places[:1], COUNTED):
+            value = self.data.get(key, None)
             if value is not None:
-                return self._finite(value, ".".join((*after, *key)))
+                there = there & self._flags(value, _told(key))
+        return there
+
+    def _found(
+        self, what: str, keys: list[NestedKey], afters: tuple[tuple[str, ...], ...] = ((),)
+    ) -> tuple[str, Tensor]:
+        """A column and its name, under its plain one or the environment's key. Args: afters: see `_all`."""
+        found = self._all(what, keys, afters)
+        if found:
+            return found[0]
         there = ", ".join(map(repr, self.data.keys(True, True)))
-        said = " of what came next" if after else ""
+        said = " of what came next" if afters == (("next",),) else ""
         raise InputError(f"{self.name} has no {what!r}{said}; it has {there}")
 
+    def _all(self, what: str, keys: list[NestedKey], afters: tuple[tuple[str, ...], ...]) -> list[tuple[str, Tensor]]:
+        """The columns of a name, with where they stand, one of each place. Args: afters: `("next",)` and `()`."""
+        own = [keys[0] if isinstance(keys[0], tuple) else (keys[0],)] if len(keys) == 1 else []
+        found = []
+        for after in afters:
+            given = ((key, self.data.get((*after, *key), None)) for key in [(what,), *own])
+            key, value = next(((k, v) for k, v in given if v is not None), ((), None))
+            if value is None:
+                continue
+            if value.is_complex():
+                said = f"{self.name} holds complex numbers in {_told((*after, *key))!r}"
+                raise InputError(f"{said}, and real ones are learnt from")
+            found.append((_told((*after, *key)), value))
+        return found
+
     def _finite(self, value: Tensor, key: str) -> Tensor:
+        """A column `[*lead, ..]`, nought where there is no row. Args: key: its name, for what is not finite."""
+        there = self.there.view(*self.lead, *[1] * (value.ndim - len(self.lead)))
+        value = value if bool(there.all()) else torch.where(there, value, torch.zeros_like(value))
         if value.is_floating_point() and not bool((good := value.isfinite()).all()):
             at = (~good).nonzero()[0].tolist()
             raise InputError(f"{self.name} holds {value[tuple(at)].item()} in row {at[0]} of {key!r}")
         return value
 
     def observation(self, after: tuple[str, ...]) -> Tensor:
-        value = self._found("observation", self.policy.observation_keys, after)
+        key, value = self._found("observation", self.policy.observation_keys, (after,))
         if not _fits(value, self.lead, self.policy.observation_dim):
             self._refuse_width(value, self.lead)
-        return value.reshape(*self.lead, -1).to(self.policy.dtype)
+        return self._finite(value.reshape(*self.lead, -1), key).to(self.policy.dtype)
 
     def action(self) -> Tensor:
         head = self.policy.head
-        value = self._found("action", self.policy.action_keys)
+        key, value = self._found("action", self.policy.action_keys)
         if value.shape[: len(self.lead)] != self.lead or value.numel() != math.prod((*self.lead, *head.event)):
             wanted = list(head.event)
             got = list(value.shape[len(self.lead) :])
             raise InputError(f"{self.name} holds actions {got} of each decision, and the policy decides {wanted}")
-        value = value.reshape(*self.lead, *head.event)
+        value = self._finite(value.reshape(*self.lead, *head.event), key)
+        if not bool(self.there.all()):  # a row that is not there has any choice that can be read
+            value = value.clone()
+            value[~self.there] = value[self.there][0] if bool(self.there.any()) else 0
         if head.written_as is None:
             value = value.to(self.policy.dtype)
             self._within(head, value)
@@ -206,6 +294,7 @@ class _Reader:
 
     def _refuse(self, bad: Tensor, value: Tensor, why: str) -> None:
         """Raises InputError for the first bad row, if there is one. Args: bad: bool `[M, ..]`. value: `[M, ..]`."""
+        bad = bad & self.there
         if bool(bad.any()):
             at = tuple(bad.nonzero()[0].tolist())
             raise InputError(f"{self.name} holds the action {value[at].tolist()} in row {at[0]}, {why}")
@@ -213,20 +302,42 @@ class _Reader:
     def mask(self, after: tuple[str, ...]) -> Tensor:
         policy = self.policy
         own = [] if policy.mask_key is None else [policy.mask_key]
-        value = as_mask(self._found("action_mask", own or ["action_mask"], after), "action_mask")
+        value = as_mask(self._found("action_mask", own or ["action_mask"], (after,))[1], "action_mask")
         width = policy.head.mask_width
+        if value.shape == (*self.lead[: value.ndim - 1], width):  # items may share one
+            value = value.view(*value.shape[:-1], *[1] * (len(self.lead) + 1 - value.ndim), width)
+            value = value.expand(*self.lead, width)
         if not _fits(value, self.lead, width):
             got = list(value.shape[len(self.lead) :])
             raise InputError(f"{self.name} holds masks {got} of each decision, and the policy's are {[width]}")
-        return value.reshape(*self.lead, width)
+        return value.reshape(*self.lead, width) | ~self.there.unsqueeze(-1)
 
     def reward(self) -> Tensor:
-        own = self.data.get("reward", None)
-        value = self._found("reward", [self.keys.reward], () if own is not None else ("next",))
-        return self._each(value, "reward").to(self.policy.dtype)
+        afters: tuple[tuple[str, ...], ...] = ((), ("next",))
+        self._found("reward", [self.keys.reward], afters)
+        found = [
+            (key, self._finite(self._each(value, "reward"), key))
+            for key, value in self._all("reward", [self.keys.reward], afters)
+        ]
+        (first, value), (last, other) = found[0], found[-1]
+        if bool((differs := value != other).any()):
+            at = tuple(differs.nonzero()[0].tolist())
+            said = f"{value[at].item():g} in row {at[0]} of {first!r} and {other[at].item():g} in {last!r}"
+            raise InputError(f"{self.name} holds {said}, and a row has one reward; leave one of them out")
+        return value.to(self.policy.dtype)
 
     def flags(self) -> Tensor:
-        return self._each(self._found("terminated", ["terminated"], ("next",)), "terminated").bool()
+        key, value = self._found("terminated", ["terminated"], (("next",),))
+        return self._flags(value, key) & self.there
+
+    def _flags(self, value: Tensor, key: str) -> Tensor:
+        """Flags of each row, bool `[*lead]`. Args: value: bool, or 0 and 1 of any type. key: its name."""
+        value = self._each(value, key)
+        flags = value != 0
+        if bool((bad := (value != flags) & self.there).any()):
+            at = tuple(bad.nonzero()[0].tolist())
+            raise InputError(f"{self.name} holds {value[at].item()} in row {at[0]} of {key!r}, which must be 0 or 1")
+        return flags
 
     def _each(self, value: Tensor, key: str) -> Tensor:
         """One number of each row, which agents and items may share, `[*lead]`."""
@@ -235,6 +346,11 @@ class _Reader:
             wanted = list(self.lead)
             raise InputError(f"{self.name} holds {key!r} of shape {list(value.shape)}, and {wanted} is needed")
         return value.reshape(*value.shape, *[1] * (len(self.lead) - value.ndim)).expand(self.lead)
+
+
+def _told(key: NestedKey) -> str:
+    """A key as files have it."""
+    return ".".join(key) if isinstance(key, tuple) else key
 
 
 def _fits(value: Tensor, lead: torch.Size, width: int) -> bool:
@@ -255,7 +371,7 @@ def digest(rows: TensorDictBase) -> str:
     """SHA-256 of the columns of rows: their names, types, shapes and bytes."""
     found = hashlib.sha256()
     for key in sorted(rows.keys(True, True), key=str):
-        value = rows[key].contiguous()
+        value = rows[key].cpu().contiguous()
         found.update(f"{key!r} {value.dtype} {list(value.shape)}".encode())
         found.update(value.view(torch.uint8).numpy().tobytes() if value.ndim else b"")
     return found.hexdigest()

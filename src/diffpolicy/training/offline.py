@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import _validate as check
+from diffpolicy.environments.data_set import digest
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.protocols import ChecksRows
@@ -32,7 +33,8 @@ class OfflineModule(ObjectiveModule):
     Args:
         policy: what is trained.
         objective: a LossModule with `parameter_groups()` and `update_targets()`.
-        rows: what it reads, batch `[M]`, or `[G, M]` for G agents; such as `environments.rows_of` makes of a file.
+        rows: what it reads, batch `[M]`, or `[G, M]` for G agents; such as `environments.rows_of` makes of a file. A
+            bool column valid tells which there are, where that are not all.
         learning_rates: by the names of the objective's groups.
         batch_size: rows of an update, for each agent.
         ema: decay of averaged weights, below 1, by which the policy then acts and is saved; None: there is one set.
@@ -67,6 +69,9 @@ class OfflineModule(ObjectiveModule):
         self.batch_size = check.integer(batch_size, "batch_size", least=1)
         if not rows.numel():
             raise InputError("there are no rows to learn from")
+        valid = rows.get("valid", None)
+        if valid is not None and (valid.dtype != torch.bool or not bool(valid.any(-1).all())):
+            raise InputError("valid must be bool, and true for a row of each agent")
         if isinstance(objective, ChecksRows):
             objective.check_rows(rows)
         self.averaged = None if ema is None else averaged(policy, ema)
@@ -76,7 +81,8 @@ class OfflineModule(ObjectiveModule):
         self.ema, self.pass_items = ema, 1
         self.generator = Draws(seed)
         if policy.normalizer is not None:  # what is given is seen at once
-            seen = rows["observation"].flatten(0, -2).to(policy.device)
+            seen = rows["observation"]
+            seen = (seen[rows["valid"]] if "valid" in rows.keys() else seen.flatten(0, -2)).to(policy.device)
             policy.normalizer.update(RunningNorm.moments(seen).to(policy.normalizer.mean))
 
     def content(self) -> dict[str, Any]:
@@ -87,6 +93,7 @@ class OfflineModule(ObjectiveModule):
             "learning_rates": self.learning_rates,
             "batch_size": self.batch_size,
             "seed": self.generator.initial_seed(),
+            "data": digest(self.__dict__["rows"]),
             **({} if self.ema is None else {"ema": self.ema}),
         }
 
@@ -95,7 +102,8 @@ class OfflineModule(ObjectiveModule):
 
     def training_step(self, number: int, batch_idx: int) -> None:
         rows, optimizer = self.__dict__["rows"], self.optimizers()
-        there = torch.ones(rows.batch_size, dtype=torch.bool)
+        valid = rows.get("valid", None)
+        there = torch.ones(rows.batch_size, dtype=torch.bool) if valid is None else valid
         for index in minibatches(there, self.batch_size, self.generator):
             batch = rows[index].to(self.learner.device)
             losses = self.objective(batch)
