@@ -43,6 +43,14 @@ def test_a_command_guides_otherwise(tmp_path, cli):
     shared = ["evaluate", folder, "--problem", "clinic", "--eval-episodes", "1", "--json"]
     found = json.loads(cli(*shared, "--guidance", "best-of:16").out)
     assert found["policies"][folder]["mean_cost"] > 0
+    assert found["policies"][folder]["guidance"] == "best-of:16"
+    two = ["evaluate", folder, "random", "--problem", "clinic", "--eval-episodes", "1", "--guidance", "best-of:16"]
+    told = cli(*two).out.splitlines()
+    assert [line for line in told if "[guidance best-of:16]" in line] == [line for line in told if folder in line]
+    alone = cli("evaluate", "random", "longest-queue", "--problem", "clinic", "--guidance", "best-of:16").err
+    assert (
+        "--guidance best-of:16 steers chains of diffusion policies, and none of random, longest-queue has one" in alone
+    )
     assert steered(DiffusionPolicy.load(folder), "best-of", 9).guidance.draws == 9
     assert "makes choices; take BestOf" in cli(*shared, "--guidance", "q-gradient:0.5").err
     assert "condition_drop above 0" in cli(*shared, "--guidance", "classifier-free:1").err

@@ -1,6 +1,7 @@
 """Problems out of any environment: batches, seeds, rules, transitions, ends."""
 
 import functools
+import re
 
 import pytest
 import torch
@@ -272,6 +273,28 @@ def test_wrong_arguments_of_a_gymnasium_environment_are_refused(wrong):
     pytest.importorskip("gymnasium")
     with pytest.raises(InputError, match=r"problem gym:FrozenLake-v1\?"):
         gym_problem(f"FrozenLake-v1?{wrong}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Pendulum-v1?g=NaN", "g must be finite, got nan"),
+        ("Pendulum-v1?g=-Infinity", "g must be finite, got -inf"),
+        ("Pendulum-v1?g=abc", "cannot be made: "),  # only a step reads it
+    ],
+)
+def test_arguments_that_only_a_step_finds_wrong_are_refused_too(name, words):
+    pytest.importorskip("gymnasium")
+    with pytest.raises(InputError, match=rf"problem gym:{re.escape(name)}:? {words}"):
+        gym_problem(name)
+    with pytest.raises(InputError, match="g must be finite, got inf"):
+        gym_problem("Pendulum-v1", options={"g": float("inf")})
+
+
+def test_a_limit_of_steps_among_the_arguments_is_the_problems():
+    pytest.importorskip("gymnasium")
+    assert gym_problem("CartPole-v1?max_episode_steps=50").steps == 50
+    assert gym_problem("CartPole-v1?max_episode_steps=50", steps=7).steps == 7
 
 
 def test_an_unknown_id_is_refused():

@@ -87,8 +87,9 @@ def run(options: argparse.Namespace) -> None:
         for name, policy in policies.items():
             with naming(name):
                 policies[name] = steered(policy, *options.guidance)
+    guided = _guided(options, policies)
     if options.log is not None:
-        _estimate(options, policies)
+        _estimate(options, policies, guided)
         return
     baseline = options.baseline or next(iter(rules_of(problem)))
     with (
@@ -104,6 +105,7 @@ def run(options: argparse.Namespace) -> None:
             lambda name, episodes: progress.advance(episodes, name),
         )
     told = result.to_dict()
+    _add_guidance(told["policies"], guided)
     if held is not None:
         from diffpolicy.edge.dispatch.problem import add_held, held_line
 
@@ -121,6 +123,7 @@ def run(options: argparse.Namespace) -> None:
             for name, policy in policies.items()
             if isinstance(policy, Resampled)
         }
+    marks |= {name: f"{marks.get(name, '')} [guidance {how}]" for name, how in guided.items()}
     print(result.table(marks))
     if held is not None:
         print(held_line(held, result.played))
@@ -139,8 +142,34 @@ def _other_problems(options: argparse.Namespace) -> Iterator[None]:
         raise InputError(f"{message}; offloading is the default problem, and --problem names another") from None
 
 
-def _estimate(options: argparse.Namespace, policies: Mapping[str, Any]) -> None:
-    """Prints what policies would have earned, from a log."""
+def _guided(options: argparse.Namespace, policies: Mapping[str, Any]) -> dict[str, str]:
+    """How policies with a chain are guided otherwise, by their names.
+
+    Raises:
+        InputError: it was asked for, and no policy has a chain that could be guided.
+    """
+    if options.guidance is None:
+        return {}
+    from diffpolicy.policies.steered import SteeredPolicy
+
+    kind, number = options.guidance
+    how = kind if kind == "none" else f"{kind}:{number:g}"
+    found = {name: how for name, policy in policies.items() if isinstance(policy, SteeredPolicy)}
+    if not found:
+        raise InputError(
+            f"--guidance {how} steers chains of diffusion policies, and none of {', '.join(policies)} has one"
+        )
+    return found
+
+
+def _add_guidance(told: dict[str, Any], guided: Mapping[str, str]) -> None:
+    """Says of each policy how it was guided otherwise. Args: told: what is printed of each. guided: of `_guided`."""
+    for name, how in guided.items():
+        told[name]["guidance"] = how
+
+
+def _estimate(options: argparse.Namespace, policies: Mapping[str, Any], guided: Mapping[str, str]) -> None:
+    """Prints what policies would have earned, from a log. Args: guided: of `_guided`."""
     from diffpolicy._table import render
     from diffpolicy.environments.decision_log import read_decisions
     from diffpolicy.evaluation.evaluating import naming
@@ -153,10 +182,16 @@ def _estimate(options: argparse.Namespace, policies: Mapping[str, Any]) -> None:
         for sentence in found[name].warnings:
             print(f"diffpolicy: policy {name}: {sentence}", file=sys.stderr)
     if options.json:
-        opt.print_json({"log": options.log, "policies": {n: v.to_dict() for n, v in found.items()}}, options)
+        told = {n: v.to_dict() for n, v in found.items()}
+        _add_guidance(told, guided)
+        opt.print_json({"log": options.log, "policies": told}, options)
         return
     rows = [
-        [name, *(f"{x.mean:.3f} ± {x.half_width:.3f}" for x in (v.ips, v.snips, v.dr, v.logged)), f"{v.effective:.0f}"]
+        [
+            name + (f" [guidance {guided[name]}]" if name in guided else ""),
+            *(f"{x.mean:.3f} ± {x.half_width:.3f}" for x in (v.ips, v.snips, v.dr, v.logged)),
+            f"{v.effective:.0f}",
+        ]
         for name, v in found.items()
     ]
     columns = ["policy", "inverse propensity", "self-normalised", "doubly robust", "the log's own", "effective rows"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -34,7 +35,8 @@ def gym_problem(
 ) -> EnvProblem:
     """A registered Gymnasium environment as a problem: a batch of seeded one-lane environments; needs the extra `gym`.
 
-    The cost of an episode is minus its return, and its steps are the registry's limit.
+    The cost of an episode is minus its return, and its steps are the registry's limit, or what `max_episode_steps`
+    among the arguments says. With arguments an environment takes a step at once, as many are wrong only then.
 
     Args:
         name: the id, e.g. `CartPole-v1`, or with arguments of the environment `FrozenLake-v1?is_slippery=false`, with
@@ -47,7 +49,7 @@ def gym_problem(
         A problem called `gym:NAME`, whose default cost is called `minus return`.
 
     Raises:
-        InputError: Gymnasium is not installed, or it does not know the id or an argument.
+        InputError: Gymnasium is not installed, or it does not know the id or an argument, or takes no step with it.
 
     Example:
         >>> gym_problem("CartPole-v1").steps
@@ -57,16 +59,20 @@ def gym_problem(
     """
     plain, given = _apart(name)
     given |= options or {}
+    for key, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"problem gym:{name}: {key} must be finite, got {value}")
     try:
         import gymnasium
     except ImportError:
         raise InputError(f"problem gym:{name} needs Gymnasium; install the extra 'gym'") from None
     try:
-        limit = gymnasium.spec(plain).max_episode_steps
-        if given:
-            gymnasium.make(plain, **given).close()
+        limit = _tried(plain, given) if given else gymnasium.spec(plain).max_episode_steps
     except (gymnasium.error.Error, TypeError, ValueError, KeyError) as error:
         raise InputError(f"problem gym:{name} cannot be made: {' '.join(str(error).split())}") from None
+    except Exception as error:  # with arguments that it did not foresee an environment raises anything
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"problem gym:{name} cannot be made: {said}") from None
     return EnvProblem(
         partial(make_gym, plain, given) if given else partial(make_gym, plain),
         name=f"gym:{_joined(plain, given)}",
@@ -90,6 +96,20 @@ def make_gym(name: str, options: Mapping[str, Any] | None = None, seed: int = 0,
     env = GymEnv(name, categorical_action_encoding=True, device=device, **(options or {}))
     env.set_seed(seed)
     return env
+
+
+def _tried(name: str, options: Mapping[str, Any]) -> int | None:
+    """The steps of an episode of an environment with arguments, with which it has taken a step. Args: of `make_gym`."""
+    import gymnasium
+
+    env = gymnasium.make(name, **options)
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        env.step(env.action_space.sample())
+        return None if env.spec is None else env.spec.max_episode_steps
+    finally:
+        env.close()
 
 
 def _apart(name: str) -> tuple[str, dict[str, Any]]:
