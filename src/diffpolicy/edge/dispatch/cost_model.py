@@ -8,20 +8,25 @@ import numpy as np
 
 from diffpolicy import _validate as check
 from diffpolicy._types import Floats
-from diffpolicy.edge.dispatch.service_fit import ENOUGH, guess_s
+from diffpolicy.edge.dispatch.service_fit import guess_s, size_law, speeds
 
 MEMORY = 200
 """Answers of a server and kind over which a mean runs, so that a server that changes is noticed."""
 KINDS = 512
 """Pairs of model and size that are remembered; those that were seen longest ago go."""
 REFIT = 25
-"""Answers after which the laws of size are fitted again."""
+"""Answers after which what was not seen is guessed again; at the beginning, `EARLY` of them, after each."""
+EARLY = 100
+TRUST = 0.25
+"""Answers that a guess counts for, beside those of the same server and kind."""
 
 
 class CostModel:
-    """Seconds of a request on each server: of its kind where enough answers tell, else by the laws of `ServiceFit`.
+    """Seconds of a request on each server: of its kind where answers tell, else by the laws of `ServiceFit`.
 
     What a request declares is never taken for its cost: 2.2 s and 19.7 s are a ratio of 9 where steps x pixels say 16.
+    A kind that was never seen has the seconds of its size by a law fitted to those that were, in proportion to its size
+    where there was one alone; a server that has not answered yet is taken to be as fast as the others on average.
     A request that does not tell its size has the mean size of its model, and a model that nobody knows the mean of all
     answers.
 
@@ -73,7 +78,7 @@ class CostModel:
         self._kinds.move_to_end(kind)
         if len(self._kinds) > KINDS:
             self._kinds.popitem(last=False)
-        if self.answers % REFIT == 0:
+        if self.answers <= EARLY or self.answers % REFIT == 0:
             self._guessed.clear()
 
     def expected_s(self, model: str = "", size: float | None = None) -> Floats:
@@ -89,7 +94,7 @@ class CostModel:
         if guess is None:
             guess = self._guessed[kind] = self._guess(kind)
         known = self._kinds.get(kind)
-        return guess.copy() if known is None else np.where(known[1] >= ENOUGH, known[0], guess)
+        return guess.copy() if known is None else (known[0] * known[1] + TRUST * guess) / (known[1] + TRUST)
 
     def forget(self, server: int) -> None:
         """Forgets what a server took, since it is another one now, or adds a server.
@@ -121,9 +126,16 @@ class CostModel:
         names = list(dict.fromkeys(name for name, _ in kinds))
         models = np.array([names.index(name) for name, _ in kinds])
         sizes = np.array([size for _, size in kinds])
-        seconds = guess_s(np.where(counts > 0, means, np.nan), counts.astype(np.int64), sizes, models)
-        row = seconds[kinds.index(kind)]
-        of_model = [self._kinds[k] for k in kinds if k[0] == kind[0] and k in self._kinds]
-        mean = sum((m * c).sum() for m, c in of_model) / max(sum(c.sum() for _, c in of_model), 1e-9)
-        result: Floats = np.where(np.isfinite(row) & (row > 0), row, mean)
-        return result
+        means, samples, place = np.where(counts > 0, means, np.nan), counts.astype(np.int64), kinds.index(kind)
+        row = guess_s(means, samples, sizes, models)[place]
+        speed = speeds(means, samples)
+        seen = (models == models[place]) & (samples.sum(1) > 0)
+        base = np.nansum(np.where(samples > 0, means * speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
+        weight = samples.sum(1)[seen]
+        if len(np.unique(sizes[seen])) > 1:
+            a, b, power = size_law(sizes[seen], base[seen], weight)
+            pooled = a + b * sizes[place] ** power
+        else:
+            pooled = float((base[seen] * weight).sum() / max((sizes[seen] * weight).sum(), 1e-9)) * sizes[place]
+        result: Floats = np.where(np.isfinite(row) & (row > 0), row, pooled / speed)
+        return np.where(result > 0, result, self.mean_s)

@@ -58,7 +58,7 @@ class ServiceFit:
 
 def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
     """Seconds of every pair from the others, `[kinds, S]`: the laws of size where there are, else ratios of speeds."""
-    speed = _speeds(means, samples)
+    speed = speeds(means, samples)
     with np.errstate(invalid="ignore"):
         base = np.nansum(np.where(samples > 0, means * speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
     guess: Floats = base[:, None] / speed
@@ -67,12 +67,12 @@ def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
         for j in range(means.shape[1]):
             seen = of[samples[of, j] > 0]
             if len(np.unique(size[seen])) >= 2 and samples[seen, j].sum() >= ENOUGH:
-                law = _law(size[seen], means[seen, j], samples[seen, j])
+                law = size_law(size[seen], means[seen, j], samples[seen, j])
                 guess[of, j] = law[0] + law[1] * size[of] ** law[2]
     return guess
 
 
-def _law(size: Floats, seconds: Floats, weight: Ints) -> tuple[float, float, float]:
+def size_law(size: Floats, seconds: Floats, weight: Ints) -> tuple[float, float, float]:
     """`a + b size^gamma` with a, b >= 0, by least squares of the relative error."""
     best: tuple[float, tuple[float, float, float]] = (np.inf, (0.0, 0.0, 1.0))
     root = np.sqrt(weight) / seconds.clip(min=1e-9)
@@ -90,7 +90,7 @@ def _law(size: Floats, seconds: Floats, weight: Ints) -> tuple[float, float, flo
     return best[1]
 
 
-def _speeds(means: Floats, samples: Ints) -> Floats:
+def speeds(means: Floats, samples: Ints) -> Floats:
     """Speed of each server in relation to all, `[S]`: rows and columns of log seconds fitted by turns."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.where((samples > 0) & (means > 0), np.log(means), 0.0)

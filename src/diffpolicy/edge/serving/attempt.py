@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FULL = 429
 MOST_BEGUN = 2
 """Workers that may begin one request: images cost too much to try again and again."""
+LATE = 3.0
+"""Times the expected end after which a worker that has not answered by a client's deadline counts as faulty."""
 MOST_FULL_S = 30.0
 """Longest for which a worker that says it is full is not asked again."""
 LEAST_FULL_S, UNTOLD_S = 0.05, 0.5
@@ -56,7 +58,12 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
             _answered(service, work, j, answer, sent if begun is None else begun, now, base_s)
     except UpstreamError as error:
         now = _over(service, work, j)
+        if error.late and own < left:  # so it takes at least as long
+            service.fleet.costs.observe(j, now - sent, model=work.request.model, size=work.request.size)
         if error.late and left <= own:
+            if now - sent > LATE * (starts_s + work.expected_s):
+                server.breaker.fault(now)
+                service.fleet.show(j, str(error))
             failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
         else:
             failure = _fault(service, work, j, now, str(error), reached=error.reached)
@@ -75,8 +82,9 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
 def _over(service: Service, work: Work, j: int) -> float:
     """Takes a request off a worker's account. Returns: the time."""
     now = service.clock()
-    service.fleet.account.done(j, work.order, now)
-    del service.running[work.order]
+    if service.running.get(work.order) is work:
+        service.fleet.account.done(j, work.order, now)
+        del service.running[work.order]
     return now
 
 
@@ -86,7 +94,8 @@ def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float
     seconds = now - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
     if answer.status == 200:
         server.drift.observe(seconds, expected_s=base_s)
-        service.fleet.costs.observe(j, seconds, model=work.request.model, size=work.request.size)
+        images = 1 if work.request.size is not None else work.request.images
+        service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=work.request.size)
     delay = now - work.arrived_s
     if not work.result.done():
         work.result.set_result(answer)
@@ -107,6 +116,11 @@ def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reache
         return ApiError(503, "the worker failed in the middle of the stream", code="worker_failed", again=False)
     if len(work.begun) >= MOST_BEGUN:
         return ApiError(503, "two workers failed the request", code="worker_failed", again=False)
+    work.refused_s = now if work.refused_s is None else work.refused_s
+    if not reached and now - work.refused_s >= service.settings.patience_s:
+        return ApiError(
+            503, f"no worker takes the request: {server.spec.name} {why}", code="no_worker", retry_after_s=5
+        )
     service.tell(events.Retried(work.request.number, now, server.spec.name, why))
     others = (i for i, s in enumerate(service.fleet.servers) if not s.removed and s.serves(work.request.model))
     if not reached and all(i in work.begun or i in work.refused for i in others):

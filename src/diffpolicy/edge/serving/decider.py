@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import queue
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +16,7 @@ from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
 from diffpolicy.edge.dispatch.on_arrival import OnArrival
 
+logger = logging.getLogger("diffpolicy.serving")
 OURS = (Held, OnArrival)
 """Rules whose time is known: they decide in the event loop."""
 
@@ -58,8 +63,9 @@ class Decider:
             policy.choose is not None or not type(policy.order).__module__.startswith("diffpolicy.")
         )
         inside |= isinstance(policy, OnArrival) and not isinstance(policy.weigh, str)
-        self._thread = None if type(policy) in OURS and not inside else ThreadPoolExecutor(1, "diffpolicy-policy")
+        self._thread = None if type(policy) in OURS and not inside else _Thread()
         self._late: Future[Any] | None = None
+        self._told = False
 
     @property
     def holds(self) -> bool:
@@ -73,13 +79,17 @@ class Decider:
             if self._late is not None and not self._late.done():
                 raise TimeoutError
             binding = await self._ask(moment)
-            if binding is None or _possible(binding, moment, self.policy.holds):
-                return Decision(binding, self.name, time.perf_counter() - begun)
+            right = None if binding is None else _possible(binding, moment, self.policy.holds)
+            if binding is None or right is not None:
+                return Decision(right, self.name, time.perf_counter() - begun)
             failed = "impossible"
         except (TimeoutError, asyncio.TimeoutError):  # two classes on Python 3.10
             failed = "late"
         except Exception:  # whatever a policy raises, requests go on
             failed = "raised"
+            if not self._told:
+                self._told = True
+                logger.exception("%s raised, as it may again without a word", self.name)
         return self.fall_back(moment, failed, begun)
 
     def fall_back(self, moment: Moment, why: str = "foreign-work", begun: float | None = None) -> Decision:
@@ -91,7 +101,7 @@ class Decider:
         """The policy's answer. Args: moment: as above."""
         if self._thread is None:
             return self.policy.decide(moment)
-        asked = self._thread.submit(self.policy.decide, moment)
+        asked = self._thread.submit(lambda: self.policy.decide(moment))
         self._late = asked
         answer = asyncio.wrap_future(asked)
         answer.add_done_callback(lambda x: x.cancelled() or x.exception())  # a late policy may raise when nobody waits
@@ -100,15 +110,47 @@ class Decider:
     def close(self) -> None:
         """Lets the policy's thread go."""
         if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.close()
 
 
-def _possible(binding: Any, moment: Moment, holds: bool) -> bool:
-    """Whether a policy's answer is a binding that may be: of a request that waits, on a server that can run it."""
+def _possible(binding: Any, moment: Moment, holds: bool) -> Binding | None:
+    """A policy's answer, where it is a binding that may be: of a request that waits, on a server that can run it."""
     try:
         request, server = (int(x) for x in binding)
     except (TypeError, ValueError):
-        return False
+        return None
     may = moment.feasible if holds else moment.runs
     rows, columns = may.shape
-    return 0 <= request < rows and 0 <= server < columns and bool(may[request, server])
+    if 0 <= request < rows and 0 <= server < columns and bool(may[request, server]):
+        return Binding(request, server)
+    return None
+
+
+class _Thread:
+    """Calls one after the other in a thread that the process does not wait for at its end."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="diffpolicy-policy", daemon=True).start()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Begins a call once those before it have ended. Args: call: of no arguments."""
+        future: Future[Any] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def close(self) -> None:
+        """Begins no more."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (given := self._calls.get()) is not None:
+            future, call = given
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:  # it belongs to whoever waits
+                future.set_exception(error)
+            else:
+                future.set_result(result)

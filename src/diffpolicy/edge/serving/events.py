@@ -37,8 +37,7 @@ class Bound:
 
     Args:
         wait_s: since it arrived. expected_s: that it should take there. decision_s: that deciding took.
-        by: the rule or policy that decided. attempt: 1 or 2. shadow: where the policy would have sent it, in shadow
-            mode.
+        by: the rule or policy that decided. attempt: 1 or 2.
     """
 
     number: str
@@ -49,7 +48,15 @@ class Bound:
     decision_s: float
     by: str
     attempt: int = 1
-    shadow: str | None = None
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """What the policy in the shadow would have done when a request was bound. Args: would: in words."""
+
+    number: str
+    time_s: float
+    would: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class FellBack:
-    """The policy was not followed. Args: why: a word: raised, late, not-a-number, impossible, foreign-work."""
+    """The policy was not followed. Args: why: a word: raised, late, impossible, foreign-work, idle, rolled-back."""
 
     time_s: float
     why: str
@@ -119,6 +126,8 @@ class WorkerChanged:
     why: str = ""
 
 
-Event: TypeAlias = Arrived | Refused | Bound | Answered | Retried | Failed | Cancelled | FellBack | WorkerChanged
+Event: TypeAlias = (
+    Arrived | Refused | Bound | Shadowed | Answered | Retried | Failed | Cancelled | FellBack | WorkerChanged
+)
 Listener: TypeAlias = Callable[[Event], None]
 """Is called in the dispatcher's event loop, so it must be quick and must not raise."""

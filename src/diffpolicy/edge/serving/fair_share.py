@@ -43,4 +43,5 @@ class FairShare:
         self._now = min(self._start(x) for x in (*among, client))
         self._given[client] = start + seconds
         if len(self._given) > MOST:  # those that are owed nothing more than newcomers are newcomers
-            self._given = {x: given for x, given in self._given.items() if given > self._now}
+            owed = {x: given for x, given in self._given.items() if given > self._now}
+            self._given = dict(sorted(owed.items(), key=lambda entry: -entry[1])[:MOST])

@@ -15,6 +15,7 @@ from diffpolicy.edge.serving.server import Server
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from diffpolicy.errors import InputError
 
 SEEN = 2
 """Looks in a row that must find foreign work: one may cross an answer on its way."""
@@ -39,6 +40,8 @@ class Fleet:
         self.servers: list[Server] = []
         self.account = Account([], settings.lead_s)
         self.costs = CostModel(1, first_s=settings.first_s)
+        self.version = 0
+        """Changes with the workers: places mean others then."""
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._started = False
@@ -63,8 +66,14 @@ class Fleet:
 
         Args:
             workers: all of them; one that is described as before stays as it is.
+
+        Raises:
+            InputError: two have one name.
         """
         wanted = {worker.name: worker for worker in workers}
+        if len(wanted) < len(workers):
+            raise InputError(f"workers must have names of their own, got {[worker.name for worker in workers]}")
+        self.version += 1
         for j, server in enumerate(self.servers):
             if server.removed:
                 continue
@@ -75,7 +84,7 @@ class Fleet:
             self._clear_foreign(j)
             self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
             if j in self._watches:
-                self._watches.pop(j).cancel()
+                self._end(self._watches.pop(j))
         for spec in wanted.values():
             self._add(spec)
 
@@ -96,13 +105,20 @@ class Fleet:
         if self._started:
             self._watches[j] = asyncio.create_task(self._watch(j))
 
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Cancels a task that `stop` will wait for."""
+        task.cancel()
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
     def costs_now(self, now_s: float) -> Costs:
         """Expected seconds as things are. Args: now_s: the time."""
         return Costs(self.costs, self.servers, now_s, self.account.outstanding.tolist())
 
     async def _watch(self, j: int) -> None:
-        """Looks for ever. Args: j: place of the worker."""
-        while True:
+        """Looks for as long as the worker has its place. Args: j: it."""
+        server = self.servers[j]
+        while self.servers[j] is server and not server.removed:  # `wait_for` may swallow a cancellation
             await self.look(j)
             await asyncio.sleep(self._settings.probe_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -77,6 +78,17 @@ class ImageRequest:
         if self.width is None or self.height is None or self.steps is None:
             return None
         return self.images * self.steps * self.width * self.height / 1e6
+
+    @property
+    def digest(self) -> str:
+        """Of all that is asked for; the same for the same alone."""
+        digest = hashlib.sha256()
+        parts = [json.dumps(self.body, sort_keys=True).encode()]
+        for file in self.files:
+            parts += [file.key.encode(), file.name.encode(), file.kind.encode(), file.content]
+        for part in parts:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
 
     @classmethod
     def parse(

@@ -36,7 +36,7 @@ class Costs:
         kind = request.model, request.size
         if kind not in self._kinds:
             self._kinds[kind] = self._model.expected_s(*kind)
-        return self._kinds[kind]
+        return self._kinds[kind] * (request.images if request.size is None else 1)
 
     def could(self, work: Work) -> Bools:
         """Which servers may be given a work at all, now or later, `[S]`. Args: work: any."""
@@ -51,6 +51,10 @@ class Costs:
         if model not in self._serves:
             self._serves[model] = np.array([s.serves(model) and not s.removed for s in self._servers])
         return self._serves[model]
+
+    def soon_s(self, request: ImageRequest) -> Floats:
+        """Seconds on each server that may be given it, now or when it takes requests again, `[S]`."""
+        return np.where(self._able(request.model), self.base_s(request) * self._drift, np.inf)
 
     def first_s(self, request: ImageRequest) -> Floats:
         """Seconds on each server of a request that has not been anywhere, infinite where it may not go, `[S]`."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import OrderedDict
+from dataclasses import replace
 
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
@@ -41,7 +40,7 @@ class Repeats:
         found = self._works.get((request.client, request.repeat_key))
         if found is None:
             return None
-        if found[1] != _digest(request):
+        if found[1] != request.digest:
             raise ApiError(
                 400, "this idempotency key was used for another request", param="idempotency-key", code="key_reused"
             )
@@ -50,7 +49,7 @@ class Repeats:
     def add(self, work: Work) -> None:
         """Remembers a work that begins. Args: work: it."""
         if work.request.repeat_key is not None:
-            self._works[work.request.client, work.request.repeat_key] = (work, _digest(work.request))
+            self._works[work.request.client, work.request.repeat_key] = (work, work.request.digest)
 
     def ended(self, work: Work, now_s: float) -> None:
         """Keeps an answer, and forgets a failure, so that it may be tried again. Args: work: ended. now_s: when."""
@@ -65,6 +64,7 @@ class Repeats:
             del self._works[key]
             return
         size = len(result.result().body) + sum(map(len, work.streamed))
+        work.request = replace(work.request, body={}, files=())  # the answer is kept, and not what was asked
         self._ended[key] = (now_s, size)
         self._bytes += size
         self._forget(now_s)
@@ -78,11 +78,3 @@ class Repeats:
                 return
             del self._ended[key], self._works[key]
             self._bytes -= size
-
-
-def _digest(request: ImageRequest) -> str:
-    """Of what is asked for."""
-    digest = hashlib.sha256(json.dumps(request.body, sort_keys=True, default=str).encode())
-    for file in request.files:
-        digest.update(file.content)
-    return digest.hexdigest()

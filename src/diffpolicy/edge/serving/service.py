@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from diffpolicy._types import Bools
-from diffpolicy.edge.dispatch.moment import Binding, Dispatcher
+from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.attempt import attempt
@@ -19,7 +19,7 @@ from diffpolicy.edge.serving.decider import Decider, Decision
 from diffpolicy.edge.serving.fair_share import FairShare
 from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.image_request import ImageRequest
-from diffpolicy.edge.serving.moments import moment_of
+from diffpolicy.edge.serving.moments import Costs, moment_of
 from diffpolicy.edge.serving.repeats import Repeats
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
@@ -78,7 +78,9 @@ class Service:
         within, seed = self.settings.decide_s, self.settings.seed
         self.decider = Decider(policy, name, within_s=within, seed=seed)
         self.other = None if otherwise is None else Decider(otherwise, name_otherwise, within_s=within, seed=seed)
-        self.trial = Trial(self.settings.share if self.other is not None and not shadow else 1.0, self.settings.seed)
+        mixed = self.other is not None and (policy.holds or self.other.holds)
+        share = self.settings.share if self.other is not None and not shadow else 1.0
+        self.trial = Trial(share, seed, self.settings.turn_s if mixed else None)
         self.listeners: list[events.Listener] = []
         self.counts: Counter[str] = Counter()
         self.fleet = Fleet(connect, self.settings, clock, self.tell)
@@ -88,6 +90,7 @@ class Service:
         self._repeats, self._fair = Repeats(self.settings), FairShare()
         self._wake, self._looked_s = asyncio.Event(), -np.inf
         self._binding: asyncio.Task[None] | None = None
+        self._shadowing: asyncio.Future[None] | None = None
         self._ended = False
         self.fleet.replace(workers)
 
@@ -106,11 +109,13 @@ class Service:
         until = self.clock() + grace_s
         while (self.waiting or self.running) and self.clock() < until:
             await asyncio.sleep(min(0.02, grace_s))
-        for work in [*self.waiting, *self.running.values()]:
-            work.fail(ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
         self._ended = True
+        for work in [*self.waiting, *self.running.values()]:
+            name = None if work.server is None else self.fleet.servers[work.server].spec.name
+            self.failed(work, name, ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
         tasks = [work.task for work in self.running.values() if work.task is not None]
         tasks += [self._binding] if self._binding is not None else []
+        tasks += [self._shadowing] if self._shadowing is not None else []  # type: ignore[list-item]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,7 +184,7 @@ class Service:
             self.tell(events.Refused(request.number, now, error.status, error.code or ""))
             raise
         result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        work = Work(request, now, self._order, self.trial.arm(request.number), result)  # type: ignore[arg-type]
+        work = Work(request, now, self._order, self.trial.arm(request.number, now), result)  # type: ignore[arg-type]
         self._order += 1
         self._repeats.add(work)
         self.waiting.append(work)
@@ -208,7 +213,7 @@ class Service:
                 retry_after_s=min(max(seconds / 2, 1.0), 60.0),
             )
         if np.isfinite(request.deadline_s):
-            ends = self.fleet.account.starts_s(now) + self.fleet.costs_now(now).first_s(request)
+            ends = self.fleet.account.starts_s(now) + self.fleet.costs_now(now).soon_s(request)
             if float(ends.min(initial=np.inf)) > request.deadline_s:
                 raise ApiError(
                     504,
@@ -225,6 +230,7 @@ class Service:
         now = self.clock()
         server = None if work.server is None else self.fleet.servers[work.server].spec.name
         self.tell(events.Cancelled(work.request.number, now, server))
+        self.trial.seen(work.arm, (now - work.arrived_s) / max(self.fleet.costs.mean_s, 1e-9), work.arrived_s)
         work.fail(ApiError(GONE, "the client went away", code="client_gone"))
         if work in self.waiting:
             self.waiting.remove(work)
@@ -255,8 +261,9 @@ class Service:
         foreign = bool(self.fleet.account.foreign_count.any())
         if not self.waiting or (self._all_hold and not foreign and not self.fleet.account.free(now).any()):
             return False
-        costs = self.fleet.costs_now(now)
-        for works, decider in self._turns():
+        costs, version = self.fleet.costs_now(now), self.fleet.version
+        idle: tuple[list[Work], Decider, Moment] | None = None
+        for works, decider in self._turns(now):
             service = costs.service_s(works)
             able: Bools = np.asarray(np.isfinite(service).any(-1))
             if not able.any():
@@ -270,33 +277,59 @@ class Service:
                 continue
             else:
                 decision = await decider.decide(moment)
-            shadowed = None
-            if self.shadow and self.other is not None:
-                asked = await self.decider.decide(moment)
-                shadowed = asked.failed or (self._shown(asked.binding, works) if asked.binding else "wait")
+            if self.fleet.version != version:  # while a policy thought, places have got other workers
+                return True
             if decision.failed is not None:
                 self.tell(events.FellBack(now, decision.failed))
-            if decision.binding is None:
-                continue
-            work = works[int(decision.binding.request)]
-            if work in self.waiting:  # its client may have gone while the policy thought
-                i, j = (int(x) for x in decision.binding)
-                self._begin(work, j, decision, float(costs.base_s(work.request)[j]), float(service[i, j]), shadowed)
-            return True
+            if decision.binding is not None:
+                self._bound(works, moment, decision, costs)
+                return True
+            idle = idle or (works, decider, moment)
+        if idle is not None and not self.fleet.account.outstanding.any():
+            works, decider, moment = idle  # nothing runs, so nothing will change: to wait on would be for ever
+            decision = decider.fall_back(moment, "idle")
+            self.tell(events.FellBack(now, "idle"))
+            if decision.binding is not None:
+                self._bound(works, moment, decision, costs)
+                return True
         return False
+
+    def _bound(self, works: Sequence[Work], moment: Moment, decision: Decision, costs: Costs) -> None:
+        """Does what was decided. Args: works: of the moment. costs: from which it was made."""
+        assert decision.binding is not None
+        i, j = decision.binding
+        work = works[i]
+        if self.shadow and self.other is not None:
+            self._ask_shadow(works, moment, work)
+        if work in self.waiting:  # its client may have gone while the policy thought
+            self._begin(work, j, decision, float(costs.base_s(work.request)[j]), float(moment.service_s[i, j]))
+
+    def _ask_shadow(self, works: Sequence[Work], moment: Moment, work: Work) -> None:
+        """Asks the policy what it would have done, beside what is done; nobody waits for it."""
+        if self._shadowing is not None and not self._shadowing.done():
+            return
+
+        async def ask() -> None:
+            asked = await self.decider.decide(moment)
+            would = asked.failed or (self._shown(asked.binding, works) if asked.binding else "wait")
+            self.tell(events.Shadowed(work.request.number, self.clock(), would))
+
+        self._shadowing = asyncio.ensure_future(ask())
 
     @property
     def _all_hold(self) -> bool:
         """Whether no request is bound while no worker is free."""
         return all(decider.holds for decider in (self.decider, self.other) if decider is not None)
 
-    def _turns(self) -> Iterator[tuple[list[Work], Decider]]:
+    def _turns(self, now: float) -> Iterator[tuple[list[Work], Decider]]:
         """Who may be bound next, and who decides on it, by turns."""
         arms: dict[bool, list[Work]] = {}
+        acting = None if self.trial.turn_s is None else self.trial.arm("", now)
         for work in self.waiting:
-            arms.setdefault(work.arm, []).append(work)
+            arms.setdefault(work.arm if acting is None else acting, []).append(work)
         for arm, works in arms.items():
-            decider = self.decider if arm and not self.shadow else self.other or self.decider
+            ours = arm and not self.shadow and self.trial.share > 0
+            decider = self.decider if ours else self.other or self.decider
             of: dict[str, list[Work]] = {}
             for work in works:
                 of.setdefault(work.request.client, []).append(work)
@@ -314,7 +347,6 @@ class Service:
         decision: Decision,
         base_s: float,
         expected: float,
-        shadowed: str | None,
     ) -> None:
         """Sends a request to a worker."""
         now = self.clock()
@@ -340,7 +372,6 @@ class Service:
                 decision.seconds,
                 decision.by,
                 len(work.begun) + 1,
-                shadowed,
             )
         )
         for ticket in work.tickets:
@@ -399,14 +430,14 @@ class Service:
             return
         now = self.clock()
         work.fail(error)
-        self.trial.lost(work.arm)
+        self.trial.lost(work.arm, work.arrived_s)
         self.tell(events.Failed(work.request.number, now, server, error.status, error.code or ""))
         self._repeats.ended(work, now)
 
     def answered(self, work: Work, now: float, measure: float) -> None:
         """A request was answered. Args: work: it. now: when. measure: its delay over what it should take alone."""
         self._repeats.ended(work, now)
-        if self.trial.seen(work.arm, measure):
+        if self.trial.seen(work.arm, measure, work.arrived_s):
             self.tell(events.FellBack(now, "rolled-back"))
 
     def snapshot(self) -> Snapshot:

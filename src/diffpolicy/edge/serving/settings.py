@@ -25,6 +25,7 @@ class Settings:
         keep_s: for which the answer to an idempotency key is kept. keep: how many of them. keep_bytes: of all.
         first_s: what a request is expected to take before any was answered.
         share: of the requests that the policy decides on, beside `otherwise`; 1: all of them.
+        turn_s: where one of both holds, they take turns of so long, and the share is one of turns.
         seed: of draws.
 
     Raises:
@@ -51,6 +52,7 @@ class Settings:
     keep_bytes: int = 256 * 2**20
     first_s: float = 10.0
     share: float = 1.0
+    turn_s: float = 300.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 LEAST = 50
 """Answers of each side before a trial may end."""
+LEAST_TURNS = 5
+"""Turns of each side before it may, where they take turns."""
 ERRORS = 3.0
 """Standard errors by which the policy's mean must be worse; it is looked at after every answer, hence not two."""
 LOST = 20.0
@@ -16,39 +19,60 @@ LOST = 20.0
 class Trial:
     """Compares slowdowns, delays over what the requests would take alone, of the two sides.
 
-    Which request belongs to which side is drawn from its name, so the sides meet the same mix at the same times.
+    Which request belongs to which side is drawn from its name, so the sides meet the same mix at the same times. That
+    holds for two rules that bind on arrival. A rule that holds would find all seats taken by one that does not, so
+    where one of them holds, they take turns: all that arrives, and all that waits, belongs to one side for `turn_s`.
 
     Args:
-        share: of requests that the policy decides on. seed: of the draws.
+        share: of requests, or of turns, that the policy decides on. seed: of the draws.
+        turn_s: None: by request.
 
     Example:
         >>> trial = Trial(0.5)
         >>> for k in range(100):
-        ...     ended = trial.seen(k % 2 == 0, 3.0 + k % 5 if k % 2 == 0 else 1.0 + k % 5)
+        ...     ended = trial.seen(k % 2 == 0, 3.0 + k % 5 if k % 2 == 0 else 1.0 + k % 5, 0.0)
         >>> trial.share
         0.0
     """
 
-    def __init__(self, share: float, seed: int = 0) -> None:
-        self.share, self._seed = share, seed
+    def __init__(self, share: float, seed: int = 0, turn_s: float | None = None) -> None:
+        self.share, self.turn_s, self._seed = share, turn_s, seed
         self._sides = {True: _Mean(), False: _Mean()}
+        self._turns: dict[bool, dict[int, _Mean]] = {True: {}, False: {}}
 
-    def arm(self, number: str) -> bool:
-        """Whether the policy decides on a request. Args: number: its name."""
+    def turn(self, now_s: float) -> int:
+        """The number of a turn. Args: now_s: the time."""
+        return int(now_s // (self.turn_s or 1.0))
+
+    def arm(self, number: str, now_s: float) -> bool:
+        """Whether the policy decides on a request. Args: number: its name. now_s: when it arrives."""
         if self.share >= 1:
             return True
-        drawn = hashlib.sha256(f"{self._seed}/{number}".encode()).digest()[:8]
+        name = number if self.turn_s is None else f"turn {self.turn(now_s)}"
+        drawn = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()[:8]
         return int.from_bytes(drawn, "big") / 2.0**64 < self.share
 
-    def lost(self, arm: bool) -> None:
-        """A request failed. Args: arm: whose."""
-        self._sides[arm].add(LOST)
+    def lost(self, arm: bool, arrived_s: float) -> None:
+        """A request failed. Args: arm: whose. arrived_s: when it came."""
+        self.seen(arm, LOST, arrived_s)
 
-    def seen(self, arm: bool, slowdown: float) -> bool:
-        """Takes an answer up. Args: arm: whose. slowdown: its. Returns: whether the policy is given up with it."""
-        self._sides[arm].add(slowdown)
-        ours, others = self._sides[True], self._sides[False]
-        if not 0 < self.share < 1 or min(ours.count, others.count) < LEAST:
+    def seen(self, arm: bool, slowdown: float, arrived_s: float) -> bool:
+        """Takes an answer up.
+
+        Args:
+            arm: whose. slowdown: its. arrived_s: when it came.
+
+        Returns:
+            Whether the policy is given up with it.
+        """
+        if self.turn_s is None:
+            self._sides[arm].add(slowdown)
+            ours, others, least = self._sides[True], self._sides[False], LEAST
+        else:  # what arrives in one turn shares its luck, so each turn counts once
+            self._turns[arm].setdefault(self.turn(arrived_s), _Mean()).add(slowdown)
+            ours, others = (_Mean.of([x.mean for x in self._turns[side].values()]) for side in (True, False))
+            least = LEAST_TURNS
+        if not 0 < self.share < 1 or min(ours.count, others.count) < least:
             return False
         error = math.sqrt(ours.variance / ours.count + others.variance / others.count)
         if ours.mean - others.mean <= ERRORS * error:
@@ -62,6 +86,13 @@ class _Mean:
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> _Mean:
+        made = cls()
+        for value in values:
+            made.add(value)
+        return made
 
     def add(self, value: float) -> None:
         self.count += 1

@@ -25,7 +25,7 @@ class Work:
         streamed: pieces that came so far. tickets: of those who wait for it.
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
-        full_s: since when workers that took it say that they are full.
+        full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
     """
 
     request: ImageRequest
@@ -43,6 +43,7 @@ class Work:
     task: asyncio.Task[None] | None = None
     stranded_s: float | None = None
     full_s: float | None = None
+    refused_s: float | None = None
 
     @property
     def deadline_s(self) -> float:
