@@ -231,17 +231,18 @@ def test_a_plan_takes_a_folder_by_its_name_and_refuses_what_is_none(tmp_path):
 
 @pytest.mark.parametrize(("processes", "rounds"), [(1, 6), (2, 3), (4, 2), (9, 1)])
 def test_the_time_is_shared_by_the_trainings_that_run_after_each_other(processes, rounds, tmp_path):
-    plan = Plan(PROBLEM, ["a", "b", "c"], tmp_path, seeds=2, seconds=1000.0, processes=processes)
+    names = ["sac-ts", "d2sac-ts", "lad-ts"]
+    plan = Plan(PROBLEM, names, tmp_path, seeds=2, seconds=1000.0, processes=processes)
     trained = [job for job in jobs_of(plan, time.monotonic()) if job.trained]
     assert len(trained) == 6
-    assert {(job.name, job.seed) for job in trained} == {(name, seed) for name in "abc" for seed in (0, 1)}
+    assert {(job.name, job.seed) for job in trained} == {(name, seed) for name in names for seed in (0, 1)}
     assert len({job.out for job in trained}) == 6
     assert all(0 < job.seconds * rounds < 1000 for job in trained)
     assert all(job.seconds * rounds > 800 for job in trained)
 
 
 def test_without_a_time_limit_no_training_has_one(tmp_path):
-    plan = Plan(PROBLEM, ["a"], tmp_path, episodes=5, seconds=None)
+    plan = Plan(PROBLEM, ["sac-ts"], tmp_path, episodes=5, seconds=None)
     trained, *rules = jobs_of(plan, time.monotonic())
     assert (trained.seconds, trained.episodes) == (None, 5)
     assert [job.name for job in rules] == UNTRAINED

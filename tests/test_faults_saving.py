@@ -478,12 +478,12 @@ def test_a_class_of_a_script_is_called_as_another_script_imports_it(way, tmp_pat
 def test_a_running_script_lends_its_classes_the_name_by_which_it_is_imported(monkeypatch):
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
-    kind = type("Mine", (CategoricalPolicy,), {"__module__": "__main__"})
-    assert file_name(kind) == "__main__:Mine"  # an interactive session has no file
+    kind = type("OfTheScript", (CategoricalPolicy,), {"__module__": "__main__"})
+    assert file_name(kind) == "__main__:OfTheScript"  # an interactive session has no file
     main.__file__ = "/somewhere/own_things.py"
-    assert file_name(kind) == "own_things:Mine"
+    assert file_name(kind) == "own_things:OfTheScript"
     main.__spec__ = SimpleNamespace(name="package.own_things")
-    assert file_name(kind) == "package.own_things:Mine"
+    assert file_name(kind) == "package.own_things:OfTheScript"
 
 
 def local_class():
