@@ -6,10 +6,13 @@ import heapq
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
+
+FAIR = 0.9
+"""Of what the others have, that a job which comes late is given at least; with less it would be another measure."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +40,37 @@ class _Process:
     job: Job | None = None
 
 
-def run_jobs(jobs: Sequence[Job], processes: int, minutes: float, done: Callable[[Job, Any, str], None]) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    processes: int,
+    minutes: float,
+    done: Callable[[Job, Any, str], None],
+    part: float | None = None,
+) -> None:
     """Does them, the longest first, each with the same part of its best time, so that the budget suffices for all.
 
     Args:
         jobs: what is to be done. processes: side by side. minutes: of all; what runs then is ended.
         done: is told, as soon as it is known, a job, its result, and why there is none, or an empty text.
+        part: of its best time, that those had which an interrupted run has done; None: what the budget suffices for.
     """
     end = time.monotonic() + 60 * minutes
-    part = share_of_time(jobs, processes, 60 * minutes)
+    part = share_of_time(jobs, processes, 60 * minutes) if part is None else part
     waiting = sorted(jobs, key=lambda job: -job.seconds * part - job.beside)
     running = [_started() for _ in range(min(processes, len(waiting)))]
     while waiting or any(each.job for each in running):
         for each in running:
-            if each.job is None and waiting:
-                each.job = waiting.pop(0)
-                left = max(1.0, end - time.monotonic() - each.job.beside)
-                each.pipe.send((each.job.work, min(part * each.job.seconds, left)))
+            while each.job is None and waiting:
+                next_one = waiting.pop(0)
+                wanted, left = part * next_one.seconds, end - time.monotonic() - next_one.beside
+                if left < FAIR * wanted:
+                    done(next_one, None, "no time left")
+                    continue
+                each.job = next_one
+                each.pipe.send((each.job.work, min(wanted, left)))
         busy = {each.pipe: each for each in running if each.job}
+        if not busy:
+            break
         ready = wait(list(busy), timeout=max(0.0, end - time.monotonic()))
         if not ready:
             break
@@ -74,6 +90,18 @@ def run_jobs(jobs: Sequence[Job], processes: int, minutes: float, done: Callable
         each.process.kill()
     for job in waiting:
         done(job, None, "the time was over before it began")
+
+
+def part_given(done: Iterable[tuple[float, str]]) -> float | None:
+    """The part of their best times that jobs had, so that those which are left are given the same.
+
+    Args:
+        done: of each job that is done the seconds that it is best given, and those that it was, empty if nobody knows.
+
+    Returns:
+        The greatest, as a late job may have had a little less; None: nobody knows of any.
+    """
+    return max((float(given) / best for best, given in done if given), default=None)
 
 
 def share_of_time(jobs: Sequence[Job], processes: int, budget_s: float) -> float:

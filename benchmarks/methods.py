@@ -5,7 +5,7 @@ python benchmarks/methods.py --problems cartpole --methods qvpo,sac --seeds 1 --
 
 With `--jobs` there are as many processes of one thread each, and with `--minutes` each training gets such a part of the
 time that its problem names that all of them end. What is in the file already is not trained again, so that an
-interrupted run goes on where it was. The file holds a row
+interrupted run goes on where it was, with as many seconds for each as those had. The file holds a row
 for each problem, method and seed; beside it, with `_table` in its name, lies the table of means and intervals. A
 problem or a method is added by a line in `PROBLEMS` or `METHODS`.
 """
@@ -29,17 +29,20 @@ import torch
 from tensordict import TensorDict
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
 from diffpolicy.environments import EnvProblem
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
 from diffpolicy.experiments.names import METHOD_NAMES
 from diffpolicy.problems import ProviderSelection
-from jobs import Job, run_jobs
+from jobs import Job, part_given, run_jobs
+from judging import judged_by
 from timing import machine, table
 
-COLUMNS = ("problem", "method", "seed", "episodes", "mean return", "score", "seconds")
+COLUMNS = ("problem", "method", "seed", "episodes", "mean return", "score", "seconds", "given")
+GIVEN = COLUMNS.index("given")
+"""Seconds that a training was given, empty where it was not bounded; older files do not tell."""
 SUMMARY = ("problem", "method", "control", "seeds", "score", "95 % interval", "seconds of one thread")
 ITEMS, CHOICES = 3, 4
 
@@ -262,12 +265,12 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
         spent = time.process_time() - start
         name, rules = str(Path(folder) / "run"), [end for end in (task.worst, task.best) if isinstance(end, str)]
         count, judged = min(eval_episodes, 8) if made.steps and made.steps > 1000 else eval_episodes, 10_000 + seed
-        with set_exploration_type(ExplorationType.RANDOM if task.chance else ExplorationType.DETERMINISTIC):
+        with set_exploration_type(judged_by(fitted.policy, chance=task.chance)):
             played = evaluate(made, [name], episodes=count, seed=judged).results
         played |= evaluate(made, rules, episodes=count, seed=judged).results if rules else {}
     returned = {of: -result.costs.mean for of, result in played.items()}
     told = (f"{returned[name]:.4g}", f"{task.score(returned[name], returned):.4f}", f"{spent:.1f}")
-    return [problem, method, str(seed), str(fitted.episodes), *told]
+    return [problem, method, str(seed), str(fitted.episodes), *told, "" if seconds is None else f"{seconds:g}"]
 
 
 def summary(rows: list[list[str]]) -> list[list[str]]:
@@ -299,6 +302,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.reader(options.out.open()))[1:] if options.out.exists() else []
+    rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     known = {tuple(row[:3]) for row in rows}
     asked = itertools.product(options.problems.split(","), options.methods.split(","), range(options.seeds))
     jobs = []
@@ -318,7 +322,8 @@ def main() -> None:
         write(options.out.with_name(f"{options.out.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
         print(" ".join(row), flush=True)
 
-    run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done)
+    given = [(PROBLEMS[row[0]].seconds, row[GIVEN]) for row in rows if row[0] in PROBLEMS]
+    run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done, part_given(given))
     print(table(list(SUMMARY), summary(rows)))
     print(machine())
 

@@ -5,8 +5,8 @@ python benchmarks/pendulum.py --seeds 1 --jobs 2 --minutes 3 --methods sac,torch
 
 Each method and seed is trained in a process of one thread, all of them as long as each other, such that all ends within
 the minutes, and is then judged on the same episodes as all others of its seed. What is in the file already is not
-trained again, so that an interrupted run goes on where it was. The measure is a mean return of -200, which a policy has
-that swings up and holds.
+trained again, so that an interrupted run goes on where it was, with as many minutes for each as those had. The measure
+is a mean return of -200, which a policy has that swings up and holds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from diffpolicy import DiffusionPolicy
 from diffpolicy.environments import Problem
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
-from jobs import Job, run_jobs
+from jobs import Job, part_given, run_jobs
 from timing import machine, table
 
 PROBLEM = "gym:Pendulum-v1"
@@ -252,7 +252,8 @@ def main() -> None:
         with options.csv.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([list(COLUMNS), *sorted(rows)])
 
-    run_jobs(jobs, options.jobs, options.minutes, done)
+    part = part_given((LONGEST, str(60 * float(row[2]))) for row in rows)
+    run_jobs(jobs, options.jobs, options.minutes, done, part)
     print(table(list(SUMMARY), list(summary([row for row in rows if row[0] in chosen]))))
     print(machine())
 

@@ -4,9 +4,9 @@ python benchmarks/problems.py --seeds 5 --jobs 16 --minutes 5 --csv docs/_static
 python benchmarks/problems.py --seeds 1 --jobs 2 --minutes 2 --only split --csv runs/problems.csv
 
 Every training runs in a process of one thread, for as long as the budget lets all of them; what it reached then is
-judged on the same episodes as the rules. The file has a row a problem, method and seed, written as it comes, and what
-is in it already is not trained again; beside it, with `_table` in its name, lies the table that is printed. A problem
-or a method is added by a line in `PROBLEMS`.
+judged on the same episodes as the rules. The file has a row a problem, method and seed, written as it comes. What is in
+it already is not trained again, and what is missing then gets as many seconds as those had. Beside it, with `_table` in
+its name, lies the table that is printed. A problem or a method is added by a line in `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.envs.utils import set_exploration_type
 
 from diffpolicy.experiments import evaluate, make_problem, train
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.diffusion import DiffusionPolicy
+from diffpolicy.policies.direct import FeedforwardPolicy
 from diffpolicy.policies.heads import SimplexHead
 from diffpolicy.problems.gang import FIELDS, QUEUE, SCALE_S, STEPS, duration_s, quality
 from diffpolicy.problems.split import SplitRollout, soft_delay
 from diffpolicy.training import PathwiseModule, fit
-from jobs import Job, run_jobs
+from jobs import Job, part_given, run_jobs
+from judging import judged_by
 from timing import machine, table
 
-COLUMNS = ("problem", "method", "seed", "trained episodes", "seconds", "cost", "score", "measure", "beside", "note")
+COLUMNS = (
+    "problem",
+    "method",
+    "seed",
+    "trained episodes",
+    "seconds",
+    "cost",
+    "score",
+    "measure",
+    "beside",
+    "note",
+    "given",
+)
+GIVEN = COLUMNS.index("given")
+"""Seconds that a training was given, which older files do not tell."""
 SUMMARY = ("problem", "method", "seeds", "cost", "score", "what is aimed at", "mean", "standard error", "aim", "holds")
 EPISODES_SEED = 10_000
 """Of the episodes on which all are judged; training has streams of its own."""
@@ -124,15 +140,21 @@ LANES = 8
 """Episodes of an update, of 33 decisions each."""
 
 
-def pathwise(problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
-    """A chain that ends in shares, by the gradient of the delay itself, as `examples/problems/split.py` has it."""
+def pathwise(problem: Any, seed: int, seconds: float, *, chain: bool = True) -> tuple[Any, int]:
+    """A chain that ends in shares, by the gradient of the delay itself, as `examples/problems/split.py` has it.
+
+    Args:
+        problem, seed, seconds: of `Way`. chain: false for the control, whose shares come of one pass of its network.
+    """
 
     def module(updates: int) -> Any:
         env = problem.make_env(LANES, seed)
-        network = {"hidden": [128, 128], "act": "mish"}
-        policy = DiffusionPolicy.from_specs(
-            env, steps=3, prediction="x0", sampler="ddim", head=SimplexHead(draw="argmax"), denoiser=network, seed=seed
-        )
+        network, head = {"hidden": [128, 128], "act": "mish"}, SimplexHead(draw="argmax")
+        policy: Any = FeedforwardPolicy.from_specs(env, head=head, seed=seed, **network)
+        if chain:
+            policy = DiffusionPolicy.from_specs(
+                env, steps=3, prediction="x0", sampler="ddim", head=head, denoiser=network, seed=seed
+            )
         loss = PathwiseLoss(policy, Softened(updates))
         return PathwiseModule(policy, loss, SplitRollout(env), learning_rates={"actor": 4e-3}, anneal=updates)
 
@@ -241,6 +263,7 @@ PROBLEMS: dict[str, Entry] = {
         partial(_named, "split"),
         {
             "pathwise": Way(pathwise, 60.0),
+            "pathwise-plain": Way(partial(pathwise, chain=False), 60.0),
             "d2sac": by_preset("d2sac", 32, SPLIT),
             "sac": by_preset("sac", 32, SPLIT),
         },
@@ -288,13 +311,21 @@ def run(problem: str, method: str, seed: int, seconds: float) -> list[str]:
     # where a seed is of training alone, all are judged on the same episodes; bundled policies on others each time
     judged = EPISODES_SEED + (seed if method.startswith("pretrained") else 0)
     rules = evaluate(made, list(asked), episodes=entry.episodes, seed=judged).results
-    with set_exploration_type(ExplorationType.DETERMINISTIC):  # trained with chance, it decides without
+    with set_exploration_type(judged_by(policy, chance=False)):  # trained with chance, it decides without
         ours = evaluate(made, {"ours": policy}, episodes=entry.episodes, seed=judged).results
         note = entry.note(made, policy)
     cost = {name: result.costs.mean for name, result in {**rules, **ours}.items()}
     score = (cost[entry.worst] - cost["ours"]) / (cost[entry.worst] - cost[entry.best])
     beside = "; ".join(f"{name} {cost[name]:.4g}" for name in asked)
-    told = (f"{spent:.0f}", f"{cost['ours']:.5g}", f"{score:.4f}", f"{entry.aim.of(cost):.5g}", beside, note)
+    told = (
+        f"{spent:.0f}",
+        f"{cost['ours']:.5g}",
+        f"{score:.4f}",
+        f"{entry.aim.of(cost):.5g}",
+        beside,
+        note,
+        f"{seconds:g}",
+    )
     return [problem, method, str(seed), str(episodes), *told]
 
 
@@ -347,6 +378,7 @@ def main() -> None:
     ]
     options.csv.parent.mkdir(parents=True, exist_ok=True)
     rows = list(csv.reader(options.csv.open()))[1:] if options.csv.exists() else []
+    rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     order = {(name, method): k for k, (name, method) in enumerate(ways())}
     jobs = [job for job in jobs if list(job.name) not in [row[:3] for row in rows]]
 
@@ -360,7 +392,9 @@ def main() -> None:
         write(options.csv.with_name(f"{options.csv.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
         print(" ".join(row[:8]), row[9], flush=True)
 
-    run_jobs(jobs, options.jobs, options.minutes, done)
+    best = {(name, method): way.seconds for name, entry in PROBLEMS.items() for method, way in entry.ways.items()}
+    known = [(best[row[0], row[1]], row[GIVEN]) for row in rows if (row[0], row[1]) in best]
+    run_jobs(jobs, options.jobs, options.minutes, done, part_given(known))
     print(table(list(SUMMARY), summary(rows)))
     print(machine())
 

@@ -1,14 +1,18 @@
 """What the benchmarks compare with is the same problem and the same algorithm."""
 
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torchrl.envs.utils import ExplorationType
 
 from diffpolicy.diffusion import NoiseSchedule, ddpm
 from diffpolicy.edge import OffloadingEnv, Stream
 from diffpolicy.edge.training import build
+from diffpolicy.policies import BestOf
 from toys import small
 
 SCENARIO = small(3, 5, 4)
@@ -164,6 +168,70 @@ def test_jobs_share_a_budget_so_that_the_last_of_them_ends_within_it(monkeypatch
     # one after the other on two processes: three of one, each of 10 + 100 p seconds
     assert jobs.share_of_time(five, 2, 180) == pytest.approx(0.5)
     assert jobs.share_of_time(five, 2, 1) == 0.01
+
+
+def asleep(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def test_jobs_that_are_left_get_what_those_before_had_and_late_ones_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import jobs
+
+    class Aside:  # in place of a process
+        def kill(self):
+            pass
+
+    def started():
+        here, there = jobs.multiprocessing.Pipe()
+        threading.Thread(target=jobs._serve, args=(there,), daemon=True).start()
+        return jobs._Process(Aside(), here)
+
+    monkeypatch.setattr(jobs, "_started", started)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+    five = [jobs.Job((str(k),), asleep, seconds=1.0, beside=0.0) for k in range(5)]
+    found = []
+    part = jobs.part_given([(1.0, "0.2"), (2.0, "0.38"), (1.0, "")])
+    assert part == 0.2
+    assert jobs.part_given([(1.0, "")]) is None
+    jobs.run_jobs(five, 1, 0.5 / 60, lambda job, got, why: found.append((got, why)), part)  # for two and a half of them
+    assert [got for got, _ in found] == [0.2, 0.2, None, None, None]
+    assert {why for got, why in found if got is None} == {"no time left"}
+    found.clear()
+    jobs.run_jobs(five[:1], 1, 0.5 / 60, lambda job, got, why: found.append((got, why)), part)  # alone it has no more
+    assert found == [(0.2, "")]
+
+
+def test_a_policy_whose_critic_chooses_among_draws_is_judged_with_them(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import judging
+
+    class Policy:
+        guidance = None
+
+    policy = Policy()
+    assert judging.judged_by(policy, chance=False) == ExplorationType.DETERMINISTIC
+    assert judging.judged_by(policy, chance=True) == ExplorationType.RANDOM
+    policy.guidance = BestOf(torch.nn.Identity(), draws=4)
+    assert judging.judged_by(policy, chance=False) == ExplorationType.RANDOM
+
+
+def test_the_control_of_the_gradient_through_a_chain_learns_by_the_same_without_one(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import problems
+
+    fits = []
+    monkeypatch.setattr(problems, "LANES", 1)
+    run = problems.fit
+    monkeypatch.setattr(problems, "fit", lambda made, **_: fits.append(made) or run(made, episodes=1))
+    policy, episodes = problems.PROBLEMS["split"].ways["pathwise-plain"].make(problems.make_problem("split"), 0, 0.0)
+    assert episodes == 1
+    assert (type(policy).__name__, policy.hidden, policy.act) == ("FeedforwardPolicy", [128, 128], "mish")
+    assert all(isinstance(made.objective, problems.PathwiseLoss) for made in fits)
+    ways = problems.PROBLEMS["split"].ways
+    assert ways["pathwise-plain"].seconds == ways["pathwise"].seconds
 
 
 def test_an_aim_holds_by_the_mean_over_seeds_or_by_standard_errors_below_it(monkeypatch):
