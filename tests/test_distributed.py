@@ -52,7 +52,9 @@ def run(tmp_path, out, episodes, *resume):
     return [json.loads((tmp_path / out / f"rank{k}.json").read_text()) for k in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_one_policy_from_their_own_episodes_and_resume(tmp_path):
+    """Five runs of two processes: each has its own episodes, both the same policy, and a resumed run the same bits."""
     first, second = run(tmp_path, "whole", 8)
     assert first["parameters"] == second["parameters"]
     assert first["norm"] == second["norm"]
