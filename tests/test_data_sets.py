@@ -197,6 +197,9 @@ def test_tasks_that_do_not_exist_are_not_learnt(shared):
     _, again = learnt(other)
     assert again.history == module.history
     assert same_tensors(again.policy, module.policy)
+    joint = FeedforwardPolicy.from_specs(env, items="joint", share_parameters=shared)
+    with pytest.raises(InputError, match="is not learnt where items are joint and may not exist"):
+        rows_of(joint, data, keys_of(joint, env), values=False)
     data["agents", "valid"][:, 1] = False
     if not shared:
         with pytest.raises(InputError, match="holds no row that exists of agent 1"):

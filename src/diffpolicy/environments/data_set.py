@@ -196,6 +196,9 @@ class _Reader:
 
     def __init__(self, policy: Policy, data: TensorDictBase, keys: Keys, name: str) -> None:
         self.policy, self.data, self.keys, self.name = policy, data, keys, name
+        if keys.action.items and keys.valid is not None:
+            said = f"{name} is not learnt where items are joint and may not exist, which {keys.valid!r} tells"
+            raise InputError(f"{said}; take items=independent")
         observed = self._found("observation", policy.observation_keys)[1]
         m, agents = data.batch_size[0], () if keys.agents is None else (keys.agents,)
         if agents and observed.shape[1:2] != agents:
@@ -215,10 +218,8 @@ class _Reader:
 
     def _existing(self) -> Tensor:
         """Which rows there are, bool `[*lead]`: items that exist, at steps of a lane that has not ended."""
-        there, own = self.there, self.keys.valid
-        # joint rows are there whichever of their items exist
-        names = [] if self.keys.action.items and own is not None else [own, "valid"]
-        places = [key for key in names if key is not None and self.data.get(key, None) is not None]
+        there = self.there
+        places = [key for key in (self.keys.valid, "valid") if key is not None and self.data.get(key, None) is not None]
         for key in (*places[:1], COUNTED):
             value = self.data.get(key, None)
             if value is not None:
