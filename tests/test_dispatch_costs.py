@@ -76,3 +76,26 @@ def test_wrong_answers_are_refused(given: tuple[int, float], says: str) -> None:
     with pytest.raises(InputError) as error:
         CostModel(2).observe(*given)
     assert says in str(error.value)
+
+
+def test_one_answer_tells_its_kind_and_scales_the_others_by_size_and_server() -> None:
+    model = CostModel(2)
+    model.observe(0, 0.5, model="a", size=2.0)
+    assert model.expected_s("a", 2.0) == pytest.approx([0.5, 0.5])
+    assert model.expected_s("a", 20.0) == pytest.approx([5.0, 5.0])
+    model.observe(1, 1.0, model="a", size=2.0)
+    assert model.expected_s("a", 20.0) == pytest.approx([5.0, 10.0])
+    model.observe(0, 3.0, model="a", size=20.0)
+    assert model.expected_s("a", 20.0) == pytest.approx([3.0, 6.0], rel=0.05)
+
+
+def test_what_is_said_of_a_server_holds_until_it_has_answered() -> None:
+    model = CostModel(3, first_s=2.0)
+    model.tell(2, 0.5)
+    assert model.expected_s("a", 1.0)[2] == pytest.approx(2 * model.expected_s("a", 1.0)[0])
+    model.observe(0, 1.0, model="a", size=1.0)
+    assert model.expected_s("a", 1.0) == pytest.approx([1.0, 1.0, 2.0])
+    model.observe(2, 1.0, model="a", size=1.0)
+    assert model.expected_s("a", 1.0) == pytest.approx([1.0, 1.0, 1.0])
+    model.forget(2)
+    assert model.expected_s("a", 1.0) == pytest.approx([1.0, 1.0, 1.0])

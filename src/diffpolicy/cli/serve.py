@@ -160,7 +160,8 @@ def _serve(options: argparse.Namespace) -> None:
         if options.json:
             opt.print_json({"url": url, "policy": told, "workers": names}, options)
         else:
-            print(f"{told}, in front of {len(names)} workers, at {url}", flush=True)
+            some = "1 worker" if len(names) == 1 else f"{len(names)} workers"
+            print(f"{told}, in front of {some}, at {url}", flush=True)
 
     try:
         with messages_to(lines):

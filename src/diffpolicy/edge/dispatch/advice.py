@@ -297,10 +297,12 @@ def _why(log: RequestLog, named: str | None, verdicts: Mapping[str, Verdict], ru
     few = f" The log has fewer than {FEW:,} requests." if len(log) < FEW else ""
     if named is None:
         best = next(iter(verdicts))
-        return (
-            f"No rule is named: of {best}, the best by its mean, the interval includes that nothing is gained, its "
-            f"99th percentile is longer by more than {TAIL - 1:.0%}, or most of its times are extrapolated.{few}"
-        )
+        v = verdicts[best]
+        why = [
+            *(["the interval includes that nothing is gained"] if v.low <= 0 else []),
+            *([f"most of its times are extrapolated ({v.extrapolated:.0%})"] if v.extrapolated > SURE else []),
+        ] or [f"its 99th percentile may be longer by more than {TAIL - 1:.0%}"]
+        return f"No rule is named: of {best}, the best by its mean, {' and '.join(why)}.{few}"
     v = verdicts[named]
     held = " Requests wait at the dispatcher until a server is free." if isinstance(rules[named], Held) else ""
     return f"{named}: {v.gain:.0%} off the mean delay, at least {v.low:.0%}.{held}{few}"

@@ -52,6 +52,7 @@ class CostModel:
         """Mean seconds and numbers of answers, `[S]` each, by model and size."""
         self._sizes: dict[str, tuple[float, int]] = {}
         self._guessed: dict[tuple[str, float], Floats] = {}
+        self._told = np.ones(self.servers)
 
     def observe(self, server: int, seconds: float, *, model: str = "", size: float | None = None) -> None:
         """Takes an answer up.
@@ -88,13 +89,30 @@ class CostModel:
             model: its name. size: None: the mean of the model.
         """
         if not any(name == model for name, _ in self._kinds):
-            return np.full(self.servers, self.mean_s)
+            return (
+                self.mean_s / self._told * float(self._told.mean())
+                if not self._kinds
+                else np.full(self.servers, self.mean_s)
+            )
         kind = self._kind(model, size)
         guess = self._guessed.get(kind)
         if guess is None:
             guess = self._guessed[kind] = self._guess(kind)
         known = self._kinds.get(kind)
         return guess.copy() if known is None else (known[0] * known[1] + TRUST * guess) / (known[1] + TRUST)
+
+    def tell(self, server: int, speed: float) -> None:
+        """Says how fast a server is, in relation to the others; it holds until the server has answered.
+
+        Args:
+            server: which. speed: above 0; of those of which nobody said it, 1.
+
+        Raises:
+            InputError: there is no such server, or the speed is none.
+        """
+        check.integer(server, "server", least=0, most=self.servers - 1)
+        self._told[server] = check.number(speed, "speed", above=0)
+        self._guessed.clear()
 
     def forget(self, server: int) -> None:
         """Forgets what a server took, since it is another one now, or adds a server.
@@ -108,7 +126,9 @@ class CostModel:
         check.integer(server, "server", least=0, most=self.servers)
         if server == self.servers:
             self.servers += 1
+            self._told = np.append(self._told, 1.0)
             self._kinds = OrderedDict((k, (np.append(m, 0.0), np.append(c, 0.0))) for k, (m, c) in self._kinds.items())
+        self._told[server] = 1.0
         for means, counts in self._kinds.values():
             means[server] = counts[server] = 0.0
         self._guessed.clear()
@@ -127,8 +147,12 @@ class CostModel:
         models = np.array([names.index(name) for name, _ in kinds])
         sizes = np.array([size for _, size in kinds])
         means, samples, place = np.where(counts > 0, means, np.nan), counts.astype(np.int64), kinds.index(kind)
-        row = guess_s(means, samples, sizes, models)[place]
-        speed = speeds(means, samples)
+        row, speed = guess_s(means, samples, sizes, models)[place], speeds(means, samples)
+        answered = samples.sum(0) > 0
+        if answered.any():  # of the others what was said holds
+            unit = float(np.exp(np.log(speed[answered] / self._told[answered]).mean()))
+            speed = np.where(answered, speed, self._told * unit)
+            row = np.where(answered, row, np.nan)
         seen = (models == models[place]) & (samples.sum(1) > 0)
         base = np.nansum(np.where(samples > 0, means * speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
         weight = samples.sum(1)[seen]
@@ -137,5 +161,6 @@ class CostModel:
             pooled = a + b * sizes[place] ** power
         else:
             pooled = float((base[seen] * weight).sum() / max((sizes[seen] * weight).sum(), 1e-9)) * sizes[place]
-        result: Floats = np.where(np.isfinite(row) & (row > 0), row, pooled / speed)
+        of_kind = base[place] if samples[place].any() else pooled
+        result: Floats = np.where(np.isfinite(row) & (row > 0), row, of_kind / speed)
         return np.where(result > 0, result, self.mean_s)

@@ -102,6 +102,8 @@ class Fleet:
         self.servers[j : j + 1] = [made]
         self.account.seat(j, made.slots)
         self.costs.forget(j)
+        if spec.speed is not None:
+            self.costs.tell(j, spec.speed)
         if self._started:
             self._watches[j] = asyncio.create_task(self._watch(j))
 

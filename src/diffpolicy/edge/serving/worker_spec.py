@@ -14,7 +14,7 @@ from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
 
 KINDS = ("openai", "comfyui")
-KEYS = ("name", "url", "kind", "slots", "models", "api_key_env", "workflow", "nodes")
+KEYS = ("name", "url", "kind", "slots", "models", "speed", "api_key_env", "workflow", "nodes")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class WorkerSpec:
         api_key_env: the environment variable that holds its key.
         workflow: of ComfyUI, a file in its API format. nodes: of that file, pairs of what a request sets (prompt,
             negative, size, steps, seed) and the node, where the class of the node does not tell.
+        speed: in relation to the other workers' that have one, until it has answered; None: as fast as they are.
 
     Raises:
         InputError: an argument is no such thing.
@@ -45,12 +46,15 @@ class WorkerSpec:
     api_key_env: str | None = None
     workflow: str | None = None
     nodes: tuple[tuple[str, str], ...] = ()
+    speed: float | None = None
 
     def __post_init__(self) -> None:
         ServerUrl.parse(self.url)
         check.choice(self.kind, "kind", KINDS)
         if self.slots is not None:
             object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=1024))
+        if self.speed is not None:
+            object.__setattr__(self, "speed", check.number(self.speed, "speed", above=0, most=1e6))
         for key in ("name", "api_key_env"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 200):

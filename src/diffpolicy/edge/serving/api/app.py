@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from diffpolicy._validate import show
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
@@ -146,6 +147,13 @@ def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, met
         admit(request)
         listed = [{"id": m, "object": "model", "created": 0, "owned_by": "diffpolicy"} for m in service.models()]
         return JSONResponse({"object": "list", "data": listed})
+
+    @app.get("/v1/models/{model:path}", operation_id="model")
+    async def of_model(model: str, request: Request) -> Response:
+        admit(request)
+        if model not in service.models():
+            raise ApiError(404, f"no worker serves model {show(model)}", param="model", code="model_not_found")
+        return JSONResponse({"id": model, "object": "model", "created": 0, "owned_by": "diffpolicy"})
 
     @app.get("/live", operation_id="live")
     async def live() -> Response:

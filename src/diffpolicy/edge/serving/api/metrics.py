@@ -57,6 +57,8 @@ class Metrics:
         self.missed = histogram(
             "predicted_minus_actual_seconds", "expected service minus what it was", DIFFERENCES, "worker"
         )
+        self.expected = counter("expected_seconds", "of service that were expected of what was answered", "worker")
+        self.served = counter("service_seconds", "of service of what was answered", "worker")
         self.registry.register(_Standing(snapshot))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
         self._end_s: dict[str, float] = {}
@@ -90,6 +92,8 @@ class Metrics:
         self.latency.labels(server).observe(event.delay_s)
         self.service.labels(server).observe(event.service_s)
         self.missed.labels(server).observe(event.expected_s - event.service_s)
+        self.expected.labels(server).inc(max(event.expected_s, 0.0))
+        self.served.labels(server).inc(max(event.service_s, 0.0))
         bound = self._bound.pop(event.number, None)
         if bound is not None:
             # what waited at the worker for the one before it is no dead time
