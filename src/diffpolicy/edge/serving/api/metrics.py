@@ -58,7 +58,7 @@ class Metrics:
             "predicted_minus_actual_seconds", "expected service minus what it was", DIFFERENCES, "worker"
         )
         self.expected = counter("expected_seconds", "of service that were expected of what was answered", "worker")
-        self.served = counter("service_seconds", "of service of what was answered", "worker")
+        self.served = counter("served_seconds", "of service of what was answered", "worker")
         self.registry.register(_Standing(snapshot))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
         self._end_s: dict[str, float] = {}
