@@ -6,20 +6,16 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from diffpolicy._types import Bools
-from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
+from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving.admission import admit
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.attempt import attempt
-from diffpolicy.edge.serving.decider import Decider, Decision
-from diffpolicy.edge.serving.fair_share import FairShare
+from diffpolicy.edge.serving.binder import Binder
+from diffpolicy.edge.serving.decider import Decider
 from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.image_request import ImageRequest
-from diffpolicy.edge.serving.moments import Costs, moment_of
 from diffpolicy.edge.serving.repeats import Repeats
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
@@ -87,17 +83,16 @@ class Service:
         self.waiting: list[Work] = []
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
-        self._repeats, self._fair = Repeats(self.settings), FairShare()
-        self._wake, self._looked_s = asyncio.Event(), -np.inf
+        self._repeats = Repeats(self.settings)
+        self.woken, self.ended = asyncio.Event(), False
+        self._binder = Binder(self)
         self._binding: asyncio.Task[None] | None = None
-        self._shadowing: asyncio.Future[None] | None = None
-        self._ended = False
         self.fleet.replace(workers)
 
     async def start(self) -> None:
         """Looks at every worker once, and begins."""
         await self.fleet.start()
-        self._binding = asyncio.create_task(self._bind_for_ever())
+        self._binding = asyncio.create_task(self._binder.run())
 
     async def stop(self, grace_s: float = 30.0) -> None:
         """Takes no more requests, ends what is here, and stops.
@@ -109,13 +104,13 @@ class Service:
         until = self.clock() + grace_s
         while (self.waiting or self.running) and self.clock() < until:
             await asyncio.sleep(min(0.02, grace_s))
-        self._ended = True
+        self.ended = True
         for work in [*self.waiting, *self.running.values()]:
             name = None if work.server is None else self.fleet.servers[work.server].spec.name
             self.failed(work, name, ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
-        tasks = [work.task for work in self.running.values() if work.task is not None]
+        tasks: list[asyncio.Future[None]] = [work.task for work in self.running.values() if work.task is not None]
         tasks += [self._binding] if self._binding is not None else []
-        tasks += [self._shadowing] if self._shadowing is not None else []  # type: ignore[list-item]
+        tasks += self._binder.asking
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -136,7 +131,7 @@ class Service:
 
     def wake(self) -> None:
         """Something happened that may let a request go."""
-        self._wake.set()
+        self.woken.set()
 
     def tell(self, event: events.Event) -> None:
         """Tells all who listen. Args: event: what happened."""
@@ -179,7 +174,7 @@ class Service:
             known = self._repeats.find(request, now)
             if known is not None:
                 return Ticket(known, chunk, self._left)
-            self._admit(request, now)
+            admit(self, request, now)
         except ApiError as error:
             self.tell(events.Refused(request.number, now, error.status, error.code or ""))
             raise
@@ -193,35 +188,6 @@ class Service:
         ticket = Ticket(work, chunk, self._left)
         self.wake()
         return ticket
-
-    def _admit(self, request: ImageRequest, now: float) -> None:
-        """Refuses what cannot be done."""
-        if self.draining:
-            raise ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5)
-        if not any(s.serves(request.model) for s in self.fleet.servers if not s.removed):
-            raise ApiError(404, f"no worker serves model {request.model!r}", param="model", code="model_not_found")
-        if not self.usable:
-            raise ApiError(503, "no worker is usable now", code="no_worker", retry_after_s=self.settings.probe_s)
-        account = self.fleet.account
-        queue = len(self.waiting) + int((account.outstanding - np.array(account.seats)).clip(0).sum())
-        if queue >= self.settings.limits.queue:
-            seconds = self.fleet.costs.mean_s * queue / max(len(self.fleet.servers), 1)
-            raise ApiError(
-                429,
-                f"the queue is full ({queue} requests wait)",
-                code="queue_full",
-                retry_after_s=min(max(seconds / 2, 1.0), 60.0),
-            )
-        if np.isfinite(request.deadline_s):
-            ends = self.fleet.account.starts_s(now) + self.fleet.costs_now(now).soon_s(request)
-            if float(ends.min(initial=np.inf)) > request.deadline_s:
-                raise ApiError(
-                    504,
-                    f"the request cannot be done within its {request.deadline_s:g} s: the earliest end is in "
-                    f"{float(ends.min(initial=np.inf)):.3g} s",
-                    code="deadline",
-                    again=False,
-                )
 
     def _left(self, work: Work) -> None:
         """The last client of a request went away."""
@@ -237,184 +203,6 @@ class Service:
         if work.task is not None:
             work.task.cancel()
         self._repeats.ended(work, now)
-
-    async def _bind_for_ever(self) -> None:
-        """Binds whenever something may have changed."""
-        while not self._ended:
-            self._wake.clear()
-            try:
-                self._give_up()
-                while await self._bind_one() and not self._ended:
-                    pass
-            except Exception:  # one request must not end the service of all others
-                self.counts["BindingFailed"] += 1
-                logger.exception("a decision failed")
-                await asyncio.sleep(TICK_S)
-            if self._ended:  # whatever was awaited may have swallowed that this task was cancelled
-                return
-            opens = self.fleet.account.opens_s(self.clock()) if self.waiting else float("inf")
-            await _first(self._wake, min(opens, TICK_S) if self.waiting else None)
-
-    async def _bind_one(self) -> bool:
-        """Binds a request, if the policy wants one bound."""
-        now = self.clock()
-        foreign = bool(self.fleet.account.foreign_count.any())
-        if not self.waiting or (self._all_hold and not foreign and not self.fleet.account.free(now).any()):
-            return False
-        costs, version = self.fleet.costs_now(now), self.fleet.version
-        idle: tuple[list[Work], Decider, Moment] | None = None
-        for works, decider in self._turns(now):
-            service = costs.service_s(works)
-            able: Bools = np.asarray(np.isfinite(service).any(-1))
-            if not able.any():
-                continue
-            if not able.all():
-                works, service = [work for work, can in zip(works, able, strict=True) if can], service[able]
-            moment = moment_of(works, service, self.fleet.account, now)
-            if decider.holds and foreign:
-                decision = decider.fall_back(moment)
-            elif decider.holds and not moment.feasible.any():
-                continue
-            else:
-                decision = await decider.decide(moment)
-            if self.fleet.version != version:  # while a policy thought, places have got other workers
-                return True
-            if decision.failed is not None:
-                self.tell(events.FellBack(now, decision.failed))
-            if decision.binding is not None:
-                self._bound(works, moment, decision, costs)
-                return True
-            idle = idle or (works, decider, moment)
-        if idle is not None and not self.fleet.account.outstanding.any():
-            works, decider, moment = idle  # nothing runs, so nothing will change: to wait on would be for ever
-            decision = decider.fall_back(moment, "idle")
-            self.tell(events.FellBack(now, "idle"))
-            if decision.binding is not None:
-                self._bound(works, moment, decision, costs)
-                return True
-        return False
-
-    def _bound(self, works: Sequence[Work], moment: Moment, decision: Decision, costs: Costs) -> None:
-        """Does what was decided. Args: works: of the moment. costs: from which it was made."""
-        assert decision.binding is not None
-        i, j = decision.binding
-        work = works[i]
-        if self.shadow and self.other is not None:
-            self._ask_shadow(works, moment, work)
-        if work in self.waiting:  # its client may have gone while the policy thought
-            self._begin(work, j, decision, float(costs.base_s(work.request)[j]), float(moment.service_s[i, j]))
-
-    def _ask_shadow(self, works: Sequence[Work], moment: Moment, work: Work) -> None:
-        """Asks the policy what it would have done, beside what is done; nobody waits for it."""
-        if self._shadowing is not None and not self._shadowing.done():
-            return
-
-        async def ask() -> None:
-            asked = await self.decider.decide(moment)
-            would = asked.failed or (self._shown(asked.binding, works) if asked.binding else "wait")
-            self.tell(events.Shadowed(work.request.number, self.clock(), would))
-
-        self._shadowing = asyncio.ensure_future(ask())
-
-    @property
-    def _all_hold(self) -> bool:
-        """Whether no request is bound while no worker is free."""
-        return all(decider.holds for decider in (self.decider, self.other) if decider is not None)
-
-    def _turns(self, now: float) -> Iterator[tuple[list[Work], Decider]]:
-        """Who may be bound next, and who decides on it, by turns."""
-        arms: dict[bool, list[Work]] = {}
-        acting = None if self.trial.turn_s is None else self.trial.arm("", now)
-        for work in self.waiting:
-            arms.setdefault(work.arm if acting is None else acting, []).append(work)
-        for arm, works in arms.items():
-            ours = arm and not self.shadow and self.trial.share > 0
-            decider = self.decider if ours else self.other or self.decider
-            of: dict[str, list[Work]] = {}
-            for work in works:
-                of.setdefault(work.request.client, []).append(work)
-            for client in self._fair.turns(of):
-                yield of[client], decider
-
-    def _shown(self, binding: Binding, works: Sequence[Work]) -> str:
-        """A binding in words."""
-        return f"{works[int(binding.request)].request.number} to {self.fleet.servers[int(binding.server)].spec.name}"
-
-    def _begin(
-        self,
-        work: Work,
-        j: int,
-        decision: Decision,
-        base_s: float,
-        expected: float,
-    ) -> None:
-        """Sends a request to a worker."""
-        now = self.clock()
-        self.waiting.remove(work)
-        for other in self.waiting:
-            other.passes += other.order < work.order
-        clients = {w.request.client for w in self.waiting} | {work.request.client}
-        if len(clients) > 1:
-            self._fair.given(work.request.client, expected, among=clients)
-        work.server, work.expected_s = j, expected
-        starts = float(self.fleet.account.starts_s(now)[j])
-        self.fleet.account.sent(j, work.order, expected_s=expected, now_s=now, cost=work.request.size or expected)
-        self.running[work.order] = work
-        wait = now - work.arrived_s
-        name = self.fleet.servers[j].spec.name
-        self.tell(
-            events.Bound(
-                work.request.number,
-                now,
-                name,
-                wait,
-                expected,
-                decision.seconds,
-                decision.by,
-                len(work.begun) + 1,
-            )
-        )
-        for ticket in work.tickets:
-            ticket.bound()
-        task = work.task = asyncio.create_task(attempt(self, work, j, starts, base_s))
-        task.add_done_callback(lambda done: self._settle(work, j, done))
-
-    def _settle(self, work: Work, j: int, done: asyncio.Task[None]) -> None:
-        """Takes a request off the account whose task was cancelled before it had begun."""
-        if work.task is done and self.running.get(work.order) is work:
-            self.fleet.account.done(j, work.order, self.clock())
-            del self.running[work.order]
-            self.wake()
-
-    def _give_up(self) -> None:
-        """Ends requests that nobody can do any more; it looks now and then, since that takes a while."""
-        now = self.clock()
-        if not self.waiting or now < self._looked_s + TICK_S:
-            return
-        self._looked_s = now
-        costs = self.fleet.costs_now(now)
-        able: Bools = np.asarray(np.isfinite(costs.service_s(self.waiting)).any(-1))
-        for work, can in zip(list(self.waiting), able, strict=True):
-            if work.deadline_s <= now:
-                self.failed(work, None, ApiError(504, "the deadline passed", code="deadline", again=False))
-                continue
-            if can:
-                work.stranded_s = None
-                continue
-            could = costs.could(work)
-            work.stranded_s = now if work.stranded_s is None else work.stranded_s
-            if not could.any():
-                self.failed(
-                    work, None, ApiError(503, "no other worker can run the request", code="failed", again=False)
-                )
-            elif now - work.stranded_s >= self.settings.patience_s and self._nobody(could, now):
-                self.failed(work, None, ApiError(503, "no worker is usable", code="no_worker", retry_after_s=5))
-
-    def _nobody(self, could: Bools, now: float) -> bool:
-        """Whether none of some servers is alive."""
-        return not any(
-            s.state(now) in ("ready", "half-open") for s, able in zip(self.fleet.servers, could, strict=True) if able
-        )
 
     def again(self, work: Work) -> None:
         """A request waits again, in its place. Args: work: it."""
@@ -443,13 +231,3 @@ class Service:
     def snapshot(self) -> Snapshot:
         """How things stand."""
         return Snapshot.of(self)
-
-
-async def _first(event: asyncio.Event, within_s: float | None) -> None:
-    """Waits for an event, at most so long."""
-    # not by wait_for: before Python 3.12 it swallows a cancellation that comes at the same moment as the event
-    happened = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait({happened}, timeout=within_s)
-    finally:
-        happened.cancel()

@@ -1,0 +1,77 @@
+"""Which requests are taken, and which of those that were are given up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffpolicy._types import Bools
+from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import ImageRequest
+
+if TYPE_CHECKING:
+    from diffpolicy.edge.serving.service import Service
+
+
+def admit(service: Service, request: ImageRequest, now: float) -> None:
+    """Refuses what cannot be done.
+
+    Args:
+        service: the dispatcher. request: what is asked for. now: the time.
+
+    Raises:
+        ApiError: it is not taken.
+    """
+    if service.draining:
+        raise ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5)
+    if not any(s.serves(request.model) for s in service.fleet.servers if not s.removed):
+        raise ApiError(404, f"no worker serves model {request.model!r}", param="model", code="model_not_found")
+    if not service.usable:
+        raise ApiError(503, "no worker is usable now", code="no_worker", retry_after_s=service.settings.probe_s)
+    account = service.fleet.account
+    queue = len(service.waiting) + int((account.outstanding - np.array(account.seats)).clip(0).sum())
+    if queue >= service.settings.limits.queue:
+        seconds = service.fleet.costs.mean_s * queue / max(len(service.fleet.servers), 1)
+        raise ApiError(
+            429,
+            f"the queue is full ({queue} requests wait)",
+            code="queue_full",
+            retry_after_s=min(max(seconds / 2, 1.0), 60.0),
+        )
+    if np.isfinite(request.deadline_s):
+        ends = service.fleet.account.starts_s(now) + service.fleet.costs_now(now).soon_s(request)
+        if float(ends.min(initial=np.inf)) > request.deadline_s:
+            raise ApiError(
+                504,
+                f"the request cannot be done within its {request.deadline_s:g} s: the earliest end is in "
+                f"{float(ends.min(initial=np.inf)):.3g} s",
+                code="deadline",
+                again=False,
+            )
+
+
+def give_up(service: Service, now: float) -> None:
+    """Ends requests that nobody can do any more. Args: service: the dispatcher. now: the time."""
+    costs = service.fleet.costs_now(now)
+    able: Bools = np.asarray(np.isfinite(costs.service_s(service.waiting)).any(-1))
+    for work, can in zip(list(service.waiting), able, strict=True):
+        if work.deadline_s <= now:
+            service.failed(work, None, ApiError(504, "the deadline passed", code="deadline", again=False))
+            continue
+        if can:
+            work.stranded_s = None
+            continue
+        could = costs.could(work)
+        work.stranded_s = now if work.stranded_s is None else work.stranded_s
+        if not could.any():
+            service.failed(work, None, ApiError(503, "no other worker can run the request", code="failed", again=False))
+        elif now - work.stranded_s >= service.settings.patience_s and _nobody(service, could, now):
+            service.failed(work, None, ApiError(503, "no worker is usable", code="no_worker", retry_after_s=5))
+
+
+def _nobody(service: Service, could: Bools, now: float) -> bool:
+    """Whether none of some servers is alive."""
+    return not any(
+        s.state(now) in ("ready", "half-open") for s, able in zip(service.fleet.servers, could, strict=True) if able
+    )
