@@ -46,8 +46,8 @@ def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
 
     Example:
         >>> app = make_app(Service([WorkerSpec("http://127.0.0.1:8001")], HttpUpstream, Held(), "shortest-first"))
-        >>> [path for path in app.openapi()["paths"] if path.startswith("/v1")]
-        ['/v1/images/generations', '/v1/images/edits', '/v1/models']
+        >>> [path for path in app.openapi()["paths"] if path.startswith("/v1/images")]
+        ['/v1/images/generations', '/v1/images/edits']
     """
     own = settings or ApiSettings()
     app = FastAPI(
