@@ -18,7 +18,7 @@ EXAMPLES = (
     "diffpolicy demo --policy least-finish --requests 300 --load 0.9",
     "diffpolicy demo --binding free --order cost-minus-age:age=0.5",
 )
-WARM = 30
+WARM = 20
 MODULES = ("fastapi", "uvicorn", "httpx", "prometheus_client", "python_multipart")
 
 
@@ -35,13 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--order", metavar="ORDER", help="of --binding free (default cost-minus-age:age=0.5)")
     parser.add_argument(
-        "--requests", type=opt.whole(10, 100_000), default=80, metavar="N", help="that count (default 80)"
+        "--requests", type=opt.whole(10, 100_000), default=60, metavar="N", help="that count (default 60)"
     )
     parser.add_argument(
         "--load", type=opt.positive, default=0.85, metavar="L", help="share of what the servers can do (default 0.85)"
     )
     parser.add_argument(
-        "--time-scale", type=opt.positive, default=0.13, metavar="F", help="times are multiplied by it (default 0.13)"
+        "--time-scale", type=opt.positive, default=0.2, metavar="F", help="times are multiplied by it (default 0.2)"
     )
     opt.add_common(parser)
 
