@@ -164,14 +164,20 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows = asyncio.run(latency(options, Path(folder)))
         shown = [
-            [r["through"], *(f"{1e3 * r[k]:.2f}" for k in ("p50_s", "p95_s", "p99_s", "late_s")), r["failed"]]
+            [r["through"], *(f"{1e3 * r[k]:.2f}" for k in ("p50_s", "p95_s", "p99_s", "late_s")), str(r["failed"])]
             for r in rows
         ]  # type: ignore[operator]
         print(table(["through", "p50 ms", "p95 ms", "p99 ms", "sent late ms", "failed"], shown))
     else:
         rows = fidelity(options)
         shown = [
-            [r["rule"], f"{r['http_mean_s']:.3f}", f"{r['simulator_mean_s']:.3f}", f"{r['ratio']:.3f}", r["failed"]]
+            [
+                r["rule"],
+                f"{r['http_mean_s']:.3f}",
+                f"{r['simulator_mean_s']:.3f}",
+                f"{r['ratio']:.3f}",
+                str(r["failed"]),
+            ]
             for r in rows
         ]
         print(table(["rule", "HTTP mean s", "simulator mean s", "ratio", "failed"], shown))
