@@ -422,7 +422,7 @@ class Odd:
 
 
 @pytest.mark.parametrize("how", ["raises", "nan", "impossible"])
-def test_a_policy_that_fails_is_not_followed_and_that_is_counted(how) -> None:
+def test_a_policy_that_fails_is_not_followed_and_that_is_counted(how, caplog) -> None:
     async def main():  # in real time: the policy runs in a thread
         bench = Bench(2, Odd(how), seconds=lambda j: lambda request: 0.001, decide_s=30.0)
         async with bench:
@@ -432,6 +432,9 @@ def test_a_policy_that_fails_is_not_followed_and_that_is_counted(how) -> None:
         assert {e.by for e in bench.of(events.Bound)} == {"least-finish"}
 
     asyncio.run(main())
+    said = [record.getMessage() for record in caplog.records if "raised" in record.getMessage()]
+    assert len(said) == (how == "raises")
+    assert all("policy raised RuntimeError: no (test_serving_service.py, line" in text for text in said)
 
 
 def test_a_policy_that_sleeps_delays_nobody_for_longer_than_it_may() -> None:

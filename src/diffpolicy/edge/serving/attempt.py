@@ -57,9 +57,10 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
             work.full_s = None
             _answered(service, work, j, answer, sent if begun is None else begun, now, base_s)
     except UpstreamError as error:
+        begun = service.fleet.account.begun_s(j, work.order)
         now = _over(service, work, j)
-        if error.late and own < left:  # so it takes at least as long
-            service.fleet.costs.observe(j, now - sent, model=work.request.model, size=work.request.size)
+        if error.late and own < left and begun is not None:  # so it takes at least as long
+            _learn(service, work, j, now - begun)
         if error.late and left <= own:
             if now - sent > LATE * (starts_s + work.expected_s):
                 server.breaker.fault(now)
@@ -94,14 +95,19 @@ def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float
     seconds = now - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
     if answer.status == 200:
         server.drift.observe(seconds, expected_s=base_s)
-        images = 1 if work.request.size is not None else work.request.images
-        service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=work.request.size)
+        _learn(service, work, j, seconds)
     delay = now - work.arrived_s
     if not work.result.done():
         work.result.set_result(answer)
     name, number = server.spec.name, work.request.number
     service.tell(events.Answered(number, now, name, answer.status, now - seconds, seconds, delay, work.expected_s))
     service.answered(work, now, delay / max(base_s, 1e-9))
+
+
+def _learn(service: Service, work: Work, j: int, seconds: float) -> None:
+    """Takes up how long a worker took; of a request that tells no size, for each image."""
+    images = 1 if work.request.size is not None else work.request.images
+    service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=work.request.size)
 
 
 def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:

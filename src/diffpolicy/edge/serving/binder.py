@@ -14,7 +14,7 @@ from diffpolicy.edge.dispatch.moment import Binding, Moment
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.admission import give_up
 from diffpolicy.edge.serving.attempt import attempt
-from diffpolicy.edge.serving.decider import Decider, Decision
+from diffpolicy.edge.serving.decider import Decider, Decision, described
 from diffpolicy.edge.serving.fair_share import FairShare
 from diffpolicy.edge.serving.moments import Costs, moment_of
 from diffpolicy.edge.serving.work import Work
@@ -58,9 +58,9 @@ class Binder:
                 self._give_up()
                 while await self._bind_one() and not self._service.ended:
                     pass
-            except Exception:  # one request must not end the service of all others
+            except Exception as error:  # one request must not end the service of all others
                 self._service.counts["BindingFailed"] += 1
-                logger.exception("a decision failed")
+                logger.error("a decision failed by %s", described(error))
                 await asyncio.sleep(TICK_S)
             if self._service.ended:  # whatever was awaited may have swallowed that this task was cancelled
                 return

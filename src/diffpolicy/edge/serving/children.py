@@ -1,4 +1,4 @@
-"""`Children`: commands of this package as processes of this one, which end with it."""
+"""`Children`: commands of this package as processes of this one, which ends them, unless it is killed itself."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ GRACE_S = 10.0
 
 class Children:
     """Starts commands that tell in a line of JSON when they are ready; on leaving, all of them are gone.
+
+    A kill -9 of this process leaves them behind.
 
     Example:
         >>> Children().processes

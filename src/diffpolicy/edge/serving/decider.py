@@ -7,9 +7,11 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffpolicy.edge.dispatch.held import Held
@@ -85,11 +87,11 @@ class Decider:
             failed = "impossible"
         except (TimeoutError, asyncio.TimeoutError):  # two classes on Python 3.10
             failed = "late"
-        except Exception:  # whatever a policy raises, requests go on
+        except Exception as error:  # whatever a policy raises, requests go on
             failed = "raised"
             if not self._told:
                 self._told = True
-                logger.exception("%s raised, as it may again without a word", self.name)
+                logger.error("%s raised %s, which is said once", self.name, described(error))
         return self.fall_back(moment, failed, begun)
 
     def fall_back(self, moment: Moment, why: str = "foreign-work", begun: float | None = None) -> Decision:
@@ -111,6 +113,13 @@ class Decider:
         """Lets the policy's thread go."""
         if self._thread is not None:
             self._thread.close()
+
+
+def described(error: BaseException) -> str:
+    """An exception in a line, and where it was raised. Args: error: as it was caught."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _possible(binding: Any, moment: Moment, holds: bool) -> Binding | None:

@@ -25,7 +25,8 @@ class PolicyRouter(RequestRouter):
 
     Each router, that is each handle and each proxy, keeps an account of its own, so one ingress should call the
     deployment. What a request takes on a replica is learnt from its completions. Requests are OpenAI bodies, a
-    dictionary as the first argument; of others the size is not known, and they take the mean.
+    dictionary as the first argument; of others the size is not known, and they take the mean. Ray does not tell whether
+    a request failed, so a replica that fails at once looks fast: leave it to Ray's health checks.
 
     Set `max_ongoing_requests` of the deployment above the longest queue that a replica may get, else Ray overrules the
     policy by backing off.

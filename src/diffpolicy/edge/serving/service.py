@@ -13,7 +13,7 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.admission import admit
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.binder import Binder
-from diffpolicy.edge.serving.decider import Decider
+from diffpolicy.edge.serving.decider import Decider, described
 from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.repeats import Repeats
@@ -139,9 +139,9 @@ class Service:
         for listener in self.listeners:
             try:
                 listener(event)
-            except Exception:  # who looks on must not stop those who are served
+            except Exception as error:  # who looks on must not stop those who are served
                 self.counts["ListenerFailed"] += 1
-                logger.exception("a listener failed at %s", type(event).__name__)
+                logger.error("a listener failed at %s by %s", type(event).__name__, described(error))
         if isinstance(event, events.WorkerChanged):
             self.wake()
 

@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, Response
 
 from diffpolicy._validate import show
 from diffpolicy._version import __version__
-from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
 from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
 from diffpolicy.edge.serving.api.errors import answer_response, error_response, of_http
@@ -22,13 +21,13 @@ from diffpolicy.edge.serving.api.feed import Feed, plain
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.metrics import KIND, Metrics
 from diffpolicy.edge.serving.api.page import PAGE, POLICY
+from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.served import Served
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
-from diffpolicy.edge.serving.image_request import EDITS, GENERATIONS
 
 GONE = 499
 """Of a client that left; nobody reads it."""
@@ -119,18 +118,7 @@ def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
             held.take(service.submit(asked, pieces.put), stack.pop_all())
             return held
 
-    for path, name in ((GENERATIONS, "generate"), (EDITS, "edit")):
-        app.add_api_route(
-            path,
-            images,
-            methods=["POST"],
-            operation_id=name,
-            name=name,
-            response_class=JSONResponse,
-            response_model=None,
-            responses=schema.answers(),
-            openapi_extra={"requestBody": schema.body(settings.limits, path == EDITS)},
-        )
+    add_images(app, images, settings.limits)
 
 
 def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, metrics: Metrics) -> None:

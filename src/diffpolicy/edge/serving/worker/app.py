@@ -16,16 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving import headers
-from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask
 from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
 from diffpolicy.edge.serving.api.errors import error_response, of_http
 from diffpolicy.edge.serving.api.guard import Guard
+from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.image_request import EDITS, GENERATIONS
 from diffpolicy.edge.serving.worker.desk import CANCELLED, Desk
 from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics
 
@@ -129,18 +128,7 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
             held.take(desk.submit(asked, pieces.put), stack.pop_all())
             return held
 
-    for path, name in ((GENERATIONS, "generate"), (EDITS, "edit")):
-        app.add_api_route(
-            path,
-            images,
-            methods=["POST"],
-            operation_id=name,
-            name=name,
-            response_class=JSONResponse,
-            response_model=None,
-            responses=schema.answers(),
-            openapi_extra={"requestBody": schema.body(settings.limits, path == EDITS)},
-        )
+    add_images(app, images, settings.limits)
 
 
 def _looks(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
