@@ -158,6 +158,28 @@ def agree(policy, path, sizes) -> None:
             assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
 
 
+def served(path, folder, *, fits) -> None:
+    """A dispatcher that runs the file sends requests where it does with the policy itself, and remembers as it does."""
+    from diffpolicy.edge.dispatch import Moment
+    from diffpolicy.edge.serving.exported import exported_choice
+    from diffpolicy.edge.serving.learned import LearnedChoice
+
+    if not fits:
+        with pytest.raises(InputError, match="chooses among candidates"):
+            exported_choice(path, 4)
+        return
+    rng = np.random.default_rng(0)
+    ours, theirs = exported_choice(path, 4), LearnedChoice(str(folder), 4)
+    for k in range(120):
+        row = rng.uniform(0.5, 5) * np.array([4.0, 1.0, 2.0, 8.0])
+        starts = rng.uniform(0, 8, 4) * (rng.random(4) < 0.8)
+        moment = Moment.of(service_s=row[None], wait_s=[0.0], starts_s=starts)
+        assert ours(moment, moment.runs[0]) == theirs(moment, moment.runs[0]), k
+    ends = rng.uniform(0, 8, 5)  # a worker more, one that may not be chosen
+    moment = Moment.of(service_s=[[np.inf, 1.0, 2.0, 2.0, 1.0]], wait_s=[0.0], starts_s=ends)
+    assert moment.runs[0, ours(moment, moment.runs[0])]
+
+
 SIZES = ((1, 1), (1, 20), (5, 3), (2, 300))
 
 
@@ -170,6 +192,8 @@ def test_an_onnx_file_decides_as_the_policy_in_fleets_of_any_size(candidates, tm
     policy = live(candidates)
     assert export_decision(policy, tmp_path / "live.onnx").difference <= 1e-5
     agree(policy, tmp_path / "live.onnx", SIZES)
+    policy.save(tmp_path / "policy")
+    served(tmp_path / "live.onnx", tmp_path / "policy", fits=candidates is None)
     exported = ExportedDecision(tmp_path / "live.onnx")
     inputs = {i.name: i.random(2, torch.Generator(), servers=6) for i in policy.decision().inputs}
     with pytest.raises(InputError, match=r"decision's waiting must be float32 \[2, 6\], got float32 \[2, 5\]"):

@@ -48,8 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="least-finish",
         metavar="RULE|POLICY",
         help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin, random; "
-        "price, pretrained:live or a policy's folder, which load torch; or module:attribute, a function of a Moment "
-        "or a Dispatcher",
+        "price, pretrained:live or a policy's folder, which load torch; a .onnx file of export, which does not; or "
+        "module:attribute, a function of a Moment or a Dispatcher",
     )
     decides.add_argument(
         "--binding",

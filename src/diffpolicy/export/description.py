@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from diffpolicy import _validate as check
+from diffpolicy._decision_input import DecisionInput
 from diffpolicy._pairs import Pair
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
-from diffpolicy.policies.pure_decision import DecisionInput
 
 SCHEMA = "diffpolicy.decision/1"
 SUFFIX = {"onnx": ".onnx", "aoti": ".pt2"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from diffpolicy._read import what_is
 from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.description import Described
-from diffpolicy.policies.pure_decision import DecisionInput
+from diffpolicy.export.onnx_session import open_session
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 """From input tensors to output tensors, in the order of the description."""
@@ -119,27 +119,8 @@ class ExportedDecision:
 
 
 def run_onnx(path: str | Path, threads: int = 1, described: Described | None = None) -> Runtime:
-    """A function from input tensors to output tensors, by ONNX Runtime.
-
-    Args:
-        path: of the file. threads: of the runtime. described: what the graph must be, and its bytes.
-
-    Raises:
-        InputError: the file cannot be read, or its graph is not as described.
-    """
-    onnxruntime = optional("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        source = str(path) if described is None else described.content
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base but this one
-        raise InputError(f"decision file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    if described is not None:
-        for side, mine in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
-            _check_graph(path, side, getattr(described, side), mine)
-    return _Onnx(session)
+    """A function from input tensors to output tensors, by ONNX Runtime; see `open_session`."""
+    return _Onnx(open_session(path, threads, described))
 
 
 class _Onnx:
@@ -176,22 +157,6 @@ class _Onnx:
         return placed
 
 
-def _check_graph(path: str | Path, side: str, described: Sequence[DecisionInput], graph: Sequence[Any]) -> None:
-    """Refuses a graph whose inputs or outputs are not the described ones; a size that is free in it may be any."""
-    told = [(i.name, i.dtype, list(i.shape)) for i in described]
-    mine = [(i.name, _ONNX_DTYPES.get(i.type, i.type), list(i.shape)) for i in graph]
-
-    def fits(a: tuple[str, str, list[Any]], b: tuple[str, str, list[Any]]) -> bool:
-        sizes = zip(a[2], b[2], strict=False)
-        return a[:2] == b[:2] and len(a[2]) == len(b[2]) and all(not isinstance(m, int) or m == n for n, m in sizes)
-
-    if len(told) != len(mine) or not all(map(fits, told, mine)):
-        raise InputError(f"decision file {path}: its description's {side} are {told}, and the graph's {mine}")
-
-
-_ONNX_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
-
-
 def run_aoti(path: str | Path) -> Runtime:
     """A function from input tensors to output tensors, by an AOTInductor package."""
     if what_is(path) != "file":
@@ -217,17 +182,3 @@ class _Aoti:
 
     def bound(self, tensors: list[Tensor]) -> Run:
         return self
-
-
-def optional(module: str) -> Any:
-    """A module of the extra `export`.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise InputError(f"this needs {module}, of an extra: pip install -c constraints.txt '.[export]'") from None

@@ -24,7 +24,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.decision import decision_of
 from diffpolicy.export.description import SUFFIX
-from diffpolicy.export.runtime import optional, run_aoti, run_onnx
+from diffpolicy.export.onnx_session import optional
+from diffpolicy.export.runtime import run_aoti, run_onnx
 from diffpolicy.export.simplify import simplify
 from diffpolicy.policies.files import portable
 from diffpolicy.policies.pure_decision import PureDecision

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from diffpolicy._types import Bools, Floats
+from diffpolicy._types import Bools
 from diffpolicy.edge.dispatch.advised_policies import coming_of, scenario_of
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.moment import Moment
@@ -17,16 +16,8 @@ from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.serving.alone import alone
+from diffpolicy.edge.serving.shown_speeds import ShownSpeeds, finite
 from diffpolicy.policies.protocols import ShowsLevel
-
-KEPT = 256
-"""Requests by whose times servers and work are known."""
-DRIFT = 0.2
-"""Share by which a server's speed must change before the policy is shown other servers."""
-LOAD = 0.8
-"""Of the servers, for a policy that asks how much arrives: a moment does not tell."""
-NEVER = 1e3
-"""Stands for endless: how many times as long as on the slowest server."""
 
 
 class LearnedChoice:
@@ -43,54 +34,29 @@ class LearnedChoice:
     """
 
     def __init__(self, name: str, servers: int, seed: int = 0) -> None:
-        self._name, self._seed = name, seed
-        self._rows: deque[Floats] = deque(maxlen=KEPT)
-        self._shown(np.ones(servers))
+        self._name, self._seed, self._shown = name, seed, ShownSpeeds(servers)
+        self._make()
         moment = Moment.of(service_s=np.ones((1, servers)), wait_s=[0.0], starts_s=[0.0] * servers)
         self(moment, moment.runs[0])  # what torch does once takes as long as a hundred decisions
-        self._rows.clear()
+        self._shown.rows.clear()
 
     def __call__(self, moment: Moment, allowed: Bools) -> int:
         """A server. Args: moment: whose first request is meant. allowed: servers that it may go to, bool `[S]`."""
         row = finite(moment.service_s[0])
-        if len(row) != len(self._speed):
-            self._rows.clear()
-        self._rows.append(row)
-        speed = speeds(self._rows)
-        if len(speed) != len(self._speed) or (np.abs(speed / self._speed - 1) > DRIFT).any():
-            self._shown(speed)
+        if self._shown.take(row):
+            self._make()
         self._choice.coming = coming_of(Arrivals(np.zeros(1), row[None]))
         none = np.zeros(len(row), np.int64)
         return self._choice(replace(alone(moment, 0), number=none[:1], loaded=none), 0, allowed)
 
-    def _shown(self, speed: Floats) -> None:
-        """Makes the policy for servers of these speeds. Args: speed: `[S]`, the fastest has 1."""
-        self._speed = speed
-        rows = np.stack(list(self._rows) or [1 / speed])
-        every_s = float(rows.min(-1).mean() / speed.sum() / LOAD)
-        scenario = scenario_of(Arrivals(every_s * np.arange(len(rows)), rows))
+    def _make(self) -> None:
+        """Makes the policy for the servers that it is shown."""
+        shown = self._shown
+        rows = np.stack(list(shown.rows) or [1 / shown.speed])
+        rows = rows if len(rows) > 1 else np.repeat(rows, 2, axis=0)  # one arrival tells no rate
+        arrival_s = np.linspace(0.0, shown.every_s * len(rows), len(rows))
+        scenario = scenario_of(Arrivals(arrival_s, rows))
         policy: Any = make_policy(self._name, scenario, seed=self._seed)
         level: Any = policy.information if isinstance(policy, ShowsLevel) else "paper"
         env = OffloadingEnv(scenario, [1], information=level, dtype=torch.float64)
         self._choice = PolicyChoice(env, policy, coming_of(Arrivals(np.zeros(1), rows[:1])))
-
-
-def finite(service_s: Floats) -> Floats:
-    """Times of which a policy may compute: a server that cannot run the request is very slow, `[S]`.
-
-    Args:
-        service_s: seconds, infinite where it cannot.
-
-    Example:
-        >>> finite(np.array([2.0, np.inf])).tolist()
-        [2.0, 2000.0]
-    """
-    ends = np.isfinite(service_s)
-    return np.where(ends, service_s, NEVER * service_s[ends].max(initial=1e-9))
-
-
-def speeds(rows: deque[Floats]) -> Floats:
-    """How fast servers are in relation to the fastest, `[S]`. Args: rows: seconds of requests on each, `[S]`."""
-    mean_s = np.median(np.stack(list(rows)) / np.stack(list(rows)).min(-1, keepdims=True), axis=0)
-    speed: Floats = mean_s.min() / mean_s
-    return speed

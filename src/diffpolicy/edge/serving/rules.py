@@ -125,6 +125,8 @@ ALIKE = ("least-work",)
 """Rules that see no difference between servers that are free, however many seats they have."""
 LEARNED = ("price", "weighted-round-robin", "capacity-proportional")
 """Rules of the offloading problem that know more than a moment tells, and load torch."""
+EXPORTED = ".onnx"
+"""What a decision file's name ends with."""
 NAMES = (*WEIGHED, *CHOICES, *SAME, *LEARNED, *(PRETRAINED + name for name in PRETRAINED_NAMES))
 """All that may stand after `--policy`, beside `module:attribute` and a policy's folder."""
 
@@ -152,8 +154,9 @@ def make_policy(
     """A dispatcher, from what a user types.
 
     Args:
-        policy: one of `NAMES`, a folder with a policy of the offloading problem, or `module:attribute`: a function of a
-            `Moment` that gives what each server costs the request that came first, `[S]`, or a whole `Dispatcher`.
+        policy: one of `NAMES`, a folder with a policy of the offloading problem, an ONNX file of `diffpolicy export`,
+            or `module:attribute`: a function of a `Moment` that gives what each server costs the request that came
+            first, `[S]`, or a whole `Dispatcher`.
         binding: `arrival` or `free`. order: which waiting request goes first, see `make_held`; with `free` alone.
         seed: of draws. servers: how many there are at first.
 
@@ -171,11 +174,12 @@ def make_policy(
         raise InputError(f"--order belongs to --binding free, got --order {order}")
     rule = SAME.get(policy, policy)
     made: object = None
-    if rule not in NAMES and not Path(policy).is_dir():
+    exported = rule not in NAMES and Path(policy).suffix == EXPORTED
+    if rule not in NAMES and not Path(policy).is_dir() and not exported:
         if not is_attribute(policy) or policy.startswith(PRETRAINED):
             raise InputError(
-                f"policy {check.show(policy)} is neither one of {', '.join(NAMES)} nor a policy's folder nor "
-                f"module:attribute{meant(policy, NAMES)}"
+                f"policy {check.show(policy)} is neither one of {', '.join(NAMES)} nor a policy's folder nor an ONNX "
+                f"file nor module:attribute{meant(policy, NAMES)}"
             )
         made = import_attribute(policy, "policy")
         made = made() if isinstance(made, type) else made
@@ -186,9 +190,13 @@ def make_policy(
     if binding == "arrival" and rule in WEIGHINGS:
         return Named(OnArrival(rule, seed), rule)
 
-    learned = rule not in CHOICES and rule not in WEIGHED and made is None
+    learned = rule not in CHOICES and rule not in WEIGHED and made is None and not exported
 
     def make(seed: int) -> Choice:
+        if exported:
+            from diffpolicy.edge.serving.exported import exported_choice
+
+            return exported_choice(policy, servers, seed)
         if rule in CHOICES:
             return CHOICES[rule](seed)
         if not learned:
