@@ -32,6 +32,11 @@ GAIN = torch.tensor([2.0, 0.3, -1.0, -0.5, 9.0, 1.2, 0.4, 9.0, 1.0])
 """Of each of the nine actions; no product of laws has exp(GAIN), and the best two are forbidden."""
 
 
+def gains(action):
+    """Of actions `[.., K]`."""
+    return GAIN[action[..., 0] * CHOICES + action[..., 1]]
+
+
 class Known(nn.Module):
     """A critic that knows the gain of each action, whatever is observed. Reads F + K W numbers."""
 
@@ -41,7 +46,7 @@ class Known(nn.Module):
 
     def forward(self, x):
         choice = x[..., -ITEMS * CHOICES :].unflatten(-1, (ITEMS, CHOICES)).argmax(-1)
-        return (GAIN[choice[..., 0] * CHOICES + choice[..., 1]] + self.offset).unsqueeze(-1).unsqueeze(0)
+        return (gains(choice) + self.offset).unsqueeze(-1).unsqueeze(0)
 
 
 def bandit():
@@ -161,6 +166,20 @@ def test_weights_of_qvpo():
     assert torch.equal(4 * every.weights(q), torch.tensor([[0.0, 0, 3, 0], [0, 0, 0, 0], [2, 0, 3, 0]]))
     assert torch.equal(4 * best.weights(q), torch.tensor([[0.0, 0, 3, 0], [0, 0, 0, 0], [0, 0, 3, 0]]))
     assert torch.equal(every.value(q), torch.tensor([6.0, 0.0, 5.0]))
+
+
+def test_of_the_actions_that_are_kept_alone_a_loss_is_had():
+    loss, asked = QVPOLoss(chain_policy(), Known(), samples=8, kept=2, entropy=0), []
+    drawn = ACTIONS[POSSIBLE][torch.arange(24) % int(POSSIBLE.sum())]
+    loss.drawn = lambda observation, mask: drawn
+    loss.given = lambda observation, action, mask: (asked.append(action), gains(action))[1]
+    q = gains(drawn).view(3, 8)
+    best, which = q.topk(2, -1)
+    found = loss.actor_losses(SEEN.expand(3, -1), MASK.expand(3, -1))["loss_actor"]
+    assert torch.equal(asked[0].view(3, 2, ITEMS), drawn.view(3, 8, ITEMS).take_along_dim(which.unsqueeze(-1), 1))
+    assert found.item() == pytest.approx(
+        float(((best - q.mean(-1, keepdim=True)).clamp_min(0) / 8 * best).sum(-1).mean())
+    )
 
 
 def test_critics_learn_the_backed_up_value_of_the_best_next_action():

@@ -14,6 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
+from diffpolicy.objectives.action_critic import repeated
 from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import check_critic
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
@@ -111,11 +112,10 @@ class FPOLoss(LossModule):
     def _errors(self, rows: TensorDictBase) -> Tensor:
         """The matching loss of each draw, `[.., M, S]`."""
         observation, x0 = wide(rows, "observation"), self.policy.head.encode(rows["action"].to(self.policy.dtype))
-        each = [
-            denoising_errors(self.policy, observation, x0, rows["flow_step"][..., s], rows["flow_noise"][..., s, :])
-            for s in range(self.samples)
-        ]
-        return torch.stack(each, -1)
+        seen, given = repeated(observation, self.samples), repeated(x0, self.samples)
+        t, noise = rows["flow_step"].flatten(-2), rows["flow_noise"].flatten(-3, -2)
+        errors: Tensor = denoising_errors(self.policy, seen, given, t, noise).unflatten(-1, (-1, self.samples))
+        return errors
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:

@@ -58,6 +58,10 @@ class QVPOLoss(WeightedActionLoss):
         self.entropy = check.number(entropy, "entropy", least=0)
         self.uniform = check.integer(uniform, "uniform", least=1)
 
+    @property
+    def learnt(self) -> int:
+        return self.samples if self.kept is None else min(self.kept, self.samples)
+
     def weights(self, q: Tensor) -> Tensor:
         above = (q - q.mean(-1, keepdim=True)).clamp_min(0) / q.shape[-1]
         if self.kept is None or self.kept >= q.shape[-1]:

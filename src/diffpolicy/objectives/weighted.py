@@ -13,7 +13,8 @@ class WeightedActionLoss(ActionCriticLoss):
 
     With a_1..N drawn in each state, Q the least of the ensemble and l the loss of giving an action (`action_losses`: a
     chain's denoising loss; minus the log-probability of a policy without a chain), the actor's is sum_n w_n l(a_n).
-    Nothing is differentiated but l.
+    Nothing is differentiated but l. Where a subclass says that at most `learnt` of the N have a weight, l is had of
+    those alone.
 
     Args:
         policy, critic, samples, next_samples, target_actor, gamma, tau, reward_scale: of `ActionCriticLoss`.
@@ -32,22 +33,47 @@ class WeightedActionLoss(ActionCriticLoss):
         tensor([[0., 1., 0.]])
     """
 
+    @property
+    def learnt(self) -> int:
+        """How many of a state's N actions may have a weight, those of the greatest."""
+        return self.samples
+
     def weights(self, q: Tensor) -> Tensor:
         """Weights of a state's actions, `[.., M, N]`. Args: q: their values, `[.., M, N]`."""
         raise NotImplementedError
 
     def given(self, observation: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """The loss l of actions, `[.., M N]`. Args: observation: `[.., M N, F]`. action, mask: likewise."""
-        return action_losses(self.policy, observation, action, mask, self.samples)
+        return action_losses(self.policy, observation, action, mask, self.learnt)
 
     def actor_losses(self, observation: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """What the actor is to lessen, by name. Args: observation: `[.., M, F]`. mask: `[.., M, W]`, or None."""
         each, given = repeated(observation, self.samples), repeated(mask, self.samples)
         action = self.drawn(each, given)
         weight = self.weights(self.values(each, action))
-        loss = self.given(each, action, given).unflatten(-1, (-1, self.samples))
+        if self.learnt < self.samples:
+            weight, best = weight.topk(self.learnt, -1)
+            action = of_each_state(action, best, self.samples)
+            each, given = repeated(observation, self.learnt), repeated(mask, self.learnt)
+        loss = self.given(each, action, given).unflatten(-1, (-1, self.learnt))
         return {"loss_actor": (weight * loss).sum(-1).mean(-1).sum(), **self.more(observation, mask, weight)}
 
     def more(self, observation: Tensor, mask: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
-        """Further losses of a subclass, by name. Args: of `actor_losses`; weight: `[.., M, N]`."""
+        """Further losses of a subclass, by name.
+
+        Args:
+            observation, mask: of `actor_losses`. weight: `[.., M, n]` of those that are learnt.
+        """
         return {}
+
+
+def of_each_state(action: Tensor, index: Tensor, samples: int) -> Tensor:
+    """The chosen ones of each state's actions, `[.., M n, *event]`.
+
+    Args:
+        action: N of each state in a row, `[.., M N, *event]`. index: of those that are taken, `[.., M, n]`. samples: N.
+    """
+    dim = index.ndim - 2
+    parted: Tensor = action.unflatten(dim, (-1, samples))
+    chosen = index.view(*index.shape, *[1] * (parted.ndim - index.ndim))
+    return parted.take_along_dim(chosen, dim + 1).flatten(dim, dim + 1)
