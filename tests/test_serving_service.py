@@ -33,6 +33,7 @@ class Fake:
         self.begun, self.ended, self.cancelled = [], [], []
         self.mode, self.boot, self.models, self.extra = "well", "b0", None, 0
         self.turn = asyncio.Lock()
+        self.body = lambda request: request.number.encode()
 
     async def call(self, request, *, timeout_s, chunk=None):
         try:
@@ -67,7 +68,7 @@ class Fake:
             self.cancelled.append(request.number)
             raise
         self.ended.append(request.number)
-        return Answer(200, body=request.number.encode(), service_s=self.seconds(request) if self.tells else None)
+        return Answer(200, body=self.body(request), service_s=self.seconds(request) if self.tells else None)
 
     async def health(self):
         mode = self.mode() if callable(self.mode) else self.mode

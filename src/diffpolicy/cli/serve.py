@@ -67,6 +67,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="the rule of --share and --shadow that you had before, bound on arrival (default least-outstanding)",
     )
+    decides.add_argument(
+        "--split",
+        action="store_true",
+        help="send a request's images one by one, in order of all that is left of the request; where no worker makes "
+        "several at once",
+    )
     tried = decides.add_mutually_exclusive_group()
     tried.add_argument(
         "--share",
@@ -198,7 +204,7 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits)
     if policy.learned:
         opt.set_threads(options.threads)
     decide_s = LEARNED_S if policy.learned else Settings().decide_s
-    settings = Settings(limits=limits, seed=options.seed, decide_s=decide_s)
+    settings = Settings(limits=limits, seed=options.seed, decide_s=decide_s, split=options.split)
     told = str(policy)
     others: dict[str, Any] = {}
     if options.share is not None or options.shadow:

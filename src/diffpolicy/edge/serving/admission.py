@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffpolicy._types import Bools
+from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service
 
 
-def admit(service: Service, request: ImageRequest, now: float) -> None:
+def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1) -> None:
     """Refuses what cannot be done.
 
     Args:
-        service: the dispatcher. request: what is asked for. now: the time.
+        service: the dispatcher. request: what is asked for. now: the time. parts: in which it is sent.
 
     Raises:
         ApiError: it is not taken.
@@ -40,15 +41,35 @@ def admit(service: Service, request: ImageRequest, now: float) -> None:
             retry_after_s=min(max(seconds / 2, 1.0), 60.0),
         )
     if np.isfinite(request.deadline_s):
-        ends = service.fleet.account.starts_s(now) + service.fleet.costs_now(now).soon_s(request)
-        if float(ends.min(initial=np.inf)) > request.deadline_s:
+        part = request if parts == 1 else replace(request, images=1)
+        each_s = service.fleet.costs_now(now).soon_s(part)
+        end = earliest_end_s(service.fleet.account.starts_s(now), each_s, parts)
+        if end > request.deadline_s:
             raise ApiError(
                 504,
-                f"the request cannot be done within its {request.deadline_s:g} s: the earliest end is in "
-                f"{float(ends.min(initial=np.inf)):.3g} s",
+                f"the request cannot be done within its {request.deadline_s:g} s: the earliest end is in {end:.3g} s",
                 code="deadline",
                 again=False,
             )
+
+
+def earliest_end_s(starts_s: Floats, each_s: Floats, parts: int) -> float:
+    """When the last part would end, if each went where it ends soonest.
+
+    Args:
+        starts_s: seconds until each server begins, `[S]`. each_s: of a part on each, `[S]`. parts: how many.
+
+    Example:
+        >>> earliest_end_s(np.array([0.0, 1.0]), np.array([2.0, 2.0]), 3)
+        4.0
+    """
+    ends = starts_s + each_s
+    last = float(ends.min(initial=np.inf))
+    for _ in range(parts - 1):
+        place = int(ends.argmin())
+        ends[place] += each_s[place]
+        last = max(last, float(ends.min()))
+    return last
 
 
 def give_up(service: Service, now: float) -> None:

@@ -193,7 +193,7 @@ class Binder:
                 len(work.begun) + 1,
             )
         )
-        for ticket in work.tickets:
+        for ticket in (work.whole or work).tickets:
             ticket.bound()
         task = work.task = asyncio.create_task(attempt(self._service, work, j, starts, base_s))
         task.add_done_callback(lambda done: self._settle(work, j, done))

@@ -90,7 +90,7 @@ def moment_of(works: Sequence[Work], service_s: Floats, account: Account, now_s:
     return Moment(
         wait_s=np.array([now_s - work.arrived_s for work in works]),
         service_s=service_s,
-        rest_s=service_s,
+        rest_s=_rest_s(works, service_s),
         link_s=np.zeros_like(service_s),
         passes=np.array([work.passes for work in works], np.int64),
         deadline_s=np.array([work.deadline_s - now_s for work in works]),
@@ -104,3 +104,12 @@ def moment_of(works: Sequence[Work], service_s: Floats, account: Account, now_s:
         loaded=np.full(service_s.shape[1], -1),
         foreign=account.foreign_count,
     )
+
+
+def _rest_s(works: Sequence[Work], service_s: Floats) -> Floats:
+    """Of all parts of the same requests that wait, as `Arrivals.split` has it, `[W, S]`."""
+    if all(work.whole is None for work in works):
+        return service_s
+    unsent = {id(work.whole): float(work.unsent) for work in works}
+    left: Floats = np.array([1.0 if work.whole is None else unsent[id(work.whole)] for work in works])
+    return service_s * left[:, None]

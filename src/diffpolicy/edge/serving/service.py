@@ -19,8 +19,9 @@ from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.repeats import Repeats
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
+from diffpolicy.edge.serving.split import gather, parts_of, splits
 from diffpolicy.edge.serving.trial import Trial
-from diffpolicy.edge.serving.upstream import Chunk, Upstream
+from diffpolicy.edge.serving.upstream import Answer, Chunk, Upstream
 from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -84,6 +85,7 @@ class Service:
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
         self._repeats = Repeats(self.settings)
+        self._gathering: set[asyncio.Task[None]] = set()
         self.woken, self.ended = asyncio.Event(), False
         self._binder = Binder(self)
         self._binding: asyncio.Task[None] | None = None
@@ -102,7 +104,7 @@ class Service:
         """
         self.draining = True
         until = self.clock() + grace_s
-        while (self.waiting or self.running) and self.clock() < until:
+        while (self.waiting or self.running or self._gathering) and self.clock() < until:
             await asyncio.sleep(min(0.02, grace_s))
         self.ended = True
         for work in [*self.waiting, *self.running.values()]:
@@ -113,7 +115,7 @@ class Service:
         tasks += self._binder.asking
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._gathering, return_exceptions=True)
         self.waiting.clear()
         await self.fleet.stop()
         for decider in (self.decider, self.other):
@@ -174,23 +176,47 @@ class Service:
             known = self._repeats.find(request, now)
             if known is not None:
                 return Ticket(known, chunk, self._left)
-            admit(self, request, now)
+            split = splits(self, request)
+            admit(self, request, now, parts=request.images if split else 1)
         except ApiError as error:
             self.tell(events.Refused(request.number, now, error.status, error.code or ""))
             raise
-        result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        work = Work(request, now, self._order, self.trial.arm(request.number, now), result)  # type: ignore[arg-type]
-        self._order += 1
+        arm = self.trial.arm(request.number, now)
+        work = self._work(request, now, arm)
+        if split:
+            work.parts = tuple(self._work(part, now, arm, work) for part in parts_of(request))
+            gathering = asyncio.create_task(gather(self, work))
+            self._gathering.add(gathering)
+            gathering.add_done_callback(self._gathering.discard)
         self._repeats.add(work)
-        self.waiting.append(work)
-        r = request
-        self.tell(events.Arrived(r.number, now, r.model, r.width, r.height, r.steps, r.images, r.client))
+        for each in work.parts or (work,):
+            self.waiting.append(each)
+            r = each.request
+            self.tell(events.Arrived(r.number, now, r.model, r.width, r.height, r.steps, r.images, r.client))
         ticket = Ticket(work, chunk, self._left)
         self.wake()
         return ticket
 
+    def _work(self, request: ImageRequest, now: float, arm: bool, whole: Work | None = None) -> Work:
+        """A request as it is kept here."""
+        self._order += 1
+        result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        return Work(request, now, self._order - 1, arm, result, whole=whole)
+
     def _left(self, work: Work) -> None:
         """The last client of a request went away."""
+        if work.parts and not work.result.done():
+            work.fail(ApiError(GONE, "the client went away", code="client_gone"))
+        for each in work.parts or (work,):
+            self.drop(each)
+
+    def over(self, work: Work) -> None:
+        """A request that was split has ended, and its parts are not needed any more. Args: work: it."""
+        work.parts = ()
+        self._repeats.ended(work, self.clock())
+
+    def drop(self, work: Work) -> None:
+        """Ends a request that nobody wants any more, if it has not ended. Args: work: it, or a part."""
         if work.result.done():
             return
         now = self.clock()

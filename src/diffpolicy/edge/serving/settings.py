@@ -25,6 +25,7 @@ class Settings:
         keep_s: for which the answer to an idempotency key is kept. keep: how many of them. keep_bytes: of all.
         first_s: what a request is expected to take before any was answered.
         share: of the requests that the policy decides on, beside `otherwise`; 1: all of them.
+        split: whether a request of several images is sent image by image, see `splits`.
         turn_s: where one of both holds, they take turns of so long, and the share is one of turns.
         seed: of draws.
 
@@ -52,6 +53,7 @@ class Settings:
     keep_bytes: int = 256 * 2**20
     first_s: float = 10.0
     share: float = 1.0
+    split: bool = False
     turn_s: float = 300.0
     seed: int = 0
 
@@ -66,6 +68,8 @@ class Settings:
                 check.integer(value, "seed", least=0)
             elif each.name in ("lead_s", "patience_s"):
                 check.number(value, each.name, least=0)
+            elif each.name == "split":
+                check.flag(value, "split")
             elif each.name == "share":
                 check.number(value, "share", above=0, most=1)
             elif each.name != "limits":

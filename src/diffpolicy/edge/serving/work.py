@@ -26,6 +26,7 @@ class Work:
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
         full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
+        parts: that are sent in its place, where it is split. whole: of which it is a part.
     """
 
     request: ImageRequest
@@ -44,6 +45,18 @@ class Work:
     stranded_s: float | None = None
     full_s: float | None = None
     refused_s: float | None = None
+    parts: tuple[Work, ...] = ()
+    whole: Work | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether it, or a part of it, is at a worker."""
+        return self.server is not None or any(part.server is not None for part in self.parts)
+
+    @property
+    def unsent(self) -> int:
+        """Parts of its request that wait, itself among them."""
+        return 1 if self.whole is None else sum(p.server is None and not p.result.done() for p in self.whole.parts)
 
     @property
     def deadline_s(self) -> float:
@@ -79,7 +92,7 @@ class Ticket:
     def __init__(self, work: Work, chunk: Chunk | None, leave: LeaveCall) -> None:
         self.number, self._work, self._leave = work.request.number, work, leave
         self.started = asyncio.Event()
-        if work.server is not None or work.result.done():
+        if work.sent or work.result.done():
             self.started.set()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         for piece in work.streamed:

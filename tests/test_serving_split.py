@@ -1,0 +1,172 @@
+"""Requests of several images that are sent image by image, in virtual time."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+from diffpolicy.edge.dispatch import Arrivals, OnArrival, make_held, simulate
+from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving.api_error import ApiError
+from test_serving_service import Bench
+from virtual_time import run
+
+
+def images(request):
+    told = {"b64_json": f"{request.number}/{request.body.get('seed')}/{request.body['n']}"}
+    usage = {"total_tokens": 10, "details": {"text_tokens": 2}}
+    return json.dumps({"created": 5, "data": [told] * request.images, "usage": usage}).encode()
+
+
+def bench(workers, policy=None, **more):
+    made = Bench(workers, policy, split=True, **more)
+    for fake in made.fakes.values():
+        fake.body = images
+    return made
+
+
+def told(answer):
+    return [image["b64_json"] for image in json.loads(answer.body)["data"]]
+
+
+def test_images_run_on_all_workers_at_once_and_come_back_in_order_as_one_answer() -> None:
+    async def main():
+        one = bench(2, seconds=lambda j: lambda request: 1.0 + j)
+        async with one:
+            for j in range(2):
+                for _ in range(40):
+                    one.service.fleet.costs.observe(j, 1.0 + j)
+            answer = await one.ask("r", body={"n": 4, "seed": 7}).answer()
+            assert told(answer) == [f"r.{k + 1}/{7 + k}/1" for k in range(4)]
+            said = json.loads(answer.body)
+            assert (said["created"], said["usage"]) == (5, {"total_tokens": 40, "details": {"text_tokens": 8}})
+            assert asyncio.get_running_loop().time() == pytest.approx(3.0)  # 1, 2, 3 on one and 2 on the other
+            assert {len(fake.ended) for fake in one.fakes.values()} == {1, 3}
+
+    run(main())
+
+
+def test_it_is_what_the_simulator_does_with_the_same_requests_split() -> None:
+    generator = np.random.default_rng(0)
+    arrival = np.cumsum(generator.exponential(1.2, 80))
+    steps, parts = generator.choice([5, 11, 37], 80), generator.choice([1, 2, 4], 80)
+    speed = np.array([1.7, 1.0])  # so that no two parts end at once
+    service_s = parts[:, None] * steps[:, None] / 20 / speed
+    policy = "shortest-first:cap=3,price=none"
+    expected = simulate(Arrivals(arrival, service_s).split(parts), make_held(policy)).request_delay_s
+
+    async def main():
+        one = bench(2, make_held(policy), seconds=lambda j: lambda request: request.steps / 20 / speed[j])
+        delay = np.zeros(80)
+        async with one:
+            for j in range(2):
+                for n in (5, 11, 37):
+                    for _ in range(40):
+                        one.service.fleet.costs.observe(j, n / 20 / speed[j], size=n * 1.0)
+            begun = asyncio.get_running_loop().time()
+
+            async def ask(k):
+                await asyncio.sleep(begun + arrival[k] - asyncio.get_running_loop().time())
+                body = {"size": "1000x1000", "num_inference_steps": int(steps[k]), "n": int(parts[k])}
+                await one.ask(k, body=body).answer()
+                delay[k] = asyncio.get_running_loop().time() - begun - arrival[k]
+
+            await asyncio.gather(*(ask(k) for k in range(80)))
+        return delay
+
+    np.testing.assert_allclose(run(main()), expected, atol=1e-6)
+
+
+def test_a_part_that_fails_is_tried_again_alone_and_one_that_cannot_be_done_ends_all() -> None:
+    async def main():
+        one = bench(3)
+        async with one:
+            modes = iter(["drops"])
+            for fake in one.fakes.values():
+                fake.mode = lambda: next(modes, "well")
+            await asyncio.sleep(0.1)
+            answer = await one.ask("r", body={"n": 3}).answer()
+            assert [text.split("/")[0] for text in told(answer)] == ["r.1", "r.2", "r.3"]
+            assert len(one.of(events.Retried)) <= 1
+            assert sum(len(fake.ended) for fake in one.fakes.values()) == 3
+            one.fakes[0].mode = one.fakes[1].mode = one.fakes[2].mode = "bad"
+            assert (await one.ask("wrong", body={"n": 3}).answer()).status == 400
+            for fake in one.fakes.values():
+                fake.mode = "drops"
+            with pytest.raises(ApiError, match="two workers failed"):
+                await one.ask("lost", body={"n": 3}).answer()
+            assert not one.service.waiting
+            assert one.service.fleet.account.outstanding.sum() == 0
+        ended = {e.number for e in one.told if isinstance(e, (events.Answered, events.Failed, events.Cancelled))}
+        assert ended == {e.number for e in one.of(events.Arrived)}
+
+    run(main())
+
+
+def test_a_client_that_goes_away_stops_all_parts_unless_another_joined_it() -> None:
+    async def main():
+        one = bench(2)
+        async with one:
+            first = one.ask("a", body={"n": 4}, repeat_key="k")
+            await asyncio.sleep(0.2)
+            second = one.ask("b", body={"n": 4}, repeat_key="k")
+            assert second.started.is_set()
+            first.cancel()
+            assert len(told(await second.answer())) == 4
+            assert told(await one.ask("late", body={"n": 4}, repeat_key="k").answer())[0].startswith("a.1/")
+            gone = one.ask("gone", body={"n": 4})
+            await asyncio.sleep(0.2)
+            gone.cancel()
+            await asyncio.sleep(0.1)
+            assert len(one.of(events.Cancelled)) == 4
+            assert sum(len(fake.cancelled) for fake in one.fakes.values()) == 2
+            assert one.service.fleet.account.outstanding.sum() == len(one.service.waiting) == 0
+
+    run(main())
+
+
+def test_streams_single_images_and_workers_of_several_seats_are_not_split() -> None:
+    async def main():
+        one = bench(2)
+        async with one:
+
+            async def take(piece): ...
+
+            await one.ask("stream", body={"n": 2, "stream": True}, chunk=take).answer()
+            await one.ask("single", body={"n": 1}).answer()
+            one.service.fleet.servers[1].spec = one.service.fleet.servers[1].spec.__class__(
+                "http://w1:1", "w1", slots=2
+            )
+            await one.ask("batch", body={"n": 2}).answer()
+            assert [e.number for e in one.of(events.Arrived)] == ["stream", "single", "batch"]
+
+    run(main())
+
+
+def test_the_deadline_is_that_of_the_whole_and_parts_count_as_they_would_run() -> None:
+    async def main():
+        one = bench(2, OnArrival("least-finish"))
+        async with one:
+            with pytest.raises(ApiError, match="earliest end is in 2 s"):
+                one.ask("late", body={"n": 4}, deadline_s=1.9)
+            assert len(told(await one.ask("in time", body={"n": 4}, deadline_s=2.1).answer())) == 4
+            for fake in one.fakes.values():
+                fake.seconds = lambda request: 5.0
+            with pytest.raises(ApiError, match="deadline passed"):
+                await one.ask("slow", body={"n": 4}, deadline_s=3.0).answer()
+            assert not one.service.waiting
+            assert not one.service.running
+
+    run(main())
+
+
+def test_what_holds_no_images_is_said_to_hold_none() -> None:
+    async def main():
+        one = bench(2)
+        async with one:
+            one.fakes[1].body = lambda request: b"{}"
+            with pytest.raises(ApiError, match="holds no images"):
+                await one.ask("r", body={"n": 2}).answer()
+
+    run(main())
