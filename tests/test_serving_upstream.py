@@ -103,10 +103,11 @@ def test_what_is_sent_names_the_request_its_deadline_and_the_key_and_asks_for_ba
     assert got.headers["accept-encoding"] == "identity"
 
 
-def test_no_address_that_is_logged_shows_the_query(caplog):
-    caplog.set_level("INFO", logger="httpx")
-    call(mocked(lambda got: IMAGES, "http://worker:1?api=query-key")[0])
-    assert "worker:1" in caplog.text
+def test_a_call_logs_no_address_whose_query_may_be_a_key(caplog):
+    caplog.set_level("DEBUG")
+    upstream, sent = mocked(lambda got: IMAGES, "http://worker:1?api=query-key")
+    call(upstream)
+    assert sent[0].url.query == b"api=query-key"
     assert "query-key" not in caplog.text
 
 
@@ -268,6 +269,82 @@ class Raw(httpx.AsyncByteStream):
 
     async def __aiter__(self):
         yield self.content
+
+
+class Server:
+    """Answers each request by what `answer(body)` gives, and counts connections. Closes them after it, if it should."""
+
+    def __init__(self, answer, closes=False):
+        self.answer, self.closes, self.connections, self.asked = answer, closes, 0, 0
+
+    async def __call__(self, reader, writer):
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(length)
+                self.asked += 1
+                writer.write(self.answer(body))
+                await writer.drain()
+                if self.closes:
+                    break
+        writer.close()
+
+    async def calls(self, *groups, asked=None):
+        """Bodies of the answers to calls of which those of a group go at once."""
+        server = await asyncio.start_server(self, "127.0.0.1", 0, limit=2**24)
+        async with server:
+            upstream = HttpUpstream(WorkerSpec(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+            try:
+                found = []
+                for count in groups:
+                    calls = (upstream.call(asked or request(), timeout_s=30) for _ in range(count))
+                    found += [answer.body for answer in await asyncio.gather(*calls)]
+                    await asyncio.sleep(0.02)  # lets an end arrive
+                return found
+            finally:
+                await upstream.aclose()
+
+
+PICTURE = b'{"data": [{"b64_json": "AA=="}]}'
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PICTURE), PICTURE)
+
+
+def test_connections_are_kept_for_the_next_call():
+    server = Server(lambda body: WHOLE)
+    assert asyncio.run(server.calls(1, 1, 5, 5, 1)) == [PICTURE] * 13
+    assert server.connections == 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "closes"),
+    [
+        pytest.param(WHOLE, True, id="closed without a word"),
+        pytest.param(WHOLE.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), False, id="to be closed"),
+        pytest.param(WHOLE + b"HTTP/1.1 200 OK\r\n\r\n", False, id="more than was asked for"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\n" + PICTURE, True, id="until its end"),
+    ],
+)
+def test_a_connection_whose_end_is_in_doubt_is_not_used_again(answer, closes):
+    server = Server(lambda body: answer, closes)
+    assert asyncio.run(server.calls(1, 1, 2)) == [PICTURE] * 4
+    assert server.connections == server.asked == 4
+
+
+def test_long_bodies_go_both_ways_whole_however_slowly_they_are_taken():
+    def chunked(body):
+        whole = b'{"data": "%s"}' % body
+        parts = [whole[k : k + 70_000] for k in range(0, len(whole), 70_000)]
+        return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n" % b"".join(
+            b"%x\r\n%s\r\n" % (len(part), part) for part in parts
+        )
+
+    server, text = Server(chunked), "x" * 3_000_000
+    for found in asyncio.run(server.calls(3, 3, asked=request(negative_prompt=text))):
+        assert text.encode() in found
+        assert len(found) > 3_000_000
+    assert server.connections == 3
 
 
 def test_a_call_that_is_cancelled_closes_its_connection():

@@ -1,0 +1,170 @@
+"""`HttpConnection`: one HTTP/1.1 connection of a client, by h11."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import h11
+import httpx
+
+MOST_HEAD = 100 * 1024
+"""Bytes of an answer's head."""
+MOST_READ = 2**18
+"""Bytes that may wait to be taken, before the server has to."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """Sends one request at a time, and reads its answer as fast as it is taken.
+
+    Args:
+        left: is told when it has ended.
+    """
+
+    def __init__(self, left: Callable[[HttpConnection], None]) -> None:
+        self._left = left
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD)
+        self._transport: Any = None
+        self._poll = select.poll()
+        self._waiter: asyncio.Future[None] | None = None
+        self._unread, self._reading, self._writing = 0, True, True
+        self._ended, self._error = False, ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = transport
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._http.receive_data(data)
+        self._unread += len(data)
+        if self._reading and self._unread > MOST_READ:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """See `asyncio.Protocol`; the transport closes itself then."""
+        self._end("")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._end("" if exc is None else str(exc) or type(exc).__name__)
+        self._left(self)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._writing = False
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._writing = True
+        self._wake()
+
+    def _end(self, error: str) -> None:
+        """Nothing more will come. Args: error: why; "" where the server has simply closed it."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            if not error:
+                self._http.receive_data(b"")
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        """Waits until something has happened."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    @property
+    def idle(self) -> bool:
+        """Whether another request may be sent after `release`: the server has not closed it, and said nothing since."""
+        return not self._ended and not self._unread and not self._transport.is_closing() and not self._poll.poll(0)
+
+    async def send(
+        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: AsyncIterator[bytes]
+    ) -> None:
+        """Sends a request; what a server says before it has read all of it is read next.
+
+        Args:
+            method, target, headers: of the request. body: its pieces.
+
+        Raises:
+            httpx.LocalProtocolError: it is no request of HTTP.
+        """
+        try:
+            out = [self._http.send(h11.Request(method=method, target=target, headers=list(headers))) or b""]
+            async for part in body:
+                out += self._http.send_with_data_passthrough(h11.Data(data=part)) or []
+                self._transport.writelines(out)  # the head goes with the first piece
+                out = []
+                while not self._writing and not self._ended:
+                    await self._wait()
+                if self._ended:
+                    return
+            out.append(self._http.send(h11.EndOfMessage()) or b"")
+        except h11.LocalProtocolError as error:
+            raise httpx.LocalProtocolError(str(error)) from None
+        if any(out):
+            self._transport.writelines(out)
+
+    async def answer(self) -> h11.Response:
+        """The head of the answer.
+
+        Raises:
+            httpx.RemoteProtocolError, httpx.ReadError: there is none.
+        """
+        while True:
+            event = await self._next()
+            if isinstance(event, h11.Response):
+                return event
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The pieces of the answer's body as they come; raises what `answer` does."""
+        while isinstance(event := await self._next(), h11.Data):
+            yield bytes(event.data)
+
+    async def _next(self) -> Any:
+        """What comes next of the answer."""
+        while True:
+            begun = self._http.their_state is not h11.SEND_RESPONSE
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                gone = self._ended and not begun
+                text = "the server closed the connection without an answer" if gone else str(error)
+                raise httpx.RemoteProtocolError(text) from None
+            if event is h11.PAUSED:
+                raise httpx.RemoteProtocolError("the server changed the protocol")
+            if event is not h11.NEED_DATA:
+                return event
+            self._unread = 0
+            if self._ended:
+                raise httpx.ReadError(self._error)
+            self._read_on()
+            await self._wait()
+
+    def _read_on(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def release(self) -> bool:
+        """Ends a request. Returns: whether another may follow; otherwise the connection is closed."""
+        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if not done or self._ended or self._http.trailing_data[0]:
+            self.close()
+            return False
+        self._http.start_next_cycle()
+        self._unread = 0
+        self._read_on()
+        return True
+
+    def close(self) -> None:
+        """Closes it at once."""
+        self._transport.abort()
