@@ -1,5 +1,6 @@
 """What the benchmarks compare with is the same problem and the same algorithm."""
 
+import multiprocessing
 import sys
 import threading
 import time
@@ -75,6 +76,8 @@ def test_a_contender_that_dies_is_named(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
     import training
 
+    fork = multiprocessing.get_context("fork")  # one that is spawned imports everything first
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
     contender = training.Contender("released code", training.released, str(tmp_path))  # an empty folder
     contender.ask()
     with pytest.raises(training.DiedError, match="'released code' ended with exit code 1; what it said is above"):

@@ -7,7 +7,7 @@ import json
 from diffpolicy.cli.main import main
 
 
-def test_train_fleet_writes_a_policy_that_evaluates(tmp_path, capsys) -> None:
+def test_train_fleet_writes_a_policy_that_evaluates(tmp_path, capsys, few_fleets) -> None:
     out = tmp_path / "live"
     assert main(["train-fleet", "live", "--out", str(out), "--rounds", "1", "--generations", "1"]) == 0
     assert json.loads((out / "policy.json").read_text())["trained"]["generations"] == 1
@@ -23,7 +23,7 @@ def test_unknown_names_are_refused(capsys) -> None:
     assert "pretrained:none" in capsys.readouterr().err
 
 
-def test_an_objective_is_recorded_and_an_unknown_one_refused(tmp_path, capsys) -> None:
+def test_an_objective_is_recorded_and_an_unknown_one_refused(tmp_path, capsys, few_fleets) -> None:
     short = ["--rounds", "1", "--generations", "1"]
     assert main(["train-fleet", "price", "--out", str(tmp_path / "a"), "--objective", "slowdown", *short]) == 0
     trained = json.loads((tmp_path / "a" / "policy.json").read_text())["trained"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -50,15 +51,29 @@ def agree(ours, theirs):
             assert torch.allclose(a, theirs[name], rtol=1e-5, atol=1e-5), name
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """`written(name, agent)`: a preset's policy, or one agent's of it, and its ONNX file, which is written once."""
+
+    @cache
+    def write_once(name, agent=None):
+        policy = policy_of(name) if agent is None else policy_of(name).for_agent(agent)
+        before = policy.generator.get_state()
+        result = export_decision(policy, tmp_path_factory.mktemp(name) / "decision.onnx")
+        assert torch.equal(policy.generator.get_state(), before)
+        return policy, result
+
+    return write_once
+
+
 @pytest.mark.parametrize("name", METHOD_NAMES)
-@pytest.mark.parametrize("rows", [1, 33])
-def test_an_onnx_file_decides_as_the_policy(name, rows, tmp_path):
-    policy = policy_of(name)
-    result = export_decision(policy, tmp_path / "decision.onnx")
+def test_an_onnx_file_decides_as_the_policy(name, written):
+    policy, result = written(name)
     assert result.difference <= 1e-5
-    ours, theirs, _ = both(policy, tmp_path / "decision.onnx", rows)
-    agree(ours, theirs)
-    assert ours["action"].shape == (3, rows)
+    for rows in (1, 33):
+        ours, theirs, _ = both(policy, result.path, rows)
+        agree(ours, theirs)
+        assert ours["action"].shape == (3, rows)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
@@ -83,10 +98,11 @@ def test_one_agent_of_a_stack_is_the_same_as_its_slice(name, tmp_path):
         assert one.agents is None
         mine = one.logits(observation[agent], None if latent is None else latent[agent])
         assert torch.allclose(whole[agent], mine, atol=1e-5)
-    export_decision(one, tmp_path / "one.onnx")
-    ours, theirs, _ = both(one, tmp_path / "one.onnx", 4)
-    agree(ours, theirs)
-    assert ours["action"].shape == (4,)
+    if name == "dqn-ts":
+        export_decision(one, tmp_path / "one.onnx")
+        ours, theirs, _ = both(one, tmp_path / "one.onnx", 4)
+        agree(ours, theirs)
+        assert ours["action"].shape == (4,)
 
 
 @pytest.mark.parametrize(("agent", "says"), [(3, "3"), (-1, "-1")])
@@ -108,11 +124,10 @@ def test_a_mask_is_an_input_and_is_kept(tmp_path):
     assert inputs["mask"].gather(-1, theirs["action"].unsqueeze(-1)).all()
 
 
-def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(tmp_path):
-    policy = policy_of("lad-ts-released")
+def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(written):
+    policy, result = written("lad-ts-released")
     before = policy.generator.get_state()
-    export_decision(policy, tmp_path / "decision.onnx")
-    first, second = (both(policy, tmp_path / "decision.onnx", 5)[1] for _ in range(2))
+    first, second = (both(policy, result.path, 5)[1] for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(policy.generator.get_state(), before)
 
@@ -136,10 +151,9 @@ def test_the_inputs_are_those_that_the_policy_needs(draw):
     assert "noise" not in {i.name for i in Decision(CategoricalPolicy(choices=3, observation_dim=2)).inputs}
 
 
-def test_the_description_tells_inputs_outputs_and_the_difference(tmp_path):
-    policy = policy_of("lad-ts")
-    result = export_decision(policy, tmp_path / "decision.onnx")
-    data = json.loads((tmp_path / "decision.onnx.json").read_text())
+def test_the_description_tells_inputs_outputs_and_the_difference(written):
+    _, result = written("lad-ts")
+    data = json.loads(result.path.with_name("decision.onnx.json").read_text())
     assert data["schema"] == "diffpolicy.decision/1"
     assert [i["name"] for i in data["inputs"]] == ["observation", "latent", "noise"]
     assert [o["name"] for o in data["outputs"]] == ["action", "logits", "next_latent"]
@@ -188,10 +202,9 @@ def test_an_unknown_format_is_refused(name, says, tmp_path):
         export_decision(policy_of("sac-ts"), tmp_path / "x", name)
 
 
-def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(tmp_path):
-    policy = policy_of("sac-ts").for_agent(0)
-    export_decision(policy, tmp_path / "decision.onnx")
-    decide, decision = ExportedDecision(tmp_path / "decision.onnx"), Decision(policy)
+def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(written):
+    policy, result = written("sac-ts", 0)
+    decide, decision = ExportedDecision(result.path), Decision(policy)
     generator = torch.Generator().manual_seed(5)
     given = [{i.name: i.random(rows, generator) for i in decision.inputs} for rows in (4, 4, 4, 2, 4, 4)]
     turned = given[2]["observation"]
@@ -216,10 +229,8 @@ def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(tm
         ({"more": torch.zeros(2)}, "takes observation, uniform, got observation, uniform, more"),
     ],
 )
-def test_a_wrong_input_is_refused_also_after_right_ones(change, says, tmp_path):
-    policy = policy_of("sac-ts").for_agent(0)
-    export_decision(policy, tmp_path / "decision.onnx")
-    decide = ExportedDecision(tmp_path / "decision.onnx")
+def test_a_wrong_input_is_refused_also_after_right_ones(change, says, written):
+    decide = ExportedDecision(written("sac-ts", 0)[1].path)
     right = {"observation": torch.zeros(2, 5), "uniform": torch.full((2,), 0.5)}
     decide(**right)
     decide(**right)
@@ -227,11 +238,13 @@ def test_a_wrong_input_is_refused_also_after_right_ones(change, says, tmp_path):
         decide(**{**right, **change})
 
 
-def test_damaged_files_and_wrong_inputs_are_refused(tmp_path):
+def test_damaged_files_and_wrong_inputs_are_refused(written, tmp_path):
     path = tmp_path / "decision.onnx"
     with pytest.raises(InputError, match=r"decision\.onnx\.json"):
         ExportedDecision(path)
-    export_decision(policy_of("sac-ts").for_agent(0), path)
+    whole = written("sac-ts", 0)[1].path
+    for name in (path.name, f"{path.name}.json"):
+        shutil.copy(whole.with_name(name), tmp_path)
     with pytest.raises(InputError, match="takes observation, uniform"):
         ExportedDecision(path)(observation=torch.zeros(1, 5))
     path.write_bytes(b"nonsense")

@@ -295,7 +295,7 @@ def stop_at(module, monkeypatch, call):
 
 @nobody_windows
 @pytest.mark.parametrize(("module", "call"), [(ImitationModule, 1), (ImitationModule, 2), (EvolutionModule, 2)])
-def test_a_fleet_training_that_was_stopped_goes_on_bit_for_bit(module, call, tmp_path, monkeypatch):
+def test_a_fleet_training_that_was_stopped_goes_on_bit_for_bit(module, call, tmp_path, monkeypatch, few_fleets):
     whole = train_rule(RECIPE, hidden=8)
     with monkeypatch.context() as patch:
         stop_at(module, patch, call)
@@ -305,7 +305,7 @@ def test_a_fleet_training_that_was_stopped_goes_on_bit_for_bit(module, call, tmp
     assert same_tensors(train_rule(RECIPE, hidden=8, out=tmp_path, resume=True), whole)
 
 
-def test_a_fleet_training_resumes_nothing_else(tmp_path):
+def test_a_fleet_training_resumes_nothing_else(tmp_path, few_fleets):
     with pytest.raises(InputError, match=r"has no checkpoint\.ckpt to resume"):
         train_rule(RECIPE, hidden=8, out=tmp_path, resume=True)
     train_rule(RECIPE, hidden=8, out=tmp_path)

@@ -261,7 +261,7 @@ def test_what_is_observed_of_items_that_do_not_exist_means_nothing(share):
 
 @pytest.mark.parametrize("kind", [SerialEnv, ParallelEnv])
 def test_environments_that_are_not_started_yet_tell_their_specs(kind):
-    env = kind(2, GuessEnv)
+    env = kind(2, GuessEnv, **({"mp_start_method": "fork"} if kind is ParallelEnv else {}))
     try:
         policy = CategoricalPolicy.from_specs(env)
         assert policy.information == "paper"

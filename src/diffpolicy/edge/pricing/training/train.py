@@ -43,6 +43,8 @@ RECIPES = {
 
 LEAST_HORIZON = 20
 """Slots of the shortest part of an episode that counts as one."""
+FLEETS = 24
+"""Random fleets on which prices are looked at in a round of price iteration."""
 
 
 def train_rule(
@@ -88,7 +90,7 @@ def train_rule(
     def collect(number: int) -> tuple[Tensor, ...]:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
-        for _ in range(24):
+        for _ in range(FLEETS):
             fleet = RandomFleet.draw(rng, (50, 200), (4, 30), dispatched=(0.0, 0, 0))  # no dispatchers here
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
