@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files, _limits
@@ -26,6 +31,7 @@ EXAMPLES = (
     "diffpolicy compare --methods lad-ts,sac-ts --episodes 60 --seeds 3 --out runs/three-seeds",
     "diffpolicy compare --sweep tasks=10,20,30 --methods lad-ts-plus --episodes 40",
     "diffpolicy compare --full --compile --out runs/full --resume   # goes on after it was stopped",
+    "diffpolicy compare --full --cluster ray:10.0.0.7:6379          # on the machines of a Ray cluster",
 )
 
 
@@ -73,9 +79,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes",
         type=opt.whole(1, _limits.PROCESSES),
-        default=2,
-        help="trainings and evaluations side by side (default 2); 1: all in this process",
+        help="trainings and evaluations side by side (default 2, or the processors of --cluster); 1: all in this "
+        "process",
         metavar="P",
+    )
+    parser.add_argument(
+        "--cluster",
+        type=_cluster,
+        metavar="ray[:ADDRESS]",
+        help="do the work as tasks of Ray: of the cluster at ADDRESS, or of the one that Ray finds, or starts on this "
+        "machine; what is written comes back to --out",
     )
     parser.add_argument(
         "--sweep",
@@ -94,6 +107,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     opt.add_scenario(parser)
     opt.add_binding(parser)
     opt.add_common(parser)
+
+
+def _cluster(text: str) -> str:
+    """The address that `--cluster` names, "" for none. Args: text: `ray` or `ray:ADDRESS`."""
+    kind, colon, address = text.partition(":")
+    if kind != "ray" or (colon and not address):
+        raise argparse.ArgumentTypeError("must be ray or ray:ADDRESS")
+    return address
 
 
 def run(options: argparse.Namespace) -> None:
@@ -128,7 +149,7 @@ def run(options: argparse.Namespace) -> None:
         seeds=options.seeds or (5 if options.full else 1),
         eval_episodes=options.eval_episodes,
         seconds=None if minutes is None else 60 * minutes,
-        processes=options.processes,
+        processes=options.processes or 2,
         environments=options.environments,
         seed=options.seed,
         compiled=options.compile,
@@ -149,6 +170,21 @@ def run(options: argparse.Namespace) -> None:
             _once(options, plan, started, held)
         else:
             _sweep(options, plan, sweep, held)
+
+
+@contextmanager
+def _placed(options: argparse.Namespace, plan: Plan) -> Iterator[Plan]:
+    """The plan on the cluster that is asked for, while it is connected; meanwhile what Ray prints is no output."""
+    if options.cluster is None:
+        yield plan
+        return
+    from diffpolicy.experiments.ray_cluster import RayCluster
+
+    with (
+        redirect_stdout(sys.stderr if options.verbose else io.StringIO()),
+        RayCluster.connected(options.cluster or None) as cluster,
+    ):
+        yield replace(plan, cluster=cluster, processes=options.processes or cluster.slots)
 
 
 def _json(result: Comparison, held: Holding | None) -> dict[str, Any]:
@@ -178,8 +214,8 @@ def _sweep(options: argparse.Namespace, plan: Plan, sweep: Sweep, held: Holding 
     from diffpolicy.experiments.plots import draw
     from diffpolicy.experiments.sweep import run_sweep
 
-    with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
-        results = run_sweep(plan, sweep, progress.tell, lambda name, share: progress.advance(share, name))
+    with _placed(options, plan) as placed, bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
+        results = run_sweep(placed, sweep, progress.tell, lambda name, share: progress.advance(share, name))
     pictures = draw(plan.out / "sweep.csv")
     if options.json:
         values = {sweep.label(v): _json(c, held) for v, c in zip(sweep.values, results, strict=True)}
@@ -198,12 +234,13 @@ def _once(options: argparse.Namespace, plan: Plan, started: float, held: Holding
     from diffpolicy.experiments.run import compare
 
     limit = "no time limit" if plan.seconds is None else f"{plan.seconds:.0f} s for all"
-    opt.teller(options)(
-        f"comparing {', '.join(plan.methods)} on {plan.problem.told()}; "
-        f"training seeds each: {plan.seeds}; processes: {plan.processes}; {limit}"
-    )
-    with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
-        result = compare(plan, progress.tell, started, heard=lambda name, share: progress.advance(share, name))
+    with _placed(options, plan) as placed:
+        opt.teller(options)(
+            f"comparing {', '.join(plan.methods)} on {plan.problem.told()}; training seeds each: {plan.seeds}; "
+            f"{'processes' if placed.cluster is None else 'tasks of Ray'}: {placed.processes}; {limit}"
+        )
+        with bar(options, "comparing", 1.0, spoken=not options.quiet) as progress:
+            result = compare(placed, progress.tell, started, heard=lambda name, share: progress.advance(share, name))
     tables = ["comparison.csv", "learning_curves.csv", *(f"{stem}.csv" for stem in plan.problem.breakdowns())]
     tables += [name for name in ("steps.csv", "timeline.csv", "chain.csv") if (plan.out / name).is_file()]
     pictures = [path.name for table in tables for path in draw(plan.out / table)]

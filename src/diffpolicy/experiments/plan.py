@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
@@ -20,6 +20,9 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.changes import changed, changes_of
 from diffpolicy.experiments.names import make_method, make_problem
+
+if TYPE_CHECKING:
+    from diffpolicy.experiments.cluster import Cluster
 
 COUNTS = {
     "seeds": _limits.SEEDS,
@@ -43,7 +46,7 @@ class Plan:
         seeds: training seeds of each method.
         eval_episodes: on which everything is judged.
         seconds: for all of it; None: without a limit.
-        processes: side by side, each with one thread.
+        processes: side by side, each with one thread; on a cluster tasks.
         seed: of evaluation, and the first training seed.
         out: folder.
         compiled: whether updates are compiled.
@@ -51,6 +54,7 @@ class Plan:
         environments: lanes side by side in each training.
         resume: whether what an earlier run finished in `out` is taken from there.
         policies: trained ones that are played too; None: those that the problem names.
+        cluster: whose machines do the work; None: processes of this one.
 
     Raises:
         InputError: there is neither a number of episodes nor a time, a value is out of range or of another kind, or a
@@ -77,6 +81,7 @@ class Plan:
     resume: bool = False
     policies: Sequence[str] | None = None
     environments: int = 1
+    cluster: Cluster | None = field(default=None, repr=False)
 
     @property
     def baseline(self) -> str:

@@ -14,6 +14,7 @@ from diffpolicy.environments.problem import Problem
 from diffpolicy.evaluation import make_policy
 from diffpolicy.evaluation.tables import RULE
 from diffpolicy.experiments.breakdown import breakdowns
+from diffpolicy.experiments.cluster import Cluster, run_on
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.experiments.first_episode import first_episode
 from diffpolicy.experiments.names import checked_problem, make_method
@@ -37,6 +38,7 @@ def compare(
     seed: int | None = None,
     out: str | Path | None = None,
     resume: bool | None = None,
+    cluster: Cluster | None = None,
     heard: Callable[[str, float], None] = lambda name, share: None,
 ) -> Comparison:
     """Trains methods, plays them and every rule on the same episodes, and writes tables, curves and policies.
@@ -51,6 +53,7 @@ def compare(
         minutes: for all of it; by default 5, or with `episodes` as long as it takes.
         seeds, eval_episodes, processes, environments, seed, resume: of `Plan`.
         out: folder, by default `runs/compare`.
+        cluster: of `Plan`; by default it does as many jobs at a time as it has processors.
         heard: is told what is at hand, and which share of all work was done since it heard last.
 
     Returns:
@@ -82,7 +85,10 @@ def compare(
         "seed": seed,
         "out": None if out is None else Path(out),
         "resume": resume,
+        "cluster": cluster,
     }
+    if cluster is not None and processes is None:
+        given["processes"] = cluster.slots
     plan = _plan(problem, {name: value for name, value in given.items() if value is not None})
     return _compare(plan, say, started, heard)
 
@@ -143,7 +149,10 @@ def _run(
         heard(named(job), job.effort * (share - before.get(key, 0.0)) / whole)
         before[key] = share
 
-    for outcome in run_jobs(jobs, plan.processes, hear):
+    outcomes = (
+        run_jobs(jobs, plan.processes, hear) if plan.cluster is None else run_on(plan.cluster, jobs, plan.processes)
+    )
+    for outcome in outcomes:
         hear(outcome.job, 1.0)
         say(told(outcome))
         yield outcome

@@ -75,7 +75,7 @@ class Worker:
             code = self.process.exitcode or 0
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             raise WorkError(f"{name} failed: its process was {how}") from None
-        return answer if isinstance(answer, Share) else _checked(answer, self.job)
+        return answer if isinstance(answer, Share) else checked(answer, self.job)
 
 
 def run_jobs(
@@ -98,7 +98,7 @@ def run_jobs(
     """
     if processes == 1 or not all(portable(job.problem) for job in jobs):
         for job in jobs:
-            yield _checked(_answer(job, partial(heard, job)), job)
+            yield checked(outcome_of(job, partial(heard, job)), job)
         return
     waiting = list(reversed(jobs))
     workers = []
@@ -127,11 +127,12 @@ def named(job: Job) -> str:
     return f"{job.name}, seed {job.seed}" if job.trained else job.name
 
 
-def _checked(answer: Outcome | Failure, job: Job) -> Outcome:
-    if isinstance(answer, Failure):
-        kind = InputError if answer.input else WorkError
-        raise kind(f"{named(job)} failed: {answer.reason}") from RuntimeError(answer.details)
-    return answer
+def checked(came: Outcome | Failure, job: Job) -> Outcome:
+    """An outcome, unless it is none. Args: came: of a job. job: which, in the sentence."""
+    if isinstance(came, Failure):
+        kind = InputError if came.input else WorkError
+        raise kind(f"{named(job)} failed: {came.reason}") from RuntimeError(came.details)
+    return came
 
 
 def _start() -> Worker:
@@ -167,7 +168,7 @@ def _serve(pipe: Connection, parent: int) -> None:
     try:
         with _signals.terminated_at_once():
             while (job := pipe.recv()) is not None:
-                pipe.send(_answer(job, _telling(pipe)))
+                pipe.send(outcome_of(job, _telling(pipe)))
     except (KeyboardInterrupt, EOFError, BrokenPipeError):  # asked to stop, or nobody is there any more
         sys.exit(_signals.exit_status(signal.SIGTERM))
 
@@ -185,7 +186,8 @@ def _telling(pipe: Connection) -> Callable[[float], None]:
     return tell
 
 
-def _answer(job: Job, heard: Callable[[float], None]) -> Outcome | Failure:
+def outcome_of(job: Job, heard: Callable[[float], None]) -> Outcome | Failure:
+    """What comes of a job in this process, mistakes and failures included. Args: job: which. heard: of `work`."""
     try:
         return work(job, heard)
     except Exception as error:
