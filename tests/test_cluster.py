@@ -131,7 +131,7 @@ def test_what_fails_on_a_cluster_is_one_sentence_and_stops_the_rest(tmp_path):
 @needs_ray
 @pytest.mark.slow
 def test_what_is_stopped_on_ray_goes_on_there_with_the_bits_of_this_machine(tmp_path):
-    """A minute on a quiet machine: the command on clusters that Ray starts here, stopped in the midst of a training and taken up again."""
+    """A minute on a quiet machine: on clusters that Ray starts here, stopped in the midst of training and taken up."""
     quick_method("sac-ts", tmp_path, start_after=5)
     words = "--methods sac-ts.yaml --policies random --stations 2 --tasks 3 --slots 4 --eval-episodes 1"
     env = {**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": gettempdir(), "TMPDIR": str(tmp_path)}
