@@ -6,6 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.upstream import Answer, UpstreamError
@@ -101,7 +103,18 @@ def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float
         work.result.set_result(answer)
     name, number = server.spec.name, work.request.number
     service.tell(events.Answered(number, now, name, answer.status, now - seconds, seconds, delay, work.expected_s))
-    service.answered(work, now, delay / max(base_s, 1e-9))
+    service.answered(work, now, delay / _alone_s(service, work))
+
+
+def _alone_s(service: Service, work: Work) -> float:
+    """Seconds of a request on the fastest worker that has its model: what a delay is measured by.
+
+    By those of the worker that it was sent to, a rule that takes slow workers would look as good as any.
+    """
+    request, fleet = work.request, service.fleet
+    able = [x.serves(request.model) and not x.removed for x in fleet.servers]
+    seconds = fleet.costs.expected_s(request.model, request.size) * (request.images if request.size is None else 1)
+    return max(float(min(seconds[able], default=np.inf)), 1e-9)
 
 
 def _learn(service: Service, work: Work, j: int, seconds: float) -> None:

@@ -17,7 +17,7 @@ LOST = 20.0
 
 
 class Trial:
-    """Compares slowdowns, delays over what the requests would take alone, of the two sides.
+    """Compares slowdowns, delays over what the requests take alone on the fastest worker, of the two sides.
 
     Which request belongs to which side is drawn from its name, so the sides meet the same mix at the same times. That
     holds for two rules that bind on arrival. A rule that holds would find all seats taken by one that does not, so
