@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, InputError
+from diffpolicy.diffusion import Ancestral, MaskedProcess
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
-from diffpolicy.policies import CategoricalHead
+from diffpolicy.policies import CategoricalHead, Keys
+from test_joint import env_of, seen
 from toys import GuessEnv, small
 
 pytest.importorskip("onnxruntime")
@@ -122,6 +124,40 @@ def test_a_mask_is_an_input_and_is_kept(tmp_path):
     ours, theirs, inputs = both(policy, tmp_path / "masked.onnx", 200)
     agree(ours, theirs)
     assert inputs["mask"].gather(-1, theirs["action"].unsqueeze(-1)).all()
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        {"schedule": MaskedProcess(2), "sampler": Ancestral(order="confidence"), "denoiser": {"kind": "MLPDenoiser"}},
+        {"steps": 1, "denoiser": {"hidden": 8, "blocks": 1}},
+    ],
+    ids=["tokens", "numbers"],
+)
+def test_a_joint_masked_action_is_decided_as_the_policy_acts_on_the_same_draws(chain, tmp_path):
+    env = env_of()
+    policy, td = DiffusionPolicy.from_specs(env, items="joint", **chain).eval(), seen(env)
+    export_decision(policy, tmp_path / "joint.onnx")
+    decide = ExportedDecision(tmp_path / "joint.onnx")
+    shapes = {i["name"]: i["shape"] for i in decide.description["inputs"]}
+    lead = td.batch_size
+    policy.reseed(3)
+    acted = policy(td.clone())["action"]
+    policy.reseed(3)
+    noise, head = policy.noise(lead), policy.head
+    rows, allowed = policy.rows(td), Keys.of(env, items="joint").allowed(td)
+    given = {"observation": policy.read_observation(td, rows), "mask": allowed}
+    if head.tokens:
+        assert shapes["uniform"] == [3, "rows", 4]  # the start, and two steps of four items
+        given["uniform"] = noise
+    else:
+        given |= {"noise": noise, "uniform": head.draws(lead, policy.generator)}
+    outputs = decide(**given)
+    assert torch.equal(outputs["action"], acted)
+    assert ("logits" in outputs) == (not head.tokens)
+    assert td["action_mask"].gather(-1, acted.unsqueeze(-1)).squeeze(-1)[td["valid"]].all()
+    given["mask"] = torch.cat([torch.zeros(5, 3, dtype=torch.bool), allowed[:, 3:]], -1)  # the first item has no choice
+    assert (decide(**given)["action"] == -1).nonzero().tolist() == [[k, 0] for k in range(5)]
 
 
 def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(written):

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 from torchrl.data import Categorical, MultiCategorical, OneHot, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.objectives import ClipPPOLoss
 
 from diffpolicy import ActionMemory, DiffusionPolicy, InputError
-from diffpolicy.diffusion import DDIM, Kernel, Sampler, TokenProcess, over_slots
+from diffpolicy.diffusion import DDIM, Kernel, MaskedProcess, Sampler, TokenProcess, UniformProcess, over_slots
+from diffpolicy.diffusion import Ancestral as Surest
 from diffpolicy.diffusion import Categorical as CategoricalKernel
 from diffpolicy.environments import check_policy
-from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss
+from diffpolicy.policies.chain_law import ChainLaw
 from diffpolicy.policies.heads import TokenHead, head_from_dict
 from test_joint import env_of, seen
 from test_keys import Specs
@@ -123,6 +126,36 @@ def test_tokens_of_joint_items_keep_to_the_mask_at_each_step():
     assert policy.noise(torch.Size([5])).shape == (policy.draws, 5, 4)
 
 
+@pytest.mark.parametrize("process", [MaskedProcess(2), UniformProcess(2)], ids=str)
+@pytest.mark.parametrize("agents", [None, 2])
+def test_recorded_chains_have_ratios_of_which_the_mean_is_one(process, agents):
+    env = env_of(agents=agents)
+    policy = DiffusionPolicy.from_specs(env, items="joint", schedule=process, denoiser={"kind": "MLPDenoiser"})
+    policy.record = True
+    td = policy(torch.cat([seen(env)] * 400))
+    action, was = td[policy.action_key], td[policy.beside("action_log_prob")]
+    assert torch.allclose(policy.get_dist(td).log_prob(action), was, atol=1e-5)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+        ratio = (policy.get_dist(td).log_prob(action) - was).exp()
+    assert ratio.std() > 0.1
+    assert ratio.mean().item() == pytest.approx(1, abs=5 * float(ratio.std()) / ratio.numel() ** 0.5)
+
+
+def test_torchrls_ppo_takes_recorded_chains():
+    env = Specs({"observation": Unbounded((4, 3))}, Categorical(5, (4,)))
+    policy, critic = policy_of(env), TensorDictModule(torch.nn.Linear(3, 1), ["observation"], ["state_value"])
+    policy.record = True
+    with torch.no_grad():
+        rows = policy(env.reset())
+    rows = rows.set("advantage", torch.randn(4, 1)).set("value_target", torch.zeros(4, 1))
+    losses = ClipPPOLoss(policy, critic, entropy_bonus=False)(rows)
+    assert losses["kl_approx"].item() == pytest.approx(0, abs=1e-6)
+    losses["loss_objective"].backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in policy.parameters())
+
+
 def test_a_token_head_is_described_by_json():
     head = TokenHead(nvec=(3, 2))
     assert head_from_dict(head.to_dict()) == head
@@ -140,9 +173,17 @@ def test_a_token_head_is_described_by_json():
         (lambda env: DiffusionPolicy.from_specs(env, sampler=Ancestral()), "numbers, and a Ancestral goes"),
         (lambda env: policy_of(env).with_sampler(DDIM()), "tokens, and a DDIM"),
         (lambda env: policy_of(env, prior=ActionMemory()), "states of a Absorbing are tokens"),
-        (lambda env: policy_of(env).get_dist(env.reset()), "no law apart from its chain's"),
-        (lambda env: setattr(policy_of(env), "record", True), "no law apart from its chain's"),
-        (lambda env: Decision(policy_of(env)), "no exported form"),
+        (lambda env: policy_of(env).get_dist(env.reset()), "'chain' is not there: an action's probability is that of"),
+        (lambda env: setattr(policy_of(env).with_start(2), "record", True), "from what no record tells"),
+        (
+            lambda env: setattr(
+                DiffusionPolicy.from_specs(env, schedule=MaskedProcess(2), sampler=Surest(order="confidence")),
+                "record",
+                True,
+            ),
+            "take Ancestral",
+        ),
+        (lambda env: ChainLaw(torch.zeros(2), torch.ones(2).long()).log_prob(torch.tensor([1, 0])), "not the one in"),
         (lambda env: LatentDiscreteSACLoss(policy_of(env), CriticEnsemble(3, 5)), "cannot be enumerated"),
         (lambda env: Absorbing().squares(1), "no share of signal"),
     ],

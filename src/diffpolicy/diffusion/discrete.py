@@ -142,10 +142,17 @@ def _surest(logits: Tensor, x: Tensor, kept: float) -> Categorical:
     hidden = x == choices
     due = hidden.sum(-1, keepdim=True) - math.floor((1 - kept) * x.shape[-1] + 1e-9)
     sure = law.max(-1).values.masked_fill(~hidden, -1.0)
-    rank = sure.argsort(dim=-1, descending=True, stable=True).argsort(-1)
-    shown = hidden & (rank < due)
+    shown = hidden & (_rank(sure) < due)
     stands = one_hot(x, choices + 1).to(law)
     return Categorical.of(torch.where(shown.unsqueeze(-1), pad(law, (0, 1)), stands))
+
+
+def _rank(value: Tensor) -> Tensor:
+    """How many go before each, the greater first and among equals the first, `[.., K]`; it takes no sort (ONNX)."""
+    number = torch.arange(value.shape[-1], device=value.device)
+    mine, other = value.unsqueeze(-1), value.unsqueeze(-2)
+    before: Tensor = ((other > mine) | ((other == mine) & (number < number.unsqueeze(-1)))).sum(-1)
+    return before
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,8 @@ class Decision(PureDecision):
         policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Raises:
-        InputError: the end of its chain is the action itself, or it has several keys, which has no exported form.
+        InputError: it decides several keys, a critic guides it, or its chain begins from what is given, which have no
+            exported form.
 
     Example:
         >>> decision = Decision(DiffusionPolicy(choices=3, observation_dim=5, prior=ActionMemory()))
@@ -48,8 +49,6 @@ class Decision(PureDecision):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        if policy.head.x0_is == "action":
-            raise InputError(f"a policy with a {type(policy.head).__name__} has no exported form yet")
         if isinstance(policy.head, CompositeHead):
             raise InputError(f"a policy of several actions, {policy.action_keys}, has no exported form yet")
         if isinstance(policy, DiffusionPolicy) and policy.guidance is not None and policy.guidance.by_critic:
@@ -66,9 +65,10 @@ class Decision(PureDecision):
         self.remembers = chain is not None and isinstance(chain.prior, ActionMemory)
         if self.remembers:
             inputs.append(DecisionInput("latent", wide, "float32", "what is remembered of the last decision"))
-        if chain is not None and chain.draws:
-            inputs.append(DecisionInput("noise", (chain.draws, *wide), "float32", "independent draws of N(0, 1)"))
         self.head = policy.head
+        self.noise = None if chain is None or not chain.draws else _noise(chain, lead)
+        if self.noise is not None:
+            inputs.append(self.noise)
         self.drawn = policy.head.draw_input if policy.draws_choice else None
         if self.drawn is not None:
             name, shape = self.drawn
@@ -78,10 +78,10 @@ class Decision(PureDecision):
             allowed = (*lead, policy.head.mask_width)
             inputs.append(DecisionInput("mask", allowed, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
-        outputs = [
-            _action(policy, lead),
-            DecisionInput("logits", wide, "float32", "of the choices, or other parameters of the action's law"),
-        ]
+        outputs = [_action(policy, lead)]
+        if policy.head.x0_is == "parameters":
+            meaning = "of the choices, or other parameters of the action's law"
+            outputs.append(DecisionInput("logits", wide, "float32", meaning))
         if self.remembers:
             outputs.append(DecisionInput("next_latent", wide, "float32", "what to remember, the next time's latent"))
         self.outputs = tuple(outputs)
@@ -97,14 +97,18 @@ class Decision(PureDecision):
             tensors: the inputs, in their order.
 
         Returns:
-            The outputs, in their order: actions, logits, and where the policy remembers, the next latents.
+            The outputs, in their order: actions, logits where x_0 is a law's parameters, and where the policy remembers
+            the next latents.
         """
         given = self.named(tensors)
         policy, mask = self.policy, self._mask(given)
         condition = policy.condition(given["observation"])
-        x0 = policy.end(condition, given.get("latent"), given.get("noise"), mask)
-        logits = self.head.law(policy.decode(x0, mask), mask)
-        results = [self.head.refuse(policy.choose_at(logits, self._draws(given)), mask), logits]
+        noise = None if self.noise is None else given[self.noise.name]
+        x0 = policy.end(condition, given.get("latent"), noise, mask)
+        law = policy.head.law(policy.decode(x0, mask), mask)
+        results = [self.head.refuse(policy.choose_at(law, self._draws(given)), mask)]
+        if self.head.x0_is == "parameters":
+            results.append(law)
         if self.remembers:
             results.append(policy.prior.follow(given["latent"], x0, self.head))
         return tuple(results)
@@ -118,6 +122,8 @@ class Decision(PureDecision):
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
+        if self.head.x0_is == "action":
+            return self._is_end(action, inputs, outputs[0], tolerance)
         given, logits = self.named(inputs), outputs[1]
         draws, mask = self._draws(given), self._mask(given)
         if action.is_floating_point():
@@ -134,6 +140,19 @@ class Decision(PureDecision):
             near = torch.stack([action == self.policy.choose_at(logits, draws + shift) for shift in shifts]).any(0)
         return near if mask is None else torch.where(mask.any(-1), near & (action >= 0), action == NO_CHOICE)
 
+    def _is_end(self, action: Tensor, inputs: Sequence[Tensor], ours: Tensor, tolerance: float) -> Tensor:
+        """Whether actions are the ends of chains but for rounding, bool of the rows' shape; a token may turn by it."""
+        if action.is_floating_point():
+            near: Tensor = (action - ours).abs() <= tolerance * ours.abs().clamp_min(1)
+            return near.all(-1) if self.head.event else near
+        right = action == ours
+        for shift in (-tolerance, tolerance):
+            moved = [x + shift if spec is self.noise else x for spec, x in zip(self.inputs, inputs, strict=True)]
+            with torch.no_grad():
+                right = right | (action == self(*moved)[0])
+        parts = len(self.head.event)
+        return right.flatten(-parts).all(-1) if parts else right
+
     def _near(
         self, action: Tensor, logits: Tensor, draws: Tensor | None, mask: Tensor | None, tolerance: float
     ) -> Tensor:
@@ -146,9 +165,18 @@ class Decision(PureDecision):
         return torch.stack([action == each for each in tried]).any(0).all(-1)
 
 
+def _noise(policy: DiffusionPolicy, lead: tuple[int | str, ...]) -> DecisionInput:
+    """What a chain draws, as an input: numbers of N(0, 1), or of U[0, 1) where its states are tokens."""
+    if not policy.process.discrete:
+        return DecisionInput("noise", (policy.draws, *lead, policy.choices), "float32", "independent draws of N(0, 1)")
+    shape = (policy.draws, *lead, policy.head.slots)
+    return DecisionInput("uniform", shape, "float32", "independent draws of U[0, 1), of the chain's tokens", (0.0, 1.0))
+
+
 def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
     """What is decided, as an output."""
-    dtype = "int64" if policy.head.expectation == "enumerated" else "float32"
+    written = policy.head.written_as
+    dtype = "float32" if written is None else str(written).removeprefix("torch.")
     return DecisionInput("action", (*lead, *policy.head.event), dtype, "the choice; -1 where the mask allows none")
 
 

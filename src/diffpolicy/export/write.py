@@ -141,16 +141,20 @@ def _export(decision: PureDecision) -> Any:
 def _onnx(decision: PureDecision, path: Path) -> None:
     optional("onnxscript")
     graph, example = _export(decision)
-    torch.onnx.export(
-        graph,
-        example,
-        str(path),
-        input_names=[i.name for i in decision.inputs],
-        output_names=[o.name for o in decision.outputs],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        torch.onnx.export(
+            graph,
+            example,
+            str(path),
+            input_names=[i.name for i in decision.inputs],
+            output_names=[o.name for o in decision.outputs],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:200]
+        raise InputError(f"the policy's operators cannot be told in ONNX: {cause}; --format aoti may do") from None
     onnx = optional("onnx")
     model = onnx.load(str(path))
     simplify(model)

@@ -80,17 +80,8 @@ def action_losses(policy: Policy, observation: Tensor, action: Tensor, mask: Ten
     x0 = policy.head.encode(action)
     if isinstance(policy.process, TokenProcess):
         noise = torch.rand(x0.shape, generator=generator, device=generator.device).to(observation.device)
-        allowed = allowed_tokens(policy, mask, rows)
+        allowed = policy.allowed_tokens(mask, rows)
         x = policy.process.corrupt(x0, t, noise, allowed)
         return token_errors(policy, observation, x0, x, t, allowed, policy.drops(rows))
     noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
     return denoising_errors(policy, observation, x0, t, noise, policy.drops(rows))
-
-
-def allowed_tokens(policy: DiffusionPolicy, mask: Tensor | None, rows: torch.Size) -> Tensor:
-    """Which tokens x_0 may be, bool `[*rows, K, W]`. Args: mask: as the head reads it, or None. rows: their shape."""
-    if mask is None:
-        whole = torch.ones(policy.head.mask_width, dtype=torch.bool, device=policy.device)
-        mask = policy.head.read_mask(whole).expand(*rows, -1)
-    allowed: Tensor = mask.unflatten(-1, (policy.head.slots, -1))
-    return allowed

@@ -12,7 +12,6 @@ from typing_extensions import Unpack
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_critic import ActionCriticOptions, repeated
-from diffpolicy.objectives.action_losses import allowed_tokens
 from diffpolicy.objectives.denoising import spread
 from diffpolicy.objectives.recorded import check_records, ended, recorded
 from diffpolicy.objectives.token_imitation import token_errors
@@ -147,7 +146,7 @@ class OnChainMirrorLoss(MirrorDescentLoss):
         path = torch.tensor(policy.path, device=each.device)
         number = spread(when, each.shape[-2], len(path), self.samples) - 1
         x = states.gather(0, number.unsqueeze(-1).expand(states.shape[1:]).unsqueeze(0)).squeeze(0)
-        allowed = allowed_tokens(policy, given, each.shape[:-1])
+        allowed = policy.allowed_tokens(given, each.shape[:-1])
         dropped = policy.drops(each.shape[:-1])
         loss = token_errors(policy, each, states[-1], x, path[number], allowed, dropped, policy.path)
         of_states = (weight * loss.unflatten(-1, (-1, self.samples))).sum(-1)

@@ -11,7 +11,6 @@ from diffpolicy import _validate as check
 from diffpolicy.diffusion.tokens import TokenProcess
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_critic import ActionCriticOptions
-from diffpolicy.objectives.action_losses import allowed_tokens
 from diffpolicy.objectives.denoising import spread
 from diffpolicy.objectives.weighted import WeightedActionLoss
 from diffpolicy.policies.diffusion import DiffusionPolicy
@@ -75,7 +74,7 @@ class QDFMLoss(WeightedActionLoss):
         when = torch.rand(*rows[:-1], 1, generator=generator, device=generator.device).to(observation.device)
         t, x0 = spread(when, rows[-1], process.steps, self.samples), policy.head.encode(action)
         noise = torch.rand(x0.shape, generator=generator, device=generator.device).to(observation.device)
-        allowed = allowed_tokens(policy, mask, rows)
+        allowed = policy.allowed_tokens(mask, rows)
         x = process.corrupt(x0, t, noise, allowed)
         cond = policy.learnt(observation, policy.drops(rows))
         law = policy.token_logits(x, t, cond, allowed, policy.vocabulary).softmax(-1)

@@ -24,14 +24,14 @@ from diffpolicy.policies.guidance import Guidance
 from diffpolicy.policies.heads import TokenHead
 from diffpolicy.policies.options import ChoiceOptions, DiffusionOptions
 from diffpolicy.policies.priors import Prior
-from diffpolicy.policies.steered import SteeredPolicy
+from diffpolicy.policies.recording import RecordingPolicy
 
 OPTIONS = {"MLPDenoiser": ("hidden", "act", "output", "time"), "ItemDenoiser": ("hidden", "heads", "blocks")}
 """What may be said of a denoiser that the policy makes itself, by its kind."""
 Made = TypeVar("Made", bound="DiffusionPolicy")
 
 
-class DiffusionPolicy(SteeredPolicy):
+class DiffusionPolicy(RecordingPolicy):
     """Denoises the logits of a choice from noise or from the remembered action, given an observation.
 
     The policy of D2SAC (arXiv 2303.13052) with `GaussianPrior()`, of LAD-TS (arXiv 2412.18212) with `ActionMemory()`.
@@ -162,12 +162,6 @@ class DiffusionPolicy(SteeredPolicy):
             raise InputError(f"an ActionMemory remembers numbers of single items, and {what}; take a GaussianPrior")
 
     @property
-    def vocabulary(self) -> int:
-        """Numbers that the denoiser reads of a slot: W, or the tokens of a process, one-hot."""
-        each = self.choices // self.head.slots
-        return self.process.vocabulary(each) if isinstance(self.process, TokenProcess) else each
-
-    @property
     def numbers(self) -> int:
         """Numbers that the denoiser reads of a row."""
         return self.head.slots * self.vocabulary
@@ -205,14 +199,11 @@ class DiffusionPolicy(SteeredPolicy):
         """As `output`; through tokens the mask is heeded at each step, and none drawn (`no_noise`) takes the modes."""
         if not isinstance(self.process, TokenProcess):
             return self.output(condition, latent, noise)
-        rows, slots = condition.shape[:-1], self.head.slots
+        rows = condition.shape[:-1]
         noise = self.noise(rows) if noise is None else noise
         assert noise is not None
         start, steps = (noise[0], noise[1:]) if len(noise) else (None, None)
-        if mask is None:
-            whole = torch.ones(self.head.mask_width, dtype=torch.bool, device=condition.device)
-            mask = self.head.read_mask(whole).expand(*rows, self.choices)
-        allowed = mask.unflatten(-1, (slots, -1))
+        allowed = self.allowed_tokens(mask, rows)
         if self.level is None:
             x = self.process.terminal(start, allowed)
         else:

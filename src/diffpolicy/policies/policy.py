@@ -15,6 +15,8 @@ from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+from diffpolicy.policies.chain_law import ChainLaw
+from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CompositeHead, Head
@@ -167,16 +169,20 @@ class Policy(RowPolicy, base=True):
         rows = self.rows(tensordict)
         condition, latent, mask, told = self._read(tensordict, rows)
         made = self.decided(condition, latent, mask, without_chance())
-        noise, x0, law, action = made.noise, made.x0, made.law, made.action
+        x0, action = made.x0, made.action
         if readable(x0) and not math.isfinite(x0.sum().item()):
             self._refuse_output(tensordict, rows, x0)
         self.write_latent(tensordict, rows, x0)
         action = (action if told else self.head.refuse(action, mask)).to(tensordict[self.reading.keys[0]].device)
+        action = self._put(rows, action)
+        self.write_action(tensordict, action)
+        return self._write_record(tensordict, rows, condition, mask, made, action) if self.record else tensordict
+
+    def _put(self, rows: Rows, action: Tensor) -> Tensor:
+        """Actions of rows where their items are, `[*, *event]`. Args: action: `[.., M, *event]`."""
         parts = len(self.head.event)
         action = rows.put(action.flatten(-parts)) if parts else rows.put(action.unsqueeze(-1)).squeeze(-1)
-        action = action.unflatten(-1, self.head.event) if parts > 1 else action
-        self.write_action(tensordict, action)
-        return self._write_record(tensordict, rows, noise, law, action) if self.record else tensordict
+        return action.unflatten(-1, self.head.event) if parts > 1 else action
 
     def write_action(self, td: TensorDictBase, action: Tensor) -> None:
         """Writes what was decided, under each of the keys. Args: action: `[*, *event]`."""
@@ -208,15 +214,15 @@ class Policy(RowPolicy, base=True):
         if record == "draws":
             self.check_draws()
         elif check.flag(record, "record"):
-            self.check_law()
-            if self.head.draw_input is None:
-                raise InputError(
-                    f"record needs a head that draws its action, and this {type(self.head).__name__} takes the argmax"
-                )
+            self.check_record()
+        known = {key for kind in (True, "draws") for key in self.recorded_keys(kind)}
         self._record = record
-        drawn, known = [self.beside("draws")] if self.draws else [], [self.beside("action_log_prob")]
-        kept = [key for key in self.out_keys if key not in (*drawn, *known)]
-        self.out_keys = [*kept, *(drawn if record else []), *(known if record is True else [])]
+        self.out_keys = [*(key for key in self.out_keys if key not in known), *self.recorded_keys(record)]
+
+    def recorded_keys(self, record: bool | Literal["draws"]) -> list[NestedKey]:
+        """Keys that a record writes beside the action. Args: record: of the property."""
+        drawn = [self.beside("draws")] if self.draws and record else []
+        return [*drawn, self.beside("action_log_prob")] if record is True else drawn
 
     def beside(self, name: str) -> NestedKey:
         """A key beside the action's. Args: name: its last part."""
@@ -226,6 +232,14 @@ class Policy(RowPolicy, base=True):
     def check_draws(self) -> None:
         """Raises InputError if what it draws does not tell its action again."""
 
+    def check_record(self) -> None:
+        """Raises InputError if what acting wrote of an action would not tell how probable it was."""
+        self.check_law()
+        if self.head.draw_input is None:
+            raise InputError(
+                f"record needs a head that draws its action, and this {type(self.head).__name__} takes the argmax"
+            )
+
     def check_law(self) -> None:
         """Raises InputError if its actions have no law that `get_dist` could give."""
         if self.head.x0_is == "action":
@@ -234,7 +248,7 @@ class Policy(RowPolicy, base=True):
                 "no law apart from its chain's"
             )
 
-    def get_dist(self, tensordict: TensorDictBase) -> HeadLaw:
+    def get_dist(self, tensordict: TensorDictBase) -> HeadLaw | ChainLaw:
         """The law of the items' actions, `[*]`, given the chain's draws: those that were recorded, else fresh ones.
 
         It is what TorchRL's losses ask for, with `probs` and `logits` where choices are enumerated. It does not look at
@@ -260,14 +274,20 @@ class Policy(RowPolicy, base=True):
         return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
 
     def _write_record(
-        self, td: TensorDictBase, rows: Rows, noise: Tensor | None, law: Tensor, action: Tensor
+        self,
+        td: TensorDictBase,
+        rows: Rows,
+        condition: Tensor,
+        mask: Tensor | None,
+        made: Decided,
+        action: Tensor,
     ) -> TensorDictBase:
-        """Writes what is recorded. Args: noise: `[draws, .., M, A]`. law: of rows. action: `[*, *event]`."""
-        if noise is not None:
-            td.set(self.beside("draws"), noise_of_items(noise, rows))
+        """Writes what is recorded. Args: condition, mask, made: of rows. action: `[*, *event]`."""
+        if made.noise is not None:
+            td.set(self.beside("draws"), noise_of_items(made.noise, rows))
         if self.record == "draws":
             return td
-        log_prob = law_of_items(self.head, rows, law, self.generator).log_prob(action.to(law.device))
+        log_prob = law_of_items(self.head, rows, made.law, self.generator).log_prob(action.to(made.law.device))
         return td.set(self.beside("action_log_prob"), log_prob.detach().to(action.device))
 
     def check_env(self, env: EnvBase) -> None:

@@ -1,0 +1,71 @@
+"""`ChainLaw`: how probable recorded chains are, as a `torch.distributions.Distribution` for TorchRL's losses."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from diffpolicy.errors import InputError
+from diffpolicy.policies.masks import readable
+
+ALONE = "it is the law of one recorded chain; a new one is drawn by acting, and its entropy has no closed form"
+
+
+class ChainLaw(Distribution):
+    """The law of items' chains, at those that were recorded, `[*]`: the one action that each ended in is known.
+
+    Ratios of it under other parameters are those of whole chains, whose expectation is that of their actions.
+
+    Args:
+        chances: log-probability of each chain, `[*]`. action: in which it ended, `[*, *event]`.
+
+    Raises:
+        InputError: the log-probability of another action is asked for.
+
+    Example:
+        >>> law = ChainLaw(torch.tensor([-0.5]), torch.tensor([2]))
+        >>> law.log_prob(torch.tensor([2]))
+        tensor([-0.5000])
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's attribute)
+    has_rsample = False
+
+    def __init__(self, chances: Tensor, action: Tensor) -> None:
+        super().__init__(chances.shape, action.shape[chances.ndim :], validate_args=False)
+        self.chances, self.action = chances, action
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability (density) of the chains that ended so, `[*]`. Args: value: their actions, `[*, *event]`."""
+        ended = self.action.to(value.device)
+        if readable(value) and not (value.shape == ended.shape and _alike(value, ended)):
+            raise InputError("the action is not the one in which the recorded chain ended, of which alone it is known")
+        return self.chances
+
+    def sample(self, sample_shape: Any = ()) -> NoReturn:
+        """Not known."""
+        raise NotImplementedError(ALONE)
+
+    def entropy(self) -> NoReturn:
+        """Not known."""
+        raise NotImplementedError(ALONE)
+
+    @property
+    def mode(self) -> Tensor:
+        """The action in which each chain ended, `[*, *event]`."""
+        return self.action
+
+    @property
+    def deterministic_sample(self) -> Tensor:
+        """The same, by TorchRL's name for it."""
+        return self.action
+
+
+def _alike(value: Tensor, ended: Tensor) -> bool:
+    """Whether actions are the same but for rounding; -1 is no choice."""
+    if not value.is_floating_point():
+        return bool(((value == ended) | (value == -1)).all())
+    return torch.allclose(value, ended.to(value), atol=1e-4)
