@@ -6,6 +6,7 @@ import json
 import os
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,11 @@ def one_thread():
 
 @pytest.fixture
 def few_fleets(monkeypatch):
-    """Fleet training on two fleets a round and one pair a generation, where what it learns does not matter."""
+    """Fleet training on two fleets and five updates a round and one pair a generation, where it need not learn."""
     from diffpolicy.edge.pricing.training import train
 
     monkeypatch.setattr(train, "FLEETS", 2)
+    monkeypatch.setattr(train, "ImitationModule", partial(train.ImitationModule, updates=5, batch_size=64))
     for name, recipe in train.RECIPES.items():
         monkeypatch.setitem(train.RECIPES, name, replace(recipe, pairs=1))
 
