@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torchrl.data import Bounded, Unbounded
 from torchrl.objectives import SoftUpdate
 
@@ -31,7 +32,7 @@ from diffpolicy.objectives import (
 from diffpolicy.objectives.token_imitation import weights
 from diffpolicy.policies import BestOf, ClassifierFree
 from diffpolicy.policies.heads import TokenHead, VectorHead
-from diffpolicy.training import OffPolicyModule, PackedReplay, RolloutStream
+from diffpolicy.training import EvolutionModule, OffPolicyModule, PackedReplay, RolloutStream
 from test_keys import Specs
 from test_weighted import MASK, SEEN, Known, bandit, by_chance, chain_policy
 from toys import GuessEnv, guess_transitions
@@ -46,6 +47,32 @@ def test_a_successor_that_allows_nothing_is_worth_nothing(kind):
     target = loss.target(SEEN.expand(2, -1), after, torch.zeros(2), None)
     assert target[0] != 0
     assert target[1] == 0
+
+
+def without_a_choice(count):
+    """Rows of nothing to choose: the mask allows nothing, and the action is none."""
+    seen = {"observation": SEEN.expand(count, -1), "action_mask": torch.zeros_like(MASK).expand(count, -1)}
+    rest = {"action": torch.tensor([[0, -1]]).expand(count, -1), "reward": torch.ones(count)}
+    return TensorDict({**seen, **rest, "next": {**seen, "terminated": torch.ones(count, 1).bool()}}, [count])
+
+
+@pytest.mark.parametrize("leaping", [False, True])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_of_what_was_no_choice_neither_the_policy_nor_the_critic_learns(kind, leaping):
+    """-1 was read as the first choice, whose value the reward of nothing then moved."""
+    policy = chain_policy(UniformProcess(3), TauLeaping()) if leaping else by_chance(0)
+    loss = kind(policy, action_critic(policy))
+    none = without_a_choice(4)
+    losses = loss(none)
+    sum(value for key, value in losses.items() if key.startswith("loss_") and key != "loss_temperature").backward()
+    moved = [p.grad for part in (loss.policy, loss.critic) for p in part.parameters() if p.grad is not None]
+    assert moved
+    assert not any(bool(grad.any()) for grad in moved)  # nor is one NaN
+    assert float(losses.get("kl", torch.zeros(()))) == 0
+    some = none.clone()
+    some["action"], some["action_mask"] = torch.tensor([[0, 2]]).expand(4, -1), MASK.expand(4, -1)
+    both, alone = (loss(rows)["loss_qvalue"].item() for rows in (torch.cat([none, some]), some))
+    assert both == pytest.approx(alone / 2, rel=1e-6)
 
 
 def dropping(process=None, sampler=None, chance=1.0):
@@ -113,6 +140,7 @@ ONE = {"sampler": "one-step", "prediction": "x0"}
         (lambda: LatentBoundedSACLoss(bounded(), CriticEnsemble(4, 1)), "a LatentBoundedSACLoss"),
         (lambda: ChainPPOLoss(guesses(), CriticEnsemble(3, 1, ensemble=1)), "a ChainPPOLoss"),
         (lambda: PathwiseLoss(guesses(), torch.sum), "a PathwiseLoss"),
+        (lambda: EvolutionModule(guesses(), print, generations=1), "an EvolutionModule"),
     ],
 )
 def test_losses_that_leave_out_no_condition_say_so(make, name):

@@ -36,7 +36,9 @@ class ActionCriticLoss(OffPolicyLoss):
     `value(q)` is what a next state is worth, of the least of the target critics' values of N' actions drawn in it, so
     that critics learn (Q_k(s, a) - r - gamma (1 - terminated) V(s'))^2. `actor_losses(observation, mask)` is what the
     policy is to lessen. Values are means over rows and sums over agents and critics. Actions are only drawn, so that
-    the number of joint choices does not matter; any policy will do that `check_learns_actions` takes.
+    the number of joint choices does not matter; any policy will do that `check_learns_actions` takes. A row whose
+    action is -1, no choice, in any part corrects no value, and of a state that allows nothing the policy learns
+    nothing (`counted`).
 
     Args:
         policy: a chain whose x_0 is the action, or a policy without a chain.
@@ -104,8 +106,10 @@ class ActionCriticLoss(OffPolicyLoss):
             tensordict[k.reward].view(rows).to(dtype),
             None if terminated is None else terminated.view(rows).bool(),
         )
-        value = action_values(self.critic, self.policy, observation, tensordict[k.action])
-        loss_q = (value - target).square().mean(-1).sum()
+        action = tensordict[k.action]
+        value = action_values(self.critic, self.policy, observation, action)
+        # nothing was chosen where an action is none, so there is no value to correct
+        loss_q = ((value - target).square() * ~self.policy.head.impossible(action)).mean(-1).sum()
         return TensorDict({**self.actor_losses(observation, mask), "loss_qvalue": loss_q})
 
     @torch.no_grad()
@@ -118,10 +122,16 @@ class ActionCriticLoss(OffPolicyLoss):
         observation, given = repeated(after, self.next_samples), repeated(mask, self.next_samples)
         action = self.drawn(observation, given)
         q = least(action_values(self.target_critic, self.policy, observation, action))
-        value = self.value(q.unflatten(-1, (-1, self.next_samples)))
-        if mask is not None:
-            value = value * self.policy.head.allows(mask)  # where nothing is allowed, what was drawn is arbitrary
+        value = self.counted(self.value(q.unflatten(-1, (-1, self.next_samples))), mask)
         return self.backed_up(reward, value, terminated)
+
+    def counted(self, of_states: Tensor, mask: Tensor | None) -> Tensor:
+        """What is told of states, 0 where nothing is allowed, since what was drawn there is arbitrary, `[.., M]`.
+
+        Args:
+            of_states: `[.., M]`. mask: bool `[.., M, W]`, or None.
+        """
+        return of_states if mask is None else of_states * self.policy.head.allows(mask)
 
     @torch.no_grad()
     def values(self, observation: Tensor, action: Tensor) -> Tensor:

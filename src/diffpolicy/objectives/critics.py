@@ -61,6 +61,20 @@ def action_values(critic: Callable[[Tensor], Tensor], policy: Policy, observatio
     return critic(torch.cat([seen, policy.head.features(action).to(seen)], -1)).squeeze(-1)
 
 
+def state_values(critic: Callable[[Tensor], Tensor], policy: Policy, observation: Tensor) -> Tensor:
+    """V(s) of rows, the mean over an ensemble, `[.., M]`.
+
+    Args:
+        critic: of states. policy: normalises what is observed. observation: `[.., M, F]`.
+
+    Example:
+        >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
+        >>> state_values(CriticEnsemble(3, 1, ensemble=1), policy, torch.zeros(8, 3)).shape
+        torch.Size([8])
+    """
+    return critic(policy.normalized(observation)).mean(0).squeeze(-1)
+
+
 def check_critic(critic: nn.Module, policy: Policy, inputs: int, outputs: int) -> None:
     """Tries a critic on zeros.
 

@@ -16,9 +16,9 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_losses import check_drops_nothing, check_learns_actions
-from diffpolicy.objectives.critics import check_critic
+from diffpolicy.objectives.critics import check_critic, state_values
 from diffpolicy.objectives.recorded import check_records, replayed, step_log_probs
-from diffpolicy.objectives.rows import wide
+from diffpolicy.objectives.rows import check_given, wide
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.masks import as_mask
 
@@ -103,18 +103,12 @@ class DPPOLoss(LossModule):
 
     def check_rows(self, td: TensorDictBase) -> None:
         """Raises InputError if transitions lack what is read of them. Args: td: any batch, before advantages."""
-        missing = [key for key in (*self.in_keys, "reward") if td.get(key, None) is None]
-        if missing:
-            raise InputError(f"the transitions do not give {missing[0]!r}, which the objective reads")
+        check_given(td, (*self.in_keys, "reward"))
 
     @torch.no_grad()
     def values(self, observation: Tensor) -> Tensor:
         """Values of states, `[..]`. Args: observation: `[M, F]`, or `[G, M, F]`."""
-        return self._values(observation)
-
-    def _values(self, observation: Tensor) -> Tensor:
-        value: Tensor = self.critic(self.policy.normalized(observation)).mean(0).squeeze(-1)
-        return value
+        return state_values(self.critic, self.policy, observation)
 
     @torch.no_grad()
     def begin(self, rows: TensorDict) -> TensorDict:
@@ -146,7 +140,8 @@ class DPPOLoss(LossModule):
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
-        error = (self._values(observation) - tensordict["value_target"].squeeze(-1)).square()
+        value = state_values(self.critic, self.policy, observation)
+        error = (value - tensordict["value_target"].squeeze(-1)).square()
         return TensorDict(
             {
                 "loss_objective": -gain.sum(0).mean(-1).sum(),

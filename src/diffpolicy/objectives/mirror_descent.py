@@ -140,7 +140,7 @@ class OnChainMirrorLoss(MirrorDescentLoss):
         each, given = repeated(observation, self.samples), repeated(mask, self.samples)
         with torch.no_grad():
             states = recorded(self.actor, each, given)
-        weight = self.weights(self.values(each, ended(policy, states)))
+        weight = self.weighed(each, ended(policy, states), mask)
         generator = generator_on(policy.generator, each.device)
         when = torch.rand(*each.shape[:-2], 1, generator=generator, device=generator.device).to(each.device)
         path = torch.tensor(policy.path, device=each.device)

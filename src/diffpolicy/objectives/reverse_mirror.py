@@ -86,11 +86,12 @@ class ReverseMirrorLoss(MirrorDescentLoss):
             was = step_log_probs(self.recorder, each, given, states)
             old = step_log_probs(self.actor, each, given, states)
         now = step_log_probs(self.policy, each, given, states)
-        apart = (now - old).detach()
+        some = self.counted(torch.ones_like(observation[..., 0]), mask).repeat_interleave(self.samples, -1)
+        apart = (now - old).detach() * some
         to_come = apart.flip(0).cumsum(0).flip(0).unflatten(-1, (-1, self.samples))
         q = self.values(each, ended(self.policy, states))
         gain = q - self.temperature.unsqueeze(-1) * to_come
-        advantage = (gain - gain.mean(-1, keepdim=True)).flatten(-2)
+        advantage = (gain - gain.mean(-1, keepdim=True)).flatten(-2) * some
         ratio = (now - was).exp()
         worth = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
         return {"loss_actor": -worth.sum(0).mean(-1).sum(), **self.dual(apart.sum(0).mean(-1))}

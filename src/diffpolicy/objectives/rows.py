@@ -20,6 +20,20 @@ def next_key(key: NestedKey) -> tuple[str, ...]:
     return ("next", *key) if isinstance(key, tuple) else ("next", key)
 
 
+def check_given(td: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Refuses rows or transitions that lack a key.
+
+    Args:
+        td: of any batch. keys: that there must be.
+
+    Raises:
+        InputError: names all that lack.
+    """
+    missing = [key for key in keys if td.get(key, None) is None]
+    if missing:
+        raise InputError(f"the transitions do not give {', '.join(map(repr, missing))}, which the objective reads")
+
+
 def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: NestedKey, policy: Policy) -> None:
     """Refuses rows or transitions that lack a key, or whose observations are not those of the policy.
 
@@ -29,9 +43,7 @@ def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: Neste
     Raises:
         InputError: names the key, and the shape if it is another one.
     """
-    missing = [key for key in keys if td.get(key, None) is None]
-    if missing:
-        raise InputError(f"the transitions do not give {', '.join(map(repr, missing))}, which the objective reads")
+    check_given(td, keys)
     for key in (observation, next_key(observation)):
         shape = wide(td, key).shape
         if shape[-1] != policy.observation_dim or (td.batch_dims and shape[:-1] != td.batch_size):

@@ -50,13 +50,18 @@ class WeightedActionLoss(ActionCriticLoss):
         """What the actor is to lessen, by name. Args: observation: `[.., M, F]`. mask: `[.., M, W]`, or None."""
         each, given = repeated(observation, self.samples), repeated(mask, self.samples)
         action = self.drawn(each, given)
-        weight = self.weights(self.values(each, action))
+        weight = self.weighed(each, action, mask)
         if self.learnt < self.samples:
             weight, best = weight.topk(self.learnt, -1)
             action = of_each_state(action, best, self.samples)
             each, given = repeated(observation, self.learnt), repeated(mask, self.learnt)
         loss = self.given(each, action, given).unflatten(-1, (-1, self.learnt))
         return {"loss_actor": (weight * loss).sum(-1).mean(-1).sum(), **self.more(observation, mask, weight)}
+
+    def weighed(self, observation: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
+        """`weights` of actions, 0 in states that allow nothing. Args: both `[.., M N, *]`. mask: of states."""
+        weight = self.weights(self.values(observation, action))
+        return self.counted(weight.movedim(-1, 0), mask).movedim(0, -1)
 
     def more(self, observation: Tensor, mask: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
         """Further losses of a subclass, by name.

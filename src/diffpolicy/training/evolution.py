@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.training.rounds import RoundsModule, require_functions
 from diffpolicy.training.trainable import described
 
@@ -45,7 +46,7 @@ class EvolutionModule(RoundsModule):
             None: nothing is checked.
 
     Raises:
-        InputError: a number is out of range, or an argument of another kind.
+        InputError: a number is out of range, an argument of another kind, or the module has a `condition_drop`.
 
     Example:
         >>> line = torch.nn.Linear(1, 1)
@@ -77,6 +78,7 @@ class EvolutionModule(RoundsModule):
     ) -> None:
         super().__init__(module, rounds=generations, env=env)
         require_functions(cost=cost)
+        check_drops_nothing(module, "an EvolutionModule")
         for name, value in {"generations": generations, "pairs": pairs}.items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
