@@ -168,6 +168,11 @@ def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) ->
         ("arrival_s,server,end_s,cost\n0,,1,1\n", "line 2, column 'server' must name a server, got ''"),
         ("arrival_s,server,end_s,steps\n0,a,1,0\n", "line 2, column 'steps' must be from 1 to"),
         ("arrival_s,server,end_s,cost,start_s\n0,a,1,1,2\n", "column 'start_s' must lie between arrival_s and end_s"),
+        (
+            "arrival_s,server,end_s,cost\n1700000000,a,1700000001,1\n0,a,1,1\n",
+            "line 2, column 'arrival_s' must be at most 366 days after the arrival '0' in line 3, got '1700000000'",
+        ),
+        ("arrival_s,server,end_s,cost\n0,a,1e300,1\n", "column 'end_s' must be at most 366 days after the arrival '0'"),
         ("arrival_s,server,end_s,cost\n0,a,,1\n", "has no request that was answered"),
         ("arrival_s,server,end_s,cost\n0,a,1,1\n", "has 1 answered requests; fewer than 100 say nothing"),
         ("arrival_s,server,end_s,cost\n" + "0,a,1,1\n" * 100, "names one server, a; there is nothing to choose"),
@@ -273,7 +278,10 @@ def test_speeds_of_a_scenario_are_its_capacities(tmp_path: Path) -> None:
         ("[]", "must hold 'servers', as a scenario does, or a list 'workers'"),
         ('{"workers": [{"slots": 2}]}', "workers[0] must have a name or a url"),
         ('{"workers": [{"name": "a"}, {"name": "a"}]}', "names the server 'a' twice"),
-        ('{"workers": [{"name": "a", "speed": 0}]}', "workers[0].speed must be greater than 0, got 0"),
+        ('{"workers": [{"name": "a", "speed": 0}]}', "workers[0].speed must be at least 1e-06, got 0"),
+        ('{"workers": [{"name": "a", "slots": 1e12}]}', "workers[0].slots must be at most 1024"),
+        ('{"workers": [{"url": "http://["}]}', "workers[0].url must name a host"),
+        ('{"workers": [{"url": "http://me:secret@a"}]}', "workers[0].url must "),
         ('{"workers": [{"name": "a", "slots": 1.5}]}', "workers[0].slots must be a whole number, got 1.5"),
         (
             '{"workers": [{"name": "new"}, {"name": "gpu0"}]}',
@@ -288,7 +296,9 @@ def test_a_fleet_that_says_nothing_is_one_sentence(
     path = hidden(tmp_path, 1, count=200).path
     (tmp_path / "fleet.json").write_text(text)
     assert main(["advise", str(path), "--fleet", str(tmp_path / "fleet.json")]) == 2
-    assert says in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert says in told
+    assert "secret" not in told
 
 
 def test_policies_are_replayed_among_the_rules(tmp_path: Path) -> None:

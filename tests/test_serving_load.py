@@ -13,7 +13,7 @@ from diffpolicy.cli.main import main
 from diffpolicy.edge.serving.load import Ask, LoadReport, Outcome, mix_of, plan, send
 from diffpolicy.edge.serving.load.plan import MIXED, read_plan
 
-PICTURE = {"data": [{"b64_json": "aGk="}]}
+PICTURE = {"data": [{"b64_json": "iVBORw0KGgo="}]}
 
 
 def test_arrivals_have_the_rate_the_spread_and_the_mix_that_were_asked_for() -> None:
@@ -32,7 +32,10 @@ def test_arrivals_have_the_rate_the_spread_and_the_mix_that_were_asked_for() -> 
     ("text", "said"),
     [
         ("[]", "not empty"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
+        ("[" * 20_000, "nested too deeply"),
+        ('[{"width": 1, "width": 2, "height": 1, "num_inference_steps": 1}]', "'width' twice"),
+        ('[{"width": 1, "height": 1, "num_inference_steps": 1, "weight": 1e308}]', "weight must be at most"),
         ('[{"width": 512, "height": 512, "num_inference_steps": 0}]', "num_inference_steps must be at least 1"),
         ('[{"width": 512, "num_inference_steps": 1}]', "height must be a whole number"),
         ('[{"width": 1, "height": 1, "num_inference_steps": 1, "steps": 2}]', "no option 'steps'"),
@@ -43,7 +46,7 @@ def test_arrivals_have_the_rate_the_spread_and_the_mix_that_were_asked_for() -> 
 def test_a_mix_that_is_none_is_refused_by_a_sentence(tmp_path, text, said) -> None:
     path = tmp_path / "mix.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"mix mix\.json") as caught:
+    with pytest.raises(InputError, match=r"mix .*mix\.json") as caught:
         mix_of(path)
     assert said in str(caught.value)
 
@@ -54,6 +57,9 @@ def test_a_trace_is_sorted_and_begins_with_its_first_arrival(tmp_path) -> None:
     assert read_plan(path) == [Ask(0.0), Ask(2.0, 512, 512, 20, model="sd3")]
     path.write_text("arrival_s,width\n7,0\n")
     with pytest.raises(InputError, match="line 2, column 'width' must be from 1"):
+        read_plan(path)
+    path.write_text("arrival_s\n1700000000.5\n0\n1700000001\n")
+    with pytest.raises(InputError, match=r"line 2, column 'arrival_s' must be at most 366 days after .* '0' in line 3"):
         read_plan(path)
 
 
@@ -88,8 +94,21 @@ def test_a_closed_loop_keeps_so_many_under_way() -> None:
     assert state["most"] == 3
 
 
+class Endless(httpx.AsyncByteStream):
+    """A body of 16 MiB and more, which nobody may read to its end."""
+
+    async def __aiter__(self):
+        for _ in range(16):
+            yield b" " * 2**20
+        pytest.fail("all of it was read")
+
+
 def test_what_fails_is_counted_by_why_and_an_answer_without_images_fails() -> None:
-    answers = iter([httpx.Response(503), httpx.Response(200, json={"data": []}), httpx.Response(200, text="no"), None])
+    deep = httpx.Response(200, content=b'{"data": ' + b"[" * 50_000)
+    hollow = [{"data": []}, {"data": [{"b64_json": "aGk="}]}, {"data": [{"url": 1}]}]
+    odd_ones = [*(httpx.Response(200, json=each) for each in hollow), httpx.Response(200, text="no"), deep]
+    endless = httpx.Response(200, stream=Endless())
+    answers = iter([httpx.Response(503), *odd_ones, endless, None])
 
     async def odd(request: httpx.Request) -> httpx.Response:
         answer = next(answers)
@@ -97,8 +116,10 @@ def test_what_fails_is_counted_by_why_and_an_answer_without_images_fails() -> No
             raise httpx.ConnectError("no")
         return answer
 
-    report = asyncio.run(send("http://a:1", [Ask(0.01 * k) for k in range(4)], transport=httpx.MockTransport(odd)))
-    assert report.errors == {"no images": 2, "503": 1, "no connection": 1}
+    report = asyncio.run(
+        send("http://a:1", [Ask(0.01 * k, 64, 64) for k in range(8)], transport=httpx.MockTransport(odd))
+    )
+    assert report.errors == {"no images": 5, "503": 1, "dropped": 1, "no connection": 1}
     assert report.row()["mean_s"] is None
 
 

@@ -1,6 +1,8 @@
 """What a request, a workers file and a refusal look like on the wire."""
 
 import json
+import os
+import sys
 
 import pytest
 
@@ -9,6 +11,7 @@ from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
+from diffpolicy.edge.serving.workers_source import WorkersSource
 
 
 def test_a_prompt_alone_is_a_request_and_unknown_fields_go_on() -> None:
@@ -63,8 +66,20 @@ def test_a_workers_file_names_the_worker_and_the_key_that_are_wrong(tmp_path) ->
         ({"url": "http://a:1"}, "twice"),
         ({"url": "http://b:1", "models": "sd3"}, "workers[1].models must be a list"),
         (7, "workers[1] must be an object"),
+        ({"url": "http://b:1", "speed": 1e-320}, "workers[1].speed must be at least 1e-06"),
     ]:
         path.write_text(json.dumps({"workers": [{"url": "http://a:1"}, entry]}))
         with pytest.raises(InputError, match="workers") as caught:
             read_workers(str(path))
         assert said in str(caught.value)
+    for text, said in (("[" * 20_000, "nested too deeply"), ('{"workers": [], "workers": []}', "'workers' twice")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=said):
+            read_workers(str(path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_pipe_is_no_workers_file_and_nobody_waits_for_its_writer(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a device, a pipe or a socket"):
+        WorkersSource(str(tmp_path / "pipe"))

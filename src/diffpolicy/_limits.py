@@ -7,6 +7,10 @@ from __future__ import annotations
 
 LEAST, MOST = 1e-12, 1e12
 """Of a slot's length and a server's rates, in whatever units: beyond them a delay would be no number any more."""
+SLOWEST, FASTEST = 1e-6, 1e6
+"""Of a server's speed in relation to others."""
+SEATS = 1024
+"""Requests that a server works on at once."""
 SLOTS = 10**7
 """Of an episode."""
 TASKS = 10**5

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import printable
 from diffpolicy._suggest import meant
@@ -122,13 +123,15 @@ def whole(least: int, most: int = MOST) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """An option's type: a finite number above 0."""
+    """An option's type: a finite number above 0, within the bounds of `_limits`."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, got {check.show(text)}") from None
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
+    if not _limits.LEAST <= value <= _limits.MOST:
+        raise argparse.ArgumentTypeError(f"must be from {_limits.LEAST:g} to {_limits.MOST:g}, got {text}")
     return value
 
 

@@ -128,7 +128,7 @@ def _value(text: str) -> Any:
     """What a text stands for: a number, `true`, `false` or `null`, else itself."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if value is None or isinstance(value, (bool, int, float)) else text
 

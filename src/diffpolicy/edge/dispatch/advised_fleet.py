@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._types import Bools, Floats
+from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
 
 
@@ -133,13 +135,17 @@ def _worker(where: str, entry: Any) -> AdvisedServer:
     """One entry of a workers file. Args: where: it stands. entry: it; what only the service reads is not checked."""
     if not isinstance(entry, Mapping):
         raise InputError(f"{where} must be an object with a name or a url, got {check.show(entry)}")
-    name = entry.get("name") or (urlsplit(entry["url"]).netloc if isinstance(entry.get("url"), str) else "")
+    name = entry.get("name") or ""
+    with check.within(where):
+        if not name and "url" in entry:
+            ServerUrl.parse(entry["url"])
+            name = urlsplit(entry["url"]).netloc
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where} must have a name or a url, got {check.show(dict(entry))}")
+        raise InputError(f"{where} must have a name or a url, got {check.show(list(entry))} alone")
     with check.within(where):
         slots, speed = entry.get("slots"), entry.get("speed")
         return AdvisedServer(
             name,
-            None if slots is None else check.integer(slots, "slots", least=1),
-            None if speed is None else check.number(speed, "speed", above=0),
+            None if slots is None else check.integer(slots, "slots", least=1, most=_limits.SEATS),
+            None if speed is None else check.number(speed, "speed", least=_limits.SLOWEST, most=_limits.FASTEST),
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from diffpolicy import _validate as check
 from diffpolicy._tables import Table, read_table
 from diffpolicy._types import Floats, Ints
-from diffpolicy.edge.workload.table_values import UNITS, Moment, to_moment, to_number
+from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment, first_long_gap, to_moment, to_number
 from diffpolicy.errors import InputError
 
 TIMES = ("arrival", "end", "start")
@@ -104,8 +105,27 @@ class LogColumns:
             rows: which.
 
         Raises:
-            InputError: a value is no time of its unit, or some times are dates, or name a zone, and others do not.
+            InputError: a value is no time of its unit, some times are dates, or name a zone, and others do not, or a
+                time is more than a year after the arrival before it, as where one is 0 among seconds since 1970.
         """
+        values = self._seconds(rows)
+        arrival, end = values["arrival_s"], values["end_s"]
+        order = np.argsort(arrival, kind="stable")
+        k = first_long_gap(arrival[order].tolist())
+        if k is not None:
+            self._refuse_gap(int(rows[order[k + 1]]), "arrival_s", int(rows[order[k]]))
+        for j in np.flatnonzero(end - arrival > LONGEST_GAP_S)[:1]:
+            self._refuse_gap(int(rows[j]), "end_s", int(rows[j]))
+        return values
+
+    def _refuse_gap(self, row: int, name: str, before: int) -> NoReturn:
+        """Says that a time is too late. Args: row: its. name: of `KNOWN`. before: the row of the arrival before it."""
+        said, line = self.table.rows[before][self.places["arrival_s"]], self.table.lines[before]
+        most = f"at most {LONGEST_GAP_S // 86_400} days after the arrival {check.show(said)}"
+        raise self.error(row, name, f"must be {most}{'' if row == before else f' in line {line}'}")
+
+    def _seconds(self, rows: Ints) -> dict[str, Floats]:
+        """`seconds`, each for itself."""
         units = {name: self._unit(name, rows) for name in self.units}
         dates = [name for name, unit in units.items() if unit == "datetime"]
         if dates and len(dates) < len(units):

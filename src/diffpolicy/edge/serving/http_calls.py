@@ -10,7 +10,6 @@ from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving.upstream import Answer, Chunk, UpstreamError
 
 CONNECT_S = 5.0
-"""Longest wait for a connection, within that of the whole call."""
 KEEP_S = 2.0
 """How long an idle connection is kept: less than the 5 s after which uvicorn closes its end, so that no request is
 written to a connection that is just being closed."""
@@ -28,6 +27,7 @@ class HttpCalls:
     Args:
         connections: most at once. query: of each call. secrets: texts that no error may show. headers: of each call.
         transport: takes the place of the network, in tests; one of httpx.
+        connect_s: longest wait for a connection, within that of the whole call.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class HttpCalls:
         secrets: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
         transport: Any = None,
+        connect_s: float = CONNECT_S,
     ) -> None:
+        self._connect_s = connect_s
         self._httpx = need("httpx", "serving")
         self._anyio = need("anyio", "serving")
         self._secrets, self._query = secrets, query.encode()
@@ -73,7 +75,7 @@ class HttpCalls:
                     method,
                     url,
                     headers={**self._headers, **(headers or {})},
-                    extensions={"timeout": {"connect": min(CONNECT_S, timeout_s)}},
+                    extensions={"timeout": {"connect": min(self._connect_s, timeout_s)}},
                     **content,
                 )
                 if self._query:
@@ -87,7 +89,7 @@ class HttpCalls:
         except TimeoutError:
             raise UpstreamError(f"did not answer in time ({timeout_s:.3g} s)", reached=True, late=True) from None
         except httpx.ConnectTimeout:
-            late = timeout_s <= CONNECT_S
+            late = timeout_s <= self._connect_s
             raise UpstreamError("cannot be reached: no connection in time", reached=False, late=late) from None
         except (httpx.ConnectError, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise UpstreamError(f"cannot be reached: {self._told(error)}", reached=False) from None

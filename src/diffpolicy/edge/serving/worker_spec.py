@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
@@ -52,9 +52,10 @@ class WorkerSpec:
         ServerUrl.parse(self.url)
         check.choice(self.kind, "kind", KINDS)
         if self.slots is not None:
-            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=1024))
+            object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=_limits.SEATS))
         if self.speed is not None:
-            object.__setattr__(self, "speed", check.number(self.speed, "speed", above=0, most=1e6))
+            speed = check.number(self.speed, "speed", least=_limits.SLOWEST, most=_limits.FASTEST)
+            object.__setattr__(self, "speed", speed)
         for key in ("name", "api_key_env"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 200):
@@ -97,12 +98,7 @@ def read_workers(text: str) -> tuple[WorkerSpec, ...]:
     if text.lower().startswith(("http://", "https://")):
         return _unique([WorkerSpec(url) for url in text.split(",") if url], "--workers")
     name = Path(text).name
-    try:
-        given: Any = json.loads(check.read_text(text, "workers file"))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"workers file {check.show(name)} is no JSON: {error}") from None
+    given = check.read_json(Path(text), "workers file")
     listed = given.get("workers") if isinstance(given, dict) else None
     if not isinstance(listed, list) or not listed:
         raise InputError(f"workers file {check.show(name)} must hold a list 'workers' that is not empty")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from diffpolicy._read import read_bytes
 from diffpolicy.edge.serving.upstreams import connect
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
-
-LOOKED_AT = 2**22
-"""Bytes by which a file is known again."""
+from diffpolicy.errors import InputError
 
 
 class WorkersSource:
@@ -41,13 +40,13 @@ class WorkersSource:
 
     def _look(self) -> tuple[int, str]:
         """When a file was written, and what it holds; nothing where it cannot be read."""
+        if self.path is None:
+            return 0, ""
         try:
-            if self.path is None:
-                return 0, ""
-            with self.path.open("rb") as file:
-                return self.path.stat().st_mtime_ns, hashlib.sha256(file.read(LOOKED_AT)).hexdigest()
-        except OSError as error:
-            return 0, str(error.strerror)
+            held = hashlib.sha256(read_bytes(self.path, "workers file")).hexdigest()
+            return self.path.stat().st_mtime_ns, held
+        except (InputError, OSError) as error:
+            return 0, str(error)
 
     def changed(self, *, always: bool = False) -> tuple[WorkerSpec, ...] | None:
         """All workers, where the file holds others than before; None: nothing new.

@@ -40,7 +40,7 @@ def check_images(body: bytes, kind: str, request: GenerateRequest) -> None:
     Raises:
         AnswerError: the answer does not hold as many images of the size that was asked for.
     """
-    answer = _json(body)
+    answer = document(body)
     if answer is None:
         raise AnswerError(f"answered with status 200, but with {_printable(kind, 60) or 'something'} that is no JSON")
     if not isinstance(answer, dict) or "data" not in answer:
@@ -62,7 +62,7 @@ def error_reason(body: bytes) -> str:
         >>> error_reason(b'{"error": {"message": "size must be 1024x1024"}}')
         'size must be 1024x1024'
     """
-    answer = _json(body)
+    answer = document(body)
     if answer is None:
         text = body[: 4 * MOST_REASON].decode("utf-8", "replace")
         return "" if text.lstrip().startswith("<") else _printable(text, MOST_REASON)
@@ -91,7 +91,7 @@ def _place(item: Any) -> str:
     return path + _words(item)
 
 
-def _json(body: bytes) -> Any:
+def document(body: bytes) -> Any:
     """The JSON document of a body; None where it is none, or would take too much memory."""
     if sum(body.count(sign) for sign in (b"[", b"{", b",")) > MOST_PARTS:
         return None

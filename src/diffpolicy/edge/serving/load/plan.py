@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._tables import Table, read_table
 from diffpolicy._types import Floats
-from diffpolicy.edge.workload.table_values import MOST, to_number, to_whole
+from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, MOST, first_long_gap, to_number, to_whole
 from diffpolicy.errors import InputError
 
 MOST_ASKS = 1_000_000
@@ -83,12 +83,7 @@ def mix_of(path: str | Path) -> tuple[Kind, ...]:
         (Kind(width=512, height=512, steps=20, weight=1.0),)
     """
     name = f"mix {Path(path).name}"
-    try:
-        given = json.loads(check.read_text(str(path), "mix"))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name} is no JSON: {error}") from None
+    given = check.read_json(Path(path), "mix")
     if not isinstance(given, list) or not given:
         raise InputError(f"{name} must be a list of kinds that is not empty")
     kinds = []
@@ -100,7 +95,8 @@ def mix_of(path: str | Path) -> tuple[Kind, ...]:
         with check.within(where):
             width, height = (check.integer(entry.get(key), key, least=1, most=MOST[key]) for key in KEYS[:2])
             steps = check.integer(entry.get(KEYS[2]), KEYS[2], least=1, most=MOST["steps"])
-            kinds.append(Kind(width, height, steps, check.number(entry.get("weight", 1.0), "weight", least=0)))
+            weight = check.number(entry.get("weight", 1.0), "weight", least=0, most=_limits.MOST)
+            kinds.append(Kind(width, height, steps, weight))
     if not sum(kind.weight for kind in kinds) > 0:
         raise InputError(f"{name} must have a weight above 0")
     return tuple(kinds)
@@ -132,7 +128,7 @@ def plan(
     drawn = kinds_of.choice(len(kinds), requests, p=weights / weights.sum())
     at: Floats = np.zeros(requests)
     if rate is not None:
-        check.number(rate, "rate", above=0)
+        check.number(rate, "rate", least=_limits.LEAST, most=_limits.MOST)
         shape = 1 / check.number(cv, "cv", above=0, most=1e3) ** 2
         at = np.cumsum(gaps_of.gamma(shape, 1 / (shape * rate), requests))
     return [Ask(float(t), kinds[k].width, kinds[k].height, kinds[k].steps) for t, k in zip(at, drawn, strict=True)]
@@ -146,11 +142,22 @@ def read_plan(path: str | Path, most: int | None = None) -> list[Ask]:
             stand in any order, and the first arrival is the beginning. most: how many of the first to take.
 
     Raises:
-        InputError: names the file, the line, the column and the value.
+        InputError: names the file, the line, the column and the value; no arrival is more than a year after the one
+            before it, as where one is 0 among seconds since 1970.
     """
     table = read_table(path, "trace", ("arrival_s",)).complete("requests")
     times = np.array([_value(table, k, "arrival_s", to_number) for k in range(len(table.rows))])
-    order = np.argsort(times, kind="stable")[:most]
+    order = np.argsort(times, kind="stable")
+    k = first_long_gap(times[order].tolist())
+    if k is not None:
+        at = table.header.index("arrival_s")
+        (line, text), (next_line, next_text) = ((table.lines[i], table.rows[i][at]) for i in order[k : k + 2])
+        before = f"the arrival before it, {check.show(text)} in line {line}"
+        raise InputError(
+            f"{table.name}, line {next_line}, column 'arrival_s' must be at most {LONGEST_GAP_S // 86_400} days after "
+            f"{before}, got {check.show(next_text)}"
+        )
+    order = order[:most]
     asks = []
     for k in order.tolist():
         count = {name: _count(table, k, name) for name in ("width", "height", "steps", "images")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
@@ -73,4 +74,4 @@ def _speed(word: str) -> float:
         value = float(word)
     except ValueError:
         raise InputError(f"the speed after @ of --model must be a number, got {check.show(word)}") from None
-    return check.number(value, "the speed after @ of --model", above=0, most=1e6)
+    return check.number(value, "the speed after @ of --model", least=_limits.SLOWEST, most=_limits.FASTEST)
