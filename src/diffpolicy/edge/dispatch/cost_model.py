@@ -147,7 +147,8 @@ class CostModel:
         models = np.array([names.index(name) for name, _ in kinds])
         sizes = np.array([size for _, size in kinds])
         means, samples, place = np.where(counts > 0, means, np.nan), counts.astype(np.int64), kinds.index(kind)
-        row, speed = guess_s(means, samples, sizes, models)[place], speeds(means, samples)
+        speed = speeds(means, samples)
+        row = guess_s(means, samples, sizes, models, speed)[place]
         answered = samples.sum(0) > 0
         if answered.any():  # of the others what was said holds
             unit = float(np.exp(np.log(speed[answered] / self._told[answered]).mean()))

@@ -50,15 +50,14 @@ class ServiceFit:
         first = np.unique(log.kind, return_index=True)[1]
         size, model = log.size[first], log.model[first]
         known = samples >= ENOUGH
-        guess = guess_s(means, samples, size, model)
+        guess = guess_s(means, samples, size, model, speeds(means, samples))
         both = known & np.isfinite(guess)
         error = float(np.sqrt(np.mean((guess[both] / means[both].clip(min=1e-9) - 1) ** 2))) if both.any() else 0.5
         return cls(np.where(known, means, guess).clip(min=1e-9), samples, ~known, error)
 
 
-def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
+def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints, speed: Floats) -> Floats:
     """Seconds of every pair from the others, `[kinds, S]`: the laws of size where there are, else ratios of speeds."""
-    speed = speeds(means, samples)
     with np.errstate(invalid="ignore"):
         base = np.nansum(np.where(samples > 0, means * speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
     guess: Floats = base[:, None] / speed
@@ -73,21 +72,29 @@ def guess_s(means: Floats, samples: Ints, size: Floats, model: Ints) -> Floats:
 
 
 def size_law(size: Floats, seconds: Floats, weight: Ints) -> tuple[float, float, float]:
-    """`a + b size^gamma` with a, b >= 0, by least squares of the relative error."""
-    best: tuple[float, tuple[float, float, float]] = (np.inf, (0.0, 0.0, 1.0))
-    root = np.sqrt(weight) / seconds.clip(min=1e-9)
-    for gamma in POWERS if len(size) > 2 else (1.0,):
-        x = np.stack([np.ones_like(size), size**gamma], -1)
-        for columns in ((0, 1), (1,), (0,)):
-            solved = np.linalg.lstsq(x[:, columns] * root[:, None], seconds * root, rcond=None)[0]
-            if (solved < 0).any():
-                continue
-            a = float(solved[0]) if 0 in columns else 0.0
-            b = float(solved[-1]) if 1 in columns else 0.0
-            off = float((((a + b * size**gamma - seconds) * root) ** 2).sum())
-            if off < best[0] - 1e-12:
-                best = (off, (a, b, float(gamma)))
-    return best[1]
+    """`a + b size^gamma` with a, b >= 0, by least squares of the relative error.
+
+    Of each exponent there are three laws: with both terms, without a, without b. It is asked for by every server and
+    model between two decisions of a dispatcher, so all are fitted at once, about the weighted means.
+    """
+    powers = POWERS if len(size) > 2 else np.ones(1)
+    w = weight / seconds.clip(min=1e-9) ** 2
+    x = size ** powers[:, None]
+    x_mean, y_mean = (x * w).sum(-1) / w.sum(), (seconds * w).sum() / w.sum()
+    off_x = x - x_mean[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (off_x * (seconds - y_mean) * w).sum(-1) / (off_x**2 * w).sum(-1)
+        through = (x * seconds * w).sum(-1) / (x**2 * w).sum(-1)
+    none = np.zeros_like(slope)
+    a, b = np.stack([y_mean - slope * x_mean, none, none + y_mean]), np.stack([slope, through, none])
+    off = (((a[..., None] + b[..., None] * x - seconds) ** 2) * w).sum(-1)
+    off[~((a >= 0) & (b >= 0))] = np.inf
+    best, law = np.inf, (0.0, 0.0, 1.0)
+    for g, power in enumerate(powers):
+        for k in range(3):
+            if off[k, g] < best - 1e-12:
+                best, law = float(off[k, g]), (float(a[k, g]), float(b[k, g]), float(power))
+    return law
 
 
 def speeds(means: Floats, samples: Ints) -> Floats:
@@ -96,9 +103,13 @@ def speeds(means: Floats, samples: Ints) -> Floats:
         logs = np.where((samples > 0) & (means > 0), np.log(means), 0.0)
     weight = np.where((samples > 0) & (means > 0), samples, 0).astype(np.float64)
     row, column = np.zeros(len(logs)), np.zeros(logs.shape[1])
+    of_row, of_column = weight.sum(1).clip(min=1e-9), weight.sum(0).clip(min=1e-9)
     for _ in range(50):
-        row = (weight * (logs - column)).sum(1) / weight.sum(1).clip(min=1e-9)
-        column = (weight * (logs - row[:, None])).sum(0) / weight.sum(0).clip(min=1e-9)
+        before = column
+        row = (weight * (logs - column)).sum(1) / of_row
+        column = (weight * (logs - row[:, None])).sum(0) / of_column
         column -= column.mean()
+        if (column == before).all():
+            break
     result: Floats = np.exp(-column)
     return result
