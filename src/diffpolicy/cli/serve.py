@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,7 @@ def _serve(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.app import make_app
     from diffpolicy.edge.serving.api.keys import read_keys
     from diffpolicy.edge.serving.api.logs import EventLog, messages_to
+    from diffpolicy.edge.serving.api.serving_loop import run as run_loop
     from diffpolicy.edge.serving.api.serving_loop import serve_policy
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.limits import Limits
@@ -162,6 +163,8 @@ def _serve(options: argparse.Namespace) -> None:
     )
 
     def ready() -> None:
+        gc.collect()
+        gc.freeze()  # a search for garbage among all modules would keep requests waiting for a tenth of a second
         names = [worker.name for worker in source.workers]
         if options.json:
             opt.print_json({"url": url, "policy": told, "workers": names}, options)
@@ -171,7 +174,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     try:
         with messages_to(lines):
-            asyncio.run(
+            run_loop(
                 serve_policy(
                     service,
                     make_app(service, settings),

@@ -183,7 +183,7 @@ class Account:
         for j, at in enumerate(self.servers):
             ending = sum(x <= self.lead_s + ROUNDING for x in self._ends_s(j, now_s)) if self.lead_s else 0
             result[j] = self.seats[j] - len(at) - len(self._foreign_since_s[j]) + ending
-        return result.clip(0)
+        return np.maximum(result, 0)
 
     def opens_s(self, now_s: float) -> float:
         """Seconds until a seat counts as free by the clock alone, infinite where none will. Args: now_s: the time."""

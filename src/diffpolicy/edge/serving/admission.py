@@ -31,7 +31,8 @@ def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1
     if not service.usable:
         raise ApiError(503, "no worker is usable now", code="no_worker", retry_after_s=service.settings.probe_s)
     account = service.fleet.account
-    queue = len(service.waiting) + int((account.outstanding - np.array(account.seats)).clip(0).sum())
+    sent = zip(account.outstanding.tolist(), account.seats, strict=True)
+    queue = len(service.waiting) + sum(max(count - seats, 0) for count, seats in sent)
     if queue >= service.settings.limits.queue:
         seconds = service.fleet.costs.mean_s * queue / max(len(service.fleet.servers), 1)
         raise ApiError(

@@ -67,7 +67,7 @@ class Binder:
             opens = (
                 self._service.fleet.account.opens_s(self._service.clock()) if self._service.waiting else float("inf")
             )
-            await _first(self._service.woken, min(opens, TICK_S) if self._service.waiting else None)
+            await self._service.woken.wait(min(opens, TICK_S) if self._service.waiting else None)
 
     async def _bind_one(self) -> bool:
         """Binds a request, if the policy wants one bound."""
@@ -204,13 +204,3 @@ class Binder:
             self._service.fleet.account.done(j, work.order, self._service.clock())
             del self._service.running[work.order]
             self._service.wake()
-
-
-async def _first(event: asyncio.Event, within_s: float | None) -> None:
-    """Waits for an event, at most so long."""
-    # not by wait_for: before Python 3.12 it swallows a cancellation that comes at the same moment as the event
-    happened = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait({happened}, timeout=within_s)
-    finally:
-        happened.cancel()

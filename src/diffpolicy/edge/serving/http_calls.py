@@ -8,6 +8,7 @@ from typing import Any
 
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving.upstream import Answer, Chunk, UpstreamError
+from diffpolicy.edge.serving.within import within
 
 CONNECT_S = 5.0
 KEEP_S = 2.0
@@ -15,6 +16,8 @@ KEEP_S = 2.0
 written to a connection that is just being closed."""
 IDLE = 64
 """Idle connections that are kept, at most."""
+URLS = 64
+"""Addresses that are remembered; those of ComfyUI's answers are without end."""
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "set-cookie", "date")
 """Headers of a connection or of its server rather than of an answer."""
 
@@ -42,7 +45,7 @@ class HttpCalls:
     ) -> None:
         self._connect_s = connect_s
         self._httpx = need("httpx", "serving")
-        self._anyio = need("anyio", "serving")
+        self._urls: dict[str, Any] = {}
         self._secrets, self._query = secrets, query.encode()
         self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "diffpolicy", **(headers or {})}
         self._transport = transport or _transport(connections)
@@ -70,10 +73,10 @@ class HttpCalls:
         """
         httpx = self._httpx
         try:
-            with self._anyio.fail_after(timeout_s):
+            async with within(timeout_s):
                 request = httpx.Request(
                     method,
-                    url,
+                    self._url(url),
                     headers={**self._headers, **(headers or {})},
                     extensions={"timeout": {"connect": min(self._connect_s, timeout_s)}},
                     **content,
@@ -95,6 +98,12 @@ class HttpCalls:
             raise UpstreamError(f"cannot be reached: {self._told(error)}", reached=False) from None
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise UpstreamError(f"dropped the call: {self._told(error)}", reached=True) from None
+
+    def _url(self, url: str) -> Any:
+        """An address that was read: workers have few, and to read one takes a tenth of a call."""
+        if url not in self._urls and len(self._urls) < URLS:
+            self._urls[url] = self._httpx.URL(url)
+        return self._urls.get(url, url)
 
     async def aclose(self) -> None:
         """Ends its connections."""

@@ -12,6 +12,7 @@ from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.admission import admit
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.binder import Binder
 from diffpolicy.edge.serving.decider import Decider, described
 from diffpolicy.edge.serving.fleet import Fleet
@@ -86,7 +87,7 @@ class Service:
         self.draining, self._order = False, 0
         self._repeats = Repeats(self.settings)
         self._gathering: set[asyncio.Task[None]] = set()
-        self.woken, self.ended = asyncio.Event(), False
+        self.woken, self.ended = Bell(), False
         self._binder = Binder(self)
         self._binding: asyncio.Task[None] | None = None
         self.fleet.replace(workers)
@@ -133,7 +134,7 @@ class Service:
 
     def wake(self) -> None:
         """Something happened that may let a request go."""
-        self.woken.set()
+        self.woken.ring()
 
     def tell(self, event: events.Event) -> None:
         """Tells all who listen. Args: event: what happened."""

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from diffpolicy._validate import show
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
-from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
+from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import answer_response, error_response, of_http
 from diffpolicy.edge.serving.api.feed import Feed, plain
 from diffpolicy.edge.serving.api.guard import Guard
@@ -28,9 +28,6 @@ from diffpolicy.edge.serving.api.stream import HeldStream
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
-
-GONE = 499
-"""Of a client that left; nobody reads it."""
 
 
 def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
@@ -58,9 +55,9 @@ def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
     )
     feed, metrics = Feed(), Metrics(service.snapshot)
     service.listeners += [feed, metrics]
-    app.add_middleware(Guard, hosts=own.hosts)
     _errors(app)
     _images(app, service, own)
+    app.add_middleware(Guard, hosts=own.hosts)
     _looks(app, service, own, feed, metrics)
     return app
 
@@ -81,10 +78,6 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def of_ours(request: Request, error: ApiError) -> Response:
         return error_response(error)
-
-    @app.exception_handler(ClientGoneError)
-    async def of_nobody(request: Request, error: ClientGoneError) -> Response:
-        return Response(status_code=GONE)
 
 
 def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:

@@ -6,7 +6,7 @@ import logging
 import traceback
 from urllib.parse import SplitResult, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffpolicy.edge.serving import headers
@@ -15,13 +15,16 @@ from diffpolicy.edge.serving.api.errors import error_response
 from diffpolicy.edge.serving.api_error import ApiError
 
 logger = logging.getLogger("diffpolicy.serving")
-ALWAYS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-}
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 """Headers of every answer, unless it has its own: what a worker sends is not to become a page of this address."""
+
+
+NUMBER = headers.REQUEST_ID.encode()
 
 
 class Guard:
@@ -47,10 +50,10 @@ class Guard:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                own = MutableHeaders(raw=message.setdefault("headers", []))
-                own[headers.REQUEST_ID] = number
-                for name, value in ALWAYS.items():
-                    own.setdefault(name, value)
+                own = [pair for pair in message.get("headers", ()) if pair[0] != NUMBER]
+                names = {name for name, _ in own}
+                own += [(NUMBER, number.encode()), *(pair for pair in ALWAYS if pair[0] not in names)]
+                message["headers"] = own
             await send(message)
 
         try:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.api.asking import ask
-from diffpolicy.edge.serving.api.bodies import ClientGoneError, Room
+from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import error_response, of_http
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.routes import add_images
@@ -25,7 +25,7 @@ from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.worker.desk import CANCELLED, Desk
+from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics
 
 NUMBER = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -47,10 +47,10 @@ def make_worker_app(desk: Desk, settings: ApiSettings | None = None) -> FastAPI:
     """
     own = settings or ApiSettings()
     app = FastAPI(title="diffpolicy worker", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Guard, hosts=own.hosts)
-    app.add_middleware(Stamp, desk=desk)
     _errors(app)
     _images(app, desk, own)
+    app.add_middleware(Guard, hosts=own.hosts)
+    app.add_middleware(Stamp, desk=desk)
     _looks(app, desk, own)
     return app
 
@@ -105,10 +105,6 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def of_ours(request: Request, error: ApiError) -> Response:
         return error_response(error)
-
-    @app.exception_handler(ClientGoneError)
-    async def of_nobody(request: Request, error: ClientGoneError) -> Response:
-        return Response(status_code=CANCELLED)
 
 
 def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
