@@ -37,6 +37,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._idle: deque[tuple[HttpConnection, float]] = deque()
         """With the time since when, oldest first."""
         self._all: set[HttpConnection] = set()
+        self._server: tuple[str, bytes] | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See httpx; of its time-outs that of a connection is kept.
@@ -44,6 +45,10 @@ class HttpTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout: nothing was sent. httpx.HTTPError: there is no answer.
         """
+        server = request.url.scheme, request.url.netloc
+        self._server = self._server or server
+        if server != self._server:  # its connections lead elsewhere
+            raise httpx.UnsupportedProtocol("these are connections to another server")
         await self._room.acquire()
         connection: HttpConnection | None = None
         try:
