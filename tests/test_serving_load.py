@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 
 import httpx
@@ -163,3 +165,51 @@ def test_the_demonstration_runs_and_leaves_no_process_behind(capsys) -> None:
     )
     assert rows[0].report.row()["ok"] == 20
     assert rows[0].report.row()["mean_s"] == pytest.approx(rows[0].simulated_s, rel=0.3)
+
+
+def test_a_command_of_another_process_ends_in_order_when_its_stdin_does() -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "diffpolicy.cli.attended",
+        *["worker", "--model", "emulate:tiny-cpu", "--port", "0", "--json"],
+    ]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert json.loads(process.stdout.readline())["model"] == "tiny"
+    process.stdin.close()
+    assert process.wait(60) == 143
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_children_end_when_their_parent_is_killed() -> None:
+    """Two processes, some seconds: kill -9 of the parent leaves it no time to end anything."""
+    parent = """
+import asyncio
+from diffpolicy.edge.serving.children import Children
+
+async def main():
+    async with Children() as children:
+        _, ready = await children.start("worker", "--model", "emulate:tiny-cpu", "--port", "0")
+        print(ready["url"], flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    started = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    live = started.stdout.readline().decode().strip() + "/live"
+    assert httpx.get(live).status_code == 200
+    started.kill()
+    started.wait()
+    assert gone(live, time.monotonic() + 60)
+
+
+def gone(url, until_s):
+    """Whether nobody listens there any more, before a time of the clock."""
+    while time.monotonic() < until_s:
+        try:
+            httpx.get(url)
+        except httpx.ConnectError:
+            return True
+        time.sleep(0.1)
+    return False

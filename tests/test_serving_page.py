@@ -12,7 +12,7 @@ pytest.importorskip("fastapi")
 from diffpolicy.edge.serving.api import ApiKeys, ApiSettings, make_app
 from diffpolicy.edge.serving.events import Answered, Bound, FellBack
 from diffpolicy.edge.serving.reach import url_of
-from diffpolicy.edge.serving.worker.running import listen, serving
+from diffpolicy.edge.serving.running import listen, serving
 from serving_fakes import FakeService
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -30,12 +30,12 @@ from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.reach import url_of
 from diffpolicy.edge.serving.rules import make_policy
+from diffpolicy.edge.serving.running import listen, serving
 from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.engines import make_engine
-from diffpolicy.edge.serving.worker.running import listen, serving
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from serving_fakes import Caller, client, until
 

@@ -21,6 +21,7 @@ from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.running import listen, serving
 from diffpolicy.edge.serving.upstream import UpstreamError
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.dead_time import check_scale, dead_time_s
@@ -31,7 +32,6 @@ from diffpolicy.edge.serving.worker.engines import make_engine
 from diffpolicy.edge.serving.worker.job import Job, Standard
 from diffpolicy.edge.serving.worker.pipeline import PipelineEngine
 from diffpolicy.edge.serving.worker.png import blank_png
-from diffpolicy.edge.serving.worker.running import listen, serving
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 PATH = "/v1/images/generations"

@@ -18,8 +18,8 @@ from diffpolicy import _signals
 from diffpolicy.edge.serving.api.logs import EventLog, messages_to
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.running import listen, run_app
 from diffpolicy.edge.serving.upstream import UpstreamError
-from diffpolicy.edge.serving.worker.running import listen, run_app
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 

@@ -139,7 +139,7 @@ def _serve(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.limits import Limits
     from diffpolicy.edge.serving.reach import is_loopback, url_of
-    from diffpolicy.edge.serving.worker.running import listen
+    from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.workers_source import WorkersSource
 
     keys = read_keys(options.token_file, options.token_env)

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.reach import is_loopback, url_of
-    from diffpolicy.edge.serving.worker.running import listen
+    from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.worker.serve_worker import serve_worker
 
     keys = read_keys(options.token_file, options.token_env)

@@ -1,4 +1,4 @@
-"""`Children`: commands of this package as processes of this one, which ends them, unless it is killed itself."""
+"""`Children`: commands of this package as processes that end with this one, however it ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRACE_S = 10.0
 class Children:
     """Starts commands that tell in a line of JSON when they are ready; on leaving, all of them are gone.
 
-    A kill -9 of this process leaves them behind.
+    Each has a pipe as its stdin, at whose end it ends by itself: after a kill -9 of this process, too.
 
     Example:
         >>> Children().processes
@@ -51,10 +51,10 @@ class Children:
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "diffpolicy", *arguments, "--json"),
+            *("-m", "diffpolicy.cli.attended", *arguments, "--json"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             # a Ctrl-C at the terminal reaches this process alone, which ends them in order
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

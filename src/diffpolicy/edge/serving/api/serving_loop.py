@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from diffpolicy.edge.serving.worker.running import run_app
+from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.edge.serving.workers_source import WorkersSource
 from diffpolicy.errors import InputError

@@ -7,11 +7,11 @@ import json
 import math
 
 from diffpolicy.edge.serving.image_request import GENERATIONS
+from diffpolicy.edge.serving.running import listen, serving
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.emulated import EmulatedEngine
 from diffpolicy.edge.serving.worker.job import Job
-from diffpolicy.edge.serving.worker.running import listen, serving
 from diffpolicy.errors import InputError
 
 MOST = 0.005

@@ -6,12 +6,12 @@ import socket
 from collections.abc import Callable
 
 from diffpolicy.edge.serving.api.settings import ApiSettings
+from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.dead_time import check_scale, dead_time_s
 from diffpolicy.edge.serving.worker.desk import Desk, Standing
 from diffpolicy.edge.serving.worker.emulated import EmulatedEngine
 from diffpolicy.edge.serving.worker.engine import Engine
-from diffpolicy.edge.serving.worker.running import run_app
 
 
 async def serve_worker(
