@@ -43,6 +43,12 @@ def one_thread():
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Commands that draw nothing of what they write: seconds less, where pictures do not matter."""
+    monkeypatch.setattr("diffpolicy.experiments.plots.draw", lambda path, *_, **__: [])
+
+
+@pytest.fixture
 def few_fleets(monkeypatch):
     """Fleet training on two fleets and five updates a round and one pair a generation, where it need not learn."""
     from diffpolicy.edge.pricing.training import train

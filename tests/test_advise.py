@@ -67,7 +67,7 @@ def hidden(
     return Hidden(path, arrivals, outcome)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_the_right_rule_is_named_on_a_hidden_fleet(seed: int, tmp_path: Path) -> None:
     """Its true mean is within 2 % of the best fair rule's, and the predicted means within 5 % of the true ones."""
     log = hidden(tmp_path, seed)

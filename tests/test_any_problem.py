@@ -112,7 +112,7 @@ def test_compare_trains_and_plays_it(cli, mine, tmp_path):
     assert [line.split(",")[:8] for line in second] == [line.split(",")[:8] for line in first]
 
 
-def test_compare_trains_in_lanes_and_in_this_process_alone(cli, mine, tmp_path, monkeypatch):
+def test_compare_trains_in_lanes_and_in_this_process_alone(cli, mine, tmp_path, monkeypatch, no_pictures):
     def started():
         raise AssertionError("another process was started")
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, Unbounded
 from torchrl.envs import EnvBase
 
+from diffpolicy import check_problem
 from diffpolicy.environments import EnvProblem
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import make_method
@@ -21,6 +22,14 @@ from test_tokens import policy_of
 FREE = [name for name, package in PRESETS.items() if package == "diffpolicy.methods"]
 PLAIN = [name for name in FREE if not name.endswith("-plus")]
 QUICK = {"batch_size": 4, "hidden": [4]}
+made = cache(make_method)
+sound = cache(check_problem)
+"""Of a problem that many methods train on, which is checked once."""
+
+
+@pytest.fixture(autouse=True)
+def checked_once(monkeypatch):
+    monkeypatch.setattr("diffpolicy.training.trainable.check_problem", sound)
 
 
 class AnyEnv(EnvBase):
@@ -88,18 +97,21 @@ def seeded(action, has, batch, seed):
     return env
 
 
+@cache
+def problem_of(action, has):
+    return EnvProblem(partial(seeded, action, has), steps=None if "early ends" in has else 4)
+
+
 def trained(name, action, has):
     """Trains two episodes with updates in them. Args: has: what the problem has."""
-    method = make_method(name)
+    method = made(name)
     more = {"collect": 4, "epochs": 1} if isinstance(method, OnPolicyMethod) else {"start_after": 2, "capacity": 100}
     more |= {"items": "joint"} if action == "items together" else {}
     more |= {"head": "simplex"} if action == "shares of a whole" else {}
     if action == "tokens":
         more["policy"] = policy_of(AnyEnv(2, action, has))
     method = dataclasses.replace(method, **QUICK, **more)
-    steps = None if "early ends" in has else 4
-    problem = EnvProblem(partial(seeded, action, has), steps=steps)
-    module = method.build(problem, environments=2)
+    module = method.build(problem_of(action, has), environments=2)
     before = [p.detach().clone() for p in module.policy.parameters()]
     fit(module, episodes=2)
     return any(not torch.equal(a, b) for a, b in zip(before, module.policy.parameters(), strict=True))
@@ -122,7 +134,7 @@ def test_each_thing_that_a_problem_may_have_alone(name, action, has):
 
 
 def check(name, action, has):
-    declared = Capabilities.of(make_method(name))
+    declared = Capabilities.of(made(name))
     assert declared.serves == SITUATIONS
     if not declared.refused[action]:
         assert trained(name, action, has)
@@ -133,8 +145,8 @@ def check(name, action, has):
 
 def test_normalised_presets_can_what_their_plain_forms_can():
     for name in FREE:
-        plain = make_method(name.removesuffix("-plus"))
-        assert Capabilities.of(make_method(name)) == Capabilities.of(plain)
+        plain = made(name.removesuffix("-plus"))
+        assert Capabilities.of(made(name)) == Capabilities.of(plain)
 
 
 def test_a_preset_of_the_offloading_problem_says_what_it_makes_of_a_rollout():

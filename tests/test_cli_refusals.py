@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffpolicy.edge import Scenario, Stream
+from toys import quick_method
 
 HEAD = "slot,origin,input_mbit,result_mbit,gcycles_per_step,steps,server"
 GOOD = "0,0,3.5,1,0.25,4,2"
@@ -583,14 +584,17 @@ def test_an_agent_that_is_not_there_is_refused(refused, tmp_path):
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_compiling_without_a_compiler_is_refused_in_one_sentence(tmp_path):
-    import os
+def test_compiling_without_a_compiler_is_refused_in_one_sentence(cli, tmp_path, monkeypatch):
+    from torch._inductor import config
 
-    words = ["train", "sac-ts", "--stations", "3", "--slots", "10", "--tasks", "40", "--episodes", "6", "--compile"]
-    env = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "diffpolicy", *words, "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
-    assert done.returncode == 2
-    last = done.stderr.strip().splitlines()[-1]
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "none")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    method = quick_method("sac-ts", tmp_path, start_after=5)
+    words = ["--stations", 2, "--slots", 4, "--tasks", 3, "--episodes", 2, "--compile"]
+    done = cli("train", method, *words, "--out", tmp_path / "out")
+    torch._dynamo.reset()
+    assert done.status == 2
+    last = done.err.strip().splitlines()[-1]
     assert last.startswith("diffpolicy: the updates cannot be compiled here")
     assert str(tmp_path / "none") in last

@@ -96,7 +96,9 @@ def test_a_process_alone_tells_itself():
     assert distributed.gathered_objects("x") == ["x"]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_in_two_processes(tmp_path):
+    """`--devices 2` as a user types it; what the two share out is tested here, each importing everything again."""
     words = ["train", "sac-ts", "--stations", "3", "--tasks", "4", "--slots", "4", "--episodes", "4", "--devices", "2"]
     command = [sys.executable, "-m", "diffpolicy", *words, "--out", str(tmp_path / "out"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
