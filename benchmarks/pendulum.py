@@ -84,14 +84,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "entropy": 0.02,
         "learning_rates": {"actor": 5e-4, "critic": 1e-3},
     },
-    "fql": {**REPLAYED, "alpha": 0.03, "learning_rates": {"actor": 3e-4, "critic": 1e-3, "flow": 1e-3}},
+    "fql": {**REPLAYED, "updates": 4, "alpha": 0.03, "learning_rates": {"actor": 3e-4, "critic": 1e-3, "flow": 1e-3}},
     "fpo": {**PLAYED, "samples": 8, "clip": 0.1, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
     "dppo": {**PLAYED, "min_std": 0.3, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
     "ppo": {**PLAYED, "entropy": 0.0, "learning_rates": {"actor": 1e-3, "critic": 1e-3}},
     "torchrl-sac": {},
 }
 """Presets, and what of them is changed here; the last one is not ours."""
-LANES = {"qvpo": 4, "fpo": 8, "dppo": 8, "ppo": 8}
+LANES = {"qvpo": 4, "fql": 4, "fpo": 8, "dppo": 8, "ppo": 8}
 """Environments side by side, so that a step of a chain is of several rows; one elsewhere."""
 STILL = {"dppo": "ddpm"}
 """The sampler without the noise by which a method explores, where its policy keeps it."""
