@@ -270,6 +270,64 @@ def test_a_hanging_worker_holds_a_request_for_its_time_out_alone() -> None:
     run(main())
 
 
+async def in_vain(request, *, timeout_s, chunk=None):
+    """A call whose connection is never closed, as to a machine without power."""
+    await asyncio.sleep(timeout_s)
+    raise UpstreamError("did not answer in time", reached=True, late=True)
+
+
+@pytest.mark.parametrize("how", ["gone", "reset", "anew"])
+def test_calls_of_a_worker_that_is_found_dead_go_elsewhere_at_once(how) -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-outstanding"), call_s=1e4, probe_s=1e6 if how == "reset" else 2.0)
+        fake = bench.fakes[0]
+        fake.boot = "b0"
+
+        async def call(request, **more):
+            if how == "reset" and fake.begun:
+                await asyncio.sleep(2.5)
+                raise UpstreamError("dropped the call", reached=True)
+            fake.begun.append(request.number)
+            await in_vain(request, **more)
+
+        fake.call = call
+        async with bench:
+            tickets = [bench.ask(k) for k in range(4)]
+            await asyncio.sleep(2.1)
+            fake.mode, fake.boot = "well" if how == "anew" else "refuses", "b1"
+            answers = await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert [a.body for a in answers] == [b"0", b"1", b"2", b"3"]
+            assert asyncio.get_running_loop().time() < 10
+            assert len(bench.of(events.Retried)) == 2
+            assert ("has started anew" if how == "anew" else "is gone") in bench.of(events.Retried)[-1].why
+            assert bench.service.fleet.servers[0].breaker.in_a_row == (how == "reset")
+            if how == "anew":  # what it was sent since then is its own
+                del fake.call
+                later = [bench.ask(f"later {k}") for k in range(4)]
+                await asyncio.sleep(3)
+                fake.boot = "b1"
+                assert all([(await ticket.answer()).status == 200 for ticket in later])
+                assert len(bench.of(events.Retried)) == 2
+        assert bench.service.fleet.account.outstanding.sum() == 0
+
+    run(main())
+
+
+def test_one_connection_that_is_refused_ends_no_calls() -> None:
+    async def main():
+        bench = Bench(1, seconds=lambda j: lambda request: 20.0)
+        async with bench:
+            ticket = bench.ask("r")
+            await asyncio.sleep(1.9)
+            bench.fakes[0].mode = "refuses"
+            await asyncio.sleep(0.2)
+            bench.fakes[0].mode = "well"
+            assert (await ticket.answer()).status == 200
+            assert not bench.of(events.Retried)
+
+    run(main())
+
+
 def test_workers_that_say_they_are_full_are_asked_again_later_and_not_taken_for_broken() -> None:
     async def main():
         bench = Bench(2)
@@ -480,6 +538,45 @@ def test_workers_are_added_drained_and_removed_while_it_runs() -> None:
                 await asyncio.sleep(5)
                 assert (await bench.ask(f"e{k}").answer()).status == 200
             assert len(bench.service.fleet.servers) <= 4
+
+    run(main())
+
+
+def test_a_worker_of_the_same_address_keeps_what_is_known_of_it_whatever_is_said_of_it_now() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-finish"), seconds=lambda j: lambda request: 4.0)
+        async with bench:
+            for j in range(2):
+                for _ in range(40):
+                    bench.service.fleet.costs.observe(j, 4.0)
+            running = [bench.ask(k) for k in range(2)]
+            await asyncio.sleep(1)
+            before = bench.service.fleet.costs.expected_s("", None).tolist()
+            upstream = bench.service.fleet.servers[0].upstream
+            first = WorkerSpec("http://w0:1", "w0", slots=3, models=("sd3",), speed=7.0)
+            second = WorkerSpec("http://w1:1", "w1 of old", api_key_env="KEY")
+            connected = []
+            connect = bench.service.fleet._connect
+            bench.service.fleet._connect = lambda spec: connected.append(spec) or connect(WorkerSpec(spec.url, "w1"))
+            bench.service.replace_workers([second, first])
+            assert [s.spec for s in bench.service.fleet.servers] == [first, second]
+            assert bench.service.fleet.costs.expected_s("", None).tolist() == before
+            assert bench.service.fleet.account.outstanding.tolist() == [1, 1]
+            assert bench.service.fleet.account.seats == [3, 1]
+            assert bench.service.fleet.servers[0].upstream is upstream
+            assert connected == [second]
+            assert [(e.server, e.state) for e in bench.of(events.WorkerChanged)[2:]] == [
+                ("w1", "removed"),
+                ("w1 of old", "ready"),
+            ]
+            assert all([(await ticket.answer()).status == 200 for ticket in running])
+            assert not bench.of(events.Retried)
+            bench.service.replace_workers([first])
+            bench.service.replace_workers([first, second])  # a line that lacked for a moment
+            assert len(bench.service.fleet.servers) == 2
+            assert bench.service.fleet.costs.expected_s("", None).tolist() == pytest.approx(before, rel=0.1)
+            await asyncio.sleep(3)
+            assert [s.state for s in bench.service.snapshot().servers] == ["ready", "ready"]
 
     run(main())
 

@@ -37,6 +37,7 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
     own = max(settings.call_s, settings.call_times * (starts_s + work.expected_s))
     left = work.deadline_s - sent
     failure: ApiError | None = None
+    work.called_s, work.lost = sent, None
     try:
         answer = await server.upstream.call(
             work.request, timeout_s=min(own, left), chunk=work.piece if work.request.stream else None
@@ -70,9 +71,14 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
             failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
         else:
             failure = _fault(service, work, j, now, str(error), reached=error.reached)
+            if not error.late:
+                server.doubted.ring()  # others that it has may be lost with it
     except asyncio.CancelledError:
-        _over(service, work, j)
-        raise
+        now = _over(service, work, j)
+        if work.lost is None or service.ended:
+            raise
+        # that the worker ended is no fault of one that comes back
+        failure = _again(service, work, j, now, work.lost, reached=True)
     except Exception as error:  # an upstream of somebody else's must not stop the dispatcher
         now = _over(service, work, j)
         failure = _fault(service, work, j, now, f"cannot be called: {type(error).__name__}", reached=True)
@@ -125,9 +131,14 @@ def _learn(service: Service, work: Work, j: int, seconds: float) -> None:
 
 def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:
     """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is."""
-    server = service.fleet.servers[j]
-    server.breaker.fault(now)
+    service.fleet.servers[j].breaker.fault(now)
     service.fleet.show(j, why)
+    return _again(service, work, j, now, why, reached=reached)
+
+
+def _again(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:
+    """A request waits again, for another worker, or it is given up. Returns: what is told where it is."""
+    server = service.fleet.servers[j]
     (work.begun if reached else work.refused).add(j)
     if work.result.done():
         return None

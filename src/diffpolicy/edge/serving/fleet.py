@@ -11,12 +11,14 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.drift import Drift
 from diffpolicy.edge.serving.moments import Costs
-from diffpolicy.edge.serving.server import Server
+from diffpolicy.edge.serving.server import MISSES, Server
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
-from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from diffpolicy.edge.serving.worker_spec import WorkerSpec, paired
 from diffpolicy.errors import InputError
 
+AGAIN_S = 0.25
+"""After which a worker is looked at again where nothing was."""
 SEEN = 2
 """Looks in a row that must find foreign work: one may cross an answer on its way."""
 
@@ -26,7 +28,7 @@ class Fleet:
 
     Args:
         connect: makes the upstream of a worker. settings: of the dispatcher. clock: seconds that only go up.
-        tell: takes events.
+        tell: takes events. lose: is told a worker, a time and a reason: what it was called for before is in vain.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Fleet:
         settings: Settings,
         clock: Callable[[], float],
         tell: events.Listener,
+        lose: Callable[[int, float, str], None],
     ) -> None:
         self._connect, self._settings, self._clock, self._tell = connect, settings, clock, tell
+        self._lose = lose
         self.servers: list[Server] = []
         self.account = Account([], settings.lead_s)
         self.costs = CostModel(1, first_s=settings.first_s)
@@ -59,34 +63,60 @@ class Fleet:
         for task in self._watches.values():
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(server.upstream.aclose() for server in self.servers), return_exceptions=True)
+        open_ = [upstream for server in self.servers for upstream in (server.upstream, *server.retired)]
+        await asyncio.gather(*(upstream.aclose() for upstream in open_), return_exceptions=True)
 
     def replace(self, workers: Sequence[WorkerSpec]) -> None:
         """Takes another fleet: new workers are added; those that lack get nothing more, and end what they have.
 
         Args:
-            workers: all of them; one that is described as before stays as it is.
+            workers: all of them. One whose address is there is the same machine, whatever else is said of it now: it
+                keeps its account, its learned speed and what it runs.
 
         Raises:
             InputError: two have one name.
         """
-        wanted = {worker.name: worker for worker in workers}
-        if len(wanted) < len(workers):
+        names = {worker.name for worker in workers}
+        if len(names) < len(workers):
             raise InputError(f"workers must have names of their own, got {[worker.name for worker in workers]}")
         self.version += 1
+        kept = paired([server.spec for server in self.servers], workers)
         for j, server in enumerate(self.servers):
-            if server.removed:
-                continue
-            if wanted.get(server.spec.name) == server.spec:
-                del wanted[server.spec.name]
-                continue
-            server.removed = True
-            self._clear_foreign(j)
-            self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
-            if j in self._watches:
-                self._end(self._watches.pop(j))
-        for spec in wanted.values():
-            self._add(spec)
+            if j in kept:
+                self._keep(j, kept[j])
+            elif not server.removed:
+                self._remove(j)
+        for spec in workers:
+            if spec not in kept.values():
+                self._add(spec)
+
+    def _remove(self, j: int) -> None:
+        """Sends a worker nothing more. Args: j: its place."""
+        server = self.servers[j]
+        server.removed = True
+        self._clear_foreign(j)
+        self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
+        if j in self._watches:
+            self._end(self._watches.pop(j))
+
+    def _keep(self, j: int, spec: WorkerSpec) -> None:
+        """Takes up what is said of a worker now. Args: j: its place. spec: of the same address."""
+        server, old = self.servers[j], self.servers[j].spec
+        server.spec = spec
+        if spec.reached != old.reached:  # what runs ends by the connections on which it began
+            server.retired.append(server.upstream)
+            server.upstream = self._connect(spec)
+        if spec.speed is not None and spec.speed != old.speed:
+            self.costs.tell(j, spec.speed)
+        self.account.seat(j, server.slots)
+        if server.removed:
+            server.removed, server.misses, server.health = False, 0, None
+            if self._started:
+                self._watches[j] = asyncio.create_task(self._watch(j))
+        elif spec.name != old.name:
+            self._tell(events.WorkerChanged(self._clock(), old.name, "removed"))
+            server.shown = "unknown"
+        self.show(j)
 
     def _add(self, spec: WorkerSpec) -> None:
         """Gives a worker the place of one that is gone, or a new one."""
@@ -95,10 +125,8 @@ class Fleet:
         out = self.account.outstanding
         left = (j for j, server in enumerate(self.servers) if server.removed and not out[j])
         j = next(left, len(self.servers))
-        if j < len(self.servers) and self._started:
-            task = asyncio.ensure_future(self.servers[j].upstream.aclose())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        if j < len(self.servers):
+            self._close([self.servers[j].upstream, *self.servers[j].retired])
         self.servers[j : j + 1] = [made]
         self.account.seat(j, made.slots)
         self.costs.forget(j)
@@ -106,6 +134,13 @@ class Fleet:
             self.costs.tell(j, spec.speed)
         if self._started:
             self._watches[j] = asyncio.create_task(self._watch(j))
+
+    def _close(self, upstreams: Sequence[Upstream]) -> None:
+        """Ends connections that nobody uses any more."""
+        for upstream in upstreams if self._started else ():
+            task = asyncio.ensure_future(upstream.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """Cancels a task that `stop` will wait for."""
@@ -121,38 +156,49 @@ class Fleet:
         """Looks for as long as the worker has its place. Args: j: it."""
         server = self.servers[j]
         while self.servers[j] is server and not server.removed:  # `wait_for` may swallow a cancellation
-            await self.look(j)
-            await asyncio.sleep(self._settings.probe_s)
+            server.doubted.clear()
+            gone = await self.look(j)
+            # what ended says so twice before anybody believes it, since a connection may be refused once
+            await server.doubted.wait(AGAIN_S if gone and server.misses < MISSES else self._settings.probe_s)
 
-    async def look(self, j: int) -> None:
-        """Looks at a worker's health. Args: j: its place."""
+    async def look(self, j: int) -> bool:
+        """Looks at a worker's health. Args: j: its place. Returns: whether nothing is there."""
         server, before = self.servers[j], int(self.account.outstanding[j])
-        why = ""
+        asked_s, why, gone = self._clock(), "", False
+        if server.retired and not before:
+            self._close(server.retired)
+            server.retired = []
         try:
             health = await asyncio.wait_for(server.upstream.health(), self._settings.probe_timeout_s)
         except (UpstreamError, TimeoutError, asyncio.TimeoutError) as error:
             server.misses += 1
             why = str(error) or "does not answer in time"
+            gone = isinstance(error, UpstreamError) and error.gone
         except Exception as error:  # an upstream of somebody else's must not end the watch
             server.misses += 1
             why = type(error).__name__
         else:
-            self._take(j, health, before)
+            self._take(j, health, before, asked_s)
+        if gone and server.misses >= MISSES:
+            self._lose(j, self._clock(), f"is gone: {why}")
         if server.state(self._clock()) == "dead":
             self._clear_foreign(j)  # nobody knows any more, and nothing goes there
         self.show(j, why)
+        return gone
 
     def _clear_foreign(self, j: int) -> None:
         """Forgets what others have at a worker. Args: j: its place."""
         self.servers[j].foreign_seen = 0
         self.account.foreign(j, 0, self._clock())
 
-    def _take(self, j: int, health: Health, before: int) -> None:
-        """Takes up what a worker said. Args: before: requests that it had of ours when it was asked."""
+    def _take(self, j: int, health: Health, before: int, asked_s: float) -> None:
+        """Takes up what a worker said. Args: before: requests that it had of ours when it was asked. asked_s: when."""
         server, old = self.servers[j], self.servers[j].health
         server.misses, server.health = 0, health
         if old is not None and old.boot != health.boot:
             server.breaker.success()
+            if old.boot is not None and health.boot is not None:
+                self._lose(j, asked_s, "has started anew")
             if old.models != health.models:
                 server.drift = Drift()
                 self.costs.forget(j)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.drift import Drift
 from diffpolicy.edge.serving.upstream import Health, Upstream
@@ -21,7 +22,9 @@ class Server:
         spec: as configured. upstream: how it is called. breaker: of its faults. drift: of its speed.
         health: as it last said; None: it was not asked yet. misses: looks in a row that failed.
         removed: it is no longer configured, and gets no more requests.
+        retired: ways in which it was called before, until what began by them has ended.
         full_until_s: when it may be asked again after it said that it is full.
+        doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
     """
 
@@ -32,7 +35,9 @@ class Server:
     health: Health | None = None
     misses: int = 0
     removed: bool = False
+    retired: list[Upstream] = field(default_factory=list)
     full_until_s: float = 0.0
+    doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     shown: str = "unknown"
     """The state that listeners were told last."""

@@ -81,7 +81,7 @@ class Service:
         self.trial = Trial(share, seed, self.settings.turn_s if mixed else None)
         self.listeners: list[events.Listener] = []
         self.counts: Counter[str] = Counter()
-        self.fleet = Fleet(connect, self.settings, clock, self.tell)
+        self.fleet = Fleet(connect, self.settings, clock, self.tell, self._lost)
         self.waiting: list[Work] = []
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
@@ -231,9 +231,16 @@ class Service:
             work.task.cancel()
         self._repeats.ended(work, now)
 
+    def _lost(self, j: int, called_s: float, why: str) -> None:
+        """Ends the calls of a worker that are in vain. Args: j: its place. called_s: before when. why: is told."""
+        for work in list(self.running.values()):
+            if work.server == j and work.called_s is not None and work.called_s <= called_s and work.task is not None:
+                work.lost = why
+                work.task.cancel()
+
     def again(self, work: Work) -> None:
         """A request waits again, in its place. Args: work: it."""
-        work.server = work.task = None
+        work.server = work.task = work.called_s = None
         place = next((i for i, other in enumerate(self.waiting) if other.order > work.order), len(self.waiting))
         self.waiting.insert(place, work)
 

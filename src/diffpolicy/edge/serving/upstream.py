@@ -53,6 +53,11 @@ class UpstreamError(Exception):
         super().__init__(message)
         self.reached, self.late = reached, late
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is there that could be called, which is known at once, as where a process has ended."""
+        return not self.reached and not self.late
+
 
 @dataclass(frozen=True)
 class Health:

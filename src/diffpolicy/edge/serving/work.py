@@ -26,6 +26,7 @@ class Work:
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
         full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
+        called_s: when its worker was called. lost: why that call is known to be in vain; None: it is not.
         parts: that are sent in its place, where it is split. whole: of which it is a part.
     """
 
@@ -45,6 +46,8 @@ class Work:
     stranded_s: float | None = None
     full_s: float | None = None
     refused_s: float | None = None
+    called_s: float | None = None
+    lost: str | None = None
     parts: tuple[Work, ...] = ()
     whole: Work | None = None
 

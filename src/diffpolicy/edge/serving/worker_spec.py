@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,37 @@ class WorkerSpec:
         object.__setattr__(self, "nodes", pairs)
         if not self.name:
             object.__setattr__(self, "name", urlsplit(self.url).netloc)
+
+    @property
+    def reached(self) -> tuple[object, ...]:
+        """What tells how it is called; where that stays, connections do."""
+        return self.url, self.kind, self.api_key_env, self.workflow, self.nodes
+
+
+def paired(before: Sequence[WorkerSpec], now: Sequence[WorkerSpec]) -> dict[int, WorkerSpec]:
+    """Which workers are the machines that there were: those of the same address, of several one of the same name.
+
+    Args:
+        before, now: workers.
+
+    Returns:
+        By place in `before`, what is said of it now.
+
+    Example:
+        >>> one, two = WorkerSpec("http://a:1"), WorkerSpec("http://b:1")
+        >>> paired([one, two], [WorkerSpec("http://b:1", "new name"), WorkerSpec("http://c:1")])[1].name
+        'new name'
+    """
+    found: dict[int, WorkerSpec] = {}
+    left = list(now)
+    keys: tuple[Callable[[WorkerSpec], object], ...] = (lambda x: x, lambda x: (x.url, x.name), lambda x: x.url)
+    for key in keys:
+        for j, old in enumerate(before):
+            new = next((x for x in left if j not in found and key(x) == key(old)), None)
+            if new is not None:
+                found[j] = new
+                left.remove(new)
+    return found
 
 
 def read_workers(text: str) -> tuple[WorkerSpec, ...]:
