@@ -310,6 +310,37 @@ def test_a_client_that_does_not_read_its_stream_is_gone():
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_waits_for_its_slow_client_among_the_bytes_that_are_held_and_not_for_ever(stream):
+    served = []
+
+    async def behave(request, chunk):
+        if chunk is None:
+            served.append(request.number)
+            return Answer(200, {"content-type": "application/json"}, b"x" * 300_000)
+        for _ in range(3):
+            await chunk(b"x" * 100_000)
+        served.append(request.number)  # its worker is free
+        return Answer(200)
+
+    async def go():
+        app = make_app(FakeService(behave), ApiSettings(stall_s=0.2, held_bytes=300_020))
+        body = json.dumps({"prompt": "x", "stream": stream}).encode()
+        slow = Caller(app, PATH, body, stalls=True)
+        await until(lambda: len(served) == 1)
+        refused = Caller(app, PATH, body)
+        await refused.task
+        assert (refused.status, b"bodies_full" in refused.body) == (429, True)
+        await asyncio.wait_for(slow.task, 2)
+        taken = Caller(app, PATH, body)  # what the client that read nothing held is given back
+        await taken.task
+        assert (taken.status, len(served)) == (200, 2)
+        assert taken.body == b"x" * 300_000
+        assert max(len(message.get("body", b"")) for message in taken.sent) <= 100_000
+
+    asyncio.run(go())
+
+
 # Keys, names, other sites
 
 

@@ -20,11 +20,12 @@ from diffpolicy.edge.serving.api.errors import answer_response, error_response, 
 from diffpolicy.edge.serving.api.feed import Feed, plain
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.metrics import KIND, Metrics
+from diffpolicy.edge.serving.api.paced import Paced
 from diffpolicy.edge.serving.api.page import PAGE, POLICY
 from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.served import Served
 from diffpolicy.edge.serving.api.settings import ApiSettings
-from diffpolicy.edge.serving.api.stream import HeldStream
+from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
@@ -99,8 +100,10 @@ def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
                 refused(number, error)
                 raise
             if not asked.stream:
-                return answer_response(await until_answered(service.submit(asked), request.receive))
-            pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+                answer = await until_answered(service.submit(asked), request.receive)
+                share.add(len(answer.body))
+                return Paced(answer_response(answer), settings.stall_s, stack.pop_all())
+            pieces: asyncio.Queue[bytes] = asyncio.Queue()
             limit = read_timeout_s(request)
             held = HeldStream(
                 pieces,
@@ -108,7 +111,7 @@ def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
                 stall_s=settings.stall_s,
                 event=f"image_{'edit' if asked.files else 'generation'}.completed",
             )
-            held.take(service.submit(asked, pieces.put), stack.pop_all())
+            held.take(service.submit(asked, taking(pieces, share)), stack.pop_all())
             return held
 
     add_images(app, images, settings.limits)

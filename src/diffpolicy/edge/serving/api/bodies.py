@@ -34,7 +34,7 @@ class ClientGoneError(Exception):
 
 
 class Room:
-    """Bytes of bodies that are held at a time. Args: most: of all together."""
+    """Bytes of bodies that are held at a time. Args: most: of all together, above which no request is taken."""
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
@@ -65,7 +65,13 @@ class Share:
             ApiError: with status 429, when there is no room for them.
         """
         if self.room.held + count > self.room.most:
-            raise ApiError(429, "too many bytes of requests are held", code="bodies_full", retry_after_s=2.0)
+            raise ApiError(
+                429, "too many bytes of requests and answers are held", code="bodies_full", retry_after_s=2.0
+            )
+        self.add(count)
+
+    def add(self, count: int) -> None:
+        """Takes bytes that are there anyway, such as those of an answer. Args: count: how many."""
         self.room.held += count
         self.held += count
 

@@ -18,10 +18,10 @@ class ApiSettings:
         hosts: names under which browsers and clients may ask; None: any. Without keys it keeps pages of other sites,
             which a browser on this machine shows, from sending requests.
         deadline_s: the most that a request may take, whatever its client allows; infinite for none.
-        held_bytes: of all bodies together that are read or wait.
+        held_bytes: of all bodies together that are read or wait, and of answers on their way to clients.
         read_s: seconds in which a body must be there.
         comment_s: between two comments of a stream that is held.
-        stall_s: after which a client that does not read its stream counts as gone.
+        stall_s: after which a client that does not read its answer counts as gone.
         about: what the live page says of who decides; "" for the policy's name.
 
     Raises:

@@ -11,15 +11,14 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from diffpolicy.edge.serving.api.bodies import Share
 from diffpolicy.edge.serving.api.errors import answer_response, error_body, error_response
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.upstream import Answer
+from diffpolicy.edge.serving.upstream import Answer, Chunk
 
 KIND = "text/event-stream"
-ROOM = 8
-"""Pieces that may wait for a slow client, before the worker does."""
 COMMENT = b": held\n\n"
 """Readers of events skip it, and proxies see that the connection lives; an event `ping` would be read as an image."""
 
@@ -109,6 +108,21 @@ class HeldStream(Response):
             messages.insert(0, {"type": "http.response.start", "status": 200, "headers": head})
         for message in messages:
             await asyncio.wait_for(send(message), self.stall_s)
+
+
+def taking(pieces: asyncio.Queue[bytes], share: Share) -> Chunk:
+    """Takes pieces as fast as they come, so that nobody waits for the client, and counts them until the stream ends.
+
+    Args:
+        pieces: where the client's pieces wait. share: of what is held.
+    """
+
+    async def take(piece: bytes) -> None:
+        share.add(len(piece))
+        pieces.put_nowait(piece)
+        await asyncio.sleep(0)
+
+    return take
 
 
 def frame(event: str, data: Any) -> bytes:

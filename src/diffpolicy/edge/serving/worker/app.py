@@ -20,9 +20,10 @@ from diffpolicy.edge.serving.api.asking import ask
 from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import error_response, of_http
 from diffpolicy.edge.serving.api.guard import Guard
+from diffpolicy.edge.serving.api.paced import Paced
 from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
-from diffpolicy.edge.serving.api.stream import HeldStream
+from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.worker.desk import Desk
@@ -114,14 +115,17 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
     async def images(request: Request) -> Response:
         number = sent_number(request.headers) or request.state.number
         with ExitStack() as stack:
-            asked = await ask(request, number, settings, stack.enter_context(room.share()))
+            share = stack.enter_context(room.share())
+            asked = await ask(request, number, settings, share)
             if not asked.stream:
                 answer = await until_answered(desk.submit(asked), request.receive)
-                return Response(answer.body, answer.status, dict(answer.headers))
-            pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+                share.add(len(answer.body))
+                response = Response(answer.body, answer.status, dict(answer.headers))
+                return Paced(response, settings.stall_s, stack.pop_all())
+            pieces: asyncio.Queue[bytes] = asyncio.Queue()
             event = f"image_{'edit' if asked.files else 'generation'}.completed"
             held = HeldStream(pieces, comment_s=settings.comment_s, stall_s=settings.stall_s, event=event)
-            held.take(desk.submit(asked, pieces.put), stack.pop_all())
+            held.take(desk.submit(asked, taking(pieces, share)), stack.pop_all())
             return held
 
     add_images(app, images, settings.limits)
