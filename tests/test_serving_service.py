@@ -31,7 +31,7 @@ class Fake:
     def __init__(self, spec, seconds=lambda request: 1.0, *, tells=True):
         self.spec, self.seconds, self.tells = spec, seconds, tells
         self.begun, self.ended, self.cancelled = [], [], []
-        self.mode, self.boot, self.models, self.extra = "well", "b0", None, 0
+        self.mode, self.boot, self.models, self.extra, self.counts = "well", "b0", None, 0, False
         self.turn = asyncio.Lock()
         self.body = lambda request: request.number.encode()
 
@@ -75,7 +75,13 @@ class Fake:
         if mode in ("refuses", "hangs"):
             raise UpstreamError("cannot be reached", reached=False)
         running = len(self.begun) - len(self.ended) - len(self.cancelled) + self.extra
-        return Health(mode != "draining", mode == "draining", self.boot, self.models, running if self.extra else None)
+        return Health(
+            mode != "draining",
+            mode == "draining",
+            self.boot,
+            self.models,
+            running if self.extra or self.counts else None,
+        )
 
     async def aclose(self):
         self.mode = "closed"
@@ -84,9 +90,9 @@ class Fake:
 class Bench:
     """A service over fakes in virtual time, and what it told."""
 
-    def __init__(self, workers, policy=None, *, seconds=None, otherwise=None, shadow=False, **settings):
+    def __init__(self, workers, policy=None, *, seconds=None, otherwise=None, shadow=False, fakes=None, **settings):
         specs = [WorkerSpec(f"http://w{j}:1", f"w{j}") for j in range(workers)]
-        self.fakes = {}
+        self.fakes = {} if fakes is None else fakes
         self.seconds = seconds or (lambda j: lambda request: 1.0)
         self.told = []
 
@@ -617,6 +623,43 @@ def test_foreign_work_on_a_worker_is_seen_and_requests_go_where_they_end_soonest
             bench.told.clear()
             await bench.ask("alone").answer()
             assert not bench.of(events.FellBack)
+
+    run(main())
+
+
+def test_two_dispatchers_of_the_same_workers_see_each_other_and_lose_and_double_nothing() -> None:
+    async def main():
+        generator = np.random.default_rng(0)
+        seconds = {f"{who}{k}": float(generator.choice([2.0, 8.0])) for who in "ab" for k in range(80)}
+        one = Bench(2, seconds=lambda j: lambda request: seconds[request.number])
+        two = Bench(2, fakes=one.fakes)
+        for fake in one.fakes.values():
+            fake.counts = True
+        seen = []
+
+        async def ask(bench, number, at_s):
+            await asyncio.sleep(at_s)
+            foreign = [view.foreign for view in bench.service.snapshot().servers]
+            seen.append((bench is one, max(foreign)))
+            return (await bench.ask(number).answer()).body.decode()
+
+        async with one, two:
+            when = np.cumsum(generator.exponential(6.5, (2, 80)), axis=1).ravel()
+            asked = [ask(one if x < "b" else two, x, at_s) for x, at_s in zip(seconds, when, strict=True)]
+            assert sorted(await asyncio.gather(*asked)) == sorted(seconds)
+            assert Counter(one.fakes[0].ended + one.fakes[1].ended) == Counter(list(seconds))
+            for bench in (one, two):
+                assert max(count for first, count in seen if first == (bench is one)) > 0
+                assert {e.why for e in bench.of(events.FellBack)} == {"foreign-work"}
+                assert {e.by for e in bench.of(events.Bound)} == {"policy", "least-finish"}
+                assert len(bench.of(events.Answered)) == 80
+                assert not bench.of(events.Retried)
+                assert bench.service.fleet.account.outstanding.sum() == 0
+            await asyncio.sleep(10)
+            two.told.clear()  # the other one sends nothing any more, so this one holds again
+            seconds.update({f"last {k}": 5.0 for k in range(6)})
+            await asyncio.gather(*(two.ask(f"last {k}").answer() for k in range(6)))
+            assert {e.by for e in two.of(events.Bound)} == {"policy"}
 
     run(main())
 
