@@ -72,8 +72,10 @@ class Fake:
 
     async def health(self):
         mode = self.mode() if callable(self.mode) else self.mode
-        if mode in ("refuses", "hangs"):
+        if mode == "refuses":
             raise UpstreamError("cannot be reached", reached=False)
+        if mode == "hangs":
+            raise UpstreamError("did not answer in time", reached=True, late=True)
         running = len(self.begun) - len(self.ended) - len(self.cancelled) + self.extra
         return Health(
             mode != "draining",

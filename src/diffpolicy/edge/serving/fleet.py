@@ -29,6 +29,7 @@ class Fleet:
     Args:
         connect: makes the upstream of a worker. settings: of the dispatcher. clock: seconds that only go up.
         tell: takes events. lose: is told a worker, a time and a reason: what it was called for before is in vain.
+        found: is told a worker that is there again.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Fleet:
         clock: Callable[[], float],
         tell: events.Listener,
         lose: Callable[[int, float, str], None],
+        found: Callable[[int], None],
     ) -> None:
         self._connect, self._settings, self._clock, self._tell = connect, settings, clock, tell
-        self._lose = lose
+        self._lose, self._found = lose, found
         self.servers: list[Server] = []
         self.account = Account([], settings.lead_s)
         self.costs = CostModel(1, first_s=settings.first_s)
@@ -194,6 +196,8 @@ class Fleet:
     def _take(self, j: int, health: Health, before: int, asked_s: float) -> None:
         """Takes up what a worker said. Args: before: requests that it had of ours when it was asked. asked_s: when."""
         server, old = self.servers[j], self.servers[j].health
+        if server.misses:
+            self._found(j)
         server.misses, server.health = 0, health
         if old is not None and old.boot != health.boot:
             server.breaker.success()

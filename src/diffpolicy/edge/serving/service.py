@@ -81,7 +81,7 @@ class Service:
         self.trial = Trial(share, seed, self.settings.turn_s if mixed else None)
         self.listeners: list[events.Listener] = []
         self.counts: Counter[str] = Counter()
-        self.fleet = Fleet(connect, self.settings, clock, self.tell, self._lost)
+        self.fleet = Fleet(connect, self.settings, clock, self.tell, self._lost, self._found)
         self.waiting: list[Work] = []
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
@@ -237,6 +237,11 @@ class Service:
             if work.server == j and work.called_s is not None and work.called_s <= called_s and work.task is not None:
                 work.lost = why
                 work.task.cancel()
+
+    def _found(self, j: int) -> None:
+        """A worker that could not be reached is there again, so requests may go there. Args: j: its place."""
+        for work in self.waiting:
+            work.refused.discard(j)
 
     def again(self, work: Work) -> None:
         """A request waits again, in its place. Args: work: it."""
