@@ -417,7 +417,7 @@ def test_a_time_scale_is_refused_at_which_this_machine_is_half_a_percent_of_a_re
         ("nonsense", {}, "nonsense"),
         ("emulate:nonsense", {}, "neither shipped"),
         ("emulate:tiny-cpu@fast", {}, "must be a number"),
-        ("emulate:tiny-cpu@0", {}, "greater than 0"),
+        ("emulate:tiny-cpu@0", {}, "at least 1e-06"),
         ("emulate:tiny-cpu", {"device": "cpu"}, "--device"),
         ("tiny", {"scale": 0.5}, "--time-scale"),
         ("tiny", {"slots": 2}, "--slots"),
