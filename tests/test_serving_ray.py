@@ -82,6 +82,48 @@ def test_a_deployment_of_ray_is_a_worker_whose_calls_end_in_time() -> None:
     assert slow.cancelled
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+@pytest.mark.parametrize("ends_first", [True, False])
+def test_the_router_learns_from_answers_alone(ends_first, monkeypatch) -> None:
+    from diffpolicy.edge.serving import ray_router
+
+    now = [0.0]
+    monkeypatch.setattr(ray_router, "time", Of(monotonic=lambda: now[0]))
+    router = object.__new__(ray_router.PolicyRouter)
+    router.initialize_state(first_s=5.0)
+
+    class Result:
+        def __init__(self):
+            self.value = asyncio.get_running_loop().create_future()
+
+        async def to_object_ref_async(self):
+            return self.value
+
+    async def play(number, seconds, error=None):
+        result = Result()
+        pending = Of(args=[{"num_inference_steps": 10, "size": "1000x1000"}], metadata=Of(internal_request_id=number))
+        router.on_request_routed(pending, Of(unique_id="a"), result)
+        now[0] += seconds
+        for end in (True, False) if ends_first else (False, True):
+            if end:
+                router.on_request_completed(Of(unique_id="a"), number)
+            elif error is None:
+                result.value.set_result({})
+            else:
+                result.value.set_exception(error)
+            await asyncio.sleep(0.001)
+
+    def expected():
+        return router._costs.expected_s("", 10.0)[0]
+
+    asyncio.run(play("r1", 2.0))
+    assert expected() == pytest.approx(2.0)
+    asyncio.run(play("r2", 0.01, ValueError("no")))
+    assert expected() == pytest.approx(2.0)
+    assert not router._sent
+    assert router._account.outstanding.tolist() == [0]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 def test_on_ray_the_router_and_the_ingress_beat_power_of_two() -> None:

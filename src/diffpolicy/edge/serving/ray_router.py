@@ -5,8 +5,10 @@ Importing it imports Ray. Ray calls its router interface alpha; this is tested o
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,9 @@ class PolicyRouter(RequestRouter):
     """Ranks replicas: first the one that the policy names, then the others by when they would have done the request.
 
     Each router, that is each handle and each proxy, keeps an account of its own, so one ingress should call the
-    deployment. What a request takes on a replica is learnt from its completions. Requests are OpenAI bodies, a
-    dictionary as the first argument; of others the size is not known, and they take the mean. Ray does not tell whether
-    a request failed, so a replica that fails at once looks fast: leave it to Ray's health checks.
+    deployment. What a request takes on a replica is learnt from those that it answered: what failed or was cancelled
+    teaches nothing. Requests are OpenAI bodies, a dictionary as the first argument; of others the size is not known, and
+    they take the mean.
 
     Set `max_ongoing_requests` of the deployment above the longest queue that a replica may get, else Ray overrules the
     policy by backing off.
@@ -50,7 +52,7 @@ class PolicyRouter(RequestRouter):
         self._places: dict[str, int] = {}
         self._account = Account([])
         self._costs = CostModel(1, first_s=first_s)
-        self._sent: dict[Hashable, tuple[int, float, ImageRequest]] = {}
+        self._sent: dict[Hashable, Sent] = {}
         self._ended: dict[int, float] = {}
 
     def _place(self, replica_id: Any) -> int:
@@ -102,18 +104,52 @@ class PolicyRouter(RequestRouter):
         number = pending_request.metadata.internal_request_id
         expected = float(self._costs.expected_s(request.model, request.size)[j])
         self._account.sent(j, number, expected_s=expected, now_s=now, cost=request.size or expected)
-        self._sent[number] = (j, now, request)
+        sent = self._sent[number] = Sent(j, now, request)
+        sent.watch = asyncio.ensure_future(self._watch(sent, result))
+
+    async def _watch(self, sent: Sent, result: Any) -> None:
+        """Waits for what a request came to, of which `on_request_completed` is not told."""
+        try:
+            await (await result.to_object_ref_async())
+        except Exception:  # of whatever the deployment raises; and a stream has no one result
+            sent.answered = False
+        else:
+            sent.answered = True
+        self._learn(sent)
 
     def on_request_completed(self, replica_id: Any, internal_request_id: str) -> None:
-        """Learns what a request took. Args: replica_id: where. internal_request_id: which."""
-        found = self._sent.pop(internal_request_id, None)
-        if found is None:
+        """Takes a request off the account. Args: replica_id: where. internal_request_id: which."""
+        sent, now = self._sent.pop(internal_request_id, None), time.monotonic()
+        if sent is None:
             return
-        (j, sent, request), now = found, time.monotonic()
-        self._account.done(j, internal_request_id, now)
-        begun = max(sent, self._ended.get(j, sent)) if self._slots == 1 else sent
-        self._ended[j] = now
-        self._costs.observe(j, now - begun, model=request.model, size=request.size)
+        self._account.done(sent.place, internal_request_id, now)
+        begun = max(sent.at_s, self._ended.get(sent.place, sent.at_s)) if self._slots == 1 else sent.at_s
+        self._ended[sent.place] = now
+        sent.seconds = now - begun
+        self._learn(sent)
+
+    def _learn(self, sent: Sent) -> None:
+        """Takes up what a request took, once it is known that it has ended and was answered."""
+        if sent.answered and sent.seconds is not None:
+            self._costs.observe(sent.place, sent.seconds, model=sent.request.model, size=sent.request.size)
+
+
+@dataclass
+class Sent:
+    """A request at a replica.
+
+    Args:
+        place: of the replica. at_s: when it went there.
+        answered: whether it was; None: that is not known yet. seconds: of its service, once it has ended.
+        watch: waits for its answer.
+    """
+
+    place: int
+    at_s: float
+    request: ImageRequest
+    answered: bool | None = None
+    seconds: float | None = None
+    watch: asyncio.Future[None] | None = None
 
 
 def _read(pending_request: Any) -> ImageRequest:
