@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from diffpolicy._validate import show
 from diffpolicy._version import __version__
+from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
 from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import answer_response, error_response, of_http
@@ -126,34 +127,39 @@ def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, met
     def state() -> str:
         return "draining" if service.draining else "ready" if service.usable else "no-worker"
 
-    @app.get("/v1/models", operation_id="models")
+    @app.get("/v1/models", operation_id="models", responses=schema.looked(401, 403))
     async def models(request: Request) -> Response:
         admit(request)
         listed = [{"id": m, "object": "model", "created": 0, "owned_by": "diffpolicy"} for m in service.models()]
         return JSONResponse({"object": "list", "data": listed})
 
-    @app.get("/v1/models/{model:path}", operation_id="model")
+    @app.get("/v1/models/{model:path}", operation_id="model", responses=schema.looked(400, 401, 403, 404))
     async def of_model(model: str, request: Request) -> Response:
         admit(request)
         if model not in service.models():
             raise ApiError(404, f"no worker serves model {show(model)}", param="model", code="model_not_found")
         return JSONResponse({"id": model, "object": "model", "created": 0, "owned_by": "diffpolicy"})
 
-    @app.get("/live", operation_id="live")
+    @app.get("/live", operation_id="live", responses=schema.looked(403))
     async def live() -> Response:
         return JSONResponse({"status": "live"})
 
-    @app.get("/health", operation_id="health")
+    @app.get("/health", operation_id="health", responses=schema.looked(403, others="no request is taken now"))
     async def health() -> Response:
         told = state()
         return JSONResponse({"status": told}, 200 if told == "ready" else 503)
 
-    @app.get("/metrics", operation_id="metrics")
+    @app.get(
+        "/metrics",
+        operation_id="metrics",
+        response_class=Response,
+        responses=schema.looked(401, 403, kind="text/plain"),
+    )
     async def of_metrics(request: Request) -> Response:
         settings.keys.admit_to_all(request.headers.get("authorization"))
         return Response(metrics.text(), media_type=KIND)
 
-    @app.get("/snapshot", operation_id="snapshot")
+    @app.get("/snapshot", operation_id="snapshot", responses=schema.looked(401, 403))
     async def snapshot(request: Request) -> Response:
         settings.keys.admit_to_all(request.headers.get("authorization"))
         after = request.query_params.get("after", "0")

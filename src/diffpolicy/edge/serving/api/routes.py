@@ -63,5 +63,5 @@ def add_images(app: FastAPI, images: Callable[[Request], Awaitable[Response]], l
             response_class=JSONResponse,
             response_model=None,
             responses=schema.answers(),
-            openapi_extra={"requestBody": schema.body(limits, path == EDITS)},
+            openapi_extra={"parameters": schema.sent_headers(), "requestBody": schema.body(limits, path == EDITS)},
         )

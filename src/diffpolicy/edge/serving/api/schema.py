@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
+from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.image_request import LONGEST_NAME, PARTIAL
 from diffpolicy.edge.serving.limits import Limits
 
@@ -28,6 +29,8 @@ IMAGES = {
     "type": "object",
     "properties": {"created": {"type": "integer"}, "data": {"type": "array", "items": {"type": "object"}}},
 }
+EVENT = {"type": "object", "required": ["data"], "properties": {name: {"type": "string"} for name in ("event", "data")}}
+"""One of a stream; its data is JSON."""
 
 
 def _whole(least: int | None = None, most: int | None = None) -> dict[str, Any]:
@@ -67,23 +70,55 @@ def body(limits: Limits, form: bool) -> dict[str, Any]:
     return {"required": True, "content": {kind: {"schema": schema}}}
 
 
-def answers() -> dict[int | str, dict[str, Any]]:
+def sent_headers() -> list[dict[str, Any]]:
+    """`parameters` of a path that gives images: headers that are read beside the body."""
+    told = {
+        headers.REQUEST_ID: ("the client's name for the request", {"type": "string"}),
+        headers.IDEMPOTENCY: ("requests of one client with the same are one", {"type": "string", "maxLength": 255}),
+        headers.DEADLINE_S: ("seconds until it must be done", {"type": "number", "exclusiveMinimum": 0}),
+    }
+    return [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
+        for name, (text, schema) in told.items()
+    ]
+
+
+SAID = {
+    400: "the request is wrong; error.param names what",
+    401: "the API key is missing or wrong",
+    403: "a page of another site, or another host, asked without a key; or the key is not the one named admin",
+    404: "there is no such model",
+    408: "the body did not come in time",
+    413: "the body is too large",
+    429: "the queue is full; Retry-After says when to ask again",
+    500: "the server failed",
+    502: "the worker's answer was none",
+    503: "no worker can take it, or its workers died",
+    504: "it cannot be done, or was not done, by its deadline",
+}
+"""What statuses mean that come instead of what was asked for."""
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+
+def answers() -> Responses:
     """`responses` of a path that gives images."""
-    said = {
-        400: "the request is wrong; error.param names what",
-        401: "the API key is missing or wrong",
-        403: "a page of another site, or another host, asked without a key",
-        408: "the body did not come in time",
-        413: "the body is too large",
-        429: "the queue is full; Retry-After says when to ask again",
-        500: "the dispatcher failed",
-        502: "the worker's answer was none",
-        503: "no worker can take it, or its workers died",
-        504: "it cannot be done, or was not done, by its deadline",
-    }
+    images = {"application/json": {"schema": IMAGES}, "text/event-stream": {"schema": EVENT}}
+    return {200: {"description": "images", "content": images}, **errors(*SAID)}
+
+
+def errors(*statuses: int) -> Responses:
+    """`responses` that are OpenAI's errors. Args: statuses: of `SAID`."""
     error = {"application/json": {"schema": ERROR}}
-    images = {"application/json": {"schema": IMAGES}, "text/event-stream": {"schema": {"type": "string"}}}
-    return {
-        200: {"description": "images", "content": images},
-        **{status: {"description": text, "content": error} for status, text in said.items()},
-    }
+    return {status: {"description": SAID[status], "content": error} for status in statuses}
+
+
+def looked(*statuses: int, kind: str = "application/json", others: str = "") -> Responses:
+    """`responses` of a path that is looked at.
+
+    Args:
+        statuses: of `SAID`, beside 500. kind: content type of what is seen. others: of whom 503 tells the same as 200.
+    """
+    seen: Responses = {200: {"description": "what is asked for", "content": {kind: {}}}}
+    if others:
+        seen[503] = {"description": others, "content": {kind: {}}}
+    return {**seen, **errors(*statuses, 500)}

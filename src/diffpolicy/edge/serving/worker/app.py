@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask
 from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import error_response, of_http
@@ -138,22 +139,27 @@ def _looks(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
     def admit(request: Request) -> None:
         settings.keys.client(request.headers.get("authorization"))
 
-    @app.get("/live", operation_id="live")
+    @app.get("/live", operation_id="live", responses=schema.looked(403))
     async def live() -> Response:
         return JSONResponse({"status": "live"})
 
-    @app.get("/health", operation_id="health")
+    @app.get("/health", operation_id="health", responses=schema.looked(403, others="it loads or drains"))
     async def health() -> Response:
         now = desk.standing()
         return JSONResponse(asdict(now), 200 if now.status == "ready" else 503)
 
-    @app.get("/v1/models", operation_id="models")
+    @app.get("/v1/models", operation_id="models", responses=schema.looked(401, 403))
     async def models(request: Request) -> Response:
         admit(request)
         listed = [{"id": m, "object": "model", "created": 0, "owned_by": "diffpolicy"} for m in desk.standing().models]
         return JSONResponse({"object": "list", "data": listed})
 
-    @app.get("/metrics", operation_id="metrics")
+    @app.get(
+        "/metrics",
+        operation_id="metrics",
+        response_class=Response,
+        responses=schema.looked(401, 403, kind="text/plain"),
+    )
     async def of_metrics(request: Request) -> Response:
         admit(request)
         return Response(metrics.text(), media_type=KIND)
