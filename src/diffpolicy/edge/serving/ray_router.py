@@ -27,8 +27,8 @@ class PolicyRouter(RequestRouter):
 
     Each router, that is each handle and each proxy, keeps an account of its own, so one ingress should call the
     deployment. What a request takes on a replica is learnt from those that it answered: what failed or was cancelled
-    teaches nothing. Requests are OpenAI bodies, a dictionary as the first argument; of others the size is not known, and
-    they take the mean.
+    teaches nothing. Requests are OpenAI bodies, a dictionary as the first argument; of others the size is not known,
+    and they take the mean.
 
     Set `max_ongoing_requests` of the deployment above the longest queue that a replica may get, else Ray overrules the
     policy by backing off.
