@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import numpy as np
 
 from diffpolicy._types import Bools
 from diffpolicy.edge.dispatch.moment import Binding, Moment
 from diffpolicy.edge.serving import events
-from diffpolicy.edge.serving.admission import give_up
-from diffpolicy.edge.serving.attempt import attempt
+from diffpolicy.edge.serving.acting import Acting
+from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.decider import Decider, Decision, described
-from diffpolicy.edge.serving.fair_share import FairShare
+from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.moments import Costs, moment_of
 from diffpolicy.edge.serving.work import Work
-
-if TYPE_CHECKING:
-    from diffpolicy.edge.serving.service import Service
 
 logger = logging.getLogger("diffpolicy.serving")
 TICK_S = 0.1
@@ -31,11 +29,33 @@ class Binder:
     """Decides, one binding after the other, whenever something may have changed.
 
     Args:
-        service: the dispatcher, whose waiting requests and workers it binds.
+        acting: who decides. fleet: the workers.
+        waiting: requests in order of arrival. running: those at workers, by their order; both are changed in place.
+        attempt: calls a worker, at a place, and sees to what comes of it, given the seconds until it should begin and
+            those that it should take.
+        give_up: ends, at a time, requests that nobody can do any more. tell: takes events. clock: tells the time.
+        counts: of what went wrong, by name.
+
+    Attributes:
+        woken: is rung when something happened that may let a request go. ended: it is to bind nothing more.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._fair, self._looked_s = service, FairShare(), -np.inf
+    def __init__(
+        self,
+        acting: Acting,
+        fleet: Fleet,
+        waiting: list[Work],
+        running: dict[int, Work],
+        *,
+        attempt: Callable[[Work, int, float, float], Coroutine[Any, Any, None]],
+        give_up: Callable[[float], None],
+        tell: events.Listener,
+        clock: Callable[[], float],
+        counts: Counter[str],
+    ) -> None:
+        self._acting, self._fleet, self._waiting, self._running = acting, fleet, waiting, running
+        self._attempt, self._give_up, self._tell, self._clock, self._counts = attempt, give_up, tell, clock, counts
+        self.woken, self.ended, self._looked_s = Bell(), False, -np.inf
         self._shadowing: asyncio.Future[None] | None = None
 
     @property
@@ -43,68 +63,64 @@ class Binder:
         """What is asked in the shadow now."""
         return [] if self._shadowing is None else [self._shadowing]
 
-    def _give_up(self) -> None:
-        """Looks for requests that nobody can do any more, now and then, since that takes a while."""
-        now = self._service.clock()
-        if self._service.waiting and now >= self._looked_s + TICK_S:
-            self._looked_s = now
-            give_up(self._service, now)
-
     async def run(self) -> None:
         """Binds whenever something may have changed."""
-        while not self._service.ended:
-            self._service.woken.clear()
+        while not self.ended:
+            self.woken.clear()
             try:
-                self._give_up()
-                while await self._bind_one() and not self._service.ended:
+                self._look()
+                while await self._bind_one() and not self.ended:
                     pass
             except Exception as error:  # one request must not end the service of all others
-                self._service.counts["BindingFailed"] += 1
+                self._counts["BindingFailed"] += 1
                 logger.error("a decision failed by %s", described(error))
                 await asyncio.sleep(TICK_S)
-            if self._service.ended:  # whatever was awaited may have swallowed that this task was cancelled
+            if self.ended:  # whatever was awaited may have swallowed that this task was cancelled
                 return
-            opens = (
-                self._service.fleet.account.opens_s(self._service.clock()) if self._service.waiting else float("inf")
-            )
-            await self._service.woken.wait(min(opens, TICK_S) if self._service.waiting else None)
+            opens = self._fleet.account.opens_s(self._clock()) if self._waiting else np.inf
+            await self.woken.wait(min(opens, TICK_S) if self._waiting else None)
+
+    def _look(self) -> None:
+        """Looks for requests that nobody can do any more, now and then, since that takes a while."""
+        now = self._clock()
+        if self._waiting and now >= self._looked_s + TICK_S:
+            self._looked_s = now
+            self._give_up(now)
 
     async def _bind_one(self) -> bool:
         """Binds a request, if the policy wants one bound."""
-        now = self._service.clock()
-        foreign = bool(self._service.fleet.account.foreign_count.any())
-        if not self._service.waiting or (
-            self._all_hold and not foreign and not self._service.fleet.account.free(now).any()
-        ):
+        now, fleet = self._clock(), self._fleet
+        foreign = bool(fleet.account.foreign_count.any())
+        if not self._waiting or (self._acting.all_hold and not foreign and not fleet.account.free(now).any()):
             return False
-        costs, version = self._service.fleet.costs_now(now), self._service.fleet.version
+        costs, version = fleet.costs_now(now), fleet.version
         idle: tuple[list[Work], Decider, Moment] | None = None
-        for works, decider in self._turns(now):
+        for works, decider in self._acting.turns(self._waiting, now):
             service = costs.service_s(works)
             able: Bools = np.asarray(np.isfinite(service).any(-1))
             if not able.any():
                 continue
             if not able.all():
                 works, service = [work for work, can in zip(works, able, strict=True) if can], service[able]
-            moment = moment_of(works, service, self._service.fleet.account, now)
+            moment = moment_of(works, service, fleet.account, now)
             if decider.holds and foreign:
                 decision = decider.fall_back(moment)
             elif decider.holds and not moment.feasible.any():
                 continue
             else:
                 decision = await decider.decide(moment)
-            if self._service.fleet.version != version:  # while a policy thought, places have got other workers
+            if fleet.version != version:  # while a policy thought, places have got other workers
                 return True
             if decision.failed is not None:
-                self._service.tell(events.FellBack(now, decision.failed))
+                self._tell(events.FellBack(now, decision.failed))
             if decision.binding is not None:
                 self._bound(works, moment, decision, costs)
                 return True
             idle = idle or (works, decider, moment)
-        if idle is not None and not self._service.fleet.account.outstanding.any():
+        if idle is not None and not fleet.account.outstanding.any():
             works, decider, moment = idle  # nothing runs, so nothing will change: to wait on would be for ever
             decision = decider.fall_back(moment, "idle")
-            self._service.tell(events.FellBack(now, "idle"))
+            self._tell(events.FellBack(now, "idle"))
             if decision.binding is not None:
                 self._bound(works, moment, decision, costs)
                 return True
@@ -114,93 +130,50 @@ class Binder:
         """Does what was decided. Args: works: of the moment. costs: from which it was made."""
         assert decision.binding is not None
         i, j = decision.binding
-        work = works[i]
-        if self._service.shadow and self._service.other is not None:
-            self._ask_shadow(works, moment, work)
-        if work in self._service.waiting:  # its client may have gone while the policy thought
+        work, shadowed = works[i], self._acting.shadowed
+        if shadowed is not None:
+            self._ask_shadow(shadowed, works, moment, work)
+        if work in self._waiting:  # its client may have gone while the policy thought
             self._begin(work, j, decision, float(costs.base_s(work.request)[j]), float(moment.service_s[i, j]))
 
-    def _ask_shadow(self, works: Sequence[Work], moment: Moment, work: Work) -> None:
+    def _ask_shadow(self, policy: Decider, works: Sequence[Work], moment: Moment, work: Work) -> None:
         """Asks the policy what it would have done, beside what is done; nobody waits for it."""
         if self._shadowing is not None and not self._shadowing.done():
             return
 
         async def ask() -> None:
-            asked = await self._service.decider.decide(moment)
+            asked = await policy.decide(moment)
             would = asked.failed or (self._shown(asked.binding, works) if asked.binding else "wait")
-            self._service.tell(events.Shadowed(work.request.number, self._service.clock(), would))
+            self._tell(events.Shadowed(work.request.number, self._clock(), would))
 
         self._shadowing = asyncio.ensure_future(ask())
 
-    @property
-    def _all_hold(self) -> bool:
-        """Whether no request is bound while no worker is free."""
-        return all(decider.holds for decider in (self._service.decider, self._service.other) if decider is not None)
-
-    def _turns(self, now: float) -> Iterator[tuple[list[Work], Decider]]:
-        """Who may be bound next, and who decides on it, by turns."""
-        arms: dict[bool, list[Work]] = {}
-        acting = None if self._service.trial.turn_s is None else self._service.trial.arm("", now)
-        for work in self._service.waiting:
-            arms.setdefault(work.arm if acting is None else acting, []).append(work)
-        for arm, works in arms.items():
-            ours = arm and not self._service.shadow and self._service.trial.share > 0
-            decider = self._service.decider if ours else self._service.other or self._service.decider
-            of: dict[str, list[Work]] = {}
-            for work in works:
-                of.setdefault(work.request.client, []).append(work)
-            for client in self._fair.turns(of):
-                yield of[client], decider
-
     def _shown(self, binding: Binding, works: Sequence[Work]) -> str:
         """A binding in words."""
-        server = self._service.fleet.servers[binding.server]
-        return f"{works[binding.request].request.number} to {server.spec.name}"
+        return f"{works[binding.request].request.number} to {self._fleet.servers[binding.server].spec.name}"
 
-    def _begin(
-        self,
-        work: Work,
-        j: int,
-        decision: Decision,
-        base_s: float,
-        expected: float,
-    ) -> None:
+    def _begin(self, work: Work, j: int, decision: Decision, base_s: float, expected_s: float) -> None:
         """Sends a request to a worker."""
-        now = self._service.clock()
-        self._service.waiting.remove(work)
-        for other in self._service.waiting:
+        now, account = self._clock(), self._fleet.account
+        self._waiting.remove(work)
+        for other in self._waiting:
             other.passes += other.order < work.order
-        clients = {w.request.client for w in self._service.waiting} | {work.request.client}
-        if len(clients) > 1:
-            self._fair.given(work.request.client, expected, among=clients)
-        work.server, work.expected_s = j, expected
-        starts = float(self._service.fleet.account.starts_s(now)[j])
-        self._service.fleet.account.sent(
-            j, work.order, expected_s=expected, now_s=now, cost=work.request.size or expected
-        )
-        self._service.running[work.order] = work
-        wait = now - work.arrived_s
-        name = self._service.fleet.servers[j].spec.name
-        self._service.tell(
-            events.Bound(
-                work.request.number,
-                now,
-                name,
-                wait,
-                expected,
-                decision.seconds,
-                decision.by,
-                len(work.begun) + 1,
-            )
-        )
+        self._acting.bound(work, expected_s, self._waiting)
+        work.server, work.expected_s = j, expected_s
+        starts_s = float(account.starts_s(now)[j])
+        account.sent(j, work.order, expected_s=expected_s, now_s=now, cost=work.request.size or expected_s)
+        self._running[work.order] = work
+        number, wait_s, name = work.request.number, now - work.arrived_s, self._fleet.servers[j].spec.name
+        attempts = len(work.begun) + 1
+        self._tell(events.Bound(number, now, name, wait_s, expected_s, decision.seconds, decision.by, attempts))
         for ticket in (work.whole or work).tickets:
             ticket.bound()
-        task = work.task = asyncio.create_task(attempt(self._service, work, j, starts, base_s))
+        task = work.task = asyncio.create_task(self._attempt(work, j, starts_s, base_s))
         task.add_done_callback(lambda done: self._settle(work, j, done))
 
     def _settle(self, work: Work, j: int, done: asyncio.Task[None]) -> None:
         """Takes a request off the account whose task was cancelled before it had begun."""
-        if work.task is done and self._service.running.get(work.order) is work:
-            self._service.fleet.account.done(j, work.order, self._service.clock())
-            del self._service.running[work.order]
-            self._service.wake()
+        if work.task is done and self._running.get(work.order) is work:
+            self._fleet.account.done(j, work.order, self._clock())
+            del self._running[work.order]
+            self.woken.ring()

@@ -7,12 +7,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.serving import events
-from diffpolicy.edge.serving.admission import admit
+from diffpolicy.edge.serving.acting import Acting
+from diffpolicy.edge.serving.admission import admit, give_up
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.bell import Bell
+from diffpolicy.edge.serving.attempt import attempt
 from diffpolicy.edge.serving.binder import Binder
 from diffpolicy.edge.serving.decider import Decider, described
 from diffpolicy.edge.serving.fleet import Fleet
@@ -27,8 +29,6 @@ from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 logger = logging.getLogger("diffpolicy.serving")
-TICK_S = 0.1
-"""Between looks at deadlines and breakers while requests wait."""
 GONE = 499
 """nginx's status for a client that went away; nobody reads it."""
 
@@ -72,7 +72,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings or Settings()
-        self.clock, self.shadow = clock, shadow
+        self.clock = clock
         within, seed = self.settings.decide_s, self.settings.seed
         self.decider = Decider(policy, name, within_s=within, seed=seed)
         self.other = None if otherwise is None else Decider(otherwise, name_otherwise, within_s=within, seed=seed)
@@ -87,8 +87,18 @@ class Service:
         self.draining, self._order = False, 0
         self._repeats = Repeats(self.settings)
         self._gathering: set[asyncio.Task[None]] = set()
-        self.woken, self.ended = Bell(), False
-        self._binder = Binder(self)
+        self.ended = False
+        self._binder = Binder(
+            Acting(self.decider, self.other, self.trial, shadow=shadow),
+            self.fleet,
+            self.waiting,
+            self.running,
+            attempt=partial(attempt, self),
+            give_up=partial(give_up, self),
+            tell=self.tell,
+            clock=clock,
+            counts=self.counts,
+        )
         self._binding: asyncio.Task[None] | None = None
         self.fleet.replace(workers)
 
@@ -107,7 +117,7 @@ class Service:
         until = self.clock() + grace_s
         while (self.waiting or self.running or self._gathering) and self.clock() < until:
             await asyncio.sleep(min(0.02, grace_s))
-        self.ended = True
+        self.ended = self._binder.ended = True
         for work in [*self.waiting, *self.running.values()]:
             name = None if work.server is None else self.fleet.servers[work.server].spec.name
             self.failed(work, name, ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
@@ -134,7 +144,7 @@ class Service:
 
     def wake(self) -> None:
         """Something happened that may let a request go."""
-        self.woken.ring()
+        self._binder.woken.ring()
 
     def tell(self, event: events.Event) -> None:
         """Tells all who listen. Args: event: what happened."""
