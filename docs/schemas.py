@@ -17,6 +17,7 @@ from diffpolicy.edge.hardware.schema._record import Record
 from diffpolicy.edge.hardware.schema.server_profile import SCHEMA as PROFILE
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.scenario.scenario import SCHEMA as SCENARIO
+from diffpolicy.edge.serving.worker_spec import KINDS
 from diffpolicy.errors import InputError
 from diffpolicy.export.description import DTYPES
 from diffpolicy.export.description import SCHEMA as DECISION
@@ -207,6 +208,21 @@ def outcome() -> Schema:
     )
 
 
+def workers() -> Schema:
+    """Of the file that `diffpolicy serve --workers` reads; what `url` is is the reader's to check."""
+    free: dict[str, Schema] = {
+        "name": TEXT,
+        "kind": {"enum": [*KINDS]},
+        "slots": said(nullable({**WHOLE, "maximum": 1024}), "requests that it works on at once"),
+        "models": nullable(several({**TEXT, "minLength": 1})),
+        "speed": said(nullable(POSITIVE), "in relation to the others', until it has answered"),
+        "api_key_env": nullable(TEXT),
+        "workflow": said(nullable(TEXT), "of ComfyUI, in its API format"),
+        "nodes": {"type": "object", "additionalProperties": TEXT},
+    }
+    return document("diffpolicy workers", thing({"workers": several(thing({"url": TEXT}, free), 1)}, open_=True))
+
+
 def refused(rule: Any, value: Any) -> bool:
     """Whether a field's rule refuses a value."""
     try:
@@ -257,6 +273,7 @@ def all_schemas() -> dict[str, Schema]:
         "policy": policy(),
         "decision": decision(),
         "outcome": outcome(),
+        "workers": workers(),
     }
     return {f"{name}.json": schema for name, schema in made.items()}
 

@@ -432,6 +432,11 @@ def test_the_gains_of_late_binding_are_those_of_its_files(column, file, told):
         for cell, name in zip(shown[1:], told, strict=True):
             right = change(row[name]) if name.endswith("_change") else row[name]
             assert cell == right or agrees(cell, float(row[name])), (cells["rule"], name)
+    fleet = {"held_equal.csv": "three equal servers", "held_unlike.csv": "speeds 2, 1, 0.5, 0.5"}[file]
+    for cells in table("docs/concepts/which_rule.md", "take", fleet):
+        row = known[re.search(r"--(?:order|policy) (\S+)`", cells["take"])[1]]
+        shown = [f"{100 * x:+.0f} %" for x in (float(row["ratio"]) - 1, float(row["p99_change"]))]
+        assert cells[fleet] == ", ".join(shown).replace("-", "−"), cells
 
 
 def test_what_erodes_late_binding_is_in_its_file():

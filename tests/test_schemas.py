@@ -9,6 +9,8 @@ import pytest
 
 from diffpolicy import DiffusionPolicy
 from diffpolicy.edge import OffloadingEnv, OffloadingProblem, RequestType, RequestWorkload, Scenario, Server
+from diffpolicy.edge.serving import read_workers
+from diffpolicy.errors import InputError
 from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.work import work
 
@@ -139,3 +141,27 @@ def test_the_outcome_of_a_job_is_taken_and_wrong_ones_refused(tmp_path):
     assert outcome["history"]
     for change in ({"finished": "yes"}, {"train_seconds": -1}, {"history": [{"cost": 1.0}]}, {"more": 1}):
         assert not validator("outcome").is_valid({**outcome, **change}), change
+
+
+@pytest.mark.parametrize(
+    ("own", "right"),
+    [
+        ({}, True),
+        ({"name": "a", "slots": 2, "models": ["m"], "speed": 0.5, "api_key_env": "KEY", "kind": "openai"}, True),
+        ({"kind": "comfyui", "workflow": "w.json", "nodes": {"steps": "3"}}, True),
+        ({"slots": 0}, False),
+        ({"kind": "other"}, False),
+        ({"models": [""]}, False),
+        ({"speed": 0}, False),
+        ({"seats": 1}, False),
+    ],
+)
+def test_the_schema_of_a_workers_file_takes_what_its_reader_takes(tmp_path, own, right):
+    file = tmp_path / "workers.json"
+    file.write_text(json.dumps({"workers": [{"url": "http://127.0.0.1:8001", **own}]}), encoding="utf-8")
+    assert validator("workers").is_valid(read(file)) is right
+    if right:
+        assert len(read_workers(str(file))) == 1
+    else:
+        with pytest.raises(InputError):
+            read_workers(str(file))

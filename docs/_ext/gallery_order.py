@@ -10,6 +10,9 @@ ORDER = (
     "reproduce_lad_ts",
     "from_a_csv",
     "profile_a_server",
+    "serve_a_policy",
+    "hold_or_bind",
+    "scale_out",
 )
 
 

@@ -15,7 +15,21 @@ from sphinx.application import Sphinx
 
 NOUNS = (
     *("action memory", "service delay", "action", "agent", "backlog", "baseline", "capacity", "chain", "choice"),
-    *("denoiser", "digest", "episode", "item", "mask", "method", "observation", "policy", "prior", "problem"),
+    *(
+        "breaker",
+        "dead time",
+        "denoiser",
+        "digest",
+        "dispatcher",
+        "episode",
+        "item",
+        "mask",
+        "method",
+        "observation",
+        "policy",
+        "prior",
+        "problem",
+    ),
     *("ratio", "rule", "sampler", "scenario", "slot", "station", "task", "workload"),
 )
 OTHERWISE = {
