@@ -7,6 +7,7 @@ too, as far as nothing else is called so.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import importlib
@@ -103,6 +104,15 @@ def _described(node: nodes.Node) -> list[str]:
     return ids
 
 
+class OnlyChecked(dict[str, Any]):
+    """Of names that are imported for type checkers alone, classes that are called so. Args: names: that are known."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return type(name, (), {})
+
+
 def true_signature(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -118,7 +128,7 @@ def true_signature(
         real = signature_of(thing.__init__, bound_method=True)
         if any(isinstance(each.annotation, str) for each in real.parameters.values()):
             names = {k: v for base in reversed(thing.__mro__) for k, v in vars(sys.modules[base.__module__]).items()}
-            hints = get_type_hints(thing.__init__, names)
+            hints = get_type_hints(thing.__init__, names, OnlyChecked(names))
             found = [each.replace(annotation=hints[each.name]) for each in real.parameters.values()]
             real = real.replace(parameters=found)
             signature = stringify_signature(real, show_return_annotation=False, unqualified_typehints=True)
