@@ -5,8 +5,9 @@ python benchmarks/service.py --out docs/_static/service.csv               # 1,00
 Plays Poisson arrivals of vLLM-Omni's mixed workload on emulated workers at a twentieth of real time, under rules that
 bind on arrival and two that hold, and prints the mean delay beside the simulator's. Both have the same arrivals and
 service times, so what differs is dead time: of HTTP, of processes that wait for the processor, of sleeps that end late.
-How late a sleep of 10 ms ended meanwhile is printed too, as a share of the mean service; above half a hundredth the
-machine was too busy for the comparison to mean anything.
+The dispatcher counts it, and the simulator is asked a second time with as much before each request: what is left then
+is not dead time. How late a sleep of 10 ms ended meanwhile is printed too, as a share of the mean service: above half a
+hundredth the machine was too busy for the first comparison to mean anything.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffpolicy.edge.serving.demo import Contender, Emulated, demonstrate, load_of
+from diffpolicy.edge.serving.demo import Contender, Emulated, demonstrate, load_of, simulated_s
 from timing import table
 
 FLEET = tuple(Emulated("mlenergy-a100-sd3-medium", speed) for speed in (1.2, 0.6, 0.6))
@@ -60,14 +61,17 @@ async def compared(options: argparse.Namespace) -> list[dict[str, object]]:
     made = await demonstrate(RULES, asks, **played)  # type: ignore[arg-type]
     watching.cancel()
     rows: list[dict[str, object]] = []
-    for row in made:
+    for row, rule in zip(made, RULES, strict=True):
         of = row.report.row()
+        with_dead_s = simulated_s(rule, asks, WARM, FLEET, options.seed, dead_s=row.dead_s)
         rows.append(
             {
                 "rule": row.label,
                 "http_mean_s": of["mean_s"],
                 "simulator_mean_s": row.simulated_s,
                 "ratio": of["mean_s"] / row.simulated_s if of["mean_s"] else None,
+                "dead_ms": 1e3 * row.dead_s * options.time_scale,
+                "ratio_with_dead": of["mean_s"] / with_dead_s if of["mean_s"] else None,
                 "http_p99_s": of["p99_s"],
                 "requests": of["requests"],
                 "failed": of["failed"],
@@ -94,14 +98,17 @@ def main() -> None:
     rows = asyncio.run(compared(options))
     shown = []
     for row in rows:
-        figures = (f"{row[key]:.3f}" for key in ("http_mean_s", "simulator_mean_s", "ratio"))
-        shown.append([str(row["rule"]), *figures, f"{100 * float(row['sleeps_late']):.2f} %", str(row["failed"])])  # type: ignore[arg-type]
-    print(table(["rule", "HTTP mean s", "simulator mean s", "ratio", "sleeps late", "failed"], shown))
+        of = {key: float(str(value)) for key, value in row.items() if key != "rule"}
+        seconds = [f"{of[key]:.3f}" for key in ("http_mean_s", "simulator_mean_s", "ratio")]
+        dead = [f"{of['dead_ms']:.1f}", f"{of['ratio_with_dead']:.3f}", f"{100 * of['sleeps_late']:.2f} %"]
+        shown.append([str(row["rule"]), *seconds, *dead, str(row["failed"])])
+    columns = ["rule", "HTTP mean s", "simulator mean s", "ratio", "dead ms", "ratio with it", "sleeps late", "failed"]
+    print(table(columns, shown))
     worst = max(float(row["sleeps_late"]) for row in rows)  # type: ignore[arg-type]
     if worst > MOST_DEAD:
         print(f"the machine was too busy: sleeps ended late by {100 * worst:.1f} % of the mean service")
     print(f"{time.perf_counter() - begun:.0f} s, load average {os.getloadavg()[0]:.1f}")
-    if options.out and worst <= MOST_DEAD:
+    if options.out:
         with options.out.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,15 @@ from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.simulate import simulate
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.serving.children import Children
+from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.load.plan import Ask, plan
 from diffpolicy.edge.serving.load.report import LoadReport, Outcome
 from diffpolicy.edge.serving.load.send import send
 from diffpolicy.edge.serving.rules import make_policy
 
 GRACE_S = "2"
+METRICS_S = 30.0
+DEAD = "diffpolicy_dead_time_seconds"
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,17 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a rule. Args: label: its. report: over HTTP. simulated_s: mean delay of the simulator, seconds."""
+    """What came of a rule.
+
+    Args:
+        label: its. report: over HTTP. simulated_s: mean delay of the simulator, seconds.
+        dead_s: mean time of a binding in which its worker was not busy, as the dispatcher counts it.
+    """
 
     label: str
     report: LoadReport
     simulated_s: float
+    dead_s: float
 
 
 def load_of(requests: int, load: float, *, warm: int, seed: int, fleet: Sequence[Emulated] = FLEET) -> list[Ask]:
@@ -142,9 +152,22 @@ async def demonstrate(
                 scale=scale,
                 done=lambda outcome, contender=contender: done(contender, outcome),  # type: ignore[misc]
             )
+            dead_s = await _dead_s(ready["url"]) / scale
             await children.end([process])
-            rows.append(Row(contender.label, _without(report, warm), simulated_s(contender, asks, warm, fleet, seed)))
+            simulated = simulated_s(contender, asks, warm, fleet, seed)
+            rows.append(Row(contender.label, _without(report, warm), simulated, dead_s))
     return rows
+
+
+async def _dead_s(url: str) -> float:
+    """Mean dead time of a binding, by the metrics of a service."""
+    calls = HttpCalls(1)
+    try:
+        text = (await calls.fetch("GET", f"{url}/metrics", timeout_s=METRICS_S, most_bytes=2**24)).body.decode()
+    finally:
+        await calls.aclose()
+    total, count = (sum(map(float, re.findall(rf"^{DEAD}_{word}.* (\S+)$", text, re.M))) for word in ("sum", "count"))
+    return total / max(count, 1.0)
 
 
 def _without(report: LoadReport, warm: int) -> LoadReport:
@@ -155,15 +178,21 @@ def _without(report: LoadReport, warm: int) -> LoadReport:
 
 
 def simulated_s(
-    contender: Contender, asks: Sequence[Ask], warm: int, fleet: Sequence[Emulated] = FLEET, seed: int = 0
+    contender: Contender,
+    asks: Sequence[Ask],
+    warm: int,
+    fleet: Sequence[Emulated] = FLEET,
+    seed: int = 0,
+    *,
+    dead_s: float = 0.0,
 ) -> float:
     """Mean delay of a rule in the simulator, on the same arrivals and with nothing to learn, seconds.
 
     Args:
         contender: the rule. asks: the load. warm: requests at the beginning that do not count.
-        fleet: the workers. seed: of the rule's draws.
+        fleet: the workers. seed: of the rule's draws. dead_s: for which a worker is not busy before each request.
     """
-    work = np.stack([worker.service_s(asks) for worker in fleet], -1)
+    work = np.stack([worker.service_s(asks) for worker in fleet], -1) + dead_s
     size = np.array([(a.width or 0) * (a.height or 0) * (a.steps or 0) / 1e6 for a in asks])
     rule = make_policy(contender.policy, binding=contender.binding, order=contender.order, seed=seed).dispatcher
     outcome = simulate(Arrivals(np.array([a.at_s for a in asks]), work, cost=size), rule, seed=seed)
