@@ -10,12 +10,16 @@ import httpx
 import pytest
 
 from diffpolicy import InputError
+from diffpolicy.edge.dispatch.cost_model import CostModel
 from diffpolicy.edge.serving import comfyui
+from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.comfy_workflow import Workflow
 from diffpolicy.edge.serving.comfyui import ComfyUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
-from diffpolicy.edge.serving.upstream import Upstream, UpstreamError
+from diffpolicy.edge.serving.moments import expected_s
+from diffpolicy.edge.serving.server import Server
+from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.upstreams import connect
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
 
@@ -160,6 +164,7 @@ def test_what_a_request_leaves_open_is_as_the_workflow_has_it_but_for_the_seed(s
             await task
         health = await upstream.health()
         assert (health.usable, health.models, health.running, health.slots) == (True, ("sd3_medium.safetensors",), 0, 1)
+        assert (health.width, health.height, health.steps) == (512, 768, 20)
         return [graph["3"]["inputs"] for graph in comfy.graphs.values()]
 
     first, second = play(spec, test)
@@ -167,6 +172,30 @@ def test_what_a_request_leaves_open_is_as_the_workflow_has_it_but_for_the_seed(s
     assert first["seed"] != second["seed"]  # ComfyUI makes nothing anew of which nothing has changed
     flow = Workflow.read(spec.workflow, {})
     assert (flow.width, flow.height, flow.steps) == (512, 768, 20)
+
+
+def test_a_request_costs_what_the_workflow_makes_of_what_it_leaves_open(spec) -> None:
+    """Of two servers that take a second a megapixel and step, one has a workflow of 20 steps at 1000x500."""
+
+    def server(**told):
+        return Server(spec, None, Breaker(3, 1.0, 9.0), health=Health(True, **told))
+
+    servers = [server(width=1000, height=500, steps=20), server()]
+    costs = CostModel(2)
+    for j in (0, 1):
+        for size in (1.0, 10.0, 40.0):
+            costs.observe(j, size, size=size)
+
+    def seconds(**body):
+        return [round(x) for x in expected_s(costs, servers, request(**body))]
+
+    assert seconds(size="1000x1000", num_inference_steps=10) == [10, 10]
+    assert seconds() == [10, 17]  # the other has the mean of what it was seen to do
+    assert seconds(n=4) == [40, 68]
+    assert seconds(num_inference_steps=2)[0] == 1
+    assert seconds(size="1000x2000")[0] == 40
+    assert servers[0].size_of(request(size="1000x2000")) == 40.0
+    assert servers[1].size_of(request(size="1000x2000")) is None
 
 
 def test_one_that_is_given_up_is_interrupted_if_it_runs_and_taken_out_if_it_waits(spec):

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.upstream import Answer, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
@@ -119,14 +120,15 @@ def _alone_s(service: Service, work: Work) -> float:
     """
     request, fleet = work.request, service.fleet
     able = [x.serves(request.model) and not x.removed for x in fleet.servers]
-    seconds = fleet.costs.expected_s(request.model, request.size) * (request.images if request.size is None else 1)
+    seconds = expected_s(fleet.costs, fleet.servers, request)
     return max(float(min(seconds[able], default=np.inf)), 1e-9)
 
 
 def _learn(service: Service, work: Work, j: int, seconds: float) -> None:
-    """Takes up how long a worker took; of a request that tells no size, for each image."""
-    images = 1 if work.request.size is not None else work.request.images
-    service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=work.request.size)
+    """Takes up how long a worker took; where nobody tells the size, for each image."""
+    size = service.fleet.servers[j].size_of(work.request)
+    images = 1 if size is not None else work.request.images
+    service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=size)
 
 
 def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:

@@ -119,7 +119,16 @@ class ComfyUpstream:
         if answer.status != 200:
             return Health(False)
         running, waiting = _queue(answer.body)
-        return Health(True, models=self.workflow.models or None, running=len(running), waiting=len(waiting), slots=1)
+        return Health(
+            True,
+            models=self.workflow.models or None,
+            running=len(running),
+            waiting=len(waiting),
+            slots=1,
+            width=self.workflow.width,
+            height=self.workflow.height,
+            steps=self.workflow.steps,
+        )
 
     async def aclose(self) -> None:
         """Ends what is given up, and its connections."""

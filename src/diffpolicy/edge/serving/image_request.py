@@ -75,9 +75,23 @@ class ImageRequest:
     @property
     def size(self) -> float | None:
         """Images x steps x megapixels; None where the request does not tell them all."""
-        if self.width is None or self.height is None or self.steps is None:
+        return self.size_with(None, None, None)
+
+    def size_with(self, width: int | None, height: int | None, steps: int | None) -> float | None:
+        """Images x steps x megapixels on a server that has values of its own for what is left open.
+
+        Args:
+            width, height: pixels, taken where the request does not tell both. steps: of denoising.
+
+        Returns:
+            None where the server does not tell them either.
+        """
+        if self.width is not None and self.height is not None:
+            width, height = self.width, self.height
+        steps = steps if self.steps is None else self.steps
+        if width is None or height is None or steps is None:
             return None
-        return self.images * self.steps * self.width * self.height / 1e6
+        return self.images * steps * width * height / 1e6
 
     @property
     def digest(self) -> str:

@@ -15,6 +15,25 @@ from diffpolicy.edge.serving.server import Server
 from diffpolicy.edge.serving.work import Work
 
 
+def expected_s(model: CostModel, servers: Sequence[Server], request: ImageRequest) -> Floats:
+    """Seconds of a request on each server, as it has learnt them of sizes, `[S]`.
+
+    Of what the request leaves open, a server that says what it makes of it (a workflow of ComfyUI) has its own size;
+    the others take the mean of the model for each image.
+
+    Args:
+        model: what was learnt. servers: in its order. request: any.
+    """
+    if request.size is not None:
+        return model.expected_s(request.model, request.size)
+    seconds = request.images * model.expected_s(request.model)
+    for j, server in enumerate(servers):
+        size = server.size_of(request)
+        if size is not None:
+            seconds[j] = model.expected_s(request.model, size)[j]
+    return seconds
+
+
 class Costs:
     """Expected seconds of works on servers, each kind of request worked out once.
 
@@ -25,7 +44,7 @@ class Costs:
 
     def __init__(self, model: CostModel, servers: Sequence[Server], now_s: float, outstanding: Sequence[int]) -> None:
         self._model, self._servers = model, servers
-        self._kinds: dict[tuple[str, float | None], Floats] = {}
+        self._kinds: dict[tuple[str, float | None, int], Floats] = {}
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
         self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
@@ -33,10 +52,10 @@ class Costs:
 
     def base_s(self, request: ImageRequest) -> Floats:
         """As the cost model has them, `[S]`. Args: request: any."""
-        kind = request.model, request.size
+        kind = request.model, request.size, request.images
         if kind not in self._kinds:
-            self._kinds[kind] = self._model.expected_s(*kind)
-        return self._kinds[kind] * (request.images if request.size is None else 1)
+            self._kinds[kind] = expected_s(self._model, self._servers, request)
+        return self._kinds[kind]
 
     def could(self, work: Work) -> Bools:
         """Which servers may be given a work at all, now or later, `[S]`. Args: work: any."""
@@ -69,6 +88,7 @@ class Costs:
             key = (
                 request.model,
                 request.size,
+                request.images,
                 frozenset(work.begun | work.refused) if work.begun or work.refused else 0,
             )
             row = rows.get(key)

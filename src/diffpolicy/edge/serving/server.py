@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.drift import Drift
+from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.upstream import Health, Upstream
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -56,6 +57,12 @@ class Server:
     def serves(self, model: str) -> bool:
         """Whether it has a model. Args: model: its name, "" for any."""
         return not model or self.models is None or model in self.models
+
+    def size_of(self, request: ImageRequest) -> float | None:
+        """Images x steps x megapixels that it will make of a request; None: nobody tells. Args: request: any."""
+        if self.health is None:
+            return request.size
+        return request.size_with(self.health.width, self.health.height, self.health.steps)
 
     def state(self, now_s: float) -> str:
         """removed, unknown, dead, draining, open, half-open or ready. Args: now_s: the time."""

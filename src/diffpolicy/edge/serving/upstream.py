@@ -68,6 +68,7 @@ class Health:
         boot: drawn when it started. models: names that it serves.
         running: requests it works on. waiting: that wait there. remaining_s: seconds of work that it has left.
         slots: requests that it works on at once.
+        width, height, steps: pixels and denoising steps of a request that leaves them open.
 
     Example:
         >>> Health(True, boot="a1").draining
@@ -82,6 +83,9 @@ class Health:
     waiting: int | None = None
     remaining_s: float | None = None
     slots: int | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
 
 
 @runtime_checkable
