@@ -32,7 +32,7 @@ class Fake:
         self.spec, self.seconds, self.tells = spec, seconds, tells
         self.begun, self.ended, self.cancelled = [], [], []
         self.mode, self.boot, self.models, self.extra, self.counts = "well", "b0", None, 0, False
-        self.turn = asyncio.Lock()
+        self.turn, self.accepts = asyncio.Lock(), False
         self.body = lambda request: request.number.encode()
 
     async def call(self, request, *, timeout_s, chunk=None):
@@ -73,7 +73,7 @@ class Fake:
     async def health(self):
         mode = self.mode() if callable(self.mode) else self.mode
         if mode == "refuses":
-            raise UpstreamError("cannot be reached", reached=False)
+            raise UpstreamError("cannot be reached", reached=self.accepts)
         if mode == "hangs":
             raise UpstreamError("did not answer in time", reached=True, late=True)
         running = len(self.begun) - len(self.ended) - len(self.cancelled) + self.extra
@@ -284,7 +284,7 @@ async def in_vain(request, *, timeout_s, chunk=None):
     raise UpstreamError("did not answer in time", reached=True, late=True)
 
 
-@pytest.mark.parametrize("how", ["gone", "reset", "anew"])
+@pytest.mark.parametrize("how", ["gone", "behind a proxy", "reset", "anew"])
 def test_calls_of_a_worker_that_is_found_dead_go_elsewhere_at_once(how) -> None:
     async def main():
         bench = Bench(2, OnArrival("least-outstanding"), call_s=1e4, probe_s=1e6 if how == "reset" else 2.0)
@@ -303,6 +303,7 @@ def test_calls_of_a_worker_that_is_found_dead_go_elsewhere_at_once(how) -> None:
             tickets = [bench.ask(k) for k in range(4)]
             await asyncio.sleep(2.1)
             fake.mode, fake.boot = "well" if how == "anew" else "refuses", "b1"
+            fake.accepts = how == "behind a proxy"
             answers = await asyncio.gather(*(ticket.answer() for ticket in tickets))
             assert [a.body for a in answers] == [b"0", b"1", b"2", b"3"]
             assert asyncio.get_running_loop().time() < 10

@@ -160,11 +160,11 @@ class Fleet:
         while self.servers[j] is server and not server.removed:  # `wait_for` may swallow a cancellation
             server.doubted.clear()
             gone = await self.look(j)
-            # what ended says so twice before anybody believes it, since a connection may be refused once
+            # what seems to have ended is looked at once more before anybody believes it
             await server.doubted.wait(AGAIN_S if gone and server.misses < MISSES else self._settings.probe_s)
 
     async def look(self, j: int) -> bool:
-        """Looks at a worker's health. Args: j: its place. Returns: whether nothing is there."""
+        """Looks at a worker's health. Args: j: its place. Returns: whether it ended, as it seems."""
         server, before = self.servers[j], int(self.account.outstanding[j])
         asked_s, why, gone = self._clock(), "", False
         if server.retired and not before:

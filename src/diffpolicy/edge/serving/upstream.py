@@ -55,8 +55,8 @@ class UpstreamError(Exception):
 
     @property
     def gone(self) -> bool:
-        """Whether nothing is there that could be called, which is known at once, as where a process has ended."""
-        return not self.reached and not self.late
+        """Whether the connection was refused or dropped at once, as where a process has ended, and not only silent."""
+        return not self.late
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import ExitStack
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from diffpolicy.edge.serving.within import within
 
 PIECE = 2**16
 """Bytes that are sent at a time: what the connection takes up while its client reads nothing."""
@@ -34,10 +35,12 @@ class Paced(Response):
                 return
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             try:
-                await asyncio.wait_for(send(start), self.stall_s)
+                async with within(self.stall_s):
+                    await send(start)
                 for begun in range(0, len(body), PIECE):
                     piece, more = body[begun : begun + PIECE], begun + PIECE < len(body)
                     message = {"type": "http.response.body", "body": piece, "more_body": more}
-                    await asyncio.wait_for(send(message), self.stall_s)
-            except asyncio.TimeoutError:
+                    async with within(self.stall_s):
+                        await send(message)
+            except TimeoutError:
                 pass  # the server closes what was not sent whole
