@@ -1,6 +1,7 @@
 """Stopping and killing comparisons and fleet trainings, folders with one writer, and files that are never half."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -179,6 +180,9 @@ def plan(folder, methods, **changes):
 
 def test_a_failed_job_ends_the_others_and_is_named(tmp_path, monkeypatch):
     """One job fails at once, the other would train for hours."""
+    started, start, fork = [], workers._start, multiprocessing.get_context("fork")
+    monkeypatch.setattr(workers, "_start", lambda: started.append(start()) or started[-1])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)  # where nothing is imported again
     endless = quick_method("sac-ts", tmp_path)
     broken = tmp_path / "broken.yaml"
     broken.write_text(Path(quick_method("dqn-ts", tmp_path)).read_text())
@@ -186,9 +190,7 @@ def test_a_failed_job_ends_the_others_and_is_named(tmp_path, monkeypatch):
     broken.write_text("class_path: nowhere.Method\n")
     with pytest.raises(InputError, match=r"broken\.yaml, seed 0 failed: .*nowhere"):
         list(run_jobs([replace(job, resume=False) for job in jobs], 2))
-    assert gone(descendants(os.getpid()), 0.5) or not [
-        pid for pid in descendants(os.getpid()) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    assert [worker.process.is_alive() for worker in started] == [False, False]
 
 
 @nobody_windows

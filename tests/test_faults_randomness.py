@@ -130,7 +130,9 @@ def test_a_policy_and_its_copies_draw_the_same(make):
         assert torch.equal(actions(twin, env), expected)
 
 
+@pytest.mark.slow
 def test_policies_arrive_in_spawned_processes_and_explore_apart():
+    """What copies and pickles do, in a process that imports everything again, and two streams of one seed there."""
     env = OffloadingEnv(small(), [2])
     policy = DiffusionPolicy.from_specs(env, prior=ActionMemory(), steps=2, seed=3)
     with torch.multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -238,12 +238,13 @@ def test_a_stale_policy_is_refused_in_one_sentence(tmp_path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundled_policy_loads_where_nobody_imported_its_class(tmp_path):
+def test_a_bundled_policy_loads_where_nobody_imported_its_class_and_numba_only_when_it_decides(tmp_path):
     FleetPolicy.pretrained("live").save(tmp_path / "live")
     code = (
-        "import sys; from diffpolicy.policies import SavedPolicy; print(type(SavedPolicy.load(sys.argv[1])).__name__)"
+        "import sys; from diffpolicy.policies import SavedPolicy; print(type(SavedPolicy.load(sys.argv[1])).__name__); "
+        "import diffpolicy.edge as e; e.FleetPolicy.pretrained('live'); print('numba' in sys.modules)"
     )
     told = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "live")], capture_output=True, text=True, check=False
     )
-    assert (told.stdout.strip(), told.returncode) == ("FleetPolicy", 0)
+    assert (told.stdout.split(), told.returncode) == (["FleetPolicy", "False"], 0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -104,11 +101,3 @@ def test_a_price_is_what_the_coefficients_make_of_the_counts() -> None:
 def test_features_have_names_and_their_order_is_the_networks() -> None:
     assert law.Features._fields[:3] == ("backlog", "fleet_backlog", "excess")
     assert law.FEATURES == FleetPolicy().denoiser.features == 14
-
-
-def test_numba_is_loaded_by_the_first_decision_and_not_before() -> None:
-    code = (
-        "import sys, diffpolicy, diffpolicy.edge as e; p = e.FleetPolicy.pretrained('live'); "
-        "assert 'numba' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
