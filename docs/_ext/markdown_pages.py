@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.util import docname_join
 from sphinx.util.display import status_iterator
 from sphinx_markdown_builder.builder import MarkdownBuilder
 from sphinx_markdown_builder.translator import MarkdownTranslator
@@ -75,11 +76,15 @@ def write_pages(app: Sphinx, folder: Path) -> None:
 
 
 def first_sentence(app: Sphinx, page: str) -> str:
-    """What a page says first, in one line."""
-    texts = (
-        p.astext() for p in app.env.get_doctree(page).findall(nodes.paragraph) if isinstance(p.parent, nodes.section)
-    )
-    return next(texts, "").replace("\n", " ").partition(". ")[0].rstrip(".:") + "."
+    """What a page says first, in one line; another page is called by its title."""
+    tree = app.env.get_doctree(page)
+    first = next((p for p in tree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section)), nodes.paragraph())
+    for link in list(first.findall(addnodes.pending_xref)):
+        if link.get("reftype") == "doc" and not link["refexplicit"]:
+            other = docname_join(page, link["reftarget"])
+            if other in app.env.titles:
+                link.replace_self(nodes.Text(app.env.titles[other].astext()))
+    return first.astext().replace("\n", " ").partition(". ")[0].rstrip(".:") + "."
 
 
 def llms(app: Sphinx) -> str:

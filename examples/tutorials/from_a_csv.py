@@ -176,3 +176,6 @@ cli.main("plot runs/shop/evaluation.csv --format svg".split())
 #
 # There every step is the same work, ``--gcycles-per-step``. :doc:`/workloads` says which other logs can be read, and
 # :doc:`/calibrating` how servers are described that load models, batch, or fail.
+#
+# Does your log say which server made each image, and when it was there? Then it tells how fast they are, too, and
+# ``diffpolicy advise`` needs nothing else: :doc:`hold_or_bind`. And :doc:`serve_a_policy` puts the rule to work.

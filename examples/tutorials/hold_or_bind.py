@@ -72,8 +72,7 @@ mean_s = (SECONDS @ SHARES) * len(SPEEDS) / SPEEDS.sum()
 against_dead = {r: np.array([played(r, 0.85, dead_s=share * mean_s) for share in shares]) for r in RULES}
 
 # %%
-# The picture: means as lines, the slowest hundredth as thin ones. At the left against the :term:`load`, at the right
-# against dead time.
+# The picture: means, and the 99th percentile as thin lines. Above against the :term:`load`, below against dead time.
 
 import matplotlib.pyplot as plt
 
@@ -82,7 +81,7 @@ looks = {
     "held, first come": ("#0072b2", "-."),
     "held, cost minus age": ("#d55e00", "-"),
 }
-figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
+figure, panels = plt.subplots(2, 1, figsize=(6, 7), layout="constrained", sharey=True)
 for axes, xs, found, label in (
     (panels[0], loads, against_load, "load"),
     (panels[1], [100 * share for share in shares], against_dead, "dead time, % of the mean service"),
@@ -90,9 +89,8 @@ for axes, xs, found, label in (
     for rule, (colour, line) in looks.items():
         axes.plot(xs, found[rule][:, 0], color=colour, linestyle=line, label=rule)
         axes.plot(xs, found[rule][:, 1], color=colour, linestyle=line, linewidth=0.8)
-    axes.set(xlabel=label, yscale="log")
+    axes.set(xlabel=label, yscale="log", ylabel="delay, s")
     axes.grid(alpha=0.3)
-panels[0].set_ylabel("delay, s: mean, and 99th percentile (thin)")
 panels[0].legend(frameon=False)
 
 # %%
