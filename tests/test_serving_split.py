@@ -116,11 +116,14 @@ def test_a_client_that_goes_away_stops_all_parts_unless_another_joined_it() -> N
             first.cancel()
             assert len(told(await second.answer())) == 4
             assert told(await one.ask("late", body={"n": 4}, repeat_key="k").answer())[0].startswith("a.1/")
-            gone = one.ask("gone", body={"n": 4})
+            gone = one.ask("gone", body={"n": 4}, repeat_key="g")
             await asyncio.sleep(0.2)
             gone.cancel()
+            again = one.ask("again", body={"n": 4}, repeat_key="g")  # joins nothing that has ended
+            assert again.number == "again"
+            again.cancel()
             await asyncio.sleep(0.1)
-            assert len(one.of(events.Cancelled)) == 4
+            assert len(one.of(events.Cancelled)) == 8
             assert sum(len(fake.cancelled) for fake in one.fakes.values()) == 2
             assert one.service.fleet.account.outstanding.sum() == len(one.service.waiting) == 0
 

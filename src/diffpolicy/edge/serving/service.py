@@ -218,6 +218,7 @@ class Service:
         """The last client of a request went away."""
         if work.parts and not work.result.done():
             work.fail(ApiError(GONE, "the client went away", code="client_gone"))
+            self._repeats.ended(work, self.clock())
         for each in work.parts or (work,):
             self.drop(each)
 
