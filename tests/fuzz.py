@@ -27,6 +27,9 @@ from fuzz_mutations import mutate, with_digest
 from fuzz_readers import READERS, Reader, cached
 
 SECONDS = 10
+"""Of the processor that one input may take, so that a busy machine finds no hang that there is not."""
+WAITING = 12
+"""Times as long by the clock, for what only waits."""
 MEMORY = 1536 * 2**20
 """Bytes that one input may take on top of what the process has."""
 
@@ -37,7 +40,12 @@ class HangError(BaseException):
 
 @dataclass
 class Tally:
-    """What became of a reader's inputs. Args: failures: number of an input, and what it raised. peak_mib: of memory."""
+    """What became of a reader's inputs.
+
+    Args:
+        failures: number of an input, and what it raised. worst_s: most of the processor's time that one took.
+        peak_mib: most memory that the process had.
+    """
 
     reader: str
     inputs: int = 0
@@ -93,18 +101,22 @@ def bounded(seconds: float = SECONDS) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise HangError(f"no end after {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, WAITING * seconds))
+    before = [signal.signal(number, stop) for number, _, _ in timers]
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else None
     if pages is not None:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, limits[1]))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    for _, timer, most_s in timers:
+        signal.setitimer(timer, most_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for _, timer, _ in timers:
+            signal.setitimer(timer, 0)
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        signal.signal(signal.SIGALRM, before)
+        for (number, _, _), handler in zip(timers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def run(reader: Reader, numbers: range, most_seconds: float = float("inf")) -> Tally:
@@ -113,9 +125,9 @@ def run(reader: Reader, numbers: range, most_seconds: float = float("inf")) -> T
     read(reader, reader.samples()[0])  # imports what it needs, which takes its time and memory once
     begin = time.monotonic()
     for number in numbers:
-        start = time.monotonic()
-        if start - begin > most_seconds:
+        if time.monotonic() - begin > most_seconds:
             break
+        start = time.process_time()
         tally.inputs += 1
         try:
             outcome = attempt(reader, number)
@@ -125,7 +137,7 @@ def run(reader: Reader, numbers: range, most_seconds: float = float("inf")) -> T
             tally.failures.append((number, f"{type(error).__name__} in {where}: {' '.join(str(error).split())[:160]}"))
         else:
             setattr(tally, outcome, getattr(tally, outcome) + 1)
-        tally.worst_s = max(tally.worst_s, time.monotonic() - start)
+        tally.worst_s = max(tally.worst_s, time.process_time() - start)
     tally.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return tally
 

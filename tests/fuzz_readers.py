@@ -135,17 +135,22 @@ def read_scenario(folder: Path) -> Any:
 
 
 def profiles() -> list[Mapping[str, bytes]]:
-    """Two of the shipped profiles."""
+    """Two of the shipped profiles, and one that tells how many requests gain by being served at once."""
     from diffpolicy.edge.hardware.schema.server_profile import _folder, shipped
 
-    return [{"profile.json": (_folder() / f"{name}.json").read_bytes()} for name in list(shipped())[:2]]
+    whole = [(_folder() / f"{name}.json").read_bytes() for name in list(shipped())[:2]]
+    size = {"batch": 1, "width": 512, "height": 512, "steps": 20}
+    rates = [{"concurrency": n, **size, "images_per_s": 1.0 + 0.2 * n} for n in (1, 2, 4)]
+    several = {**json.loads(whole[0]), "throughput": rates, "slots": 2}
+    return [{"profile.json": content} for content in (*whole, json.dumps(several).encode())]
 
 
 def read_profile(folder: Path) -> Any:
-    """Reads a server's profile."""
+    """Reads a server's profile, and asks it for a call's time."""
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 
-    return ServerProfile.load(folder / "profile.json").to_dict()
+    profile = ServerProfile.load(folder / "profile.json")
+    return profile.to_dict(), profile.together, profile.service_s(640, 640, 20)
 
 
 def policies() -> list[Mapping[str, bytes]]:
@@ -253,6 +258,39 @@ def read_requests(folder: Path) -> Any:
     return log.seats, log.service_s, log.delay_s
 
 
+def fleets() -> list[Mapping[str, bytes]]:
+    """Of a service, with a worker that is ComfyUI, and a scenario."""
+    nodes = {
+        "3": {"class_type": "KSampler", "inputs": {"seed": 0, "steps": 20, "positive": ["6", 0]}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ""}},
+        "9": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512, "batch_size": 1}},
+    }
+    workers = [
+        {"name": "a", "url": "http://10.0.0.1:8001/v1", "slots": 2, "speed": 2.0, "models": ["sd3"]},
+        {"url": "http://10.0.0.2:8188", "kind": "comfyui", "workflow": "workflow.json", "nodes": {"prompt": "6"}},
+    ]
+    sets = [{"workers.json": json.dumps({"workers": workers}).encode(), "workflow.json": json.dumps(nodes).encode()}]
+    return [*sets, {**sets[0], "workers.json": json.dumps(measured().to_dict()).encode()}]
+
+
+def read_fleet(folder: Path) -> Any:
+    """Reads a fleet as `advise` does, and as `serve` does where it is no scenario."""
+    from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
+    from diffpolicy.edge.serving.workers_source import WorkersSource
+
+    path = folder / "workers.json"
+    fleet = AdvisedFleet.read(path)
+    return fleet if b'"servers"' in path.read_bytes() else WorkersSource(str(path)).workers
+
+
+def read_load(folder: Path) -> Any:
+    """Reads a mix of requests and a trace, as `bench-service` does, and draws of the one."""
+    from diffpolicy.edge.serving.load.plan import mix_of, plan, read_plan
+
+    drawn = plan(20, rate=2.0, kinds=mix_of(folder / "mix.json"))
+    return [ask.body() for ask in (*drawn, *read_plan(folder / "trace.csv"))]
+
+
 def decision_folder() -> list[Mapping[str, bytes]]:
     """Rows of decisions as `TensorDict.memmap` writes them."""
     import torch
@@ -297,6 +335,8 @@ def read_data_set(folder: Path) -> Any:
     return [read_data(folder / name) for name in ("data.npz", "data.safetensors")]
 
 
+KINDS = json.dumps([{"width": 512, "height": 768, "num_inference_steps": 20 + k, "weight": 0.5} for k in range(3)])
+ASKED = "arrival_s,width,height,steps,images,model\n" + "".join(f"{k}.5,512,512,20,1,m\n" for k in range(6))
 REQUESTS = "arrival_s,start_s,server,end_s,status,model,width,height,steps,images\n" + "".join(
     f"{k}.5,{k + 1},s{k % 2},{k + 3}.25,{'ok' if k % 5 else 'lost'},m{k % 2},512,768,20,1\n" for k in range(8)
 )
@@ -338,6 +378,14 @@ READERS = (
     Reader("trace, vllm-omni", one("trace", OMNI), {"trace": "csv"}, read_trace("vllm_omni", max_broken=0.5), 2),
     Reader("ML.ENERGY table", one("table.csv", PRICES), {"table.csv": "csv"}, read_prices),
     Reader("log of requests", one("log.csv", REQUESTS, COSTS), {"log.csv": "csv"}, read_requests, 3),
+    Reader("fleet of a service", fleets, {"workers.json": "json", "workflow.json": "json"}, read_fleet, 2),
+    Reader(
+        "load of a service",
+        lambda: [{"mix.json": KINDS.encode(), "trace.csv": ASKED.encode()}],
+        {"mix.json": "json", "trace.csv": "csv"},
+        read_load,
+        2,
+    ),
     Reader("log of decisions", one("log.csv", LOGGED), {"log.csv": "csv"}, read_logged, 2),
     Reader(
         "folder of decisions",

@@ -65,6 +65,7 @@ def test_a_workers_file_names_the_worker_and_the_key_that_are_wrong(tmp_path) ->
         ({"name": "b"}, "workers[1].url is missing"),
         ({"url": "http://a:1"}, "twice"),
         ({"url": "http://b:1", "models": "sd3"}, "workers[1].models must be a list"),
+        ({"url": "http://b:1", "models": 0.5}, "workers[1].models must be a list"),
         (7, "workers[1] must be an object"),
         ({"url": "http://b:1", "speed": 1e-320}, "workers[1].speed must be at least 1e-06"),
     ]:

@@ -61,7 +61,8 @@ class WorkerSpec:
             if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 200):
                 raise InputError(f"{key} must be a name of at most 200 characters, got {check.show(value)}")
         if self.models is not None:
-            if isinstance(self.models, str) or not all(isinstance(name, str) and name for name in self.models):
+            listed = isinstance(self.models, (list, tuple))
+            if not listed or not all(isinstance(name, str) and name for name in self.models):
                 raise InputError(f"models must be a list of names, got {check.show(self.models)}")
             object.__setattr__(self, "models", tuple(self.models))
         if not isinstance(self.workflow, str | None) or (self.workflow is None) != (self.kind != "comfyui"):
