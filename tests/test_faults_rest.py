@@ -13,6 +13,7 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import CategoricalPolicy, DiffusionPolicy, GaussianPrior, InputError
+from diffpolicy.diffusion import MaskedProcess, UniformProcess
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, OffloadingProblem, Scenario
 from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
@@ -20,6 +21,9 @@ from diffpolicy.edge.resolve import make_policy
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Job, Plan
 from diffpolicy.experiments.work import finished
+from diffpolicy.networks import CriticEnsemble
+from diffpolicy.policies import BestOf, ClassifierFree
+from diffpolicy.policies.heads import TokenHead
 from diffpolicy.training import PackedReplay
 from fuzz_mutations import with_digest
 from toys import small
@@ -53,10 +57,14 @@ def test_every_public_name_is_what_its_module_defines():
 # Numbers that are none
 
 
+TOKENS, LEAPS = TokenHead(nvec=(3,), single=True), UniformProcess(2)
+
+
 def policies():
     return [
         DiffusionPolicy(choices=3, observation_dim=2, steps=2, prior=GaussianPrior()),
         CategoricalPolicy(choices=3, observation_dim=2),
+        *(DiffusionPolicy(choices=3, observation_dim=2, schedule=p, head=TOKENS) for p in (MaskedProcess(2), LEAPS)),
     ]
 
 
@@ -67,6 +75,18 @@ def test_a_policy_whose_parameters_are_not_finite_is_not_obeyed():
         policy.eval()
         with pytest.raises(InputError, match=r"not finite.*its parameter"):
             policy(TensorDict(observation=torch.rand(5, 2), batch_size=[5]))
+
+
+def test_a_critic_that_gives_no_number_and_guidance_without_bounds_choose_nothing():
+    seen, critic = TensorDict(observation=torch.rand(5, 2), batch_size=[5]), CriticEnsemble(2, 3)
+    with torch.no_grad():
+        next(critic.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match=r"the critic's value is not finite at \[0\]: its parameter"):
+        policies()[0].with_guidance(BestOf(critic, draws=4, reads="state"))(seen)
+    for options in ({}, {"schedule": MaskedProcess(2), "head": TOKENS}):
+        policy = DiffusionPolicy(choices=3, observation_dim=2, condition_drop=0.5, **options)
+        with pytest.raises(InputError, match=r"output is not finite at \[0\]"):
+            policy.with_guidance(ClassifierFree(1e300))(seen)
 
 
 def test_a_policy_file_whose_tensors_are_not_finite_is_refused_by_name(tmp_path):

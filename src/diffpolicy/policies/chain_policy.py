@@ -22,6 +22,7 @@ from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.per_agent import PerAgent, Prepares
 from diffpolicy.policies.class_names import file_name, is_ours
 from diffpolicy.policies.denoisers import describe, full, rebuild
+from diffpolicy.policies.finite import refuse_unsure
 from diffpolicy.policies.guidance import Guided
 from diffpolicy.policies.masks import mask_logits
 from diffpolicy.policies.registry import part_form, part_of, part_with
@@ -174,7 +175,9 @@ class ChainPolicy(SavedPolicy, base=True):
         """
 
         def logits(x: Tensor, t: int, cond: Any) -> Tensor:
-            return self.token_logits(x, t, cond, allowed, vocabulary)
+            found = self.token_logits(x, t, cond, allowed, vocabulary)
+            refuse_unsure(found, condition, self, "the policy's output")  # tokens drawn of it would not tell
+            return found
 
         return self.sampling.sample(logits, x, self.conditioned(condition), self.process, noise, first=first)
 

@@ -1,4 +1,4 @@
-"""Observations that are not numbers, told before a rule decides by them."""
+"""Numbers that are none, observed or made of what is observed, told before anything decides by them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,34 @@ from collections.abc import Sequence
 
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
+from torch import Tensor, nn
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import readable
+
+
+def refuse_unsure(found: Tensor, condition: Tensor, module: nn.Module, what: str) -> None:
+    """Refuses numbers that are not finite, of which a choice would be made all the same; on the CPU only.
+
+    Args:
+        found: `[.., M, *]`. condition: what they were made of, `[.., M, C]`; rows that are not finite in it may be ones
+            that do not exist. module: made them. what: they are.
+
+    Raises:
+        InputError: naming the row, and why.
+    """
+    if not readable(found) or math.isfinite(found.sum().item()):
+        return
+    lead = condition.shape[:-1]
+    bad = ~found.isfinite().view(*lead, -1).all(-1) & condition.isfinite().all(-1)
+    if bad.any():
+        raise InputError(f"{what} is not finite at {bad.nonzero()[0].tolist()}: {why_infinite(module)}")
+
+
+def why_infinite(module: nn.Module) -> str:
+    """The reason for an output that is not finite: a parameter that is not, or what goes in."""
+    wrong = [name for name, p in module.named_parameters() if not p.isfinite().all()]
+    return f"its parameter {wrong[0]} is not finite" if wrong else "what it reads, or its guidance, is too large for it"
 
 
 def refuse_infinite(td: TensorDictBase, keys: Sequence[NestedKey], valid_key: NestedKey) -> None:

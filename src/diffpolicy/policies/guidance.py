@@ -15,6 +15,7 @@ from diffpolicy.diffusion.guidance import along_gradient, classifier_free
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble, least
 from diffpolicy.policies.class_names import file_name
+from diffpolicy.policies.finite import refuse_unsure
 from diffpolicy.policies.registry import part_form, part_of
 
 if TYPE_CHECKING:
@@ -197,8 +198,10 @@ class BestOf(_ByCritic):
         Args:
             condition: of each row K times in a row, `[.., M K, C]`. action: `[.., M K, *event]`.
         """
-        found: Tensor = self.values(policy, condition, action).unflatten(-1, (-1, self.draws))
-        return found.argmax(-1)
+        found = self.values(policy, condition, action)
+        refuse_unsure(found, condition, self.critic, "the critic's value")
+        best: Tensor = found.unflatten(-1, (-1, self.draws)).argmax(-1)
+        return best
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.chain_law import ChainLaw
 from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import without_chance
+from diffpolicy.policies.finite import why_infinite
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CompositeHead, Head
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
@@ -194,9 +195,7 @@ class Policy(RowPolicy, base=True):
         """Refuses what no choice can be read off, where one is awaited. Args: x0: `[.., M, A]`."""
         bad = ~torch.isfinite(rows.put(x0.detach())).all(-1) & self.reading.awaited(td, rows)
         if bad.any():
-            wrong = [name for name, p in self.named_parameters() if not p.isfinite().all()]
-            reason = f"its parameter {wrong[0]} is not finite" if wrong else "the observation is too large for it"
-            raise InputError(f"the policy's output is not finite at {bad.nonzero()[0].tolist()}: {reason}")
+            raise InputError(f"the policy's output is not finite at {bad.nonzero()[0].tolist()}: {why_infinite(self)}")
 
     # As TorchRL's losses ask for it
 
