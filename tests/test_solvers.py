@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffpolicy import DiffusionPolicy, InputError
-from diffpolicy.cli.options import SAMPLERS as TOLD
+from diffpolicy.cli.acting import SAMPLERS as TOLD
 from diffpolicy.diffusion import (
     DDIM,
     SAMPLERS,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._version import __version__
+from diffpolicy.cli.acting import add_guidance as add_guidance
+from diffpolicy.cli.acting import add_sampler as add_sampler
+from diffpolicy.cli.binding import add_binding as add_binding
+from diffpolicy.cli.binding import holding as holding
 from diffpolicy.cli.parsing import OldSpelling as OldSpelling
 from diffpolicy.cli.parsing import Parser as Parser
 from diffpolicy.cli.parsing import bounds as bounds
@@ -108,79 +111,6 @@ EVAL_EPISODES: dict[str, Any] = {"dest": "eval_episodes", "type": whole(1, _limi
 """How `--eval-episodes` is read."""
 
 
-def add_binding(parser: argparse.ArgumentParser) -> None:
-    """`--binding` and how requests are held: when a request is given a server, and which one is."""
-    group = parser.add_argument_group("when a request is given its server")
-    group.add_argument(
-        "--binding",
-        choices=("arrival", "free"),
-        default="arrival",
-        help="when it arrives (default), or when a server is free; a policy then says which of the free ones",
-    )
-    group.add_argument(
-        "--order",
-        metavar="ORDER",
-        help="which waiting request goes first: first-come, shortest-first, highest-response-ratio, cost-minus-age, "
-        "weighted-shortest, earliest-deadline, with options such as shortest-first:cap=6 (the default) or "
-        "cost-minus-age:age=0.5,price=3; or module:attribute",
-    )
-    group.add_argument(
-        "--dead-time",
-        type=float,
-        metavar="S",
-        help="seconds from a binding to the start: what a call costs (default 0)",
-    )
-    group.add_argument(
-        "--lead",
-        type=float,
-        metavar="S",
-        help="a server counts as free so many seconds before its request is expected to end (default 0)",
-    )
-    group.add_argument(
-        "--split",
-        action="store_true",
-        help="send a request's images one by one, in order of all that is left of the request; where no server makes "
-        "several faster together",
-    )
-
-
-def holding(
-    options: argparse.Namespace, chosen: Scenario | None, policies: Sequence[str | None] = ()
-) -> Holding | None:
-    """How requests are held; None where they are bound on arrival. Loads no torch.
-
-    Args:
-        chosen: the scenario. policies: that are to say which of the free servers.
-
-    Raises:
-        InputError: there is no such order, an option belongs to no binding, the problem is another one, or the order
-            is a whole dispatcher, which would not ask a policy.
-    """
-    if options.binding == "arrival":
-        for option in ("order", "dead_time", "lead", "split"):
-            given = getattr(options, option)
-            if given not in (None, False):
-                words = f"--{option.replace('_', '-')}" + ("" if given is True else f" {given}")
-                raise InputError(f"{words.split()[0]} belongs to --binding free, got {words}")
-        return None
-    if chosen is None:
-        raise InputError(f"--binding free belongs to the offloading problem, got --problem {options.problem}")
-    from diffpolicy.edge.dispatch.held import Held
-    from diffpolicy.edge.dispatch.holding import Holding
-    from diffpolicy.edge.dispatch.named import DEFAULT_ORDER
-
-    order: str = options.order or DEFAULT_ORDER
-    found = Holding(order, options.dead_time or 0.0, options.lead or 0.0, options.split)
-    if not isinstance(found.dispatcher, Held):
-        for name in policies:
-            if name not in ("opt-ts", "opt-ts on arrival", None):
-                raise InputError(
-                    f"--order {order} is a whole dispatcher, which chooses servers itself and would never ask {name}; "
-                    "name opt-ts, or give an order"
-                )
-    return found
-
-
 def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: int, of: str = "") -> None:
     """`--eval-episodes`. Args: of: which evaluation is meant, where there are several."""
     parser.add_argument(
@@ -189,46 +119,6 @@ def add_eval_episodes(parser: argparse.ArgumentParser | argparse._ArgumentGroup,
         default=default,
         metavar="M",
         help=f"episodes on which policies are judged{of} (default {default})",
-    )
-
-
-SAMPLERS = ("ddpm", "ddim", "dpm++", "edm-heun", "flow-euler", "flow-heun", "one-step", "ancestral", "tau-leaping")
-"""Those of `diffpolicy.diffusion.SAMPLERS`, which help is to tell without torch."""
-
-
-def add_sampler(parser: argparse.ArgumentParser) -> None:
-    """`--sampler` and `--sampler-steps`."""
-    names = f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}"
-    parser.add_argument("--sampler", choices=SAMPLERS, help=f"of diffusion policies, instead of their own: {names}")
-    parser.add_argument(
-        "--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="denoising steps of that sampler"
-    )
-
-
-GUIDANCES = ("best-of", "q-gradient", "classifier-free")
-"""Those of `diffpolicy.policies`, which help is to tell without torch."""
-
-
-def guidance(text: str) -> tuple[str, float]:
-    """`WORD:NUMBER`, or `none`, as `--guidance` takes it."""
-    word, _, number = text.partition(":")
-    try:
-        value = 0.0 if text == "none" else float(number)
-    except ValueError:
-        value = math.nan
-    if (word not in GUIDANCES and text != "none") or not math.isfinite(value) or (word == "best-of" and value % 1):
-        raise argparse.ArgumentTypeError(f"must be best-of:K, q-gradient:SCALE, classifier-free:W or none, got {text}")
-    return word, value
-
-
-def add_guidance(parser: argparse.ArgumentParser) -> None:
-    """`--guidance`."""
-    parser.add_argument(
-        "--guidance",
-        type=guidance,
-        metavar="KIND:NUMBER",
-        help="of diffusion policies, instead of their own: best-of:K of K draws or q-gradient:SCALE, by the critic "
-        "that was saved with the policy; classifier-free:W, of one that was trained with a condition_drop; or none",
     )
 
 

@@ -1,25 +1,17 @@
-"""A data set on disk as rows that objectives learn from: what was observed, decided, earned and met next; strict."""
+"""A data set as rows that objectives learn from: what was observed, decided, earned and met next; strict."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from diffpolicy import _limits
-from diffpolicy._read import show_path, what_is
-from diffpolicy.environments.decision_log import read_decisions
-from diffpolicy.environments.tensor_folder import read_folder
+from diffpolicy.environments.data_file import read_data as read_data
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
@@ -28,116 +20,8 @@ from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.policy import Policy
 
-NAMES: dict[str, NestedKey] = {
-    "mask": "action_mask",
-    "next_observation": ("next", "observation"),
-    "next_mask": ("next", "action_mask"),
-    "next_action_mask": ("next", "action_mask"),
-    "terminated": ("next", "terminated"),
-    "observations": "observation",
-    "actions": "action",
-    "rewards": "reward",
-    "next_observations": ("next", "observation"),
-    "terminals": ("next", "terminated"),
-}
-"""Where arrays stand that files call otherwise, those of D4RL among them."""
 SLACK = 1e-4
 """Of half of a range, by which a vector may lie outside of its bounds: files round."""
-
-
-def read_data(path: str | Path) -> TensorDict:
-    """Rows of a data set out of a file; nothing is unpickled.
-
-    Args:
-        path: of a folder that `TensorDict.memmap` wrote, such as a rollout; of an `.npz` or `.safetensors` file; or of
-            a `.csv`, the log of decisions that `read_decisions` reads. Arrays are called `observation`, `action` and,
-            where they are there, `action_mask` (or `mask`), `reward`, `next_observation`, `terminated`, `next_mask`, or
-            as D4RL calls them (`observations`, ..., `terminals`); a dot or a slash goes into a group
-            (`agents.observation`). Where not all rows are there, `valid` (the environment's own key of which items
-            exist) and `counted` (steps of a lane that has not ended) tell which are: the others are not learnt.
-
-    Returns:
-        Batch `[M]`, with `next`; a rollout's lanes and steps are one after the other. `rows_of` makes of it what a
-        policy learns from.
-
-    Raises:
-        InputError: names the file, and what in it cannot be read.
-
-    Example:
-        >>> import numpy as np
-        >>> np.savez("data.npz", observation=np.zeros((5, 3)), action=np.arange(5) % 3, mask=np.ones((5, 3), bool))
-        >>> read_data("data.npz")["action_mask"].shape
-        torch.Size([5, 3])
-    """
-    file = Path(path)
-    name = f"data {show_path(path)}"
-    if what_is(file) == "folder":
-        found = read_folder(file, "data")
-        if not found.batch_size:
-            raise InputError(f"{name} must hold rows, and its batch is []")
-        return found.reshape(-1)
-    if what_is(file) != "file":
-        raise InputError(f"{name} does not exist")
-    if file.suffix == ".csv":
-        return read_decisions(file)
-    if file.suffix not in (".npz", ".safetensors"):
-        raise InputError(f"{name} must be a folder of TensorDict.memmap, or end in .npz, .safetensors or .csv")
-    try:
-        arrays = _npz(file) if file.suffix == ".npz" else safetensors.torch.load_file(file)
-    except InputError:
-        raise
-    except (SafetensorError, OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None
-    except Exception as error:  # a damaged zip has errors of its own
-        raise InputError(f"{name} cannot be read: {type(error).__name__}") from None
-    lengths = {len(x) if x.ndim else 0 for x in arrays.values()}
-    if len(lengths) != 1 or 0 in lengths:
-        told = ", ".join(f"{key} {list(x.shape)}" for key, x in arrays.items())
-        raise InputError(f"{name} must hold arrays of as many rows each, got {told or 'none'}")
-    result = TensorDict(batch_size=[lengths.pop()])
-    for place, key in _places(list(arrays), name).items():
-        x = arrays[key]
-        if x.is_complex():
-            raise InputError(f"{name} holds complex numbers in {key!r}, and real ones are learnt from")
-        result.set(place, x.float() if x.dtype == torch.float64 else x)
-    return result
-
-
-def _places(keys: list[str], name: str) -> dict[tuple[str, ...], str]:
-    """Where each array of a file stands, and its name there. Args: keys: the names. name: of the file, in messages."""
-    found: dict[tuple[str, ...], str] = {}
-    for key in keys:
-        at = NAMES.get(key, tuple(key.replace("/", ".").split(".")))
-        place = at if isinstance(at, tuple) else (at,)
-        if "" in place:
-            raise InputError(f"{name} holds the array {key!r}, of whose name a part between dots or slashes is empty")
-        if place in found:
-            raise InputError(f"{name} holds both {found[place]!r} and {key!r}, which are one; leave one out")
-        found[place] = key
-    for place, key in found.items():
-        group = next((place[:k] for k in range(1, len(place)) if place[:k] in found), None)
-        if group is not None:
-            raise InputError(f"{name} holds {found[group]!r} as an array, and {key!r} within it; call one otherwise")
-    return found
-
-
-def _npz(file: Path) -> dict[str, Tensor]:
-    with zipfile.ZipFile(file) as packed:  # of which a small file may hold terabytes
-        for entry in packed.infolist():
-            shape = _shape_in(packed, entry)
-            if math.prod(shape) > _limits.REPLAYED or entry.file_size > 16 * _limits.REPLAYED:
-                said = f"must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}"
-                raise InputError(f"data {show_path(file)}: array {entry.filename.removesuffix('.npy')!r} {said}")
-    with np.load(file, allow_pickle=False) as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-
-
-def _shape_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
-    """The shape of an array of an `.npz`, of whose numbers none is read; () where NumPy is to say what is wrong."""
-    with packed.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        return () if read is None else read(file)[0]
 
 
 def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, name: str = "the data") -> TensorDict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from diffpolicy._read import show_path, what_is
 from diffpolicy._suggest import meant
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
+from diffpolicy.edge.scenario.draws import overridden
 from diffpolicy.edge.scenario.server import Server as Server
 from diffpolicy.edge.workload.by_size import SizedWorkload
 from diffpolicy.edge.workload.lad_ts import Workload
@@ -253,50 +254,7 @@ class Scenario:
         Raises:
             InputError: a value is out of range, or the scenario has no workload to change.
         """
-        scenario = self
-        if stations is not None or capacity is not None:
-            if self.measured:
-                raise InputError(f"scenario {self.name} has measured servers, which cannot be drawn anew")
-            lo, hi = _bounds(capacity or released.CAPACITY_GCYCLES_PER_S, "capacity", least=1, width=0)
-            size = (
-                len(self.servers)
-                if stations is None
-                else check.integer(stations, "stations", least=1, most=_limits.SERVERS)
-            )
-            f = released.capacities(size, lo, hi)
-            v = released.rates(size) if stations is not None else [s.rate_mbit_per_s for s in self.servers]
-            if stations is not None:
-                fleet = tuple(Server(float(a), float(b)) for a, b in zip(f, v, strict=True))
-                scenario = replace(scenario, servers=fleet, stations=())
-            else:
-                fleet = tuple(replace(s, capacity_gcycles_per_s=float(a)) for s, a in zip(self.servers, f, strict=True))
-                scenario = replace(scenario, servers=fleet)
-        if slots is not None:
-            scenario = replace(scenario, slots=check.integer(slots, "slots", least=1, most=_limits.SLOTS))
-        if tasks is not None or steps is not None:
-            scenario = replace(scenario, workload=self._override_workload(tasks, steps))
-        turned = {"tasks": tasks, "stations": stations, "slots": slots, "capacity": capacity, "steps": steps}
-        marks = [f"{k} {v if isinstance(v, int) else f'{v[0]}:{v[1]}'}" for k, v in turned.items() if v is not None]
-        return replace(scenario, name=", ".join([self.name, *marks]))
-
-    def _override_workload(self, tasks: int | None, steps: tuple[int, int] | None) -> Workload:
-        if self.workload is None:
-            raise InputError(f"scenario {self.name} has no workload, so its tasks and steps cannot be overridden")
-        old = self.workload
-        if not isinstance(old, Workload) or isinstance(old, SizedWorkload):
-            raise InputError(
-                f"scenario {self.name} has a workload of kind {old.kind!r}, whose tasks and steps cannot be overridden"
-            )
-        lo, hi = old.tasks_per_station_and_slot
-        hi = hi if tasks is None else check.integer(tasks, "tasks", least=1, most=_limits.TASKS)
-        drawn = released.workload(max(hi, len(old.steps)), *_bounds(steps or released.STEPS, "steps", 1, 1))
-        return replace(
-            old,
-            tasks_per_station_and_slot=(min(lo, hi), hi),
-            gcycles_per_step=old.gcycles_per_step + drawn.gcycles_per_step[len(old.gcycles_per_step) :],
-            result_mbit=old.result_mbit + drawn.result_mbit[len(old.result_mbit) :],
-            steps=(() if steps else old.steps) + drawn.steps[0 if steps else len(old.steps) :],
-        )
+        return overridden(self, tasks=tasks, stations=stations, slots=slots, capacity=capacity, steps=steps)
 
 
 def _workload(data: Any, folder: Path) -> Workload | RequestWorkload | TraceWorkload:
@@ -312,12 +270,3 @@ def _workload(data: Any, folder: Path) -> Workload | RequestWorkload | TraceWork
         known = ", ".join(("lad-ts", SizedWorkload.own_kind, *REQUEST_KINDS, "trace"))
         raise InputError(f"workload.kind must be one of {known}, got {check.show(kind)}")
     return Workload.from_dict(data)
-
-
-def _bounds(value: tuple[int, int], key: str, least: int, width: int) -> tuple[int, int]:
-    lo, hi = (check.integer(v, key, least=least) for v in check.sequence(value, key, length=2))
-    if hi >= 2**31 - 1:
-        raise InputError(f"{key} must be below {2**31 - 1}, got {lo}:{hi}")
-    if hi - lo < width:
-        raise InputError(f"{key} must be LO:HI with HI at least LO{f' + {width}' if width else ''}, got {lo}:{hi}")
-    return lo, hi
