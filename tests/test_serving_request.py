@@ -77,6 +77,10 @@ def test_a_workers_file_names_the_worker_and_the_key_that_are_wrong(tmp_path) ->
         path.write_text(text)
         with pytest.raises(InputError, match=said):
             read_workers(str(path))
+    for text in ("gpu-1:8000,gpu-2:8000", "10.0.0.7:8000"):
+        with pytest.raises(InputError, match="addresses of workers begin with http:// or https://, got '" + text):
+            read_workers(text)
+    assert [worker.url for worker in read_workers("http://a:1, http://b:1")] == ["http://a:1", "http://b:1"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")

@@ -10,9 +10,12 @@ from urllib.parse import urlsplit
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._read import what_is
 from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.errors import InputError
 
+ADDRESS = re.compile(r"[\w.-]+:\d+(/.*)?")
+"""What is meant as an address and has no scheme."""
 KINDS = ("openai", "comfyui")
 KEYS = ("name", "url", "kind", "slots", "models", "speed", "api_key_env", "workflow", "nodes")
 
@@ -128,7 +131,9 @@ def read_workers(text: str) -> tuple[WorkerSpec, ...]:
         ['127.0.0.1:8001', '127.0.0.1:8002']
     """
     if text.lower().startswith(("http://", "https://")):
-        return _unique([WorkerSpec(url) for url in text.split(",") if url], "--workers")
+        return _unique([WorkerSpec(url.strip()) for url in text.split(",") if url.strip()], "--workers")
+    if what_is(text) != "file" and ADDRESS.fullmatch(text.split(",")[0].strip()):
+        raise InputError(f"addresses of workers begin with http:// or https://, got {check.show(text)}")
     name = Path(text).name
     given = check.read_json(Path(text), "workers file")
     listed = given.get("workers") if isinstance(given, dict) else None
