@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
@@ -39,6 +38,7 @@ from diffpolicy import DiffusionPolicy
 from diffpolicy.environments import Problem
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
+from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
 from timing import machine, table
 
@@ -97,17 +97,6 @@ STILL = {"dppo": "ddpm"}
 """The sampler without the noise by which a method explores, where its policy keeps it."""
 MODES = ("sac", "ppo")
 """Whose law has a mode, the action without noise."""
-
-
-class EndsAfter(L.Callback):
-    """Ends a training after the pass in which its time is over. Args: seconds: of processor time of this process."""
-
-    def __init__(self, seconds: float) -> None:
-        self.end = time.process_time() + seconds
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if time.process_time() >= self.end:
-            trainer.should_stop = True
 
 
 def ours(method: str, seed: int, seconds: float, episodes: int) -> list[str]:
