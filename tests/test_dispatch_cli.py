@@ -16,7 +16,8 @@ from diffpolicy.edge.dispatch import Binding, Held, Moment, ShortestFirst, simul
 from diffpolicy.edge.dispatch.holding import Holding
 from diffpolicy.edge.dispatch.of_scenario import arrivals_of
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
-from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem, replay_held
+from diffpolicy.edge.dispatch.problem import HeldOffloadingProblem
+from diffpolicy.edge.dispatch.replay import replay_held
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.scenario.service_times import ModelTimes, ServerService
 from diffpolicy.errors import InputError

@@ -193,7 +193,7 @@ def _json(result: Comparison, held: Holding | None) -> dict[str, Any]:
 
     if held is None:
         return comparison_json(result)
-    from diffpolicy.edge.dispatch.problem import add_held
+    from diffpolicy.edge.dispatch.telling import add_held
 
     return add_held(comparison_json(result), held, result.played, "methods")
 
@@ -204,7 +204,7 @@ def _table(result: Comparison, held: Holding | None) -> str:
 
     if held is None:
         return comparison_table(result)
-    from diffpolicy.edge.dispatch.problem import held_line
+    from diffpolicy.edge.dispatch.telling import held_line
 
     return f"{comparison_table(result)}\n{held_line(held, result.played)}"
 

@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
     told = result.to_dict()
     _add_guidance(told["policies"], guided)
     if held is not None:
-        from diffpolicy.edge.dispatch.problem import add_held, held_line
+        from diffpolicy.edge.dispatch.telling import add_held, held_line
 
         told = add_held(told, held, result.played)
     if out is not None:

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     if held is None:
         result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
     else:
-        from diffpolicy.edge.dispatch.problem import replay_held
+        from diffpolicy.edge.dispatch.replay import replay_held
 
         result = replay_held(scenario, tasks, policy, held, name=options.policy, seed=options.seed)
     if options.out is not None:

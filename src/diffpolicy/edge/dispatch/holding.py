@@ -53,3 +53,7 @@ class Holding:
     def to_dict(self) -> dict[str, Any]:
         """What is told, as JSON."""
         return {"binding": "free", **asdict(self)}
+
+
+DEFAULT = Holding()
+"""How requests are held where nothing else is said."""

@@ -5,37 +5,31 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
 from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.held import Held
-from diffpolicy.edge.dispatch.holding import Holding
+from diffpolicy.edge.dispatch.holding import DEFAULT, Holding
 from diffpolicy.edge.dispatch.of_scenario import ScenarioArrivals, arrivals_of, check_holdable, seats_of
 from diffpolicy.edge.dispatch.on_arrival import OnArrival
-from diffpolicy.edge.dispatch.outcome import MUCH_DEAD, Outcome
+from diffpolicy.edge.dispatch.outcome import Outcome
 from diffpolicy.edge.dispatch.policy_choice import PolicyChoice
 from diffpolicy.edge.dispatch.simulate import simulate
+from diffpolicy.edge.dispatch.telling import BUSY, DEAD, PASSES, REFUSED
 from diffpolicy.edge.env.env import OffloadingEnv
-from diffpolicy.edge.evaluation import Replay
 from diffpolicy.edge.problem import WORK, OffloadingProblem
 from diffpolicy.edge.rules.least_cost import OptTS
 from diffpolicy.edge.scenario.scenario import Scenario
-from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
-from diffpolicy.evaluation.evaluating import naming
-from diffpolicy.evaluation.playing import Played, undisturbed
+from diffpolicy.evaluation.playing import Played
 from diffpolicy.policies.protocols import ShowsLevel
 
-DEFAULT = Holding()
-PASSES, REFUSED, DEAD, BUSY = "passes", "refused_s", "dead_s", "busy_s"
-"""Notes of what was held."""
 ON_ARRIVAL = " on arrival"
 """What ends the name of a rule that is bound when a request arrives, among those that hold."""
 
@@ -185,117 +179,3 @@ class HeldOffloadingProblem(OffloadingProblem):
 
     def digest(self) -> str:
         return f"{super().digest()} {self.holding.told()}"
-
-
-@dataclass(frozen=True)
-class HeldReplay(Replay):
-    """A task file played once, its tasks held.
-
-    Args:
-        scenario, policy, load, server, delay_s: of `Replay`.
-        holding: how. most_passes: later arrivals that were bound before a task.
-        longest_refused_s: for which a task waited although a server was free that could run it.
-        dead_share: dead time as a share of the service time.
-    """
-
-    holding: Holding = DEFAULT
-    most_passes: int = 0
-    longest_refused_s: float = 0.0
-    dead_share: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `replay --json` prints it."""
-        worst = {name: getattr(self, name) for name in ("most_passes", "longest_refused_s", "dead_share")}
-        return {
-            **super().to_dict(),
-            **self.holding.to_dict(),
-            **worst,
-            **warned(self.holding, {self.policy: self.dead_share}),
-        }
-
-
-def replay_held(
-    scenario: Scenario,
-    tasks: TaskList,
-    policy: Any,
-    order: Holding | str = DEFAULT,
-    *,
-    name: str = "a policy",
-    seed: int = 0,
-) -> HeldReplay:
-    """Plays a file's tasks, each of which waits for a free server.
-
-    Args:
-        scenario: its servers. tasks: the file's; where it has slots, a slot's tasks arrive as it begins.
-        policy: says which of the free servers. order: of `make_held`, or a whole `Holding`.
-        name: of the policy, for the report. seed: of what is drawn.
-
-    Returns:
-        The decision and the delay of each task, in the file's order; of one that was split, where its last image ran.
-
-    Raises:
-        InputError: the servers cannot be bound late, there is no such order, or the policy does not fit.
-    """
-    problem = HeldOffloadingProblem(scenario, order)
-    level: Any = problem.view(policy)
-    env = OffloadingEnv(scenario, [1], information=level, tasks=tasks, dtype=torch.float64)
-    with naming(name), undisturbed(policy, seed):
-        problem.check(policy, env)
-        coming = arrivals_of(scenario, tasks=tasks, split=problem.holding.split)
-        outcome, _ = play_held(policy, problem.holding, coming, env, seed)
-    load = float(tasks.work_gcycles.sum() / (scenario.capacity_gcycles_per_s * tasks.duration_s.sum()))
-    worst = int(outcome.passes.max()), float(outcome.refused_s.max()), outcome.dead_share
-    last = outcome.server[outcome.last]
-    return HeldReplay(scenario.name, name, load, last, outcome.request_delay_s, problem.holding, *worst)
-
-
-def add_held(
-    told: Mapping[str, Any], holding: Holding, played: Mapping[str, Played], of: str = "policies"
-) -> dict[str, Any]:
-    """A JSON form with how requests were held.
-
-    Args:
-        told: it. holding: how. played: by policy. of: under which key the policies stand.
-    """
-    policies = {name: {**x, **(worst_of(played[name]) if name in played else {})} for name, x in told[of].items()}
-    shares = {name: x["dead_share"] for name, x in policies.items() if "dead_share" in x}
-    return {**told, of: policies, **holding.to_dict(), **warned(holding, shares)}
-
-
-def held_line(holding: Holding, played: Mapping[str, Played]) -> str:
-    """How requests were held, in words. Args: holding: how. played: by policy."""
-    worst = {name: worst_of(x) for name, x in played.items() if PASSES in x.notes}
-    told = [f"{n}: {w['most_passes']} and {w['longest_refused_s']:.2f} s" for n, w in worst.items()]
-    shares = {name: float(x["dead_share"]) for name, x in worst.items()}
-    dead = f"; dead time: {', '.join(f'{n} {x:.1%}' for n, x in shares.items())}" if any(shares.values()) else ""
-    lines = [
-        f"held in the order {holding.told()}; most later arrivals that went first, and longest time for which a free "
-        f"server was refused: {', '.join(told)}{dead}"
-    ]
-    return "\n".join([*lines, *warned(holding, shares).get("warnings", [])])
-
-
-def warned(holding: Holding, shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """A warning of each policy under which servers stand still for long, unless the lead already hides dead time.
-
-    Args:
-        holding: how requests were held. shares: of the service time, by policy.
-    """
-    if holding.lead_s >= holding.dead_s:  # what is left is of servers that were idle, and binding at once has it too
-        return {}
-    found = [
-        f"warning: under {name} dead time is {share:.1%} of the service time, and above {MUCH_DEAD:.0%} holding loses "
-        "much of what it gains; send requests so much earlier (--lead), or bind them on arrival"
-        for name, share in shares.items()
-        if share > MUCH_DEAD
-    ]
-    return {"warnings": found} if found else {}
-
-
-def worst_of(played: Played) -> dict[str, Any]:
-    """The two bounds on starvation, and the dead time. Args: played: of a policy; empty of one that held nothing."""
-    if PASSES not in played.notes:
-        return {}
-    passes, refused = int(played.notes[PASSES].max()), float(played.notes[REFUSED].max())
-    dead = float(played.notes[DEAD].sum() / max(played.notes[BUSY].sum(), 1e-12))
-    return {"most_passes": passes, "longest_refused_s": refused, "dead_share": dead}
