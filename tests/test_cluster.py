@@ -1,6 +1,7 @@
 """Comparisons on a cluster: the same bits as in processes of this machine, and nothing shared but what is sent."""
 
 import csv
+import importlib.util
 import os
 import pickle
 import signal
@@ -8,24 +9,25 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.util import find_spec
 from tempfile import gettempdir
 
 import pytest
 
 from diffpolicy import EnvProblem, InputError
+from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingProblem
 from diffpolicy.errors import WorkError
 from diffpolicy.experiments.cluster import run_on
 from diffpolicy.experiments.parcels import do, read_folder
 from diffpolicy.experiments.plan import Plan, jobs_of
+from diffpolicy.experiments.ray_cluster import RayCluster
 from diffpolicy.experiments.run import compare
 from diffpolicy.experiments.work import recorded
 from diffpolicy.experiments.workers import run_jobs
 from diffpolicy.problems.clinic import Clinic
 from toys import quick_method, small
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 SCENARIO = small(2, 3, 4)
 OF_TIME = {"training_s", "decisions_per_second"}
 
@@ -126,6 +128,19 @@ def test_what_fails_on_a_cluster_is_one_sentence_and_stops_the_rest(tmp_path):
     lost.begin = lambda parcel: Elsewhere.begin(lost, replace(parcel, job=b"cnowhere\nproblem\n."))
     with pytest.raises(InputError, match=r"seed 0 failed: No module named 'nowhere'"):
         list(run_on(lost, jobs[:1], 1))
+
+
+def test_a_cluster_that_there_is_not_is_refused(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--cluster", "dask"])
+    assert "--cluster: must be ray or ray:ADDRESS" in capsys.readouterr().err
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "ray" else found(name))
+    with pytest.raises(InputError, match=r"there is no cluster of Ray at '127\.0\.0\.1:9': "):
+        RayCluster.connected("127.0.0.1:9").__enter__()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="--cluster ray needs the extra 'ray': pip install"):
+        RayCluster.connected(None).__enter__()
 
 
 @needs_ray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from diffpolicy.experiments.parcels import Parcel, Reply, do
 
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Nothing is reported to Ray's makers; and Ray is not to hide devices from tasks that ask for none, as it will not."""
+ANSWERS_S = 5.0
+"""Within which somebody at a cluster's address must take a connection."""
 
 
 class RayCluster:
@@ -46,6 +49,7 @@ class RayCluster:
         """
         if importlib.util.find_spec("ray") is None:
             raise InputError("--cluster ray needs the extra 'ray': pip install -c constraints.txt '.[ray]'")
+        _check_answers(address)
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         import ray
@@ -86,6 +90,17 @@ class RayCluster:
     def stop(self, task: Any, at_once: bool) -> None:
         """See `Cluster`. Args: task: that runs. at_once: kill it."""
         self._ray.cancel(task, force=at_once)
+
+
+def _check_answers(address: str | None) -> None:
+    """Refuses an address where nobody listens, which Ray itself tries for minutes. Args: address: of `ray.init`."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # a word that Ray knows, such as auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(f"there is no cluster of Ray at {show(address)}: {one_line(str(error), 300)}") from None
 
 
 def told(error: Exception) -> str:
