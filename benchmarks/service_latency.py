@@ -157,7 +157,13 @@ async def latency(options: argparse.Namespace, folder: Path) -> list[dict[str, o
     async def app(name: str, text: str, port: int, **env: str) -> tuple[str, int]:
         (folder / f"{name}.py").write_text(text)
         command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--port", str(port), "--log-level", "error"]
-        process = await asyncio.create_subprocess_exec(*command, cwd=folder, env={**os.environ, **env})
+        process = await asyncio.create_subprocess_exec(
+            # a session of its own, as `Children` gives the dispatcher: sessions share the processor among them
+            *command,
+            cwd=folder,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
         started.append(process)
         url = f"http://127.0.0.1:{port}"
         for _ in range(300):
