@@ -62,7 +62,8 @@ def test_decides_like_the_compiled_player(information: str, steps: int, remember
     scenario = small()
     law = scenario.workload
     assert isinstance(law, Workload)
-    policy = lively(FleetPolicy(information=information, steps=steps, remember=remember)).for_scenario(scenario)
+    policy = FleetPolicy(information=information, steps=steps, remember=remember, learns=False)  # as training plays
+    policy = lively(policy).for_scenario(scenario)
     dreams = []
     dream = policy.rule._dream
     policy.rule._dream = lambda td, b: dreams.append(dream(td, b)) or dreams[-1]  # type: ignore[method-assign]
@@ -307,7 +308,7 @@ def test_a_fleet_policy_survives_saving(tmp_path) -> None:
 
 
 def test_wrong_use_is_named() -> None:
-    with pytest.raises(InputError, match="live or stale"):
+    with pytest.raises(InputError, match="live, stale or private, got 'paper'"):
         FleetPolicy(information="paper")
     with pytest.raises(InputError, match="candidates must be at least 1, got 0"):
         FleetPolicy(candidates=0)

@@ -65,7 +65,7 @@ def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down) -> None:
     seen = set()
     for _ in range(SLOTS):
         tasks, remembered = tasks_of(root), root["fleet", "latent"]
-        state = policy.rule._start(root, tasks, policy.coefficients())
+        state = policy.rule._start(root, policy.rule.memory_of(root), tasks, policy.coefficients())
         valid = root["agents", "valid"]
         first = root["agents", "arrival"].flatten(1).masked_fill(~valid.flatten(1), 10**6).argmin(-1)
         delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in costs_of(tasks, root))

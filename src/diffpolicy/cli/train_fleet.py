@@ -9,7 +9,7 @@ from diffpolicy import _files, _limits, _signals
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
-from diffpolicy.edge.names import PRETRAINED_NAMES
+from diffpolicy.edge.names import TRAINED_NAMES
 
 HELP = "train a policy that decides for any fleet, over random fleets and loads"
 EXAMPLES = (
@@ -20,7 +20,7 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    known = (*PRETRAINED_NAMES, "price")
+    known = (*TRAINED_NAMES, "price")
     parser.add_argument("name", choices=known, metavar="NAME", help=f"which of the bundled ones: {', '.join(known)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy; needed")
     parser.add_argument(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-Information = Literal["paper", "stale", "live"]
+Information = Literal["paper", "private", "stale", "live"]
+"""`paper`: what the paper's agents see. `private`: queues at the slot's start, and of arrivals a station's own alone.
+`stale`: the same, and all stations' arrivals of earlier slots. `live`: what the tasks before did in this slot too."""
 
 
 LEVELS: tuple[Information, ...] = get_args(Information)

@@ -74,7 +74,8 @@ class PolicyChoice:
         state = ServiceState.fresh(e, queue.shape[-1], self.env.dtype)
         state = replace(state, loaded=torch.as_tensor(moment.loaded).unsqueeze(0))
         seed = torch.zeros(e, 1, dtype=torch.int64)
-        seen = self.sight.see(slot, queue, torch.as_tensor(allowed).unsqueeze(0), state, None, seed)
+        span = torch.full(real.shape[:2], torch.nan, dtype=self.env.dtype)
+        seen = self.sight.see(slot, queue, torch.as_tensor(allowed).unsqueeze(0), state, None, seed, span)
         begun = time.perf_counter()
         with torch.no_grad():
             out = self.policy(self.root.clone().update(seen))

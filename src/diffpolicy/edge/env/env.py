@@ -45,9 +45,10 @@ class OffloadingEnv(EnvBase):
         batch_size: `[E]`.
         seed: of the arrivals, at least 0.
         information: what a decision may use. `paper`: `("agents", "observation")` = input size, work, slot-start
-            queues. `stale`: also capacities, rates, availability, result sizes, homes and a seed shared by the
-            stations. `live`: also the order of arrival over all stations, in which decisions may be taken one after
-            the other.
+            queues. `private`: also capacities, rates, availability, result sizes, homes, a seed shared by the
+            stations, and how far apart each one's arrivals of the slot before lay; a station's decisions may use its
+            own arrivals alone. `stale`: the same keys; also those of all stations in earlier slots. `live`: also the
+            order of arrival over all stations, in which decisions may be taken one after the other.
         stream: evaluation or training episodes; the two never meet.
         tasks: a task file's tasks instead of the workload; then E is 1.
         first_episode: number of environment 0's first episode.
@@ -135,11 +136,12 @@ class OffloadingEnv(EnvBase):
 
     def observe(self) -> TensorDict:
         """What may be seen of the present slot, at this environment's level of information; batch `[E]`."""
-        grid, shared = self.grid, None
+        grid, shared, span = self.grid, None, None
         if self.information != "paper":
+            span = self.source.last_span(self._slot)
             seed, stream = self.source.seed or 0, int(self.source.stream or 0)
             shared = torch.tensor(shared_seeds(seed, stream, self._episode, self._slot), device=self.device)[:, None]
-        return self._sight.see(grid, self._queue, self.up, self._state, self._down.task, shared)
+        return self._sight.see(grid, self._queue, self.up, self._state, self._down.task, shared, span)
 
     @property
     def grid(self) -> SlotGrid:

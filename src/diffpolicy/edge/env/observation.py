@@ -59,6 +59,7 @@ class Sight:
                 shape=(e,),
             )
             root["shared_seed"] = Unbounded((e, 1), **integer)
+            agents["last_span"] = Unbounded((e, b), **like)
             if self.service is not None:
                 models = max(len(self.service.models), 1)
                 agents["service_s"] = Unbounded((e, b, n, s), **like)
@@ -79,13 +80,15 @@ class Sight:
         state: ServiceState,
         task: Tensor | None,
         shared_seed: Tensor | None,
+        last_span: Tensor | None,
     ) -> TensorDict:
         """What is seen of a slot, batch `[E]`.
 
         Args:
             grid: its tasks. queue_gcycles: at its start, `[E, S]`. up: which servers are, bool `[E, S]`.
             state: of measured servers. task: numbers of the tasks, `[E, B, N]`, where they have some.
-            shared_seed: `[E, 1]`, where it may be seen.
+            shared_seed: `[E, 1]`, where it may be seen. last_span: how far apart each station's arrivals of the step
+                before lay, `[E, B]`, where it may be seen; -1 where nothing is to be told.
         """
         e, b, n = grid.valid.shape
         s = queue_gcycles.shape[-1]
@@ -118,6 +121,8 @@ class Sight:
                 batch_size=[e],
             )
             root["shared_seed"] = shared_seed
+            assert last_span is not None
+            agents["last_span"] = last_span.nan_to_num(-1.0)
             if service_s is not None and grid.measured is not None:
                 agents["service_s"], agents["model"] = service_s.clone(), grid.measured.model.clone()
                 root["servers"]["loaded"] = state.loaded.clone()

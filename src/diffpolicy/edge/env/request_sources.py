@@ -61,6 +61,10 @@ class RequestSource:
         self._drawn[episode] = known  # what was used last stands last
         return known[1], known[2]
 
+    def last_span(self, slot: list[int]) -> Tensor:
+        """How far apart each station's arrivals of the step before lay, `[E, B]`: NaN, since a step has one arrival."""
+        return torch.full((len(slot), len(self._home)), torch.nan, **self._like)
+
     def _forget(self, played: set[int]) -> None:
         """Drops the episodes that were used longest ago, so that few numbers are kept beside those that are played."""
         spare = KEPT // ((self.slots + 1) * self._numbers)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.env.measured_tasks import measured_of_file, on_grid
-from diffpolicy.edge.physics.file_steps import FileSteps
+from diffpolicy.edge.physics.file_steps import FileSteps, spans_of
 from diffpolicy.edge.physics.queueing import Fleet, SlotTasks
 from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -47,6 +47,11 @@ class WorkloadSource:
     def start_s(self, episode: int) -> float:
         """When an episode's first step begins, seconds."""
         return 0.0
+
+    def last_span(self, slot: list[int]) -> Tensor:
+        """How far apart each station's arrivals of the slot before lay, `[E, B]`: they come station by station."""
+        known = torch.tensor([[0.0 if t else torch.nan] for t in slot], **self._like)
+        return known.expand(-1, self._stations)
 
     def slot(self, episode: list[int], slot: list[int]) -> SlotGrid:
         drawn = [
@@ -99,6 +104,12 @@ class TaskListSource:
         self._index[by_station] = index
         self._agent = agent
         self.max_tasks = int(index.max()) + 1
+        spans = spans_of(tasks.slot, agent, self.slots, self._stations)
+        self._last_span = torch.as_tensor(np.vstack([np.full((1, self._stations), np.nan), spans]), **self._like)
+
+    def last_span(self, slot: list[int]) -> Tensor:
+        """How far apart each station's arrivals of the step before lay, `[E, B]`; see `spans_of`."""
+        return self._last_span[slot]
 
     def rows(self, t: int) -> slice:
         """Rows of the file that a step plays."""

@@ -49,6 +49,11 @@ class FileSteps:
         before = np.append(0, begun)[self.starts[:-1]]
         return size[group.reshape(-1)] - self.place - 1, self.stations - (begun - before[step])
 
+    def spans(self) -> Floats:
+        """How far apart the arrivals of a station lie in each step, `[T, B]`; see `spans_of`."""
+        step = np.repeat(np.arange(len(self.counts)), self.counts)
+        return spans_of(step, self.station, len(self.counts), self.stations)
+
     def decided(self, decide: Callable[[SlotTasks, Tensor], Tensor]) -> Ints:
         """Decisions of a rule that carries nothing from step to step, `[K]`.
 
@@ -91,3 +96,25 @@ class FileSteps:
                 waits = torch.as_tensor(queues[of])
                 delays[k.numpy()] = slot_delays_s(torch.as_tensor(server)[k], tasks, waits, self.fleet).numpy()
         return delays
+
+
+def spans_of(step: Ints, station: Ints, steps: int, stations: int) -> Floats:
+    """How far apart a station's arrivals lie in a step: which share of the others' came between its first and its last.
+
+    0 where stations come in turn, (n - 1) / (n + 1) in the mean of n arrivals among many at random.
+
+    Args:
+        step, station: of each arrival, in order, int64 `[K]`. steps, stations: their numbers, T and B.
+
+    Returns:
+        `[T, B]`; NaN where a station has fewer than two arrivals, or nobody else has one.
+    """
+    cell, place = step * stations + station, np.arange(len(step))
+    count = np.bincount(cell, minlength=steps * stations)
+    first, last = np.full(len(count), len(step)), np.full(len(count), -1)
+    np.minimum.at(first, cell, place)
+    np.maximum.at(last, cell, place)
+    others = np.repeat(np.bincount(step, minlength=steps), stations) - count
+    known = (count > 1) & (others > 0)
+    between = np.where(known, last - first + 1 - count, 0)
+    return np.where(known, between / np.maximum(others, 1), np.nan).reshape(steps, stations)

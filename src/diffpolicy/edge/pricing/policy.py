@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -20,7 +21,7 @@ from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, PriceChain
-from diffpolicy.edge.pricing.rule import MEMORY, READS, FleetRule, refuse_unpriced
+from diffpolicy.edge.pricing.rule import READS, SPAN, FleetRule, refuse_unpriced
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
@@ -42,10 +43,10 @@ class FleetPolicy(ChainPolicy):
     its next run. A task goes where its own delay plus the price of the time that it takes from others is smallest.
 
     Args:
-        information: `live` or `stale`, see `FleetRule`.
+        information: `live`, `stale` or `private`, see `FleetRule`.
         steps: of the chain, I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
-        candidates, weight: of `FleetRule`.
+        candidates, weight, learns: of `FleetRule`.
         sampler, sampler_steps: of `DiffusionPolicy`. seed: of the parameters and of the candidates.
 
     Raises:
@@ -67,13 +68,14 @@ class FleetPolicy(ChainPolicy):
         remember: bool = True,
         candidates: int | None = None,
         weight: float = 1.0,
+        learns: bool = True,
         sampler: str = "ddim",
         sampler_steps: int | None = None,
         seed: int = 0,
     ) -> None:
         if sampler != "ddim":
             raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {sampler!r}")
-        rule = FleetRule(information, candidates, weight)
+        rule = FleetRule(information, candidates, weight, learns=learns)
         super().__init__()
         self._start(seed, information)
         self._set_chain("vp", steps, sampler, sampler_steps, "x0")
@@ -85,9 +87,11 @@ class FleetPolicy(ChainPolicy):
     action_key = ("agents", "action")
 
     def _declare(self, *, measured: bool) -> None:
-        own = [("agents", "arrival")] if self.information == "live" else ["shared_seed"]
+        own: list[NestedKey] = [("agents", "arrival")] if self.information == "live" else ["shared_seed"]
+        if self.rule.learns:
+            own.append(SPAN)
         more = [("agents", "service_s")] if measured else []
-        self.in_keys = [*READS, *own, *more, *(("fleet", name) for name in (*MEMORY, "latent"))]
+        self.in_keys = [*READS, *own, *more, *(("fleet", name) for name in self.rule.remembers)]
         self.out_keys = [self.action_key]
 
     @classmethod
@@ -95,7 +99,8 @@ class FleetPolicy(ChainPolicy):
         """A bundled policy; its `rule.weight` may be set to another value.
 
         Args:
-            name: `live`, `stale`, or one of the controls, `live-one-pass` and `stale-one-pass`.
+            name: `live`, `stale`, `private` (the parameters of `stale`), or one of the controls, `live-one-pass` and
+            `stale-one-pass`.
 
         Raises:
             InputError: no such policy is bundled.
@@ -111,6 +116,14 @@ class FleetPolicy(ChainPolicy):
         self.rule = self.rule.for_scenario(scenario)
         self._declare(measured=scenario.measured)
         return self
+
+    def with_information(self, information: str) -> FleetPolicy:
+        """The same parameters and law with other information. Args: information: `live`, `stale` or `private`."""
+        other = type(self)(**{**self.config(), "information": information})
+        other.load_state_dict(self.state_dict())
+        other.trained = self.trained
+        other.rule.workload, other.rule.step_s = self.rule.workload, self.rule.step_s
+        return other
 
     @contextmanager
     def told(self, tasks: TaskList) -> Iterator[None]:
@@ -188,7 +201,8 @@ class FleetPolicy(ChainPolicy):
         Args:
             env: an `OffloadingEnv`, of any number of servers.
         """
-        return self.rule.primer(env.observation_spec["queue_gcycles"].shape[-1])
+        servers = env.observation_spec["queue_gcycles"].shape[-1]
+        return self.rule.primer(servers, *env.observation_spec["agents", "valid"].shape[-2:])
 
     def check_env(self, env: EnvBase) -> None:
         """Refuses an environment that shows less than the policy reads.
@@ -211,6 +225,7 @@ class FleetPolicy(ChainPolicy):
             "remember": self.remember,
             "candidates": self.rule.candidates,
             "weight": self.rule.weight,
+            "learns": self.rule.learns,
             "sampler": self.sampler,
             "sampler_steps": self.sampler_steps,
             "seed": self.seed,
@@ -251,7 +266,8 @@ def load_bundled(name: str) -> FleetPolicy:
     """
     if name not in (*PRETRAINED_NAMES, "price"):
         raise InputError(f"pretrained policy {name!r} is not bundled; there are {', '.join(PRETRAINED_NAMES)}")
-    with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / name) as folder:
+    source = "stale" if name == "private" else name
+    with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / source) as folder:
         policy = FleetPolicy.load(Path(folder))
     assert isinstance(policy, FleetPolicy)
-    return policy
+    return policy if source == name else policy.with_information("private")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,9 @@ from torchrl.data import Composite, Unbounded
 from diffpolicy._types import Ints
 from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.physics.queueing import SlotTasks
+from diffpolicy.edge.pricing import heard
+from diffpolicy.edge.pricing.heard import Heard
+from diffpolicy.edge.pricing.imagined import Own, Slot, decided
 from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, PriceChain, Servers
 from diffpolicy.edge.pricing.slot import costs_of, possible_tasks, tasks_of, turns
 from diffpolicy.edge.pricing.state import FleetState, Queue, form_of
@@ -28,6 +32,8 @@ from diffpolicy.policies.recurrent import RecurrentState
 MEMORY = ("tasks", "work", "waiting", "load")
 """Recurrent keys of each server beside its latents, in `"fleet"`: moving averages of tasks and of work a slot, tasks
 that wait on it, and the load at the end of the last slot, before it was worked on."""
+SPAN = ("agents", "last_span")
+"""How far apart each station's arrivals of the slot before lay, where an environment tells it."""
 _SIZES = ("input_mbit", "work_gcycles", "valid", "result_mbit", "home")
 READS: list[NestedKey] = [
     *(("agents", x) for x in _SIZES),
@@ -42,27 +48,35 @@ Rule = TypeVar("Rule", bound="FleetRule")
 class FleetRule:
     """Decides for any number of servers and stations by own delay and price.
 
-    Live, it places the slot's tasks in order of arrival. Stale, every station imagines the same slot, from the queues
-    at its start: every task that a station may have, counted by its chance in the law of arrivals, its input drawn
-    with the shared seed. Then each places its own tasks where it stands in it: no message is needed, and what really
-    comes differs from what was imagined only by chance, independently from station to station.
+    Live, it places the slot's tasks in order of arrival. Stale, every station imagines the slot, from the queues at its
+    start: every task that a station may have, counted by its chance (`imagined`). Then each places its own tasks where
+    it stands in it: no message is needed, and what really comes differs from what was imagined only by chance,
+    independently from station to station. Private, each station imagines a slot of its own.
+
+    What comes is the law of arrivals that the scenario tells, with inputs drawn by the shared seed, and what was heard
+    since (`heard`): stale, of all stations' arrivals in earlier slots; private, of one's own alone. Whether stations
+    come in turn or mixed is heard of as well, live too.
 
     Args:
-        information: `live` or `stale`.
+        information: `live`, `stale` or `private`.
         candidates: servers among which each task chooses, drawn uniformly; None: all. An action without chance, by
             TorchRL's `set_exploration_type`, chooses among all.
         weight: of prices, at least 0. At 1 the mean delay is what counts; less spares the largest tasks, who pay for
             it; at 0 the live rule is Opt-TS.
+        learns: whether it hears of arrivals; otherwise the law that it was told is all that it knows of them, and
+            stations come in turn.
     """
 
-    def __init__(self, information: str, candidates: int | None = None, weight: float = 1.0) -> None:
-        if information not in ("live", "stale"):
-            raise InputError(f"a fleet rule is live or stale, got {information!r}")
+    def __init__(
+        self, information: str, candidates: int | None = None, weight: float = 1.0, *, learns: bool = True
+    ) -> None:
+        if information not in ("live", "stale", "private"):
+            raise InputError(f"a fleet rule is live, stale or private, got {information!r}")
         if candidates is not None and candidates < 1:
             raise InputError(f"candidates must be at least 1, got {candidates}")
         if not 0 <= weight < float("inf"):
             raise InputError(f"weight must be at least 0, got {weight}")
-        self.information, self.candidates, self.weight = information, candidates, weight
+        self.information, self.candidates, self.weight, self.learns = information, candidates, weight, learns
         self.workload: Workload | None = None
         self.step_s = 1.0
         self.usual: tuple[float, float] | None = None
@@ -84,19 +98,44 @@ class FleetRule:
             other.step_s = float(steps[:-1].mean()) or self.step_s
         return other
 
-    def primer(self, servers: int) -> RecurrentState:
-        """The recurrent keys `("fleet", ...)`."""
-        fields = {name: Unbounded(shape, dtype=torch.float64) for name, shape in _shapes(servers).items()}
+    def primer(self, servers: int, stations: int = 1, tasks: int = 1) -> RecurrentState:
+        """The recurrent keys `("fleet", ...)`. Args: stations, tasks: B and N, of which a live rule keeps nothing."""
+        shapes = self._shapes(servers, stations, tasks)
+        fields = {name: Unbounded(shape, dtype=torch.float64) for name, shape in shapes.items()}
         spec = Composite(fleet=Composite(fields, shape=()))
-        return RecurrentState(spec, lambda e: self._fresh(e, servers))
+        return RecurrentState(spec, lambda e: TensorDict(fleet=_fresh(shapes, e), batch_size=[e]))
 
-    @staticmethod
-    def _fresh(e: int, servers: int, device: torch.device | None = None) -> TensorDict:
-        """Memories before anything was seen."""
-        like: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        values = {name: torch.zeros(e, *s, **like) for name, s in _shapes(servers).items()}
-        values["latent"] += 1 / LATENTS
-        return TensorDict(fleet=TensorDict(values, batch_size=[e]), batch_size=[e])
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        """Names of the recurrent keys in `"fleet"`."""
+        return tuple(self._shapes(1, 1, 1))
+
+    def _shapes(self, servers: int, stations: int, tasks: int) -> dict[str, tuple[int, ...]]:
+        """Of what is remembered in one environment."""
+        shapes = {**dict.fromkeys(MEMORY, (servers,)), "latent": (servers, LATENTS)}
+        if self.learns:
+            shapes["spans"] = (2,)
+            if self.information != "live":
+                shapes |= {"counts": (tasks,), "slots": (1,)}
+                shapes |= {"sizes": (stations, tasks, 3), "known": (stations, tasks)}
+        if self.information == "private" and stations > 1:
+            shapes = {name: (stations, *shape) for name, shape in shapes.items()}
+        return shapes
+
+    def memory_of(self, td: TensorDictBase) -> TensorDictBase:
+        """What is remembered as a slot begins; afresh where nothing is."""
+        memory = td.get("fleet", None)
+        if memory is None:
+            e, b, n = td["agents", "valid"].shape
+            queue = td["queue_gcycles"]
+            memory = _fresh(self._shapes(queue.shape[-1], b, n), e, queue.device)
+        return memory
+
+    def _of_dispatcher(self, memory: TensorDictBase, stations: int) -> TensorDictBase:
+        """What one dispatcher remembers, where stations that hear of themselves alone would remember each their own."""
+        if self.information != "private" or stations == 1:
+            return memory
+        return memory.apply(lambda x: x[:, 0], batch_size=memory.batch_size[:1])
 
     def decide(self, td: TensorDictBase, coefficients: Coefficients, generator: torch.Generator) -> Tensor:
         """Servers, int64 `[E, B, N]`; writes `("next", "fleet", ...)`."""
@@ -104,7 +143,6 @@ class FleetRule:
         e, b, n = valid.shape
         seen = tasks_of(td)
         delay, service = costs_of(seen, td, td.get(("agents", "service_s"), None))
-        state = self._start(td, seen, coefficients)
         if self.information == "live" or b == 1 or self.usual is not None:
             arrival = td.get(("agents", "arrival"), None)
             if b == 1 or arrival is None:
@@ -113,7 +151,12 @@ class FleetRule:
             order = arrival.flatten(1).masked_fill(~flat, b * n).argsort(dim=-1, stable=True)
             order = order[:, : int(flat.sum(-1).max())]
             stations = b if self.usual is None else 1
-            turn, rest = turns(order, valid.view(e, stations, -1), state.whole.tasks * state.whole.number / stations)
+            each = self.memory_of(td)
+            memory = self._of_dispatcher(each, b)
+            state = self._start(td, memory, seen, coefficients)
+            spans = self._spans(td, memory)
+            mu = state.whole.tasks * state.whole.number / stations
+            turn, rest = turns(order, valid.view(e, stations, -1), mu, heard.mixed(spans))
             rest = torch.cat([torch.ones_like(rest[:, :1]), rest[:, :-1]], -1)
             wide = order.unsqueeze(-1).expand(-1, -1, delay.shape[-1])
             queue = Queue(
@@ -127,9 +170,14 @@ class FleetRule:
             )
             chosen, state, _ = state.place(queue, coefficients)
             action = torch.zeros(e, b * n, dtype=torch.int64, device=valid.device).scatter(1, order, chosen)
-            self._remember(td, state)
+            new = self._remembered(state)
+            if self.learns:
+                new["spans"] = spans
+            if memory is not each:
+                new = {name: x.unsqueeze(1).expand(-1, b, *x.shape[1:]) for name, x in new.items()}
+            td["next", "fleet"] = TensorDict({**each, **new}, batch_size=td.batch_size)
             return action.view(e, b, n)
-        return self._imagine(td, seen, delay, service, state, coefficients, generator)
+        return self._imagine(td, seen, delay, service, coefficients, generator)
 
     def decide_file(self, steps: FileSteps, first: TensorDictBase, coefficients: Coefficients) -> Ints | None:
         """All decisions of a task file at once, `[K]`; None: there is no compiled form of how this rule decides.
@@ -148,8 +196,11 @@ class FleetRule:
             return None
         from diffpolicy.edge.pricing.whole_file import play
 
-        begun, order = self._start(first, tasks_of(first), coefficients), _by_capacity(first)[0]
-        chosen, latent = play(steps, begun, order, coefficients, single=self.usual is not None)
+        memory = self._of_dispatcher(self.memory_of(first), steps.stations)
+        begun = self._start(first, memory, tasks_of(first), coefficients)
+        order = _by_capacity(first)[0]
+        single = self.usual is not None
+        chosen, latent = play(steps, begun, order, coefficients, single=single, learns=self.learns)
         refuse_unpriced(latent.sum())
         return chosen
 
@@ -167,13 +218,23 @@ class FleetRule:
         window = (start + torch.arange(self.candidates, device=up.device)) % count
         return key.argsort(-1).gather(1, window.flatten(1)).view(*shape, self.candidates)
 
-    def _start(self, td: TensorDictBase, seen: SlotTasks, coefficients: Coefficients) -> FleetState:
-        """The fleet as the slot begins."""
+    def _start(
+        self,
+        td: TensorDictBase,
+        memory: TensorDictBase,
+        seen: SlotTasks,
+        coefficients: Coefficients,
+        offered: Tensor | None = None,
+    ) -> FleetState:
+        """The fleet as the slot begins.
+
+        Args:
+            td: tells the servers. memory: of the slots before. seen: the slot's tasks, for a first slot without a law.
+            coefficients: the network. offered: tasks and Gcycles of a slot as far as they are known better than by the
+                memory's averages, `[E, 2]`; NaN where they are not.
+        """
         f, up = td["servers", "capacity_gcycles_per_s"].double(), td["servers", "up"]
-        queue, memory = td["queue_gcycles"].double().masked_fill(~up, 0), td.get("fleet", None)
-        if memory is None:
-            memory = self._fresh(len(f), f.shape[-1], f.device)["fleet"]
-        e = len(f)
+        queue, e = td["queue_gcycles"].double().masked_fill(~up, 0), len(f)
         tasks, work = memory["tasks"], memory["work"]
         fresh = tasks.sum(-1, keepdim=True) <= 0
         if fresh.any():
@@ -193,6 +254,12 @@ class FleetRule:
                 mean_work = works.gather(-1, first).clamp_min(1e-9)
             tasks = torch.where(fresh, mean_tasks * stations * share, tasks)
             work = torch.where(fresh, mean_work * stations * share, work)
+        if offered is not None:
+            known = ~offered.isnan()
+            tasks, work = (
+                torch.where(known[:, i, None], x * (offered[:, i, None] / x.sum(-1, keepdim=True)), x)
+                for i, x in enumerate((tasks, work))
+            )
         ratio = torch.where(memory["load"] > 0, queue / memory["load"].clamp_min(1e-300), 0.0).clamp_max(1)
         known = f.masked_fill(~up, torch.inf)
         slower = (known.unsqueeze(-2) < known.unsqueeze(-1)).sum(-1).to(f)
@@ -200,18 +267,25 @@ class FleetRule:
         servers = Servers(queue, memory["waiting"] * ratio, f, tasks, work, rank)
         return FleetState.start(servers, memory["latent"], up, coefficients, step_s=self.step_s, weight=self.weight)
 
-    def _remember(self, td: TensorDictBase, state: FleetState) -> None:
-        """Writes the memories of the next slot."""
+    @staticmethod
+    def _remembered(state: FleetState) -> dict[str, Tensor]:
+        """What is remembered of servers in the next slot."""
         x, total = state.servers, state.sent_tasks.sum(-1, keepdim=True)
         share = 1 - torch.exp(-total / (TASKS_PER_SERVER * state.whole.number))
-        values = {
+        return {
             "tasks": x.tasks + share * (state.sent_tasks - x.tasks),
             "work": x.work + share * (state.sent_work - x.work),
             "waiting": x.waiting,
             "load": x.load,
             "latent": state.latent,
         }
-        td["next", "fleet"] = TensorDict(values, batch_size=td.batch_size)
+
+    def _spans(self, td: TensorDictBase, memory: TensorDictBase, own: Tensor | None = None) -> Tensor:
+        """What is known of how far apart stations' arrivals lie, `[K, 2]`. Args: own: see `heard.span_learnt`."""
+        span: Tensor | None = td.get(SPAN, None)
+        if not self.learns or span is None:
+            return torch.zeros(len(td), 2, dtype=torch.float64, device=td["queue_gcycles"].device)
+        return heard.span_learnt(memory["spans"], span, own)
 
     def _imagine(
         self,
@@ -219,54 +293,80 @@ class FleetRule:
         seen: SlotTasks,
         delay: Tensor,
         service: Tensor,
-        state: FleetState,
         coefficients: Coefficients,
         generator: torch.Generator,
     ) -> Tensor:
-        """Stale decisions: the slot as all stations imagine it, and each one's own tasks in its place."""
+        """Decisions of stations who imagine one slot together, or one each where they hear of themselves alone."""
         e, b, n = seen.valid.shape
-        dream, chance = self._dream(td, b)
-        far, near = (x.flatten(1, 2) for x in costs_of(dream, td))
-        mu = state.whole.tasks * state.whole.number / b
-        amount = chance.repeat(b).expand(e, -1)
-        come = amount.cumsum(-1)
-        left = (b * mu - come).clamp_min(0)
-        rest = torch.cat([torch.ones_like(mu), left[:, :-1] / (b * mu)], -1)
-        imagined = Queue(far, near, amount, come / (come + left), rest)
-        _, state, parts = state.place(imagined, coefficients, every=len(chance))
-        # row e B + b is the slot as station b of environment e finds it
-        turn_of = torch.arange(b * e, device=delay.device).view(b, e).t().flatten()
-        own = FleetState.joined(parts).at(turn_of)
-        index, station = torch.arange(n, device=delay.device), torch.arange(b, device=delay.device).view(1, b, 1)
-        mine = seen.valid.sum(-1, keepdim=True)
-        done = station * chance.sum() + index + 1
-        left = (mine - index - 1).clamp_min(0) + (b - 1 - station) * mu.unsqueeze(-1)
-        first = rest[:, :: len(chance)].unsqueeze(-1)
-        rest = torch.cat([first, (left / (b * mu).unsqueeze(-1))[..., :-1]], -1)
-        longest = int(mine.max())
-        shape = torch.Size([e * b, longest])
-        theirs = Queue(
-            delay_s=delay.flatten(0, 1)[:, :longest],
-            service_s=service.flatten(0, 1)[:, :longest],
-            amount=seen.valid.flatten(0, 1)[:, :longest],
-            turn=(done / (done + left)).flatten(0, 1)[:, :longest],
-            rest=rest.flatten(0, 1)[:, :longest],
-            candidates=self._drawn(shape, td, generator),
+        memory, device, root = self.memory_of(td), delay.device, td
+        stations = torch.arange(b, device=device)
+        station, own = stations.repeat(e), None
+        who = torch.arange(e, device=device).repeat_interleave(b)
+        mine = seen.valid.flatten(0, 1)
+        if self.information == "private":
+            who = torch.arange(e * b, device=device)
+            own = station.unsqueeze(-1) == stations
+            td = td.select(*READS, "shared_seed", SPAN, strict=False).repeat_interleave(b, 0)
+            memory = memory.apply(lambda x: x.flatten(0, 1), batch_size=[e * b])
+            seen = replace(tasks_of(td), valid=td["agents", "valid"] & own.unsqueeze(-1))
+        slot, begun = self._imagined(td, memory, seen, own is not None, coefficients)
+        longest = int(mine.sum(-1).max())
+        theirs = Own(
+            delay.flatten(0, 1)[:, :longest],
+            service.flatten(0, 1)[:, :longest],
+            mine[:, :longest],
+            self._drawn(torch.Size([e * b, longest]), td, generator),
         )
-        chosen = own.place(theirs, coefficients)[0]
-        self._remember(td, state)
-        action = torch.zeros(e, b, n, dtype=torch.int64, device=delay.device)
+        spans = self._spans(td, memory, own)
+        chosen, after = decided(slot, begun, heard.mixed(spans), who, station, theirs, coefficients)
+        new = {**memory, **self._remembered(after)}
+        if self.learns:
+            new |= {"spans": spans, **_heard(memory).learnt(seen, own)._asdict()}
+        if own is not None:
+            new = {name: x.unflatten(0, (e, b)) for name, x in new.items()}
+        root["next", "fleet"] = TensorDict(new, batch_size=[e])
+        action: Tensor = torch.zeros(e, b, n, dtype=torch.int64, device=device)
         action[..., :longest] = chosen.view(e, b, longest)
         return action
 
+    def _imagined(
+        self, td: TensorDictBase, memory: TensorDictBase, seen: SlotTasks, alone: bool, coefficients: Coefficients
+    ) -> tuple[Slot, FleetState]:
+        """Slots as they are imagined, and fleets as they begin. Args: alone: see `Heard.imagined`."""
+        b = seen.valid.shape[1]
+        offered = None
+        if self.learns:
+            law = None if self.workload is None else self._dream(td, b)
+            known = _heard(memory)
+            dream, chance = known.imagined(law, td["agents", "home"][..., :1], alone)
+            works = (chance.unsqueeze(1) * dream.work_gcycles).sum((1, 2))
+            offered = torch.stack([b * chance.sum(-1), works], -1).masked_fill(known.slots == 0, torch.nan)
+        else:
+            dream, chance = self._dream(td, b)
+        delay, service = costs_of(dream, td)
+        begun = self._start(td, memory, seen, coefficients, offered)
+        expected = begun.whole.tasks * begun.whole.number / b
+        return Slot(delay, service, chance.expand(len(delay), -1), expected), begun
+
     def _dream(self, td: TensorDictBase, stations: int) -> tuple[SlotTasks, Tensor]:
-        """Tasks that all stations may have, `[E, B, N]`, and the chances that a station has them, `[N]`."""
+        """Tasks that all stations may have by the law, `[E, B, N]`, and the chances that a station has them, `[N]`."""
         if self.workload is None:
             raise InputError(
-                "a stale fleet policy imagines the other stations' tasks, so its scenario needs a workload of "
-                f"kind 'lad-ts' where there are several stations, here {stations}"
+                "a stale fleet policy that does not learn imagines the other stations' tasks, so its scenario needs a "
+                f"workload of kind 'lad-ts' where there are several stations, here {stations}"
             )
         return possible_tasks(self.workload, td["shared_seed"], td["agents", "home"])
+
+
+def _heard(memory: TensorDictBase) -> Heard:
+    return Heard(*(memory[name] for name in Heard._fields))
+
+
+def _fresh(shapes: dict[str, tuple[int, ...]], e: int, device: torch.device | None = None) -> TensorDict:
+    """Memories before anything was seen. Args: shapes: of one environment. e: environments."""
+    values = {name: torch.zeros(e, *shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
+    values["latent"] += 1 / LATENTS
+    return TensorDict(values, batch_size=[e])
 
 
 def refuse_unpriced(total: float) -> None:
@@ -279,7 +379,3 @@ def _by_capacity(td: TensorDictBase) -> Tensor:
     """Servers from the slowest on, of equals the one with the slowest link, int64 `[E, S]`."""
     order: Tensor = td["servers", "rate_mbit_per_s"].argsort(dim=-1, stable=True)
     return order.gather(-1, td["servers", "capacity_gcycles_per_s"].gather(-1, order).argsort(dim=-1, stable=True))
-
-
-def _shapes(servers: int) -> dict[str, tuple[int, ...]]:
-    return {**dict.fromkeys(MEMORY, (servers,)), "latent": (servers, LATENTS)}

@@ -12,10 +12,15 @@ from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.workload.lad_ts import Workload
 
 
-def turns(order: Tensor, valid: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+def turns(order: Tensor, valid: Tensor, mu: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of the slot's tasks that have come and are still to come after each task, `[E, K]` each.
 
-    The station whose task it is knows how many it has; of stations that were not heard of yet, mu each are expected.
+    The station whose task it is knows how many it has. Where stations come in turn, mu are expected of each that was
+    not heard of yet; where they come mixed, what is usual of the whole slot beyond those that have come.
+
+    Args:
+        order: flat index of each task in order of arrival, `[E, K]`. valid: `[E, B, N]`. mu: `[E, 1]`.
+        mixed: whether stations come mixed, bool `[E]`.
     """
     e, b, n = valid.shape
     station = order // n
@@ -28,6 +33,8 @@ def turns(order: Tensor, valid: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
     heard = (begin.unsqueeze(1) <= first.unsqueeze(-1)).sum(-1)
     left = own + (b - heard) * mu
     done = first + 1
+    if b > 1 and mixed.any():
+        left = torch.where(mixed.unsqueeze(-1), torch.maximum(b * mu - done, own.to(mu)), left)
     return done / (done + left), left / (b * mu)
 
 

@@ -10,11 +10,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.physics.file_steps import FileSteps
-from diffpolicy.edge.pricing import compiled
+from diffpolicy.edge.pricing import compiled, heard
 from diffpolicy.edge.pricing.compiled import (
     CAPACITY,
     RANK,
@@ -40,6 +41,7 @@ class File(NamedTuple):
         starts, duration_s: of the steps, as in `FileSteps`. home, input_mbit, result_mbit, work: of the tasks, `[K]`.
         own_left, unheard: tasks of its own station that come after each in its step, and stations that were not heard
             of by then, `[K]`. stations: as the rule counts them.
+        mixed: in which steps the rule takes stations to come mixed, bool `[T]`.
     """
 
     starts: Any
@@ -51,6 +53,7 @@ class File(NamedTuple):
     own_left: Any
     unheard: Any
     stations: float
+    mixed: Any
 
 
 @compiled.compile
@@ -83,7 +86,7 @@ def _play(
         block: the fleet before the first task, `[ROWS, S]`, which moves on. rate: of the links, `[S]`.
         order: of the servers whose prices are renewed in turn, `[S]`. chosen: takes the decisions, `[K]`.
     """
-    starts, duration_s, home, input_mbit, result_mbit, works, own_left, unheard, stations = file
+    starts, duration_s, home, input_mbit, result_mbit, works, own_left, unheard, stations, mixed = file
     state, servers = rows_of(block), rate.shape[0]
     capacity, up = state.capacity, np.ones(servers, np.bool_)
     scratch = room(network.of_condition.shape[1])
@@ -100,10 +103,13 @@ def _play(
             state.load[a] = queue[a]
         of, total_f = _known(state, step_s, weight)
         begin(state, up, total_f, of, network, scratch)
-        mu = of[0] * servers / stations
+        usual = of[0] * servers
+        mu = usual / stations
         for k in range(tasks):
             i = first + k
             left = own_left[i] + unheard[i] * mu
+            if mixed[t]:
+                left = max(usual - (k + 1), float(own_left[i]))
             turn[k], rest[k + 1] = (k + 1) / (k + 1 + left), left / (stations * mu)
             for a in range(servers):
                 service = works[i] / capacity[a]
@@ -132,13 +138,23 @@ def _play(
             queue[a] = max(queue[a] + came[a] - capacity[a] * duration_s[t], 0.0)
 
 
-def play(steps: FileSteps, begun: FleetState, order: Tensor, chain: PriceChain, *, single: bool) -> tuple[Ints, Floats]:
+def mixed_steps(steps: FileSteps) -> Any:
+    """In which steps stations are taken to come mixed, by the steps before, bool `[T]`; see `heard.mixed`."""
+    spans = torch.as_tensor(steps.spans()).nan_to_num(-1.0)
+    each = heard.span_learnt(torch.zeros(len(spans), 2), spans).cumsum(0)
+    return heard.mixed(torch.cat([torch.zeros(1, 2), each[:-1]])).numpy()
+
+
+def play(
+    steps: FileSteps, begun: FleetState, order: Tensor, chain: PriceChain, *, single: bool, learns: bool
+) -> tuple[Ints, Floats]:
     """The decisions of a file's tasks, int64 `[K]`, and the latents after them, `[K, S]`.
 
     Args:
         steps: the file. begun: the fleet as its first step begins, of which no more is read than what is known of it.
         order: of all servers, int64 `[S]`, in which each task renews one beside the chosen.
         single: whether each step is one request, so that nobody else's is waited for.
+        learns: whether the order in which stations come is learnt.
     """
     block = np.zeros((ROWS, len(order)))
     state, servers = rows_of(block), begun.servers
@@ -155,6 +171,7 @@ def play(steps: FileSteps, begun: FleetState, order: Tensor, chain: PriceChain, 
         own_left,
         0 * unheard if single else unheard,
         1.0 if single else float(steps.stations),
+        mixed_steps(steps) if learns and not single and steps.stations > 1 else np.zeros(len(steps.counts), np.bool_),
     )
     chosen = np.zeros(len(steps.place), np.int64)
     rate = steps.fleet.rate_mbit_per_s.numpy()

@@ -1,0 +1,171 @@
+"""Slots as stations imagine them who do not hear of each other's tasks in time, and where each places its own.
+
+A slot is imagined with every task that a station may have, counted by its chance. Where stations come in turn, all
+imagine the same slot, and each places its own tasks at its turn. Where they come mixed, each imagines the slot once
+more, its own tasks where the others imagine them: first all stations' first tasks, station by station, then all second
+ones, and so on. So what a station does is what the others expect of it; tasks at their own moments, i of n at
+(i + 1/2) / n of the slot, make all stations find the same server best at once (40 tasks of LAD-TS: 1.5 of the greedy
+rule's delay instead of 1.06).
+
+Shapes: K imagined slots; R = E B stations of E environments, who each look at one of them, `who` `[R]`; N tasks each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffpolicy.edge.pricing.law import Coefficients
+from diffpolicy.edge.pricing.state import FleetState, Queue
+
+_CELLS = 2**22
+"""Numbers of a queue's costs that are held at once."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Slots as they are imagined.
+
+    Args:
+        delay_s, service_s: of what may come on each server, `[K, B, N, S]`. chance: that it comes, `[K, N]`.
+        expected: tasks of a station in a slot, from the memory of what was sent, `[K, 1]`.
+    """
+
+    delay_s: Tensor
+    service_s: Tensor
+    chance: Tensor
+    expected: Tensor
+
+    @property
+    def stations(self) -> int:
+        """B."""
+        return self.delay_s.shape[1]
+
+    def at(self, rows: Tensor) -> Slot:
+        """Some of them. Args: rows: int64 `[K']`, or bool `[K]`."""
+        return Slot(*(x[rows] for x in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Own:
+    """Stations' real tasks. Args: delay_s, service_s: `[R, N, S]`. valid: bool `[R, N]`. candidates: `[R, N, C]`."""
+
+    delay_s: Tensor
+    service_s: Tensor
+    valid: Tensor
+    candidates: Tensor | None
+
+    def at(self, rows: Tensor) -> Own:
+        """Those of some stations. Args: rows: int64 `[R']`."""
+        candidates = None if self.candidates is None else self.candidates[rows]
+        return Own(self.delay_s[rows], self.service_s[rows], self.valid[rows], candidates)
+
+
+def decided(
+    slot: Slot, begun: FleetState, mixed: Tensor, who: Tensor, station: Tensor, own: Own, coefficients: Coefficients
+) -> tuple[Tensor, FleetState]:
+    """Decisions of stations that come in turn or mixed. Args: mixed: which of the slots, bool `[K]`; see `in_turn`.
+
+    Returns:
+        Servers of the real tasks, int64 `[R, N]`, and the state after the imagined slots.
+    """
+    chosen = torch.zeros(own.valid.shape, dtype=torch.int64, device=own.valid.device)
+    states, order = [], []
+    for flag, how in ((False, in_turn), (True, among_others)):
+        of, here = ((x == flag).nonzero().squeeze(-1) for x in (mixed, mixed[who]))
+        if len(of):
+            place = torch.zeros_like(mixed, dtype=torch.int64)
+            place[of] = torch.arange(len(of), device=of.device)
+            answer = how(slot.at(of), begun.at(of), place[who[here]], station[here], own.at(here), coefficients)
+            chosen[here], after = answer
+            states.append(after)
+            order.append(of)
+    return chosen, FleetState.joined(states).at(torch.cat(order).argsort())
+
+
+def in_turn(
+    slot: Slot, begun: FleetState, who: Tensor, station: Tensor, own: Own, coefficients: Coefficients
+) -> tuple[Tensor, FleetState]:
+    """Decisions where stations come one after the other.
+
+    Args:
+        slot, begun: as K slots begin. who: which of them a station looks at, `[R]`. station: its number, `[R]`.
+        own: the real tasks. coefficients: the network.
+
+    Returns:
+        Servers of the real tasks, int64 `[R, N]`, and the state after the imagined slots.
+    """
+    b, n = slot.stations, slot.chance.shape[-1]
+    expected, number = slot.expected, own.valid.shape[-1]
+    amount = slot.chance.repeat(1, b)
+    come = amount.cumsum(-1)
+    left = (b * expected - come).clamp_min(0)
+    rest = torch.cat([torch.ones_like(expected), left[:, :-1] / (b * expected)], -1)
+    queue = Queue(slot.delay_s.flatten(1, 2), slot.service_s.flatten(1, 2), amount, come / (come + left), rest)
+    _, after, parts = begun.place(queue, coefficients, every=n)
+    found = FleetState.joined(parts).at(station * len(amount) + who)
+    index, turn_of = torch.arange(number, device=amount.device), station.unsqueeze(-1)
+    mine, of_all = own.valid.sum(-1, keepdim=True), (b * expected)[who]
+    done = turn_of * slot.chance.sum(-1, keepdim=True)[who] + index + 1
+    still = (mine - index - 1).clamp_min(0) + (b - 1 - turn_of) * expected[who]
+    first = rest[:, ::n][who, station].unsqueeze(-1)
+    theirs = Queue(
+        own.delay_s,
+        own.service_s,
+        own.valid,
+        done / (done + still),
+        torch.cat([first, (still / of_all)[:, :-1]], -1),
+        candidates=own.candidates,
+    )
+    return found.place(theirs, coefficients)[0], after
+
+
+def among_others(
+    slot: Slot, begun: FleetState, who: Tensor, station: Tensor, own: Own, coefficients: Coefficients
+) -> tuple[Tensor, FleetState]:
+    """Decisions where stations come mixed. Args and Returns: as of `in_turn`."""
+    b, n = slot.stations, slot.chance.shape[-1]
+    expected = slot.expected
+    place = torch.arange(n, device=who.device).unsqueeze(-1) * b + torch.arange(b, device=who.device)
+    order = place.t().flatten().argsort()
+    all_of_them = slot.chance.unsqueeze(1).expand(-1, b, -1)
+    queue = _queued(slot.delay_s, slot.service_s, all_of_them, order, b * expected)
+    _, after, _ = begun.place(queue, coefficients)
+    chosen = torch.zeros(own.valid.shape, dtype=torch.int64, device=own.valid.device)
+    number = own.valid.shape[-1]
+    block = max(1, _CELLS // (b * n * slot.delay_s.shape[-1]))
+    for rows in torch.arange(len(who), device=who.device).split(block):
+        of = who[rows]
+        delay, service, amount = slot.delay_s[of], slot.service_s[of], all_of_them[of].clone()
+        own_delay = own.delay_s[rows]
+        if own.candidates is not None:
+            may = torch.zeros_like(own_delay, dtype=torch.bool).scatter(-1, own.candidates[rows], True)
+            own_delay = own_delay.masked_fill(~may, torch.inf)
+        at = torch.arange(len(rows), device=who.device), station[rows]
+        amount[at] = 0.0
+        mine = (*at, slice(number))
+        amount[mine] = own.valid[rows].to(amount)
+        delay[mine], service[mine] = own_delay, own.service_s[rows]
+        queue = _queued(delay, service, amount, order, b * expected[of])
+        decisions = begun.at(of).place(queue, coefficients)[0]
+        back = torch.zeros_like(decisions)
+        back[:, order] = decisions
+        chosen[rows] = back.view(len(rows), b, n)[at][:, :number]
+    return chosen, after
+
+
+def _queued(delay_s: Tensor, service_s: Tensor, amount: Tensor, order: Tensor, of_all: Tensor) -> Queue:
+    """The tasks of slots in an order.
+
+    Args:
+        delay_s, service_s: `[K, B, N, S]`. amount: `[K, B, N]`. order: of the cells, int64 `[B N]`.
+        of_all: tasks that are usual in a slot, `[K, 1]`.
+    """
+    amount = amount.flatten(1)[:, order]
+    come = amount.cumsum(-1)
+    left = come[:, -1:] - come
+    rest = torch.cat([torch.ones_like(of_all), left[:, :-1] / of_all], -1)
+    turn = come / come[:, -1:].clamp_min(1e-9)
+    return Queue(delay_s.flatten(1, 2)[:, order], service_s.flatten(1, 2)[:, order], amount, turn, rest)
