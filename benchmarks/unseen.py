@@ -1,6 +1,10 @@
-"""Rules and bundled policies on two task files of another law than their scenario's, written here and replayed.
+"""Rules and bundled policies on task files of another law than they were told, written here and replayed.
+
+The first table is of two files of another law altogether, the second of files of LAD-TS with fewer tasks than the 50
+that were told, and with stations that come mixed: ratios to `opt-ts`, means over seeds.
 
 python benchmarks/unseen.py --out runs/unseen              # some minutes on one core
+python benchmarks/unseen.py --out runs/unseen --csv docs/_static/unseen.csv
 """
 
 from __future__ import annotations
@@ -13,9 +17,13 @@ import numpy as np
 import torch
 
 from diffpolicy.edge import Scenario, TaskList, make_policy, replay
+from diffpolicy.edge.workload.seeds import Stream
 from timing import table
 
-RULES = ("opt-ts", "price", "pretrained:live", "pretrained:stale")
+RULES = ("opt-ts", "price", "pretrained:live", "pretrained:stale", "pretrained:private")
+LEARNING = RULES[2:]
+TASKS = (25, 40, 50)
+TOLD = 50
 SIZES = ("input_mbit", "result_mbit", "gcycles_per_step", "steps")
 
 
@@ -58,10 +66,49 @@ def write(path: Path, scenario: Scenario, law: Law) -> dict[str, Path]:
     return files
 
 
+def write_lad_ts(path: Path, scenario: Scenario, seed: int, mixed: bool) -> Path:
+    """A file of a scenario's own arrivals, station by station or mixed."""
+    rng, law, stations = np.random.default_rng(seed), scenario.workload, len(scenario.stations)
+    rows = []
+    for t in range(scenario.slots or 0):
+        drawn = law.draw(seed, Stream.EVALUATION, 0, t, stations)
+        origin = np.repeat(np.arange(stations), drawn.counts)
+        had = [0] * stations
+        for b in rng.permutation(origin) if mixed else origin:
+            i, had[b] = had[b], had[b] + 1
+            sizes = (f"{x[b, i]:.6f}" for x in (drawn.input_mbit, drawn.result_mbit))
+            rows.append([str(t), str(b), *sizes, str(law.gcycles_per_step[i]), str(law.steps[i])])
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["slot", "origin", *SIZES], *rows])
+    return path
+
+
+def told_wrongly(path: Path, seeds: int, first: int) -> list[dict[str, str]]:
+    """A row for each number of tasks, order of stations and law that was told."""
+    whole, rows = Scenario.load("lad-ts"), []
+    for tasks in TASKS:
+        true = whole if tasks == TOLD else whole.override(tasks=tasks)
+        for mixed in (False, True):
+            for told, scenario in (("50 tasks", whole), ("the true law", true))[: 1 if tasks == TOLD else 2]:
+                ratios: dict[str, list[float]] = {name: [] for name in LEARNING}
+                for seed in range(first, first + seeds):
+                    file = write_lad_ts(path / f"{tasks}-{mixed}-{seed}.csv", true, seed, mixed)
+                    given = TaskList.read(file, scenario)
+                    base = replay(scenario, given, make_policy("opt-ts", scenario)).delay_s.mean()
+                    for name, of in ratios.items():
+                        of.append(replay(scenario, given, make_policy(name, scenario)).delay_s.mean() / base)
+                means = {name: f"{np.mean(of):.3f}" for name, of in ratios.items()}
+                order = "mixed" if mixed else "in turn"
+                rows.append({"tasks": str(tasks), "stations come": order, "told": told, **means})
+    return rows
+
+
 def main() -> None:
     """Writes both files and prints the mean delays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=20261125)
+    parser.add_argument("--seeds", type=int, default=4, help="files of each row of the second table")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="write the second table there too")
     parser.add_argument("--out", type=Path, default=Path("runs/unseen"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +120,14 @@ def main() -> None:
         means = [run.delay_s.mean() for run in played]
         cells = [f"{m:.4f} ({m / means[0]:.2f})" for m in means]
         lines.append([title, str(len(tasks)), f"{played[0].load:.2f}", *cells])
-    print(table(["mean delay, s (ratio)", "tasks", "load", *RULES], lines))
+    print(table(["mean delay, s (ratio)", "tasks", "load", *RULES], lines), end="\n\n")
+    rows = told_wrongly(options.out, options.seeds, 101)
+    print(table(list(rows[0]), [list(row.values()) for row in rows]))
+    if options.csv:
+        with options.csv.open("w", newline="") as written:
+            writer = csv.DictWriter(written, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

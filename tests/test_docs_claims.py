@@ -248,6 +248,16 @@ def test_policies_on_traces_are_those_of_their_files(of, file):
         assert agrees(cell, ratio[name]), name
 
 
+def test_deciding_shows_what_is_learnt_of_a_law():
+    true = {(row["tasks"], row["stations come"], row["told"]): row for row in rows("unseen.csv")}
+    shown = table("docs/deciding.md", "tasks", "stations come", "told")
+    assert len(shown) == len(true)
+    for row in shown:
+        of = true[row["tasks"], row["stations come"], row["told"]]
+        for name in ("live", "stale", "private"):
+            assert row[f"`{name}`"] == of[f"pretrained:{name}"]
+
+
 def test_deciding_shows_its_file():
     rules = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
     true = {(row["problem"], row["rule"]): row for row in rows("fleets.csv")}

@@ -9,7 +9,7 @@ import oracle
 from diffpolicy import InputError
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList
 
-LEVELS = ["paper", "stale", "live"]
+LEVELS = ["paper", "private", "stale", "live"]
 ARRIVALS = ["valid", "input_mbit", "work_gcycles"]
 
 

@@ -24,9 +24,10 @@ STALE = PAPER | {
     ("agents", "result_mbit"),
     ("agents", "home"),
     "shared_seed",
+    ("agents", "last_span"),
 }
 LIVE = STALE | {("agents", "arrival")}
-KEYS = {"paper": PAPER, "stale": STALE, "live": LIVE}
+KEYS = {"paper": PAPER, "private": STALE, "stale": STALE, "live": LIVE}
 DONE = {"done", "terminated", "truncated"}
 QUEUE = torch.tensor([[3.0, 7.0, 1.0], [0.5, 0.0, 9.0]])
 

@@ -85,7 +85,7 @@ METHODS: Mapping[str, Style] = {
     "diffusion-ppo": Style("vermilion", "p", SOLID),
     "pretrained:live": Style("vermilion", "*", SOLID),
     "pretrained:stale": Style("sky", "p", SOLID),
-    "pretrained:private": Style("purple", "p", DASHDOT),
+    "pretrained:private": Style("sky", "v", DASHED),
     "pretrained:live-one-pass": Style("vermilion", "8", DASHED),
     "pretrained:stale-one-pass": Style("sky", "H", DASHED),
 }
