@@ -40,7 +40,7 @@ class Slot:
 
     @property
     def stations(self) -> int:
-        """B."""
+        """Their number, B."""
         return self.delay_s.shape[1]
 
     def at(self, rows: Tensor) -> Slot:
