@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -91,10 +92,12 @@ def mutate(data: bytes, form: str, random: Random) -> bytes:
             LookupError,
             TypeError,
             OverflowError,
-            RecursionError,
             yaml.YAMLError,
             zipfile.BadZipFile,
             struct.error,
+            zlib.error,
+            EOFError,
+            RuntimeError,  # of what a damaged archive calls encrypted, or compressed otherwise
         ):
             data = _bytes(data, random)  # an earlier fault left no form to follow
     return data[:LARGEST]

@@ -18,10 +18,12 @@ from diffpolicy.edge import FleetPolicy, OffloadingEnv, OffloadingProblem, Scena
 from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
 from diffpolicy.edge.resolve import make_policy
+from diffpolicy.environments.data_file import read_data
 from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Job, Plan
 from diffpolicy.experiments.work import finished
 from diffpolicy.networks import CriticEnsemble
+from diffpolicy.objectives import QVPOLoss, action_critic
 from diffpolicy.policies import BestOf, ClassifierFree
 from diffpolicy.policies.heads import TokenHead
 from diffpolicy.training import PackedReplay
@@ -87,6 +89,17 @@ def test_a_critic_that_gives_no_number_and_guidance_without_bounds_choose_nothin
         policy = DiffusionPolicy(choices=3, observation_dim=2, condition_drop=0.5, **options)
         with pytest.raises(InputError, match=r"output is not finite at \[0\]"):
             policy.with_guidance(ClassifierFree(1e300))(seen)
+
+
+def test_draws_that_are_weighed_have_a_bound_and_a_device_is_no_data_set():
+    with pytest.raises(InputError, match="draws must be at most 100000"):
+        BestOf(CriticEnsemble(2, 3), draws=10**11)
+    policy = policies()[1]
+    for name in ("samples", "next_samples"):
+        with pytest.raises(InputError, match=f"{name} must be at most 100000"):
+            QVPOLoss(policy, action_critic(policy), **{name: 10**11})
+    with pytest.raises(InputError, match="is a device"):
+        read_data(os.devnull)
 
 
 def test_a_policy_file_whose_tensors_are_not_finite_is_refused_by_name(tmp_path):

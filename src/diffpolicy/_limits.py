@@ -41,6 +41,8 @@ PLAYED = 10**10
 """Tasks of an evaluation: episodes x slots x stations x tasks."""
 OUTAGES = 10**5
 """Of one server in one episode."""
+DRAWN = 10**5
+"""Actions of a state that are weighed against each other, in a decision or an update."""
 PARAMETERS = 10**8
 """Of one layer of all agents."""
 REPLAYED = 2**33

@@ -67,7 +67,8 @@ def read_data(path: str | Path) -> TensorDict:
             raise InputError(f"{name} must hold rows, and its batch is []")
         return found.reshape(-1)
     if what_is(file) != "file":
-        raise InputError(f"{name} does not exist")
+        device = "is a device, a pipe or a socket, not a file" if what_is(file) else "does not exist"
+        raise InputError(f"{name} {device}")
     if file.suffix == ".csv":
         return read_decisions(file)
     if file.suffix not in (".npz", ".safetensors"):

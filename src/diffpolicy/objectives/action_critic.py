@@ -10,6 +10,7 @@ from tensordict.nn import dispatch
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.networks.critic import least
 from diffpolicy.objectives.action_losses import check_learns_actions
@@ -78,8 +79,10 @@ class ActionCriticLoss(OffPolicyLoss):
     ) -> None:
         check_learns_actions(policy)
         super().__init__(policy, critic, gamma=gamma, tau=tau, target_actor=target_actor, reward_scale=reward_scale)
-        self.samples = check.integer(samples, "samples", least=2)  # of one alone there is nothing to prefer
-        self.next_samples = check.integer(next_samples, "next_samples", least=1)
+        self.samples = check.integer(
+            samples, "samples", least=2, most=_limits.DRAWN
+        )  # of one alone there is nothing to prefer
+        self.next_samples = check.integer(next_samples, "next_samples", least=1, most=_limits.DRAWN)
         check_critic(critic, policy, policy.observation_dim + policy.head.feature_width, 1)
 
     def value(self, q: Tensor) -> Tensor:

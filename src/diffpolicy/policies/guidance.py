@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.guidance import along_gradient, classifier_free
 from diffpolicy.errors import InputError
@@ -180,7 +181,7 @@ class BestOf(_ByCritic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.integer(self.draws, "draws", least=1)
+        check.integer(self.draws, "draws", least=1, most=_limits.DRAWN)
         check.choice(self.reads, "reads", words=("pair", "state"))
 
     def inputs(self, policy: SteeredPolicy) -> tuple[int, int]:
