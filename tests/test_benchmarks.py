@@ -278,3 +278,17 @@ def test_methods_on_pendulum_are_presets_and_torchrls_own_learns_beside_them(mon
         ["b", "1", "9", "-100", "", "-100", "-90"],
         ["a", "2", "9", "-200", "± 6", "-201", ""],
     ]
+
+
+def test_students_stand_beside_their_teacher(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import distilling
+
+    rows = [[name, "0", steps, "32", cost, "0.9", us, "900", "10"] for name, steps, cost, us in OF_STUDENTS]
+    found = distilling.summary([*rows, ["distill", "1", "1", "32", "0.7", "0.7", "300", "900", "10"]])
+    assert [row[:4] for row in found] == [["d2sac", "5", "1", "0.3"], ["distill", "1", "2", "0.6"]]
+    assert found[0][-1] == "1.00"
+    assert found[1][-4:] == ["0.8000", "250", "900", "2.00"]
+
+
+OF_STUDENTS = (("distill", "1", "0.5", "200"), ("d2sac", "5", "0.3", "500"))
