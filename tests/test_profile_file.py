@@ -93,6 +93,7 @@ def test_one_number_of_steps_takes_the_constant_from_the_parts_and_is_not_relied
     [
         (("server", "hostname"), "x", "profile.server has the unknown key 'hostname'"),
         (("server", "count"), 0, "profile.server.count must be at least 1, got 0"),
+        (("server", "count"), 10**400, "profile.server.count must be at most 9007199254740992, got"),
         (("fit", "sizes", 0, "step_s"), 0, r"profile.fit.sizes\[0\].step_s must be greater than 0, got 0"),
         (("fit", "text_s"), float("nan"), "profile.fit.text_s must be a finite number, got nan"),
         (("fit", "text_s"), True, "profile.fit.text_s must be a number, got True"),

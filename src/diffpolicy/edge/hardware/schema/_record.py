@@ -87,7 +87,7 @@ def counts(value: Any, key: str) -> dict[str, int]:
 
 seconds = partial(check.number, least=0)
 positive = partial(check.number, above=0)
-whole = partial(check.integer, least=1)
+whole = partial(check.integer, least=1, most=2**53)
 amount = partial(check.integer, least=0)
 
 
