@@ -292,3 +292,26 @@ def test_students_stand_beside_their_teacher(monkeypatch):
 
 
 OF_STUDENTS = (("distill", "1", "0.5", "200"), ("d2sac", "5", "0.3", "500"))
+
+
+def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import nightly
+
+    def rows(**scores):
+        return [{"method": name, "score": str(x)} for name, each in scores.items() for x in each]
+
+    record = nightly.Record("x.csv", ("method",), "score", 0.1, high=True)
+    before = rows(a=(0.8, 1.0), b=(0.5,))
+    assert nightly.compare(before, rows(a=(0.85,), b=(0.6,), new=(0.0,)), record).held  # the mean of a's two is 0.9
+    found = nightly.compare(before, rows(a=(0.9,), b=(0.4,)), record)
+    assert (found.held, found.rows, found.worst, found.recorded, found.now) == (False, 2, "b", 0.5, 0.4)
+    assert found.loss == pytest.approx(0.2)
+    low = nightly.Record("x.csv", ("method",), "score")
+    assert nightly.compare(before, before, low).held
+    assert not nightly.compare(before, rows(a=(0.9001,)), low).held
+    assert not nightly.compare(before, [], low).held  # what compares nothing shows nothing
+    for check in nightly.CHECKS.values():
+        assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
+        for each in check.records:
+            assert nightly.figures(nightly.read(nightly.RECORDS / each.file), each)

@@ -1,0 +1,183 @@
+"""What takes too long for each change: slow tests, the long fuzz and benchmarks, and in one table what fell behind.
+
+    python benchmarks/nightly.py                 # hours on two cores
+    python benchmarks/nightly.py --quick         # a few minutes: a part of each, against the same records
+    python benchmarks/nightly.py --only "rules by load,fuzz"
+
+A benchmark is run as its page says and its figures are set beside the file in `docs/_static` that the page shows, row
+by row. Figures of simulated episodes are the same on any machine; those of training have a margin. The
+status is 1 where a command failed or a figure is worse than its record by more than its margin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from timing import table
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "docs" / "_static"
+COLUMNS = ["check", "figures", "worst against its record", "recorded", "now", "s", "held"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file of figures that a page shows.
+
+    Args:
+        file: in `docs/_static`, and as the command writes it.
+        keys: columns that name a row; where several rows have the same names, their mean counts.
+        figure: column. margin: by which share a figure may be worse.
+        high: whether more is better.
+    """
+
+    file: str
+    keys: tuple[str, ...]
+    figure: str
+    margin: float = 1e-6
+    high: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """A command. Args: words: of it, with `{out}` for a folder. quick: words of the small form; None: left out."""
+
+    words: str
+    quick: str | None
+    records: tuple[Record, ...] = ()
+
+
+FRONT = ("policy", "weight")
+CHECKS = {
+    "slow tests": Check("-m pytest -n 2 -m slow", "-m pytest -m slow tests/test_problems_clinic.py"),
+    "fuzz": Check("tests/fuzz.py --inputs 50000", "tests/fuzz.py --reader policy --inputs 50"),
+    "rules by load": Check(
+        "benchmarks/load.py --out {out}/load.csv",
+        "benchmarks/load.py --tasks 10 --out {out}/load.csv",
+        (Record("load.csv", ("tasks", "policy"), "mean_delay_s"),),
+    ),
+    "bounds": Check(
+        "benchmarks/bounds.py --out {out}/bounds.csv",
+        None,
+        (Record("bounds.csv", ("tasks", "rule or bound"), "mean delay, s", 1e-3),),
+    ),
+    "held requests": Check(
+        "benchmarks/held.py --out {out}",
+        None,
+        tuple(Record(f"{case}.csv", FRONT, "mean_delay_s") for case in ("held_equal", "held_unlike")),
+    ),
+    "problems": Check(
+        "benchmarks/problems.py --seeds 5 --jobs 2 --minutes 32 --csv {out}/problems.csv",
+        None,
+        (Record("problems.csv", ("problem", "method"), "score", 0.05, high=True),),
+    ),
+    "methods": Check(
+        "benchmarks/methods.py --seeds 5 --jobs 2 --minutes 27 --csv {out}/benchmarks.csv",
+        None,
+        (Record("benchmarks.csv", ("problem", "method"), "score", 0.1, high=True),),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Figures beside their records. Args: rows: how many. worst: names of the row. margin: see `Record`.
+
+    recorded, now: of the worst row. loss: by which share it is worse, below 0 where all are better.
+    """
+
+    rows: int = 0
+    worst: str = ""
+    recorded: float = math.nan
+    now: float = math.nan
+    loss: float = -math.inf
+    margin: float = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Whether there was anything to compare, and all of it is good enough."""
+        return self.rows > 0 and self.loss <= self.margin
+
+
+def figures(rows: Sequence[Mapping[str, str]], record: Record) -> dict[tuple[str, ...], float]:
+    """The mean figure of each name."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        if row[record.figure]:
+            found.setdefault(tuple(row[key] for key in record.keys), []).append(float(row[record.figure]))
+    return {names: sum(each) / len(each) for names, each in found.items()}
+
+
+def compare(recorded: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]], record: Record) -> Compared:
+    """The rows that both have. A quick run may have fewer; one that is not recorded yet counts nothing."""
+    before, after = figures(recorded, record), figures(now, record)
+    both = [names for names in after if names in before]
+
+    def loss(names: tuple[str, ...]) -> float:
+        worse = before[names] - after[names] if record.high else after[names] - before[names]
+        return worse / max(abs(before[names]), 1e-12)
+
+    if not both:
+        return Compared()
+    worst = max(both, key=loss)
+    return Compared(len(both), ", ".join(worst), before[worst], after[worst], loss(worst), record.margin)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """A CSV's rows; none where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run(name: str, check: Check, quick: bool) -> Iterator[list[str]]:
+    """The rows of the table that a check makes, `yes` or `NO` in the last column."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        words = [word.format(out=out) for word in str(check.quick if quick else check.words).split()]
+        print(f"\n== {name}: python {' '.join(words)}", flush=True)
+        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+        seconds = f"{time.perf_counter() - began:.0f}"
+        if status or not check.records:
+            yield [name, "", f"ended with status {status}", "", "", seconds, "NO" if status else "yes"]
+            return
+        for record in check.records:
+            found = compare(read(RECORDS / record.file), read(Path(out) / record.file), record)
+            shown = [str(found.rows), f"{found.worst}: {found.loss:+.2%}", f"{found.recorded:.4g}", f"{found.now:.4g}"]
+            yield [
+                name,
+                *(shown if found.rows else ["0", "nothing to compare", "", ""]),
+                seconds,
+                "yes" if found.held else "NO",
+            ]
+
+
+def main() -> int:
+    """Runs the checks one after the other and prints the table; 1 where something is worse than its record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a part of each")
+    parser.add_argument("--only", default=",".join(CHECKS), help="checks by name")
+    options = parser.parse_args()
+    chosen = {name: CHECKS[name] for name in options.only.split(",")}
+    rows = [
+        row
+        for name, c in chosen.items()
+        if not options.quick or c.quick is not None
+        for row in run(name, c, options.quick)
+    ]
+    print(f"\n{table(COLUMNS, rows)}")
+    return int(any(row[-1] == "NO" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
