@@ -34,7 +34,7 @@ from tensordict import TensorDict
 from torchrl.objectives.common import LossModule
 
 from diffpolicy.methods import OffPolicyMethod
-from diffpolicy.policies import CategoricalPolicy
+from diffpolicy.policies import FeedforwardPolicy
 
 
 class RewardWeighted(LossModule):
@@ -60,7 +60,7 @@ class RewardWeighted(LossModule):
 @dataclass(frozen=True, kw_only=True)
 class Weighted(OffPolicyMethod):
     learning_rates: Mapping[str, float] = field(default_factory=lambda: {"policy": 0.01})
-    own_policy = CategoricalPolicy
+    own_policy = FeedforwardPolicy
 
     def make_objective(self, policy, seed):
         return RewardWeighted(policy)

@@ -6,7 +6,7 @@ from tensordict import TensorDict
 from torchrl.data import Bounded, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from diffpolicy import CategoricalPolicy, check_problem
+from diffpolicy import FeedforwardPolicy, check_problem
 from diffpolicy.cli.main import main
 from diffpolicy.environments import EnvProblem, RandomRule
 from diffpolicy.environments.chosen import Choice, check_chosen, choices_of
@@ -98,6 +98,6 @@ def test_a_folder_of_seeds_names_them(tmp_path):
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_policy_of_another_problem_is_reminded_of_the_option(saved, tmp_path, capsys):
     if saved:
-        CategoricalPolicy.from_specs(GuessEnv()).save(tmp_path)
+        FeedforwardPolicy.from_specs(GuessEnv()).save(tmp_path)
     assert main(["evaluate", str(tmp_path) if saved else "soonest", "--eval-episodes", "1"]) == 2
     assert "; offloading is the default problem, and --problem names another" in capsys.readouterr().err

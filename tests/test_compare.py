@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffpolicy import ChoicePolicy, InputError
+from diffpolicy import InputError, Policy
 from diffpolicy.edge import evaluate, play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
 from diffpolicy.edge.problem import DELAY, OffloadingProblem
@@ -105,7 +105,7 @@ def test_a_methods_row_is_what_its_saved_policy_does(result, folder, methods):
     for name in methods:
         saved = [path for path in (folder / "out" / "policies").rglob("policy.json") if _stem(name) in str(path)]
         assert len(saved) == 1
-        policy = ChoicePolicy.load(saved[0])
+        policy = Policy.load(saved[0])
         assert policy.trained["seed"] == 3
         assert policy.trained["episodes"] == 2
         if policy.config().get("prior") is None:  # greedy values draw nothing
@@ -402,7 +402,7 @@ def test_a_sweep_over_a_methods_knob_trains_with_it(tmp_path, methods):
     played = {"episodes": 1, "eval_episodes": 1, "policies": ["opt-ts"]}
     plan = Plan(PROBLEM, methods[:1], tmp_path, **played, seconds=None, processes=1)
     run_sweep(plan, sweep)
-    steps = [ChoicePolicy.load(path).schedule.steps for path in sorted(tmp_path.rglob("policy.json"))]
+    steps = [Policy.load(path).schedule.steps for path in sorted(tmp_path.rglob("policy.json"))]
     assert steps == [1, 3]
 
 

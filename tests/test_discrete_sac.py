@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy, GaussianPrior, InputError, with_recurrent_state
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GaussianPrior, InputError, with_recurrent_state
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss
 from diffpolicy.training import DiffusionSACMethod, SACMethod
@@ -45,7 +45,7 @@ def rows(lead, latent=False, seed=1, terminated=False, mask=False):
 
 
 def plain_policy(agents=None, seed=0):
-    return CategoricalPolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), act="tanh", seed=seed)
+    return FeedforwardPolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), act="tanh", seed=seed)
 
 
 def memory_policy(agents=None, seed=0, sampler="ddim", kind=DiffusionPolicy):

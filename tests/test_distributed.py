@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffpolicy import CategoricalPolicy, InputError
+from diffpolicy import FeedforwardPolicy, InputError
 from diffpolicy.edge import OffloadingEnv, Stream
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss
@@ -113,7 +113,7 @@ def test_no_two_generators_of_a_run_draw_the_same(monkeypatch):
     for seed in (0, 2**32):
         for rank in range(3):
             env = GuessEnv(2)
-            policy = CategoricalPolicy.from_specs(env, seed=seed)
+            policy = FeedforwardPolicy.from_specs(env, seed=seed)
             module = OffPolicyModule(
                 policy,
                 LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3)),

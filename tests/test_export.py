@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 
-from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, InputError
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError, Policy
 from diffpolicy.diffusion import Ancestral, MaskedProcess
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
@@ -115,11 +115,11 @@ def test_an_agent_that_does_not_exist_is_refused(agent, says):
 
 def test_shared_parameters_have_no_agent_to_choose():
     with pytest.raises(InputError, match="share"):
-        CategoricalPolicy(choices=3, observation_dim=2).for_agent(0)
+        FeedforwardPolicy(choices=3, observation_dim=2).for_agent(0)
 
 
 def test_a_mask_is_an_input_and_is_kept(tmp_path):
-    policy = CategoricalPolicy.from_specs(GuessEnv(mask=True))
+    policy = FeedforwardPolicy.from_specs(GuessEnv(mask=True))
     export_decision(policy, tmp_path / "masked.onnx")
     ours, theirs, inputs = both(policy, tmp_path / "masked.onnx", 200)
     agree(ours, theirs)
@@ -169,7 +169,7 @@ def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(w
 
 
 def test_a_decision_draws_its_choice_at_the_uniform_number():
-    policy = CategoricalPolicy(choices=4, observation_dim=2)
+    policy = FeedforwardPolicy(choices=4, observation_dim=2)
     logits = torch.randn(1, 4).expand(10_000, 4)
     uniform = torch.rand(10_000, generator=torch.Generator().manual_seed(0))
     share = torch.bincount(policy.choose_at(logits, uniform), minlength=4) / 10_000
@@ -184,7 +184,7 @@ def test_the_inputs_are_those_that_the_policy_needs(draw):
     assert names["noise"] == (4, "rows", 3)  # where the chain starts, and three noisy steps
     assert ("uniform" in names) == (draw == "sample")
     assert "latent" not in names
-    assert "noise" not in {i.name for i in Decision(CategoricalPolicy(choices=3, observation_dim=2)).inputs}
+    assert "noise" not in {i.name for i in Decision(FeedforwardPolicy(choices=3, observation_dim=2)).inputs}
 
 
 def test_the_description_tells_inputs_outputs_and_the_difference(written):
@@ -222,13 +222,13 @@ def test_other_choices_than_the_policys_are_refused():
 
 
 def test_what_cannot_be_traced_is_refused_in_one_sentence(tmp_path):
-    class Loops(CategoricalPolicy):
+    class Loops(FeedforwardPolicy):
         def decode(self, x0, mask=None):
             return x0 if float(x0.sum()) > 0 else -x0
 
     with pytest.raises(InputError, match="cannot be traced"):
         export_decision(Loops(choices=3, observation_dim=2), tmp_path / "x.onnx")
-    ChoicePolicy.kinds.pop(Loops._file_name())
+    Policy.kinds.pop(Loops._file_name())
     assert list(tmp_path.iterdir()) == []
 
 

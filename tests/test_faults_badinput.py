@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import diffpolicy
-from diffpolicy import ChoicePolicy, InputError, _files, _yaml
+from diffpolicy import InputError, Policy, _files, _yaml
 from diffpolicy._imports import working_folder
 from diffpolicy._read import read_bytes, what_is
 from diffpolicy._table import render
@@ -599,7 +599,7 @@ def test_no_file_is_put_in_the_place_of_a_pipe_or_device(tmp_path):
     [
         Scenario.load,
         ServerProfile.load,
-        ChoicePolicy.load,
+        Policy.load,
         make_method,
         lambda place: check_policy(place, rules=(), bundled=()),
         read_decisions,

@@ -24,7 +24,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import CategoricalPolicy, DiffusionPolicy, InputError
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy._identity import check_same, content_digest, describe, difference
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import OffloadingEnv, Scenario, TaskList, make_method
@@ -666,7 +666,7 @@ def mean_cost(td):
 def test_a_pathwise_run_resumes_bitwise(env, tmp_path):
     def make(seed=0):
         rollout = Pathwise(env(4))
-        policy = CategoricalPolicy.from_specs(rollout.env, seed=seed)
+        policy = FeedforwardPolicy.from_specs(rollout.env, seed=seed)
         return PathwiseModule(policy, PathwiseLoss(policy, mean_cost), rollout)
 
     assert resumes_bitwise(make, tmp_path, 24, 8)

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from diffpolicy import CategoricalPolicy, InputError, check_problem
+from diffpolicy import FeedforwardPolicy, InputError, check_problem
 from diffpolicy.environments import EnvProblem, RandomRule, step_transitions
 from diffpolicy.environments.lane_checks import begins_all, follows_first
 from diffpolicy.evaluation import play
@@ -283,5 +283,5 @@ def test_what_is_learnt_of_a_lane_does_not_depend_on_the_others_ends():
 
 def test_a_policy_is_trained_on_lanes_that_begin_apart():
     env = Walk(8)
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     assert sum(part.numel() for part in RolloutStream(env, policy, episode_steps=10)) == 80

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import CategoricalHead, CategoricalPolicy, DiffusionPolicy, GreedyValuePolicy, InputError
+from diffpolicy import CategoricalHead, DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, InputError
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, task_transitions
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.training import build
@@ -21,7 +21,7 @@ from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
 
 G, M, F, A, GAMMA = 3, 6, 4, 3, 0.9
-CLASSES = [DiffusionPolicy, CategoricalPolicy, GreedyValuePolicy]
+CLASSES = [DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy]
 
 
 def rows(lead=(M,), seed=3):
@@ -58,7 +58,7 @@ def dqn(agents=None, mask_key=None, **options):
 
 
 def sac(agents=None, mask_key=None, **options):
-    policy = CategoricalPolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), seed=1, mask_key=mask_key)
+    policy = FeedforwardPolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), seed=1, mask_key=mask_key)
     critic = CriticEnsemble(F, A, hidden=(8,), stack=agents, generator=torch.Generator().manual_seed(2))
     return policy, LatentDiscreteSACLoss(policy, critic, gamma=GAMMA, **options)
 
@@ -203,7 +203,7 @@ def test_masks_of_zeros_and_ones_are_kept_as_bool_ones(kind, agents, dtype):
 @pytest.mark.parametrize("value", [2, 0.5, float("nan"), -1])
 def test_a_mask_of_other_numbers_is_refused(value):
     env = GuessEnv(4, mask=True)
-    policy, td = CategoricalPolicy.from_specs(env), env.reset()
+    policy, td = FeedforwardPolicy.from_specs(env), env.reset()
     td["action_mask"] = td["action_mask"].to(torch.int64 if isinstance(value, int) else torch.float32)
     td["action_mask"][1, 2] = value
     with pytest.raises(InputError, match=rf"action_mask.* 0 or 1.*{value}"):
@@ -228,7 +228,7 @@ def test_a_row_without_an_allowed_choice_is_refused_before_anything_is_drawn(kin
 
 def test_nothing_is_asked_of_an_environment_that_is_done():
     env = GuessEnv(4, mask=True)
-    policy, td = CategoricalPolicy.from_specs(env), env.reset()
+    policy, td = FeedforwardPolicy.from_specs(env), env.reset()
     td["action_mask"][2], td["done"][2] = False, True
     with torch.no_grad():
         assert 0 <= int(policy(td)["action"][2]) < A
@@ -237,7 +237,7 @@ def test_nothing_is_asked_of_an_environment_that_is_done():
 @pytest.mark.parametrize("share", [True, False])
 def test_items_that_do_not_exist_need_no_choice(share):
     env = OffloadingEnv(small(3, 5, 6), [4])
-    policy, td = CategoricalPolicy.from_specs(env, share_parameters=share), env.reset()
+    policy, td = FeedforwardPolicy.from_specs(env, share_parameters=share), env.reset()
     mask = torch.ones(4, 3, 5, 3, dtype=torch.bool)
     td["agents", "valid"][..., 3:] = False
     td["agents", "valid"][0, 0] = False
@@ -267,7 +267,7 @@ def test_a_traced_decision_of_a_row_without_an_allowed_choice_is_minus_one(kind)
 def test_an_exported_decision_of_a_row_without_an_allowed_choice_is_minus_one(draw, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    policy, _ = act(CategoricalPolicy, GuessEnv(mask=True), head=CategoricalHead(draw))
+    policy, _ = act(FeedforwardPolicy, GuessEnv(mask=True), head=CategoricalHead(draw))
     export_decision(policy, tmp_path / "decision.onnx")
     decision, exported = Decision(policy), ExportedDecision(tmp_path / "decision.onnx")
     inputs = {i.name: i.random(5, torch.Generator().manual_seed(0)) for i in decision.inputs}
@@ -321,7 +321,7 @@ def test_a_draw_never_rounds_past_the_last_allowed_choice():
 @pytest.mark.parametrize("agents", [None, 2])
 def test_a_mask_of_another_shape_is_refused_when_acting(agents):
     env = GuessEnv(4, agents, mask=True)
-    policy, td = CategoricalPolicy.from_specs(env), env.reset()
+    policy, td = FeedforwardPolicy.from_specs(env), env.reset()
     lead = (4,) if agents is None else (4, agents)
     bad = [(*lead, A + 1), (*lead, 1), (*lead, 1, A), (1, A) if agents is None else (4, 1, A)]
     for shape in bad:
@@ -338,7 +338,7 @@ def test_a_mask_of_another_shape_is_refused_when_acting(agents):
 def test_a_mask_that_is_missing_is_refused_when_acting():
     env = GuessEnv(4, mask=True)
     with pytest.raises(InputError, match="action_mask"):
-        CategoricalPolicy.from_specs(env)(env.reset().exclude("action_mask"))
+        FeedforwardPolicy.from_specs(env)(env.reset().exclude("action_mask"))
 
 
 # Masks: methods
@@ -418,7 +418,7 @@ def test_own_transitions_without_a_switch_for_masks_are_refused_where_servers_fa
 
 
 def test_a_compiled_policy_answers_minus_one_where_nothing_is_allowed():
-    policy = CategoricalPolicy(choices=A, observation_dim=F, mask_key="action_mask", head=CategoricalHead("argmax"))
+    policy = FeedforwardPolicy(choices=A, observation_dim=F, mask_key="action_mask", head=CategoricalHead("argmax"))
     mask = torch.ones(5, A, dtype=torch.bool)
     mask[3] = False
     td = TensorDict(observation=torch.randn(5, F), action_mask=mask, batch_size=[5])

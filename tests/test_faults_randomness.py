@@ -20,8 +20,8 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from diffpolicy import (
     ActionMemory,
     CategoricalHead,
-    CategoricalPolicy,
     DiffusionPolicy,
+    FeedforwardPolicy,
     GreedyValuePolicy,
     with_recurrent_state,
 )
@@ -43,7 +43,7 @@ from toys import GuessEnv, small
 KINDS = [
     pytest.param(lambda env, **o: DiffusionPolicy.from_specs(env, **o), id="gaussian"),
     pytest.param(lambda env, **o: DiffusionPolicy.from_specs(env, prior=ActionMemory(), **o), id="memory"),
-    pytest.param(lambda env, **o: CategoricalPolicy.from_specs(env, **o), id="categorical"),
+    pytest.param(lambda env, **o: FeedforwardPolicy.from_specs(env, **o), id="categorical"),
     pytest.param(lambda env, **o: GreedyValuePolicy.from_specs(env, epsilon=0.5, **o).train(), id="greedy"),
 ]
 
@@ -155,7 +155,7 @@ def test_rules_and_replays_pickle_too(name, scenario):
 
 def test_parts_that_share_their_draws_share_them_in_a_copy():
     env = OffloadingEnv(small(), [2], information="stale")
-    twin = pickle.loads(pickle.dumps(SystematicDraws(CategoricalPolicy.from_specs(env), ("agents", "work_gcycles"))))
+    twin = pickle.loads(pickle.dumps(SystematicDraws(FeedforwardPolicy.from_specs(env), ("agents", "work_gcycles"))))
     assert twin.generator is twin.policy.generator
 
 
@@ -199,7 +199,7 @@ def test_random_exploration_is_that_of_train_mode(make, training):
 
 def test_rules_with_a_policy_within_heed_it_too():
     env = OffloadingEnv(small(), [3], information="stale")
-    policy = SystematicDraws(CategoricalPolicy.from_specs(env), ("agents", "work_gcycles"))
+    policy = SystematicDraws(FeedforwardPolicy.from_specs(env), ("agents", "work_gcycles"))
     td = env.reset()
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         assert torch.equal(policy(td.clone())["agents", "action"], policy.policy(td.clone())["agents", "action"])
@@ -239,7 +239,7 @@ class Both(nn.Module):
 
     def __init__(self, env):
         super().__init__()
-        self.first, self.second = CategoricalPolicy.from_specs(env), CategoricalPolicy.from_specs(env, seed=1)
+        self.first, self.second = FeedforwardPolicy.from_specs(env), FeedforwardPolicy.from_specs(env, seed=1)
 
 
 def test_undisturbed_leaves_every_part_as_it_was():

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import CategoricalPolicy, DiffusionPolicy, GaussianPrior, InputError
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, GaussianPrior, InputError
 from diffpolicy.diffusion import MaskedProcess, UniformProcess
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, OffloadingProblem, Scenario
 from diffpolicy.edge.env import request_sources
@@ -65,7 +65,7 @@ TOKENS, LEAPS = TokenHead(nvec=(3,), single=True), UniformProcess(2)
 def policies():
     return [
         DiffusionPolicy(choices=3, observation_dim=2, steps=2, prior=GaussianPrior()),
-        CategoricalPolicy(choices=3, observation_dim=2),
+        FeedforwardPolicy(choices=3, observation_dim=2),
         *(DiffusionPolicy(choices=3, observation_dim=2, schedule=p, head=TOKENS) for p in (MaskedProcess(2), LEAPS)),
     ]
 

@@ -17,7 +17,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from diffpolicy import CategoricalPolicy, ChoicePolicy, DiffusionPolicy, GreedyValuePolicy, InputError, _files
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, InputError, Policy, _files
 from diffpolicy.networks import MLPDenoiser, SetDenoiser
 from diffpolicy.policies import files
 from diffpolicy.policies.class_names import file_name
@@ -25,13 +25,13 @@ from diffpolicy.policies.class_names import file_name
 FILES = ["policy.json", "policy.safetensors"]
 
 
-def tiny(seed=0, kind=CategoricalPolicy, **options):
+def tiny(seed=0, kind=FeedforwardPolicy, **options):
     return kind(choices=3, observation_dim=2, seed=seed, **options)
 
 
 def seed_of(folder):
     """The seed of the policy in a folder, once it is seen that its tensors are that seed's too."""
-    policy = ChoicePolicy.load(folder)
+    policy = Policy.load(folder)
     fresh = type(policy)._from_config(policy.config())
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), fresh.parameters(), strict=True))
     return policy.seed
@@ -141,7 +141,7 @@ def test_tensors_of_another_saving_are_refused(tmp_path):
     tiny(2).save(tmp_path / "b")
     (tmp_path / "b" / "policy.safetensors").replace(tmp_path / "a" / "policy.safetensors")
     with pytest.raises(InputError, match=r"policy\.safetensors is not the file that policy\.json was written with"):
-        ChoicePolicy.load(tmp_path / "a")
+        Policy.load(tmp_path / "a")
 
 
 def test_a_file_of_an_earlier_version_has_no_digest_and_loads(tmp_path):
@@ -180,13 +180,13 @@ def test_a_path_that_names_no_policy_does_not_take_another(path, tmp_path, monke
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as error:
-        ChoicePolicy.load(path)
+        Policy.load(path)
     assert path.strip("\0\ud800") in str(error.value)
     for known in (".", "policy.json", "./policy.safetensors", Path("policy.json")):
-        assert isinstance(ChoicePolicy.load(known), CategoricalPolicy)
+        assert isinstance(Policy.load(known), FeedforwardPolicy)
 
 
-@pytest.mark.parametrize("family", [CategoricalPolicy, GreedyValuePolicy])
+@pytest.mark.parametrize("family", [FeedforwardPolicy, GreedyValuePolicy])
 def test_loading_by_another_family_names_both(family, tmp_path):
     tiny(kind=DiffusionPolicy).save(tmp_path)
     with pytest.raises(InputError, match=f"is a DiffusionPolicy, not a {family.__name__}"):
@@ -270,7 +270,7 @@ OWN = {
 def test_a_denoiser_of_ones_own_comes_back_as_it_was(name, agents, tmp_path):
     policy = tiny(kind=DiffusionPolicy, denoiser=OWN[name](), agents=agents).eval()
     policy.save(tmp_path)
-    loaded = ChoicePolicy.load(tmp_path)
+    loaded = Policy.load(tmp_path)
     assert torch.equal(logits_of(policy, agents), logits_of(loaded, agents))
     assert type(loaded.denoiser) is type(policy.denoiser)
     again = DiffusionPolicy.load(tmp_path, denoiser=OWN[name]())
@@ -285,19 +285,19 @@ def test_a_denoiser_that_no_file_describes_must_be_given_again(make, tmp_path):
     policy = tiny(kind=DiffusionPolicy, denoiser=make()).eval()
     policy.save(tmp_path)
     with pytest.raises(InputError, match=rf"{type(policy.denoiser).__name__}.*load\(path, denoiser="):
-        ChoicePolicy.load(tmp_path)
-    assert torch.equal(logits_of(policy), logits_of(ChoicePolicy.load(tmp_path, denoiser=make())))
+        Policy.load(tmp_path)
+    assert torch.equal(logits_of(policy), logits_of(Policy.load(tmp_path, denoiser=make())))
     for other in (nn.Linear(3, 3), Configured(), MLPDenoiser(3, 2, 5), {"act": "mish"}, None):
         with pytest.raises(InputError, match=type(policy.denoiser).__name__):
-            ChoicePolicy.load(tmp_path, denoiser=other)
+            Policy.load(tmp_path, denoiser=other)
 
 
 def test_a_given_denoiser_of_the_same_shape_and_other_options_is_refused(tmp_path):
     for agents in (None, 2):
         tiny(kind=DiffusionPolicy, denoiser=Plain(), agents=agents).save(tmp_path)
-        ChoicePolicy.load(tmp_path, denoiser=Plain())
+        Policy.load(tmp_path, denoiser=Plain())
         with pytest.raises(InputError, match=r"denoiser Plain makes other numbers.*load\(path, denoiser="):
-            ChoicePolicy.load(tmp_path, denoiser=Plain(tanh=False))
+            Policy.load(tmp_path, denoiser=Plain(tanh=False))
 
 
 def test_a_given_denoiser_that_draws_by_itself_loads(tmp_path):
@@ -306,19 +306,19 @@ def test_a_given_denoiser_that_draws_by_itself_loads(tmp_path):
             return torch.randn(x.shape)
 
     tiny(kind=DiffusionPolicy, denoiser=Draws().train()).save(tmp_path)
-    loaded = ChoicePolicy.load(tmp_path, denoiser=Draws())
+    loaded = Policy.load(tmp_path, denoiser=Draws())
     assert isinstance(loaded.denoiser, Draws)
 
 
 def test_a_given_denoiser_of_another_shape_or_with_other_options_is_refused(tmp_path):
     tiny(kind=DiffusionPolicy, denoiser=Plain()).save(tmp_path / "a")
     with pytest.raises(InputError, match=r"denoiser\.layer\.weight"):
-        ChoicePolicy.load(tmp_path / "a", denoiser=Plain(condition=3))
+        Policy.load(tmp_path / "a", denoiser=Plain(condition=3))
     tiny(kind=DiffusionPolicy, denoiser={"act": "mish"}).save(tmp_path / "b")
     for other in (MLPDenoiser(3, 2, 5), MLPDenoiser(3, 2, 5, act="mish", output="tanh"), {"act": "relu"}):
         with pytest.raises(InputError, match="mish"):
-            ChoicePolicy.load(tmp_path / "b", denoiser=other)
-    assert ChoicePolicy.load(tmp_path / "b", denoiser=MLPDenoiser(3, 2, 5, act="mish")).denoiser.act_name == "mish"
+            Policy.load(tmp_path / "b", denoiser=other)
+    assert Policy.load(tmp_path / "b", denoiser=MLPDenoiser(3, 2, 5, act="mish")).denoiser.act_name == "mish"
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ class MakesPlain(DiffusionPolicy):
 def test_a_subclass_that_makes_its_denoiser_itself_loads(kind, tmp_path):
     policy = tiny(kind=kind).eval()
     policy.save(tmp_path)
-    assert torch.equal(logits_of(policy), logits_of(ChoicePolicy.load(tmp_path)))
+    assert torch.equal(logits_of(policy), logits_of(Policy.load(tmp_path)))
 
 
 @pytest.mark.parametrize("name", [*OWN, "stack", "options"])
@@ -408,7 +408,7 @@ def test_one_agent_of_a_stack_of_ones_own_is_refused_in_a_sentence():
         policy.for_agent(0)
 
 
-class Needy(CategoricalPolicy):
+class Needy(FeedforwardPolicy):
     """Takes an option that its `config` does not tell."""
 
     def __init__(self, *, scale=1.0, usual=3, **options):
@@ -420,16 +420,16 @@ def test_an_option_that_no_file_holds_must_be_given_again(tmp_path):
     policy = tiny(kind=Needy, scale=2.0)
     policy.save(tmp_path)
     with pytest.raises(InputError, match=r"scale.*load\(path, scale=\.\.\.\)"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     with pytest.raises(InputError, match="scale"):
         tiny(kind=Needy, agents=2, scale=2.0).for_agent(0)
-    assert ChoicePolicy.load(tmp_path, scale=2.0).times == 2.0
+    assert Policy.load(tmp_path, scale=2.0).times == 2.0
 
 
 def test_precision_comes_back(tmp_path):
     policy = tiny(kind=DiffusionPolicy, normalize=True).double()
     policy.save(tmp_path)
-    loaded = ChoicePolicy.load(tmp_path)
+    loaded = Policy.load(tmp_path)
     assert all(
         torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(policy.parameters(), loaded.parameters(), strict=True)
     )
@@ -446,21 +446,21 @@ def test_keys_that_are_none_are_refused_when_a_policy_is_loaded(key, value, tmp_
     data["config"][key] = value
     (tmp_path / "policy.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=key if value is not None else "config"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 # Names of classes
 
 SCRIPT = """
 import sys
-from diffpolicy import CategoricalPolicy, ChoicePolicy
+from diffpolicy import FeedforwardPolicy, Policy
 
-class Mine(CategoricalPolicy):
+class Mine(FeedforwardPolicy):
     pass
 
 if __name__ == "__main__":
     Mine(choices=3, observation_dim=2).save(sys.argv[1])
-    assert type(ChoicePolicy.load(sys.argv[1])) is Mine
+    assert type(Policy.load(sys.argv[1])) is Mine
 """
 
 
@@ -478,7 +478,7 @@ def test_a_class_of_a_script_is_called_as_another_script_imports_it(way, tmp_pat
 def test_a_running_script_lends_its_classes_the_name_by_which_it_is_imported(monkeypatch):
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
-    kind = type("OfTheScript", (CategoricalPolicy,), {"__module__": "__main__"})
+    kind = type("OfTheScript", (FeedforwardPolicy,), {"__module__": "__main__"})
     assert file_name(kind) == "__main__:OfTheScript"  # an interactive session has no file
     main.__file__ = "/somewhere/own_things.py"
     assert file_name(kind) == "own_things:OfTheScript"
@@ -487,7 +487,7 @@ def test_a_running_script_lends_its_classes_the_name_by_which_it_is_imported(mon
 
 
 def local_class():
-    class Local(CategoricalPolicy):
+    class Local(FeedforwardPolicy):
         pass
 
     return Local
@@ -498,7 +498,7 @@ def renamed(folder, name):
     (folder / "policy.json").write_text(json.dumps({**data, "class": name}))
 
 
-class Mine(CategoricalPolicy):
+class Mine(FeedforwardPolicy):
     """As a script might define it."""
 
 
@@ -508,7 +508,7 @@ def test_the_class_itself_loads_what_a_script_saved(name, tmp_path):
     renamed(tmp_path, name)
     assert type(Mine.load(tmp_path)) is Mine
     with pytest.raises(InputError, match=r"Mine.*(import Mine first|Mine\.load)"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     with pytest.raises(InputError, match="Mine"):
         Needy.load(tmp_path)
 
@@ -516,15 +516,15 @@ def test_the_class_itself_loads_what_a_script_saved(name, tmp_path):
 def test_a_class_made_in_a_function_is_loaded_by_itself(tmp_path):
     kind = local_class()
     tiny(kind=kind).save(tmp_path)
-    assert type(ChoicePolicy.load(tmp_path)) is kind
+    assert type(Policy.load(tmp_path)) is kind
     other = local_class()  # the same name
     with pytest.raises(InputError, match="several classes"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     assert type(kind.load(tmp_path)) is kind
     assert type(other.load(tmp_path)) is other
     renamed(tmp_path, "gone:make.<locals>.Gone")
     with pytest.raises(InputError, match=r"made inside a function of gone.*Gone\.load"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 # Whatever a file holds
@@ -572,7 +572,7 @@ def saved_kinds(folder):
 
 def loads_or_refuses(folder):
     try:
-        ChoicePolicy.load(folder)
+        Policy.load(folder)
     except InputError:
         return False
     return True
@@ -625,7 +625,7 @@ def test_counts_are_refused_before_memory_is_taken(key, value, tmp_path):
     (tmp_path / "policy.json").write_text(json.dumps(data))
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(InputError):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
     assert time.monotonic() - start < 20
 

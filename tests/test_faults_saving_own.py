@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffpolicy import ActionMemory, CategoricalPolicy, ChoicePolicy, DiffusionPolicy, GreedyValuePolicy, InputError
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, InputError, Policy
 from diffpolicy.diffusion.processes import GaussianProcess
 from diffpolicy.diffusion.sampler import DDIM
 from diffpolicy.policies.heads import CategoricalHead
@@ -61,10 +61,10 @@ def test_a_denoiser_whose_description_leaves_an_argument_out_is_refused_by_name(
     with pytest.raises(
         InputError, match=rf"denoiser {kind.__name__} makes other numbers.*load\(path, denoiser=\.\.\.\)"
     ):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     with pytest.raises(InputError, match=kind.__name__):
-        ChoicePolicy.load(tmp_path, denoiser=kind(gain=2.9))
-    loaded = ChoicePolicy.load(tmp_path, denoiser=kind(gain=3.0))
+        Policy.load(tmp_path, denoiser=kind(gain=2.9))
+    loaded = Policy.load(tmp_path, denoiser=kind(gain=3.0))
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), loaded.parameters(), strict=True))
     with pytest.raises(InputError, match=kind.__name__):  # before any work
         policy.check_saves()
@@ -83,10 +83,10 @@ def test_a_denoiser_that_draws_by_itself_is_tried_all_the_same(tmp_path):
     policy.save(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(InputError, match="denoiser Jitters makes other numbers"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     with pytest.raises(InputError, match="denoiser Jitters makes other numbers"):
         policy.check_saves()
-    assert ChoicePolicy.load(tmp_path, denoiser=Jitters(gain=3.0)).denoiser.gain == 3.0
+    assert Policy.load(tmp_path, denoiser=Jitters(gain=3.0)).denoiser.gain == 3.0
 
 
 class Shakes(Jitters):
@@ -108,8 +108,8 @@ def test_a_denoiser_with_generators_of_its_own_is_tried_from_one_place(tmp_path)
     policy.save(tmp_path)
     assert torch.equal(policy.denoiser.torch.get_state(), before)
     with pytest.raises(InputError, match="denoiser Shakes makes other numbers"):
-        ChoicePolicy.load(tmp_path, denoiser=Shakes())
-    assert ChoicePolicy.load(tmp_path, denoiser=Shakes(gain=3.0, begin=8)).denoiser.gain == 3.0
+        Policy.load(tmp_path, denoiser=Shakes())
+    assert Policy.load(tmp_path, denoiser=Shakes(gain=3.0, begin=8)).denoiser.gain == 3.0
 
 
 # Frozen parts
@@ -201,7 +201,7 @@ def test_a_part_of_ones_own_comes_back_as_it_was(part, tmp_path):
     policy = tiny(**{part: TOLD[part]()}).eval()
     policy.check_saves()
     policy.save(tmp_path)
-    loaded = ChoicePolicy.load(tmp_path)
+    loaded = Policy.load(tmp_path)
     assert torch.equal(logits_of(policy), logits_of(loaded))
     assert [loaded.head, loaded.process, loaded.sampling, loaded.prior] == [
         policy.head, policy.process, policy.sampling, policy.prior
@@ -245,7 +245,7 @@ def test_a_head_made_in_a_function_is_not_taken_for_its_namesake(tmp_path):
     kinds = [make(t) for t in (0.25, 1.0)]
     tiny(head=kinds[0]()).save(tmp_path)
     with pytest.raises(InputError, match="several classes"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     assert kinds[1] is not kinds[0]
 
 
@@ -258,13 +258,13 @@ def test_a_prior_that_is_called_as_one_of_ours_is_not_taken_for_it(tmp_path):
 def test_the_head_of_action_values_comes_back(tmp_path):
     policy = tiny(GreedyValuePolicy, head=CategoricalHead(one_hot=True))
     policy.save(tmp_path)
-    assert ChoicePolicy.load(tmp_path).head == policy.head
+    assert Policy.load(tmp_path).head == policy.head
 
 
 # Policies
 
 
-class Clips(CategoricalPolicy):
+class Clips(FeedforwardPolicy):
     """Takes an argument that `config` does not tell, and keeps it."""
 
     def __init__(self, *, clip=20.0, **options):
@@ -275,7 +275,7 @@ class Clips(CategoricalPolicy):
         return super().embed(td).clamp(-self.clip, self.clip)
 
 
-class ClipsAside(CategoricalPolicy):
+class ClipsAside(FeedforwardPolicy):
     """Keeps it by another name, and takes it out of the others, where no signature tells it."""
 
     def __init__(self, **options):
@@ -304,7 +304,7 @@ class Bends(Scales):
         return super().denoise(x, t, cond) / self.gain
 
 
-class Hot(CategoricalPolicy):
+class Hot(FeedforwardPolicy):
     def __init__(self, *, heat=1.0, **options):
         super().__init__(**options)
         self.heat = heat
@@ -318,12 +318,12 @@ def test_another_argument_than_the_one_that_was_saved_is_refused_by_name_and_val
     policy = tiny(Clips, clip=saved).eval()
     policy.save(tmp_path)
     with pytest.raises(InputError, match=f"clip was {saved} when the policy was saved, got {given}"):
-        ChoicePolicy.load(tmp_path, clip=given)
-    loaded = ChoicePolicy.load(tmp_path, clip=saved)
+        Policy.load(tmp_path, clip=given)
+    loaded = Policy.load(tmp_path, clip=saved)
     assert torch.equal(logits_of(policy, 50.0), logits_of(loaded, 50.0))
     if saved != 20.0:
         with pytest.raises(InputError, match=r"clip.*load\(path, clip=\.\.\.\)"):
-            ChoicePolicy.load(tmp_path)
+            Policy.load(tmp_path)
 
 
 def test_an_argument_that_no_signature_tells_is_known_by_what_it_does(tmp_path):
@@ -331,8 +331,8 @@ def test_an_argument_that_no_signature_tells_is_known_by_what_it_does(tmp_path):
     policy.save(tmp_path)
     for given in ({}, {"clip": 6.0}):
         with pytest.raises(InputError, match="embed of a ClipsAside"):
-            ChoicePolicy.load(tmp_path, **given)
-    assert torch.equal(logits_of(policy, 50.0), logits_of(ChoicePolicy.load(tmp_path, clip=5.0), 50.0))
+            Policy.load(tmp_path, **given)
+    assert torch.equal(logits_of(policy, 50.0), logits_of(Policy.load(tmp_path, clip=5.0), 50.0))
     with pytest.raises(InputError, match="embed of a ClipsAside"):
         policy.check_saves()
     tiny(ClipsAside).check_saves()
@@ -348,8 +348,8 @@ def test_whatever_stage_an_argument_changes_is_tried(kind, name, stage, tmp_path
     del data["needs"], data["kept"]  # as if the class had kept it in a place of its own
     (tmp_path / "policy.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=f"{stage}.* makes other numbers"):
-        ChoicePolicy.load(tmp_path)
-    assert getattr(ChoicePolicy.load(tmp_path, **{name: 3.0}), name) == 3.0
+        Policy.load(tmp_path)
+    assert getattr(Policy.load(tmp_path, **{name: 3.0}), name) == 3.0
 
 
 def test_a_run_is_told_from_one_of_another_argument_that_config_does_not_tell():
@@ -375,4 +375,4 @@ def test_evidence_that_is_none_is_refused(evidence, tmp_path):
     data = json.loads((tmp_path / "policy.json").read_text())
     (tmp_path / "policy.json").write_text(json.dumps({**data, "evidence": evidence}))
     with pytest.raises(InputError):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffpolicy import CategoricalPolicy, InputError
+from diffpolicy import FeedforwardPolicy, InputError
 from diffpolicy.policies.files import portable
 from test_faults_saving import mutated
 
@@ -164,7 +164,7 @@ def test_an_exporter_that_dies_between_its_files_leaves_the_old_pair_or_the_new(
 def test_a_file_of_another_formats_name_is_refused_before_any_work(tmp_path):
     for name, form in (("x.pt2", "onnx"), ("x.onnx", "aoti")):
         with pytest.raises(InputError, match=name):
-            export_decision(CategoricalPolicy(choices=3, observation_dim=2), tmp_path / name, form)
+            export_decision(FeedforwardPolicy(choices=3, observation_dim=2), tmp_path / name, form)
 
 
 # Nothing of the machine
@@ -194,7 +194,7 @@ def nothing_of_the_machine(content, *more):
 
 
 def test_a_policy_names_no_folder_of_the_machine(tmp_path):
-    policy = CategoricalPolicy(choices=3, observation_dim=2)
+    policy = FeedforwardPolicy(choices=3, observation_dim=2)
     policy.trained |= {
         "method": str(tmp_path / "own.yaml"),
         "command": f"train {tmp_path}/own.yaml --out {Path.cwd()}/x",
@@ -211,7 +211,7 @@ def test_an_export_names_no_folder_of_the_machine(form, tmp_path):
     pytest.importorskip("onnxscript")
     if form == "aoti" and (shutil.which("g++") is None or shutil.which("strip") is None):
         pytest.skip("needs a C++ compiler")
-    policy = CategoricalPolicy(choices=3, observation_dim=2)
+    policy = FeedforwardPolicy(choices=3, observation_dim=2)
     policy.trained["method"] = str(tmp_path / "own.yaml")
     path = tmp_path / f"decision{description.SUFFIX[form]}"
     export_decision(policy, path, form)

@@ -8,11 +8,11 @@ from torchrl.envs import EnvBase, FlattenObservation, ParallelEnv, SerialEnv, Tr
 
 from diffpolicy import (
     ActionMemory,
-    CategoricalPolicy,
-    ChoicePolicy,
     DiffusionPolicy,
+    FeedforwardPolicy,
     GreedyValuePolicy,
     InputError,
+    Policy,
     with_recurrent_state,
 )
 from diffpolicy.edge import FleetPolicy, OffloadingEnv
@@ -24,7 +24,7 @@ from diffpolicy.training import DQNMethod, PackedReplay, SACMethod
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
 
-CLASSES = [DiffusionPolicy, CategoricalPolicy, GreedyValuePolicy]
+CLASSES = [DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy]
 METHODS = {
     "dqn": (DQNMethod, {"critic": 1e-2}),
     "sac": (SACMethod, {"actor": 1e-2, "critic": 1e-2, "alpha": 0.0}),
@@ -108,14 +108,14 @@ def test_one_number_without_a_dimension_is_a_width_of_one(kind, batch):
 @pytest.mark.parametrize("agents", [1, 2, 4])
 def test_one_number_of_each_agent_is_a_width_of_one(agents):
     env = Shaped((4,), (), agents=agents)
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     assert (policy.observation_dim, policy.agents) == (1, agents)
     assert action_of(policy, env.reset()).shape == (4, agents)
 
 
 def test_one_number_acts_as_if_it_had_a_dimension():
     bare, wide = Shaped((4,), ()), Shaped((4,), (1,))
-    first, second = (CategoricalPolicy.from_specs(env, seed=3) for env in (bare, wide))
+    first, second = (FeedforwardPolicy.from_specs(env, seed=3) for env in (bare, wide))
     assert torch.equal(action_of(first, bare.reset()), action_of(second, wide.reset()))
 
 
@@ -182,7 +182,7 @@ def test_a_picture_is_read_as_its_numbers(kind, batch, agents, tmp_path):
 
 def test_a_flattened_observation_is_read():
     env = TransformedEnv(Shaped((4,), (2, 2)), FlattenObservation(-2, -1, in_keys=["observation"]))
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     assert policy.observation_dim == 4
     assert action_of(policy, env.reset()).shape == (4,)
 
@@ -193,7 +193,7 @@ def test_action_values_of_several_slots_are_refused():
 
 
 def test_a_policy_does_not_fit_an_environment_that_shows_another_shape():
-    policy = CategoricalPolicy.from_specs(Shaped((4,), (2,)))
+    policy = FeedforwardPolicy.from_specs(Shaped((4,), (2,)))
     with pytest.raises(InputError, match="2 observed features, and the environment has 4"):
         policy.check_env(Shaped((4,), (2, 2)))
     with pytest.raises(InputError, match="2 observed features"):
@@ -208,7 +208,7 @@ def test_a_mask_of_another_shape_is_refused_by_the_specs():
     spec["agents", "action_mask"] = Binary(4, (4, 2, 4), dtype=torch.bool)
     env.observation_spec = spec
     with pytest.raises(InputError, match=r"action_mask'\) must have shape \[4, 2, 3\], got \[4, 2, 4\]"):
-        CategoricalPolicy.from_specs(env)
+        FeedforwardPolicy.from_specs(env)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -229,7 +229,7 @@ def test_observations_that_are_not_finite_are_refused(kind, value, agents, norma
 
 def test_a_number_too_large_for_the_networks_type_is_refused():
     env = Shaped((4,), (3,), torch.float64)
-    policy, td = CategoricalPolicy.from_specs(env), env.reset()
+    policy, td = FeedforwardPolicy.from_specs(env), env.reset()
     td["observation"][2, 1] = 1e300
     with pytest.raises(InputError, match=r"1e\+300 at \[2, 1\], not finite in float32"):
         policy(td)
@@ -239,13 +239,13 @@ def test_finite_numbers_whose_sum_overflows_are_read():
     env = Shaped((4,), (3,))
     td = env.reset()
     td["observation"][:] = 3e38
-    action_of(CategoricalPolicy.from_specs(env, normalize=True), td)
+    action_of(FeedforwardPolicy.from_specs(env, normalize=True), td)
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_what_is_observed_of_items_that_do_not_exist_means_nothing(share):
     env = OffloadingEnv(small(3, 5, 6), [4])
-    policy = CategoricalPolicy.from_specs(env, share_parameters=share)
+    policy = FeedforwardPolicy.from_specs(env, share_parameters=share)
     td = env.reset()
     td["agents", "observation"][~td["agents", "valid"]] = float("nan")
     action_of(policy, td)
@@ -263,7 +263,7 @@ def test_what_is_observed_of_items_that_do_not_exist_means_nothing(share):
 def test_environments_that_are_not_started_yet_tell_their_specs(kind):
     env = kind(2, GuessEnv, **({"mp_start_method": "fork"} if kind is ParallelEnv else {}))
     try:
-        policy = CategoricalPolicy.from_specs(env)
+        policy = FeedforwardPolicy.from_specs(env)
         assert policy.information == "paper"
         assert action_of(policy, env.reset()).shape == (2, 4)
         policy.check_env(env)
@@ -273,8 +273,8 @@ def test_environments_that_are_not_started_yet_tell_their_specs(kind):
 
 def test_the_information_of_several_environments_is_theirs():
     env = SerialEnv(2, lambda: OffloadingEnv(small(3, 5, 6), [1], information="stale"))
-    assert CategoricalPolicy.from_specs(env).information == "stale"
-    assert CategoricalPolicy.from_specs(TransformedEnv(env)).information == "stale"
+    assert FeedforwardPolicy.from_specs(env).information == "stale"
+    assert FeedforwardPolicy.from_specs(TransformedEnv(env)).information == "stale"
     env.close()
 
 
@@ -282,7 +282,7 @@ def test_the_information_of_several_environments_is_theirs():
 @pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_an_environment_of_another_batch_acts_and_is_refused_before_it_trains(name, batch):
     env = Shaped(batch)
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     assert action_of(policy, env.reset()).shape == batch
     with pytest.raises(InputError, match="training needs an environment of batch"):
         train(name, env)
@@ -321,7 +321,7 @@ def test_each_agent_has_its_own_network_whatever_the_batch(kind, lead):
 
 
 def test_a_batch_that_does_not_tell_the_agents_is_refused():
-    policy = CategoricalPolicy(
+    policy = FeedforwardPolicy(
         choices=3,
         observation_dim=2,
         agents=3,
@@ -337,16 +337,16 @@ def test_a_batch_that_does_not_tell_the_agents_is_refused():
 
 
 def test_agents_are_counted_by_the_action_and_not_by_its_groups_shape():
-    policy = CategoricalPolicy.from_specs(Shaped((4,), agents=2, group=(4,)))
+    policy = FeedforwardPolicy.from_specs(Shaped((4,), agents=2, group=(4,)))
     assert policy.agents == 2
-    assert CategoricalPolicy.from_specs(Shaped((4,), agents=2, items=(5,))).item_dims == 1
+    assert FeedforwardPolicy.from_specs(Shaped((4,), agents=2, items=(5,))).item_dims == 1
 
 
 def test_the_agents_place_is_saved(tmp_path):
     env = Shaped((3,), (3,), agents=3)
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     policy.save(tmp_path)
-    loaded = ChoicePolicy.load(tmp_path)
+    loaded = Policy.load(tmp_path)
     assert loaded.item_dims == 0
     assert torch.equal(loaded.rows(TensorDict(env.reset().to_dict())).index, policy.rows(env.reset()).index)
     assert policy.for_agent(1).agents is None
@@ -421,7 +421,7 @@ def test_rows_are_counted_on_the_device_of_their_values():
         taken = rows.take(torch.empty(4, 3, 2, device=meta))
         assert taken.device == meta
         assert rows.put(taken).shape == (4, 3, 2)
-    policy = CategoricalPolicy.from_specs(Shaped((4,), agents=3))
+    policy = FeedforwardPolicy.from_specs(Shaped((4,), agents=3))
     assert policy.rows(Shaped((4,), agents=3).reset().to("meta")).index.device == meta
 
 

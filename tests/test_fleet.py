@@ -23,7 +23,7 @@ from diffpolicy.edge.scenario.scenario import Server
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
-from diffpolicy.policies import ChoicePolicy
+from diffpolicy.policies import Policy
 from diffpolicy.policies.recurrent import with_recurrent_state
 from diffpolicy.training.evolution import EvolutionModule
 from diffpolicy.training.imitation import ImitationModule
@@ -300,7 +300,7 @@ def test_without_prices_it_is_the_greedy_rule() -> None:
 def test_a_fleet_policy_survives_saving(tmp_path) -> None:
     policy = lively(FleetPolicy(information="stale", candidates=3))
     policy.save(tmp_path)
-    again = ChoicePolicy.load(tmp_path)
+    again = Policy.load(tmp_path)
     assert isinstance(again, FleetPolicy)
     assert again.config() == policy.config()
     for a, b in zip(policy.denoiser.parameters(), again.denoiser.parameters(), strict=True):

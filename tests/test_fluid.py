@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import ChoicePolicy, DiffusionPolicy
+from diffpolicy import DiffusionPolicy, Policy
 from diffpolicy.edge import Fleet, OffloadingEnv, Scenario, SlotTasks, Stream, make_policy, play_episodes
 from diffpolicy.edge.credit.objectives import (
     cvar_delay_s,
@@ -219,7 +219,7 @@ def test_a_table_chooses_by_size_and_is_saved(scenario, tmp_path):
     work, valid = td["agents", "work_gcycles"], td["agents", "valid"]
     expected = (work > 1.0).long() + (work > 1.2).long()
     assert torch.equal(td["agents", "action"][valid], expected[valid])
-    again = ChoicePolicy.load(table.save(tmp_path / "table"))
+    again = Policy.load(table.save(tmp_path / "table"))
     assert isinstance(again, SizeTable)
     assert torch.equal(again.table, table.table)
     assert torch.equal(again.edges, table.edges)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffpolicy import ActionMemory, CategoricalHead, CategoricalPolicy, DiffusionPolicy, with_recurrent_state
+from diffpolicy import ActionMemory, CategoricalHead, DiffusionPolicy, FeedforwardPolicy, with_recurrent_state
 from diffpolicy.edge import HEURISTICS, OffloadingEnv, make_policy, play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
 
@@ -46,7 +46,7 @@ def learned(kind, env):
         return DiffusionPolicy.from_specs(env, steps=3, **options)
     if kind == "memory":
         return DiffusionPolicy.from_specs(env, prior=ActionMemory(), steps=3, **options)
-    return CategoricalPolicy.from_specs(env, **options)
+    return FeedforwardPolicy.from_specs(env, **options)
 
 
 LEARNED = ["diffusion", "memory", "categorical"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy, GaussianPrior, GreedyValuePolicy, InputError
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GaussianPrior, GreedyValuePolicy, InputError
 from diffpolicy.edge import OffloadingEnv, make_method, released_transitions, task_transitions
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
@@ -55,7 +55,7 @@ def test_every_preset_is_a_method_and_builds(name):
     method = make_method(name)
     assert type(method) is CLASSES[name]
     module = method.build(OffloadingEnv(SCENARIO, [1]), episode_steps=4)
-    kind = {SACMethod: CategoricalPolicy, DQNMethod: GreedyValuePolicy}.get(type(method), DiffusionPolicy)
+    kind = {SACMethod: FeedforwardPolicy, DQNMethod: GreedyValuePolicy}.get(type(method), DiffusionPolicy)
     assert type(module.policy) is kind
     assert module.policy.training
 
@@ -359,7 +359,7 @@ def test_a_method_may_be_a_class_of_ones_own():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Mine(OffPolicyMethod):
         def make_policy(self, env, seed):
-            return CategoricalPolicy.from_specs(env, seed=seed)
+            return FeedforwardPolicy.from_specs(env, seed=seed)
 
         def make_objective(self, policy, seed):
             from diffpolicy.networks import CriticEnsemble

@@ -12,8 +12,8 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategoric
 
 from diffpolicy import (
     ActionMemory,
-    CategoricalPolicy,
     DiffusionPolicy,
+    FeedforwardPolicy,
     GreedyValuePolicy,
     NoiseSchedule,
     check_policy,
@@ -110,7 +110,7 @@ def other_normalizer():
 
 def module(env=None, policy=None, **options):
     env = GuessEnv(4) if env is None else env
-    policy = CategoricalPolicy.from_specs(env) if policy is None else policy
+    policy = FeedforwardPolicy.from_specs(env) if policy is None else policy
     return OffPolicyModule(
         policy,
         LatentDiscreteSACLoss(policy, CriticEnsemble(3, 3)),
@@ -130,7 +130,7 @@ def elsewhere(env, result=None):
 
 def on_policy(env=None, policy=None, **options):
     env = GuessEnv(4) if env is None else env
-    policy = CategoricalPolicy.from_specs(env) if policy is None else policy
+    policy = FeedforwardPolicy.from_specs(env) if policy is None else policy
     critic = CriticEnsemble(policy.observation_dim, 1, ensemble=1, stack=policy.agents)
     options = {"learning_rates": {"actor": 1e-3, "critic": 1e-3}, **options}
     stream = RolloutStream(env, policy, episode_steps=5)
@@ -139,13 +139,13 @@ def on_policy(env=None, policy=None, **options):
 
 def pathwise(env, policy=None, **options):
     """A module that plays in an environment, by default with a policy made for another one."""
-    policy = made(CategoricalPolicy) if policy is None else policy
+    policy = made(FeedforwardPolicy) if policy is None else policy
     return PathwiseModule(policy, PathwiseLoss(policy, lambda td: td["cost"]), SimpleNamespace(env=env), **options)
 
 
 def rounds(kind, policy=None, env=None, **options):
     """A module of rounds, by default with a policy made for another environment."""
-    policy = made(CategoricalPolicy) if policy is None else policy
+    policy = made(FeedforwardPolicy) if policy is None else policy
     if kind is EvolutionModule:
         options = {"cost": lambda thetas, generation: thetas[..., 0], "generations": 2, **options}
     else:
@@ -197,11 +197,11 @@ CONSTRUCTING = {
     "epsilon of two": (lambda: made(GreedyValuePolicy, epsilon=2), "epsilon must be at most 1, got 2"),
     "time without steps": (lambda: NoiseSchedule.named("vp", 0), "steps must be at least 1, got 0"),
     "a mask of other choices": (
-        lambda: CategoricalPolicy.from_specs(specs(action_mask=Binary(2, (4, 2), dtype=torch.bool))),
+        lambda: FeedforwardPolicy.from_specs(specs(action_mask=Binary(2, (4, 2), dtype=torch.bool))),
         r"mask 'action_mask' must have shape \[4, 3\], got \[4, 2\]",
     ),
     "an action without bounds": (
-        lambda: CategoricalPolicy.from_specs(specs(Unbounded((4, 2)))),
+        lambda: FeedforwardPolicy.from_specs(specs(Unbounded((4, 2)))),
         "'action' is a vector without bounds",
     ),
 }
@@ -225,11 +225,11 @@ FITTING = {
     "other choices": (lambda: checked(specs(Categorical(5, (4,)))), "made for 3 choices, and the environment has 5"),
     "another action": (lambda: checked(specs(Bounded(-1.0, 1.0, (4, 2)))), "CategoricalHead decides"),
     "other agents": (
-        lambda: check_policy(CategoricalPolicy.from_specs(GuessEnv(4, 2)), GuessEnv(4, 3)),
+        lambda: check_policy(FeedforwardPolicy.from_specs(GuessEnv(4, 2)), GuessEnv(4, 3)),
         "made for 2 agents, and the environment has 3",
     ),
     "a mask that is gone": (
-        lambda: check_policy(CategoricalPolicy.from_specs(GuessEnv(4, mask=True)), GuessEnv(4)),
+        lambda: check_policy(FeedforwardPolicy.from_specs(GuessEnv(4, mask=True)), GuessEnv(4)),
         "reads 'action_mask', which the environment does not show",
     ),
     "a forgotten recurrent state": (
@@ -351,32 +351,32 @@ PROBLEMS = {
 
 TRAINING = {
     "a critic of another stack": (
-        lambda: LatentDiscreteSACLoss(made(CategoricalPolicy), CriticEnsemble(3, 3, stack=2)),
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3, stack=2)),
         "critic has networks for stack=2 agents, and the policy for None",
     ),
     "a critic of other choices": (
-        lambda: LatentDiscreteSACLoss(made(CategoricalPolicy), CriticEnsemble(3, 5)),
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 5)),
         r"critic must give 3 values of a row, \[K, 2, 3\], got \[2, 2, 5\]",
     ),
     "a critic of another width": (
-        lambda: LatentDiscreteSACLoss(made(CategoricalPolicy), CriticEnsemble(5, 3)),
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(5, 3)),
         "critic cannot read inputs of width 3",
     ),
     "a critic elsewhere": (
-        lambda: LatentDiscreteSACLoss(made(CategoricalPolicy), CriticEnsemble(3, 3).to("meta")),
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3).to("meta")),
         "critic is on meta, and the policy on cpu",
     ),
     "a loss of another head": (
-        lambda: LatentBoundedSACLoss(made(CategoricalPolicy), CriticEnsemble(4, 1)),
+        lambda: LatentBoundedSACLoss(made(FeedforwardPolicy), CriticEnsemble(4, 1)),
         "needs a BoundedHead or a SimplexHead, got a CategoricalHead",
     ),
     "more joint choices than are enumerated": (
         lambda: LatentDiscreteSACLoss(
-            CategoricalPolicy.from_specs(specs(MultiCategorical([100, 100], (4, 2)))), CriticEnsemble(3, 3)
+            FeedforwardPolicy.from_specs(specs(MultiCategorical([100, 100], (4, 2)))), CriticEnsemble(3, 3)
         ),
         "10000 joint choices",
     ),
-    "no tau": (lambda: LatentDiscreteSACLoss(made(CategoricalPolicy), CriticEnsemble(3, 3), tau=0), "tau .* got 0"),
+    "no tau": (lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), tau=0), "tau .* got 0"),
     "a target interval of zero": (
         lambda: StackedDQNLoss(made(GreedyValuePolicy), target_interval=0),
         "target_interval must be at least 1, got 0",
@@ -441,11 +441,11 @@ TRAINING = {
         "learning_rates must name actor, critic, got actor, critic, alpha",
     ),
     "a critic of another stack, on policy": (
-        lambda: ChainPPOLoss(made(CategoricalPolicy), CriticEnsemble(3, 1, stack=2)),
+        lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 1, stack=2)),
         "critic has networks for stack=2 agents, and the policy for None",
     ),
     "a critic of actions, on policy": (
-        lambda: ChainPPOLoss(made(CategoricalPolicy), CriticEnsemble(3, 3)),
+        lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3)),
         r"critic must give 1 values of a row, \[K, 2, 1\], got \[2, 2, 3\]",
     ),
     "a policy of action values, on policy": (

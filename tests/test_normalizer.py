@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffpolicy import CategoricalPolicy, ChoicePolicy
+from diffpolicy import FeedforwardPolicy, Policy
 from diffpolicy.edge.training import build
 from diffpolicy.networks import RunningNorm
 from diffpolicy.training.fit import fit
@@ -48,7 +48,7 @@ def test_training_keeps_the_statistics_and_a_saved_policy_has_them(name, tmp_pat
     norm = module.policy.normalizer
     assert norm.count == sum(len(seen) for seen in valid_rows())
     module.policy.save(tmp_path / "policy")
-    loaded = ChoicePolicy.load(tmp_path / "policy").normalizer
+    loaded = Policy.load(tmp_path / "policy").normalizer
     for key in ("count", "mean", "square", "shift", "scale"):
         assert torch.equal(getattr(norm, key), getattr(loaded, key)), key
 
@@ -74,7 +74,7 @@ def test_the_target_actor_reads_the_same_statistics(tmp_path):
 
 
 def test_a_policy_acts_on_normalised_observations():
-    policy = CategoricalPolicy(choices=3, observation_dim=4, normalize=True)
+    policy = FeedforwardPolicy(choices=3, observation_dim=4, normalize=True)
     x = rows()
     plain = policy.logits((x - x.mean(0)) / x.std(0, correction=0))
     policy.normalizer.update(RunningNorm.moments(x))

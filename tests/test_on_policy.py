@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torchrl.data import Bounded, MultiCategorical
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from diffpolicy import CategoricalPolicy, DiffusionPolicy, GreedyValuePolicy
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy
 from diffpolicy.edge import OffloadingEnv, OffloadingProblem
 from diffpolicy.environments import EnvProblem
 from diffpolicy.errors import InputError
@@ -182,15 +182,15 @@ def test_what_has_no_law_or_does_not_fit_is_refused_by_name():
     critic = CriticEnsemble(3, 1, ensemble=1)
     for policy, words in (
         (GreedyValuePolicy.from_specs(env), "has action values, and no law"),
-        (CategoricalPolicy.from_specs(env, head=CategoricalHead("argmax")), "takes the argmax"),
+        (FeedforwardPolicy.from_specs(env, head=CategoricalHead("argmax")), "takes the argmax"),
     ):
         with pytest.raises(InputError, match=words):
             ChainPPOLoss(policy, critic)
     with pytest.raises(InputError, match="stack=2 agents, and the policy for None"):
-        ChainPPOLoss(CategoricalPolicy.from_specs(env), CriticEnsemble(3, 1, ensemble=1, stack=2))
+        ChainPPOLoss(FeedforwardPolicy.from_specs(env), CriticEnsemble(3, 1, ensemble=1, stack=2))
     for name, value in (("clip", 1.5), ("entropy", -1), ("critic_weight", 0)):
         with pytest.raises(InputError, match=f"{name} must be .* got {value}"):
-            ChainPPOLoss(CategoricalPolicy.from_specs(env), critic, **{name: value})
+            ChainPPOLoss(FeedforwardPolicy.from_specs(env), critic, **{name: value})
 
 
 # Training

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy
 from diffpolicy.edge import OffloadingEnv, make_policy, play_episodes
 from diffpolicy.edge.credit.objectives import mean_delay_s, mean_slowdown
 from diffpolicy.edge.fluid.rollout import FluidRollout
@@ -49,7 +49,7 @@ def wrong(policy, **options):
 def test_it_finds_the_best_choice_directly_and_through_a_chain(steps):
     rollout = Guess()
     if steps is None:
-        policy = CategoricalPolicy.from_specs(rollout.env)
+        policy = FeedforwardPolicy.from_specs(rollout.env)
     else:
         policy = DiffusionPolicy.from_specs(rollout.env, steps=steps, prediction="x0")
     module = PathwiseModule(policy, PathwiseLoss(policy, cost), rollout, learning_rates={"actor": 0.03})
@@ -61,7 +61,7 @@ def test_it_finds_the_best_choice_directly_and_through_a_chain(steps):
 
 def test_a_mask_is_kept():
     rollout = Guess(mask=True)
-    policy = CategoricalPolicy.from_specs(rollout.env)
+    policy = FeedforwardPolicy.from_specs(rollout.env)
     td = rollout.env.reset()
     assert (choice_probabilities(policy, td)[~td["action_mask"]] == 0).all()
 
@@ -146,7 +146,7 @@ def test_gradients_are_clipped():
 
 
 def test_the_loss_is_a_torchrl_loss():
-    policy = CategoricalPolicy(choices=3, observation_dim=3)
+    policy = FeedforwardPolicy(choices=3, observation_dim=3)
     loss = PathwiseLoss(policy, cost, in_keys=["cost"])
     assert float(loss(TensorDict({"cost": torch.ones(4)}))["loss_pathwise"]) == 1.0
     assert float(loss(cost=torch.ones(4))) == 1.0

@@ -12,19 +12,18 @@ from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration
 from diffpolicy import (
     ActionMemory,
     CategoricalHead,
-    CategoricalPolicy,
-    ChoicePolicy,
     DiffusionPolicy,
+    FeedforwardPolicy,
     GaussianPrior,
     GreedyValuePolicy,
     InputError,
+    Policy,
     with_recurrent_state,
 )
 from diffpolicy.edge import OffloadingEnv
-from diffpolicy.policies import Policy
 from toys import GuessEnv, small
 
-CLASSES = [DiffusionPolicy, CategoricalPolicy, GreedyValuePolicy]
+CLASSES = [DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy]
 PRIORS = [GaussianPrior(), ActionMemory()]
 
 
@@ -85,7 +84,7 @@ def test_the_edge_environment_gives_its_mask_its_items_and_its_information():
 
 def test_several_observation_keys_are_read_side_by_side():
     env = OffloadingEnv(small(), [2])
-    values = CategoricalPolicy.from_specs(env, observation_keys=[("agents", "observation"), ("agents", "observation")])
+    values = FeedforwardPolicy.from_specs(env, observation_keys=[("agents", "observation"), ("agents", "observation")])
     assert values.observation_dim == 10
     assert action_of(play(values, env, 3)).shape == (2, 3, 3, 5)
 
@@ -142,7 +141,7 @@ ACTIONS = {
 }
 
 
-@pytest.mark.parametrize("kind", [DiffusionPolicy, CategoricalPolicy])
+@pytest.mark.parametrize("kind", [DiffusionPolicy, FeedforwardPolicy])
 @pytest.mark.parametrize("name", ACTIONS)
 def test_any_action_is_decided_saved_and_decided_alike(kind, name, tmp_path):
     env = GuessEnv(4)
@@ -213,7 +212,7 @@ def test_a_policy_with_a_memory_asks_for_its_latent():
     [
         (DiffusionPolicy, {}),
         (DiffusionPolicy, {"head": CategoricalHead("argmax")}),
-        (CategoricalPolicy, {}),
+        (FeedforwardPolicy, {}),
         (GreedyValuePolicy, {"epsilon": 1.0}),
         (GreedyValuePolicy, {"epsilon": 0.0}),
     ],
@@ -238,7 +237,7 @@ def test_the_only_allowed_choice_is_taken():
 
 def test_an_edge_mask_of_one_station_holds_for_all_its_tasks():
     env = OffloadingEnv(small(), [2])
-    policy = CategoricalPolicy.from_specs(env)
+    policy = FeedforwardPolicy.from_specs(env)
     td = env.reset()
     td["agents", "action_mask"][:, 1, 2] = False
     td["agents", "action_mask"][:, 2, :2] = False
@@ -330,8 +329,8 @@ def test_agents_with_their_own_parameters_decide_differently_and_shared_ones_ali
     env = GuessEnv(64, 2)
     td = env.reset()
     td["agents", "observation"][:, 1] = td["agents", "observation"][:, 0]
-    own = CategoricalPolicy.from_specs(env, head=CategoricalHead("argmax"))(td.clone())["agents", "action"]
-    shared = CategoricalPolicy.from_specs(env, head=CategoricalHead("argmax"), share_parameters=True)
+    own = FeedforwardPolicy.from_specs(env, head=CategoricalHead("argmax"))(td.clone())["agents", "action"]
+    shared = FeedforwardPolicy.from_specs(env, head=CategoricalHead("argmax"), share_parameters=True)
     alike = shared(td.clone())["agents", "action"]
     assert (own[:, 0] != own[:, 1]).any()
     assert torch.equal(alike[:, 0], alike[:, 1])
@@ -494,13 +493,13 @@ def test_a_subclass_saves_and_loads(kind, tmp_path):
     policy = kind.from_specs(env, seed=4, steps=3)
     policy.save(tmp_path)
     td = env.reset()
-    for loaded in (kind.load(tmp_path), DiffusionPolicy.load(tmp_path), ChoicePolicy.load(tmp_path)):
+    for loaded in (kind.load(tmp_path), DiffusionPolicy.load(tmp_path), Policy.load(tmp_path)):
         assert type(loaded) is kind
         policy.generator.manual_seed(7)
         loaded.generator.manual_seed(7)
         assert torch.equal(policy(td.clone())["action"], loaded(td.clone())["action"])
     with pytest.raises(InputError, match=kind.__name__):
-        CategoricalPolicy.load(tmp_path)
+        FeedforwardPolicy.load(tmp_path)
 
 
 def test_a_denoiser_of_ones_own_is_used():

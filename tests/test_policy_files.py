@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from diffpolicy import (
     ActionMemory,
     CategoricalHead,
-    CategoricalPolicy,
-    ChoicePolicy,
     DiffusionPolicy,
+    FeedforwardPolicy,
     GaussianPrior,
     GreedyValuePolicy,
     InputError,
+    Policy,
     with_recurrent_state,
 )
 from diffpolicy.edge import OffloadingEnv, make_policy, play_episodes
@@ -38,7 +38,7 @@ MAKE = {
         denoiser={"hidden": [7, 9], "act": "mish", "output": "tanh", "time": 8},
         share_parameters=True,
     ),
-    "categorical": lambda env: CategoricalPolicy.from_specs(env, hidden=[7], act="tanh", mask_key=None),
+    "categorical": lambda env: FeedforwardPolicy.from_specs(env, hidden=[7], act="tanh", mask_key=None),
     "values": lambda env: GreedyValuePolicy.from_specs(env, hidden=[7], epsilon=0.2),
 }
 
@@ -56,7 +56,7 @@ def make(name, seed=3):
 def test_a_loaded_policy_decides_the_same(name, tmp_path):
     policy = make(name)
     assert policy.save(tmp_path / "deep" / "folder") == tmp_path / "deep" / "folder"
-    loaded = ChoicePolicy.load(tmp_path / "deep" / "folder")
+    loaded = Policy.load(tmp_path / "deep" / "folder")
     loaded.generator.manual_seed(3)
     assert type(loaded) is type(policy)
     assert loaded.config() == policy.config()
@@ -98,8 +98,8 @@ def test_the_memory_of_any_environment_comes_back(agents, key, tmp_path):
 def test_a_folder_and_either_of_its_files_name_the_policy(tmp_path):
     make("categorical").save(tmp_path)
     for path in (tmp_path, tmp_path / "policy.json", tmp_path / "policy.safetensors", str(tmp_path)):
-        assert isinstance(CategoricalPolicy.load(path), CategoricalPolicy)
-        assert isinstance(make_policy(path, SCENARIO), CategoricalPolicy)
+        assert isinstance(FeedforwardPolicy.load(path), FeedforwardPolicy)
+        assert isinstance(make_policy(path, SCENARIO), FeedforwardPolicy)
 
 
 def test_no_pickle_is_written(tmp_path):
@@ -117,7 +117,7 @@ def test_a_pickle_in_place_of_the_tensors_is_not_loaded(tmp_path):
     make("categorical").save(tmp_path)
     torch.save({"network.layers.0.weight": torch.zeros(3)}, tmp_path / "policy.safetensors")
     with pytest.raises(InputError, match=r"policy\.safetensors"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -125,7 +125,7 @@ def test_saved_twice_gives_the_same_bytes(name, tmp_path):
     policy = make(name)
     policy.save(tmp_path / "a")
     policy.save(tmp_path / "b")
-    ChoicePolicy.load(tmp_path / "a").save(tmp_path / "c")
+    Policy.load(tmp_path / "a").save(tmp_path / "c")
     for file in ("policy.json", "policy.safetensors"):
         first = (tmp_path / "a" / file).read_bytes()
         assert first == (tmp_path / "b" / file).read_bytes()
@@ -148,7 +148,7 @@ def test_saving_in_another_process_gives_the_same_bytes(tmp_path):
 def test_saving_over_an_old_policy_leaves_nothing_of_it(tmp_path):
     make("memory").save(tmp_path)
     make("categorical").save(tmp_path)
-    assert isinstance(ChoicePolicy.load(tmp_path), CategoricalPolicy)
+    assert isinstance(Policy.load(tmp_path), FeedforwardPolicy)
 
 
 def test_the_default_sampler_is_part_of_the_file(tmp_path):
@@ -198,7 +198,7 @@ def test_a_wrong_entry_is_refused_with_the_file(changes, message, tmp_path):
     make("memory").save(tmp_path)
     edited(tmp_path, **changes)
     with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path))}.*{message}"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_wrong_config_is_refused_with_the_file(key, value, tmp_path):
     config = json.loads((tmp_path / "policy.json").read_text())["config"]
     edited(tmp_path, config={**config, key: value})
     with pytest.raises(InputError, match=re.escape(str(tmp_path))):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 def test_a_tensor_of_another_shape_is_refused_with_its_name_and_both_shapes(tmp_path):
@@ -247,7 +247,7 @@ def test_a_tensor_of_another_shape_is_refused_with_its_name_and_both_shapes(tmp_
     tensors[name] = tensors[name][:, 1:].contiguous()
     save_file(tensors, tmp_path / "policy.safetensors")
     with pytest.raises(InputError) as error:
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     for part in (str(tmp_path), name, str(shape), str([shape[0], shape[1] - 1, shape[2]])):
         assert part in str(error.value)
 
@@ -258,10 +258,10 @@ def test_a_missing_and_an_unknown_tensor_are_refused_with_their_names(tmp_path):
     name, value = next(iter(tensors.items()))
     save_file({**tensors, "stray": value.clone()}, tmp_path / "policy.safetensors")
     with pytest.raises(InputError, match="stray"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
     save_file({k: v for k, v in tensors.items() if k != name}, tmp_path / "policy.safetensors")
     with pytest.raises(InputError, match=name):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 def test_a_memory_of_another_shape_is_refused_before_it_is_played(tmp_path):
@@ -270,7 +270,7 @@ def test_a_memory_of_another_shape_is_refused_before_it_is_played(tmp_path):
     tensors["remembered"] = torch.zeros(4, 3, 5, 2)
     save_file(tensors, tmp_path / "policy.safetensors")
     with pytest.raises(InputError, match="remembered"):
-        play_episodes(SCENARIO, ChoicePolicy.load(tmp_path), 1)
+        play_episodes(SCENARIO, Policy.load(tmp_path), 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"\xff" * 100, b"{}"])
@@ -278,7 +278,7 @@ def test_a_corrupt_tensor_file_is_refused(content, tmp_path):
     make("categorical").save(tmp_path)
     (tmp_path / "policy.safetensors").write_bytes(content)
     with pytest.raises(InputError, match=r"policy\.safetensors"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 def test_a_cut_tensor_file_is_refused(tmp_path):
@@ -286,7 +286,7 @@ def test_a_cut_tensor_file_is_refused(tmp_path):
     path = tmp_path / "policy.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"policy\.safetensors"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b'{"schema": "a", "schema": "b"}'])
@@ -294,7 +294,7 @@ def test_a_corrupt_json_file_is_refused(content, tmp_path):
     make("categorical").save(tmp_path)
     (tmp_path / "policy.json").write_bytes(content)
     with pytest.raises(InputError, match=r"policy\.json"):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["policy.json", "policy.safetensors"])
@@ -302,7 +302,7 @@ def test_a_missing_file_is_refused(file, tmp_path):
     make("categorical").save(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(InputError, match=file.replace(".", r"\.")):
-        ChoicePolicy.load(tmp_path)
+        Policy.load(tmp_path)
 
 
 def test_a_policy_of_another_class_is_refused(tmp_path):
@@ -323,4 +323,4 @@ def test_a_file_that_calls_the_class_by_its_name_of_before_loads(tmp_path):
     now = json.loads(file.read_text())
     assert now["class"] == "FeedforwardPolicy"
     file.write_text(json.dumps({**now, "class": "CategoricalPolicy"}))
-    assert type(ChoicePolicy.load(tmp_path)) is CategoricalPolicy
+    assert type(Policy.load(tmp_path)) is FeedforwardPolicy

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy, InputError
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.edge import OffloadingEnv
 from diffpolicy.training import RolloutStream
 from toys import GuessEnv, small
 
 SLOTS = 6
 POLICIES = {
-    "categorical": lambda env: CategoricalPolicy.from_specs(env),
+    "categorical": lambda env: FeedforwardPolicy.from_specs(env),
     "gaussian": lambda env: DiffusionPolicy.from_specs(env, steps=3),
     "task": lambda env: DiffusionPolicy.from_specs(env, prior=ActionMemory("task", "x0"), steps=3),
     "slot-task": lambda env: DiffusionPolicy.from_specs(env, prior=ActionMemory("slot-task", "probabilities"), steps=3),

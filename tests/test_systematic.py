@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario, play_episodes
 from diffpolicy.errors import InputError
-from diffpolicy.policies import CategoricalPolicy
+from diffpolicy.policies import FeedforwardPolicy
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.systematic import SystematicDraws
 
@@ -21,9 +21,9 @@ def scenario(slots: int = 20) -> Scenario:
     return Scenario.load("lad-ts").override(stations=6, tasks=12, slots=slots)
 
 
-def constant(system: Scenario, draw: str = "sample") -> CategoricalPolicy:
+def constant(system: Scenario, draw: str = "sample") -> FeedforwardPolicy:
     """A policy whose chances depend on nothing."""
-    policy = CategoricalPolicy.from_specs(
+    policy = FeedforwardPolicy.from_specs(
         OffloadingEnv(system, [1]), hidden=[4], share_parameters=True, head=CategoricalHead(draw)
     )
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_an_environment_that_does_not_show_what_the_draws_read_is_refused() -> N
 
 
 def test_any_environment_with_amounts_will_do() -> None:
-    policy = CategoricalPolicy(choices=4, observation_dim=2, action_key="where", observation_keys=["seen"], hidden=[4])
+    policy = FeedforwardPolicy(choices=4, observation_dim=2, action_key="where", observation_keys=["seen"], hidden=[4])
     td = TensorDict(seen=torch.zeros(3, 2, 8, 2), size=torch.ones(3, 2, 8), batch_size=[3])
     spread = (SystematicDraws(policy, "size").uniforms(td) * 8).floor().long().sort(-1).values
     assert (spread.diff(dim=-1) <= 2).all()  # no run of the eight places is left out

@@ -23,7 +23,7 @@ from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration
 from torchrl.objectives import ClipPPOLoss, DiscreteSACLoss, SoftUpdate
 from torchrl.objectives.value import GAE
 
-from diffpolicy import ActionMemory, CategoricalPolicy, DiffusionPolicy, GreedyValuePolicy, with_recurrent_state
+from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, with_recurrent_state
 from diffpolicy.edge import OffloadingEnv
 from diffpolicy.environments import Lanes, gym_problem
 from diffpolicy.errors import InputError
@@ -188,7 +188,7 @@ def test_ppo_trains(kind):
     assert all(torch.isfinite(p).all() for p in policy.parameters())
 
 
-@pytest.mark.parametrize("cls", [DiffusionPolicy, CategoricalPolicy])
+@pytest.mark.parametrize("cls", [DiffusionPolicy, FeedforwardPolicy])
 @pytest.mark.parametrize("masked", [False, True])
 def test_torchrls_discrete_sac_trains(cls, masked):
     env = GuessEnv(64, mask=masked)
@@ -310,7 +310,7 @@ def test_replay_buffers_keep_what_learning_needs(kind):
 # Acting
 
 
-@pytest.mark.parametrize("cls", [DiffusionPolicy, CategoricalPolicy, GreedyValuePolicy])
+@pytest.mark.parametrize("cls", [DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy])
 def test_a_deterministic_mode_is_deterministic(cls):
     env = GuessEnv(64)
     policy, root = cls.from_specs(env).train(), env.reset()
@@ -348,7 +348,7 @@ def test_gymnasium_environments_keep_their_specs(name):
 POLICIES = {
     "gaussian": lambda env: DiffusionPolicy.from_specs(env, steps=3),
     "memory": lambda env: DiffusionPolicy.from_specs(env, steps=3, prior=ActionMemory()),
-    "categorical": CategoricalPolicy.from_specs,
+    "categorical": FeedforwardPolicy.from_specs,
     "greedy": GreedyValuePolicy.from_specs,
 }
 

@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 
-from diffpolicy import ChoicePolicy, InputError
+from diffpolicy import InputError, Policy
 from diffpolicy.edge import OffloadingEnv, Stream, make_method, play_episodes
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build, train
@@ -419,7 +419,7 @@ def test_the_last_evaluation_is_that_of_the_saved_policy(method, tmp_path):
     fitted = train(
         method("lad-ts-released"), SCENARIO, episodes=3, out=tmp_path, evaluate_every=3, eval_episodes=2, seed=5
     )
-    policy = ChoicePolicy.load(tmp_path)
+    policy = Policy.load(tmp_path)
     policy.generator.manual_seed(0)
     assert policy.remembered is not None
     assert fitted.history[-1]["eval_delay_s"] > 0
@@ -448,7 +448,7 @@ def test_an_evaluation_sees_the_policy_in_eval_mode_on_the_same_episodes(method)
 def test_a_trained_policy_is_saved_with_its_origin_and_can_be_evaluated(name, method, tmp_path):
     file = method(name)
     train(file, SCENARIO, episodes=2, out=tmp_path / "out", seed=3)
-    policy = ChoicePolicy.load(tmp_path / "out")
+    policy = Policy.load(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "policy.json").read_text())["trained"]
     assert data["method"] == Path(file).name
     assert (data["episodes"], data["seed"]) == (2, 3)

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from diffpolicy.environments.env_problem import EnvProblem as EnvProblem
     from diffpolicy.environments.problem_checks import check_problem as check_problem
     from diffpolicy.errors import InputError as InputError
-    from diffpolicy.policies.choice import ChoicePolicy as ChoicePolicy
     from diffpolicy.policies.diffusion import DiffusionPolicy as DiffusionPolicy
-    from diffpolicy.policies.direct import CategoricalPolicy as CategoricalPolicy
     from diffpolicy.policies.direct import FeedforwardPolicy as FeedforwardPolicy
     from diffpolicy.policies.direct import GreedyValuePolicy as GreedyValuePolicy
     from diffpolicy.policies.heads import CategoricalHead as CategoricalHead
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from diffpolicy.policies.priors import GaussianPrior as GaussianPrior
     from diffpolicy.policies.recurrent import with_recurrent_state as with_recurrent_state
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "__version__": "diffpolicy._version",
@@ -32,9 +30,7 @@ __getattr__, __dir__ = attach(
         "check_policy": "diffpolicy.environments.checks",
         "check_problem": "diffpolicy.environments.problem_checks",
         "InputError": "diffpolicy.errors",
-        "ChoicePolicy": "diffpolicy.policies.choice",
         "DiffusionPolicy": "diffpolicy.policies.diffusion",
-        "CategoricalPolicy": "diffpolicy.policies.direct",
         "FeedforwardPolicy": "diffpolicy.policies.direct",
         "GreedyValuePolicy": "diffpolicy.policies.direct",
         "CategoricalHead": "diffpolicy.policies.heads",
@@ -48,8 +44,6 @@ __getattr__, __dir__ = attach(
 __all__ = (
     "ActionMemory",
     "CategoricalHead",
-    "CategoricalPolicy",
-    "ChoicePolicy",
     "DiffusionPolicy",
     "EnvProblem",
     "FeedforwardPolicy",

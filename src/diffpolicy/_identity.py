@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffpolicy._imports import moved
+from diffpolicy._deprecated import moved
 from diffpolicy._validate import show
 from diffpolicy.errors import InputError
 

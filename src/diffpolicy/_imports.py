@@ -14,29 +14,6 @@ from typing import Any
 from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 
-MOVED = {
-    "diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions",
-    "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.policy.Policy",
-    "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.direct.FeedforwardPolicy",
-    **{
-        f"diffpolicy.training.methods.{name}": f"diffpolicy.methods.{module}.{name}"
-        for name, module in (
-            ("Method", "method"),
-            ("OffPolicyMethod", "off_policy"),
-            ("SACMethod", "sac"),
-            ("DiffusionSACMethod", "diffusion_sac"),
-            ("DQNMethod", "dqn"),
-        )
-    },
-}
-"""Modules, and names in modules, as files of earlier versions have them, and where they are now."""
-
-
-def moved(path: str) -> str:
-    """An import path of an earlier version as it is today. Args: path: `package.module.thing`."""
-    module, dot, name = path.rpartition(".")
-    return MOVED.get(path) or f"{MOVED.get(module, module)}{dot}{name}"
-
 
 @contextmanager
 def working_folder(*, last: bool = False) -> Iterator[None]:

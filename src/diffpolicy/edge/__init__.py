@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from diffpolicy.experiments.sweep import Sweep as Sweep
     from diffpolicy.experiments.sweep import run_sweep as run_sweep
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Availability": "diffpolicy.edge.scenario.availability",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffpolicy.environments.tally import Tally as Tally
     from diffpolicy.environments.transitions import step_transitions as step_transitions
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "read_data": "diffpolicy.environments.data_set",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffpolicy.evaluation.results import Costs as Costs
     from diffpolicy.evaluation.results import Result as Result
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Interval": "diffpolicy.evaluation.intervals",

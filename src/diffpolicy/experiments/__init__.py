@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffpolicy.experiments.training import build as build
     from diffpolicy.experiments.training import train as train
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Comparison": "diffpolicy.experiments.comparison",

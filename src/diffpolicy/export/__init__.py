@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffpolicy.export.write import export_decision as export_decision
 
 _HERE = "diffpolicy.export."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Decision": _HERE + "decision",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from diffpolicy.methods.rollouts import RolloutMethod as RolloutMethod
     from diffpolicy.methods.sac import SACMethod as SACMethod
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Method": "diffpolicy.methods.method",

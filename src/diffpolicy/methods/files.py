@@ -11,7 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from diffpolicy import _validate as check
 from diffpolicy import _yaml
-from diffpolicy._imports import import_module, moved, working_folder
+from diffpolicy._deprecated import moved, moved_in_file
+from diffpolicy._imports import import_module, working_folder
 from diffpolicy._read import one_line, show_path
 from diffpolicy.errors import InputError
 from diffpolicy.methods.method import Method
@@ -72,9 +73,8 @@ def parse_method(text: str, source: str) -> Method:
         known = [f.name for f in fields(kind) if f.init]
         given = check.mapping(data.get("init_args") or {}, f"{name}: init_args", allowed=known)
         if given.get("transitions") is not None:
-            if isinstance(given["transitions"], str):
-                given["transitions"] = moved(given["transitions"])
             _function(given["transitions"], f"{name}: transitions")
+            given["transitions"] = moved(given["transitions"])
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_argument("--method", type=Method)
         path = f"{kind.__module__}.{kind.__qualname__}"
@@ -151,7 +151,7 @@ def _attribute(path: Any, name: str) -> Any:
     """The object of an import path, `package.module.thing`."""
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise InputError(f"{name} must be an import path, package.module.thing, got {check.show(path)}")
-    module, _, attribute = moved(path).rpartition(".")
+    module, _, attribute = moved_in_file(path, name).rpartition(".")
     name = f"{name} {show_path(path)}"
     value = import_module(module, name)
     if not hasattr(value, attribute):

@@ -1,9 +1,9 @@
 """Policies as tensordict modules: diffusion policies, and those without a chain."""
 
+from diffpolicy._deprecated import keep_old_names
 from diffpolicy.policies.chain_policy import ChainPolicy
-from diffpolicy.policies.choice import ChoicePolicy
 from diffpolicy.policies.diffusion import DiffusionPolicy
-from diffpolicy.policies.direct import CategoricalPolicy, FeedforwardPolicy, GreedyValuePolicy
+from diffpolicy.policies.direct import FeedforwardPolicy, GreedyValuePolicy
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGradient
 from diffpolicy.policies.heads import CategoricalHead
@@ -22,9 +22,7 @@ __all__ = [
     "ActionMemory",
     "BestOf",
     "CategoricalHead",
-    "CategoricalPolicy",
     "ChainPolicy",
-    "ChoicePolicy",
     "ClassifierFree",
     "DiffusionPolicy",
     "Draws",
@@ -46,3 +44,5 @@ __all__ = [
     "decide_in_order",
     "with_recurrent_state",
 ]
+
+keep_old_names(__name__)

@@ -1,5 +1,5 @@
-"""`ChoicePolicy`: `Policy` by its name of before."""
+"""Where `Policy` stood by its name of before."""
 
-from diffpolicy.policies.policy import Policy as ChoicePolicy
+from diffpolicy._deprecated import keep_old_names
 
-__all__ = ["ChoicePolicy"]
+keep_old_names(__name__)

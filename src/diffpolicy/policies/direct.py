@@ -12,6 +12,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from typing_extensions import Unpack
 
 from diffpolicy import _validate as check
+from diffpolicy._deprecated import keep_old_names
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
 from diffpolicy.policies.draws import generator_on
@@ -154,5 +155,4 @@ class GreedyValuePolicy(Policy):
         }
 
 
-CategoricalPolicy = FeedforwardPolicy
-"""By its name of before it served every head."""
+keep_old_names(__name__)

@@ -38,7 +38,7 @@ HOMES = {
     "water_filling": "power_allocation",
     "water_level": "filling",
 }
-__getattr__, __dir__ = attach(__name__, {name: f"{__name__}.{home}" for name, home in HOMES.items()})
+attach(__name__, {name: f"{__name__}.{home}" for name, home in HOMES.items()})
 __all__ = (
     "Clinic",
     "Gang",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffpolicy.training.stream import RolloutStream as RolloutStream
     from diffpolicy.training.taught import TaughtModule as TaughtModule
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "undisturbed": "diffpolicy.evaluation.playing",

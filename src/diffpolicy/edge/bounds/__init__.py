@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.bounds.lower import LowerBound as LowerBound
     from diffpolicy.edge.bounds.lower import pooled_bound as pooled_bound
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Episode": "diffpolicy.edge.bounds.episode",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.credit.objectives import played_outcome as played_outcome
     from diffpolicy.edge.credit.objectives import size_weighted_delay_s as size_weighted_delay_s
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Counterfactual": "diffpolicy.edge.credit.externality",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.simulate import simulate as simulate
 
 _HERE = "diffpolicy.edge.dispatch."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "AdvisedFleet": _HERE + "advised_fleet",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.information import LEVELS as LEVELS
     from diffpolicy.edge.information import Information as Information
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Information": "diffpolicy.edge.information",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.physics.fluid import FluidSlot as FluidSlot
     from diffpolicy.edge.physics.fluid import fluid_slot as fluid_slot
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "FluidRollout": "diffpolicy.edge.fluid.rollout",

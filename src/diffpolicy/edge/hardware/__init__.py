@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.hardware.server_adapter import GenerateTiming as GenerateTiming
     from diffpolicy.edge.hardware.server_adapter import ServerAdapter as ServerAdapter
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Description": "diffpolicy.edge.hardware.server_adapter",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.physics.queueing import work_ahead_gcycles as work_ahead_gcycles
     from diffpolicy.edge.physics.queueing import work_sent_gcycles as work_sent_gcycles
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Fleet": "diffpolicy.edge.physics.queueing",

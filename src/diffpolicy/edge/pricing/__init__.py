@@ -7,7 +7,7 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy.edge.pricing.policy import FleetPolicy as FleetPolicy
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "FleetPolicy": "diffpolicy.edge.pricing.policy",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.rules.registry import HEURISTICS as HEURISTICS
     from diffpolicy.edge.rules.rule import Heuristic as Heuristic
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "HEURISTICS": "diffpolicy.edge.rules.registry",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.scenario.service_times import ModelTimes as ModelTimes
     from diffpolicy.edge.scenario.service_times import ServerService as ServerService
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Availability": "diffpolicy.edge.scenario.availability",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.worker_spec import read_workers as read_workers
 
 _HERE = "diffpolicy.edge.serving."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "ComfyUpstream": _HERE + "comfyui",

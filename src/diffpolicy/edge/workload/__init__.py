@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
 
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "RequestType": "diffpolicy.edge.workload.mix",

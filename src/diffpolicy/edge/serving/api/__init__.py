@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.api.settings import ApiSettings as ApiSettings
 
 _HERE = "diffpolicy.edge.serving.api."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {"ApiKeys": _HERE + "keys", "ApiSettings": _HERE + "settings", "make_app": _HERE + "app"},
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.load.send import send as send
 
 _HERE = "diffpolicy.edge.serving.load."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Ask": _HERE + "plan",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.worker.pipeline import PipelineEngine as PipelineEngine
 
 _HERE = "diffpolicy.edge.serving.worker."
-__getattr__, __dir__ = attach(
+attach(
     __name__,
     {
         "Desk": _HERE + "desk",

@@ -1,0 +1,77 @@
+"""Names of before: all of them stand here, each with what is written instead. `docs/releasing.md` says when they go."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+OLD_NAMES = {
+    "diffpolicy.CategoricalPolicy": "diffpolicy.FeedforwardPolicy",
+    "diffpolicy.ChoicePolicy": "diffpolicy.Policy",
+    "diffpolicy.policies.CategoricalPolicy": "diffpolicy.policies.FeedforwardPolicy",
+    "diffpolicy.policies.ChoicePolicy": "diffpolicy.policies.Policy",
+    "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.Policy",
+    "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.FeedforwardPolicy",
+}
+"""What Python code may still import, and what it should."""
+
+MOVED = {
+    "diffpolicy.edge.transitions": "diffpolicy.edge.env.transitions",
+    **OLD_NAMES,
+    **{
+        f"diffpolicy.training.methods.{name}": f"diffpolicy.methods.{module}.{name}"
+        for name, module in (
+            ("Method", "method"),
+            ("OffPolicyMethod", "off_policy"),
+            ("SACMethod", "sac"),
+            ("DiffusionSACMethod", "diffusion_sac"),
+            ("DQNMethod", "dqn"),
+        )
+    },
+    "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.policy.Policy",
+    "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.direct.FeedforwardPolicy",
+}
+"""Modules, and names in modules, as files of earlier versions have them, and where they are now."""
+
+
+def moved(path: str) -> str:
+    """An import path of an earlier version as it is today. Args: path: `package.module.thing`."""
+    module, dot, name = path.rpartition(".")
+    return MOVED.get(path) or f"{MOVED.get(module, module)}{dot}{name}"
+
+
+def moved_in_file(path: str, where: str) -> str:
+    """`moved`, of a path that a user's file holds; one of before is warned of, so that the user sees it.
+
+    Args:
+        path: `package.module.thing`. where: the file and its key, in the warning.
+    """
+    now = moved(path)
+    if now != path:
+        warnings.warn(f"{where}: {path} is {now} now; the old path will go", FutureWarning, stacklevel=2)
+    return now
+
+
+class OldNames(ModuleType):
+    """A module that still has its names of `OLD_NAMES`, and warns where one is used.
+
+    Type checkers do not see them: they find such a name before it is gone.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self.__name__}.{name}"
+        if path not in OLD_NAMES:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        module, _, now = OLD_NAMES[path].rpartition(".")
+        value = getattr(importlib.import_module(module), now)
+        level = 2 if type(self) is OldNames else 3  # the user's line, also where a package asks here
+        warnings.warn(f"{path} is {module}.{now} now; the old name will go", DeprecationWarning, stacklevel=level)
+        return value
+
+
+def keep_old_names(module: str) -> None:
+    """Gives a module its names of before. Args: module: its `__name__`."""
+    sys.modules[module].__class__ = OldNames

@@ -1,0 +1,76 @@
+"""What was called otherwise before still works, says so where it is used, and stands on the page of releases."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffpolicy._deprecated import MOVED, OLD_NAMES
+from diffpolicy._identity import difference
+from diffpolicy.cli.main import parser
+from diffpolicy.cli.parsing import OldSpelling
+from diffpolicy.methods import SACMethod, parse_method
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "releasing.md").read_text(encoding="utf-8")
+
+
+def found(path):
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_an_old_name_warns_and_is_the_new_thing(old):
+    with pytest.warns(DeprecationWarning, match=f"{old} is {OLD_NAMES[old]} now"):
+        thing = found(old)
+    assert thing is found(OLD_NAMES[old])
+    module, _, name = old.rpartition(".")
+    assert name not in getattr(importlib.import_module(module), "__all__", ())
+    assert old in PAGE
+
+
+def test_the_users_line_is_told_where_the_name_is_imported():
+    code = "import warnings; warnings.simplefilter('always')\nfrom diffpolicy import ChoicePolicy"
+    for path in ("diffpolicy", "diffpolicy.policies"):
+        line = code.replace("from diffpolicy ", f"from {path} ")
+        done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
+        assert f"<string>:2: DeprecationWarning: {path}.ChoicePolicy" in done.stderr
+
+
+def test_an_old_path_in_a_methods_file_warns_of_the_file_and_is_read():
+    text = (
+        "class_path: diffpolicy.training.methods.SACMethod\n"
+        "init_args:\n  transitions: diffpolicy.edge.transitions.task_transitions\n"
+        "  learning_rates: {actor: 0.1, critic: 0.1}\n"
+    )
+    with pytest.warns(FutureWarning) as seen:
+        made = parse_method(text, "mine.yaml")
+    assert type(made) is SACMethod
+    said = " ".join(str(warning.message) for warning in seen)
+    assert "mine.yaml: class_path" in said
+    assert "mine.yaml: transitions" in said
+    assert "diffpolicy.methods.sac.SACMethod" in said
+
+
+def test_every_old_path_is_something_today():
+    for old, now in MOVED.items():
+        assert importlib.import_module(now) if old == "diffpolicy.edge.transitions" else found(now)
+        assert old in PAGE
+    assert difference("diffpolicy.edge.transitions:a", "diffpolicy.edge.env.transitions:a") is None
+
+
+def test_old_options_stand_on_the_page():
+    commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    old = {
+        (name, action.option_strings[0], action.instead.split()[0])
+        for name, command in commands.items()
+        for action in command._actions
+        if isinstance(action, OldSpelling)
+    }
+    assert len(old) > 5
+    for command, option, instead in old:
+        assert f"`{command} {option}`" in PAGE
+        assert f"`{instead}" in PAGE
