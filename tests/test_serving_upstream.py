@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 import time
 
 import httpx
@@ -11,6 +12,8 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.http_calls import HttpCalls
+from diffpolicy.edge.serving.http_connection import HttpConnection
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
@@ -252,13 +255,22 @@ def test_ten_gib_are_refused_whether_announced_or_simply_sent():
     assert sent < 2**27
 
 
-def test_what_is_compressed_unasked_is_read_within_the_same_bound():
-    told = {"content-encoding": "gzip"}
-    small = gzip.compress(json.dumps(IMAGES).encode())
-    assert json.loads(call(mocked(lambda got: httpx.Response(200, stream=Raw(small), headers=told))[0]).body) == IMAGES
-    bomb = gzip.compress(b" " * 2**21)
-    upstream = mocked(lambda got: httpx.Response(200, stream=Raw(bomb), headers=told), limits=Limits(response=2**20))[0]
-    assert "more than" in str(failed(upstream))
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "x-" + 300 * "y"])
+def test_what_is_compressed_unasked_is_never_unpacked(coding, monkeypatch):
+    unpacked = []
+    monkeypatch.setattr(httpx.Response, "aiter_bytes", lambda response: unpacked.append(response))
+    small = Raw(gzip.compress(json.dumps(IMAGES).encode()))
+    upstream, _ = mocked(lambda got: httpx.Response(200, stream=small, headers={"content-encoding": coding}))
+    error = failed(upstream)
+    assert f"content-encoding {coding[:40]}, which was not asked for" in str(error)
+    assert error.reached
+    assert not unpacked
+
+
+def test_an_answer_may_say_that_it_is_not_compressed():
+    told = {"content-encoding": "Identity"}
+    whole = Raw(json.dumps(IMAGES).encode())
+    assert json.loads(call(mocked(lambda got: httpx.Response(200, stream=whole, headers=told))[0]).body) == IMAGES
 
 
 class Raw(httpx.AsyncByteStream):
@@ -345,6 +357,76 @@ def test_long_bodies_go_both_ways_whole_however_slowly_they_are_taken():
         assert text.encode() in found
         assert len(found) > 3_000_000
     assert server.connections == 3
+
+
+@pytest.mark.parametrize("pieces", [[], [b""], [b"", b"ab", b"", b"c"]])
+def test_no_empty_piece_is_written_since_python_3_12_would_send_it_for_ever(pieces):
+    class Transport(asyncio.Transport):
+        written = ()
+
+        def write(self, data):
+            self.written = (*self.written, bytes(data))
+
+        def writelines(self, data):
+            self.written = (*self.written, *map(bytes, data))
+
+    async def body():
+        for piece in pieces:
+            yield piece
+
+    async def send(told):
+        with socket.socket() as plain:
+            transport = Transport({"socket": plain})
+            connection = HttpConnection(lambda connection: None)
+            connection.connection_made(transport)
+            await connection.send(b"GET", b"/health", [(b"host", b"worker"), *told], body())
+            return transport.written
+
+    for told in ([(b"content-length", b"%d" % len(b"".join(pieces)))], [(b"transfer-encoding", b"chunked")]):
+        written = asyncio.run(send(told))
+        assert written
+        assert b"" not in written
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_a_server_that_refuses_a_body_before_it_has_read_it_is_heard(before):
+    async def go():
+        async def refuse(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(before)
+            await asyncio.sleep(0.02)
+            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}")
+            await asyncio.sleep(60)  # it reads no more, and closes nothing
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        upstream = HttpUpstream(WorkerSpec(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        files = [SentFile("image", "x.png", "image/png", b"x" * 10_000_000)]
+        try:
+            return await upstream.call(request(files), timeout_s=5)
+        finally:
+            await upstream.aclose()
+            server.close()
+
+    answer = asyncio.run(go())
+    assert (answer.status, answer.body, answer.fault) == (413, b"{}", False)
+
+
+def test_a_call_that_waited_for_a_free_connection_until_its_end_was_never_begun():
+    async def go():
+        async with raw(lambda writer: asyncio.sleep(60)) as url:
+            calls = HttpCalls(1)
+            busy = asyncio.create_task(calls.fetch("GET", url, timeout_s=60, most_bytes=99))
+            await asyncio.sleep(0.05)
+            with pytest.raises(UpstreamError) as caught:
+                await calls.fetch("GET", url, timeout_s=0.1, most_bytes=99)
+            busy.cancel()
+            await asyncio.wait({busy})
+            await calls.aclose()
+            return caught.value
+
+    error = asyncio.run(go())
+    assert (error.reached, error.late) == (False, True)
+    assert "no connection was free in time (0.1 s)" in str(error)
 
 
 def test_a_call_that_is_cancelled_closes_its_connection():

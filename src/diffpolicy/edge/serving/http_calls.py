@@ -18,6 +18,8 @@ IDLE = 64
 """Idle connections that are kept, at most."""
 URLS = 64
 """Addresses that are remembered; those of ComfyUI's answers are without end."""
+WAITS = "diffpolicy.waits"
+"""Of a request's extensions: whether it waits for a connection, so that nothing of it was sent."""
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "set-cookie", "date")
 """Headers of a connection or of its server rather than of an answer."""
 
@@ -25,7 +27,8 @@ HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "conte
 class HttpCalls:
     """Calls by httpx's requests and answers, and without its client, which takes as long as the call itself.
 
-    Neither proxies of the environment nor redirects are followed, nothing is retried, and no compression is asked for.
+    Neither proxies of the environment nor redirects are followed, nothing is retried, and no compression is asked for
+    or taken: some hundred bytes of it may unpack to a gigabyte at once.
 
     Args:
         connections: most at once. query: of each call. secrets: texts that no error may show. headers: of each call.
@@ -72,6 +75,7 @@ class HttpCalls:
             UpstreamError: there is no answer.
         """
         httpx = self._httpx
+        request: Any = None
         try:
             async with within(timeout_s):
                 request = httpx.Request(
@@ -90,6 +94,9 @@ class HttpCalls:
                 finally:
                     await response.aclose()
         except TimeoutError:
+            if request is not None and request.extensions.get(WAITS):
+                why = f"cannot be reached: no connection was free in time ({timeout_s:.3g} s)"
+                raise UpstreamError(why, reached=False, late=True) from None
             raise UpstreamError(f"did not answer in time ({timeout_s:.3g} s)", reached=True, late=True) from None
         except httpx.ConnectTimeout:
             late = timeout_s <= self._connect_s
@@ -121,6 +128,9 @@ async def _read(response: Any, most_bytes: int, chunk: Chunk | None) -> Answer:
     """An answer whose head is there. Args: see `HttpCalls.fetch`."""
     told = {name.lower(): value for name, value in response.headers.items()}
     kept = {name: value for name, value in told.items() if name not in HOP}
+    coding = told.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise UpstreamError(f"answers with content-encoding {coding[:40]}, which was not asked for", reached=True)
     if _length(told) > most_bytes:
         raise _too_long(most_bytes)
     events = told.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
@@ -133,9 +143,9 @@ async def _read(response: Any, most_bytes: int, chunk: Chunk | None) -> Answer:
 
 
 async def _bounded(response: Any, most_bytes: int) -> AsyncIterator[bytes]:
-    """The pieces of an answer as they come, not compressed any more: a piece unpacks to some 64 MiB at most."""
+    """The pieces of an answer as they come."""
     size = 0
-    async for part in response.aiter_bytes() if "content-encoding" in response.headers else response.stream:
+    async for part in response.stream:
         size += len(part)
         if size > most_bytes:
             raise _too_long(most_bytes)

@@ -31,6 +31,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._unread, self._reading, self._writing = 0, True, True
         self._ended, self._error = False, ""
+        self._early: h11.Response | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -89,29 +90,45 @@ class HttpConnection(asyncio.Protocol):
     async def send(
         self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: AsyncIterator[bytes]
     ) -> None:
-        """Sends a request; what a server says before it has read all of it is read next.
+        """Sends a request; a server that answers before it has read all of it, and reads no more, is sent no more.
 
         Args:
             method, target, headers: of the request. body: its pieces.
 
         Raises:
-            httpx.LocalProtocolError: it is no request of HTTP.
+            httpx.LocalProtocolError: it is no request of HTTP. httpx.RemoteProtocolError: nor is its early answer.
         """
         try:
             out = [self._http.send(h11.Request(method=method, target=target, headers=list(headers))) or b""]
             async for part in body:
                 out += self._http.send_with_data_passthrough(h11.Data(data=part)) or []
-                self._transport.writelines(out)  # the head goes with the first piece
+                self._write(out)  # the head goes with the first piece
                 out = []
-                while not self._writing and not self._ended:
+                while not self._writing and not self._ended and not self._answered_early():
                     await self._wait()
-                if self._ended:
+                if self._ended or self._early is not None:
                     return
             out.append(self._http.send(h11.EndOfMessage()) or b"")
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from None
-        if any(out):
-            self._transport.writelines(out)
+        self._write(out)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        """Sends pieces as one: `writelines` of Python 3.12 and 3.13 sends an empty one for ever, at full load."""
+        joined = b"".join(pieces)
+        if joined:
+            self._transport.write(joined)
+
+    def _answered_early(self) -> bool:
+        """Whether the head of the answer is there, while the request is not sent yet."""
+        while self._unread:
+            event = self._event()
+            if isinstance(event, h11.Response):
+                self._early = event
+                return True
+            if not isinstance(event, h11.InformationalResponse):
+                break
+        return False
 
     async def answer(self) -> h11.Response:
         """The head of the answer.
@@ -119,6 +136,8 @@ class HttpConnection(asyncio.Protocol):
         Raises:
             httpx.RemoteProtocolError, httpx.ReadError: there is none.
         """
+        if self._early is not None:
+            return self._early
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -132,15 +151,7 @@ class HttpConnection(asyncio.Protocol):
     async def _next(self) -> Any:
         """What comes next of the answer."""
         while True:
-            begun = self._http.their_state is not h11.SEND_RESPONSE
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError as error:
-                gone = self._ended and not begun
-                text = "the server closed the connection without an answer" if gone else str(error)
-                raise httpx.RemoteProtocolError(text) from None
-            if event is h11.PAUSED:
-                raise httpx.RemoteProtocolError("the server changed the protocol")
+            event = self._event()
             if event is not h11.NEED_DATA:
                 return event
             self._unread = 0
@@ -148,6 +159,19 @@ class HttpConnection(asyncio.Protocol):
                 raise httpx.ReadError(self._error)
             self._read_on()
             await self._wait()
+
+    def _event(self) -> Any:
+        """What is there of the answer."""
+        begun = self._http.their_state is not h11.SEND_RESPONSE
+        try:
+            event = self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            gone = self._ended and not begun
+            text = "the server closed the connection without an answer" if gone else str(error)
+            raise httpx.RemoteProtocolError(text) from None
+        if event is h11.PAUSED:
+            raise httpx.RemoteProtocolError("the server changed the protocol")
+        return event
 
     def _read_on(self) -> None:
         if not self._reading:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import httpx
 
+from diffpolicy.edge.serving.http_calls import WAITS
 from diffpolicy.edge.serving.http_connection import HttpConnection
 
 FIRST_S = 1.0
@@ -49,10 +50,12 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._server = self._server or server
         if server != self._server:  # its connections lead elsewhere
             raise httpx.UnsupportedProtocol("these are connections to another server")
+        request.extensions[WAITS] = True
         await self._room.acquire()
         connection: HttpConnection | None = None
         try:
             connection = self._kept() or await self._connect(request)
+            request.extensions[WAITS] = False
             body: Any = request.stream
             await connection.send(request.method.encode(), request.url.raw_path, request.headers.raw, body)
             answer = await connection.answer()
