@@ -17,10 +17,11 @@ from diffpolicy.edge.serving.comfy_workflow import Workflow
 from diffpolicy.edge.serving.comfyui import ComfyUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
-from diffpolicy.edge.serving.moments import expected_s
+from diffpolicy.edge.serving.moments import Costs, expected_s
 from diffpolicy.edge.serving.server import Server
 from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.upstreams import connect
+from diffpolicy.edge.serving.work import Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
 
 GRAPH = {
@@ -189,6 +190,9 @@ def test_a_request_costs_what_the_workflow_makes_of_what_it_leaves_open(spec) ->
     def seconds(**body):
         return [round(x) for x in expected_s(costs, servers, request(**body))]
 
+    def seconds_of(asked):
+        return float(expected_s(costs, servers, asked)[0])
+
     assert seconds(size="1000x1000", num_inference_steps=10) == [10, 10]
     assert seconds() == [10, 17]  # the other has the mean of what it was seen to do
     assert seconds(n=4) == [40, 68]
@@ -196,6 +200,12 @@ def test_a_request_costs_what_the_workflow_makes_of_what_it_leaves_open(spec) ->
     assert seconds(size="1000x2000")[0] == 40
     assert servers[0].size_of(request(size="1000x2000")) == 40.0
     assert servers[1].size_of(request(size="1000x2000")) is None
+    two = [request(size="1000x500"), request(size="1000x2000")]  # neither tells its size, which is not the same
+    for asked in (two, two[::-1]):
+        shown = Costs(costs, servers, 0.0, [0, 0])
+        works = [Work(each, 0.0, k, True, None) for k, each in enumerate(asked)]
+        assert [float(row[0]) for row in shown.service_s(works)] == [seconds_of(each) for each in asked]
+        assert [float(shown.base_s(each)[0]) for each in asked] == [seconds_of(each) for each in asked]
 
 
 def test_one_that_is_given_up_is_interrupted_if_it_runs_and_taken_out_if_it_waits(spec):

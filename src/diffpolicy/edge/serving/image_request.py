@@ -77,6 +77,15 @@ class ImageRequest:
         """Images x steps x megapixels; None where the request does not tell them all."""
         return self.size_with(None, None, None)
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What its seconds on a server go by: requests of one kind cost the same everywhere.
+
+        Not their size, which two that leave steps open lack alike, though a server with steps of its own tells them
+        apart.
+        """
+        return self.model, self.width, self.height, self.steps, self.images
+
     def size_with(self, width: int | None, height: int | None, steps: int | None) -> float | None:
         """Images x steps x megapixels on a server that has values of its own for what is left open.
 

@@ -44,7 +44,7 @@ class Costs:
 
     def __init__(self, model: CostModel, servers: Sequence[Server], now_s: float, outstanding: Sequence[int]) -> None:
         self._model, self._servers = model, servers
-        self._kinds: dict[tuple[str, float | None, int], Floats] = {}
+        self._kinds: dict[tuple[object, ...], Floats] = {}
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
         self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
@@ -52,7 +52,7 @@ class Costs:
 
     def base_s(self, request: ImageRequest) -> Floats:
         """As the cost model has them, `[S]`. Args: request: any."""
-        kind = request.model, request.size, request.images
+        kind = request.kind
         if kind not in self._kinds:
             self._kinds[kind] = expected_s(self._model, self._servers, request)
         return self._kinds[kind]
@@ -85,12 +85,7 @@ class Costs:
         found = []
         for work in works:
             request = work.request
-            key = (
-                request.model,
-                request.size,
-                request.images,
-                frozenset(work.begun | work.refused) if work.begun or work.refused else 0,
-            )
+            key = (request.kind, frozenset(work.begun | work.refused) if work.begun or work.refused else 0)
             row = rows.get(key)
             if row is None:
                 row = rows[key] = np.where(self.could(work), self.first_s(request), np.inf)
