@@ -19,6 +19,7 @@ from diffpolicy.edge.serving import (
     Settings,
     UpstreamError,
     WorkerSpec,
+    attempt,
     events,
 )
 from diffpolicy.edge.serving.api_error import ApiError
@@ -318,6 +319,50 @@ def test_calls_of_a_worker_that_is_found_dead_go_elsewhere_at_once(how) -> None:
                 assert all([(await ticket.answer()).status == 200 for ticket in later])
                 assert len(bench.of(events.Retried)) == 2
         assert bench.service.fleet.account.outstanding.sum() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["cancels itself", "a fault of ours"])
+def test_a_call_that_ends_in_no_way_that_was_foreseen_is_answered(how, monkeypatch) -> None:
+    def broken(*args, **more):
+        raise RuntimeError("a fault of ours")
+
+    async def cancelled(request, **more):
+        raise asyncio.CancelledError
+
+    async def main():
+        bench = Bench(1)
+        async with bench:
+            with monkeypatch.context() as patch:
+                if how == "cancels itself":
+                    patch.setattr(bench.fakes[0], "call", cancelled)
+                else:
+                    patch.setattr(attempt, "_fault", broken)
+                    bench.fakes[0].mode = "drops"
+                with pytest.raises(ApiError, match="the call of a worker failed"):
+                    await asyncio.wait_for(bench.ask("r", repeat_key="k").answer(), 60)
+            bench.fakes[0].mode = "well"
+            assert bench.of(events.Failed)
+            assert bench.service.fleet.account.outstanding.tolist() == [0]
+            assert (await bench.ask("next", repeat_key="k").answer()).body == b"next"
+
+    run(main())
+
+
+def test_a_worker_whose_health_nobody_can_read_is_looked_at_again(monkeypatch) -> None:
+    async def health():
+        return Health(True, running="many")
+
+    async def main():
+        bench = Bench(1, probe_s=1.0)
+        async with bench:
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.fakes[0], "health", health)
+                await asyncio.sleep(3.1)
+            bench.fakes[0].mode = "draining"
+            await asyncio.sleep(1.1)
+            assert bench.service.snapshot().servers[0].state == "draining"
 
     run(main())
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffpolicy.edge.dispatch import Arrivals, OnArrival, make_held, simulate
-from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving import events, split
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.upstream import Answer
 from test_serving_service import Bench
 from virtual_time import run
 
@@ -172,5 +173,41 @@ def test_what_holds_no_images_is_said_to_hold_none() -> None:
             one.fakes[1].body = lambda request: b"{}"
             with pytest.raises(ApiError, match="holds no images"):
                 await one.ask("r", body={"n": 2}).answer()
+
+    run(main())
+
+
+def test_usage_beyond_measure_is_as_the_first_says_it() -> None:
+    def deep(levels):
+        return {"a": deep(levels - 1)} if levels else 1
+
+    def answer(usage):
+        return Answer(200, {}, json.dumps({"data": [{}], "usage": usage}).encode())
+
+    def summed(*usages):
+        return json.loads(split.joined([answer(usage) for usage in usages]).body)["usage"]
+
+    assert summed({"t": 10**400, "u": 1}, {"t": 1.5, "u": 2}) == {"t": 10**400, "u": 3}
+    assert summed({"t": 1.5}, {"t": 10**400}) == {"t": 1.5}
+    assert summed(deep(7), deep(7)) == {"a": {"a": {"a": {"a": {"a": {"a": {"a": 2}}}}}}}
+    assert summed(deep(300), deep(300)) == deep(300)
+
+
+def test_answers_that_cannot_be_put_together_end_the_request_and_free_its_key(monkeypatch) -> None:
+    def joined(answers):
+        raise RecursionError
+
+    async def main():
+        one = bench(2)
+        async with one:
+            with monkeypatch.context() as patch:
+                patch.setattr(split, "joined", joined)
+                with pytest.raises(ApiError, match="cannot be put together") as caught:
+                    await asyncio.wait_for(one.ask("a", body={"n": 2}, repeat_key="k").answer(), 60)
+            assert caught.value.status == 502
+            await asyncio.sleep(0.01)
+            again = one.ask("b", body={"n": 2}, repeat_key="k")
+            assert again.number == "b"
+            assert (await again.answer()).status == 200
 
     run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.upstream import Answer, UpstreamError
 from diffpolicy.edge.serving.work import Work
@@ -17,6 +19,7 @@ from diffpolicy.edge.serving.work import Work
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service
 
+logger = logging.getLogger("diffpolicy.serving")
 FULL = 429
 MOST_BEGUN = 2
 """Workers that may begin one request: images cost too much to try again and again."""
@@ -28,12 +31,27 @@ LEAST_FULL_S, UNTOLD_S = 0.05, 0.5
 
 
 async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
-    """Calls a worker and deals with what comes.
+    """Calls a worker and deals with what comes; whatever that is, the request waits again or has its answer then.
 
     Args:
         service: the dispatcher. work: the request. j: place of the worker.
         starts_s: until it should begin there. base_s: that it should take there, by the model of costs.
     """
+    name = service.fleet.servers[j].spec.name
+    try:
+        await _attempt(service, work, j, starts_s, base_s)
+    except Exception as error:  # a fault of ours: it must not leave a client waiting for ever
+        service.counts["AttemptFailed"] += 1
+        logger.error("a call of %s failed by %s", name, described(error))
+    finally:
+        # an upstream of somebody else's may also say that it was cancelled, which nobody did
+        if work.task is asyncio.current_task() and not work.result.done():
+            _over(service, work, j)
+            service.failed(work, name, ApiError(500, "the call of a worker failed", code="failed", again=False))
+
+
+async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
+    """See `attempt`."""
     server, settings, sent = service.fleet.servers[j], service.settings, service.clock()
     own = max(settings.call_s, settings.call_times * (starts_s + work.expected_s))
     left = work.deadline_s - sent

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from diffpolicy.edge.dispatch.account import Account
 from diffpolicy.edge.dispatch.cost_model import CostModel
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.breaker import Breaker
+from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.drift import Drift
 from diffpolicy.edge.serving.moments import Costs
 from diffpolicy.edge.serving.server import MISSES, Server
@@ -17,6 +19,7 @@ from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, paired
 from diffpolicy.errors import InputError
 
+logger = logging.getLogger("diffpolicy.serving")
 AGAIN_S = 0.25
 """After which a worker is looked at again where nothing was."""
 SEEN = 2
@@ -159,7 +162,11 @@ class Fleet:
         server = self.servers[j]
         while self.servers[j] is server and not server.removed:  # `wait_for` may swallow a cancellation
             server.doubted.clear()
-            gone = await self.look(j)
+            try:
+                gone = await self.look(j)
+            except Exception as error:  # an upstream of somebody else's may say of itself what nobody can read
+                gone = False
+                logger.error("a look at %s failed by %s", server.spec.name, described(error))
             # what seems to have ended is looked at once more before anybody believes it
             await server.doubted.wait(AGAIN_S if gone and server.misses < MISSES else self._settings.probe_s)
 

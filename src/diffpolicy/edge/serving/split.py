@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,13 @@ from diffpolicy.edge.serving.work import Work
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service
 
+logger = logging.getLogger("diffpolicy.serving")
 AT_ONCE = 2**18
 """Bytes of answers up to which they are put together in the event loop; more would keep it waiting for milliseconds."""
+DEEPEST = 8
+"""Objects within each other in `usage` that are summed."""
+LARGEST = 2.0**53
+"""Number in `usage` that is summed: up to it JSON's are whole everywhere, and no sum overflows."""
 
 
 def splits(service: Service, request: ImageRequest) -> bool:
@@ -94,20 +100,39 @@ def _images(answer: Answer) -> Mapping[str, Any]:
     return said
 
 
-def _sum(usages: Sequence[Any]) -> Any:
-    """Numbers summed, and objects field by field; what is neither is as the first has it."""
-    if all(isinstance(usage, dict) for usage in usages):
-        return {key: _sum([usage[key] for usage in usages if key in usage]) for key in usages[0]}
-    numbers = all(isinstance(usage, (int, float)) and not isinstance(usage, bool) for usage in usages)
-    return sum(usages) if numbers else usages[0]
+def _sum(usages: Sequence[Any], depth: int = 0) -> Any:
+    """Numbers summed, and objects field by field; what is neither, or beyond measure, is as the first has it."""
+    if depth < DEEPEST and all(isinstance(usage, dict) for usage in usages):
+        return {key: _sum([usage[key] for usage in usages if key in usage], depth + 1) for key in usages[0]}
+    return sum(usages) if all(map(_countable, usages)) else usages[0]
+
+
+def _countable(usage: Any) -> bool:
+    """Whether it is a number that can be summed."""
+    return isinstance(usage, (int, float)) and not isinstance(usage, bool) and abs(usage) <= LARGEST
 
 
 async def gather(service: Service, whole: Work) -> None:
-    """Waits for the parts of a request and answers it; one that ends without an image ends all.
+    """Waits for the parts of a request and answers it, whatever comes; one that ends without an image ends all.
 
     Args:
         service: the dispatcher. whole: a work with parts.
     """
+    try:
+        await _gathered(service, whole)
+    except Exception as error:  # of what workers say: nobody else will ever answer the client
+        logger.error("the images of a request could not be put together: %s", type(error).__name__)
+    finally:
+        whole.fail(ApiError(502, "the workers' answers cannot be put together", code="of_worker", again=False))
+        try:
+            for part in whole.parts:
+                service.drop(part)
+        finally:
+            service.over(whole)
+
+
+async def _gathered(service: Service, whole: Work) -> None:
+    """Does what `gather` says, as far as workers answer what can be read."""
     waited = {part.result for part in whole.parts}
     while waited and not whole.result.done():
         ended, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -119,9 +144,6 @@ async def gather(service: Service, whole: Work) -> None:
                 whole.result.set_result(result.result())
     if not whole.result.done():
         await _answer(whole, [part.result.result() for part in whole.parts], service.settings.limits.response)
-    for part in whole.parts:
-        service.drop(part)
-    service.over(whole)
 
 
 async def _answer(whole: Work, answers: Sequence[Answer], most: int) -> None:
