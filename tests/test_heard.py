@@ -80,6 +80,37 @@ def test_a_private_station_never_learns_what_the_others_had(information: str) ->
     assert torch.equal(*actions) == (information == "private")
 
 
+@pytest.mark.parametrize("name", ["private", "stale"])
+def test_nobody_learns_in_a_slot_who_has_nothing_in_it(name: str, tmp_path) -> None:
+    scenario = Scenario.load("lad-ts")
+    tasks = tasks_file(tmp_path, scenario.override(tasks=6, slots=2), 5, False)
+    known = ~((tasks.slot == 1) & (tasks.origin == 0))
+    lines = (tmp_path / "tasks.csv").read_text().split("\n")
+    (tmp_path / "less.csv").write_text("\n".join([lines[0], *np.array(lines[1:])[known]]))
+    less = TaskList.read(tmp_path / "less.csv", scenario)
+    before = replay(scenario, tasks, make_policy(f"pretrained:{name}", scenario)).server
+    after = replay(scenario, less, make_policy(f"pretrained:{name}", scenario)).server
+    assert (before[known] == after).all()
+
+
+def test_without_a_law_an_idle_station_knows_nothing_of_the_works_of_others() -> None:
+    scenario = small()
+    policy = lively(FleetPolicy(information="private"))
+    env = with_recurrent_state(OffloadingEnv(scenario, [1], information="private", dtype=torch.float64), policy)
+    first = env.reset()
+    first["agents", "valid"][:, 2] = False
+    second = first.clone()
+    second["agents", "work_gcycles"][:, 0] *= 9
+    remembered = [policy(td)["next", "fleet"][:, 2] for td in (first, second)]
+    assert all(torch.equal(*(x[name] for x in remembered)) for name in ("tasks", "work", "latent", "load"))
+
+
+def test_other_information_reads_measured_times_as_before() -> None:
+    scenario = Scenario.load("gpu-mix")
+    policy = make_policy("pretrained:stale", scenario)
+    assert ("agents", "service_s") in policy.with_information("private").in_keys
+
+
 def test_slots_in_turn_and_mixed_are_decided_beside_each_other() -> None:
     scenario = small()
     policy = lively(FleetPolicy(information="stale")).for_scenario(scenario)
@@ -106,7 +137,7 @@ def test_blocks_of_stations_change_nothing(monkeypatch) -> None:
     td["fleet", "spans"] = td["fleet", "spans"] + 1
     policy.generator.manual_seed(3)
     before = policy(td.clone())["agents", "action"]
-    monkeypatch.setattr(imagined, "_CELLS", 1)
+    monkeypatch.setattr(imagined, "CELLS", 1)
     policy.generator.manual_seed(3)
     assert torch.equal(policy(td.clone())["agents", "action"], before)
 

@@ -95,6 +95,7 @@ class TaskListSource:
         agent = np.maximum(tasks.origin, 0)
         servers = np.array([NO_ORIGIN if s is None else s for s in scenario.stations])
         self._home = np.where(tasks.origin == NO_ORIGIN, NO_ORIGIN, servers[agent])
+        self._servers = torch.as_tensor(servers, device=device)
         self.models, self._measured = measured_of_file(tasks, scenario, self._like)
         by_station = np.lexsort((np.arange(len(agent)), agent, tasks.slot))
         group = tasks.slot[by_station] * self._stations + agent[by_station]
@@ -157,8 +158,11 @@ class TaskListSource:
 
         tasks, real = self._tasks, self._like["dtype"]
         duration = tasks.duration_s[t] if t < self.slots else 0.0
+        # where there is no task its station's server stands, so that nobody learns from it who has nothing
+        empty = self._servers.view(1, -1, 1).expand(shape).flatten(1).clone()
+        home = empty.scatter(1, order, torch.as_tensor(self._home[rows], device=order.device).unsqueeze(0)).view(shape)
         return SlotGrid(
-            home=grid(self._home, torch.int64, NO_ORIGIN),
+            home=home,
             input_mbit=grid(tasks.input_mbit, real),
             result_mbit=grid(tasks.result_mbit, real),
             work_gcycles=grid(tasks.work_gcycles, real),

@@ -20,7 +20,7 @@ from torch import Tensor
 from diffpolicy.edge.pricing.law import Coefficients
 from diffpolicy.edge.pricing.state import FleetState, Queue
 
-_CELLS = 2**22
+CELLS = 2**22
 """Numbers of a queue's costs that are held at once."""
 
 
@@ -135,7 +135,7 @@ def among_others(
     _, after, _ = begun.place(queue, coefficients)
     chosen = torch.zeros(own.valid.shape, dtype=torch.int64, device=own.valid.device)
     number = own.valid.shape[-1]
-    block = max(1, _CELLS // (b * n * slot.delay_s.shape[-1]))
+    block = max(1, CELLS // (b * n * slot.delay_s.shape[-1]))
     for rows in torch.arange(len(who), device=who.device).split(block):
         of = who[rows]
         delay, service, amount = slot.delay_s[of], slot.service_s[of], all_of_them[of].clone()

@@ -33,6 +33,9 @@ from diffpolicy.policies.pure_decision import in_eval_mode
 from diffpolicy.policies.recurrent import RecurrentState
 from diffpolicy.policies.specs import information_of
 
+MEASURED = ("agents", "service_s")
+"""Seconds of each task on each server, where they were measured."""
+
 
 class FleetPolicy(ChainPolicy):
     """Denoises, for each server, the coefficients of its price from those that it remembers; then prices decide.
@@ -90,7 +93,7 @@ class FleetPolicy(ChainPolicy):
         own: list[NestedKey] = [("agents", "arrival")] if self.information == "live" else ["shared_seed"]
         if self.rule.learns:
             own.append(SPAN)
-        more = [("agents", "service_s")] if measured else []
+        more = [MEASURED] if measured else []
         self.in_keys = [*READS, *own, *more, *(("fleet", name) for name in self.rule.remembers)]
         self.out_keys = [self.action_key]
 
@@ -122,7 +125,8 @@ class FleetPolicy(ChainPolicy):
         other = type(self)(**{**self.config(), "information": information})
         other.load_state_dict(self.state_dict())
         other.trained = self.trained
-        other.rule.workload, other.rule.step_s = self.rule.workload, self.rule.step_s
+        other.rule.workload, other.rule.step_s, other.rule.usual = self.rule.workload, self.rule.step_s, self.rule.usual
+        other._declare(measured=MEASURED in self.in_keys)
         return other
 
     @contextmanager

@@ -16,7 +16,7 @@ from torchrl.data import Composite, Unbounded
 from diffpolicy._types import Ints
 from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.physics.queueing import SlotTasks
-from diffpolicy.edge.pricing import heard
+from diffpolicy.edge.pricing import heard, imagined
 from diffpolicy.edge.pricing.heard import Heard
 from diffpolicy.edge.pricing.imagined import Own, Slot, decided
 from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, PriceChain, Servers
@@ -250,7 +250,7 @@ class FleetRule:
                 here = seen.valid.sum(-1)
                 first = here.gt(0).byte().argmax(-1, keepdim=True)
                 mean_tasks = here.gather(-1, first).double().clamp_min(1)
-                works = seen.work_gcycles.sum(-1).double()
+                works = (seen.work_gcycles * seen.valid).sum(-1).double()
                 mean_work = works.gather(-1, first).clamp_min(1e-9)
             tasks = torch.where(fresh, mean_tasks * stations * share, tasks)
             work = torch.where(fresh, mean_work * stations * share, work)
@@ -298,18 +298,10 @@ class FleetRule:
     ) -> Tensor:
         """Decisions of stations who imagine one slot together, or one each where they hear of themselves alone."""
         e, b, n = seen.valid.shape
-        memory, device, root = self.memory_of(td), delay.device, td
+        memory, device = self.memory_of(td), delay.device
         stations = torch.arange(b, device=device)
-        station, own = stations.repeat(e), None
-        who = torch.arange(e, device=device).repeat_interleave(b)
+        station = stations.repeat(e)
         mine = seen.valid.flatten(0, 1)
-        if self.information == "private":
-            who = torch.arange(e * b, device=device)
-            own = station.unsqueeze(-1) == stations
-            td = td.select(*READS, "shared_seed", SPAN, strict=False).repeat_interleave(b, 0)
-            memory = memory.apply(lambda x: x.flatten(0, 1), batch_size=[e * b])
-            seen = replace(tasks_of(td), valid=td["agents", "valid"] & own.unsqueeze(-1))
-        slot, begun = self._imagined(td, memory, seen, own is not None, coefficients)
         longest = int(mine.sum(-1).max())
         theirs = Own(
             delay.flatten(0, 1)[:, :longest],
@@ -317,17 +309,51 @@ class FleetRule:
             mine[:, :longest],
             self._drawn(torch.Size([e * b, longest]), td, generator),
         )
+        if self.information != "private":
+            who = torch.arange(e, device=device).repeat_interleave(b)
+            chosen, new = self._decided(td, memory, seen, None, who, station, theirs, coefficients)
+        else:
+            known = td.select(*READS, "shared_seed", SPAN, strict=False)
+            memories = memory.apply(lambda x: x.flatten(0, 1), batch_size=[e * b])
+            own, parts = station.unsqueeze(-1) == stations, []
+            # each station imagines a slot of its own, so that they are many: some at once
+            for rows in torch.arange(e * b, device=device).split(max(1, imagined.CELLS // delay[0].numel())):
+                root, who = known[rows // b], torch.arange(len(rows), device=device)
+                heard_of = replace(tasks_of(root), valid=root["agents", "valid"] & own[rows].unsqueeze(-1))
+                of = root, memories[rows], heard_of, own[rows], who, station[rows], theirs.at(rows)
+                parts.append(self._decided(*of, coefficients))
+            chosen = torch.cat([x for x, _ in parts])
+            new = {name: torch.cat([x[name] for _, x in parts]).unflatten(0, (e, b)) for name in parts[0][1]}
+        td["next", "fleet"] = TensorDict(new, batch_size=[e])
+        action: Tensor = torch.zeros(e, b, n, dtype=torch.int64, device=device)
+        action[..., :longest] = chosen.view(e, b, longest)
+        return action
+
+    def _decided(
+        self,
+        td: TensorDictBase,
+        memory: TensorDictBase,
+        seen: SlotTasks,
+        own: Tensor | None,
+        who: Tensor,
+        station: Tensor,
+        theirs: Own,
+        coefficients: Coefficients,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decisions in K imagined slots, int64 `[R, N]`, and what is remembered of each.
+
+        Args:
+            td, memory: as K slots begin. seen: their tasks, valid where they are heard of afterwards.
+            own: of which stations they are, bool `[K, B]`; None: of all. who, station, theirs: see `imagined.in_turn`.
+            coefficients: the network.
+        """
+        slot, begun = self._imagined(td, memory, seen, own is not None, coefficients)
         spans = self._spans(td, memory, own)
         chosen, after = decided(slot, begun, heard.mixed(spans), who, station, theirs, coefficients)
         new = {**memory, **self._remembered(after)}
         if self.learns:
             new |= {"spans": spans, **_heard(memory).learnt(seen, own)._asdict()}
-        if own is not None:
-            new = {name: x.unflatten(0, (e, b)) for name, x in new.items()}
-        root["next", "fleet"] = TensorDict(new, batch_size=[e])
-        action: Tensor = torch.zeros(e, b, n, dtype=torch.int64, device=device)
-        action[..., :longest] = chosen.view(e, b, longest)
-        return action
+        return chosen, new
 
     def _imagined(
         self, td: TensorDictBase, memory: TensorDictBase, seen: SlotTasks, alone: bool, coefficients: Coefficients
