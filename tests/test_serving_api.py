@@ -259,6 +259,48 @@ def test_what_fails_before_the_status_line_has_its_status_and_later_is_an_event_
     asyncio.run(go())
 
 
+# Forms
+
+
+def form(kind="image/png", name="a.png", field="n"):
+    """A form with an image of a content type and a name, and one more field."""
+    parts = [
+        (f'form-data; name="image"; filename="{name}"', f"\r\nContent-Type: {kind}" if kind else "", "PNG"),
+        ('form-data; name="prompt"', "", "a cat"),
+        (f'form-data; name="{field}"', "", "1"),
+    ]
+    body = "".join(f"--B\r\nContent-Disposition: {head}{more}\r\n\r\n{text}\r\n" for head, more, text in parts)
+    return {"content": f"{body}--B--\r\n".encode(), "headers": {"content-type": "multipart/form-data; boundary=B"}}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (form(kind='image/png\nContent-Disposition: form-data; name="n"\n\n9'), "the content type of 'image' must be"),
+        (form(kind="image/p\x0bng"), "the content type of 'image' must be"),
+        (form(kind="picture"), "must be such as image/png, got 'picture'"),
+        (form(name="a.png\nX: y"), "the name of a file must have no control characters"),
+        (form(field="n\nX: y"), "the name of a field must have no control characters"),
+    ],
+)
+def test_no_line_of_a_clients_gets_into_the_head_of_a_workers_form(sent, said):
+    service = FakeService()
+    response = ask(service, path="/v1/images/edits", method="POST", **sent)
+    assert response.status_code == 400
+    assert said in error_of(response)["message"]
+    assert not service.requests
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"),
+    [("", ""), ("image/svg+xml", "image/svg+xml"), ("image/png; charset=binary", "image/png"), ("a/b\t;c", "a/b")],
+)
+def test_the_content_type_of_a_file_is_passed_on_without_its_parameters(told, kind):
+    service = FakeService()
+    assert ask(service, path="/v1/images/edits", method="POST", **form(told)).status_code == 200
+    assert [file.kind for file in service.requests[0].files] == [kind]
+
+
 # Clients that leave
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from diffpolicy import _validate as check
+from diffpolicy._validate import show
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import SentFile
@@ -27,6 +29,9 @@ DIGITS = 308
 """Of a whole number, at most: one of more may be above every real number."""
 FILES, FIELDS = 17, 100
 """Most of a form: sixteen images and a mask."""
+TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+MEDIA_TYPE = re.compile(f"{TOKEN}/{TOKEN}")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class ClientGoneError(Exception):
@@ -181,8 +186,10 @@ async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], tupl
         form = Request(request.scope, replay).form(max_files=FILES, max_fields=FIELDS, max_part_size=2**20)
         async with form as parts:
             for key, value in parts.multi_items():
+                _no_control(key, "the name of a field")
                 if isinstance(value, UploadFile):
-                    files.append(SentFile(key, value.filename or key, value.content_type or "", await value.read()))
+                    name = _no_control(value.filename or key, "the name of a file")
+                    files.append(SentFile(key, name, _media_type(key, value.content_type or ""), await value.read()))
                 else:
                     fields[key] = typed(key, value)
     except HTTPException as error:
@@ -192,6 +199,22 @@ async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], tupl
     if not any(file.key in ("image", "image[]") for file in files):
         raise ApiError(400, "image must be a file, or image[] several", param="image", code="invalid_value")
     return fields, tuple(files)
+
+
+def _no_control(name: str, what: str) -> str:
+    """A name that is one line, since the worker is sent it in a head."""
+    if CONTROL.search(name):
+        raise ApiError(400, f"{what} must have no control characters, got {show(name)}", code="invalid_form")
+    return name
+
+
+def _media_type(key: str, told: str) -> str:
+    """The content type of a file without its parameters: the worker is sent it, so a line end would add to the form."""
+    kind = told.partition(";")[0].strip(" \t")
+    if kind and not MEDIA_TYPE.fullmatch(kind):
+        message = f"the content type of {show(key)} must be such as image/png, got {show(kind)}"
+        raise ApiError(400, message, param=key, code="invalid_form")
+    return kind
 
 
 def typed(key: str, text: str) -> Any:
