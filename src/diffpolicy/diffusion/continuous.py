@@ -6,13 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
+
+Level = TypeVar("Level", Tensor, float)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Schedule(ABC):
     def at(self, t: Tensor) -> Coefficients:
         """What it is at times. Args: t: 0..1, any shape."""
 
-    def time(self, i: Tensor | float, levels: int) -> Any:
+    def time(self, i: Level, levels: int) -> Level:
         """The time of a level of a process, i / I. Args: i: 1..I. levels: I."""
         return i / levels
 
@@ -218,7 +220,7 @@ class EDMSchedule(Schedule):
             given = f"{self.sigma_min}, {self.sigma_max} and {self.rho}"
             raise InputError(f"sigmas must be 0 < sigma_min < sigma_max, and rho above 0, got {given}")
 
-    def time(self, i: Tensor | float, levels: int) -> Any:
+    def time(self, i: Level, levels: int) -> Level:
         """Of level i, (i - 1) / (I - 1). Args: i: 1..I. levels: I."""
         return (i - 1) / (levels - 1) if levels > 1 else i
 

@@ -20,7 +20,7 @@ from diffpolicy.experiments.training import evaluations, run
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.training.fit import Fitted
 from diffpolicy.training.loggers import LoggerName
-from diffpolicy.training.rollouts import RolloutModule
+from diffpolicy.training.trainable import Trainable
 
 
 def build(
@@ -30,7 +30,7 @@ def build(
     seed: int = 0,
     environments: int = 1,
     changes: Mapping[str, Any] | None = None,
-) -> RolloutModule:
+) -> Trainable:
     """A method's module on the training episodes of a scenario.
 
     Args:
@@ -47,7 +47,7 @@ def build(
         if isinstance(made, RolloutMethod):
             made = replace(made, masks=problem.masks if made.masks is None else made.masks)
         with global_draws(seed):
-            module: RolloutModule = made.build(problem, environments=environments, seed=seed)
+            module = made.build(problem, environments=environments, seed=seed)
     except InputError as error:
         raise InputError(f"method {method}: {error}") from None
     module.identity = {
@@ -73,7 +73,7 @@ def train(
     evaluate_every: int | None = None,
     eval_episodes: int = 4,
     logger: LoggerName | Logger | Literal[False] = False,
-    module: RolloutModule | None = None,
+    module: Trainable | None = None,
     overwrite: bool = False,
     **trainer: Any,
 ) -> Fitted:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torchrl.envs import EnvBase
+from torchrl.objectives import LossModule
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
@@ -96,7 +97,7 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         plain: type[Policy] = FeedforwardPolicy if self.policy is None else self.policy
         return plain.from_specs(env, **{**RolloutMethod.options(self), "head": self.asked_head("sample")}, seed=seed)
 
-    def make_objective(self, policy: Policy, seed: int) -> Any:
+    def make_objective(self, policy: Policy, seed: int) -> LossModule:
         generator = torch.Generator().manual_seed(seed)
         critic = action_critic(policy, hidden=self.hidden, act=self.act, generator=generator)
         shared = {
@@ -113,5 +114,5 @@ class ActionCriticMethod(ActionChainMethod, OffPolicyMethod):
         return super().make_module(replace(parts, policy=acting))
 
     @abstractmethod
-    def make_loss(self, policy: Policy, critic: nn.Module, shared: dict[str, Any]) -> Any:
+    def make_loss(self, policy: Policy, critic: nn.Module, shared: dict[str, Any]) -> LossModule:
         """What is minimised. Args: policy, critic: of the problem. shared: arguments of all these losses."""

@@ -70,7 +70,7 @@ class DPPOMethod(ActionChainMethod, PPOMethod):
         named = SAMPLERS[str(options["sampler"])](options["prediction"])
         return options | {"sampler": part_with(named, min_std=self.min_std)}
 
-    def make_objective(self, policy: Any, seed: int) -> Any:
+    def make_objective(self, policy: Any, seed: int) -> DPPOLoss:
         if policy.head.x0_is != "action":
             what = type(policy.head).__name__
             raise InputError(

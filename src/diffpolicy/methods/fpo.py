@@ -58,7 +58,7 @@ class FPOMethod(ActionChainMethod, PPOMethod):
             return self.options()  # its usual head is refused by its name
         return super().options_in(env)
 
-    def make_objective(self, policy: Any, seed: int) -> Any:
+    def make_objective(self, policy: Any, seed: int) -> FPOLoss:
         if not isinstance(policy.head, VectorHead):
             why = self.refuses(policy.head) or "its chain must end in the action itself, as of a VectorHead"
             raise InputError(f"FPOMethod trains no policy with a {type(policy.head).__name__}: {why}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torchrl.envs import EnvBase
 
 from diffpolicy.environments.problem import Problem
 from diffpolicy.policies.heads import Head
+
+if TYPE_CHECKING:
+    from diffpolicy.training.trainable import Trainable
 
 Situation = Literal["masks", "agents", "items", "early ends"]
 """What a problem may have: forbidden choices, a group of agents, items of one step, episodes that end by themselves."""
@@ -47,7 +50,7 @@ class Method(ABC):
         environments: int = 1,
         episode_steps: int | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> Trainable:
         """A fresh `Trainable`.
 
         Args:

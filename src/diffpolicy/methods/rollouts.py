@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torchrl.envs import EnvBase
+from torchrl.objectives import LossModule
 
 from diffpolicy import _validate as check
 from diffpolicy._identity import describe
@@ -166,7 +167,7 @@ class RolloutMethod(Method):
         return kind.from_specs(env, **self.options_in(env), seed=seed)
 
     @abstractmethod
-    def make_objective(self, policy: Any, seed: int) -> Any:
+    def make_objective(self, policy: Any, seed: int) -> LossModule:
         """What is minimised."""
 
     @abstractmethod
@@ -180,7 +181,7 @@ class RolloutMethod(Method):
         environments: int = 1,
         episode_steps: int | None = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> RolloutModule:
         given = problem if isinstance(problem, Problem) else GivenEnv(problem, episode_steps)
         of_policy, of_objective, of_batches, of_player = (
             int(s) for s in np.random.SeedSequence(seed).generate_state(4)

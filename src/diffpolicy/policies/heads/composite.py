@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class CompositeHead(Head):
         return made
 
     @property
-    def expectation(self) -> Any:  # type: ignore[override]
+    def expectation(self) -> Literal["enumerated", "pathwise", "sampled"]:  # type: ignore[override]
         """That of the parts where it is the same, else `sampled`."""
         kinds = {part.expectation for part in self.parts}
         return kinds.pop() if len(kinds) == 1 else "sampled"

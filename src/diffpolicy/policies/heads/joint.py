@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class JointHead(Head):
         return JointHead(self.each.sized(replace(action, items=())), action.items)
 
     @property
-    def x0_is(self) -> Any:  # type: ignore[override]
+    def x0_is(self) -> Literal["parameters", "action"]:  # type: ignore[override]
         """That of each item's head."""
         return self.each.x0_is
 
@@ -63,7 +63,7 @@ class JointHead(Head):
         return self.each.tokens
 
     @property
-    def expectation(self) -> Any:  # type: ignore[override]
+    def expectation(self) -> Literal["enumerated", "pathwise", "sampled"]:  # type: ignore[override]
         """That of each item's head."""
         return self.each.expectation
 
