@@ -74,7 +74,9 @@ class Fake:
     async def health(self):
         mode = self.mode() if callable(self.mode) else self.mode
         if mode == "refuses":
-            raise UpstreamError("cannot be reached", reached=self.accepts)
+            raise UpstreamError("cannot be reached", reached=self.accepts, gone=True)
+        if mode == "not asked":
+            raise UpstreamError("cannot be reached: its name does not resolve", reached=False)
         if mode == "hangs":
             raise UpstreamError("did not answer in time", reached=True, late=True)
         running = len(self.begun) - len(self.ended) - len(self.cancelled) + self.extra
@@ -321,6 +323,44 @@ def test_calls_of_a_worker_that_is_found_dead_go_elsewhere_at_once(how) -> None:
         assert bench.service.fleet.account.outstanding.sum() == 0
 
     run(main())
+
+
+def test_what_keeps_the_dispatcher_from_looking_ends_no_calls() -> None:
+    async def main():
+        bench = Bench(2, seconds=lambda j: lambda request: 3.0, probe_s=0.5)
+        async with bench:
+            tickets = [bench.ask(k) for k in range(4)]
+            await asyncio.sleep(1)
+            for fake in bench.fakes.values():
+                fake.mode = "not asked"
+            await asyncio.sleep(1.2)
+            assert [server.state for server in bench.service.snapshot().servers] == ["dead", "dead"]
+            for fake in bench.fakes.values():
+                fake.mode = "well"
+            assert [(await ticket.answer()).status for ticket in tickets] == 4 * [200]
+            assert sum(len(fake.begun) for fake in bench.fakes.values()) == 4
+            assert not bench.of(events.Retried)
+
+    run(main())
+
+
+def test_two_machines_at_one_address_end_no_calls_and_are_said_to_be_there_once(caplog) -> None:
+    async def main():
+        bench = Bench(1, seconds=lambda j: lambda request: 5.0, probe_s=1.0)
+        async with bench:
+            fake = bench.fakes[0]
+            for boot in ("b1", "b0", "b1", "b0"):
+                fake.boot = boot
+                await asyncio.sleep(1)
+            tickets = [bench.ask(k) for k in range(2)]
+            for boot in 3 * ("b1", "b0", "b2"):
+                fake.boot = boot
+                await asyncio.sleep(1)
+            assert [(await ticket.answer()).status for ticket in tickets] == [200, 200]
+            assert not bench.of(events.Retried)
+
+    run(main())
+    assert caplog.text.count("several machines answer at the address of worker w0") == 1
 
 
 @pytest.mark.parametrize("how", ["cancels itself", "a fault of ours"])

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import json
 import socket
+import struct
 import time
 
 import httpx
@@ -210,11 +212,41 @@ def test_nobody_there_is_told_from_a_call_that_may_have_begun():
             return url
 
     error = failed(HttpUpstream(WorkerSpec(asyncio.run(port()))))
-    assert (error.reached, error.late) == (False, False)
+    assert (error.reached, error.late, error.gone) == (False, False, True)
     assert "cannot be reached" in str(error)
     error = failed_at(lambda writer: asyncio.sleep(0))
-    assert (error.reached, error.late) == (True, False)
+    assert (error.reached, error.late, error.gone) == (True, False, True)
     assert "dropped the call" in str(error)
+
+    async def reset(writer):
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    error = failed_at(reset)
+    assert (error.reached, error.late, error.gone) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("getaddrinfo", socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")),
+        ("create_connection", OSError(errno.EMFILE, "Too many open files")),
+        ("create_connection", OSError(errno.EHOSTUNREACH, "No route to host")),
+    ],
+)
+def test_what_keeps_this_machine_from_asking_says_nothing_of_the_worker(where, error, monkeypatch):
+    async def fails(*args, **more):
+        raise error
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, where, fails)
+    seen = failed(HttpUpstream(WorkerSpec(f"http://{'worker.test' if where == 'getaddrinfo' else '127.0.0.1'}:1")))
+    assert (seen.reached, seen.late, seen.gone) == (False, False, False)
+    assert error.strerror in str(seen)
+
+
+def test_an_answer_that_is_of_no_use_is_no_sign_of_a_worker_that_is_gone():
+    for status in (302, 401):
+        assert not failed(mocked(lambda got, status=status: httpx.Response(status))[0]).gone
 
 
 def test_a_worker_that_says_nothing_or_a_byte_now_and_then_is_cut_off_in_time():

@@ -214,7 +214,8 @@ class ComfyUpstream:
             )
         except UpstreamError as error:
             # of a request that was queued before, the work may have begun
-            raise UpstreamError(str(error), reached=error.reached or path != "/prompt", late=error.late) from None
+            reached = error.reached or path != "/prompt"
+            raise UpstreamError(str(error), reached=reached, late=error.late, gone=error.gone) from None
         if answer.status in (401, 403) or 300 <= answer.status < 400:
             raise UpstreamError(f"answers with status {answer.status}", reached=path != "/prompt")
         return answer

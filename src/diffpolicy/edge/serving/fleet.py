@@ -207,17 +207,36 @@ class Fleet:
             self._found(j)
         server.misses, server.health = 0, health
         if old is not None and old.boot != health.boot:
-            server.breaker.success()
-            if old.boot is not None and health.boot is not None:
-                self._lose(j, asked_s, "has started anew")
+            if not self._shared(server, health.boot):
+                server.breaker.success()
+                if old.boot is not None and health.boot is not None:
+                    self._lose(j, asked_s, "has started anew")
             if old.models != health.models:
                 server.drift = Drift()
                 self.costs.forget(j)
+        if health.boot is not None and health.boot not in server.boots:
+            server.boots.append(health.boot)
         self.account.seat(j, server.slots)
         own = max(before, int(self.account.outstanding[j]))
         running = (health.running or 0) + (health.waiting or 0)
         server.foreign_seen = server.foreign_seen + 1 if running > own else 0
         self.account.foreign(j, running if server.foreign_seen >= SEEN else 0, self._clock(), own=own)
+
+    @staticmethod
+    def _shared(server: Server, boot: str | None) -> bool:
+        """Whether several machines answer as a worker: one says again what it said before another did.
+
+        Args:
+            server: the worker. boot: that it says now, which is not what it said last.
+        """
+        if not server.shared and boot in server.boots and boot != server.boots[-1]:
+            server.shared = True
+            logger.warning(
+                "several machines answer at the address of worker %s: name each by an address of its own, since"
+                " restarts, loads and speeds of one cannot be told from another's",
+                server.spec.name,
+            )
+        return server.shared
 
     def show(self, j: int, why: str = "") -> None:
         """Tells a change of a worker's state. Args: j: its place. why: the end of a sentence about it."""

@@ -102,9 +102,9 @@ class HttpCalls:
             late = timeout_s <= self._connect_s
             raise UpstreamError("cannot be reached: no connection in time", reached=False, late=late) from None
         except (httpx.ConnectError, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise UpstreamError(f"cannot be reached: {self._told(error)}", reached=False) from None
+            raise UpstreamError(f"cannot be reached: {self._told(error)}", reached=False, gone=_gone(error)) from None
         except (httpx.HTTPError, httpx.StreamError) as error:
-            raise UpstreamError(f"dropped the call: {self._told(error)}", reached=True) from None
+            raise UpstreamError(f"dropped the call: {self._told(error)}", reached=True, gone=_gone(error)) from None
 
     def _url(self, url: str) -> Any:
         """An address that was read: workers have few, and to read one takes a tenth of a call."""
@@ -122,6 +122,11 @@ class HttpCalls:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _gone(error: Exception) -> bool:
+    """Whether the server's machine said that nothing listens; what went wrong on this one tells nothing of it."""
+    return isinstance(error.__cause__, (ConnectionRefusedError, ConnectionResetError, BrokenPipeError))
 
 
 async def _read(response: Any, most_bytes: int, chunk: Chunk | None) -> Answer:

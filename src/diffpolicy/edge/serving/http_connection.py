@@ -31,6 +31,7 @@ class HttpConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._unread, self._reading, self._writing = 0, True, True
         self._ended, self._error = False, ""
+        self._cause: Exception | None = None
         self._early: h11.Response | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,6 +54,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self._cause = exc
         self._end("" if exc is None else str(exc) or type(exc).__name__)
         self._left(self)
 
@@ -156,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
                 return event
             self._unread = 0
             if self._ended:
-                raise httpx.ReadError(self._error)
+                raise httpx.ReadError(self._error) from self._cause
             self._read_on()
             await self._wait()
 
@@ -168,7 +170,7 @@ class HttpConnection(asyncio.Protocol):
         except h11.RemoteProtocolError as error:
             gone = self._ended and not begun
             text = "the server closed the connection without an answer" if gone else str(error)
-            raise httpx.RemoteProtocolError(text) from None
+            raise httpx.RemoteProtocolError(text) from (ConnectionResetError(text) if gone else None)
         if event is h11.PAUSED:
             raise httpx.RemoteProtocolError("the server changed the protocol")
         return event

@@ -100,7 +100,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             raise httpx.ConnectTimeout("no connection in time") from None
         except (OSError, ValueError) as error:
-            raise httpx.ConnectError(str(error)) from None
+            raise httpx.ConnectError(str(error)) from error
         self._all.add(connection)
         return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from diffpolicy.edge.serving.bell import Bell
@@ -13,6 +14,9 @@ from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 MISSES = 2
 """Looks at a worker in a row that must fail before it is taken for dead."""
+
+BOOTS = 64
+"""Starts of a worker that are remembered."""
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Server:
         full_until_s: when it may be asked again after it said that it is full.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
+        boots: drawn by what answered as it, the last ones. shared: several machines do, so that they tell no restart.
     """
 
     spec: WorkerSpec
@@ -40,6 +45,8 @@ class Server:
     full_until_s: float = 0.0
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
+    boots: deque[str] = field(default_factory=lambda: deque(maxlen=BOOTS))
+    shared: bool = False
     shown: str = "unknown"
     """The state that listeners were told last."""
 

@@ -40,8 +40,10 @@ class UpstreamError(Exception):
     """A call without an answer.
 
     Args:
-        message: the end of a sentence about the worker. reached: whether it may have begun the work. late: it was
-            given up since its time was over.
+        message: the end of a sentence about the worker. reached: whether it may have begun the work.
+        late: it was given up since its time was over.
+        gone: the worker's machine refused or reset the connection, or closed it without an answer, as where a process
+            has ended; not where this machine could not ask, as by a name that does not resolve, or was sent away.
 
     Example:
         >>> error = UpstreamError("did not answer in time (60 s)", reached=True, late=True)
@@ -49,14 +51,9 @@ class UpstreamError(Exception):
         ('worker a1 did not answer in time (60 s)', True)
     """
 
-    def __init__(self, message: str, *, reached: bool, late: bool = False) -> None:
+    def __init__(self, message: str, *, reached: bool, late: bool = False, gone: bool = False) -> None:
         super().__init__(message)
-        self.reached, self.late = reached, late
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection was refused or dropped at once, as where a process has ended, and not only silent."""
-        return not self.late
+        self.reached, self.late, self.gone = reached, late, gone
 
 
 @dataclass(frozen=True)
