@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import socket
 
 import pytest
 
@@ -16,6 +17,7 @@ fastapi = pytest.importorskip("fastapi")
 openai = pytest.importorskip("openai")
 
 from diffpolicy.edge.serving.api import ApiKeys, ApiSettings, make_app  # noqa: E402
+from diffpolicy.edge.serving.running import listen, serving  # noqa: E402
 from serving_fakes import IMAGE, Caller, FakeService, client, image, until  # noqa: E402
 
 PATH = "/v1/images/generations"
@@ -381,6 +383,48 @@ def test_an_answer_waits_for_its_slow_client_among_the_bytes_that_are_held_and_n
         assert max(len(message.get("body", b"")) for message in taken.sent) <= 100_000
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("stream", "status", "size", "count"),
+    [
+        pytest.param(True, 200, 1_000_000, 1, id="stream of a worker that sends none"),
+        pytest.param(True, 400, 1_000_000, 1, id="refused stream"),
+        pytest.param(False, 200, 1_000_000, 1, id="long"),
+        pytest.param(False, 200, 50_000, 30, id="many short"),
+    ],
+)
+def test_a_connection_that_nobody_reads_counts_among_what_is_held_and_then_is_dropped(
+    stream, status, size, count, caplog
+):
+    """By the server itself, which takes all that it is given at once; the kernel's buffers are made small."""
+    said = {"data": [{"b64_json": "x" * size}], "error": {"message": "x" * size}}
+
+    async def behave(request, chunk):
+        return Answer(status, {"content-type": "application/json"}, json.dumps(said).encode())
+
+    async def go():
+        app = make_app(FakeService(behave), ApiSettings(stall_s=0.2, held_bytes=40_000))
+        listening = listen("127.0.0.1", 0)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        async with serving(app, listening) as server, client(app) as to:
+            with socket.socket() as reads_nothing:
+                reads_nothing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                reads_nothing.connect(listening.getsockname())
+                body = json.dumps({"prompt": "x", "stream": stream}).encode()
+                head = b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n" % PATH.encode()
+                reads_nothing.sendall((head + b"content-length: %d\r\n\r\n%s" % (len(body), body)) * count)
+                for _ in range(200):
+                    held = await to.post(PATH, json={"prompt": "x"})
+                    if held.status_code == 429:
+                        break
+                    await asyncio.sleep(0.005)
+                assert error_of(held)["code"] == "bodies_full"
+                await until(lambda: not server.server_state.connections)
+                assert (await to.post(PATH, json={"prompt": "x"})).status_code == status
+
+    asyncio.run(go())
+    assert not caplog.records
 
 
 # Keys, names, other sites

@@ -14,6 +14,7 @@ import uvicorn
 
 from diffpolicy import _signals
 from diffpolicy._validate import show
+from diffpolicy.edge.serving.hanging_up import with_hang_up
 from diffpolicy.errors import InputError
 
 BACKLOG = 2048
@@ -97,7 +98,7 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
         app: of ASGI. listening: see `listen`.
     """
     config = uvicorn.Config(
-        app,
+        with_hang_up(app),
         lifespan="off",
         log_config=None,
         access_log=False,

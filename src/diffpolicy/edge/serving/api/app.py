@@ -112,7 +112,7 @@ def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
                 stall_s=settings.stall_s,
                 event=f"image_{'edit' if asked.files else 'generation'}.completed",
             )
-            held.take(service.submit(asked, taking(pieces, share)), stack.pop_all())
+            held.take(service.submit(asked, taking(pieces, share)), share, stack.pop_all())
             return held
 
     add_images(app, images, settings.limits)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from diffpolicy.edge.serving.hanging_up import hang_up
 from diffpolicy.edge.serving.within import within
 
 PIECE = 2**16
@@ -28,19 +29,36 @@ class Paced(Response):
         self.body, self.raw_headers = b"", response.raw_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = bytes(self.response.body)
         with self.until:
-            if len(body) <= PIECE:
-                await self.response(scope, receive, send)
-                return
-            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             try:
-                async with within(self.stall_s):
-                    await send(start)
-                for begun in range(0, len(body), PIECE):
-                    piece, more = body[begun : begun + PIECE], begun + PIECE < len(body)
-                    message = {"type": "http.response.body", "body": piece, "more_body": more}
-                    async with within(self.stall_s):
-                        await send(message)
+                await send_paced(self.response, send, self.stall_s)
             except TimeoutError:
-                pass  # the server closes what was not sent whole
+                hang_up(scope)  # to close it would wait for the client
+
+
+async def send_paced(response: Response, send: Send, stall_s: float) -> None:
+    """Sends a response. Args: response: whole. send: of its request. stall_s: see `ApiSettings`.
+
+    Raises:
+        TimeoutError: the client does not read.
+    """
+    start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    async with within(stall_s):
+        await send(start)
+    await send_pieces(bytes(response.body), send, stall_s)
+
+
+async def send_pieces(body: bytes, send: Send, stall_s: float, *, more: bool = False) -> None:
+    """Sends bytes of a body that is begun.
+
+    Args:
+        body: them. send: of its request. stall_s: see `ApiSettings`. more: whether others follow.
+
+    Raises:
+        TimeoutError: the client does not read.
+    """
+    for begun in range(0, max(len(body), 1), PIECE):
+        piece, rest = body[begun : begun + PIECE], begun + PIECE < len(body)
+        message = {"type": "http.response.body", "body": piece, "more_body": more or rest}
+        async with within(stall_s):
+            await send(message)

@@ -9,14 +9,17 @@ from contextlib import ExitStack
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from diffpolicy.edge.serving.api.bodies import Share
 from diffpolicy.edge.serving.api.errors import answer_response, error_body, error_response
+from diffpolicy.edge.serving.api.paced import send_paced, send_pieces
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.hanging_up import hang_up
 from diffpolicy.edge.serving.upstream import Answer, Chunk
+from diffpolicy.edge.serving.within import within
 
 KIND = "text/event-stream"
 COMMENT = b": held\n\n"
@@ -39,9 +42,13 @@ class HeldStream(Response):
         self.pieces, self.comment_s, self.stall_s, self.event = pieces, comment_s, stall_s, event
         self.begun = False
 
-    def take(self, ticket: Ticket, until: ExitStack) -> None:
-        """What it waits for. Args: ticket: of the request. until: is closed when the stream ends, however that is."""
-        self.ticket, self.until = ticket, until
+    def take(self, ticket: Ticket, share: Share, until: ExitStack) -> None:
+        """What it waits for.
+
+        Args:
+            ticket: of the request. share: of what is held. until: is closed when the stream ends, however that is.
+        """
+        self.ticket, self.share, self.until = ticket, share, until
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = asyncio.ensure_future(self.ticket.answer())
@@ -58,32 +65,35 @@ class HeldStream(Response):
                 elif not done:
                     await self._send(send, COMMENT)
             if not gone.done():
-                await self._end(answer, scope, receive, send)
-        except asyncio.TimeoutError:
-            pass  # a client that does not read is gone
+                await self._end(answer, send)
+        except TimeoutError:
+            hang_up(scope)  # a client that does not read is gone
         finally:
             give_up(self.ticket, answer, gone, piece)
             self.until.close()
 
-    async def _end(self, answer: asyncio.Future[Answer], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _end(self, answer: asyncio.Future[Answer], send: Send) -> None:
         """What comes last: nothing more, the images of a worker that sent no stream, or an error."""
         try:
             result = answer.result()
         except ApiError as error:
             if not self.begun:
-                response = error_response(error)
-                response.raw_headers += self.own
-                await response(scope, receive, send)
+                await self._refuse(error_response(error), send)
                 return
             last = frame("error", error.body())
         else:
             if result.status >= 400 and not self.begun:
-                response = answer_response(result)
-                response.raw_headers += self.own
-                await response(scope, receive, send)
+                await self._refuse(answer_response(result), send)
                 return
             last = b"".join(self._last(result))
+        self.share.add(len(last))
         await self._send(send, last, more=False)
+
+    async def _refuse(self, response: Response, send: Send) -> None:
+        """Sends an answer that is no stream, instead of one."""
+        response.raw_headers += self.own
+        self.share.add(len(response.body))
+        await send_paced(response, send, self.stall_s)
 
     def _last(self, answer: Answer) -> Iterator[bytes]:
         """The events of an answer that was not, or not only, a stream."""
@@ -101,13 +111,12 @@ class HeldStream(Response):
 
     async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
         """Sends bytes, after the head if it was not sent yet."""
-        messages: list[Message] = [{"type": "http.response.body", "body": body, "more_body": more}]
         if not self.begun:
             self.begun = True
             head = [(b"content-type", KIND.encode()), (b"x-accel-buffering", b"no"), *self.own]
-            messages.insert(0, {"type": "http.response.start", "status": 200, "headers": head})
-        for message in messages:
-            await asyncio.wait_for(send(message), self.stall_s)
+            async with within(self.stall_s):
+                await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send_pieces(body, send, self.stall_s, more=more)
 
 
 def taking(pieces: asyncio.Queue[bytes], share: Share) -> Chunk:

@@ -126,7 +126,7 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
             pieces: asyncio.Queue[bytes] = asyncio.Queue()
             event = f"image_{'edit' if asked.files else 'generation'}.completed"
             held = HeldStream(pieces, comment_s=settings.comment_s, stall_s=settings.stall_s, event=event)
-            held.take(desk.submit(asked, taking(pieces, share)), stack.pop_all())
+            held.take(desk.submit(asked, taking(pieces, share)), share, stack.pop_all())
             return held
 
     add_images(app, images, settings.limits)
