@@ -7,9 +7,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
-from tempfile import gettempdir
 
 import pytest
 
@@ -17,13 +17,14 @@ from diffpolicy import EnvProblem, InputError
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingProblem
 from diffpolicy.errors import WorkError
+from diffpolicy.experiments import parcels
 from diffpolicy.experiments.cluster import run_on
 from diffpolicy.experiments.parcels import do, read_folder
 from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.ray_cluster import RayCluster
 from diffpolicy.experiments.run import compare
 from diffpolicy.experiments.work import recorded
-from diffpolicy.experiments.workers import run_jobs
+from diffpolicy.experiments.workers import Failure, run_jobs
 from diffpolicy.problems.clinic import Clinic
 from toys import quick_method, small
 
@@ -130,6 +131,34 @@ def test_what_fails_on_a_cluster_is_one_sentence_and_stops_the_rest(tmp_path):
         list(run_on(lost, jobs[:1], 1))
 
 
+@pytest.mark.parametrize("when", ["_unpack", "outcome_of", "read_folder", "cleanup"])
+def test_a_task_that_is_asked_to_stop_gives_back_what_it_has(tmp_path, monkeypatch, when):
+    """The signal comes in turn while its files are written, while it works, while they are read, and after that."""
+    job = jobs_of(plan(tmp_path, [quick_method("sac-ts", tmp_path)]), time.monotonic())[0]
+
+    def outcome_of(job, tell):
+        (job.out / "checkpoint.ckpt").write_bytes(b"half")
+        return Failure("it ended", True, "")
+
+    monkeypatch.setattr(parcels, "outcome_of", outcome_of)
+    owner = tempfile.TemporaryDirectory if when == "cleanup" else parcels
+    once, does = [True], getattr(owner, when)
+
+    def interrupted(*given):
+        made = None if when == "_unpack" else does(*given)
+        if once:
+            once.clear()
+            raise KeyboardInterrupt
+        return made
+
+    parcel = parcels.pack(job)
+    monkeypatch.setattr(owner, when, interrupted)
+    reply = do(parcel)
+    assert not once
+    assert reply.files == ({} if when == "_unpack" else {"checkpoint.ckpt": b"half"})
+    assert (reply.outcome is None) == (when in ("_unpack", "outcome_of"))
+
+
 def test_a_cluster_that_there_is_not_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "--cluster", "dask"])
@@ -149,7 +178,7 @@ def test_what_is_stopped_on_ray_goes_on_there_with_the_bits_of_this_machine(tmp_
     """A minute on a quiet machine: on clusters that Ray starts here, stopped in the midst of training and taken up."""
     quick_method("sac-ts", tmp_path, start_after=5)
     words = "--methods sac-ts.yaml --policies random --stations 2 --tasks 3 --slots 4 --eval-episodes 1"
-    env = {**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": gettempdir(), "TMPDIR": str(tmp_path)}
+    env = {**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": tempfile.gettempdir(), "TMPDIR": str(tmp_path)}
 
     def begin(*more):
         command = [sys.executable, "-m", "diffpolicy", "compare", *words.split(), *more]

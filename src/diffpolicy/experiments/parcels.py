@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,17 +74,34 @@ def do(parcel: Parcel) -> Reply:
     if parcel.version != __version__:
         reason = f"diffpolicy {__version__} is installed there, and {parcel.version} here"
         return Reply(Failure(reason, True, ""))
-    with tempfile.TemporaryDirectory(prefix="diffpolicy-") as name, _working_in(parcel.folder):
-        folder = Path(name)
-        try:
-            job = _unpack(parcel, folder)
-        except Exception as error:  # a problem that is not installed there
-            return Reply(Failure(str(error), True, ""))
-        try:
-            outcome = outcome_of(job, lambda share: None)
-        except KeyboardInterrupt:
-            outcome = None
-        return Reply(outcome, {} if job.out is None else read_folder(job.out))
+    reply = Reply(None)
+    # where it raises, it had nothing yet, or all of it is in the reply
+    with (
+        suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix="diffpolicy-") as name,
+        _working_in(parcel.folder),
+    ):
+        reply = _done(parcel, Path(name))
+    return reply
+
+
+def _done(parcel: Parcel, folder: Path) -> Reply:
+    """See `do`. Args: folder: its own."""
+    try:
+        job = _unpack(parcel, folder)
+    except Exception as error:  # a problem that is not installed there
+        return Reply(Failure(str(error), True, ""))
+    outcome = None
+    try:
+        outcome = outcome_of(job, lambda share: None)
+        return Reply(outcome, _made(job))
+    except KeyboardInterrupt:  # also while the files are read, which are then read anew
+        return Reply(outcome, _made(job))
+
+
+def _made(job: Job) -> dict[str, bytes]:
+    """What is in the folder of a job, if it has one and has made it."""
+    return {} if job.out is None else read_folder(job.out)
 
 
 def keep(reply: Reply, job: Job) -> None:
