@@ -65,6 +65,15 @@ def test_workers_are_those_that_compose_starts():
         assert worker.api_key_env in services["serve"]["environment"]
 
 
+def test_own_servers_need_no_key_of_the_emulated_ones_and_have_theirs_from_a_file():
+    """Compose demands what `:?` names in whatever is not started too."""
+    services = compose()
+    assert services["serve"]["env_file"] == [{"path": "${CONFIG:-./config}/keys.env", "required": False}]
+    assert any(of.startswith("${CONFIG:-./config}:") for of in services["serve"]["volumes"])
+    demanded = re.findall(r"\$\{(\w+):\?", (FOLDER / "compose.yaml").read_text())
+    assert demanded == ["DIFFPOLICY_KEYS"]
+
+
 def test_the_image_has_the_packages_of_the_extra_and_no_torch():
     text = (ROOT / "pyproject.toml").read_text()
     extra = re.search(r"^serving = (\[.*\])$", text, re.M)
