@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch.nn.utils import parameters_to_vector
+import torch
 
-from diffpolicy.edge import Workload, released
+from diffpolicy.edge import Workload
+from diffpolicy.edge.pricing.compiled import network_of
 from diffpolicy.edge.pricing.policy import load_bundled
 from diffpolicy.edge.pricing.training.player import Arrivals, Player, RandomFleet
 from diffpolicy.edge.pricing.training.train import RECIPES
+from diffpolicy.edge.scenario import released
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.evaluation import Played, ratio_interval
 from timing import table
@@ -85,14 +87,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/fleets"))
     parser.add_argument("--rules", default=",".join(RULES))
+    parser.add_argument("--named", action="store_true", help="the rows of lad-ts alone, without the random fleets")
     parser.add_argument("--quick", action="store_true", help="three rows only")
     options = parser.parse_args()
     rules = options.rules.split(",")
     players = {}
     for rule in rules:
         policy = load_bundled(rule)
-        theta = parameters_to_vector(policy.denoiser.parameters()).detach().double().numpy()
-        players[rule] = (Player(RECIPES[rule], policy.hidden), theta)
+        recipe = replace(RECIPES[rule], information=policy.information)
+        players[rule] = (Player(recipe, policy.hidden), network_of(policy.coefficients().to(torch.float64)))
     greedy = Player(RECIPES["price"], 32)
     options.out.mkdir(parents=True, exist_ok=True)
     lines, groups = [], {}
@@ -100,6 +103,8 @@ def main() -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["problem", "load", "rule", "mean_s", "ratio", "ratio_half_ci95", "p50", "p95", "p99", "max"])
         for problem in problems(options.quick):
+            if options.named and problem.group:
+                continue
             law, n = problem.law, problem.law.max_tasks
             work = (np.array(law.gcycles_per_step) * np.array(law.steps))[:n]
             fleet = RandomFleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)

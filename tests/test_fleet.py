@@ -347,10 +347,20 @@ def test_a_beginning_is_an_episode_of_its_own() -> None:
     assert player.play_arrivals(theta, replace(fleet, slots=20), half)[0] == sums[19]
 
 
-def test_training_repeats_itself(few_fleets) -> None:
-    recipe = replace(RECIPES["live"], rounds=1, generations=3, pairs=2)
+@pytest.mark.parametrize("name", ["live", "live-gated"])
+def test_training_repeats_itself(name: str, few_fleets) -> None:
+    recipe = replace(RECIPES[name], rounds=1, generations=3, pairs=2)
+    if name == "live-gated":
+        recipe = replace(recipe, slots=(20, 30), servers=(4, 6), generations=2)
     first, second = (parameters_to_vector(train_rule(recipe, hidden=8).parameters()) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_fleets_are_loaded_as_a_recipe_asks() -> None:
+    rng = np.random.default_rng(0)
+    fleets = [RandomFleet.draw(rng, (5, 5), (2, 6), dispatched=(0.3, 5, 9), least_load=1.05) for _ in range(40)]
+    assert 1.05 <= min(fleet.load for fleet in fleets) < 1.3
+    assert {fleet.dispatched for fleet in fleets} == {True, False}
 
 
 def test_training_lowers_its_cost() -> None:

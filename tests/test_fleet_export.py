@@ -55,10 +55,10 @@ def decide(decision, inputs):
         return dict(zip((o.name for o in decision.outputs), decision(*inputs.values()), strict=True))
 
 
-@pytest.mark.parametrize("down", [False, True])
-def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down) -> None:
+@pytest.mark.parametrize(("down", "gated"), [(False, False), (True, False), (False, True)])
+def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down, gated) -> None:
     scenario = small(down=down)
-    policy = live().double().for_scenario(scenario)
+    policy = (FleetPolicy(gated=True) if gated else live()).double().for_scenario(scenario)
     decision = policy.decision()
     env = with_recurrent_state(OffloadingEnv(scenario, [4], information="live", dtype=torch.float64), policy)
     root = env.reset()

@@ -14,15 +14,15 @@ def uniform(generator: torch.Generator, *shape: int, low: float = 0.0, high: flo
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def chain(name: str, seed: int = 0) -> law.PriceChain:
-    """A bundled network, with larger weights, in float64."""
-    policy = load_bundled(name).double()
+def chain(name: str, seed: int = 0) -> law.PriceChain | law.GatedChain:
+    """A bundled network, or three that are gated, with larger weights, in float64."""
+    policy = (FleetPolicy(gated=True) if name == "gated" else load_bundled(name)).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in policy.denoiser.parameters():
+        for parameter in policy.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     coefficients = policy.coefficients()
-    assert isinstance(coefficients, law.PriceChain)
+    assert isinstance(coefficients, law.PriceChain | law.GatedChain)
     return coefficients
 
 
@@ -30,7 +30,9 @@ def fleet(seed: int, fleets: int, servers: int, coefficients: law.Coefficients, 
     """Some servers idle, some alike, some down, never all."""
     g = torch.Generator().manual_seed(seed)
     shape = (fleets, servers)
-    load = uniform(g, *shape, high=60) * (torch.rand(shape, generator=g) < 0.8)
+    # of gated sets, each fleet is to be in another part of the ramps
+    high = torch.linspace(60, 20, fleets).unsqueeze(-1) * 60 if isinstance(coefficients, law.GatedChain) else 60
+    load = uniform(g, *shape) * high * (torch.rand(shape, generator=g) < 0.8)
     capacity = torch.randint(10, 14, shape, generator=g).double()
     up = torch.rand(shape, generator=g) < 0.8
     up[:, 0] = True
@@ -53,7 +55,7 @@ def queue(seed: int, state: FleetState, tasks: int, *, chances: bool, candidates
     return Queue(delay, service, amount, come, 1 - come + 1 / tasks, others, of)
 
 
-@pytest.mark.parametrize("name", ["price", "live", "stale"])
+@pytest.mark.parametrize("name", ["price", "live", "stale", "gated"])
 @pytest.mark.parametrize(
     ("fleets", "servers", "chances", "candidates", "turns", "weight"),
     [
@@ -96,6 +98,27 @@ def test_a_price_is_what_the_coefficients_make_of_the_counts() -> None:
         counts = law.counts(state.servers, state.whole, rest, fleet_s, service, state.step_s)
         terms = law.terms(c, state.servers, state.whole, state.step_s)
         assert torch.allclose(law.price(terms, rest, fleet_s, service), (c * counts).sum(-1))
+
+
+def test_what_a_fleet_has_behind_it_says_which_parameters_count() -> None:
+    """Below the load none but the first; then by the slots that the overload has lasted, with nothing lost between."""
+    overload = torch.tensor([-0.3, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.07]).double()
+    tau = torch.tensor([20.0, 29.0, 0.0, 15.0, 30.0, 60.0, 180.0, 50.0]).double()
+    backlog = tau * overload.clamp_min(law.LEAST_OVERLOAD)
+    share = law.shares(overload, backlog / (1 + backlog))
+    first, second, third, mixed = ([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0.5, 0.5, 0])
+    expected = torch.tensor([first, first, first, first, second, second, third, mixed]).double()
+    assert torch.allclose(share, expected, atol=1e-9)
+    ramp = torch.linspace(0, 0.999, 500).double()
+    assert torch.allclose(law.shares(torch.full_like(ramp, 0.2), ramp).sum(-1), torch.ones(500).double())
+
+
+def test_three_sets_alike_are_one() -> None:
+    one = chain("price")
+    seen = uniform(torch.Generator().manual_seed(0), 50, law.FEATURES)
+    latent = torch.zeros(50, law.LATENTS).double()
+    with torch.no_grad():
+        assert torch.allclose(law.GatedChain((one, one, one))(seen, latent), one(seen, latent), rtol=1e-12)
 
 
 def test_features_have_names_and_their_order_is_the_networks() -> None:

@@ -26,7 +26,7 @@ from diffpolicy.edge.pricing.compiled import (
     room,
     rows_of,
 )
-from diffpolicy.edge.pricing.law import LATENTS, PriceChain
+from diffpolicy.edge.pricing.law import LATENTS, GatedChain, PriceChain
 
 if TYPE_CHECKING:
     from diffpolicy.edge.pricing.state import FleetState, Queue
@@ -108,7 +108,7 @@ def begin(state: State, up: Any, total_f: float, of: Any, network: Network, scra
 @compile
 def _start(blocks: Any, up: Any, total_f: Any, moments: Any, network: Network) -> None:
     """`begin` for each of R fleets, `[R, ...]` all."""
-    scratch = room(network.of_condition.shape[1])
+    scratch = room(network)
     for r in range(blocks.shape[0]):
         begin(rows_of(blocks[r]), up[r], total_f[r], moments[r], network, scratch)
 
@@ -119,13 +119,13 @@ def _place(
 ) -> None:
     """`place_one` for each of R fleets, `[R, ...]` all."""
     delay_s, service_s, amounts, turns, rests, others, candidates = queue
-    scratch = room(network.of_condition.shape[1])
+    scratch = room(network)
     for r in range(chosen.shape[0]):
         of = (delay_s[r], service_s[r], amounts[r], turns[r], rests[r], others[r], candidates[r])
         place_one(blocks[r], up[r], total_f[r], moments[r], of, network, scratch, sent[r], chosen[r], parts[r])
 
 
-def start(state: FleetState, chain: PriceChain) -> FleetState:
+def start(state: FleetState, chain: PriceChain | GatedChain) -> FleetState:
     """`FleetState.start` of fleets that are all up, on the CPU. Args: state: without prices."""
     blocks, about = _packed(state)
     _start(blocks.numpy(), *about, network_of(chain))
@@ -133,7 +133,7 @@ def start(state: FleetState, chain: PriceChain) -> FleetState:
 
 
 def place(
-    state: FleetState, queue: Queue, chain: PriceChain, every: int | None = None
+    state: FleetState, queue: Queue, chain: PriceChain | GatedChain, every: int | None = None
 ) -> tuple[Tensor, FleetState, list[FleetState]]:
     """`FleetState.place` on the CPU. Args: see there."""
     fleets, tasks = queue.amount.shape

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from diffpolicy.edge.pricing import law
-from diffpolicy.edge.pricing.law import LATENTS, Coefficients, PriceChain, Servers, Whole
+from diffpolicy.edge.pricing.law import LATENTS, Coefficients, GatedChain, PriceChain, Servers, Whole
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 
@@ -59,8 +59,9 @@ class FleetDecision(PureDecision):
 
     def __init__(self, coefficients: Coefficients, *, weight: float = 1.0, candidates: int | None = None) -> None:
         super().__init__()
-        if isinstance(coefficients, PriceChain):
-            self.denoiser = coefficients.denoiser  # registered, so that `to` and the tracer know its parameters
+        if isinstance(coefficients, PriceChain | GatedChain):
+            # registered, so that `to` and the tracer know their parameters
+            self.denoisers = nn.ModuleList(chain.denoiser for chain in coefficients.chains)
         self.coefficients, self.weight, c = coefficients, weight, candidates
         each: tuple[int | str, ...] = ("rows", "servers")
         some: tuple[int | str, ...] = ("rows", "servers" if c is None else c)

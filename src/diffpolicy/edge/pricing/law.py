@@ -12,6 +12,7 @@ them; `compiled` is their only second form, held equal by tests. Shapes: R fleet
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,6 +36,13 @@ CEILING = 200.0
 what it learned in some hundred slots holds for longer ones."""
 TASKS_PER_SERVER = 160.0
 """Memory of the moving averages, in tasks a server: after so many a step counts for 1 / e."""
+
+OVER = (0.02, 0.12)
+"""Overloads between which the set of parameters for overload takes over from the one for less; see `shares`."""
+BUSY, LONG = (15.0, 30.0), (60.0, 180.0)
+"""Values of tau between which the sets for overload and for long overload take over; see `shares`."""
+LEAST_OVERLOAD = 0.05
+"""Overload, at least, by which the seconds of a backlog are divided."""
 
 Coefficients = Callable[[Tensor, Tensor], Tensor]
 """`(features [*, F], latents [*, K]) -> x_0 [*, K]`: the network, or the chain."""
@@ -123,6 +131,7 @@ class Features(NamedTuple):
         return torch.stack([x.expand_as(self.backlog) for x in self], -1)
 
 
+_OVERLOAD, _FLEET_FILL = (Features._fields.index(name) for name in ("overload", "fleet_fill"))
 FEATURES = len(Features._fields)
 """F: scale-free features of one server."""
 
@@ -166,6 +175,25 @@ def features(
         fleet_fill=fleet_s / (fleet_s + step_s),
         fill=backlog / (backlog + step_s),
     )
+
+
+def shares(overload: Tensor, fleet_fill: Tensor) -> Tensor:
+    """How much each of three sets of parameters counts, `[*, 3]`: for low load, for overload, for long overload.
+
+    tau = (backlog seconds / slot) / max(overload, LEAST_OVERLOAD) is about how many slots the overload has lasted, read
+    off what it left, since no clock is known. The last set takes over as log(1 + tau) passes between those of LONG; of
+    the rest, the second one has what overload and tau say together, between OVER and between those of BUSY.
+
+    Args:
+        overload, fleet_fill: of `Features`, `[*]`.
+    """
+    backlog = fleet_fill / (1 - fleet_fill)
+    age = (backlog / overload.clamp_min(LEAST_OVERLOAD)).log1p()
+    busy, long = (
+        ((age - math.log1p(least)) / (math.log1p(most) - math.log1p(least))).clamp(0, 1) for least, most in (BUSY, LONG)
+    )
+    busy = busy * ((overload - OVER[0]) / (OVER[1] - OVER[0])).clamp(0, 1)
+    return torch.stack([(1 - long) * (1 - busy), (1 - long) * busy, long], -1)
 
 
 def coefficients(x0: Tensor, weight: float = 1.0) -> Tensor:
@@ -240,6 +268,11 @@ class PriceChain:
         return run(lambda x, i: self.denoiser(x, i, prepared), start, list(self.path))
 
     @property
+    def chains(self) -> tuple[PriceChain, ...]:
+        """Itself alone: no other set of parameters."""
+        return (self,)
+
+    @property
     def compilable(self) -> bool:
         """Whether the compiled form, which is of float64 and sums in four parts, computes it."""
         return self.denoiser.out.dtype == torch.float64 and self.denoiser.hidden % 4 == 0
@@ -252,3 +285,36 @@ class PriceChain:
         other = copy.copy(self.denoiser)
         other._parameters = {name: nn.Parameter(x.detach().to(dtype)) for name, x in self.denoiser.named_parameters()}
         return PriceChain(other, self.path, self.remember)
+
+
+@dataclass(frozen=True)
+class GatedChain:
+    """Three sets of parameters, of which what a fleet has behind it says how much each counts: a `Coefficients`.
+
+        x_0 = sum_m share_m x_0^m, each chain from the same remembered x_0.
+
+    Args:
+        chains: for low load, for overload and for long overload, of one width and memory; see `shares`.
+    """
+
+    chains: tuple[PriceChain, ...]
+
+    def __call__(self, features: Tensor, latents: Tensor) -> Tensor:
+        share = shares(features[..., _OVERLOAD], features[..., _FLEET_FILL])
+        each = torch.stack([chain(features, latents) for chain in self.chains], -1)
+        return (each * share.unsqueeze(-2)).sum(-1)
+
+    @property
+    def remember(self) -> bool:
+        """Of each of them."""
+        return self.chains[0].remember
+
+    @property
+    def compilable(self) -> bool:
+        """Whether the compiled form computes it."""
+        alike = len({(chain.denoiser.hidden, chain.remember) for chain in self.chains}) == 1
+        return alike and all(chain.compilable for chain in self.chains)
+
+    def to(self, dtype: torch.dtype) -> GatedChain:
+        """The same chains, computed in another precision."""
+        return GatedChain(tuple(chain.to(dtype) for chain in self.chains))

@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from diffpolicy._types import Ints
 from diffpolicy.diffusion.sampler import DDIM
+from diffpolicy.diffusion.samplers import reverse_steps
+from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.edge.env.env import LEVELS
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.pricing.decision import FleetDecision
-from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, PriceChain
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, GatedChain, PriceChain
 from diffpolicy.edge.pricing.rule import READS, SPAN, FleetRule, refuse_unpriced
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
@@ -49,6 +51,8 @@ class FleetPolicy(ChainPolicy):
         information: `live`, `stale` or `private`, see `FleetRule`.
         steps: of the chain, I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
+        gated: whether there are two sets of parameters more, of chains of one step: one for overload, one for long
+            overload; see `law.shares`.
         candidates, weight, learns: of `FleetRule`.
         sampler, sampler_steps: of `DiffusionPolicy`. seed: of the parameters and of the candidates.
 
@@ -69,6 +73,7 @@ class FleetPolicy(ChainPolicy):
         steps: int = 2,
         hidden: int = 32,
         remember: bool = True,
+        gated: bool = False,
         candidates: int | None = None,
         weight: float = 1.0,
         learns: bool = True,
@@ -84,7 +89,10 @@ class FleetPolicy(ChainPolicy):
         self._set_chain("vp", steps, sampler, sampler_steps, "x0")
         generator = torch.Generator().manual_seed(seed)
         self.denoiser = SetDenoiser(LATENTS, FEATURES, self.process.steps, hidden=hidden, generator=generator)
-        self.rule, self.hidden, self.remember = rule, hidden, remember
+        self.more = nn.ModuleList(
+            SetDenoiser(LATENTS, FEATURES, 1, hidden=hidden, generator=generator) for _ in range(2 * gated)
+        )
+        self.rule, self.hidden, self.remember, self.gated = rule, hidden, remember, gated
         self._declare(measured=False)
 
     action_key = ("agents", "action")
@@ -102,8 +110,8 @@ class FleetPolicy(ChainPolicy):
         """A bundled policy; its `rule.weight` may be set to another value.
 
         Args:
-            name: `live`, `stale`, `private` (the parameters of `stale`), or one of the controls, `live-one-pass` and
-            `stale-one-pass`.
+            name: `live`, `stale`, `private` (the parameters of `stale`), `live-gated` and `stale-gated`, which hold
+            over any horizon, or one of the controls, `live-one-pass` and `stale-one-pass`.
 
         Raises:
             InputError: no such policy is bundled.
@@ -162,7 +170,12 @@ class FleetPolicy(ChainPolicy):
         assert isinstance(self.denoiser, SetDenoiser)
         if not isinstance(self.sampling, DDIM) or self.sampling.eta > 0:
             raise InputError(f"a FleetPolicy decides without noise, so its sampler must be ddim, got {self.sampler!r}")
-        return PriceChain(self.denoiser, self.sampling.reverse_steps(self.process), self.remember)
+        first = PriceChain(self.denoiser, self.sampling.reverse_steps(self.process), self.remember)
+        if not self.gated:
+            return first
+        once = reverse_steps(NoiseSchedule.named("vp", 1), None, 0.0, "x0")
+        more = (PriceChain(each, once, self.remember) for each in self.more if isinstance(each, SetDenoiser))
+        return GatedChain((first, *more))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         refuse_infinite(tensordict, READS, ("agents", "valid"))
@@ -197,7 +210,7 @@ class FleetPolicy(ChainPolicy):
     def _in_float64(self) -> Coefficients:
         """The coefficients as acting computes them."""
         coefficients = self.coefficients()
-        return coefficients.to(torch.float64) if isinstance(coefficients, PriceChain) else coefficients
+        return coefficients.to(torch.float64) if isinstance(coefficients, PriceChain | GatedChain) else coefficients
 
     def primer_for(self, env: EnvBase) -> RecurrentState:
         """The recurrent keys `("fleet", ...)`, which start afresh with each episode.
@@ -227,6 +240,7 @@ class FleetPolicy(ChainPolicy):
             "steps": self.schedule.steps,
             "hidden": self.hidden,
             "remember": self.remember,
+            "gated": self.gated,
             "candidates": self.rule.candidates,
             "weight": self.rule.weight,
             "learns": self.rule.learns,
@@ -236,20 +250,31 @@ class FleetPolicy(ChainPolicy):
         }
 
 
+GATED = {"live-gated": ("live", "live-one-pass"), "stale-gated": ("stale", "stale-one-pass")}
+"""Which bundled parameters a gated policy has for low load and for overload, beside its own for long overload."""
+
+
 def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: str = "mean") -> FleetPolicy:
-    """A trained network as a policy.
+    """A trained network as a policy; beside two bundled ones, where the name is that of a gated policy.
 
     Args:
         name: of the recipe. network: trained. recipe: a `Recipe`. seed, objective: of the training.
     """
-    policy = FleetPolicy(
-        information=recipe.information,
-        steps=recipe.steps,
-        hidden=network.of_step.shape[-1],
-        remember=recipe.remember,
-        seed=seed,
-    )
-    policy.denoiser.load_state_dict(network.state_dict())
+    if name in GATED:
+        first, second = (load_bundled(other) for other in GATED[name])
+        policy = FleetPolicy(**{**first.config(), "gated": True, "seed": seed})
+        policy.denoiser.load_state_dict(first.denoiser.state_dict())
+        for mine, trained in zip(policy.more, (second.denoiser, network), strict=True):
+            mine.load_state_dict(trained.state_dict())
+    else:
+        policy = FleetPolicy(
+            information=recipe.information,
+            steps=recipe.steps,
+            hidden=network.of_step.shape[-1],
+            remember=recipe.remember,
+            seed=seed,
+        )
+        policy.denoiser.load_state_dict(network.state_dict())
     fields: dict[str, Any] = {**vars(recipe), "seed": seed}
     aim = ""
     if objective != "mean":

@@ -19,7 +19,7 @@ from diffpolicy.edge.physics.queueing import SlotTasks
 from diffpolicy.edge.pricing import heard, imagined
 from diffpolicy.edge.pricing.heard import Heard
 from diffpolicy.edge.pricing.imagined import Own, Slot, decided
-from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, PriceChain, Servers
+from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, Coefficients, GatedChain, PriceChain, Servers
 from diffpolicy.edge.pricing.slot import costs_of, possible_tasks, tasks_of, turns
 from diffpolicy.edge.pricing.state import FleetState, Queue, form_of
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -192,7 +192,10 @@ class FleetRule:
         all_of_them = self.candidates is None or self.candidates >= len(steps.fleet.rate_mbit_per_s)
         if type(self) is not FleetRule or not live or not all_of_them:
             return None
-        if not isinstance(coefficients, PriceChain) or form_of(coefficients, first["queue_gcycles"]) is None:
+        if (
+            not isinstance(coefficients, PriceChain | GatedChain)
+            or form_of(coefficients, first["queue_gcycles"]) is None
+        ):
             return None
         from diffpolicy.edge.pricing.whole_file import play
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.pricing import law
-from diffpolicy.edge.pricing.law import Coefficients, PriceChain, Servers, Terms, Whole
+from diffpolicy.edge.pricing.law import Coefficients, GatedChain, PriceChain, Servers, Terms, Whole
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class FleetState:
     def place(
         self, queue: Queue, coefficients: Coefficients, *, every: int | None = None
     ) -> tuple[Tensor, FleetState, list[FleetState]]:
-        """Places tasks in order, in compiled form where there is one: numba, the CPU, and a `PriceChain`.
+        """Places tasks in order, in compiled form where there is one: numba, the CPU, and a chain of the law.
 
         Args:
             queue: the tasks. coefficients: the network. every: of how many tasks each part has.
@@ -204,8 +204,8 @@ class FleetState:
 
 
 def form_of(coefficients: Coefficients, like: Tensor) -> ModuleType | None:
-    """The compiled form where it serves: of a `PriceChain` in float64, on the CPU. Args: like: where it decides."""
-    fits = isinstance(coefficients, PriceChain) and coefficients.compilable and like.device.type == "cpu"
+    """The compiled form where it serves: of a chain of the law in float64, on the CPU. Args: like: where it decides."""
+    fits = isinstance(coefficients, PriceChain | GatedChain) and coefficients.compilable and like.device.type == "cpu"
     return compiled_form() if fits else None
 
 

@@ -28,7 +28,7 @@ from diffpolicy.edge.pricing.compiled import (
     rows_of,
 )
 from diffpolicy.edge.pricing.compiled_placing import begin, place_one
-from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, PriceChain
+from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, GatedChain, PriceChain
 from diffpolicy.edge.pricing.state import FleetState
 
 _K = LATENTS
@@ -89,7 +89,7 @@ def _play(
     starts, duration_s, home, input_mbit, result_mbit, works, own_left, unheard, stations, mixed = file
     state, servers = rows_of(block), rate.shape[0]
     capacity, up = state.capacity, np.ones(servers, np.bool_)
-    scratch = room(network.of_condition.shape[1])
+    scratch = room(network)
     longest = np.max(starts[1:] - starts[:-1])
     delay_s, service_s = np.zeros((longest, servers)), np.zeros((longest, servers))
     turn, rest, amount = np.zeros(longest), np.ones(longest + 1), np.ones(longest)
@@ -146,7 +146,7 @@ def mixed_steps(steps: FileSteps) -> Any:
 
 
 def play(
-    steps: FileSteps, begun: FleetState, order: Tensor, chain: PriceChain, *, single: bool, learns: bool
+    steps: FileSteps, begun: FleetState, order: Tensor, chain: PriceChain | GatedChain, *, single: bool, learns: bool
 ) -> tuple[Ints, Floats]:
     """The decisions of a file's tasks, int64 `[K]`, and the latents after them, `[K, S]`.
 

@@ -21,6 +21,7 @@ from diffpolicy.edge.pricing.compiled import (
     Moment,
     Network,
     moved_on,
+    networks,
     priced_s,
     renew,
     room,
@@ -28,7 +29,7 @@ from diffpolicy.edge.pricing.compiled import (
 )
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS, TASKS_PER_SERVER
 
-__all__ = ["GREEDY", "LIVE", "STALE", "Coming", "Network", "Noted", "Problem", "play"]
+__all__ = ["GREEDY", "LIVE", "STALE", "Coming", "Network", "Noted", "Problem", "networks", "play"]
 
 GREEDY, LIVE, STALE = 0, 1, 2
 """Modes: the greedy rule Opt-TS, and the price rule with live or stale information."""
@@ -120,7 +121,7 @@ def play(network: Network, mode: int, problem: Problem, coming: Coming, noted: N
     state.tasks[:] = stations * chance.sum() * share_of
     state.work[:] = stations * (chance * work_by_index).sum() * share_of
     state.latent[:] = 1.0 / _K
-    scratch = room(network.of_condition.shape[1])
+    scratch = room(network)
     real, tasks, work = np.zeros(servers), np.zeros(servers), np.zeros(servers)
     sent, busy = np.zeros((slots + 1, servers)), np.zeros((slots, servers))
     recorded = records.shape[0]

@@ -34,6 +34,7 @@ class Recipe:
         servers, slots: least and greatest of the fleets and episodes of evolution, both drawn log-uniformly.
         long, dispatched: of evolution, see `RandomFleet.draw`.
         horizons: evolution counts an episode of T slots as up to so many, of T, T/2, T/4, ... slots.
+        least_load: of all fleets; below it they are drawn again.
     """
 
     information: str
@@ -47,6 +48,12 @@ class Recipe:
     long: tuple[float, int] = (0.25, 600)
     dispatched: tuple[float, int, int] | None = (0.15, 200, 800)
     horizons: int = 3
+    least_load: float = 0.0
+
+
+def possible(kinds: int) -> Floats:
+    """Chances that a station has a task of each index in a slot, whose number is uniform from 1 to `kinds`, `[N]`."""
+    return np.minimum(1, (kinds - np.arange(kinds)) / kinds)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,13 @@ class RandomFleet:
     slot_s: float = 1.0
     dispatched: bool = False
 
+    @property
+    def load(self) -> float:
+        """Work that comes in a slot over what the servers can do in it."""
+        n = len(self.work)
+        mean = self.work.mean() if self.dispatched else len(self.capacity) * (possible(n) * self.work).sum()
+        return float(mean / (self.capacity.sum() * self.slot_s))
+
     @staticmethod
     def draw(
         rng: np.random.Generator,
@@ -75,6 +89,21 @@ class RandomFleet:
         servers: tuple[int, int],
         long: tuple[float, int] = (0.0, 0),
         dispatched: tuple[float, int, int] | None = None,
+        least_load: float = 0.0,
+    ) -> RandomFleet:
+        """A fleet of `drawn` whose load is at least so much. Args: least_load: see `Recipe`. Others: of `drawn`."""
+        while True:
+            fleet = RandomFleet.drawn(rng, slots, servers, long, dispatched)
+            if fleet.load >= least_load:
+                return fleet
+
+    @staticmethod
+    def drawn(
+        rng: np.random.Generator,
+        slots: tuple[int, int],
+        servers: tuple[int, int],
+        long: tuple[float, int],
+        dispatched: tuple[float, int, int] | None,
     ) -> RandomFleet:
         """Servers and slots log-uniform, up to 8..75 tasks a station and slot, capacities of one of four ranges.
 
@@ -150,10 +179,9 @@ class Player:
         widths = (FEATURES, LATENTS, self.recipe.steps)
         hidden = self.hidden
         parts = np.split(theta, np.cumsum([*(w * hidden for w in widths), hidden * LATENTS]))
-        layers = [part.reshape(w, hidden) for part, w in zip(parts, widths, strict=False)]
-        out = np.ascontiguousarray(parts[3].reshape(hidden, LATENTS).T)
-        of_condition, of_x, of_step = layers
-        return self.sim.Network(of_condition, of_x, of_step, out, parts[4], self.path, self.recipe.remember)
+        of_condition, of_x, of_step = (part.reshape(w, hidden) for part, w in zip(parts, widths, strict=False))
+        out = parts[3].reshape(hidden, LATENTS).T
+        return self.sim.networks([(of_condition, of_x, of_step, out, parts[4])], [self.path], self.recipe.remember)
 
     def play(
         self,
@@ -194,7 +222,7 @@ class Player:
 
     def play_arrivals(
         self,
-        theta: Floats,
+        theta: Any,
         fleet: RandomFleet,
         arrivals: Arrivals,
         mode: int | None = None,
@@ -207,14 +235,15 @@ class Player:
         """Sum of delays, number of tasks and number of records of an episode of given arrivals.
 
         Args:
-            theta: parameters, flat. fleet: the servers, one station each, and the tables by index.
+            theta: parameters, flat, or a `compiled.Network`.
+            fleet: the servers, one station each, and the tables by index.
             arrivals: see there. records, stride, delays, until: of `episode.play`.
             order: in which prices are renewed; None: by capacity, as `FleetRule` does.
             mode: of `episode`; by default the recipe's.
         """
         servers, n = len(fleet.capacity), len(fleet.work)
         counts, first, gaps = arrivals.counts, arrivals.first, arrivals.gaps
-        chance = np.full(n, 1 / n) if fleet.dispatched else np.minimum(1, (n - np.arange(n)) / n)
+        chance = np.full(n, 1 / n) if fleet.dispatched else possible(n)
         if mode is None:
             alone = fleet.dispatched or self.recipe.information == "live"
             mode = self.sim.LIVE if alone else self.sim.STALE
@@ -238,4 +267,5 @@ class Player:
             np.zeros(0) if delays is None else delays,
             np.zeros(0) if until is None else until,
         )
-        return sim.play(self.network(theta), mode, problem, coming, noted)  # type: ignore[no-any-return]
+        network = theta if isinstance(theta, sim.Network) else self.network(theta)
+        return sim.play(network, mode, problem, coming, noted)  # type: ignore[no-any-return]

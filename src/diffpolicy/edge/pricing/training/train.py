@@ -31,14 +31,27 @@ from diffpolicy.training.trainable import Trainable, described
 
 STALE: dict[str, Any] = {"pairs": 48, "long": (0.2, 600), "dispatched": (0.1, 200, 800)}
 """Behind a dispatcher nothing is stale, and a stale policy decides as a live one."""
+LONG: dict[str, Any] = {
+    "generations": 100,
+    "pairs": 32,
+    "slots": (200, 600),
+    "long": (0.0, 0),
+    "dispatched": None,
+    "horizons": 1,
+    "least_load": 1.05,
+}
+"""Overload alone, and episodes that count whole: what a backlog of many slots asks for."""
 RECIPES = {
     "price": Recipe("live", 1, False, generations=460),
     "live": Recipe("live", 2, True, generations=380),
     "live-one-pass": Recipe("live", 1, True, generations=460),
     "stale": Recipe("stale", 2, True, generations=300, **STALE),
     "stale-one-pass": Recipe("stale", 1, True, generations=360, **STALE),
+    "live-gated": Recipe("live", 1, True, **LONG),
+    "stale-gated": Recipe("live", 1, True, **LONG),
 }
-"""By name, `price` being the heuristic and `*-one-pass` the controls."""
+"""By name: `price` is the heuristic, `*-one-pass` are the controls, and `*-gated` is the set of parameters for long
+overload of a policy that has those of two bundled ones beside it, see `policy.bundle`."""
 
 
 LEAST_HORIZON = 20
@@ -91,7 +104,9 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 2, number))))
         theta, rows = _flat(teacher), []
         for _ in range(FLEETS):
-            fleet = RandomFleet.draw(rng, (50, 200), (4, 30), dispatched=(0.0, 0, 0))  # no dispatchers here
+            fleet = RandomFleet.draw(
+                rng, (50, 200), (4, 30), (0.0, 0), (0.0, 0, 0), recipe.least_load
+            )  # no dispatchers here
             records = np.zeros((4000, FEATURES + LATENTS + 1))
             expected = fleet.slots * len(fleet.capacity) * len(fleet.work) / 2
             play_seed = int(rng.integers(2**31))
@@ -132,7 +147,9 @@ def train_rule(
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 3, generation))))
         costs = np.zeros(thetas.shape[:2])
         for p in range(thetas.shape[1]):
-            fleet = RandomFleet.draw(rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched)
+            fleet = RandomFleet.draw(
+                rng, recipe.slots, recipe.servers, recipe.long, recipe.dispatched, recipe.least_load
+            )
             episode = int(rng.integers(2**31))
             greedy = worth(thetas[0, p], fleet, episode, player.sim.GREEDY)
             for sign in (0, 1):
