@@ -315,3 +315,11 @@ def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
         assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
         for each in check.records:
             assert nightly.figures(nightly.read(nightly.RECORDS / each.file), each)
+
+
+def test_imports_are_set_beside_torch(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import imports
+
+    found = imports.rows({imports.BESIDE: [2.0, 9.0, 1.0], "import diffpolicy": [1.0, 3.0, 8.0]})
+    assert found == [(imports.BESIDE, "2.00", "s", "1.00"), ("import diffpolicy", "3.00", "s", "1.50")]
