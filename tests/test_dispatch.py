@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from diffpolicy.edge.dispatch import (
     simulate,
 )
 from diffpolicy.edge.dispatch.held import too_slow
+from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
+from diffpolicy.edge.dispatch.learning import Recipe, judge, known_fleets, random_fleet, train
 from diffpolicy.edge.dispatch.several import simulate_several
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload.seeds import Stream
@@ -131,6 +134,10 @@ def test_waiting_for_a_faster_server_starves_nobody_and_pays() -> None:
 def test_the_numbers_of_the_definition_are_those_of_the_compiled_form() -> None:
     pytest.importorskip("numba")
     rules: list[Dispatcher] = [Held(ORDERS[o](), cap, price) for o in ORDERS for cap, price in ((None, None), (3, 2.0))]
+    drawn = np.random.default_rng(0).standard_normal((2, len(FEATURES)))
+    rules += [
+        Held(LearnedOrder(w.tolist(), tail=0.7), *of) for w, of in zip(drawn, ((None, 1.0), (3, None)), strict=True)
+    ]
     rules += [OnArrival(name) for name in ("least-finish", "least-cost", "least-outstanding", "random")]
     for number, rule in enumerate(rules):
         for case, (seats, dead, lead) in enumerate(CASES):
@@ -141,6 +148,39 @@ def test_the_numbers_of_the_definition_are_those_of_the_compiled_form() -> None:
             ]
             for column in COLUMNS:
                 assert np.array_equal(*(getattr(x, column) for x in both)), (rule, case, column)
+
+
+def test_a_learned_order_has_no_unit_and_forgets_when_it_begins() -> None:
+    """Times and costs in another unit, a power of two: the same bindings, again when it is played again."""
+    weights = np.random.default_rng(1).standard_normal(len(FEATURES)).tolist()
+    a, rule = poisson(400, 0.9, (2.0, 1.0, 0.5)), Held(LearnedOrder(weights), price=2.0)
+    scaled = Arrivals(1024 * a.arrival_s, 1024 * a.service_s, cost=a.cost, kind=a.kind)
+    servers = [simulate(x, rule, compiled=False).server for x in (a, scaled, a)]
+    assert np.array_equal(*servers[:2])
+    assert np.array_equal(*servers[1:])
+
+
+def test_a_learned_order_of_seconds_and_age_is_cost_minus_age() -> None:
+    arrivals = poisson(2_000, 0.85, (2.0, 1.0, 0.5, 0.5))
+    learned = LearnedOrder([{"seconds": 1.0, "age": -1.0}.get(name, 0.0) for name in FEATURES], tail=0.5)
+    both = [simulate(arrivals, Held(order)).delay_s.mean() for order in (learned, CostMinusAge(0.5))]
+    assert both[0] == pytest.approx(both[1], rel=1e-3)
+
+
+def test_training_tells_good_orders_from_bad_and_gives_the_same_bits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    worth = judge([random_fleet(rng, 200), *known_fleets(rng, 2_000)], Recipe(tail=0.0))
+    seconds, age = (np.eye(len(FEATURES) + 1)[FEATURES.index(name)] for name in ("seconds", "age"))
+    assert worth(seconds - age) < worth(-seconds)  # shorter and older first, against longest first
+    recipe = Recipe(generations=1, pairs=1, random=1, requests=100, known=200)
+    found = train(recipe)
+    assert train(recipe) == found
+    path = tmp_path / "order.json"
+    path.write_text(found.text())
+    assert make_held(f"{path}:tail=2,cap=4") == Held(LearnedOrder(found.weights, 2.0), 4, found.price)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"order.json must hold 'price' and 'weights'"):
+        make_held(str(path))
 
 
 def test_dead_time_is_counted_and_hides_behind_a_lead() -> None:

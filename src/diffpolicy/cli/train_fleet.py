@@ -10,17 +10,21 @@ from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.edge.names import TRAINED_NAMES
+from diffpolicy.errors import InputError
 
 HELP = "train a policy that decides for any fleet, over random fleets and loads"
 EXAMPLES = (
     "diffpolicy train-fleet live --out runs/live",
     "diffpolicy train-fleet price --out runs/price --objective cvar:0.95 --resume",
+    "diffpolicy train-fleet dispatch --out runs/dispatch",
 )
+ORDER = "dispatch"
+"""The order of held requests, which is no policy of the offloading problem."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    known = (*TRAINED_NAMES, "price")
+    known = (*TRAINED_NAMES, "price", ORDER)
     parser.add_argument("name", choices=known, metavar="NAME", help=f"which of the bundled ones: {', '.join(known)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy; needed")
     parser.add_argument(
@@ -45,6 +49,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
+    if options.name == ORDER:
+        _run_order(options)
+        return
     with without_matplotlib():
         from diffpolicy.edge.pricing.training.train import RECIPES, train_rule
     from diffpolicy.edge.credit.objectives import named_objective
@@ -72,6 +79,30 @@ def run(options: argparse.Namespace) -> None:
                 f"diffpolicy: go on with the same command and --resume; {out / 'checkpoint.ckpt'} holds what is done"
             )
         raise
+    if options.json:
+        opt.print_json({"name": options.name, "objective": options.objective, "out": options.out}, options)
+    else:
+        print(f"wrote {options.out}")
+
+
+def _run_order(options: argparse.Namespace) -> None:
+    """Trains the order of held requests, by evolution alone.
+
+    Raises:
+        InputError: an option is of the other ones.
+    """
+    from diffpolicy.edge.dispatch.learning import Recipe, train
+
+    for option, given in {"resume": options.resume, "rounds": options.rounds is not None}.items():
+        if given:
+            raise InputError(f"train-fleet {ORDER} has no --{option}: it is evolution alone, and minutes long")
+    if options.objective != "mean":
+        raise InputError(f"train-fleet {ORDER} lowers the mean within limits of the tail, got --objective")
+    out = _files.check_folder(options.out)
+    recipe = Recipe() if options.generations is None else replace(Recipe(), generations=options.generations)
+    with alone_in(out):
+        learned = train(recipe, seed=options.seed, report=opt.teller(options))
+        _files.write_text(out / "order.json", learned.text())
     if options.json:
         opt.print_json({"name": options.name, "objective": options.objective, "out": options.out}, options)
     else:

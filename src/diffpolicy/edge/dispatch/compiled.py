@@ -16,6 +16,7 @@ from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.account import ROUNDING, Account
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
+from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
 from diffpolicy.edge.dispatch.orders import ORDERS, CostMinusAge
@@ -23,7 +24,7 @@ from diffpolicy.edge.dispatch.outcome import Outcome
 from diffpolicy.edge.dispatch.simulation import MOST_WAITING
 from diffpolicy.errors import InputError
 
-CODES = {order: code for code, order in enumerate(ORDERS.values())}
+CODES = {order: code for code, order in enumerate([*ORDERS.values(), LearnedOrder])}
 WEIGHS = tuple(WEIGHINGS)
 """Their places are the codes of `engine`."""
 
@@ -67,15 +68,19 @@ def run_compiled(
     whole = whole.reshape(-1)
     rows = np.full(k, -1), np.zeros(k, np.int64), *(np.zeros(k) for _ in range(5))
     order, age, cap, price, weigh = -1, 0.0, -1, -1.0, -1
+    weights, memory = np.zeros(len(FEATURES)), np.zeros(5)
     if isinstance(dispatcher, Held):
         order = CODES[type(dispatcher.order)]
         age = dispatcher.order.age if isinstance(dispatcher.order, CostMinusAge) else 0.0
+        if isinstance(dispatcher.order, LearnedOrder):
+            dispatcher.begin(seed)
+            age, weights, memory = dispatcher.order.tail, np.array(dispatcher.order.weights), dispatcher.order.memory
         cap = -1 if dispatcher.cap is None else dispatcher.cap
         price = -1.0 if dispatcher.price is None else dispatcher.price
     elif isinstance(dispatcher, OnArrival):
         weigh = WEIGHS.index(str(dispatcher.weigh))
         dispatcher.begin(seed)
-    rule = engine.Rule(order, age, cap, price, weigh)
+    rule = engine.Rule(order, age, cap, price, weigh, weights, memory)
     fleet = engine.Fleet(np.array(each), a.switch_s, a.cold_s, dead, lead, ROUNDING, MOST_WAITING)
     given = engine.Given(
         a.arrival_s,

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffpolicy._compile import compile  # noqa: A004
+from diffpolicy.edge.dispatch.learned_order import (
+    BACKLOG_S,
+    DECISIONS,
+    KEEP,
+    LEAST_BACKLOG,
+    SEEN,
+    SERVICE_S,
+    SERVICES,
+)
 
 TOO_MANY = 1
-FIRST_COME, SHORTEST, RESPONSE_RATIO, COST_MINUS_AGE, WEIGHTED, DEADLINE = range(6)
+FIRST_COME, SHORTEST, RESPONSE_RATIO, COST_MINUS_AGE, WEIGHTED, DEADLINE, LEARNED = range(7)
 FINISH, COST, OUTSTANDING = range(3)
 
 
@@ -41,13 +51,20 @@ class Fleet(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """`Held` where `order` is at least 0, `OnArrival` where `weigh` is. Args: cap, price: negative for none."""
+    """`Held` where `order` is at least 0, `OnArrival` where `weigh` is.
+
+    Args:
+        age: of `CostMinusAge`, or the tail of `LearnedOrder`, whose other fields are weights and memory.
+        cap, price: negative for none.
+    """
 
     order: int
     age: float
     cap: int
     price: float
     weigh: int
+    weights: Any
+    memory: Any
 
 
 class Rows(NamedTuple):
@@ -159,9 +176,103 @@ def score(rule: Rule, rest: float, wait: float, left: float, weight: float) -> f
 
 
 @compile
+def rough_log2(x: float) -> float:
+    """That of `learned_order`."""
+    mantissa, exponent = math.frexp(max(x, 1e-6))
+    return exponent + 2.0 * mantissa - 2.0
+
+
+@compile
+def survey(g: Given, f: Fleet, s: State, waits: int, of: Any) -> float:
+    """What servers mean to each that waits; the seconds in which all servers do all of it.
+
+    Args:
+        of: is filled, `[W, 5]`: 1 / seconds that all servers together need for it, how many servers can run it, its
+            least service, when it would end first, links included, and when without them on a server that is not free.
+    """
+    drain = 0.0
+    for a in range(waits):
+        i, rate, runs, best, soonest, busy = s.waiting[a], 0.0, 0.0, np.inf, np.inf, np.inf
+        for j in range(f.seats.shape[0]):
+            there = expected(g, f, s, i, j)
+            if there == np.inf:
+                continue
+            rate += 1 / there
+            runs += 1.0
+            best, soonest = min(best, there), min(soonest, s.starts[j] + there + g.link[i, j])
+            if s.free[j] <= 0:
+                busy = min(busy, s.starts[j] + there)
+        of[a, 0], of[a, 1], of[a, 2], of[a, 3], of[a, 4] = rate, runs, best, soonest, busy
+        drain += 1 / rate
+    return drain
+
+
+@compile
+def see(s: State, rule: Rule, waits: int, of: Any, drain: float) -> None:
+    """`LearnedOrder.see`. Args: of, drain: of `survey`."""
+    m = rule.memory
+    for a in range(waits):
+        if s.waiting[a] > m[SEEN]:
+            m[SEEN], m[SERVICES] = s.waiting[a], min(m[SERVICES] + 1.0, KEEP)
+            m[SERVICE_S] += (of[a, 1] / of[a, 0] - m[SERVICE_S]) / m[SERVICES]
+    m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
+    m[BACKLOG_S] += (drain - m[BACKLOG_S]) / m[DECISIONS]
+
+
+@compile
+def learned(
+    g: Given, f: Fleet, s: State, rule: Rule, i: int, j: int, wait: float, passes: float, of: Any, drain: float
+) -> float:
+    """`LearnedOrder.scores`, one request on one server. Args: of, drain: of `survey`, of this request."""
+    servers, w = f.seats.shape[0], rule.weights
+    usual = max(rule.memory[SERVICE_S], 1e-9)
+    backlog = rule.memory[BACKLOG_S] + LEAST_BACKLOG * usual / servers
+    run, parts = expected(g, f, s, i, j), g.parts[g.whole[i]]
+    rest, left = run * parts, of[1] / of[0] * parts
+    end = s.starts[j] + run + g.link[i, j]
+    c = left / usual
+    log, large = rough_log2(c), c / (1.0 + c)
+    wait = wait * rule.age
+    b, p = wait / backlog, passes * rule.age / servers
+    queue = min(drain / backlog, 5.0)
+    slow = min(run / max(of[2], 1e-9) - 1.0, 10.0)
+    total: float = 0.0 + w[0] * log
+    total = total + w[1] * large
+    total = total + w[2] * (rest / backlog)
+    total = total + w[3] * (left / backlog)
+    total = total + w[4] * (rest / usual)
+    total = total + w[5] * rough_log2(rest / usual)
+    total = total + w[6] * slow
+    total = total + w[7] * min((end - of[3]) / usual, 10.0)
+    total = total + w[8] * (slow * large)
+    total = total + w[9] * b
+    total = total + w[10] * max(b - 1.0, 0.0)
+    total = total + w[11] * max(b - 3.0, 0.0)
+    total = total + w[12] * (b * large)
+    total = total + w[13] * (max(b - 2.0, 0.0) * large)
+    total = total + w[14] * (wait / usual)
+    total = total + w[15] * p
+    total = total + w[16] * max(p - 2.0, 0.0)
+    total = total + w[17] * (queue * log)
+    total = total + w[18] * (queue * b)
+    total = total + w[19] * (g.link[i, j] / backlog)
+    result: float = total + w[20] * (queue * slow)
+    return result
+
+
+@compile
 def held(g: Given, f: Fleet, s: State, rule: Rule, now: float, waits: int, passes: Any) -> Any:
     """`Held.decide`: places of the request and of the server, or -1."""
     servers, only = f.seats.shape[0], -1
+    busy = False
+    for j in range(servers):
+        busy |= s.free[j] <= 0
+    priced = rule.price >= 0.0 and busy
+    of, drain = np.empty((waits, 5)), 0.0
+    if priced or rule.order == LEARNED:
+        drain = survey(g, f, s, waits, of)
+    if rule.order == LEARNED:
+        see(s, rule, waits, of, drain)
     if rule.cap >= 0:
         for a in range(waits):
             i = s.waiting[a]
@@ -171,16 +282,8 @@ def held(g: Given, f: Fleet, s: State, rule: Rule, now: float, waits: int, passe
                         only = a
                 if only >= 0:
                     break
-    worth, busy = 0.0, False
-    for j in range(servers):
-        busy |= s.free[j] <= 0
-    if rule.price >= 0.0 and only < 0 and busy:
-        for a in range(waits):
-            speed = 0.0
-            for j in range(servers):
-                speed += 1 / expected(g, f, s, s.waiting[a], j)
-            worth += 1 / speed
-        worth *= rule.price
+    priced &= only < 0
+    worth = rule.price * drain if priced else 0.0
     best, best_end, request, server = np.inf, np.inf, -1, -1
     for a in range(waits):
         if only >= 0 and a != only:
@@ -191,16 +294,13 @@ def held(g: Given, f: Fleet, s: State, rule: Rule, now: float, waits: int, passe
             if s.free[j] <= 0 or g.expected[i, j] == np.inf:
                 continue
             run = expected(g, f, s, i, j)
-            if rule.price >= 0.0 and only < 0 and busy:
-                soonest = np.inf
-                for q in range(servers):
-                    if s.free[q] <= 0:
-                        there = expected(g, f, s, i, q)
-                        if there < run and s.starts[q] + there < soonest:
-                            soonest = s.starts[q] + there
-                if run > soonest + worth:
-                    continue
-            x = score(rule, run * g.parts[g.whole[i]], wait, g.deadline[i] - now, g.weight[i])
+            # a busy server that ends before `run - worth` is a faster one
+            if priced and run > of[a, 4] + worth:
+                continue
+            if rule.order == LEARNED:
+                x = learned(g, f, s, rule, i, j, wait, passes[i], of[a], drain)
+            else:
+                x = score(rule, run * g.parts[g.whole[i]], wait, g.deadline[i] - now, g.weight[i])
             end = s.starts[j] + run + g.link[i, j]
             if x < best or (x == best and end < best_end):
                 best, best_end, request, server = x, end, a, j

@@ -11,7 +11,7 @@ import numpy as np
 from diffpolicy import _validate as check
 from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.dispatch.moment import Binding, Moment
-from diffpolicy.edge.dispatch.orders import Order, ShortestFirst
+from diffpolicy.edge.dispatch.orders import Order, Remembers, ShortestFirst
 from diffpolicy.errors import InputError
 
 ServerChoice = Callable[[Moment, int, Bools], int]
@@ -99,7 +99,9 @@ class Held:
         return True
 
     def begin(self, seed: int) -> None:
-        """Nothing is remembered or drawn. Args: seed: is not read."""
+        """Nothing is drawn, and what the order remembers is forgotten. Args: seed: is not read."""
+        if isinstance(self.order, Remembers):
+            self.order.begin()
 
     def decide(self, moment: Moment) -> Binding | None:
         """The pair of the smallest score; None where no server is free, or all that are free are worth refusing.
@@ -108,6 +110,8 @@ class Held:
             moment: at least one request waits.
         """
         feasible = moment.feasible
+        if isinstance(self.order, Remembers) and (moment.free > 0).any():
+            self.order.see(moment)
         if not feasible.any():
             return None
         feasible = self._allowed(moment, feasible)

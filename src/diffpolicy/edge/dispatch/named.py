@@ -10,6 +10,7 @@ from diffpolicy._imports import import_attribute, is_attribute
 from diffpolicy._suggest import meant
 from diffpolicy._types import Floats
 from diffpolicy.edge.dispatch.held import Held
+from diffpolicy.edge.dispatch.learned_order import LearnedFile, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher, Moment
 from diffpolicy.edge.dispatch.orders import ORDERS, Order
 from diffpolicy.errors import InputError
@@ -35,8 +36,9 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
 
     Args:
         text: a name of `ORDERS`, with options after a colon, such as `shortest-first:cap=6` or
-            `cost-minus-age:age=0.5,price=2`; or `module:attribute`, a function of a `Moment` that gives scores
-            `[W, S]`, an object with such a method `scores`, or a whole `Dispatcher`.
+            `cost-minus-age:age=0.5,price=2`; a file that `train-fleet dispatch` wrote, with `tail`, `cap` and `price`
+            as its options, such as `runs/dispatch/order.json:tail=0.5`; or `module:attribute`, a function of a `Moment`
+            that gives scores `[W, S]`, an object with such a method `scores`, or a whole `Dispatcher`.
         price: where the text names none, see `Held`; in the text `price=none` refuses no free server.
 
     Returns:
@@ -50,6 +52,8 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
         Held(order=CostMinusAge(age=0.5), cap=None, price=2.0, choose=None)
     """
     name, _, given = text.partition(":")
+    if name.endswith(".json"):
+        return _learned(text, name, given)
     if name not in ORDERS:
         if is_attribute(text):
             return _own(import_attribute(text, "order"), text, price)
@@ -61,10 +65,24 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
     own = [f.name for f in fields(order)]  # type: ignore[arg-type]
     check.known(options, [*own, "cap", "price"], f"order {name}")
     numbers = {key: options.pop(key) for key in own if key in options}
-    cap = options.pop("cap", None)
+    return Held(order(**numbers), _cap(name, options), options.get("price", price))
+
+
+def _learned(text: str, name: str, given: str) -> Held:
+    """An order of a file. Args: text: it with its options. name: its path. given: its options."""
+    options = dict(_option(text, part) for part in given.split(",") if part)
+    check.known(options, ["tail", "cap", "price"], f"order {name}")
+    read = LearnedFile.read(name)
+    order = LearnedOrder(read.weights, options.get("tail", 1.0))
+    return Held(order, _cap(name, options), options.get("price", read.price))
+
+
+def _cap(name: str, options: dict[str, Any]) -> int | None:
+    """The cap among an order's options, a whole number."""
+    cap = options.get("cap")
     if cap is not None and cap != int(cap):
         raise InputError(f"order {name}: cap must be a whole number, got {cap:g}")
-    return Held(order(**numbers), None if cap is None else int(cap), options.get("price", price))
+    return None if cap is None else int(cap)
 
 
 def _option(text: str, part: str) -> tuple[str, Any]:

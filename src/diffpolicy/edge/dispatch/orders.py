@@ -27,6 +27,22 @@ class Order(Protocol):
         """Of each request on each server, `[W, S]`, finite where it runs there; the smallest goes first."""
 
 
+@runtime_checkable
+class Remembers(Order, Protocol):
+    """An order that remembers what it saw; `Held` shows it each moment before its scores are asked for.
+
+    Example:
+        >>> isinstance(FirstCome(), Remembers)
+        False
+    """
+
+    def begin(self) -> None:
+        """Forgets it."""
+
+    def see(self, moment: Moment) -> None:
+        """Takes up a moment in which a server is free. Args: moment: as everywhere."""
+
+
 @dataclass(frozen=True)
 class FirstCome:
     """The longest wait first; of servers the fastest.
