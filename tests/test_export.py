@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from torchrl.data import Binary, Bounded, Categorical, OneHot, Unbounded
 
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError, Policy
 from diffpolicy.diffusion import Ancestral, MaskedProcess
@@ -14,6 +15,7 @@ from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
 from diffpolicy.policies import CategoricalHead, Keys
 from test_joint import env_of, seen
+from test_keys import Specs
 from toys import GuessEnv, small
 
 pytest.importorskip("onnxruntime")
@@ -124,6 +126,30 @@ def test_a_mask_is_an_input_and_is_kept(tmp_path):
     ours, theirs, inputs = both(policy, tmp_path / "masked.onnx", 200)
     agree(ours, theirs)
     assert inputs["mask"].gather(-1, theirs["action"].unsqueeze(-1)).all()
+
+
+@pytest.mark.parametrize(
+    ("action", "dtype", "masked", "meaning"),
+    [
+        (Categorical(3, (4,)), "int64", False, "the choice"),
+        (Categorical(3, (4,)), "int64", True, "the choice; -1 where the mask allows none"),
+        (OneHot(3, (4, 3)), "bool", False, "the choice, true where it is made"),
+        (OneHot(3, (4, 3)), "bool", True, "the choice, true where it is made; any where the mask allows none"),
+        (Bounded(-1.0, 1.0, (4, 3)), "float32", False, "the numbers of the action"),
+    ],
+)
+def test_an_action_means_what_its_spec_says(action, dtype, masked, meaning):
+    seen = {"observation": Unbounded((4, 2))}
+    if masked:
+        seen["action_mask"] = Binary(3, (4, 3), dtype=torch.bool)
+    policy = DiffusionPolicy.from_specs(Specs(seen, action))
+    decision = Decision(policy)
+    assert (decision.outputs[0].dtype, decision.outputs[0].meaning) == (dtype, meaning)
+    if masked:
+        generator = torch.Generator().manual_seed(0)
+        none = [torch.zeros(2, 3).bool() if i.name == "mask" else i.random(2, generator) for i in decision.inputs]
+        decided = decision(*none)[0]
+        assert decided.sum(-1).tolist() == [1, 1] if dtype == "bool" else decided.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,14 @@ def _noise(policy: DiffusionPolicy, lead: tuple[int | str, ...]) -> DecisionInpu
 
 def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
     """What is decided, as an output."""
-    written = policy.head.written_as
+    written, masked = policy.head.written_as, policy.reading.masked
     dtype = "float32" if written is None else str(written).removeprefix("torch.")
-    return DecisionInput("action", (*lead, *policy.head.event), dtype, "the choice; -1 where the mask allows none")
+    meaning = "the numbers of the action" if written is None else "the choice"
+    if written == torch.bool:  # which has no -1
+        meaning = "the choice, true where it is made" + ("; any where the mask allows none" if masked else "")
+    elif masked:
+        meaning += "; -1 where the mask allows none"
+    return DecisionInput("action", (*lead, *policy.head.event), dtype, meaning)
 
 
 def decision_of(policy: SavedPolicy) -> PureDecision:
