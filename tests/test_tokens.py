@@ -152,6 +152,8 @@ def test_torchrls_ppo_takes_recorded_chains():
     rows = rows.set("advantage", torch.randn(4, 1)).set("value_target", torch.zeros(4, 1))
     losses = ClipPPOLoss(policy, critic, entropy_bonus=False)(rows)
     assert losses["kl_approx"].item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(NotImplementedError, match=r"one recorded chain; .*takes entropy_bonus=False"):
+        ClipPPOLoss(policy, critic)(rows)
     losses["loss_objective"].backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in policy.parameters())
 

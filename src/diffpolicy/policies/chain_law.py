@@ -11,7 +11,10 @@ from torch.distributions import Distribution
 from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import readable
 
-ALONE = "it is the law of one recorded chain; a new one is drawn by acting, and its entropy has no closed form"
+ALONE = (
+    "it is the law of one recorded chain; a new one is drawn by acting, and its entropy has no closed form: a loss of "
+    "TorchRL takes entropy_bonus=False"
+)
 
 
 class ChainLaw(Distribution):
