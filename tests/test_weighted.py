@@ -168,6 +168,15 @@ def test_weights_of_qvpo():
     assert torch.equal(every.value(q), torch.tensor([6.0, 0.0, 5.0]))
 
 
+@pytest.mark.parametrize(("kept", "some"), [(1, [3]), (2, [3, 3]), (3, [3, 3, 3]), (4, [3, 3, 3])])
+def test_of_draws_that_tie_so_many_have_a_weight_as_are_kept(kept, some):
+    q = torch.tensor([[7.0, 7.0, 7.0, -5.0]])
+    loss = QVPOLoss(chain_policy(), Known(), samples=4, kept=kept)
+    weights = 4 * loss.weights(q)
+    assert weights[weights > 0].tolist() == some
+    assert weights[0, 3] == 0
+
+
 def test_of_the_actions_that_are_kept_alone_a_loss_is_had():
     loss, asked = QVPOLoss(chain_policy(), Known(), samples=8, kept=2, entropy=0), []
     drawn = ACTIONS[POSSIBLE][torch.arange(24) % int(POSSIBLE.sum())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
@@ -26,7 +27,7 @@ class QVPOLoss(WeightedActionLoss):
     learns choices by the same objective.
 
     Args:
-        kept: how many of the N are learnt from, the best ones (1 in the paper); None: all.
+        kept: how many of the N are learnt from, the best ones (1 in the paper), and any of those that tie; None: all.
         entropy: weight of the uniform actions.
         uniform: how many of them are drawn in a state.
         policy, critic: of `WeightedActionLoss`.
@@ -66,8 +67,8 @@ class QVPOLoss(WeightedActionLoss):
         above = (q - q.mean(-1, keepdim=True)).clamp_min(0) / q.shape[-1]
         if self.kept is None or self.kept >= q.shape[-1]:
             return above
-        least_kept = above.topk(self.kept, -1).values[..., -1:]
-        return above * (above >= least_kept)
+        best = above.topk(self.kept, -1)  # so many and no more, since choices are often drawn twice and tie
+        return torch.zeros_like(above).scatter(-1, best.indices, best.values)
 
     def value(self, q: Tensor) -> Tensor:
         return q.amax(-1)
