@@ -27,7 +27,7 @@ from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.evaluation import Played, ratio_interval
 from timing import table
 
-RULES = ("price", "live", "live-one-pass", "stale", "stale-one-pass")
+RULES = ("price", "live", "live-one-pass", "live-gated", "stale", "stale-one-pass", "stale-gated")
 PERCENTS = (50, 95, 99, 100)
 
 

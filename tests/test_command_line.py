@@ -208,7 +208,7 @@ def test_old_spellings_are_not_shown(cli):
         ("diffpolicy evaluate opt-ts --eval-e", {"--eval-episodes"}),
         ("diffpolicy train lad-ts-p", {"lad-ts-plus"}),
         ("diffpolicy compare --methods sac,dqn-", {"sac,dqn-ts", "sac,dqn-plus"}),
-        ("diffpolicy evaluate pretrained:li", {"live", "live-one-pass"}),
+        ("diffpolicy evaluate pretrained:li", {"live", "live-gated", "live-one-pass"}),
         ("diffpolicy list ", {"problems", "methods", "policies", "scenarios", "profiles"}),
     ],
 )

@@ -86,6 +86,8 @@ METHODS: Mapping[str, Style] = {
     "pretrained:live": Style("vermilion", "*", SOLID),
     "pretrained:stale": Style("sky", "p", SOLID),
     "pretrained:private": Style("sky", "v", DASHED),
+    "pretrained:live-gated": Style("vermilion", "P", SOLID),
+    "pretrained:stale-gated": Style("sky", "P", SOLID),
     "pretrained:live-one-pass": Style("vermilion", "8", DASHED),
     "pretrained:stale-one-pass": Style("sky", "H", DASHED),
 }

@@ -18,7 +18,7 @@ HEURISTIC_NAMES = (
 METHOD_NAMES = tuple(name for name, package in PRESETS.items() if package == "diffpolicy.edge")
 SCENARIO_NAMES = ("lad-ts", "fdedge", "dedgeai", "gpu-mix")
 TRAINED_NAMES = ("live", "stale", "live-gated", "stale-gated", "live-one-pass", "stale-one-pass")
-PRETRAINED_NAMES = ("live", "stale", "live-one-pass", "stale-one-pass", "private")
+PRETRAINED_NAMES = (*TRAINED_NAMES, "private")
 """Bundled policies; `private` has the parameters of `stale`."""
 BASELINE = "opt-ts"
 """The rule to which a comparison sets all others in relation."""
