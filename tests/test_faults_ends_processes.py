@@ -208,6 +208,41 @@ def test_a_process_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
         list(run_jobs([job], 2))  # with one process it would be done here
 
 
+@nobody_windows
+@pytest.mark.slow
+def test_a_process_that_is_killed_as_it_writes_is_one_sentence_and_nothing_half_stays(tmp_path, monkeypatch):
+    job = first_job(tmp_path, episodes=10**6)
+    shares, to_disk, here, fork = [], _files._to_disk, os.getpid(), multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)  # what is patched is so in the worker too
+
+    def killed(aside):
+        to_disk(aside)
+        if os.getpid() != here and "checkpoint.ckpt" in aside.name and (job.out / "checkpoint.ckpt").is_file():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(_files, "_to_disk", killed)
+    with pytest.raises(WorkError, match=r"sac-ts\.yaml, seed 0 failed: its process was killed by SIGKILL"):
+        list(run_jobs([job], 2, lambda job, share: shares.append(share)))
+    assert shares
+    assert [path for path in job.out.iterdir() if _files.ASIDE.fullmatch(path.name)]
+    assert finished(job) is None
+    with alone_in(job.out):
+        assert not [path for path in job.out.iterdir() if _files.ASIDE.fullmatch(path.name)]
+    assert len(work(first_job(tmp_path, episodes=4, resume=True)).history) == 4
+
+
+@nobody_windows
+@pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\0\x64half"])
+def test_what_a_killed_process_has_sent_by_half_is_one_sentence(sent, tmp_path):
+    mine, theirs = multiprocessing.Pipe()
+    os.write(theirs.fileno(), sent)
+    theirs.close()
+    process = SimpleNamespace(join=lambda: None, exitcode=-signal.SIGTERM)
+    with pytest.raises(WorkError, match=r"seed 0 failed: its process was killed by SIGTERM"):
+        workers.Worker(process, mine, first_job(tmp_path)).answer()
+    mine.close()
+
+
 # Going on with a comparison
 
 

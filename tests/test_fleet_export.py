@@ -238,7 +238,7 @@ def test_a_stale_policy_is_refused_in_one_sentence(tmp_path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundled_policy_loads_where_nobody_imported_its_class_and_numba_only_when_it_decides(tmp_path):
+def test_a_bundled_policy_loads_where_nobody_imported_its_class_and_needs_no_numba_for_it(tmp_path):
     FleetPolicy.pretrained("live").save(tmp_path / "live")
     code = (
         "import sys; from diffpolicy.policies import SavedPolicy; print(type(SavedPolicy.load(sys.argv[1])).__name__); "
