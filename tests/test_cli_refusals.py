@@ -587,12 +587,14 @@ def test_an_agent_that_is_not_there_is_refused(refused, tmp_path):
 def test_compiling_without_a_compiler_is_refused_in_one_sentence(cli, tmp_path, monkeypatch):
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "none")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch._dynamo.reset()
     method = quick_method("sac-ts", tmp_path, start_after=5)
     words = ["--stations", 2, "--slots", 4, "--tasks", 3, "--episodes", 2, "--compile"]
-    done = cli("train", method, *words, "--out", tmp_path / "out")
+    with config.patch(
+        {"cpp.cxx": (None, str(tmp_path / "none"))}
+    ):  # which puts back what was there, as nobody else does
+        done = cli("train", method, *words, "--out", tmp_path / "out")
     torch._dynamo.reset()
     assert done.status == 2
     last = done.err.strip().splitlines()[-1]

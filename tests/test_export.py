@@ -268,11 +268,12 @@ def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(wr
     policy, result = written("sac-ts", 0)
     decide, decision = ExportedDecision(result.path), Decision(policy)
     generator = torch.Generator().manual_seed(5)
-    given = [{i.name: i.random(rows, generator) for i in decision.inputs} for rows in (4, 4, 4, 2, 4, 4)]
+    given = [{i.name: i.random(rows, generator) for i in decision.inputs} for rows in (4, 4, 4, 2, 2, 2, 4, 4)]
     turned = given[2]["observation"]
     given[2]["observation"] = turned.t().contiguous().t()
     assert not given[2]["observation"].is_contiguous()
-    given[3]["observation"].requires_grad_()
+    for again in given[3:6]:
+        again["observation"].requires_grad_()
     outputs = [decide(**inputs) for inputs in given]
     with ThreadPoolExecutor(3) as pool:
         outputs += pool.map(lambda inputs: decide(**inputs), given * 3)

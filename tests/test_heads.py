@@ -321,7 +321,7 @@ def test_a_chain_of_numbers_ends_in_the_action_itself():
     td = policy(TensorDict({"observation": torch.randn(64, 3, generator=draw())}, [64]))
     assert td["action"].shape == (64, 2)
     assert ((td["action"] >= torch.tensor([-2.0, 0.0])) & (td["action"] <= torch.tensor([2.0, 3.0]))).all()
-    with pytest.raises(InputError, match="is the action itself, so it has no law"):
+    with pytest.raises(InputError, match="draws nothing, so that it has no density"):
         policy.get_dist(td)
 
 

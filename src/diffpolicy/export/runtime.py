@@ -134,7 +134,7 @@ class _Onnx:
         return [torch.from_numpy(y) for y in self._arrays(tensors)]
 
     def _arrays(self, tensors: list[Tensor]) -> list[np.ndarray[Any, Any]]:
-        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(self._inputs, tensors, strict=True)}
+        feed = {name: np.ascontiguousarray(x.detach().numpy()) for name, x in zip(self._inputs, tensors, strict=True)}
         results: list[np.ndarray[Any, Any]] = self._session.run(None, feed)
         return results
 
@@ -150,7 +150,8 @@ class _Onnx:
             binding.bind_output(name, "cpu", 0, y.dtype.type, y.shape, y.ctypes.data)
 
         def placed(tensors: list[Tensor]) -> list[Tensor]:
-            torch._foreach_copy_(inputs, tensors)
+            with torch.no_grad():  # a caller's tensor may have a gradient, and the places have none
+                torch._foreach_copy_(inputs, tensors)
             run(binding)
             return [torch.from_numpy(y.copy()) for y in outputs]
 
