@@ -25,6 +25,7 @@ from diffpolicy.edge.dispatch import (
     make_held,
     simulate,
 )
+from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.held import too_slow
 from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
 from diffpolicy.edge.dispatch.learning import Recipe, judge, known_fleets, random_fleet, train
@@ -148,6 +149,24 @@ def test_the_numbers_of_the_definition_are_those_of_the_compiled_form() -> None:
             ]
             for column in COLUMNS:
                 assert np.array_equal(*(getattr(x, column) for x in both)), (rule, case, column)
+
+
+def test_twelve_servers_are_summed_from_left_to_right_in_both_forms() -> None:
+    """NumPy's sums of eight or more are others in their last bits, so a server at the edge of too slow would be too."""
+    pytest.importorskip("numba")
+    service_s = np.random.default_rng(3).uniform(1.0, 9.0, (40, 12))
+    in_turn = 0.0
+    for row in service_s.tolist():
+        rate = 0.0
+        for seconds in row:
+            rate += 1 / seconds
+        in_turn += 1 / rate
+    assert drain_s(service_s) == in_turn != (1 / (1 / service_s).sum(-1)).sum()
+    arrivals = poisson(400, 1.0, tuple(np.linspace(0.2, 2.0, 12)))
+    both = [simulate(arrivals, Held(ShortestFirst(), price=1.0), compiled=compiled) for compiled in (True, False)]
+    assert both[0].refused_s.max() > 0
+    for column in COLUMNS:
+        assert np.array_equal(*(getattr(x, column) for x in both)), column
 
 
 def test_a_learned_order_has_no_unit_and_forgets_when_it_begins() -> None:

@@ -9,23 +9,14 @@ from typing import Any
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy._types import Bools, Floats
+from diffpolicy._types import Bools
+from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.moment import Binding, Moment
 from diffpolicy.edge.dispatch.orders import Order, Remembers, ShortestFirst
 from diffpolicy.errors import InputError
 
 ServerChoice = Callable[[Moment, int, Bools], int]
 """From a moment, a request's place among those that wait, and the servers it may go to, bool `[S]`, to one of them."""
-
-
-def drain_s(service_s: Floats) -> float:
-    """Seconds in which all servers together do what waits: the sum of 1 / (sum over servers of 1 / service).
-
-    Args:
-        service_s: `[W, S]`.
-    """
-    with np.errstate(divide="ignore"):
-        return float((1 / (1 / service_s).sum(-1)).sum())
 
 
 def too_slow(moment: Moment, price: float) -> Bools:

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffpolicy import _validate as check
 from diffpolicy._types import Floats
+from diffpolicy.edge.dispatch.drain import drain_s, rates
 from diffpolicy.edge.dispatch.moment import Moment
 from diffpolicy.errors import InputError
 
@@ -43,12 +44,6 @@ def rough_log2(x: Floats) -> Floats:
     """
     mantissa, exponent = np.frexp(x.clip(min=1e-6))
     result: Floats = exponent + 2.0 * mantissa - 2.0
-    return result
-
-
-def in_turn(values: Floats) -> Floats:
-    """Sums along the last axis from left to right, as compiled code adds. Args: values: `[..., n]`, n at least 1."""
-    result: Floats = np.add.accumulate(values, axis=-1)[..., -1]
     return result
 
 
@@ -109,7 +104,7 @@ class LearnedOrder:
                 m[SEEN], m[SERVICES] = number, min(m[SERVICES] + 1.0, KEEP)
                 m[SERVICE_S] += (seconds - m[SERVICE_S]) / m[SERVICES]
         m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
-        m[BACKLOG_S] += (_drain_s(moment) - m[BACKLOG_S]) / m[DECISIONS]
+        m[BACKLOG_S] += (drain_s(moment.service_s) - m[BACKLOG_S]) / m[DECISIONS]
 
     def scores(self, moment: Moment) -> Floats:
         """The weighted sums, `[W, S]`. Args: moment: as everywhere; `see` has taken it up."""
@@ -126,7 +121,7 @@ class LearnedOrder:
         large = c / (1.0 + c)
         wait = (moment.wait_s * self.tail)[:, None]
         b, p = wait / backlog, (moment.passes * self.tail / servers)[:, None]
-        q = min(_drain_s(moment) / backlog, 5.0)
+        q = min(drain_s(moment.service_s) / backlog, 5.0)
         slow = (service / best - 1.0).clip(max=10.0)
         features = (
             log,
@@ -157,21 +152,10 @@ class LearnedOrder:
         return total
 
 
-def _speed(moment: Moment) -> Floats:
-    """How many of a request all servers together do in a second, `[W]`."""
-    with np.errstate(divide="ignore"):
-        return in_turn(1.0 / moment.service_s)
-
-
 def _usual_s(moment: Moment) -> Floats:
     """The harmonic mean of a request's service over the servers that can run it, `[W]`."""
-    result: Floats = moment.runs.sum(-1) / _speed(moment)
+    result: Floats = moment.runs.sum(-1) / rates(moment.service_s)
     return result
-
-
-def _drain_s(moment: Moment) -> float:
-    """Seconds in which all servers do what waits."""
-    return float(in_turn(1.0 / _speed(moment)))
 
 
 @dataclass(frozen=True)
