@@ -4,10 +4,10 @@ python benchmarks/methods.py --csv docs/_static/benchmarks.csv --seeds 5 --jobs 
 python benchmarks/methods.py --problems cartpole --methods qvpo,sac --seeds 1 --csv runs/benchmarks.csv
 
 With `--jobs` there are as many processes of one thread each, and with `--minutes` each training gets such a part of the
-time that its problem names that all of them end. What is in the file already is not trained again, so that an
-interrupted run goes on where it was, with as many seconds for each as those had. The file holds a row
-for each problem, method and seed; beside it, with `_table` in its name, lies the table of means and intervals. A
-problem or a method is added by a line in `PROBLEMS` or `METHODS`.
+processor time that its problem names that all of them end. What is in the file already is not trained again, so that an
+interrupted run goes on where it was, with as many seconds for each as those had. The file holds a row for each problem,
+method and seed; beside it, with `_table` in its name, lies the table of means and intervals. A problem or a method is
+added by a line in `PROBLEMS` or `METHODS`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
 from diffpolicy.experiments.names import METHOD_NAMES
 from diffpolicy.problems import ProviderSelection
+from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
 from judging import judged_by
 from timing import machine, table
@@ -242,7 +243,8 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
     """Trains and judges one method; a row of the file.
 
     Args:
-        share: of the episodes that the problem names. seconds: that training may take; None: as long as it takes.
+        share: of the episodes that the problem names.
+        seconds: of processor time that training may take; None: as long as it takes.
     """
     # gains of pairs are the same for all
     warnings.filterwarnings("ignore", message=".*does its seed do nothing.*")
@@ -256,7 +258,7 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
             made,
             method,
             episodes=episodes,
-            max_seconds=seconds,
+            callbacks=[] if seconds is None else [EndsAfter(seconds)],
             environments=task.environments,
             seed=seed,
             changes=changes_of(problem, method),

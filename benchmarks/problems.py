@@ -3,10 +3,11 @@
 python benchmarks/problems.py --seeds 5 --jobs 16 --minutes 5 --csv docs/_static/problems.csv
 python benchmarks/problems.py --seeds 1 --jobs 2 --minutes 2 --only split --csv runs/problems.csv
 
-Every training runs in a process of one thread, for as long as the budget lets all of them; what it reached then is
-judged on the same episodes as the rules. The file has a row a problem, method and seed, written as it comes. What is in
-it already is not trained again, and what is missing then gets as many seconds as those had. Beside it, with `_table` in
-its name, lies the table that is printed. A problem or a method is added by a line in `PROBLEMS`.
+Every training runs in a process of one thread, for as many seconds of processor time as the budget lets all of them,
+which others on the machine do not take away; what it reached then is judged on the same episodes as the rules. The file
+has a row a problem, method and seed, written as it comes. What is in it already is not trained again, and what is
+missing then gets as many seconds as those had. Beside it, with `_table` in its name, lies the table that is printed. A
+problem or a method is added by a line in `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from diffpolicy.policies.heads import SimplexHead
 from diffpolicy.problems.gang import FIELDS, QUEUE, SCALE_S, STEPS, duration_s, quality
 from diffpolicy.problems.split import SplitRollout, soft_delay
 from diffpolicy.training import PathwiseModule, fit
+from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
 from judging import judged_by
 from timing import machine, table
@@ -57,6 +59,7 @@ GIVEN = COLUMNS.index("given")
 SUMMARY = ("problem", "method", "seeds", "cost", "score", "what is aimed at", "mean", "standard error", "aim", "holds")
 EPISODES_SEED = 10_000
 """Of the episodes on which all are judged; training has streams of its own."""
+NO_END = 10**6
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,10 @@ def by_preset(preset: str, environments: int, changes: Mapping[str, Any], second
 def _by_preset(
     preset: str, environments: int, changes: dict[str, Any], problem: Any, seed: int, seconds: float
 ) -> tuple[Any, int]:
-    fitted = train(problem, preset, max_seconds=seconds, environments=environments, seed=seed, changes=changes)
+    ends = [EndsAfter(seconds)]
+    fitted = train(
+        problem, preset, episodes=NO_END, callbacks=ends, environments=environments, seed=seed, changes=changes
+    )
     return fitted.policy, fitted.episodes
 
 
@@ -158,14 +164,14 @@ def pathwise(problem: Any, seed: int, seconds: float, *, chain: bool = True) -> 
         loss = PathwiseLoss(policy, Softened(updates))
         return PathwiseModule(policy, loss, SplitRollout(env), learning_rates={"actor": 4e-3}, anneal=updates)
 
-    start, few = time.monotonic(), 100
+    start, few = time.process_time(), 100
     fit(module(few), episodes=20 * LANES)  # the first updates of a process are slow
-    begun = time.monotonic()
+    begun = time.process_time()
     fit(module(few), episodes=few * LANES)  # what an update takes here, since rates fall over all of them
-    each, left = (time.monotonic() - begun) / few, seconds - (time.monotonic() - start)
+    each, left = (time.process_time() - begun) / few, seconds - (time.process_time() - start)
     updates = max(few, int(left / each))
     made = module(updates)
-    fitted = fit(made, episodes=updates * LANES, max_seconds=max(left, 1.0))
+    fitted = fit(made, episodes=updates * LANES, callbacks=[EndsAfter(max(left, 1.0))])
     return made.policy, fitted.episodes
 
 
@@ -304,9 +310,9 @@ def run(problem: str, method: str, seed: int, seconds: float) -> list[str]:
     """Trains and judges one method; a row of the file. Args: seconds: of training."""
     warnings.filterwarnings("ignore")
     entry = PROBLEMS[problem]
-    made, start = entry.make(seed), time.monotonic()
+    made, start = entry.make(seed), time.process_time()
     policy, episodes = entry.ways[method].make(made, seed, seconds)
-    spent = time.monotonic() - start
+    spent = time.process_time() - start
     asked = dict.fromkeys((entry.worst, *entry.rules, entry.best))
     # where a seed is of training alone, all are judged on the same episodes; bundled policies on others each time
     judged = EPISODES_SEED + (seed if method.startswith("pretrained") else 0)
