@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from diffpolicy.edge import Workload
+from diffpolicy.edge.pricing.bundled import load_bundled
 from diffpolicy.edge.pricing.compiled import network_of
-from diffpolicy.edge.pricing.policy import load_bundled
 from diffpolicy.edge.pricing.training.player import Arrivals, Player, RandomFleet
 from diffpolicy.edge.pricing.training.train import RECIPES
 from diffpolicy.edge.scenario import released

@@ -207,7 +207,7 @@ def of_gang(problem: Any, policy: Any) -> str:
 
 def bundled(name: str, problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
     """One that comes with the package, trained on random fleets and never on this one."""
-    from diffpolicy.edge.pricing.policy import load_bundled
+    from diffpolicy.edge.pricing.bundled import load_bundled
 
     return load_bundled(name), 0
 

@@ -1,5 +1,7 @@
 """Specs: observations, batches and agents of any shape are served rightly, or refused by one sentence before work."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -456,7 +458,7 @@ def test_fleet_policies_count_on_the_device_of_what_they_observe(name, candidate
     env = OffloadingEnv(scenario, [2], information=name)
     td = (with_recurrent_state(env, policy) if remembers else env).reset()
     under_another_default(policy, td)
-    policy.rule.usual = (1.0, 2.0)
+    policy.rule.told = replace(policy.rule.told, usual=(1.0, 2.0))
     under_another_default(policy, td)
 
 

@@ -16,6 +16,7 @@ from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.law import FEATURES, LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import possible_tasks
+from diffpolicy.edge.pricing.told import Told
 from diffpolicy.edge.pricing.training.player import Arrivals, Player, RandomFleet, Recipe
 from diffpolicy.edge.pricing.training.train import RECIPES, horizons, train_rule
 from diffpolicy.edge.scenario.availability import Availability
@@ -58,15 +59,15 @@ def lively(policy: FleetPolicy, seed: int = 1) -> FleetPolicy:
 
 @pytest.mark.parametrize("information", ["live", "stale"])
 @pytest.mark.parametrize(("steps", "remember"), [(1, False), (1, True), (2, True)])
-def test_decides_like_the_compiled_player(information: str, steps: int, remember: bool) -> None:
+def test_decides_like_the_compiled_player(information: str, steps: int, remember: bool, monkeypatch) -> None:
     scenario = small()
     law = scenario.workload
     assert isinstance(law, Workload)
     policy = FleetPolicy(information=information, steps=steps, remember=remember, learns=False)  # as training plays
     policy = lively(policy).for_scenario(scenario)
     dreams = []
-    dream = policy.rule._dream
-    policy.rule._dream = lambda td, b: dreams.append(dream(td, b)) or dreams[-1]  # type: ignore[method-assign]
+    dream = Told.dream
+    monkeypatch.setattr(Told, "dream", lambda told, td: dreams.append(dream(told, td)) or dreams[-1])
     mean = play_episodes(scenario, policy, 1).cost.mean()
     player = Player(Recipe(information, steps, remember), policy.hidden)
     slots, b = 6, 4

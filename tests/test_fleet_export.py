@@ -15,6 +15,7 @@ import torch
 from diffpolicy.cli.main import main
 from diffpolicy.edge import Scenario, Workload
 from diffpolicy.edge.env.env import OffloadingEnv
+from diffpolicy.edge.pricing.beginning import begun
 from diffpolicy.edge.pricing.law import LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import costs_of, tasks_of
@@ -65,13 +66,13 @@ def test_the_first_task_of_a_slot_goes_where_the_rule_sends_it(down, gated) -> N
     seen = set()
     for _ in range(SLOTS):
         tasks, remembered = tasks_of(root), root["fleet", "latent"]
-        state = policy.rule._start(root, policy.rule.memory_of(root), tasks, policy.coefficients())
+        state = begun(root, policy.rule.memory.of(root), tasks, policy.rule.told, policy.coefficients())
         valid = root["agents", "valid"]
         first = root["agents", "arrival"].flatten(1).masked_fill(~valid.flatten(1), 10**6).argmin(-1)
         delay, service = (x.flatten(1, 2)[torch.arange(4), first] for x in costs_of(tasks, root))
         x, scalar = state.servers, torch.ones(4, dtype=torch.float64)
         columns = [x.load, x.waiting, x.capacity, x.tasks, x.work]
-        step_s = torch.tensor([policy.rule.step_s], dtype=torch.float64)
+        step_s = torch.tensor([policy.rule.told.step_s], dtype=torch.float64)
         up = root["servers", "up"]
         action, _, price, latent = decision(*columns, remembered, delay, service, 0 * scalar, scalar, step_s, up)
         renewed = state.prices(torch.ones(4, 1, dtype=torch.float64), service)

@@ -1,5 +1,7 @@
 """What fleet rules learn of arrivals: chances, sizes, and whether stations come in turn or mixed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +175,6 @@ def test_stations_act_where_no_law_was_told(tmp_path) -> None:
     scenario = Scenario.load("lad-ts")
     tasks = tasks_file(tmp_path, scenario.override(tasks=25, slots=10), 5, False)
     policy = make_policy("pretrained:stale", scenario)
-    policy.rule.workload = None
+    policy.rule.told = replace(policy.rule.told, workload=None)
     greedy = replay(scenario, tasks, make_policy("opt-ts", scenario)).delay_s.mean()
     assert replay(scenario, tasks, policy).delay_s.mean() < greedy

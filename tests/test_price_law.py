@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 import pytest
 import torch
 
 from diffpolicy.edge.pricing import law
-from diffpolicy.edge.pricing.policy import FleetPolicy, load_bundled
+from diffpolicy.edge.pricing.bundled import load_bundled
+from diffpolicy.edge.pricing.chains import LEAST_OVERLOAD, GatedChain, PriceChain, shares
+from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.state import FleetState, Queue, compiled_form
 
 
@@ -14,7 +18,7 @@ def uniform(generator: torch.Generator, *shape: int, low: float = 0.0, high: flo
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def chain(name: str, seed: int = 0) -> law.PriceChain | law.GatedChain:
+def chain(name: str, seed: int = 0) -> PriceChain | GatedChain:
     """A bundled network, or three that are gated, with larger weights, in float64."""
     policy = (FleetPolicy(gated=True) if name == "gated" else load_bundled(name)).double()
     generator = torch.Generator().manual_seed(seed)
@@ -22,7 +26,7 @@ def chain(name: str, seed: int = 0) -> law.PriceChain | law.GatedChain:
         for parameter in policy.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     coefficients = policy.coefficients()
-    assert isinstance(coefficients, law.PriceChain | law.GatedChain)
+    assert isinstance(coefficients, PriceChain | GatedChain)
     return coefficients
 
 
@@ -31,7 +35,7 @@ def fleet(seed: int, fleets: int, servers: int, coefficients: law.Coefficients, 
     g = torch.Generator().manual_seed(seed)
     shape = (fleets, servers)
     # of gated sets, each fleet is to be in another part of the ramps
-    high = torch.linspace(60, 20, fleets).unsqueeze(-1) * 60 if isinstance(coefficients, law.GatedChain) else 60
+    high = torch.linspace(60, 20, fleets).unsqueeze(-1) * 60 if isinstance(coefficients, GatedChain) else 60
     load = uniform(g, *shape) * high * (torch.rand(shape, generator=g) < 0.8)
     capacity = torch.randint(10, 14, shape, generator=g).double()
     up = torch.rand(shape, generator=g) < 0.8
@@ -104,13 +108,13 @@ def test_what_a_fleet_has_behind_it_says_which_parameters_count() -> None:
     """Below the load none but the first; then by the slots that the overload has lasted, with nothing lost between."""
     overload = torch.tensor([-0.3, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.07]).double()
     tau = torch.tensor([20.0, 29.0, 0.0, 2.0, 6.0, 60.0, 180.0, 50.0]).double()
-    backlog = tau * overload.clamp_min(law.LEAST_OVERLOAD)
-    share = law.shares(overload, backlog / (1 + backlog))
+    backlog = tau * overload.clamp_min(LEAST_OVERLOAD)
+    share = shares(overload, backlog / (1 + backlog))
     first, second, third, mixed = ([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0.5, 0.5, 0])
     expected = torch.tensor([first, first, first, first, second, second, third, mixed]).double()
     assert torch.allclose(share, expected, atol=1e-9)
     ramp = torch.linspace(0, 0.999, 500).double()
-    assert torch.allclose(law.shares(torch.full_like(ramp, 0.2), ramp).sum(-1), torch.ones(500).double())
+    assert torch.allclose(shares(torch.full_like(ramp, 0.2), ramp).sum(-1), torch.ones(500).double())
 
 
 def test_three_sets_alike_are_one() -> None:
@@ -118,9 +122,27 @@ def test_three_sets_alike_are_one() -> None:
     seen = uniform(torch.Generator().manual_seed(0), 50, law.FEATURES)
     latent = torch.zeros(50, law.LATENTS).double()
     with torch.no_grad():
-        assert torch.allclose(law.GatedChain((one, one, one))(seen, latent), one(seen, latent), rtol=1e-12)
+        assert torch.allclose(GatedChain((one, one, one))(seen, latent), one(seen, latent), rtol=1e-12)
 
 
 def test_features_have_names_and_their_order_is_the_networks() -> None:
     assert law.Features._fields[:3] == ("backlog", "fleet_backlog", "excess")
     assert law.FEATURES == FleetPolicy().denoiser.features == 14
+
+
+def test_machine_code_on_disk_is_known_by_what_is_called_and_told_elsewhere() -> None:
+    pytest.importorskip("numba")
+    from diffpolicy._compile import compile, made_of  # noqa: A004
+
+    def caller() -> float:
+        return called(LEVEL) + SHARE[0]  # type: ignore[name-defined]  # noqa: F821
+
+    def digest(called, level=2.0, share=1.0) -> str:
+        known = {"called": compile(called), "LEVEL": level, "SHARE": torch.tensor([share]).numpy()}
+        return made_of(FunctionType(caller.__code__, known))
+
+    of_today = digest(lambda x: x + 1)
+    assert digest(lambda x: x + 1) == of_today
+    assert (
+        len({of_today, digest(lambda x: x + 2), digest(lambda x: x + 1, 3.0), digest(lambda x: x + 1, share=0.5)}) == 4
+    )

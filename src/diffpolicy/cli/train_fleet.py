@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     with without_matplotlib():
         from diffpolicy.edge.pricing.training.train import RECIPES, train_rule
     from diffpolicy.edge.credit.objectives import named_objective
-    from diffpolicy.edge.pricing.policy import bundle
+    from diffpolicy.edge.pricing.bundled import bundle
 
     objective = None if options.objective == "mean" else named_objective(options.objective)
     out = _files.check_folder(options.out)

@@ -147,7 +147,7 @@ class OffloadingProblem(Problem):
         return {name: functools.partial(self._bundled, name) for name in PRETRAINED_NAMES}
 
     def _bundled(self, name: str, seed: int) -> Any:
-        from diffpolicy.edge.pricing.policy import load_bundled
+        from diffpolicy.edge.pricing.bundled import load_bundled
 
         policy: Any = self.prepare(load_bundled(name))
         policy.generator.manual_seed(seed)

@@ -1,7 +1,7 @@
 """The law of the price in compiled form (numba, extra `fleet`), one server and one task at a time, in float64.
 
-It is the only second form of `law`; tests hold them equal. Acting (`compiled_placing`), the player of a task file
-(`whole_file`) and that of training (`training.episode`) are made of its `renew` and `priced_s`.
+It is the only second form of `law` and `chains`; tests hold them equal. Acting (`compiled_placing`), the player of a
+task file (`whole_file`) and that of training (`training.episode`) are made of its `renew` and `priced_s`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from diffpolicy._compile import compile as compile  # noqa: A004
-from diffpolicy.edge.pricing.law import (
-    BIAS,
-    BUSY,
-    CEILING,
-    FEATURES,
-    LATENTS,
-    LEAST_OVERLOAD,
-    LONG,
-    OVER,
-    SCALE,
-    GatedChain,
-    PriceChain,
-)
+from diffpolicy.edge.pricing.chains import BUSY, LEAST_OVERLOAD, LONG, OVER, GatedChain, PriceChain
+from diffpolicy.edge.pricing.law import BIAS, CEILING, FEATURES, LATENTS, SCALE
 
 _F, _K = FEATURES, LATENTS
 _BIAS = np.array(BIAS)
@@ -87,7 +76,7 @@ class Network(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room. Args: feature: `[F]`. base, hidden: `[H]`. sums: `[K, H / 4]`. share: `[M]`, of `law.shares`."""
+    """Room. Args: feature: `[F]`. base, hidden: `[H]`. sums: `[K, H / 4]`. share: `[M]`, of `chains.shares`."""
 
     feature: Any
     base: Any
@@ -141,7 +130,7 @@ def saturating(x: float) -> float:
 
 @compile
 def set_shares(share: Any, overload: float, fleet_fill: float) -> None:
-    """`law.shares`."""
+    """`chains.shares`."""
     age = math.log1p(fleet_fill / (1.0 - fleet_fill) / max(overload, LEAST_OVERLOAD))
     long = min(max((age - _LONG[0]) / (_LONG[1] - _LONG[0]), 0.0), 1.0)
     busy = min(max((age - _BUSY[0]) / (_BUSY[1] - _BUSY[0]), 0.0), 1.0)
@@ -151,7 +140,7 @@ def set_shares(share: Any, overload: float, fleet_fill: float) -> None:
 
 @compile
 def renew(a: int, state: State, moment: Moment, up: Any, network: Network, scratch: Scratch) -> None:
-    """Server a's features (`law.features`), its chain (`law.PriceChain`), and the terms of its price (`law.terms`)."""
+    """Server a's features (`law.features`), its chain (`PriceChain`), and the terms of its price (`law.terms`)."""
     feature, base, hidden, sums, share = scratch
     servers, width = state.load.shape[0], base.shape[0]
     load, capacity, n, m = state.load[a], state.capacity[a], state.tasks[a], state.waiting[a]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.pricing import law
+from diffpolicy.edge.pricing.chains import GatedChain, PriceChain
 from diffpolicy.edge.pricing.compiled import (
     Moment,
     Network,
@@ -26,7 +27,7 @@ from diffpolicy.edge.pricing.compiled import (
     room,
     rows_of,
 )
-from diffpolicy.edge.pricing.law import LATENTS, GatedChain, PriceChain
+from diffpolicy.edge.pricing.law import LATENTS
 
 if TYPE_CHECKING:
     from diffpolicy.edge.pricing.state import FleetState, Queue

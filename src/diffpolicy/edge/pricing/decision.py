@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from diffpolicy.edge.pricing import law
-from diffpolicy.edge.pricing.law import LATENTS, Coefficients, GatedChain, PriceChain, Servers, Whole
+from diffpolicy.edge.pricing.chains import GatedChain, PriceChain
+from diffpolicy.edge.pricing.law import LATENTS, Coefficients, Servers, Whole
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.pure_decision import DecisionInput, PureDecision
 

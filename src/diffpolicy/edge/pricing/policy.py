@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +17,13 @@ from diffpolicy.diffusion.sampler import DDIM
 from diffpolicy.diffusion.samplers import reverse_steps
 from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.edge.env.env import LEVELS
-from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.physics.file_steps import FileSteps
+from diffpolicy.edge.pricing.chains import GatedChain, PriceChain
 from diffpolicy.edge.pricing.decision import FleetDecision
-from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients, GatedChain, PriceChain
-from diffpolicy.edge.pricing.rule import READS, SPAN, FleetRule, refuse_unpriced
+from diffpolicy.edge.pricing.law import FEATURES, LATENTS, Coefficients
+from diffpolicy.edge.pricing.memory import SPAN
+from diffpolicy.edge.pricing.rule import FleetRule, refuse_unpriced
+from diffpolicy.edge.pricing.slot import READS
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
@@ -52,7 +52,7 @@ class FleetPolicy(ChainPolicy):
         steps: of the chain, I. hidden: width of the network.
         remember: whether a chain starts from the remembered x_0; otherwise from zero.
         gated: whether there are two sets of parameters more, of chains of one step: one for overload, one for long
-            overload; see `law.shares`.
+            overload; see `chains.shares`.
         candidates, weight, learns: of `FleetRule`.
         sampler, sampler_steps: of `DiffusionPolicy`. seed: of the parameters and of the candidates.
 
@@ -116,6 +116,8 @@ class FleetPolicy(ChainPolicy):
         Raises:
             InputError: no such policy is bundled.
         """
+        from diffpolicy.edge.pricing.bundled import load_bundled
+
         return load_bundled(name)
 
     def for_scenario(self, scenario: Scenario) -> FleetPolicy:
@@ -133,7 +135,7 @@ class FleetPolicy(ChainPolicy):
         other = type(self)(**{**self.config(), "information": information})
         other.load_state_dict(self.state_dict())
         other.trained = self.trained
-        other.rule.workload, other.rule.step_s, other.rule.usual = self.rule.workload, self.rule.step_s, self.rule.usual
+        other.rule.told = self.rule.told
         other._declare(measured=MEASURED in self.in_keys)
         return other
 
@@ -248,55 +250,3 @@ class FleetPolicy(ChainPolicy):
             "sampler_steps": self.sampler_steps,
             "seed": self.seed,
         }
-
-
-GATED = {"live-gated": ("live", "live-one-pass"), "stale-gated": ("stale", "stale-one-pass")}
-"""Which bundled parameters a gated policy has for low load and for overload, beside its own for long overload."""
-
-
-def bundle(name: str, network: SetDenoiser, recipe: Any, seed: int, objective: str = "mean") -> FleetPolicy:
-    """A trained network as a policy; beside two bundled ones, where the name is that of a gated policy.
-
-    Args:
-        name: of the recipe. network: trained. recipe: a `Recipe`. seed, objective: of the training.
-    """
-    if name in GATED:
-        first, second = (load_bundled(other) for other in GATED[name])
-        policy = FleetPolicy(**{**first.config(), "gated": True, "seed": seed})
-        policy.denoiser.load_state_dict(first.denoiser.state_dict())
-        for mine, trained in zip(policy.more, (second.denoiser, network), strict=True):
-            mine.load_state_dict(trained.state_dict())
-    else:
-        policy = FleetPolicy(
-            information=recipe.information,
-            steps=recipe.steps,
-            hidden=network.of_step.shape[-1],
-            remember=recipe.remember,
-            seed=seed,
-        )
-        policy.denoiser.load_state_dict(network.state_dict())
-    fields: dict[str, Any] = {**vars(recipe), "seed": seed}
-    aim = ""
-    if objective != "mean":
-        aim, fields["objective"] = f" --objective {objective}", objective
-    policy.trained = {
-        "command": f"diffpolicy train-fleet {name}{aim} --seed {seed} --out DIR",
-        "through_chain": True,
-        **fields,
-    }
-    return policy
-
-
-def load_bundled(name: str) -> FleetPolicy:
-    """A policy that comes with the package.
-
-    Raises:
-        InputError: no such policy.
-    """
-    if name not in (*PRETRAINED_NAMES, "price"):
-        raise InputError(f"pretrained policy {name!r} is not bundled; there are {', '.join(PRETRAINED_NAMES)}")
-    source = "stale" if name == "private" else name
-    with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / source) as folder:
-        policy = FleetPolicy.load(Path(folder))
-    assert isinstance(policy, FleetPolicy)
-    return policy if source == name else policy.with_information("private")

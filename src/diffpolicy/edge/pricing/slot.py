@@ -6,10 +6,21 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.workload.lad_ts import Workload
+
+_SIZES = ("input_mbit", "work_gcycles", "valid", "result_mbit", "home")
+READS: list[NestedKey] = [
+    *(("agents", x) for x in _SIZES),
+    ("servers", "capacity_gcycles_per_s"),
+    ("servers", "rate_mbit_per_s"),
+    ("servers", "up"),
+    "queue_gcycles",
+]
+"""What every fleet rule reads."""
 
 
 def turns(order: Tensor, valid: Tensor, mu: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:

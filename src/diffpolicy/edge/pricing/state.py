@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffpolicy.edge.pricing import law
-from diffpolicy.edge.pricing.law import Coefficients, GatedChain, PriceChain, Servers, Terms, Whole
+from diffpolicy.edge.pricing.chains import GatedChain, PriceChain
+from diffpolicy.edge.pricing.law import Coefficients, Servers, Terms, Whole
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.physics.file_steps import FileSteps
 from diffpolicy.edge.pricing import compiled, heard
+from diffpolicy.edge.pricing.chains import GatedChain, PriceChain
 from diffpolicy.edge.pricing.compiled import (
     CAPACITY,
     RANK,
@@ -28,7 +29,7 @@ from diffpolicy.edge.pricing.compiled import (
     rows_of,
 )
 from diffpolicy.edge.pricing.compiled_placing import begin, place_one
-from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER, GatedChain, PriceChain
+from diffpolicy.edge.pricing.law import LATENTS, TASKS_PER_SERVER
 from diffpolicy.edge.pricing.state import FleetState
 
 _K = LATENTS

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffpolicy._types import Ints
 from diffpolicy.edge.physics.file_steps import FileSteps
-from diffpolicy.edge.pricing.rule import READS
+from diffpolicy.edge.pricing.slot import READS
 from diffpolicy.edge.rules.rule import SERVICE, Heuristic
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
@@ -29,7 +29,7 @@ class Price(Heuristic):
 
     def __init__(self, stations: int, servers: int, seed: int = 0, *, measured: bool = False) -> None:
         super().__init__(stations, servers, seed, measured=measured)
-        from diffpolicy.edge.pricing.policy import load_bundled
+        from diffpolicy.edge.pricing.bundled import load_bundled
 
         self.policy = load_bundled("price")
         if measured and SERVICE not in self.in_keys:
