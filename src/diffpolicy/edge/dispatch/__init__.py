@@ -6,8 +6,6 @@ from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.account import Account as Account
-    from diffpolicy.edge.dispatch.advice import Advice as Advice
-    from diffpolicy.edge.dispatch.advice import Verdict as Verdict
     from diffpolicy.edge.dispatch.advice import advise as advise
     from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet as AdvisedFleet
     from diffpolicy.edge.dispatch.advised_fleet import AdvisedServer as AdvisedServer
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.request_log import RequestLog as RequestLog
     from diffpolicy.edge.dispatch.service_fit import ServiceFit as ServiceFit
     from diffpolicy.edge.dispatch.simulate import simulate as simulate
+    from diffpolicy.edge.dispatch.verdicts import Advice as Advice
+    from diffpolicy.edge.dispatch.verdicts import Verdict as Verdict
 
 _HERE = "diffpolicy.edge.dispatch."
 attach(
@@ -40,8 +40,8 @@ attach(
     {
         "AdvisedFleet": _HERE + "advised_fleet",
         "AdvisedServer": _HERE + "advised_fleet",
-        "Advice": _HERE + "advice",
-        "Verdict": _HERE + "advice",
+        "Advice": _HERE + "verdicts",
+        "Verdict": _HERE + "verdicts",
         "advise": _HERE + "advice",
         "RequestLog": _HERE + "request_log",
         "ServiceFit": _HERE + "service_fit",

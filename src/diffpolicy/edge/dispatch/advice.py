@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from diffpolicy._table import WIDTH, render
 from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
 from diffpolicy.edge.dispatch.arrivals import Arrivals
@@ -21,6 +17,7 @@ from diffpolicy.edge.dispatch.outcome import Outcome
 from diffpolicy.edge.dispatch.request_log import RequestLog
 from diffpolicy.edge.dispatch.service_fit import ServiceFit
 from diffpolicy.edge.dispatch.simulate import simulate
+from diffpolicy.edge.dispatch.verdicts import SURE, Advice, Verdict
 from diffpolicy.errors import InputError
 
 FEW = 1_000
@@ -33,18 +30,9 @@ TAIL = 1.05
 """How much longer the 99th percentile may become under a rule that is named."""
 CLOSE = 0.05
 """How far the log's own decisions, replayed with fitted times, may be from its own mean."""
-SURE = 0.5
-"""Share of a rule's work that may be extrapolated where it is named."""
 AT_ONCE = 0.02
 """Of the mean service: arrivals so soon after an end may have waited for it."""
 HELD = ("first-come", "shortest-first:cap=6", "cost-minus-age:age=0.5", "cost-minus-age:age=1")
-
-
-NOTES = (
-    "bound: at once when a request arrives, or when a server is free; of those that wait, the order says who goes "
-    "first. unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind. "
-    "passes: the most later arrivals that went before a request (cap=6: never more; age: weight of a second waited)."
-)
 
 
 class Recorded:
@@ -61,129 +49,6 @@ class Recorded:
     def decide(self, moment: Moment) -> Binding | None:
         """The recorded server of the request that came first. Args: moment: at least one request waits."""
         return Binding(0, int(self.log.server[moment.number[0]]))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a rule would have done.
-
-    Args:
-        mean_s, p99_s: of the delay, predicted, seconds. gain: share of the recorded rule's mean that it saves.
-        low, high: a 95 % interval of the gain, paired by blocks of requests, wider where times are extrapolated.
-        extrapolated: share of its work that ran where fewer than 20 samples tell how long it takes.
-        most_passes: later arrivals that went before a request.
-
-    Example:
-        >>> Verdict(4.0, 9.0, 0.2, 0.1, 0.3, 0.0, 6).proven
-        True
-    """
-
-    mean_s: float
-    p99_s: float
-    gain: float
-    low: float
-    high: float
-    extrapolated: float
-    most_passes: int
-
-    @property
-    def proven(self) -> bool:
-        """Whether the interval excludes that nothing is gained, by times most of which are known."""
-        return self.low > 0 and self.extrapolated <= SURE
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What a log says about rules.
-
-    Args:
-        log: its name. requests, servers: their numbers.
-        recorded_mean_s, recorded_p99_s: of the log's delays, seconds. replayed_mean_s: of the same decisions replayed
-            with the fitted times, which tells how far to trust the rest.
-        verdicts: by rule. named: the best one that is proven and keeps the tail; None: no other rule is.
-        why: of that, in words. closed_loop: whether arrivals seem to wait for answers.
-        speeds: of the servers, the fastest being 1, by name. seats: requests that each works on at once, by name.
-        left_out: rows that were not answered, by why. roll_back_s: see `to_dict`.
-        gone: servers of the log that the fleet does not have. told: speeds of those that only the fleet has, as its
-            file tells them, the fastest of the log being 1. seats_before: requests that a server worked on at once in
-            the log, by name, where the fleet has it work on another number.
-
-    Example:
-        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
-        True
-    """
-
-    log: str
-    requests: int
-    servers: int
-    recorded_mean_s: float
-    recorded_p99_s: float
-    replayed_mean_s: float
-    verdicts: Mapping[str, Verdict]
-    named: str | None
-    why: str
-    closed_loop: bool
-    speeds: Mapping[str, float]
-    seats: Mapping[str, int]
-    left_out: Mapping[str, int]
-    roll_back_s: float | None
-    gone: tuple[str, ...] = ()
-    told: Mapping[str, float] = field(default_factory=dict)
-    seats_before: Mapping[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
-        rules = {name: dict(vars(verdict)) for name, verdict in self.verdicts.items()}
-        maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out", "told", "seats_before")}
-        return {**vars(self), **maps, "gone": list(self.gone), "verdicts": rules}
-
-    def table(self) -> str:
-        """As `advise` prints it."""
-        rows = [
-            [
-                name.rpartition(", ")[0],
-                "when free" if name.endswith("held") else "at once",
-                f"{v.mean_s:.2f}",
-                f"{v.p99_s:.1f}",
-                f"{v.gain:+.1%}",
-                f"{v.low:+.1%} .. {v.high:+.1%}",
-                f"{v.extrapolated:.0%}",
-                str(v.most_passes),
-            ]
-            for name, v in self.verdicts.items()
-        ]
-        title = (
-            f"{self.log}: {self.requests:,} requests on {self.servers} servers, mean delay {self.recorded_mean_s:.2f} "
-            f"s, p99 {self.recorded_p99_s:.1f} s; replayed with fitted times {self.replayed_mean_s:.2f} s"
-        )
-        head = ["rule", "bound", "mean s", "p99", "gain", "95 % interval", "unsure", "passes"]
-        lines = [render(title, head, rows), NOTES]
-        if self.left_out:
-            lines.append("Left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.left_out.items()) + ".")
-        if several := [f"{name} {n}" for name, n in self.seats.items() if n > 1]:
-            lines.append(f"Requests that a server works on at once: {', '.join(several)}; of all others 1.")
-        if self.gone:
-            lines.append(f"Not in the fleet, so no rule uses them: {', '.join(self.gone)}.")
-        if self.told:
-            speeds = ", ".join(f"{name} {speed:.3g}" for name, speed in self.told.items())
-            lines.append(f"Not in the log: {speeds} times as fast as its fastest server, as told, not measured.")
-        if self.seats_before:
-            before = ", ".join(f"{name} {n}" for name, n in self.seats_before.items())
-            lines.append(f"In the log a server worked on another number at once: {before}.")
-        if self.gone or self.told or self.seats_before:
-            lines.append("Gains are against the log's own decisions on its own servers.")
-        lines.append(self.why)
-        if self.closed_loop:
-            lines.append(
-                "Arrivals follow ends at once, as of clients that wait for an answer: under another rule they would "
-                "have come at other times, so gains are of these arrivals alone."
-            )
-        if self.roll_back_s is not None:
-            lines.append(
-                f"Go back when the mean delay of 200 requests at this load exceeds {self.roll_back_s:.2f} s twice in a "
-                "row; by chance alone one window in forty does once."
-            )
-        return "\n".join([lines[0], *(textwrap.fill(line, WIDTH) for line in lines[1:])])
 
 
 def advise(

@@ -26,7 +26,7 @@ from diffpolicy.errors import InputError
 
 CODES = {order: code for code, order in enumerate([*ORDERS.values(), LearnedOrder])}
 WEIGHS = tuple(WEIGHINGS)
-"""Their places are the codes of `engine`."""
+"""Their places are the codes of `compiled_rules`."""
 
 
 def knows(dispatcher: Dispatcher) -> bool:
@@ -55,7 +55,9 @@ def run_compiled(
     Raises:
         InputError: as there.
     """
-    from diffpolicy.edge.dispatch import engine
+    from diffpolicy.edge.dispatch.compiled_account import Given, Rows, Setup
+    from diffpolicy.edge.dispatch.compiled_rules import Rule
+    from diffpolicy.edge.dispatch.engine import TOO_MANY, run
 
     each = [seats] * arrivals.servers if isinstance(seats, int) else list(seats)
     if len(each) != arrivals.servers:
@@ -80,9 +82,9 @@ def run_compiled(
     elif isinstance(dispatcher, OnArrival):
         weigh = WEIGHS.index(str(dispatcher.weigh))
         dispatcher.begin(seed)
-    rule = engine.Rule(order, age, cap, price, weigh, weights, memory)
-    fleet = engine.Fleet(np.array(each), a.switch_s, a.cold_s, dead, lead, ROUNDING, MOST_WAITING)
-    given = engine.Given(
+    rule = Rule(order, age, cap, price, weigh, weights, memory)
+    setup = Setup(np.array(each), a.switch_s, a.cold_s, dead, lead, ROUNDING, MOST_WAITING)
+    given = Given(
         a.arrival_s,
         a.service_s,
         a.expected_s,
@@ -94,8 +96,8 @@ def run_compiled(
         whole,
         np.bincount(whole),
     )
-    problem = engine.run(given, fleet, rule, np.random.default_rng(seed), engine.Rows(*rows))
-    if problem == engine.TOO_MANY:
+    problem = run(given, setup, rule, np.random.default_rng(seed), Rows(*rows))
+    if problem == TOO_MANY:
         raise InputError(f"more than {MOST_WAITING:,} requests wait at once; the servers are too slow for the load")
     server, passes, *times = rows
     numbers: list[Any] = [*times[:3], passes, *times[3:], np.ones(k, np.int64)]
