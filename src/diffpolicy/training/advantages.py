@@ -5,9 +5,72 @@ The recursion itself is TorchRL's.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.envs import EnvBase
 from torchrl.objectives.value.functional import generalized_advantage_estimate
+
+from diffpolicy.policies.keys import Keys
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """Advantages and value targets of a problem's transitions, `[E, agents, T, items]`, as its policy decides.
+
+    Args:
+        gamma: discount. lmbda: lambda.
+        sequential: whether an item's successor in the transitions is the agent's next item.
+        shared: whether all items of a step show one reward. time: dimension of the steps. items: those of a step.
+    """
+
+    gamma: float
+    lmbda: float
+    sequential: bool
+    shared: bool
+    time: int
+    items: tuple[int, ...]
+
+    @classmethod
+    def of(cls, keys: Keys, env: EnvBase, gamma: float, lmbda: float, *, sequential: bool) -> Advantages:
+        """Those of an environment's transitions. Args: keys: of env. The others: see the class."""
+        shape = env.full_reward_spec[keys.reward].shape[len(env.batch_size) :]
+        of_agents = isinstance(keys.reward, tuple) and keys.agents is not None
+        shared = math.prod(shape[of_agents:]) == 1
+        return cls(gamma, lmbda, sequential, shared, 1 + (keys.agents is not None), tuple(keys.items))
+
+    def __call__(self, rows: TensorDictBase, value: Tensor, after: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Both, of the transitions' batch.
+
+        Args:
+            rows: the transitions. value, after: of each and of its successor, of their batch. scale: of rewards.
+        """
+        shape, none, time = rows.batch_size, torch.zeros_like(value, dtype=torch.bool), self.time
+        ends = (rows.get(("next", key), None) for key in ("terminated", "done"))
+        terminated, done = (none if x is None else x.view(shape) for x in ends)
+        columns = [scale * rows["reward"].view(shape).to(value), value, after, terminated, done, rows["valid"]]
+        if self.sequential or rows.batch_dims == time + 1:
+            given = in_sequence(*(x.flatten(time) for x in columns), gamma=self.gamma, lmbda=self.lmbda)
+            return given[0].view(shape), given[1].view(shape)
+        valid = rows.get(("next", "valid"), None)
+        columns.append(~none if valid is None else valid)
+        items = (x.flatten(time + 1) for x in columns)
+        given = at_once(*items, shared=self.shared, gamma=self.gamma, lmbda=self.lmbda)
+        advantage, target = (x.view(*x.shape, *[1] * len(self.items)).expand(shape) for x in given)
+        return advantage, target
+
+    def fitting_scale(self, parts: Sequence[TensorDictBase]) -> float:
+        """One over the deviation of the discounted returns of transitions; 1 where all are the same."""
+        returns, whole = [], replace(self, lmbda=1.0)
+        for rows in parts:
+            zero = torch.zeros(rows.batch_size, dtype=torch.float64, device=rows["valid"].device)
+            returns.append(whole(rows, zero, zero.clone())[0][rows["valid"]])
+        deviation = float(torch.cat(returns).std(correction=0))
+        return 1 / deviation if deviation > 1e-8 else 1.0
 
 
 def in_sequence(
@@ -95,6 +158,14 @@ def at_once(
         came = total[..., t] + gamma * torch.where(over[..., t], 0, after[..., t])
         seen[..., t] = torch.where(here[..., t], seen[..., t], came)
     return in_sequence(total, seen, after, over, ends, torch.ones_like(here), gamma=gamma, lmbda=lmbda)
+
+
+def normalized(advantage: Tensor, valid: Tensor) -> Tensor:
+    """Advantages with mean 0 and deviation 1 over the valid rows of each agent. Args: both `[.., M]`."""
+    count = valid.sum(-1, keepdim=True).clamp_min(1)
+    mean = torch.where(valid, advantage, 0).sum(-1, keepdim=True) / count
+    centred = torch.where(valid, advantage - mean, 0)
+    return centred / ((centred.square().sum(-1, keepdim=True) / count).sqrt() + 1e-8)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.environments.tally import Tally
-from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.protocols import BeginsUpdates, ReadsDraws
 from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.draws import Draws
-from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.specs import keys_of
-from diffpolicy.training.advantages import at_once, in_sequence
+from diffpolicy.training.advantages import Advantages, normalized
 from diffpolicy.training.minibatches import minibatches
 from diffpolicy.training.rollouts import RolloutModule, Transitions
-from diffpolicy.training.stream import RolloutStream, counted_parts
+from diffpolicy.training.stream import RolloutStream, counted_parts, whole
 
 LEFT_BEHIND = 100
 """Times `collect` that one agent may have decided while another has not decided at all."""
@@ -108,8 +104,8 @@ class OnPolicyModule(RolloutModule):
             reward_scale if reward_scale == "auto" else check.number(reward_scale, "reward_scale", above=0)
         )
         self.sequential = check.flag(sequential, "sequential")
-        self.keys = keys_of(policy, stream.base_env)
-        self.shared = reward_is_shared(self.keys, stream.base_env)
+        keys = keys_of(policy, stream.base_env)
+        self.advantages = Advantages.of(keys, stream.base_env, self.gamma, self.lmbda, sequential=self.sequential)
         self.scale = None if reward_scale == "auto" else float(reward_scale)
         self.generator = Draws(seed)
         self.playing: list[TensorDictBase] = []
@@ -169,7 +165,7 @@ class OnPolicyModule(RolloutModule):
     def _learn(self) -> None:
         """An update on what is pending."""
         if self.scale is None:
-            self.scale = self._fitting_scale()
+            self.scale = self.advantages.fitting_scale(self.pending)
         rows, optimizer = self._rows(), self.optimizers()
         if isinstance(self.objective, BeginsUpdates):
             rows = self.objective.begin(rows)
@@ -204,7 +200,7 @@ class OnPolicyModule(RolloutModule):
         parts = []
         for rows in self.pending:
             value, after = (self._values(wide(td, "observation")) for td in (rows, rows["next"]))
-            advantage, target = self._advantages(rows, value, after, self.scale or 1.0, self.lmbda)
+            advantage, target = self.advantages(rows, value, after, self.scale or 1.0)
             kept = rows.exclude("next", "reward")
             parts.append(self._by_agent(kept.set("advantage", advantage).set("value_target", target)))
         result: TensorDict = torch.cat(parts, -1)
@@ -213,34 +209,6 @@ class OnPolicyModule(RolloutModule):
         for key in ("advantage", "value_target"):
             result[key] = result[key].unsqueeze(-1)
         return result
-
-    def _advantages(
-        self, rows: TensorDict, value: Tensor, after: Tensor, scale: float, lmbda: float
-    ) -> tuple[Tensor, Tensor]:
-        """Advantages and value targets of transitions, all of their batch `[E, agents, T, items]`."""
-        shape, none = rows.batch_size, torch.zeros_like(value, dtype=torch.bool)
-        ends = (rows.get(("next", key), None) for key in ("terminated", "done"))
-        terminated, done = (none if x is None else x.view(shape) for x in ends)
-        columns = [scale * rows["reward"].view(shape).to(value), value, after, terminated, done, rows["valid"]]
-        time = 1 + (self.keys.agents is not None)
-        if self.sequential or rows.batch_dims == time + 1:
-            given = in_sequence(*(x.flatten(time) for x in columns), gamma=self.gamma, lmbda=lmbda)
-            return given[0].view(shape), given[1].view(shape)
-        valid = rows.get(("next", "valid"), None)
-        columns.append(~none if valid is None else valid)
-        items = (x.flatten(time + 1) for x in columns)
-        given = at_once(*items, shared=self.shared, gamma=self.gamma, lmbda=lmbda)
-        advantage, target = (x.view(*x.shape, *[1] * len(self.keys.items)).expand(shape) for x in given)
-        return advantage, target
-
-    def _fitting_scale(self) -> float:
-        """One over the deviation of the discounted returns that are pending; 1 where all are the same."""
-        returns = []
-        for rows in self.pending:
-            zero = torch.zeros(rows.batch_size, dtype=torch.float64, device=rows["valid"].device)
-            returns.append(self._advantages(rows, zero, zero.clone(), 1.0, 1.0)[0][rows["valid"]])
-        deviation = float(torch.cat(returns).std(correction=0))
-        return 1 / deviation if deviation > 1e-8 else 1.0
 
     def _values(self, observation: Tensor) -> Tensor:
         """The critic's values, of the observations' leading shape. Args: observation: `[E, agents, T, items, F]`."""
@@ -271,32 +239,3 @@ class OnPolicyModule(RolloutModule):
         self.pending = [TensorDict.from_dict(rows, batch_size=rows["valid"].shape) for rows in own["pending"]]
         self.scale = own["scale"]
         self.generator.set_state(own["generator"])
-
-
-def whole(items: list[TensorDictBase]) -> TensorDictBase:
-    """A pass out of a stream's items, `[E, T]`, with `counted` where not all of it counts."""
-    if any(COUNTED in item.keys() for item in items):
-        everything = torch.ones(items[0].batch_size[:1], dtype=torch.bool)
-        items = [
-            item
-            if COUNTED in item.keys()
-            else item.copy().set(COUNTED, everything.to(item.device).unsqueeze(-1).expand(item.batch_size))
-            for item in items
-        ]
-    result: TensorDictBase = torch.cat(items, 1) if len(items) > 1 else items[0]
-    return result
-
-
-def reward_is_shared(keys: Keys, env: EnvBase) -> bool:
-    """Whether all items of an agent's step get one reward, that of the step. Args: keys: of env."""
-    shape = env.full_reward_spec[keys.reward].shape[len(env.batch_size) :]
-    of_agents = isinstance(keys.reward, tuple) and keys.agents is not None
-    return int(math.prod(shape[of_agents:])) == 1
-
-
-def normalized(advantage: Tensor, valid: Tensor) -> Tensor:
-    """Advantages with mean 0 and deviation 1 over the valid rows of each agent. Args: both `[.., M]`."""
-    count = valid.sum(-1, keepdim=True).clamp_min(1)
-    mean = torch.where(valid, advantage, 0).sum(-1, keepdim=True) / count
-    centred = torch.where(valid, advantage - mean, 0)
-    return centred / ((centred.square().sum(-1, keepdim=True) / count).sqrt() + 1e-8)

@@ -217,3 +217,17 @@ def counted_parts(rollout: TensorDictBase) -> list[TensorDictBase]:
         return [rollout]
     rollout, lengths = rollout.exclude(COUNTED), counted.sum(-1)
     return [rollout[lengths == t][:, :t] for t in lengths.unique().tolist() if t]
+
+
+def whole(items: list[TensorDictBase]) -> TensorDictBase:
+    """A pass out of a stream's items, `[E, T]`, with `counted` where not all of it counts. Args: items: in order."""
+    if any(COUNTED in item.keys() for item in items):
+        everything = torch.ones(items[0].batch_size[:1], dtype=torch.bool)
+        items = [
+            item
+            if COUNTED in item.keys()
+            else item.copy().set(COUNTED, everything.to(item.device).unsqueeze(-1).expand(item.batch_size))
+            for item in items
+        ]
+    result: TensorDictBase = torch.cat(items, 1) if len(items) > 1 else items[0]
+    return result
