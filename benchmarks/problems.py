@@ -6,8 +6,9 @@ python benchmarks/problems.py --seeds 1 --jobs 2 --minutes 2 --only split --csv 
 Every training runs in a process of one thread, for as many seconds of processor time as the budget lets all of them,
 which others on the machine do not take away; what it reached then is judged on the same episodes as the rules. The file
 has a row a problem, method and seed, written as it comes. What is in it already is not trained again, and what is
-missing then gets as many seconds as those had. Beside it, with `_table` in its name, lies the table that is printed. A
-problem or a method is added by a line in `PROBLEMS`.
+missing then gets as many seconds as those had; a control, as many episodes as the method beside it had on that seed, so
+that both may come from unlike machines. Beside it, with `_table` in its name, lies the table that is printed. A problem
+or a method is added by a line in `PROBLEMS`.
 """
 
 from __future__ import annotations
@@ -67,12 +68,15 @@ class Way:
     """How a policy comes about.
 
     Args:
-        make: given the problem, a seed and seconds, a policy and how many episodes it was trained for.
+        make: given the problem, a seed, seconds, and episodes after which it ends too or None, a policy and how many
+            episodes it was trained for.
         seconds: of training on one thread.
+        control_of: the method without whose chain it is, if it is a control.
     """
 
-    make: Callable[[Any, int, float], tuple[Any, int]]
+    make: Callable[[Any, int, float, int | None], tuple[Any, int]]
     seconds: float = 180.0
+    control_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,17 +116,31 @@ class Entry:
     note: Callable[[Any, Any], str] = field(default=lambda problem, policy: "")
 
 
-def by_preset(preset: str, environments: int, changes: Mapping[str, Any], seconds: float = 180.0) -> Way:
-    """A preset, trained until its time is over. Args: environments, changes: of `train`."""
-    return Way(partial(_by_preset, preset, environments, dict(changes)), seconds)
+def by_presets(environments: int, changes: Mapping[str, Any], seconds: float = 180.0) -> dict[str, Way]:
+    """`d2sac` and its control, trained until their time is over. Args: environments, changes: of `train`."""
+    return {
+        preset: Way(partial(_by_preset, preset, environments, dict(changes)), seconds, control)
+        for preset, control in (("d2sac", None), ("sac", "d2sac"))
+    }
 
 
 def _by_preset(
-    preset: str, environments: int, changes: dict[str, Any], problem: Any, seed: int, seconds: float
+    preset: str,
+    environments: int,
+    changes: dict[str, Any],
+    problem: Any,
+    seed: int,
+    seconds: float,
+    episodes: int | None,
 ) -> tuple[Any, int]:
-    ends = [EndsAfter(seconds)]
     fitted = train(
-        problem, preset, episodes=NO_END, callbacks=ends, environments=environments, seed=seed, changes=changes
+        problem,
+        preset,
+        episodes=episodes or NO_END,
+        callbacks=[] if episodes else [EndsAfter(seconds)],
+        environments=environments,
+        seed=seed,
+        changes=changes,
     )
     return fitted.policy, fitted.episodes
 
@@ -146,11 +164,14 @@ LANES = 8
 """Episodes of an update, of 33 decisions each."""
 
 
-def pathwise(problem: Any, seed: int, seconds: float, *, chain: bool = True) -> tuple[Any, int]:
+def pathwise(
+    problem: Any, seed: int, seconds: float, episodes: int | None = None, *, chain: bool = True
+) -> tuple[Any, int]:
     """A chain that ends in shares, by the gradient of the delay itself, as `examples/problems/split.py` has it.
 
     Args:
-        problem, seed, seconds: of `Way`. chain: false for the control, whose shares come of one pass of its network.
+        problem, seed, seconds, episodes: of `Way`.
+        chain: false for the control, whose shares come of one pass of its network.
     """
 
     def module(updates: int) -> Any:
@@ -164,6 +185,9 @@ def pathwise(problem: Any, seed: int, seconds: float, *, chain: bool = True) -> 
         loss = PathwiseLoss(policy, Softened(updates))
         return PathwiseModule(policy, loss, SplitRollout(env), learning_rates={"actor": 4e-3}, anneal=updates)
 
+    if episodes:
+        made = module(episodes // LANES)
+        return made.policy, fit(made, episodes=episodes).episodes
     start, few = time.process_time(), 100
     fit(module(few), episodes=20 * LANES)  # the first updates of a process are slow
     begun = time.process_time()
@@ -205,7 +229,7 @@ def of_gang(problem: Any, policy: Any) -> str:
 # fdedge: the policies for any fleet
 
 
-def bundled(name: str, problem: Any, seed: int, seconds: float) -> tuple[Any, int]:
+def bundled(name: str, problem: Any, seed: int, seconds: float, episodes: int | None) -> tuple[Any, int]:
     """One that comes with the package, trained on random fleets and never on this one."""
     from diffpolicy.edge.pricing.bundled import load_bundled
 
@@ -245,7 +269,7 @@ GANG = {**CALM, "updates": 2, "batch_size": 256}
 PROBLEMS: dict[str, Entry] = {
     "power-allocation": Entry(
         partial(_named, "power-allocation"),
-        {"d2sac": by_preset("d2sac", 32, POWER, 60), "sac": by_preset("sac", 32, POWER, 60)},
+        by_presets(32, POWER, 60),
         Aim("lost rate, %", lambda cost: cost["ours"], 2.0),
         "random",
         "water-filling",
@@ -253,7 +277,7 @@ PROBLEMS: dict[str, Entry] = {
     ),
     "provider-selection": Entry(
         providers,
-        {"d2sac": by_preset("d2sac", 16, PROVIDERS), "sac": by_preset("sac", 16, PROVIDERS)},
+        by_presets(16, PROVIDERS),
         Aim(
             "missing of the way from random to clairvoyant",
             lambda cost: (cost["ours"] - cost["clairvoyant"]) / (cost["random"] - cost["clairvoyant"]),
@@ -269,9 +293,8 @@ PROBLEMS: dict[str, Entry] = {
         partial(_named, "split"),
         {
             "pathwise": Way(pathwise, 60.0),
-            "pathwise-plain": Way(partial(pathwise, chain=False), 60.0),
-            "d2sac": by_preset("d2sac", 32, SPLIT),
-            "sac": by_preset("sac", 32, SPLIT),
+            "pathwise-plain": Way(partial(pathwise, chain=False), 60.0, "pathwise"),
+            **by_presets(32, SPLIT),
         },
         Aim("ratio to the best split", lambda cost: cost["ours"] / cost["best-split"], 1.03, also="best-unit"),
         "random",
@@ -280,10 +303,7 @@ PROBLEMS: dict[str, Entry] = {
     ),
     "gang": Entry(
         partial(_named, "gang"),
-        {
-            "d2sac": by_preset("d2sac", 16, GANG),
-            "sac": by_preset("sac", 16, GANG),
-        },
+        by_presets(16, GANG),
         Aim("difference to greedy", lambda cost: cost["ours"] - cost["greedy"], 0.0, errors=2.0),
         "random",
         "greedy",
@@ -306,12 +326,12 @@ PROBLEMS: dict[str, Entry] = {
 }
 
 
-def run(problem: str, method: str, seed: int, seconds: float) -> list[str]:
-    """Trains and judges one method; a row of the file. Args: seconds: of training."""
+def run(problem: str, method: str, seed: int, episodes: int | None, seconds: float) -> list[str]:
+    """Trains and judges one method; a row of the file. Args: episodes, seconds: of training, see `Way`."""
     warnings.filterwarnings("ignore")
     entry = PROBLEMS[problem]
     made, start = entry.make(seed), time.process_time()
-    policy, episodes = entry.ways[method].make(made, seed, seconds)
+    policy, trained = entry.ways[method].make(made, seed, seconds, episodes)
     spent = time.process_time() - start
     asked = dict.fromkeys((entry.worst, *entry.rules, entry.best))
     # where a seed is of training alone, all are judged on the same episodes; bundled policies on others each time
@@ -330,9 +350,9 @@ def run(problem: str, method: str, seed: int, seconds: float) -> list[str]:
         f"{entry.aim.of(cost):.5g}",
         beside,
         note,
-        f"{seconds:g}",
+        "" if episodes else f"{seconds:g}",
     )
-    return [problem, method, str(seed), str(episodes), *told]
+    return [problem, method, str(seed), str(trained), *told]
 
 
 def summary(rows: list[list[str]]) -> list[list[str]]:
@@ -374,17 +394,22 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PROBLEMS), help="problems, or problem:method")
     parser.add_argument("--csv", type=Path, required=True)
     options = parser.parse_args()
+    options.csv.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(csv.reader(options.csv.open()))[1:] if options.csv.exists() else []
+    rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     asked = options.only.split(",")
+    had = {tuple(row[:3]): int(row[3]) for row in rows}
     jobs = [
-        Job((name, method, str(seed)), partial(run, name, method, seed), way.seconds)
+        Job(
+            (name, method, str(seed)),
+            partial(run, name, method, seed, had.get((name, str(way.control_of), str(seed)))),
+            way.seconds,
+        )
         for name, entry in PROBLEMS.items()
         for method, way in entry.ways.items()
         for seed in range(options.seeds)
         if name in asked or f"{name}:{method}" in asked
     ]
-    options.csv.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.reader(options.csv.open()))[1:] if options.csv.exists() else []
-    rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     order = {(name, method): k for k, (name, method) in enumerate(ways())}
     jobs = [job for job in jobs if list(job.name) not in [row[:3] for row in rows]]
 

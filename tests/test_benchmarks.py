@@ -229,12 +229,16 @@ def test_the_control_of_the_gradient_through_a_chain_learns_by_the_same_without_
     monkeypatch.setattr(problems, "LANES", 1)
     run = problems.fit
     monkeypatch.setattr(problems, "fit", lambda made, **_: fits.append(made) or run(made, episodes=1))
-    policy, episodes = problems.PROBLEMS["split"].ways["pathwise-plain"].make(problems.make_problem("split"), 0, 0.0)
+    way = problems.PROBLEMS["split"].ways["pathwise-plain"]
+    policy, episodes = way.make(problems.make_problem("split"), 0, 0.0, None)
     assert episodes == 1
     assert (type(policy).__name__, policy.hidden, policy.act) == ("FeedforwardPolicy", [128, 128], "mish")
     assert all(isinstance(made.objective, problems.PathwiseLoss) for made in fits)
     ways = problems.PROBLEMS["split"].ways
     assert ways["pathwise-plain"].seconds == ways["pathwise"].seconds
+    fits.clear()
+    way.make(problems.make_problem("split"), 0, 0.0, 7)  # as many as the method beside it had
+    assert [made.anneal for made in fits] == [7]
 
 
 def test_an_aim_holds_by_the_mean_over_seeds_or_by_standard_errors_below_it(monkeypatch):
