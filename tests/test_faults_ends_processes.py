@@ -405,6 +405,7 @@ def test_a_folder_has_one_writer_and_a_killed_one_keeps_nobody_out(tmp_path, mon
             ["train", "sac-ts", "--episodes", 1],
             ["compare", "--methods", "sac-ts", "--episodes", 1],
             ["train-fleet", "live", "--generations", 1, "--rounds", 1],
+            ["evaluate", "opt-ts", "--eval-episodes", 1],
         ):
             result = cli(*words, *(SMALL[:6] if words[0] != "train-fleet" else []), "--out", tmp_path)
             assert result.status == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files
+from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.progress import bar
 from diffpolicy.errors import InputError
@@ -92,27 +93,28 @@ def run(options: argparse.Namespace) -> None:
         _estimate(options, policies, guided)
         return
     baseline = options.baseline or next(iter(rules_of(problem)))
-    with (
-        bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress,
-        _other_problems(options),
-    ):
-        result = evaluate(
-            problem,
-            policies,
-            options.eval_episodes,
-            options.seed,
-            baseline,
-            lambda name, episodes: progress.advance(episodes, name),
-        )
-    told = result.to_dict()
-    _add_guidance(told["policies"], guided)
-    if held is not None:
-        from diffpolicy.edge.dispatch.telling import add_held, held_line
+    with alone_in(out):
+        with (
+            bar(options, "playing", len({*policies, baseline}) * options.eval_episodes) as progress,
+            _other_problems(options),
+        ):
+            result = evaluate(
+                problem,
+                policies,
+                options.eval_episodes,
+                options.seed,
+                baseline,
+                lambda name, episodes: progress.advance(episodes, name),
+            )
+        told = result.to_dict()
+        _add_guidance(told["policies"], guided)
+        if held is not None:
+            from diffpolicy.edge.dispatch.telling import add_held, held_line
 
-        told = add_held(told, held, result.played)
-    if out is not None:
-        _files.write_text(out / "evaluation.json", json.dumps(told, allow_nan=False) + "\n")
-        _write(out, result, problem, policies)
+            told = add_held(told, held, result.played)
+        if out is not None:
+            _files.write_text(out / "evaluation.json", json.dumps(told, allow_nan=False) + "\n")
+            _write(out, result, problem, policies)
     if options.json:
         opt.print_json(told, options)
         return
