@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy._types import Floats
+from diffpolicy._types import Bools, Floats, Ints
 from diffpolicy.edge.dispatch.service_fit import guess_s, size_law, speeds
 
 MEMORY = 200
@@ -52,6 +54,7 @@ class CostModel:
         """Mean seconds and numbers of answers, `[S]` each, by model and size."""
         self._sizes: dict[str, tuple[float, int]] = {}
         self._guessed: dict[tuple[str, float], Floats] = {}
+        self._fit: _Fit | None = None
         self._told = np.ones(self.servers)
 
     def observe(self, server: int, seconds: float, *, model: str = "", size: float | None = None) -> None:
@@ -79,6 +82,7 @@ class CostModel:
         self._kinds.move_to_end(kind)
         if len(self._kinds) > KINDS:
             self._kinds.popitem(last=False)
+        self._fit = None
         if self.answers <= EARLY or self.answers % REFIT == 0:
             self._guessed.clear()
 
@@ -112,7 +116,7 @@ class CostModel:
         """
         check.integer(server, "server", least=0, most=self.servers - 1)
         self._told[server] = check.number(speed, "speed", above=0)
-        self._guessed.clear()
+        self._clear()
 
     def forget(self, server: int) -> None:
         """Forgets what a server took, since it is another one now, or adds a server.
@@ -131,7 +135,7 @@ class CostModel:
         self._told[server] = 1.0
         for means, counts in self._kinds.values():
             means[server] = counts[server] = 0.0
-        self._guessed.clear()
+        self._clear()
 
     def _kind(self, model: str, size: float | None) -> tuple[str, float]:
         """Of requests that are alike: sizes to three digits."""
@@ -139,23 +143,20 @@ class CostModel:
         return model, float(f"{told:.3g}")
 
     def _guess(self, kind: tuple[str, float]) -> Floats:
-        """By what is known of all kinds."""
-        kinds = list(dict.fromkeys([*self._kinds, kind]))
-        none = (np.zeros(self.servers), np.zeros(self.servers))
-        means, counts = (np.stack([self._kinds.get(k, none)[i] for k in kinds]) for i in (0, 1))
-        names = list(dict.fromkeys(name for name, _ in kinds))
-        models = np.array([names.index(name) for name, _ in kinds])
-        sizes = np.array([size for _, size in kinds])
-        means, samples, place = np.where(counts > 0, means, np.nan), counts.astype(np.int64), kinds.index(kind)
-        speed = speeds(means, samples)
-        row = guess_s(means, samples, sizes, models, speed)[place]
-        answered = samples.sum(0) > 0
-        if answered.any():  # of the others what was said holds
-            unit = float(np.exp(np.log(speed[answered] / self._told[answered]).mean()))
-            speed = np.where(answered, speed, self._told * unit)
-            row = np.where(answered, row, np.nan)
-        seen = (models == models[place]) & (samples.sum(1) > 0)
-        base = np.nansum(np.where(samples > 0, means * speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
+        """By what is known of all kinds; what is fitted to them serves all that were seen, until the next answer."""
+        known = kind in self._kinds
+        fit = self._fit if known and self._fit is not None else self._fitted(kind)
+        if known:
+            self._fit = fit
+        place = fit.kinds[kind]
+        row: Floats = fit.guess[place]
+        if fit.answered.any():  # of the others what was said holds
+            row = np.where(fit.answered, row, np.nan)
+        if np.isfinite(row).all() and (row > 0).all():
+            return row
+        samples, sizes = fit.samples, fit.sizes
+        seen = (fit.models == fit.models[place]) & (samples.sum(1) > 0)
+        base = np.nansum(np.where(samples > 0, fit.means * fit.speed * samples, 0.0), 1) / samples.sum(1).clip(min=1)
         weight = samples.sum(1)[seen]
         if len(np.unique(sizes[seen])) > 1:
             a, b, power = size_law(sizes[seen], base[seen], weight)
@@ -163,5 +164,46 @@ class CostModel:
         else:
             pooled = float((base[seen] * weight).sum() / max((sizes[seen] * weight).sum(), 1e-9)) * sizes[place]
         of_kind = base[place] if samples[place].any() else pooled
-        result: Floats = np.where(np.isfinite(row) & (row > 0), row, of_kind / speed)
+        result: Floats = np.where(np.isfinite(row) & (row > 0), row, of_kind / fit.speed)
         return np.where(result > 0, result, self.mean_s)
+
+    def _fitted(self, kind: tuple[str, float]) -> _Fit:
+        """What all kinds tell, this one among them."""
+        kinds = list(dict.fromkeys([*self._kinds, kind]))
+        none = (np.zeros(self.servers), np.zeros(self.servers))
+        means, counts = (np.stack([self._kinds.get(k, none)[i] for k in kinds]) for i in (0, 1))
+        names = list(dict.fromkeys(name for name, _ in kinds))
+        models = np.array([names.index(name) for name, _ in kinds])
+        sizes = np.array([size for _, size in kinds])
+        means, samples = np.where(counts > 0, means, np.nan), counts.astype(np.int64)
+        speed = speeds(means, samples)
+        guess = guess_s(means, samples, sizes, models, speed)
+        answered: Bools = samples.sum(0) > 0
+        if answered.any():
+            unit = float(np.exp(np.log(speed[answered] / self._told[answered]).mean()))
+            speed = np.where(answered, speed, self._told * unit)
+        return _Fit({k: place for place, k in enumerate(kinds)}, models, sizes, means, samples, speed, answered, guess)
+
+    def _clear(self) -> None:
+        """What was not seen is guessed anew."""
+        self._guessed.clear()
+        self._fit = None
+
+
+class _Fit(NamedTuple):
+    """Of K kinds on S servers.
+
+    Args:
+        kinds: their places. models: numbers of their models, `[K]`. sizes: `[K]`. means: seconds, NaN where there is no
+            answer, `[K, S]`. samples: answers, int64 `[K, S]`. speed: `[S]`. answered: whether a server has, `[S]`.
+        guess: seconds by `guess_s`, `[K, S]`.
+    """
+
+    kinds: Mapping[tuple[str, float], int]
+    models: Ints
+    sizes: Floats
+    means: Floats
+    samples: Ints
+    speed: Floats
+    answered: Bools
+    guess: Floats

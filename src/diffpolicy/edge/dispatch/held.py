@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,8 +77,11 @@ class Held:
     cap: int | None = None
     price: float | None = 3.0
     choose: ServerChoice | None = None
+    _remembers: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # asked once, since to ask a protocol takes as long as a good part of a decision
+        object.__setattr__(self, "_remembers", isinstance(self.order, Remembers))
         if self.cap is not None:
             check.integer(self.cap, "cap", least=0)
         if self.price is not None:
@@ -91,8 +94,8 @@ class Held:
 
     def begin(self, seed: int) -> None:
         """Nothing is drawn, and what the order remembers is forgotten. Args: seed: is not read."""
-        if isinstance(self.order, Remembers):
-            self.order.begin()
+        if self._remembers:
+            cast(Remembers, self.order).begin()
 
     def decide(self, moment: Moment) -> Binding | None:
         """The pair of the smallest score; None where no server is free, or all that are free are worth refusing.
@@ -101,8 +104,8 @@ class Held:
             moment: at least one request waits.
         """
         feasible = moment.feasible
-        if isinstance(self.order, Remembers) and (moment.free > 0).any():
-            self.order.see(moment)
+        if self._remembers and (moment.free > 0).any():
+            cast(Remembers, self.order).see(moment)
         if not feasible.any():
             return None
         feasible = self._allowed(moment, feasible)
