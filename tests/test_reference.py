@@ -52,6 +52,7 @@ NEEDS = {
     "edge.serving.ComfyUpstream": "httpx",
     "edge.serving.HttpUpstream": "httpx",
     "edge.serving.Service": "httpx",
+    "edge.serving.TellsEnd": "httpx",
     "edge.serving.Upstream": "httpx",
     "edge.serving.api.make_app": "fastapi",
     "edge.serving.worker.make_worker_app": "fastapi",

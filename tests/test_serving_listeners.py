@@ -62,6 +62,10 @@ def test_metrics_count_what_happened_and_tell_dead_time_apart_from_waiting():
     told(metrics, [Answered("r3", 12.0, "a", 200, 10, 2, 2, 2), Answered("r4", 14.0, "a", 200, 12, 2, 4, 2)])
     assert value(metrics, "dead_time_seconds_sum", worker="a") == pytest.approx(0.2)
     assert value(metrics, "predicted_minus_actual_seconds_bucket", worker="a", le="0.5") == 4.0
+    # until it is bound it loses time too, and none while its pictures come from a worker that is free
+    told(metrics, [Bound("r5", 20.3, "b", 0, 2, 0, "x", 1, 0.3), Answered("r5", 24, "b", 200, 20, 2, 4, 2, 22.4)])
+    told(metrics, [Bound("r6", 22.5, "b", 0, 2, 0, "x", 1, 9.0), Answered("r6", 25, "b", 200, 23, 2, 4, 2)])
+    assert value(metrics, "dead_time_seconds_sum", worker="b") == pytest.approx(0.4 + 0.6)
     told(metrics, [Retried("r5", 0, "a", "died"), FellBack(0, "late"), Failed("r5", 0, "a", 503, "x")])
     told(metrics, [Cancelled("r6", 0, None), Refused("r7", 0, 429, "queue_full")])
     assert value(metrics, "retries_total", worker="a") == 1

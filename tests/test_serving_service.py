@@ -144,6 +144,67 @@ async def until(condition):
     raise AssertionError("it never came true")
 
 
+class Slow(Fake):
+    """Its pictures come three seconds after it is done, and `lost` of them not at all."""
+
+    lost = ()
+
+    async def call_telling(self, request, *, timeout_s, done, chunk=None):
+        answer = await self.call(request, timeout_s=timeout_s, chunk=chunk)
+        done()
+        await asyncio.sleep(3.0)
+        if request.number in self.lost:
+            raise UpstreamError("dropped the call", reached=True)
+        return answer
+
+
+def test_a_worker_is_free_when_it_is_done_though_its_pictures_are_still_on_the_way() -> None:
+    async def main():
+        fakes = {j: Slow(WorkerSpec(f"http://w{j}:1", f"w{j}")) for j in range(2)}
+        async with Bench(1, fakes=fakes) as bench:
+            tickets = [bench.ask(k) for k in range(3)]
+            await asyncio.sleep(3.5)
+            assert fakes[0].ended == ["0", "1", "2"]
+            assert bench.service.fleet.account.outstanding.tolist() == [0]
+            # a place is nobody else's while answers come from it, and what comes late is answered once
+            bench.service.replace_workers([WorkerSpec("http://w1:1", "w1")])
+            assert [server.coming for server in bench.service.fleet.servers] == [3, 0]
+            await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert [(round(x.time_s, 6), round(x.freed_s, 6)) for x in bench.of(events.Answered)] == [
+                (4, 1),
+                (5, 2),
+                (6, 3),
+            ]
+            # one whose pictures are lost is made again elsewhere
+            fakes[1].lost = ("lost",)
+            bench.service.replace_workers([WorkerSpec(f"http://w{j}:1", f"w{j}") for j in (1, 0)])
+            await until(lambda: all(s.state(0) == "ready" for s in bench.service.fleet.servers))
+            fakes[0].mode = "draining"
+            await until(lambda: bench.service.fleet.servers[0].state(0) == "draining")
+            ticket = bench.ask("lost")
+            await until(lambda: fakes[1].ended)
+            fakes[0].mode = "well"
+            assert (await ticket.answer()).body == b"lost"
+            assert fakes[0].ended[3:] == ["lost"]
+            assert [server.coming for server in bench.service.fleet.servers] == [0, 0]
+
+    run(main())
+
+
+def test_the_next_request_is_sent_before_anything_is_told_of_an_answer() -> None:
+    """What is learnt and told takes longer than to bind, and the worker would stand still."""
+
+    async def main():
+        async with Bench(1) as bench:
+            sent = []
+            bench.service.listeners.append(lambda event: sent.append((event, list(bench.fakes[0].begun))))
+            await asyncio.gather(*(bench.ask(k).answer() for k in range(3)))
+            at = [begun for event, begun in sent if isinstance(event, events.Answered)]
+            assert at == [["0", "1"], ["0", "1", "2"], ["0", "1", "2"]]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     "order", ["shortest-first:cap=3,price=none", "cost-minus-age:age=0.5,price=none", "on-arrival"]
 )

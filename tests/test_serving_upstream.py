@@ -19,7 +19,7 @@ from diffpolicy.edge.serving.http_connection import HttpConnection
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
-from diffpolicy.edge.serving.upstream import Upstream, UpstreamError
+from diffpolicy.edge.serving.upstream import TellsEnd, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 IMAGES = {"data": [{"b64_json": "AA=="}]}
@@ -157,6 +157,27 @@ def test_an_answer_keeps_status_body_and_what_the_worker_says_of_itself():
             ).service_s
             is None
         )
+
+
+@pytest.mark.parametrize(("status", "told", "early"), [(200, "2.5", True), (200, None, False), (500, "2.5", False)])
+def test_a_worker_that_says_what_it_took_is_done_before_its_pictures_are_here(status, told, early):
+    async def main():
+        free = asyncio.Event()
+
+        async def pieces():
+            if early:
+                await free.wait()
+            assert free.is_set() is early
+            yield json.dumps(IMAGES).encode()
+
+        head = {} if told is None else {headers.SERVICE_S: told}
+        upstream, _ = mocked(lambda got: httpx.Response(status, content=pieces(), headers=head))
+        assert isinstance(upstream, TellsEnd)
+        assert (await upstream.call_telling(request(), timeout_s=5.0, done=free.set)).status == status
+        assert free.is_set() is early
+        await upstream.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_stream_is_passed_on_piece_by_piece_and_an_answer_without_one_whole():

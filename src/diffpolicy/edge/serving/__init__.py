@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.settings import Settings as Settings
     from diffpolicy.edge.serving.upstream import Answer as Answer
     from diffpolicy.edge.serving.upstream import Health as Health
+    from diffpolicy.edge.serving.upstream import TellsEnd as TellsEnd
     from diffpolicy.edge.serving.upstream import Upstream as Upstream
     from diffpolicy.edge.serving.upstream import UpstreamError as UpstreamError
     from diffpolicy.edge.serving.worker_spec import WorkerSpec as WorkerSpec
@@ -31,6 +32,7 @@ attach(
         "Health": _HERE + "upstream",
         "Service": _HERE + "service",
         "Settings": _HERE + "settings",
+        "TellsEnd": _HERE + "upstream",
         "Upstream": _HERE + "upstream",
         "UpstreamError": _HERE + "upstream",
         "WorkerSpec": _HERE + "worker_spec",
@@ -47,6 +49,7 @@ __all__ = (
     "Limits",
     "Service",
     "Settings",
+    "TellsEnd",
     "Upstream",
     "UpstreamError",
     "WorkerSpec",

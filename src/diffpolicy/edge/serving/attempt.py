@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.moments import expected_s
-from diffpolicy.edge.serving.upstream import Answer, UpstreamError
+from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ LATE = 3.0
 MOST_FULL_S = 30.0
 """Longest for which a worker that says it is full is not asked again."""
 LEAST_FULL_S, UNTOLD_S = 0.05, 0.5
+TURNS = 3
+"""Of the event loop, for which an answer waits while others wait for its worker: the first binds the next request, and
+the second sends it, or the third where an upstream calls in a task. What is learnt and told of the answer takes longer
+than all of them, and the worker would stand still."""
 
 
 async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
@@ -58,10 +64,17 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
     failure: ApiError | None = None
     work.called_s, work.lost = sent, None
     try:
-        answer = await server.upstream.call(
-            work.request, timeout_s=min(own, left), chunk=work.piece if work.request.stream else None
-        )
-        begun = service.fleet.account.begun_s(j, work.order)
+        answer = await _call(service, work, j, min(own, left))
+        if answer.status != FULL and not answer.fault:
+            server.breaker.success()
+            service.fleet.show(j)
+            work.full_s = None
+            _free(service, work, j)
+            for _ in range(TURNS if service.waiting else 0):
+                await asyncio.sleep(0)
+            now = _over(service, work, j)
+            _answered(service, work, j, answer, sent if work.began_s is None else work.began_s, now, base_s)
+            return
         now = _over(service, work, j)
         if answer.status == FULL:
             wait = _retry_after_s(answer)
@@ -71,13 +84,8 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
                 service.again(work)
             else:
                 failure = ApiError(FULL, "all workers are full", code="workers_full", retry_after_s=wait)
-        elif answer.fault:
-            failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
         else:
-            server.breaker.success()
-            service.fleet.show(j)
-            work.full_s = None
-            _answered(service, work, j, answer, sent if begun is None else begun, now, base_s)
+            failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
     except UpstreamError as error:
         begun = service.fleet.account.begun_s(j, work.order)
         now = _over(service, work, j)
@@ -107,19 +115,47 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         service.failed(work, server.spec.name, failure)
 
 
+def _call(service: Service, work: Work, j: int, timeout_s: float) -> Awaitable[Answer]:
+    """Sends a request to a worker; one that tells when it is done with it is free then."""
+    upstream, chunk = service.fleet.servers[j].upstream, work.piece if work.request.stream else None
+    if _tells_end(type(upstream)):
+        call = cast(TellsEnd, upstream).call_telling
+        return call(work.request, timeout_s=timeout_s, chunk=chunk, done=lambda: _free(service, work, j))
+    return upstream.call(work.request, timeout_s=timeout_s, chunk=chunk)
+
+
+@lru_cache(maxsize=64)
+def _tells_end(kind: type) -> bool:
+    """Whether upstreams of a class are of `TellsEnd`, to ask for which takes longer than to bind a request."""
+    return issubclass(kind, TellsEnd)
+
+
+def _free(service: Service, work: Work, j: int) -> None:
+    """Gives the seat of a request to whoever waits: its worker is done with it."""
+    if work.freed_s is None and service.running.get(work.order) is work:
+        work.freed_s, work.called_s = service.clock(), None
+        work.began_s = service.fleet.account.begun_s(j, work.order)
+        service.fleet.account.done(j, work.order, work.freed_s)
+        service.fleet.servers[j].coming += 1
+        service.wake()
+
+
 def _over(service: Service, work: Work, j: int) -> float:
     """Takes a request off a worker's account. Returns: the time."""
     now = service.clock()
     if service.running.get(work.order) is work:
-        service.fleet.account.done(j, work.order, now)
+        if work.freed_s is None:
+            service.fleet.account.done(j, work.order, now)
+        else:
+            service.fleet.servers[j].coming -= 1
         del service.running[work.order]
     return now
 
 
 def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float, now: float, base_s: float) -> None:
     """Hands an answer on, and learns from it. Args: begun: when it began there, as far as the account knows."""
-    server = service.fleet.servers[j]
-    seconds = now - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
+    server, freed = service.fleet.servers[j], now if work.freed_s is None else work.freed_s
+    seconds = freed - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
     if answer.status == 200:
         server.drift.observe(seconds, expected_s=base_s)
         _learn(service, work, j, seconds)
@@ -127,7 +163,8 @@ def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float
     if not work.result.done():
         work.result.set_result(answer)
     name, number = server.spec.name, work.request.number
-    service.tell(events.Answered(number, now, name, answer.status, now - seconds, seconds, delay, work.expected_s))
+    start = freed - seconds
+    service.tell(events.Answered(number, now, name, answer.status, start, seconds, delay, work.expected_s, freed))
     service.answered(work, now, delay / _alone_s(service, work))
 
 

@@ -37,7 +37,7 @@ class Binder:
         counts: of what went wrong, by name.
 
     Attributes:
-        woken: is rung when something happened that may let a request go. ended: it is to bind nothing more.
+        ended: it is to bind nothing more.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Binder:
     ) -> None:
         self._acting, self._fleet, self._waiting, self._running = acting, fleet, waiting, running
         self._attempt, self._give_up, self._tell, self._clock, self._counts = attempt, give_up, tell, clock, counts
-        self.woken, self.ended, self._looked_s = Bell(), False, -np.inf
+        self.ended, self._looked_s = False, -np.inf
+        self._woken, self._rung_s, self._since_s = Bell(), np.inf, np.inf
+        """Rings when something happened that may let a request go; when it did so first, and of what is done now."""
         self._shadowing: asyncio.Future[None] | None = None
 
     @property
@@ -63,14 +65,24 @@ class Binder:
         """What is asked in the shadow now."""
         return [] if self._shadowing is None else [self._shadowing]
 
+    def wake(self) -> None:
+        """Something happened that may let a request go."""
+        self._rung_s = min(self._rung_s, self._clock())
+        self._woken.ring()
+
     async def run(self) -> None:
         """Binds whenever something may have changed."""
         while not self.ended:
-            self.woken.clear()
+            self._woken.clear()
+            self._since_s, self._rung_s = self._rung_s, np.inf
             try:
-                self._look()
+                rung = np.isfinite(self._since_s)  # so a worker may be free, which need not wait for the look
+                if not rung:
+                    self._look()
                 while await self._bind_one() and not self.ended:
                     pass
+                if rung:
+                    self._look()
             except Exception as error:  # one request must not end the service of all others
                 self._counts["BindingFailed"] += 1
                 logger.error("a decision failed by %s", described(error))
@@ -78,7 +90,7 @@ class Binder:
             if self.ended:  # whatever was awaited may have swallowed that this task was cancelled
                 return
             opens = self._fleet.account.opens_s(self._clock()) if self._waiting else np.inf
-            await self.woken.wait(min(opens, TICK_S) if self._waiting else None)
+            await self._woken.wait(min(opens, TICK_S) if self._waiting else None)
 
     def _look(self) -> None:
         """Looks for requests that nobody can do any more, now and then, since that takes a while."""
@@ -164,8 +176,8 @@ class Binder:
         account.sent(j, work.order, expected_s=expected_s, now_s=now, cost=work.request.size or expected_s)
         self._running[work.order] = work
         number, wait_s, name = work.request.number, now - work.arrived_s, self._fleet.servers[j].spec.name
-        attempts = len(work.begun) + 1
-        self._tell(events.Bound(number, now, name, wait_s, expected_s, decision.seconds, decision.by, attempts))
+        attempts, lag_s = len(work.begun) + 1, max(now - self._since_s, 0.0)
+        self._tell(events.Bound(number, now, name, wait_s, expected_s, decision.seconds, decision.by, attempts, lag_s))
         for ticket in (work.whole or work).tickets:
             ticket.bound()
         task = work.task = asyncio.create_task(self._attempt(work, j, starts_s, base_s))
@@ -176,4 +188,4 @@ class Binder:
         if work.task is done and self._running.get(work.order) is work:
             self._fleet.account.done(j, work.order, self._clock())
             del self._running[work.order]
-            self.woken.ring()
+            self.wake()

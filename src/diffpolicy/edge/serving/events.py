@@ -38,6 +38,7 @@ class Bound:
     Args:
         wait_s: since it arrived. expected_s: that it should take there. decision_s: that deciding took.
         by: the rule or policy that decided. attempt: 1 or 2.
+        lag_s: since what let it go, its arrival or the end of another: for so long the dispatcher made it wait.
     """
 
     number: str
@@ -48,6 +49,7 @@ class Bound:
     decision_s: float
     by: str
     attempt: int = 1
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Answered:
     Args:
         status: of HTTP. start_s: when it began there, of the dispatcher's clock. service_s: for which it kept the
             worker busy. delay_s: since it arrived. expected_s: that the service should take.
+        freed_s: when the worker was known to be done with it, before the whole answer was here; None: at `time_s`.
     """
 
     number: str
@@ -76,6 +79,7 @@ class Answered:
     service_s: float
     delay_s: float
     expected_s: float
+    freed_s: float | None = None
 
 
 @dataclass(frozen=True)

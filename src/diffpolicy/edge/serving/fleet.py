@@ -128,7 +128,7 @@ class Fleet:
         most = self._settings
         made = Server(spec, self._connect(spec), Breaker(most.faults, most.open_s, most.longest_open_s))
         out = self.account.outstanding
-        left = (j for j, server in enumerate(self.servers) if server.removed and not out[j])
+        left = (j for j, server in enumerate(self.servers) if server.removed and not out[j] and not server.coming)
         j = next(left, len(self.servers))
         if j < len(self.servers):
             self._close([self.servers[j].upstream, *self.servers[j].retired])
@@ -174,7 +174,7 @@ class Fleet:
         """Looks at a worker's health. Args: j: its place. Returns: whether it ended, as it seems."""
         server, before = self.servers[j], int(self.account.outstanding[j])
         asked_s, why, gone = self._clock(), "", False
-        if server.retired and not before:
+        if server.retired and not before and not server.coming:
             self._close(server.retired)
             server.retired = []
         try:

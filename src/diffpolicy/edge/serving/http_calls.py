@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from diffpolicy.edge.hardware.optional import need
@@ -61,6 +61,7 @@ class HttpCalls:
         timeout_s: float,
         most_bytes: int,
         chunk: Chunk | None = None,
+        begun: Callable[[int, Mapping[str, str]], None] | None = None,
         headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> Answer:
@@ -69,6 +70,7 @@ class HttpCalls:
         Args:
             timeout_s: from the connection to the last byte. most_bytes: of the answer, streamed or not.
             chunk: takes the pieces of an answer that is a stream of events with status 200.
+            begun: takes the status and the headers of an answer, by their names in lower case, before its body.
             headers: more of them. content: `json`, `data`, `files` and `params`, as httpx takes them.
 
         Raises:
@@ -90,7 +92,7 @@ class HttpCalls:
                     request.url = request.url.copy_with(query=own + b"&" + self._query if own else self._query)
                 response = await self._transport.handle_async_request(request)
                 try:
-                    return await _read(response, most_bytes, chunk)
+                    return await _read(response, most_bytes, chunk, begun)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -129,7 +131,12 @@ def _gone(error: Exception) -> bool:
     return isinstance(error.__cause__, (ConnectionRefusedError, ConnectionResetError, BrokenPipeError))
 
 
-async def _read(response: Any, most_bytes: int, chunk: Chunk | None) -> Answer:
+async def _read(
+    response: Any,
+    most_bytes: int,
+    chunk: Chunk | None,
+    begun: Callable[[int, Mapping[str, str]], None] | None,
+) -> Answer:
     """An answer whose head is there. Args: see `HttpCalls.fetch`."""
     told = {name.lower(): value for name, value in response.headers.items()}
     kept = {name: value for name, value in told.items() if name not in HOP}
@@ -138,6 +145,8 @@ async def _read(response: Any, most_bytes: int, chunk: Chunk | None) -> Answer:
         raise UpstreamError(f"answers with content-encoding {coding[:40]}, which was not asked for", reached=True)
     if _length(told) > most_bytes:
         raise _too_long(most_bytes)
+    if begun is not None:
+        begun(response.status_code, told)
     events = told.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
     if chunk is not None and events and response.status_code == 200:
         async for part in _bounded(response, most_bytes):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -77,12 +77,34 @@ class HttpUpstream:
         Raises:
             UpstreamError: there is no answer, it is too long or no JSON, or the worker does not take our key.
         """
+        return await self.call_telling(request, timeout_s=timeout_s, chunk=chunk, done=lambda: None)
+
+    async def call_telling(
+        self, request: ImageRequest, *, timeout_s: float, done: Callable[[], None], chunk: Chunk | None = None
+    ) -> Answer:
+        """As `call`; a worker whose answer begins by the seconds that it worked is done with the request then.
+
+        Args:
+            request, timeout_s, chunk: of `call`. done: see `TellsEnd`.
+
+        Returns:
+            See `call`.
+
+        Raises:
+            UpstreamError: see `call`.
+        """
+
+        def begun(status: int, told: Mapping[str, str]) -> None:
+            if status == 200 and headers.SERVICE_S in told:
+                done()
+
         answer = await self._calls.fetch(
             "POST",
             self._base + ("/images/edits" if request.path == EDITS else "/images/generations"),
             timeout_s=timeout_s,
             most_bytes=self._limits.response,
             chunk=chunk,
+            begun=begun,
             headers=_headers(request, timeout_s),
             **_content(request),
         )

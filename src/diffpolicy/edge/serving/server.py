@@ -31,6 +31,7 @@ class Server:
         full_until_s: when it may be asked again after it said that it is full.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
+        coming: answers on the way of requests that it is done with.
         boots: drawn by what answered as it, the last ones. shared: several machines do, so that they tell no restart.
     """
 
@@ -45,6 +46,7 @@ class Server:
     full_until_s: float = 0.0
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
+    coming: int = 0
     boots: deque[str] = field(default_factory=lambda: deque(maxlen=BOOTS))
     shared: bool = False
     shown: str = "unknown"

@@ -144,7 +144,7 @@ class Service:
 
     def wake(self) -> None:
         """Something happened that may let a request go."""
-        self._binder.woken.ring()
+        self._binder.wake()
 
     def tell(self, event: events.Event) -> None:
         """Tells all who listen. Args: event: what happened."""
@@ -256,7 +256,7 @@ class Service:
 
     def again(self, work: Work) -> None:
         """A request waits again, in its place. Args: work: it."""
-        work.server = work.task = work.called_s = None
+        work.server = work.task = work.called_s = work.freed_s = None
         place = next((i for i, other in enumerate(self.waiting) if other.order > work.order), len(self.waiting))
         self.waiting.insert(place, work)
 

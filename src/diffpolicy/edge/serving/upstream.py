@@ -114,3 +114,27 @@ class Upstream(Protocol):
 
     async def aclose(self) -> None:
         """Ends its connections."""
+
+
+@runtime_checkable
+class TellsEnd(Upstream, Protocol):
+    """A worker that tells when it is done with a request, before its answer is whole.
+
+    Pictures of some megabytes take a while to come, and a worker that is free need not wait for the last byte of them.
+
+    Example:
+        >>> isinstance(HttpUpstream(WorkerSpec("http://127.0.0.1:8001")), TellsEnd)
+        True
+    """
+
+    async def call_telling(
+        self, request: ImageRequest, *, timeout_s: float, done: Callable[[], None], chunk: Chunk | None = None
+    ) -> Answer:
+        """As `call`.
+
+        Args:
+            request, timeout_s, chunk: of `call`. done: is called at most once, when the worker works on it no more.
+
+        Raises:
+            UpstreamError: there is no answer, though it may have been done with it.
+        """

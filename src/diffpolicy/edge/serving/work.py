@@ -26,7 +26,9 @@ class Work:
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
         full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
-        called_s: when its worker was called. lost: why that call is known to be in vain; None: it is not.
+        called_s: when its worker was called; None again once it is done. lost: why that call is known to be in vain.
+        freed_s: when its worker was done with it, though its answer may still be on the way. began_s: when it had begun
+            there, as far as the account knew then.
         parts: that are sent in its place, where it is split. whole: of which it is a part.
     """
 
@@ -48,6 +50,8 @@ class Work:
     refused_s: float | None = None
     called_s: float | None = None
     lost: str | None = None
+    freed_s: float | None = None
+    began_s: float | None = None
     parts: tuple[Work, ...] = ()
     whole: Work | None = None
 

@@ -53,7 +53,7 @@ class Metrics:
         self.wait = histogram("wait_seconds", "from arrival to the first binding", SECONDS)
         self.service = histogram("service_seconds", "for which a request kept its worker busy", SECONDS, "worker")
         self.decision = histogram("decision_seconds", "that a decision took", SHORT)
-        self.dead = histogram("dead_time_seconds", "of a binding that its worker was not busy", SHORT, "worker")
+        self.dead = histogram("dead_time_seconds", "of a binding for which its worker stood still", SHORT, "worker")
         self.missed = histogram(
             "predicted_minus_actual_seconds", "expected service minus what it was", DIFFERENCES, "worker"
         )
@@ -87,7 +87,7 @@ class Metrics:
             self.requests.labels(server or "", type(event).__name__.lower()).inc()
 
     def _answered(self, event: Answered) -> None:
-        server = event.server
+        server, end = event.server, event.time_s if event.freed_s is None else event.freed_s
         self.requests.labels(server, "ok" if event.status < 400 else f"status-{event.status}").inc()
         self.latency.labels(server).observe(event.delay_s)
         self.service.labels(server).observe(event.service_s)
@@ -96,10 +96,11 @@ class Metrics:
         self.served.labels(server).inc(max(event.service_s, 0.0))
         bound = self._bound.pop(event.number, None)
         if bound is not None:
-            # what waited at the worker for the one before it is no dead time
-            before = max(bound.time_s, self._end_s.get(server, bound.time_s))
-            self.dead.labels(server).observe(max(event.time_s - before - event.service_s, 0.0))
-        self._end_s[server] = event.time_s
+            # what waited at the worker for the one before it is no dead time, and what the dispatcher took to react is
+            since = bound.time_s - bound.lag_s
+            before = max(since, self._end_s.get(server, since))
+            self.dead.labels(server).observe(max(end - before - event.service_s, 0.0))
+        self._end_s[server] = end
 
 
 class _Standing(Collector):

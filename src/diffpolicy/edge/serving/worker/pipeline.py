@@ -146,7 +146,8 @@ def _too_large(job: Job) -> ApiError:
 def _file(picture: Any, kind: str) -> bytes:
     """A picture's file."""
     stream = io.BytesIO()
-    picture.save(stream, format=kind.upper())
+    fast = {"compress_level": 1} if kind == "png" else {}  # a tenth longer, and the device waits for two thirds as long
+    picture.save(stream, format=kind.upper(), **fast)
     return stream.getvalue()
 
 
