@@ -53,11 +53,10 @@ class RememberingPolicy(Policy, base=True):
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         if not isinstance(self.prior, ActionMemory):
             return
-        before = x0 if self.prior.rate == 1 else rows.take(td[self.latent_key].to(x0))
-        stored = rows.put(self.prior.follow(before, x0, self.head)).to(td[self.latent_key].device)
-        if self.valid_key is not None:
-            stored = torch.where(td[self.valid_key].unsqueeze(-1), stored, td[self.latent_key].to(stored))
-        td[_next(self.latent_key)] = stored
+        remembered = td[self.latent_key]
+        before = x0 if self.prior.rate == 1 else rows.take(remembered.to(x0))
+        now = self.prior.follow(before, x0, self.head).to(remembered.device)
+        td[_next(self.latent_key)] = rows.put_into(remembered.to(now), now)
 
     def primer_for(self, env: EnvBase) -> MemoryState | None:
         """What an environment needs to carry the memory; None without one. See `with_recurrent_state`.

@@ -40,6 +40,7 @@ class WorkloadSource:
         self._like: dict[str, Any] = {"dtype": dtype, "device": device}
         home = [NO_ORIGIN if s is None else s for s in scenario.stations]
         self._stations = len(home)
+        self._index = np.arange(self.max_tasks)
         self._home = torch.tensor(home, device=device).view(1, -1, 1).expand(1, -1, self.max_tasks)
         self._slot_s = torch.tensor([[scenario.slot_s]], dtype=dtype, device=device)
         self._clock_s = torch.tensor([scenario.slot_s], dtype=dtype, device="cpu").double()
@@ -58,20 +59,25 @@ class WorkloadSource:
             self.workload.draw(self.seed, self.stream, k, t, self._stations) for k, t in zip(episode, slot, strict=True)
         ]
         counted = np.stack([x.counts for x in drawn])
-        counts = torch.as_tensor(counted, device=self._home.device)
-        valid = torch.arange(self.max_tasks, device=counts.device) < counts.unsqueeze(-1)
+        exists = self._index < counted[..., None]
+        valid = torch.as_tensor(exists, device=self._home.device)
 
         def stack(name: str) -> Tensor:
-            return torch.as_tensor(np.stack([getattr(x, name) for x in drawn]), **self._like)
+            arrays = [getattr(x, name) for x in drawn]
+            # what is fixed by the task's index is one array of all draws, and is copied once
+            alike = all(array is arrays[0] for array in arrays)
+            stacked = torch.as_tensor(np.stack(arrays[:1] if alike else arrays), **self._like)
+            return stacked.expand(len(drawn), -1, -1)
 
         most = int(counted.sum(-1).max())
+        order = np.argsort(~exists.reshape(len(drawn), -1), axis=1, kind="stable")[:, :most]
         return SlotGrid(
             home=self._home.expand(len(drawn), -1, -1),
             input_mbit=stack("input_mbit"),
             result_mbit=stack("result_mbit"),
             work_gcycles=stack("work_gcycles") * valid,
             valid=valid,
-            order=(~valid).flatten(1).byte().argsort(dim=1, stable=True)[:, :most],
+            order=torch.as_tensor(order, device=valid.device),
             duration_s=self._slot_s.expand(len(drawn), -1),
             clock_s=self._clock_s.expand(len(drawn)),
         )

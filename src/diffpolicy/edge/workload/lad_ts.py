@@ -109,6 +109,7 @@ class Workload:
         object.__setattr__(self, "result_mbit", tuple(map(float, tables["result_mbit"])))
         object.__setattr__(self, "_work", np.array(self.gcycles_per_step[:hi]) * np.array(self.steps[:hi]))
         object.__setattr__(self, "_result", np.array(self.result_mbit[:hi]))
+        object.__setattr__(self, "_wide", {})
 
     @property
     def max_tasks(self) -> int:
@@ -141,13 +142,16 @@ class Workload:
         lo, hi = self.tasks_per_station_and_slot
         counts = rng.integers(lo, hi, size=stations, endpoint=True)
         inputs = rng.uniform(*self.input_mbit, size=(stations, hi))
-        shape = (stations, hi)
-        return SlotArrivals(
-            counts,
-            inputs,
-            np.broadcast_to(self._result, shape),  # type: ignore[attr-defined]
-            np.broadcast_to(self._work, shape),  # type: ignore[attr-defined]
-        )
+        return SlotArrivals(counts, inputs, *self._by_index(stations))
+
+    def _by_index(self, stations: int) -> tuple[Floats, Floats]:
+        """Results and work of so many stations, `[B, N]`, the same arrays at every draw."""
+        wide: dict[int, tuple[Floats, Floats]] = self._wide  # type: ignore[attr-defined]
+        if stations not in wide:
+            shape = (stations, self.max_tasks)
+            result, work = self._result, self._work  # type: ignore[attr-defined]
+            wide[stations] = np.broadcast_to(result, shape), np.broadcast_to(work, shape)
+        return wide[stations]
 
     @classmethod
     def from_dict(cls, data: Any) -> Workload:
