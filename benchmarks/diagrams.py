@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from diffpolicy._draw.canvas import SMALL_PT, THEMES, Theme, figure_of, save
-from diffpolicy.edge import Fleet, SlotTasks, slot_delays_s
+from diffpolicy.edge import ServerSpeeds, SlotTasks, slot_delays_s
 
 Point = tuple[float, float]
 WIDTH = 5.8
@@ -158,7 +158,7 @@ def _times(axes: Axes, names: Sequence[str], last: float, label: str) -> None:
 
 def slot(theme: Theme) -> Figure:
     """A slot of two servers, and what the delay of each of its three tasks is made of; by the simulator's equation."""
-    fleet = Fleet(capacity_gcycles_per_s=torch.tensor([10.0, 20.0]), rate_mbit_per_s=torch.tensor([20.0, 20.0]))
+    fleet = ServerSpeeds(capacity_gcycles_per_s=torch.tensor([10.0, 20.0]), rate_mbit_per_s=torch.tensor([20.0, 20.0]))
     tasks = SlotTasks(
         origin=torch.tensor([0, 0, 1]),
         input_mbit=torch.tensor([3.0, 3.0, 3.0]),

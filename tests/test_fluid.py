@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import DiffusionPolicy, Policy
-from diffpolicy.edge import Fleet, OffloadingEnv, Scenario, SlotTasks, Stream, make_policy, play_episodes
+from diffpolicy.edge import OffloadingEnv, Scenario, ServerSpeeds, SlotTasks, Stream, make_policy, play_episodes
 from diffpolicy.edge.credit.objectives import (
     cvar_delay_s,
     late_share,
@@ -38,7 +38,7 @@ def draw(batch=(3,), seed=0):
 
     valid = uniform(K) < 0.7
     slot = SlotTasks((uniform(K) * (S + 1)).long() - 1, 2 + 3 * uniform(K), uniform(K), 3 * uniform(K) * valid, valid)
-    fleet = Fleet(1 + 9 * uniform(S), 40 + 10 * uniform(S))
+    fleet = ServerSpeeds(1 + 9 * uniform(S), 40 + 10 * uniform(S))
     return slot, (uniform(K) * S).long(), 10 * uniform(S), fleet, 0.2 + uniform(1)
 
 

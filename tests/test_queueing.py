@@ -5,7 +5,7 @@ import torch
 
 import oracle
 from diffpolicy.edge import (
-    Fleet,
+    ServerSpeeds,
     SlotTasks,
     assign_in_order,
     next_queue_gcycles,
@@ -34,7 +34,7 @@ def draw(batch, seed=0, tasks=K):
         work_gcycles=3 * uniform(tasks) * valid,
         valid=valid,
     )
-    fleet = Fleet(1 + 9 * uniform(S), 40 + 10 * uniform(S))
+    fleet = ServerSpeeds(1 + 9 * uniform(S), 40 + 10 * uniform(S))
     return slot, (uniform(tasks) * S).long(), 20 * uniform(S), fleet
 
 
@@ -135,14 +135,14 @@ def test_the_batch_rows_do_not_see_each_other():
     together = slot_delays_s(server, slot, queue, fleet)
     for e in range(4):
         alone = SlotTasks(*(getattr(slot, x)[e] for x in SlotTasks.__dataclass_fields__))
-        own = Fleet(fleet.capacity_gcycles_per_s[e], fleet.rate_mbit_per_s[e])
+        own = ServerSpeeds(fleet.capacity_gcycles_per_s[e], fleet.rate_mbit_per_s[e])
         torch.testing.assert_close(slot_delays_s(server[e], alone, queue[e], own), together[e], atol=1e-12, rtol=0)
 
 
 def test_a_fleet_without_batch_serves_every_row():
     slot, server, queue, _ = draw((4,))
-    fleet = Fleet(torch.rand(S).double() + 1, torch.rand(S).double() + 40)
-    tall = Fleet(fleet.capacity_gcycles_per_s.expand(4, S), fleet.rate_mbit_per_s.expand(4, S))
+    fleet = ServerSpeeds(torch.rand(S).double() + 1, torch.rand(S).double() + 40)
+    tall = ServerSpeeds(fleet.capacity_gcycles_per_s.expand(4, S), fleet.rate_mbit_per_s.expand(4, S))
     assert torch.equal(slot_delays_s(server, slot, queue, fleet), slot_delays_s(server, slot, queue, tall))
     assert torch.equal(unloaded_delay_s(slot, fleet), unloaded_delay_s(slot, tall))
 
@@ -169,7 +169,7 @@ def test_the_servers_may_be_numbered_in_any_order():
         slot.work_gcycles,
         slot.valid,
     )
-    fleet2 = Fleet(fleet.capacity_gcycles_per_s[:, old], fleet.rate_mbit_per_s[:, old])
+    fleet2 = ServerSpeeds(fleet.capacity_gcycles_per_s[:, old], fleet.rate_mbit_per_s[:, old])
     torch.testing.assert_close(
         slot_delays_s(new[server], renamed, queue[:, old], fleet2),
         slot_delays_s(server, slot, queue, fleet),

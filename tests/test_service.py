@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, TaskList, make_policy, replay
-from diffpolicy.edge.physics.queueing import Fleet
+from diffpolicy.edge.physics.queueing import ServerSpeeds
 from diffpolicy.edge.physics.service import Measured, MeasuredService, ServiceState
 from diffpolicy.edge.scenario.service_times import ModelTimes, ServerService
 from diffpolicy.edge.workload.mix import RequestType
@@ -137,7 +137,7 @@ def test_a_slot_of_several_tasks_is_played_in_their_order():
         torch.ones(1, k, dtype=torch.float64),
         torch.zeros(1, k, dtype=torch.float64),
     )
-    fleet = Fleet(torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    fleet = ServerSpeeds(torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     state = ServiceState.fresh(1, 2, torch.float64)
     valid = torch.tensor([[True, True, True, False]])
     queue = torch.zeros(1, 2, dtype=torch.float64)

@@ -11,6 +11,9 @@ from typing import Any
 OLD_NAMES = {
     "diffpolicy.CategoricalPolicy": "diffpolicy.FeedforwardPolicy",
     "diffpolicy.ChoicePolicy": "diffpolicy.Policy",
+    "diffpolicy.edge.Fleet": "diffpolicy.edge.ServerSpeeds",
+    "diffpolicy.edge.physics.Fleet": "diffpolicy.edge.ServerSpeeds",
+    "diffpolicy.edge.physics.queueing.Fleet": "diffpolicy.edge.ServerSpeeds",
     "diffpolicy.policies.CategoricalPolicy": "diffpolicy.policies.FeedforwardPolicy",
     "diffpolicy.policies.ChoicePolicy": "diffpolicy.policies.Policy",
     "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.Policy",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.metrics import Delays as Delays
     from diffpolicy.edge.metrics import Evaluation as Evaluation
     from diffpolicy.edge.metrics import Result as Result
-    from diffpolicy.edge.physics.queueing import Fleet as Fleet
+    from diffpolicy.edge.physics.queueing import ServerSpeeds as ServerSpeeds
     from diffpolicy.edge.physics.queueing import SlotTasks as SlotTasks
     from diffpolicy.edge.physics.queueing import assign_in_order as assign_in_order
     from diffpolicy.edge.physics.queueing import next_queue_gcycles as next_queue_gcycles
@@ -64,7 +64,7 @@ attach(
         "Heuristic": "diffpolicy.edge.rules.rule",
         "Delays": "diffpolicy.edge.metrics",
         "Result": "diffpolicy.edge.metrics",
-        "Fleet": "diffpolicy.edge.physics.queueing",
+        "ServerSpeeds": "diffpolicy.edge.physics.queueing",
         "SlotTasks": "diffpolicy.edge.physics.queueing",
         "assign_in_order": "diffpolicy.edge.physics.queueing",
         "next_queue_gcycles": "diffpolicy.edge.physics.queueing",
@@ -97,7 +97,6 @@ __all__ = (
     "Comparison",
     "Delays",
     "Evaluation",
-    "Fleet",
     "FleetPolicy",
     "Heuristic",
     "ModelTimes",
@@ -111,6 +110,7 @@ __all__ = (
     "Scenario",
     "Server",
     "ServerService",
+    "ServerSpeeds",
     "SizedWorkload",
     "SlotTasks",
     "Stream",

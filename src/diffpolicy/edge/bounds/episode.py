@@ -13,7 +13,7 @@ import torch
 
 from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.env.request_sources import make_source
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.edge.workload.task_file import TaskList
@@ -80,7 +80,7 @@ class Episode:
             )
             keep = slot.valid[0]
             work.append(slot.work_gcycles[0][keep].numpy())
-            transfer.append(unloaded_delay_s(links, Fleet(f, v))[0][keep].numpy())
+            transfer.append(unloaded_delay_s(links, ServerSpeeds(f, v))[0][keep].numpy())
             step.append(np.full(len(work[-1]), t))
             duration.append(float(grid.duration_s[0, 0]))
         if not sum(map(len, work)):

@@ -23,7 +23,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
@@ -153,7 +153,7 @@ def busy_costs(work_gcycles: Tensor, scenario: Scenario) -> dict[str, Tensor]:
     return costs
 
 
-def least_unloaded_s(tasks: SlotTasks, fleet: Fleet) -> Tensor:
+def least_unloaded_s(tasks: SlotTasks, fleet: ServerSpeeds) -> Tensor:
     """Delay of each task on the server that is best if nothing is queued, `[*, K]`."""
     return unloaded_delay_s(tasks, fleet).amin(-1)
 
@@ -175,7 +175,7 @@ def played_outcome(rollout: TensorDictBase, scenario: Scenario) -> TensorDict:
     values |= {name: cost.gather(-1, server) for name, cost in busy_costs(work, scenario).items()}
     if "home" in agents.keys():
         fields = ("home", "input_mbit", "result_mbit", "work_gcycles", "valid")
-        fleet = Fleet(*(rollout["servers", key] for key in ("capacity_gcycles_per_s", "rate_mbit_per_s")))
+        fleet = ServerSpeeds(*(rollout["servers", key] for key in ("capacity_gcycles_per_s", "rate_mbit_per_s")))
         tasks = SlotTasks(*(agents[key].flatten(2) for key in fields))
         values["unloaded_s"] = least_unloaded_s(tasks, fleet)
     return TensorDict(values, batch_size=rollout.batch_size)

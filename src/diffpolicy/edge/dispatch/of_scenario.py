@@ -12,7 +12,7 @@ from diffpolicy._types import Floats, Ints
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.env.measured_tasks import service_tables
 from diffpolicy.edge.env.request_sources import make_source
-from diffpolicy.edge.physics.queueing import Fleet, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, unloaded_delay_s
 from diffpolicy.edge.physics.service import Measured
 from diffpolicy.edge.scenario.availability import Outages, Timeline
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -127,7 +127,7 @@ def arrivals_of(
     source = make_source(scenario, tasks, seed, Stream.EVALUATION, torch.float64, None)
     if source.slots is None:
         raise InputError(f"scenario {scenario.name} has no 'slots', so an episode has no end; give it some")
-    fleet = Fleet(
+    fleet = ServerSpeeds(
         torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=torch.float64),
         torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=torch.float64),
     )

@@ -23,7 +23,13 @@ from diffpolicy.edge.information import Information as Information
 from diffpolicy.edge.information import shared_seeds
 from diffpolicy.edge.physics.down_time import DownTime
 from diffpolicy.edge.physics.file_steps import FileSteps
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.physics.queueing import (
+    ServerSpeeds,
+    SlotTasks,
+    next_queue_gcycles,
+    slot_delays_s,
+    work_sent_gcycles,
+)
 from diffpolicy.edge.physics.service import ServiceState
 from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
@@ -91,7 +97,7 @@ class OffloadingEnv(EnvBase):
         super().__init__(device=device, batch_size=size)
         self.scenario, self.information = scenario, information
         self.dtype = dtype
-        self.fleet = Fleet(
+        self.fleet = ServerSpeeds(
             torch.tensor([s.capacity_gcycles_per_s for s in scenario.servers], dtype=dtype, device=device),
             torch.tensor([s.rate_mbit_per_s for s in scenario.servers], dtype=dtype, device=device),
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 
 from diffpolicy.edge.information import Information
-from diffpolicy.edge.physics.queueing import Fleet
+from diffpolicy.edge.physics.queueing import ServerSpeeds
 from diffpolicy.edge.physics.service import MeasuredService, ServiceState
 from diffpolicy.edge.physics.slot_grid import SlotGrid
 
@@ -29,7 +29,7 @@ class Sight:
     """
 
     information: Information
-    fleet: Fleet
+    fleet: ServerSpeeds
     service: MeasuredService | None
     numbered: bool
     device: torch.device | None = None

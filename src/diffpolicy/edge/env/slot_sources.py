@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffpolicy.edge.env.measured_tasks import measured_of_file, on_grid
 from diffpolicy.edge.physics.file_steps import FileSteps, spans_of
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks
 from diffpolicy.edge.physics.slot_grid import SlotGrid
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
@@ -131,7 +131,7 @@ class TaskListSource:
         rows = self.rows(t)
         return torch.as_tensor(self._agent[rows] * self.max_tasks + self._index[rows])
 
-    def steps(self, fleet: Fleet) -> FileSteps | None:
+    def steps(self, fleet: ServerSpeeds) -> FileSteps | None:
         """The whole file, for pure physics; None where times are measured, or a size is no number. Args: fleet: S."""
         tasks = self._tasks
         sizes = (tasks.input_mbit, tasks.result_mbit, tasks.work_gcycles)

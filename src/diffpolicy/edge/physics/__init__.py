@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.edge.physics.queueing import Fleet as Fleet
+    from diffpolicy.edge.physics.queueing import ServerSpeeds as ServerSpeeds
     from diffpolicy.edge.physics.queueing import SlotTasks as SlotTasks
     from diffpolicy.edge.physics.queueing import assign_in_order as assign_in_order
     from diffpolicy.edge.physics.queueing import next_queue_gcycles as next_queue_gcycles
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 attach(
     __name__,
     {
-        "Fleet": "diffpolicy.edge.physics.queueing",
+        "ServerSpeeds": "diffpolicy.edge.physics.queueing",
         "SlotTasks": "diffpolicy.edge.physics.queueing",
         "assign_in_order": "diffpolicy.edge.physics.queueing",
         "next_queue_gcycles": "diffpolicy.edge.physics.queueing",
@@ -28,7 +28,7 @@ attach(
     },
 )
 __all__ = (
-    "Fleet",
+    "ServerSpeeds",
     "SlotTasks",
     "assign_in_order",
     "next_queue_gcycles",

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from diffpolicy._types import Floats, Ints
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, slot_delays_s, work_sent_gcycles
+from diffpolicy.edge.physics.queueing import (
+    ServerSpeeds,
+    SlotTasks,
+    next_queue_gcycles,
+    slot_delays_s,
+    work_sent_gcycles,
+)
 
 _CELLS = 2**20
 """Numbers of queues that are held at once."""
@@ -34,7 +40,7 @@ class FileSteps:
     station: Ints
     stations: int
     place: Ints
-    fleet: Fleet
+    fleet: ServerSpeeds
 
     @property
     def counts(self) -> Ints:

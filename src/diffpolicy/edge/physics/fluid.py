@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, next_queue_gcycles, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks, next_queue_gcycles, unloaded_delay_s
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FluidSlot:
 
 
 def fluid_slot(
-    probability: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet: Fleet, duration_s: Tensor
+    probability: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet: ServerSpeeds, duration_s: Tensor
 ) -> FluidSlot:
     """Expected delays of a slot's tasks on each server, and the queues after it.
 

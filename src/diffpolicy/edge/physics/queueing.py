@@ -15,19 +15,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffpolicy._deprecated import keep_old_names
 from diffpolicy.policies.sequential import Score, decide_in_order
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What the servers are.
+class ServerSpeeds:
+    """How fast the servers of a fleet are, and the links to them.
 
     Args:
         capacity_gcycles_per_s: f, Gcycles/s, `[S]` or `[*, S]`.
         rate_mbit_per_s: v of the link to each, Mbit/s, alike.
 
     Example:
-        >>> fleet = Fleet(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
+        >>> fleet = ServerSpeeds(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
         >>> 8.0 / fleet.capacity_gcycles_per_s  # seconds of 8 Gcycles
         tensor([4., 2.])
     """
@@ -61,7 +62,7 @@ class SlotTasks:
     valid: Tensor
 
 
-def unloaded_delay_s(tasks: SlotTasks, fleet: Fleet) -> Tensor:
+def unloaded_delay_s(tasks: SlotTasks, fleet: ServerSpeeds) -> Tensor:
     """Delay of every task on every server if nothing were queued.
 
     Args:
@@ -72,7 +73,7 @@ def unloaded_delay_s(tasks: SlotTasks, fleet: Fleet) -> Tensor:
         `w / f + d~ / v + [a != o] d / v`, seconds `[*, K, S]`.
 
     Example:
-        >>> fleet = Fleet(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
+        >>> fleet = ServerSpeeds(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
         >>> mbit, work = torch.tensor([5.0]), torch.tensor([4.0])
         >>> unloaded_delay_s(SlotTasks(torch.tensor([0]), mbit, mbit / 5, work, torch.tensor([True])), fleet)
         tensor([[2.1000, 1.6000]])
@@ -128,7 +129,7 @@ def work_ahead_gcycles(server: Tensor, work_gcycles: Tensor, servers: int) -> Te
     return torch.empty_like(before).scatter(-1, order, before - start).clamp_min(0)
 
 
-def slot_delays_s(server: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet: Fleet) -> Tensor:
+def slot_delays_s(server: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet: ServerSpeeds) -> Tensor:
     """Service delay of each task of a slot under given decisions, as LAD-TS counts it (arXiv 2412.18212).
 
     Args:
@@ -141,7 +142,7 @@ def slot_delays_s(server: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet
         `[a != o] d / v_a + (q_a + c_a) / f_a + w / f_a + d~ / v_a`, seconds `[*, K]`; zero where not valid.
 
     Example:
-        >>> fleet = Fleet(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
+        >>> fleet = ServerSpeeds(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
         >>> mbit, work = torch.tensor([5.0, 5.0]), torch.tensor([4.0, 4.0])
         >>> tasks = SlotTasks(torch.tensor([0, 0]), mbit, mbit / 5, work, torch.tensor([True, True]))
         >>> slot_delays_s(torch.tensor([1, 1]), tasks, torch.zeros(2), fleet)  # the second waits for the first
@@ -156,7 +157,7 @@ def slot_delays_s(server: Tensor, tasks: SlotTasks, queue_gcycles: Tensor, fleet
     return torch.where(tasks.valid, delay, 0.0)
 
 
-def next_queue_gcycles(queue_gcycles: Tensor, sent_gcycles: Tensor, fleet: Fleet, duration_s: Tensor) -> Tensor:
+def next_queue_gcycles(queue_gcycles: Tensor, sent_gcycles: Tensor, fleet: ServerSpeeds, duration_s: Tensor) -> Tensor:
     """Queues at the end of a slot.
 
     Args:
@@ -169,7 +170,7 @@ def next_queue_gcycles(queue_gcycles: Tensor, sent_gcycles: Tensor, fleet: Fleet
         `max(q + c - f D, 0)`, Gcycles `[*, S]`.
 
     Example:
-        >>> fleet = Fleet(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
+        >>> fleet = ServerSpeeds(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 10.0]))
         >>> next_queue_gcycles(torch.tensor([5.0, 0.0]), torch.tensor([1.0, 3.0]), fleet, torch.tensor([1.0]))
         tensor([4., 0.])
     """
@@ -196,3 +197,6 @@ def assign_in_order(score: Score, tasks: SlotTasks, queue_gcycles: Tensor, work_
         tensor([0, 1, 1])
     """
     return decide_in_order(score, tasks.work_gcycles, queue_gcycles, work_on)
+
+
+keep_old_names(__name__)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy._types import Floats
-from diffpolicy.edge.physics.queueing import Fleet
+from diffpolicy.edge.physics.queueing import ServerSpeeds
 from diffpolicy.edge.scenario.service_times import ServerService
 
 NOTHING = -1
@@ -141,7 +141,13 @@ class MeasuredService:
         return whole * last + table.gather(-1, rest.unsqueeze(-1)).squeeze(-1)
 
     def play(
-        self, server: Tensor, tasks: Measured, valid: Tensor, queue_gcycles: Tensor, state: ServiceState, fleet: Fleet
+        self,
+        server: Tensor,
+        tasks: Measured,
+        valid: Tensor,
+        queue_gcycles: Tensor,
+        state: ServiceState,
+        fleet: ServerSpeeds,
     ) -> tuple[Tensor, Tensor, ServiceState]:
         """A slot's tasks, one after the other.
 

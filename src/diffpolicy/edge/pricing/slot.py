@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.workload.lad_ts import Workload
 
 _SIZES = ("input_mbit", "work_gcycles", "valid", "result_mbit", "home")
@@ -67,7 +67,7 @@ def costs_of(tasks: SlotTasks, td: TensorDictBase, measured: Tensor | None = Non
         measured: seconds that the tasks would take on each server, `[E, B, N, S]`; None: the linear law.
     """
     f, v = td["servers", "capacity_gcycles_per_s"].double()[:, None], td["servers", "rate_mbit_per_s"].double()[:, None]
-    delay = unloaded_delay_s(tasks, Fleet(f, v))
+    delay = unloaded_delay_s(tasks, ServerSpeeds(f, v))
     linear = tasks.work_gcycles.unsqueeze(-1) / f.unsqueeze(-2)
     if measured is None:
         service = linear.expand_as(delay)

@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from diffpolicy.edge.physics.queueing import Fleet, SlotTasks, unloaded_delay_s
+from diffpolicy.edge.physics.queueing import ServerSpeeds, SlotTasks, unloaded_delay_s
 from diffpolicy.edge.rules.rule import SERVICE
 
 SIZES: list[NestedKey] = [("agents", "input_mbit"), ("agents", "work_gcycles"), ("agents", "valid")]
@@ -29,9 +29,9 @@ COSTS: list[NestedKey] = [
 ]
 
 
-def fleet_of(td: TensorDictBase) -> Fleet:
+def fleet_of(td: TensorDictBase) -> ServerSpeeds:
     """The servers of an observation, `[E, S]`."""
-    return Fleet(td["servers", "capacity_gcycles_per_s"], td["servers", "rate_mbit_per_s"])
+    return ServerSpeeds(td["servers", "capacity_gcycles_per_s"], td["servers", "rate_mbit_per_s"])
 
 
 def tasks_of(td: TensorDictBase) -> SlotTasks:
@@ -43,7 +43,7 @@ def tasks_of(td: TensorDictBase) -> SlotTasks:
 def unloaded_s(td: TensorDictBase) -> Tensor:
     """Delay of each task on each server if nothing were queued, `[E, B, N, S]`."""
     fleet = fleet_of(td)
-    per_station = Fleet(fleet.capacity_gcycles_per_s[:, None], fleet.rate_mbit_per_s[:, None])
+    per_station = ServerSpeeds(fleet.capacity_gcycles_per_s[:, None], fleet.rate_mbit_per_s[:, None])
     delay = unloaded_delay_s(tasks_of(td), per_station)
     f = per_station.capacity_gcycles_per_s.unsqueeze(-2)
     work_on = added_gcycles(td, f)
