@@ -36,7 +36,7 @@ class Held(LatentDiscreteSACLoss):
 
 def built(cls, agents):
     policy = DiffusionPolicy(choices=A, observation_dim=F, agents=agents, prior=ActionMemory(), steps=3)
-    critic = CriticEnsemble(F, A, stack=agents, generator=torch.Generator().manual_seed(1))
+    critic = CriticEnsemble(F, A, agents=agents, generator=torch.Generator().manual_seed(1))
     return cls(policy, critic, target_actor=True)
 
 

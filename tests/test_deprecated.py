@@ -4,15 +4,18 @@ import argparse
 import importlib
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from diffpolicy._deprecated import MOVED, OLD_NAMES
+from diffpolicy._deprecated import MOVED, OLD_KEYWORDS, OLD_NAMES
 from diffpolicy._identity import difference
 from diffpolicy.cli.main import parser
 from diffpolicy.cli.parsing import OldSpelling
+from diffpolicy.errors import InputError
 from diffpolicy.methods import SACMethod, parse_method
+from diffpolicy.networks import MLP, CriticEnsemble, MLPDenoiser
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "releasing.md").read_text(encoding="utf-8")
 
@@ -60,6 +63,25 @@ def test_every_old_path_is_something_today():
         assert importlib.import_module(now) if old == "diffpolicy.edge.transitions" else found(now)
         assert old in PAGE
     assert difference("diffpolicy.edge.transitions:a", "diffpolicy.edge.env.transitions:a") is None
+
+
+def test_a_keyword_of_before_warns_and_is_read_in_files_without_a_word():
+    with pytest.warns(DeprecationWarning, match="CriticEnsemble: stack is agents now") as seen:
+        critic = CriticEnsemble(3, 2, stack=4)
+    assert seen[0].filename == __file__
+    assert critic.agents == 4
+    with pytest.raises(InputError, match="stack is agents now"):
+        MLP(3, 2, stack=4, agents=4)
+    told = {**MLPDenoiser(3, 2, 5, agents=2).to_dict(), "stack": 4}
+    del told["agents"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert MLPDenoiser.from_dict(told).agents == 4
+        assert difference({"stack": 4, "steps": 5}, {"agents": 4, "steps": 5}) is None
+    assert difference({"stack": 4}, {"agents": 2}) == ("agents", 4, 2)
+    for old, now in OLD_KEYWORDS.items():
+        assert f"`{old}=`" in PAGE
+        assert f"`{now}=`" in PAGE
 
 
 def test_old_options_stand_on_the_page():

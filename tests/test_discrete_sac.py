@@ -67,7 +67,7 @@ def noisy_policy(agents=None, seed=0):
 
 
 def critic(agents=None, inputs=F, seed=9):
-    return CriticEnsemble(inputs, A, hidden=(8,), act="tanh", stack=agents, generator=generator(seed))
+    return CriticEnsemble(inputs, A, hidden=(8,), act="tanh", agents=agents, generator=generator(seed))
 
 
 def make(policy, **options):

@@ -59,7 +59,7 @@ def dqn(agents=None, mask_key=None, **options):
 
 def sac(agents=None, mask_key=None, **options):
     policy = FeedforwardPolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), seed=1, mask_key=mask_key)
-    critic = CriticEnsemble(F, A, hidden=(8,), stack=agents, generator=torch.Generator().manual_seed(2))
+    critic = CriticEnsemble(F, A, hidden=(8,), agents=agents, generator=torch.Generator().manual_seed(2))
     return policy, LatentDiscreteSACLoss(policy, critic, gamma=GAMMA, **options)
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -327,7 +328,7 @@ def test_a_given_denoiser_of_another_shape_or_with_other_options_is_refused(tmp_
         (lambda: MLPDenoiser(4, 2, 5), "4 actions"),
         (lambda: MLPDenoiser(3, 3, 5), "3 condition"),
         (lambda: MLPDenoiser(3, 2, 4), "4 steps"),
-        (lambda: MLPDenoiser(3, 2, 5, stack=3), "stack = 3"),
+        (lambda: MLPDenoiser(3, 2, 5, agents=3), "for 3 agents"),
     ],
 )
 def test_a_denoiser_of_other_widths_is_refused_when_the_policy_is_made(denoiser, says):
@@ -367,9 +368,9 @@ def test_a_subclass_that_makes_its_denoiser_itself_loads(kind, tmp_path):
     assert torch.equal(logits_of(policy), logits_of(Policy.load(tmp_path)))
 
 
-@pytest.mark.parametrize("name", [*OWN, "stack", "options"])
+@pytest.mark.parametrize("name", [*OWN, "all agents", "options"])
 def test_each_agent_has_a_denoiser_of_its_own(name):
-    denoiser = {"stack": lambda: MLPDenoiser(3, 2, 6, stack=2), "options": lambda: {"act": "mish"}} | OWN
+    denoiser = {"all agents": lambda: MLPDenoiser(3, 2, 6, agents=2), "options": lambda: {"act": "mish"}} | OWN
     policy = tiny(kind=DiffusionPolicy, denoiser=denoiser[name](), agents=2).eval()
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -395,16 +396,19 @@ def test_each_agent_has_a_denoiser_of_its_own(name):
     assert not torch.equal(after[0], before[0])
 
 
-def test_one_agent_of_a_stack_of_ones_own_is_refused_in_a_sentence():
-    class Stacked(Plain):
-        stack = 2
-
+@pytest.mark.parametrize(
+    ("name", "told"), [("agents", nullcontext()), ("stack", pytest.warns(match="OfAll.agents now"))]
+)
+def test_one_agent_of_ones_own_denoiser_of_all_is_refused_in_a_sentence(name, told):
+    class OfAll(Plain):
         def forward(self, x, i, cond):
             return x
 
-    policy = tiny(kind=DiffusionPolicy, denoiser=Stacked(), agents=2)
+    setattr(OfAll, name, 2)
+    with told:
+        policy = tiny(kind=DiffusionPolicy, denoiser=OfAll(), agents=2)
     assert policy(TensorDict({"observation": torch.zeros(2, 2)}, [])).get("action").shape == (2,)
-    with pytest.raises(InputError, match=r"Stacked.*for_agent"):
+    with pytest.raises(InputError, match=r"OfAll.*for_agent"):
         policy.for_agent(0)
 
 

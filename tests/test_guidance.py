@@ -181,7 +181,7 @@ def test_a_gradient_is_added_to_the_score():
     "make",
     [
         lambda: (GuessEnv(300, mask=True), BestOf(CriticEnsemble(3, 3), 30, "state")),
-        lambda: (GuessEnv(300, 2), BestOf(CriticEnsemble(3 + 3, 1, stack=2), 30)),
+        lambda: (GuessEnv(300, 2), BestOf(CriticEnsemble(3 + 3, 1, agents=2), 30)),
         lambda: (Specs({"observation": Unbounded((4, 2))}, Bounded(-1.0, 1.0, (4, 2))), BestOf(Linear(), 30)),
     ],
     ids=["choices", "agents", "vectors"],

@@ -131,7 +131,7 @@ def elsewhere(env, result=None):
 def on_policy(env=None, policy=None, **options):
     env = GuessEnv(4) if env is None else env
     policy = FeedforwardPolicy.from_specs(env) if policy is None else policy
-    critic = CriticEnsemble(policy.observation_dim, 1, ensemble=1, stack=policy.agents)
+    critic = CriticEnsemble(policy.observation_dim, 1, ensemble=1, agents=policy.agents)
     options = {"learning_rates": {"actor": 1e-3, "critic": 1e-3}, **options}
     stream = RolloutStream(env, policy, episode_steps=5)
     return OnPolicyModule(policy, ChainPPOLoss(policy, critic), stream, guess_transitions, **options)
@@ -350,9 +350,9 @@ PROBLEMS = {
 }
 
 TRAINING = {
-    "a critic of another stack": (
-        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3, stack=2)),
-        "critic has networks for stack=2 agents, and the policy for None",
+    "a critic of other agents": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3, agents=2)),
+        "critic has networks for agents=2, and the policy for None",
     ),
     "a critic of other choices": (
         lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 5)),
@@ -440,9 +440,9 @@ TRAINING = {
         lambda: on_policy(learning_rates=RATES),
         "learning_rates must name actor, critic, got actor, critic, alpha",
     ),
-    "a critic of another stack, on policy": (
-        lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 1, stack=2)),
-        "critic has networks for stack=2 agents, and the policy for None",
+    "a critic of other agents, on policy": (
+        lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 1, agents=2)),
+        "critic has networks for agents=2, and the policy for None",
     ),
     "a critic of actions, on policy": (
         lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3)),

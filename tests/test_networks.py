@@ -126,7 +126,7 @@ def test_a_stacked_mlp_equals_a_loop():
 @pytest.mark.parametrize("hidden", [(8,), (8, 6)])
 def test_a_stacked_denoiser_equals_a_loop(output, hidden):
     options = {"hidden": hidden, "act": "mish", "output": output, "time": 8}
-    stack = MLPDenoiser(A, F, STEPS, stack=G, generator=generator(), **options)
+    stack = MLPDenoiser(A, F, STEPS, agents=G, generator=generator(), **options)
     x, c = values(G, M, A, seed=1), values(G, M, F, seed=2)
     singles = [copy_slice(MLPDenoiser(A, F, STEPS, **options), stack, g) for g in range(G)]
     for i in (1, 4, STEPS):
@@ -136,7 +136,7 @@ def test_a_stacked_denoiser_equals_a_loop(output, hidden):
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_stacked_critic_equals_a_loop(k):
-    stack = CriticEnsemble(F, A, ensemble=k, hidden=(8,), act="tanh", stack=G, generator=generator())
+    stack = CriticEnsemble(F, A, ensemble=k, hidden=(8,), act="tanh", agents=G, generator=generator())
     x = values(G, M, F)
     q = stack(x)
     assert q.shape == (k, G, M, A)
@@ -159,7 +159,7 @@ def test_a_single_critic_gives_one_row_of_values_a_member():
 
 @pytest.mark.parametrize("agent", range(G))
 def test_gradients_of_one_agent_do_not_touch_the_others(agent):
-    stack = MLPDenoiser(A, F, STEPS, act="tanh", stack=G, generator=generator())
+    stack = MLPDenoiser(A, F, STEPS, act="tanh", agents=G, generator=generator())
     x, c = values(G, M, A, seed=1), values(G, M, F, seed=2)
     denoise(stack, x, 3, c)[agent].square().sum().backward()
     for name, parameter in stack.named_parameters():
@@ -202,10 +202,10 @@ def test_the_first_layer_of_a_denoiser_counts_all_that_it_reads_as_fan_in():
 
 MAKERS = {
     "mlp": lambda g: MLP(F, A, generator=g),
-    "stacked mlp": lambda g: MLP(F, A, stack=G, generator=g),
+    "stacked mlp": lambda g: MLP(F, A, agents=G, generator=g),
     "denoiser": lambda g: MLPDenoiser(A, F, STEPS, generator=g),
-    "stacked denoiser": lambda g: MLPDenoiser(A, F, STEPS, stack=G, generator=g),
-    "critic": lambda g: CriticEnsemble(F, A, stack=G, generator=g),
+    "stacked denoiser": lambda g: MLPDenoiser(A, F, STEPS, agents=G, generator=g),
+    "critic": lambda g: CriticEnsemble(F, A, agents=G, generator=g),
 }
 
 
@@ -222,7 +222,7 @@ def test_a_generator_decides_all_initial_values(name):
 
 
 def test_agents_and_members_of_an_ensemble_start_differently():
-    critic = CriticEnsemble(F, A, ensemble=2, stack=G, generator=generator())
+    critic = CriticEnsemble(F, A, ensemble=2, agents=G, generator=generator())
     x = values(M, F).expand(G, M, F)
     rows = critic(x).flatten(0, 1)
     assert all(not torch.allclose(rows[i], rows[j]) for i in range(len(rows)) for j in range(i))
@@ -230,7 +230,7 @@ def test_agents_and_members_of_an_ensemble_start_differently():
 
 def test_parameters_of_a_stack_lie_as_tools_of_others_expect():
     """As `parameters_to_vector` does, which asks for views; gradients lie alike, as fused optimisers need it."""
-    mlp = MLP(6, 3, (5,), stack=4)
+    mlp = MLP(6, 3, (5,), agents=4)
     mlp(torch.ones(4, 8, 6)).square().sum().backward()
     for layer in (module for module in mlp.modules() if isinstance(module, Dense)):
         assert layer.weight.grad.stride() == layer.weight.stride()

@@ -124,7 +124,7 @@ def loss_and_rows(clip=0.2, agents=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows["advantage"] = torch.randn(*shape, 1, generator=generator, dtype=torch.float64)
     rows["value_target"] = torch.randn(*shape, 1, generator=generator, dtype=torch.float64)
-    critic = CriticEnsemble(3, 1, ensemble=1, stack=agents, generator=generator).double()
+    critic = CriticEnsemble(3, 1, ensemble=1, agents=agents, generator=generator).double()
     return ChainPPOLoss(policy, critic, clip=clip), rows
 
 
@@ -186,8 +186,8 @@ def test_what_has_no_law_or_does_not_fit_is_refused_by_name():
     ):
         with pytest.raises(InputError, match=words):
             ChainPPOLoss(policy, critic)
-    with pytest.raises(InputError, match="stack=2 agents, and the policy for None"):
-        ChainPPOLoss(FeedforwardPolicy.from_specs(env), CriticEnsemble(3, 1, ensemble=1, stack=2))
+    with pytest.raises(InputError, match="agents=2, and the policy for None"):
+        ChainPPOLoss(FeedforwardPolicy.from_specs(env), CriticEnsemble(3, 1, ensemble=1, agents=2))
     for name, value in (("clip", 1.5), ("entropy", -1), ("critic_weight", 0)):
         with pytest.raises(InputError, match=f"{name} must be .* got {value}"):
             ChainPPOLoss(FeedforwardPolicy.from_specs(env), critic, **{name: value})

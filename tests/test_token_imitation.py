@@ -137,7 +137,7 @@ def test_denoisers_take_a_step_for_each_row():
     x, c = torch.randn(3, 4), torch.randn(3, 2)
     each = torch.cat([mlp(x[r : r + 1], int(t), mlp.prepare(c[r : r + 1])) for r, t in enumerate(steps)])
     assert torch.allclose(mlp(x, steps, mlp.prepare(c)), each, atol=1e-6)
-    stack = MLPDenoiser(4, 2, 3, stack=2)
+    stack = MLPDenoiser(4, 2, 3, agents=2)
     x2, c2, s2 = torch.randn(2, 3, 4), torch.randn(2, 3, 2), torch.stack([steps, steps.flip(0)])
     found = stack(x2, s2, stack.prepare(c2))
     for g, r in itertools.product(range(2), range(3)):

@@ -504,7 +504,7 @@ def test_a_state_of_another_layout_goes_on_alike():
 
 def test_evolution_takes_a_stack():
     """Its parameters are told in their own order."""
-    stack = MLP(2, 3, (4,), stack=2)
+    stack = MLP(2, 3, (4,), agents=2)
     aim = torch.cat([p.detach().reshape(-1) for p in stack.parameters()]).numpy() + 0.1
     module = EvolutionModule(
         stack, lambda both, _: ((both - aim) ** 2).sum(-1), generations=60, pairs=20, learning_rate=0.02, average=0.5

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec
+
+from diffpolicy.errors import InputError
+
+_Arguments = ParamSpec("_Arguments")
 
 OLD_NAMES = {
     "diffpolicy.CategoricalPolicy": "diffpolicy.FeedforwardPolicy",
@@ -38,6 +44,10 @@ MOVED = {
     "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.direct.FeedforwardPolicy",
 }
 """Modules, and names in modules, as files of earlier versions have them, and where they are now."""
+
+
+OLD_KEYWORDS = {"stack": "agents"}
+"""What networks may still be told, and describe themselves by in files of earlier versions, and what it is now."""
 
 
 def moved(path: str) -> str:
@@ -78,3 +88,31 @@ class OldNames(ModuleType):
 def keep_old_names(module: str) -> None:
     """Gives a module its names of before. Args: module: its `__name__`."""
     sys.modules[module].__class__ = OldNames
+
+
+def keeps_keywords(init: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """A constructor that still takes the keywords of `OLD_KEYWORDS`, and warns of them.
+
+    Args:
+        init: the constructor, of the keywords of today.
+
+    Raises:
+        InputError: while it constructs: a keyword is given by both its names.
+    """
+
+    @functools.wraps(init)
+    def taking(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        for old in OLD_KEYWORDS.keys() & kwargs.keys():
+            now, name = OLD_KEYWORDS[old], type(args[0]).__name__
+            if now in kwargs:
+                raise InputError(f"{name}: {old} is {now} now; give {now} alone")
+            warnings.warn(f"{name}: {old} is {now} now; the old keyword will go", DeprecationWarning, stacklevel=2)
+            kwargs[now] = kwargs.pop(old)
+        init(*args, **kwargs)
+
+    return taking
+
+
+def with_keywords_of_today(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of ours tells a constructor, of any version. Args: told: by keyword."""
+    return {OLD_KEYWORDS.get(key, key): value for key, value in told.items()}

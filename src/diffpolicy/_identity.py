@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffpolicy._deprecated import moved
+from diffpolicy._deprecated import OLD_KEYWORDS, moved
 from diffpolicy._validate import show
 from diffpolicy.errors import InputError
 
@@ -121,6 +121,7 @@ def difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] |
         before, now: of `describe`. where: path of the field that they are, such as `method.learning_rates`.
     """
     if isinstance(before, dict) and isinstance(now, dict):
+        before = {OLD_KEYWORDS[key] if OLD_KEYWORDS.get(key) in now else key: x for key, x in before.items()}
         for key in [*before, *(key for key in now if key not in before)]:
             path = f"{where}.{key}" if where else str(key)
             found = difference(before.get(key, MISSING), now.get(key, MISSING), path)

@@ -25,7 +25,7 @@ SLACK = 1e-4
 
 
 def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, name: str = "the data") -> TensorDict:
-    """What a policy learns from, checked: rows of batch `[M]`, or `[G, M]` for G agents of a stack.
+    """What a policy learns from, checked: rows of batch `[M]`, or `[G, M]` of G agents.
 
     Args:
         policy: reads the observations, and its head decides the actions.
@@ -35,7 +35,7 @@ def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, n
 
     Returns:
         observation `[.., F]` as the policy reads it, action, and where they are needed action_mask, reward and the next
-        ones, of the rows that exist by `valid` and `counted`, as `step_transitions` reads them; where agents of a stack
+        ones, of the rows that exist by `valid` and `counted`, as `step_transitions` reads them; where agents
         differ in these, those of all, and which are an agent's under valid.
 
     Raises:

@@ -54,14 +54,14 @@ class PPOMethod(OnPolicyMethod):
         return "" if head.x0_is == "parameters" else "x_0 is the action, which has no probability in closed form"
 
     def make_critic(self, policy: Policy, seed: int) -> CriticEnsemble:
-        """One network of a state's value. Args: policy: gives the widths and the stack. seed: of its parameters."""
+        """One network of a state's value. Args: policy: gives the widths and the agents. seed: of its parameters."""
         return CriticEnsemble(
             policy.observation_dim,
             1,
             ensemble=1,
             hidden=self.hidden,
             act=self.act,
-            stack=policy.agents,
+            agents=policy.agents,
             generator=torch.Generator().manual_seed(seed),
         )
 

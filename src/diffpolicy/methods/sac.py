@@ -94,7 +94,7 @@ class SACMethod(OffPolicyMethod):
             1 if pathwise else policy.head.joint,
             hidden=self.hidden,
             act=self.act,
-            stack=policy.agents,
+            agents=policy.agents,
             generator=torch.Generator().manual_seed(seed),
         )
         shared: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Networks, alone or stacked: dense layers, the MLP denoiser, critics; and a denoiser of sets."""
+"""Networks, of one or of G agents: dense layers, the MLP denoiser, critics; and a denoiser of sets."""
 
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser, TimeEmbedding

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffpolicy._deprecated import keeps_keywords, with_keywords_of_today
 from diffpolicy.networks.dense import MLP
 
 
@@ -26,16 +27,17 @@ class CriticEnsemble(nn.Module):
         ensemble: K; 2 for twin critics.
         hidden: widths of the hidden layers.
         act: activation, `relu`, `mish`, `tanh` or `silu`.
-        stack: G agents, or None.
+        agents: G of them, each with parameters of its own, or None.
         generator: draws the initial values.
 
     Example:
         >>> CriticEnsemble(6, 3)(torch.zeros(8, 6)).shape  # K, rows, choices
         torch.Size([2, 8, 3])
-        >>> CriticEnsemble(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape  # K, agents, rows, choices
+        >>> CriticEnsemble(6, 3, agents=4)(torch.zeros(4, 8, 6)).shape  # K, agents, rows, choices
         torch.Size([2, 4, 8, 3])
     """
 
+    @keeps_keywords
     def __init__(
         self,
         inputs: int,
@@ -43,22 +45,22 @@ class CriticEnsemble(nn.Module):
         ensemble: int = 2,
         hidden: Sequence[int] = (20, 20),
         act: str = "relu",
-        stack: int | None = None,
+        agents: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.ensemble, self.stack = ensemble, stack
+        self.ensemble, self.agents = ensemble, agents
         self._options = {"inputs": inputs, "actions": actions, "hidden": [int(width) for width in hidden], "act": act}
-        self.mlp = MLP(inputs, actions, hidden, act, ensemble * (stack or 1), generator)
+        self.mlp = MLP(inputs, actions, hidden, act, ensemble * (agents or 1), generator)
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
-        return {**self._options, "ensemble": self.ensemble, "stack": self.stack}
+        return {**self._options, "ensemble": self.ensemble, "agents": self.agents}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CriticEnsemble:
         """The critics that `to_dict` described, with fresh parameters."""
-        return cls(**data)
+        return cls(**with_keywords_of_today(data))
 
     def forward(self, x: Tensor) -> Tensor:
         """Values `[K, M, A]` of `[M, F]`, or `[K, G, M, A]` of `[G, M, F]`."""

@@ -1,4 +1,4 @@
-"""The MLP noise predictor eps(x, i, condition), alone or stacked."""
+"""The MLP noise predictor eps(x, i, condition), of one or of G agents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy import _validate as check
+from diffpolicy._deprecated import keeps_keywords, with_keywords_of_today
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import FUNCTIONS, MLP, Columns, Dense, activation, through, width_of
 
@@ -18,11 +19,11 @@ OUTPUTS = ("linear", "tanh", "softmax")
 
 
 class Prepared(NamedTuple):
-    """What does not change along the chain; of a stack with rows last (see `Columns`).
+    """What does not change along the chain; of G agents with rows last (see `Columns`).
 
     Args:
         condition: `[M, H]`, or `[G, H, M]`. time: one bias a step, each `[1, H]`, or `[G, H, 1]`.
-        layers: of a stack, that of x and those behind it.
+        layers: of G agents, that of x and those behind it.
     """
 
     condition: Tensor
@@ -36,27 +37,28 @@ class TimeEmbedding(nn.Module):
     Args:
         steps: of the chain, I.
         dim: width, even.
-        stack: G agents, or None.
+        agents: G of them, each with parameters of its own, or None.
         generator: draws the initial values.
 
     Example:
-        >>> TimeEmbedding(steps=5, dim=16, stack=None)().shape, TimeEmbedding(steps=5, dim=16, stack=4)().shape
+        >>> TimeEmbedding(steps=5, dim=16, agents=None)().shape, TimeEmbedding(steps=5, dim=16, agents=4)().shape
         (torch.Size([5, 16]), torch.Size([4, 5, 16]))
     """
 
     sinusoids: Tensor
 
-    def __init__(self, steps: int, dim: int, stack: int | None, generator: torch.Generator | None = None) -> None:
+    @keeps_keywords
+    def __init__(self, steps: int, dim: int, agents: int | None, generator: torch.Generator | None = None) -> None:
         super().__init__()
         frequency = torch.exp(torch.arange(dim // 2) * (-torch.log(torch.tensor(10000.0)) / max(dim // 2 - 1, 1)))
         angle = torch.arange(1, steps + 1).unsqueeze(-1) * frequency
         self.register_buffer("sinusoids", torch.cat([angle.sin(), angle.cos()], -1), persistent=False)
-        self.stack = stack
-        self.mlp = MLP(dim, dim, (2 * dim,), "mish", stack, generator)
+        self.agents = agents
+        self.mlp = MLP(dim, dim, (2 * dim,), "mish", agents, generator)
 
     def forward(self) -> Tensor:
-        """`[I, dim]`, or `[G, I, dim]` for a stack."""
-        x = self.sinusoids if self.stack is None else self.sinusoids.expand(self.stack, -1, -1)
+        """`[I, dim]`, or `[G, I, dim]` of G agents."""
+        x = self.sinusoids if self.agents is None else self.sinusoids.expand(self.agents, -1, -1)
         return self.mlp(x)  # type: ignore[no-any-return]
 
 
@@ -74,7 +76,7 @@ class MLPDenoiser(nn.Module):
         act: activation, `relu`, `mish`, `tanh` or `silu`.
         output: `softmax` (LAD-TS as released), `tanh` (D2SAC) or `linear`.
         time: width of the time embedding, even.
-        stack: G agents with parameters of their own, or None.
+        agents: G, with parameters of their own, or None.
         generator: draws the initial values.
 
     Raises:
@@ -87,6 +89,7 @@ class MLPDenoiser(nn.Module):
         torch.Size([8, 3])
     """
 
+    @keeps_keywords
     def __init__(
         self,
         actions: int,
@@ -97,7 +100,7 @@ class MLPDenoiser(nn.Module):
         act: str = "relu",
         output: str = "linear",
         time: int = 16,
-        stack: int | None = None,
+        agents: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -110,35 +113,35 @@ class MLPDenoiser(nn.Module):
         if time < 2 or time % 2:
             raise InputError(f"the time embedding's width must be even and at least 2, got time = {time}")
         fan_in = actions + time + condition
-        self.actions, self.condition, self.steps, self.stack = actions, condition, steps, stack
+        self.actions, self.condition, self.steps, self.agents = actions, condition, steps, agents
         self.hidden, self.act_name, self.output, self.time = hidden, act, output, time
         self.fixed_time: Tensor | None = None
-        self.embedding = TimeEmbedding(steps, time, stack, generator)
-        self.of_x = Dense(actions, hidden[0], stack, generator, fan_in=fan_in, bias=False)
-        self.of_time = Dense(time, hidden[0], stack, generator, fan_in=fan_in, bias=False)
-        self.of_condition = Dense(condition, hidden[0], stack, generator, fan_in=fan_in)
+        self.embedding = TimeEmbedding(steps, time, agents, generator)
+        self.of_x = Dense(actions, hidden[0], agents, generator, fan_in=fan_in, bias=False)
+        self.of_time = Dense(time, hidden[0], agents, generator, fan_in=fan_in, bias=False)
+        self.of_condition = Dense(condition, hidden[0], agents, generator, fan_in=fan_in)
         activation(act)
         self.act = FUNCTIONS[act]
-        self.rest = MLP(hidden[0], actions, hidden[1:], act, stack, generator)
+        self.rest = MLP(hidden[0], actions, hidden[1:], act, agents, generator)
 
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
-        names = ("actions", "condition", "steps", "hidden", "output", "time", "stack")
+        names = ("actions", "condition", "steps", "hidden", "output", "time", "agents")
         return {**{name: getattr(self, name) for name in names}, "act": self.act_name}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MLPDenoiser:
         """The denoiser that `to_dict` described, with fresh parameters."""
-        return cls(**data)
+        return cls(**with_keywords_of_today(data))
 
     def for_agent(self, agent: int) -> MLPDenoiser:
-        """The denoiser of one agent of a stack, its parameters copied. Args: agent: 0..G - 1."""
+        """The denoiser of one of G agents, its parameters copied. Args: agent: 0..G - 1."""
         single = copy.deepcopy(self)
         for module in single.modules():
             if isinstance(module, Dense) and module.weight.ndim == 3:
                 module.weight = nn.Parameter(module.weight[agent].detach().clone(memory_format=torch.contiguous_format))
                 module.bias = None if module.bias is None else nn.Parameter(module.bias[agent, 0].detach().clone())
-        single.stack = single.embedding.stack = None
+        single.agents = single.embedding.agents = None
         return single
 
     @contextmanager
@@ -154,7 +157,7 @@ class MLPDenoiser(nn.Module):
     def prepare(self, condition: Tensor) -> Prepared:
         """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
         time = self.of_time(self.embedding()) if self.fixed_time is None else self.fixed_time
-        if self.of_x.stacked:
+        if self.of_x.per_agent:
             layers = [self.of_x.columns(), *self.rest.columns()]
             return Prepared(self.of_condition.columns().of(condition.mT), time.mT.split(1, dim=-1), layers)
         return Prepared(self.of_condition(condition), time.split(1, dim=-2))

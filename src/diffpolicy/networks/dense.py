@@ -1,4 +1,4 @@
-"""Dense layers, alone or stacked: one layer for each of G agents, applied in one batched product."""
+"""Dense layers: one, or one for each of G agents, applied in one batched product."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._deprecated import keeps_keywords
 from diffpolicy.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh, "silu": nn.SiLU}
@@ -42,7 +43,7 @@ def activation(name: str) -> nn.Module:
 
 
 class Columns(NamedTuple):
-    """A stacked layer for rows that stand last in memory, from `[G, in, M]` to `[G, out, M]`.
+    """The layers of G agents for rows that stand last in memory, from `[G, in, M]` to `[G, out, M]`.
 
     Products of small matrices, softmax and sums then run along many rows instead of along a few numbers, which takes a
     CPU half as long.
@@ -67,34 +68,35 @@ def through(layers: Sequence[Columns], act: Callable[[Tensor], Tensor], x: Tenso
 
 
 class Dense(nn.Module):
-    """y = x W + b, from `[*, in]` to `[*, out]`, or for a stack of G from `[G, M, in]` to `[G, M, out]`.
+    """y = x W + b, from `[*, in]` to `[*, out]`, or of G agents from `[G, M, in]` to `[G, M, out]`.
 
     Args:
         inputs, outputs: widths.
-        stack: G layers side by side, or None for a single one.
+        agents: G of them, each with a layer of its own, or None for a single layer.
         generator: draws the initial values, U(-1/sqrt(in), 1/sqrt(in)), as `torch.nn.Linear` does.
         fan_in: what to put for `in` in the initial range, where the layer is a part of a wider one.
         bias: whether there is a b.
 
     Example:
-        >>> Dense(6, 3, stack=None)(torch.zeros(8, 6)).shape, Dense(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape
+        >>> Dense(6, 3, agents=None)(torch.zeros(8, 6)).shape, Dense(6, 3, agents=4)(torch.zeros(4, 8, 6)).shape
         (torch.Size([8, 3]), torch.Size([4, 8, 3]))
     """
 
+    @keeps_keywords
     def __init__(
         self,
         inputs: int,
         outputs: int,
-        stack: int | None,
+        agents: int | None,
         generator: torch.Generator | None = None,
         *,
         fan_in: int | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        counts = {"agents": stack or 1, "inputs": inputs, "outputs": outputs}
+        counts = {"agents": agents or 1, "inputs": inputs, "outputs": outputs}
         check.product(counts, _limits.PARAMETERS, "the parameters of a layer")
-        lead = () if stack is None else (stack,)
+        lead = () if agents is None else (agents,)
         bound = (fan_in or inputs) ** -0.5
         weight = torch.empty(*lead, inputs, outputs).uniform_(-bound, bound, generator=generator)
         self.weight = nn.Parameter(weight)
@@ -103,44 +105,45 @@ class Dense(nn.Module):
         self.bias = None if offset is None else nn.Parameter(offset)
 
     @property
-    def stacked(self) -> bool:
+    def per_agent(self) -> bool:
         """Whether there is a layer for each of G agents."""
         return self.weight.ndim == 3
 
     def columns(self) -> Columns:
-        """A stacked layer, for rows that stand last."""
+        """The layers of G agents, for rows that stand last."""
         return Columns(self.weight.mT, None if self.bias is None else self.bias.mT)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stacked:
+        if self.per_agent:
             return self.columns().of(x.mT).mT
         return x @ self.weight if self.bias is None else x @ self.weight + self.bias
 
 
 class MLP(nn.Module):
-    """Dense layers with an activation between them, alone or stacked.
+    """Dense layers with an activation between them, of one or of G agents.
 
     Args:
         inputs, outputs: widths.
         hidden: widths of the hidden layers.
         act: activation, `relu`, `mish`, `tanh` or `silu`.
-        stack: G networks side by side, or None.
+        agents: G of them, each with a network of its own, or None.
         generator: draws the initial values.
 
     Example:
         >>> MLP(6, 3, hidden=(20, 20))(torch.zeros(8, 6)).shape
         torch.Size([8, 3])
-        >>> MLP(6, 3, stack=4)(torch.zeros(4, 8, 6)).shape  # a network for each of 4 agents, in one product
+        >>> MLP(6, 3, agents=4)(torch.zeros(4, 8, 6)).shape  # a network for each of 4 agents, in one product
         torch.Size([4, 8, 3])
     """
 
+    @keeps_keywords
     def __init__(
         self,
         inputs: int,
         outputs: int,
         hidden: Sequence[int] = (20, 20),
         act: str = "relu",
-        stack: int | None = None,
+        agents: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -148,16 +151,16 @@ class MLP(nn.Module):
         widths = [width_of(inputs, "inputs"), *hidden, width_of(outputs, "outputs")]
         layers: list[nn.Module] = []
         for a, b in zip(widths, widths[1:], strict=False):
-            layers += [Dense(a, b, stack, generator), activation(act)]
+            layers += [Dense(a, b, agents, generator), activation(act)]
         self.layers = nn.Sequential(*layers[:-1])
         self.act = FUNCTIONS[act]
 
     def columns(self) -> list[Columns]:
-        """Stacked layers, for rows that stand last."""
+        """The layers of G agents, for rows that stand last."""
         return [layer.columns() for layer in self.layers if isinstance(layer, Dense)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """From `[*, in]` (stacked: `[G, M, in]`) to `[*, out]`."""
-        if next(iter(self.layers)).stacked:
+        """From `[*, in]` (of G agents: `[G, M, in]`) to `[*, out]`."""
+        if next(iter(self.layers)).per_agent:
             return through(self.columns(), self.act, x.mT).mT
         return self.layers(x)  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
 """Softmax along the last dimension, fast wherever that dimension lies in memory.
 
-The layers of a stack put rows last in memory (see `Columns`): shapes are `[.., M, F]` all the same, and strides tell.
+The layers of G agents put rows last in memory (see `Columns`): shapes are `[.., M, F]` all the same, and strides tell.
 """
 
 from __future__ import annotations

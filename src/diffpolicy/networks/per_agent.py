@@ -1,8 +1,9 @@
-"""`PerAgent`: a copy of any network for each agent of a stack."""
+"""`PerAgent`: a copy of any network for each agent."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -22,6 +23,26 @@ class ReadsItems(Protocol):
     """A denoiser of the items of a row, `[.., M, n, W]` under a condition `[.., M, n, F]`, if this is true."""
 
     reads_items: bool
+
+
+@runtime_checkable
+class OfAgents(Protocol):
+    """A network with parameters of all of so many agents, side by side; None: of one."""
+
+    agents: int | None
+
+
+def agents_of(network: nn.Module) -> int | None:
+    """How many agents a network has parameters for, side by side; None: it does not tell, or is of one."""
+    agents = network.agents if isinstance(network, OfAgents) else None
+    if isinstance(agents, int):
+        return agents
+    before = getattr(network, "stack", None)
+    if not isinstance(before, int):
+        return None
+    name = type(network).__name__
+    warnings.warn(f"{name}.stack is {name}.agents now; the old name will go", DeprecationWarning, stacklevel=2)
+    return before
 
 
 class PerAgent(nn.Module):

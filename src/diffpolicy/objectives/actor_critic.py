@@ -31,7 +31,7 @@ class SoftActorCriticLoss(OffPolicyLoss):
     """Base of soft actor-critic losses on transitions (s, x, a, r, s', x'); a subclass gives `forward`.
 
     Soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290) with two changes that latent actions ask for: x, where
-    the policy's chain began, is part of the state, and each agent of a stack has a temperature of its own. Take
+    the policy's chain began, is part of the state, and each agent has a temperature of its own. Take
     `LatentDiscreteSACLoss` for choices and `LatentBoundedSACLoss` for vectors; this class is for a loss of your own.
 
     Args:

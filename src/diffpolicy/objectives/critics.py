@@ -88,8 +88,8 @@ def check_critic(critic: nn.Module, policy: Policy, inputs: int, outputs: int) -
     own = next(iter(critic.parameters()), like)
     if own.device != like.device:
         raise InputError(f"the critic is on {own.device}, and the policy on {like.device}")
-    if isinstance(critic, CriticEnsemble) and critic.stack != policy.agents:
-        raise InputError(f"the critic has networks for stack={critic.stack} agents, and the policy for {policy.agents}")
+    if isinstance(critic, CriticEnsemble) and critic.agents != policy.agents:
+        raise InputError(f"the critic has networks for agents={critic.agents}, and the policy for {policy.agents}")
     lead = (2,) if policy.agents is None else (policy.agents, 2)
     x = torch.zeros(*lead, inputs, dtype=own.dtype, device=own.device)
     try:

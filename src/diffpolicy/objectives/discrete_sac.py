@@ -1,4 +1,4 @@
-"""Discrete soft actor-critic, for plain, diffusion and latent-action policies, one or a stack of agents."""
+"""Discrete soft actor-critic, for plain, diffusion and latent-action policies, of one or of G agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deep Q-learning for one or a stack of agents: TorchRL's own loss on a `GreedyValuePolicy`."""
+"""Deep Q-learning of one or of G agents: TorchRL's own loss on a `GreedyValuePolicy`."""
 
 from __future__ import annotations
 

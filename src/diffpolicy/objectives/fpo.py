@@ -36,7 +36,7 @@ class FPOLoss(LossModule):
 
     Args:
         policy: a chain of numbers that ends in the action; of a flow this is FPO as published.
-        critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's stack.
+        critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's agents.
         clip: between 0 and 1. critic_weight: of the critic's error. samples: draws of each action, S.
 
     Raises:

@@ -86,7 +86,7 @@ class ChainPPOLoss(ClipPPOLoss):
 
     Args:
         policy: any with a law, whose head draws the action.
-        critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's stack; a mean is taken of several.
+        critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's agents; a mean is taken of several.
         clip: eps, between 0 and 1.
         entropy: weight of the entropy.
         critic_weight: of the critic's error.

@@ -37,7 +37,7 @@ class DescribedPolicy(PolicyModule):
         """Raises InputError if a part that was given is not the one that was saved. Args: description: the file's."""
 
     def _of_agent(self, agent: int) -> dict[str, Any]:
-        """Arguments of the constructor that `config` does not tell, for one agent of a stack."""
+        """Arguments of the constructor that `config` does not tell, for one of its agents."""
         return {}
 
     def needs(self) -> list[str]:
@@ -78,7 +78,7 @@ class DescribedPolicy(PolicyModule):
                 )
 
     def for_agent(self: Made, agent: int) -> Made:
-        """The policy of one of a stack's agents, whose rows are `[M, F]`; it remembers nothing yet.
+        """The policy of one of its agents, whose rows are `[M, F]`; it remembers nothing yet.
 
         Raises:
             InputError: the policy has one set of parameters for all, or no such agent.

@@ -18,7 +18,7 @@ from diffpolicy.diffusion.tokens import TokenProcess
 from diffpolicy.errors import InputError
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.networks.item_denoiser import ItemDenoiser
-from diffpolicy.networks.per_agent import PerAgent, ReadsItems
+from diffpolicy.networks.per_agent import PerAgent, ReadsItems, agents_of
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.guidance import Guidance
 from diffpolicy.policies.heads import TokenHead
@@ -49,7 +49,7 @@ class DiffusionPolicy(RecordingPolicy):
             module with `forward(x, t, cond)` and if it likes `prepare(cond)`. A file describes a module of your own by
             its class's `to_dict` and `from_dict`, or by `config`; one without them is passed again,
             `load(path, denoiser=MyNet())`. Where agents have parameters of their own, each gets a copy of it, unless
-            its attribute `stack` is their number.
+            its attribute `agents` is their number.
         condition_drop: chance that a row's condition is left out while the chain is imitated, a learnt vector in its
             place, so that `ClassifierFree` can guide it; 0: never.
         guidance: how the chain is guided when the policy acts; None: not at all. See `with_guidance`.
@@ -109,10 +109,9 @@ class DiffusionPolicy(RecordingPolicy):
 
     def _fitted(self, denoiser: nn.Module) -> nn.Module:
         """A module that was passed, as a policy of so many agents uses it; refuses one of other widths."""
-        stack = getattr(denoiser, "stack", None)
-        stack = stack if isinstance(stack, int) else None
-        if stack not in (None, self.agents):
-            raise InputError(f"denoiser has parameters for stack = {stack} agents, and the policy for {self.agents}")
+        agents = agents_of(denoiser)
+        if agents not in (None, self.agents):
+            raise InputError(f"denoiser has parameters for {agents} agents, and the policy for {self.agents}")
         if isinstance(denoiser, MLPDenoiser):
             mine = {"actions": self.numbers, "condition": self.condition_dim}
             for name, width in mine.items():
@@ -122,7 +121,7 @@ class DiffusionPolicy(RecordingPolicy):
                 raise InputError(f"denoiser knows {denoiser.steps} steps, and the schedule has {self.process.steps}")
         if isinstance(denoiser, ReadsItems) and denoiser.reads_items and not self.reading.items:
             raise InputError(f"denoiser {type(denoiser).__name__} reads joint items, and here each is decided alone")
-        return denoiser if self.agents is None or stack is not None else PerAgent(denoiser, self.agents)
+        return denoiser if self.agents is None or agents is not None else PerAgent(denoiser, self.agents)
 
     def _made_denoiser(self, options: dict[str, Any]) -> nn.Module:
         """One that the policy makes itself. Args: options: of it, and if it is told its `kind`."""
@@ -177,7 +176,7 @@ class DiffusionPolicy(RecordingPolicy):
             "actions": self.numbers,
             "condition": self.condition_dim,
             "steps": self.process.steps,
-            "stack": self.agents,
+            "agents": self.agents,
         }
 
     @property

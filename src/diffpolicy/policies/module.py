@@ -22,7 +22,7 @@ class PolicyModule(TensorDictModuleBase):
     seed: int
 
     def _start(self, seed: int, information: str, agents: int | None = None) -> None:
-        """Begins its draws. Args: seed: of them. information: what it reads. agents: size of its stack, or None."""
+        """Begins its draws. Args: seed: of them. information: what it reads. agents: of own parameters, or None."""
         self.seed, self.information, self.agents = seed, information, agents
         self.trained = {}
         self.generator = Draws(seed)

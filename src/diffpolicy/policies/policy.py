@@ -42,13 +42,13 @@ class Policy(RowPolicy, base=True):
         choices: their number, A; of another head its width, the numbers in x_0.
         observation_dim: width of the observation keys together.
         head: what the networks' output means; by default logits of the choices.
-        agents: B stacked sets of parameters, or None for one that all share.
+        agents: B, each with parameters of its own, or None: all share one set.
         action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
             bool `[*, A]`, valid which items exist, bool of the action's shape.
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
         observation_shapes: of one item's value of each key, which is flattened to its width; `[width]` by default.
         observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
-        item_dims: how many dimensions of the action count items, after that which counts the agents of a stack; None:
+        item_dims: how many dimensions of the action count items, after that which counts the agents; None:
             the tensordict's batch tells where the agents are.
         action_keys, mask_keys: where several actions are decided at once, those that are written and read; then
             `action_key` names all of them together, and their head is a `CompositeHead`.

@@ -36,12 +36,12 @@ class Prior:
     remembers: ClassVar[bool]
 
     def network(
-        self, inputs: int, width: int, stack: int | None, generator: torch.Generator
+        self, inputs: int, width: int, agents: int | None, generator: torch.Generator
     ) -> Callable[[Tensor], Tensor] | None:
         """A module of the condition that the policy holds, or None.
 
         Args:
-            inputs: width of the condition. width: of x_I, W. stack: agents with parameters of their own, or None.
+            inputs: width of the condition. width: of x_I, W. agents: G with parameters of their own, or None.
             generator: draws the initial values.
         """
         return None
@@ -187,8 +187,8 @@ class NetworkPrior(Prior):
         check.flag(self.learns, "NetworkPrior.learns")
         activation(self.act)
 
-    def network(self, inputs: int, width: int, stack: int | None, generator: torch.Generator) -> MLP:
-        made = MLP(inputs, 2 * width, self.hidden, self.act, stack, generator)
+    def network(self, inputs: int, width: int, agents: int | None, generator: torch.Generator) -> MLP:
+        made = MLP(inputs, 2 * width, self.hidden, self.act, agents, generator)
         last = list(made.parameters())[-2:]  # weight and bias of the last layer
         with torch.no_grad():
             for parameter in last:

@@ -34,8 +34,8 @@ class Reading:
         keys: of observations. widths: features of each. shapes: of one item's value of each, which is flattened; None:
             `[width]`. values: n of each that holds an integer below n, read as n features of which one is 1; or None.
         mask: tells allowed choices, bool `[*, A]`, or None. valid: which items exist, bool of their shape, or None.
-        agents: B, of a stack, or None. item_dims: how many dimensions count items, after that of the agents; None: the
-            tensordict's batch tells where the agents are.
+        agents: B of own parameters, or None. item_dims: how many dimensions count items, after that of the agents;
+            None: the tensordict's batch tells where the agents are.
         items: shape of the items of a row that are decided together, or (). Then a row is what `joint_row` makes.
         masks: where several keys are decided, that of each or None; there is no `mask` then.
     """
@@ -139,7 +139,7 @@ class Reading:
         return Rows(shape, self._agent_dim(td, shape), valid, first.device)
 
     def _agent_dim(self, td: TensorDictBase, shape: torch.Size) -> int | None:
-        """Which dimension of the items counts the agents of a stack. Args: shape: of the items."""
+        """Which dimension of the items counts the agents. Args: shape: of the items."""
         if self.agents is None:
             return None
         dim = td.batch_dims if self.item_dims is None else len(shape) - 1 - self.item_dims

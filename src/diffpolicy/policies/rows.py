@@ -24,8 +24,8 @@ class Rows:
 
     Args:
         shape: leading shape of the values, the action's shape.
-        agent_dim: which of its dimensions counts the agents of a stack; None: all entries are rows alike.
-        valid: which entries to work on, bool of `shape`; None: all. For a stack the rows are padded to the largest
+        agent_dim: which of its dimensions counts agents with parameters of their own; None: all entries are rows alike.
+        valid: which entries to work on, bool of `shape`; None: all. With agents the rows are padded to the largest
             number of valid entries of any agent.
         device: of the values.
 

@@ -38,7 +38,7 @@ def read_specs(
         head = named_head(head)
     sized = for_items(head, keys.action) if isinstance(head, Head) else head_for(keys.action, head or "sample")
     _check(env, keys, sized)
-    stacked = keys.agents is not None and not share_parameters
+    apart = keys.agents is not None and not share_parameters
     return {
         "choices": sized.width,
         "head": sized,
@@ -46,8 +46,8 @@ def read_specs(
         "observation_widths": [o.width for o in keys.observations],
         "observation_shapes": [o.shape for o in keys.observations],
         "observation_values": [o.values for o in keys.observations],
-        "agents": keys.agents if stacked else None,
-        "item_dims": len(keys.items) if stacked else None,
+        "agents": keys.agents if apart else None,
+        "item_dims": len(keys.items) if apart else None,
         "action_key": keys.action.key,
         "observation_keys": [o.key for o in keys.observations],
         "mask_key": keys.mask,

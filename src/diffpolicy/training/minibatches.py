@@ -16,7 +16,7 @@ def minibatches(valid: Tensor, size: int, generator: torch.Generator) -> Iterato
     holds as many of each.
 
     Args:
-        valid: which rows there are, bool `[M]`, or `[G, M]` of a stack; at least one for each agent.
+        valid: which rows there are, bool `[M]`, or `[G, M]` of G agents; at least one for each agent.
         size: rows of a minibatch, for each agent. generator: on the CPU.
 
     Yields:
@@ -28,6 +28,6 @@ def minibatches(valid: Tensor, size: int, generator: torch.Generator) -> Iterato
     most = int(count.max())
     place = torch.arange(most, device=valid.device) % count
     chosen = order.gather(-1, place)
-    stack = () if valid.ndim == 1 else (torch.arange(len(valid), device=valid.device).unsqueeze(-1),)
+    agents = () if valid.ndim == 1 else (torch.arange(len(valid), device=valid.device).unsqueeze(-1),)
     for part in chosen.tensor_split(-(-most // size), -1):
-        yield (*stack, part)
+        yield (*agents, part)

@@ -34,7 +34,7 @@ class OffPolicyModule(RolloutModule):
         stream: plays; its items are rollouts of the policy.
         replay: keeps transitions.
         transitions: makes transitions of a rollout, such as `step_transitions`; their batch dimension 1 counts the
-            agents of a stack.
+            agents.
         tally: adds up what passes cost, a column of the history; None: minus the rewards of an episode.
         learning_rates: by the names of the objective's groups.
         batch_size: rows of an update, for each agent.

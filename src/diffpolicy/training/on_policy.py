@@ -196,7 +196,7 @@ class OnPolicyModule(RolloutModule):
         return kl
 
     def _rows(self) -> TensorDict:
-        """All that is pending as rows with advantages and value targets, `[M]`, or `[G, M]` of a stack."""
+        """All that is pending as rows with advantages and value targets, `[M]`, or `[G, M]` of G agents."""
         parts = []
         for rows in self.pending:
             value, after = (self._values(wide(td, "observation")) for td in (rows, rows["next"]))
@@ -220,7 +220,7 @@ class OnPolicyModule(RolloutModule):
         return values.view(lead[1], lead[0], *lead[2:]).transpose(0, 1)
 
     def _by_agent(self, td: Any) -> Any:
-        """Rows `[M]`, or `[G, M]` of a stack, of transitions or a tensor of their batch `[E, agents, T, items]`."""
+        """Rows `[M]`, or `[G, M]` of G agents, of transitions or a tensor of their batch `[E, agents, T, items]`."""
         if self.policy.agents is None:
             return td.reshape(-1)
         return td.transpose(0, 1).reshape(td.shape[1], -1)

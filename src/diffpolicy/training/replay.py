@@ -1,4 +1,4 @@
-"""A replay buffer for a stack of agents: one packed tensor, in which each has a ring of its own."""
+"""A replay buffer for all agents: one packed tensor, in which each has a ring of its own."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class PackedReplay(nn.Module):
 
         Args:
             transitions: any batch; `valid`, bool of the batch's shape, tells which to take (all without it).
-            agent_dim: which batch dimension counts the agents; needed with a stack.
+            agent_dim: which batch dimension counts the agents; needed where there are several.
 
         Raises:
             InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, a
