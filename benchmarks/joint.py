@@ -39,16 +39,24 @@ COLUMNS = [
 
 
 class Row(EnvBase):
-    """One row of items, each of which sees its own number; only its specs and its mask matter here."""
+    """Rows of items that see something, by default each its own number; only its specs and its mask matter here.
 
-    def __init__(self, rows: int, allowed: Tensor) -> None:
+    Args:
+        rows: how many. allowed: choices of each item, bool `[n, A]`. seen: of each item, `[n, F]`.
+    """
+
+    def __init__(self, rows: int, allowed: Tensor, seen: Tensor | None = None) -> None:
         super().__init__(batch_size=[rows])
         n, a = allowed.shape
-        shown = {"observation": Unbounded((rows, n, n)), "action_mask": Binary(a, (rows, n, a), dtype=torch.bool)}
+        seen = torch.eye(n) if seen is None else seen
+        shown = {
+            "observation": Unbounded((rows, *seen.shape)),
+            "action_mask": Binary(a, (rows, n, a), dtype=torch.bool),
+        }
         self.observation_spec = Composite(shown, shape=(rows,))
         self.action_spec = Categorical(a, (rows, n))
         self.reward_spec = Unbounded((rows, 1))
-        self.seen = {"observation": torch.eye(n).repeat(rows, 1, 1), "action_mask": allowed.repeat(rows, 1, 1)}
+        self.seen = {"observation": seen.repeat(rows, 1, 1), "action_mask": allowed.repeat(rows, 1, 1)}
 
     def _reset(self, tensordict: Any = None, **_: Any) -> TensorDict:
         return TensorDict(self.seen, batch_size=self.batch_size).clone()

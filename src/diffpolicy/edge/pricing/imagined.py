@@ -97,6 +97,27 @@ def in_turn(
     Returns:
         Servers of the real tasks, int64 `[R, N]`, and the state after the imagined slots.
     """
+    met = at_turn(slot, begun, who, station, own, coefficients)
+    return met.found.place(met.queue, coefficients)[0], met.after
+
+
+@dataclass(frozen=True)
+class Met:
+    """What stations meet as their turn comes.
+
+    Args:
+        found: the fleets, R of them. queue: their real tasks. after: the state after the imagined slots.
+        left: share of a slot's tasks that the stations after each bring, `[R, 1]`.
+    """
+
+    found: FleetState
+    queue: Queue
+    after: FleetState
+    left: Tensor
+
+
+def at_turn(slot: Slot, begun: FleetState, who: Tensor, station: Tensor, own: Own, coefficients: Coefficients) -> Met:
+    """What stations that come one after the other meet as their turn comes. Args: as of `in_turn`."""
     b, n = slot.stations, slot.chance.shape[-1]
     expected, number = slot.expected, own.valid.shape[-1]
     amount = slot.chance.repeat(1, b)
@@ -109,7 +130,8 @@ def in_turn(
     index, turn_of = torch.arange(number, device=amount.device), station.unsqueeze(-1)
     mine, of_all = own.valid.sum(-1, keepdim=True), (b * expected)[who]
     done = turn_of * slot.chance.sum(-1, keepdim=True)[who] + index + 1
-    still = (mine - index - 1).clamp_min(0) + (b - 1 - turn_of) * expected[who]
+    others = (b - 1 - turn_of) * expected[who]
+    still = (mine - index - 1).clamp_min(0) + others
     first = rest[:, ::n][who, station].unsqueeze(-1)
     theirs = Queue(
         own.delay_s,
@@ -119,7 +141,7 @@ def in_turn(
         torch.cat([first, (still / of_all)[:, :-1]], -1),
         candidates=own.candidates,
     )
-    return found.place(theirs, coefficients)[0], after
+    return Met(found, theirs, after, others / of_all)
 
 
 def among_others(

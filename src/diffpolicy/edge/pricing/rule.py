@@ -108,10 +108,14 @@ class FleetRule:
             mine[:, :longest],
             self._drawn(torch.Size([len(mine), longest]), td, generator),
         )
-        chosen = Imagining(self.memory, self.told, coefficients, self.weight).decide(td, seen, own)
+        chosen = self._imagining(coefficients).decide(td, seen, own)
         action = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
         action[..., :longest] = chosen.view(*valid.shape[:2], longest)
         return action
+
+    def _imagining(self, coefficients: Coefficients) -> Imagining:
+        """How stations decide that do not hear of each other in time."""
+        return Imagining(self.memory, self.told, coefficients, self.weight)
 
     def _in_order(self, stations: int) -> bool:
         """Whether tasks are placed as they arrive, since nothing that came before is hidden."""
