@@ -159,7 +159,7 @@ def test_a_field_that_some_of_the_compared_methods_lack_is_set_in_one_of_them(re
 def test_compare_trains_with_the_fields_that_are_set(cli, tmp_path, monkeypatch, no_pictures):
     monkeypatch.setattr("diffpolicy.experiments.workers.portable", lambda problem: False)  # in this process
     words = ["--methods", "dqn-ts,sac-ts", *TINY, "--episodes", 1, "--eval-episodes", 1, "--processes", 1]
-    words += ["--policies", "random", "--set", "dqn-ts.hidden=[4]", "--set", "hidden=[5]"]
+    words += ["--policies", "random", "--set", "dqn-ts.hidden=[4]", "--set", "hidden=[5]", "--set", "start_after=3"]
     result = cli("compare", *words, "--out", tmp_path / "out", "-q", "--json")
     assert result.status == 0, result.err
     assert result.err == ""

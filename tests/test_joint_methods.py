@@ -1,5 +1,7 @@
 """Methods on joint items: which denoiser they make, that they learn what single items cannot, and what is counted."""
 
+import dataclasses
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -9,7 +11,9 @@ from diffpolicy import DiffusionPolicy, InputError, Policy
 from diffpolicy.edge import OffloadingProblem
 from diffpolicy.environments import Cost, EnvProblem, step_transitions
 from diffpolicy.environments.tally import Tally
-from diffpolicy.experiments import build, train
+from diffpolicy.evaluation import evaluate
+from diffpolicy.experiments import build, make_method, train
+from diffpolicy.experiments.changes import changed
 from diffpolicy.networks import ItemDenoiser, MLPDenoiser
 from diffpolicy.policies.keys import Keys
 from test_joint import Apart, env_of, seen
@@ -64,6 +68,60 @@ def test_methods_on_joint_items_learn_what_they_cannot_on_independent_ones(name,
             found[items, seed] = reward_of(run.policy)
     assert min(found["joint", seed] for seed in (0, 1)) > 0.85, found
     assert max(found["independent", seed] for seed in (0, 1)) < 0.65, found
+
+
+class Robots(Specs):
+    """Two robots fetch from four shelves at once; some ways are masked, and two at one shelf block each other."""
+
+    def __init__(self, batch, seed=0):
+        lead = (batch, 2)
+        mask = Binary(4, (*lead, 4), dtype=torch.bool)
+        super().__init__({"observation": Unbounded((*lead, 4)), "action_mask": mask}, Categorical(4, lead), (batch,))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _set_seed(self, seed):
+        self.generator.manual_seed(seed)
+
+    def _seen(self):
+        self.way, may = torch.rand(2, *self.batch_size, 2, 4, generator=self.generator)
+        may = may < 0.7
+        may[..., 0] = True
+        done = torch.zeros(*self.batch_size, 1, dtype=torch.bool)
+        state = {"observation": self.way.clone(), "action_mask": may, "done": done, "terminated": done.clone()}
+        return TensorDict(state, self.batch_size)
+
+    def _reset(self, tensordict=None):
+        return self._seen()
+
+    def _step(self, tensordict):
+        action = tensordict["action"]
+        ways = self.way.gather(-1, action.unsqueeze(-1)).sum((-1, -2))
+        return self._seen().set("reward", -(ways + 2.0 * (action[:, 0] == action[:, 1])).unsqueeze(-1))
+
+
+def nearest(td):
+    return td.set("action", td["observation"].masked_fill(~td["action_mask"], 9).argmin(-1))
+
+
+@pytest.mark.slow
+def test_a_preset_learns_a_masked_joint_problem_past_the_rule_of_single_items():
+    """As a user writes it, without a number of his own: random costs 30.6, the rule 20.8 and the best pairs 11.0."""
+    robots = EnvProblem(Robots, steps=20, rules={"nearest": nearest})
+    run = train(robots, "d2sac-plus", episodes=160, environments=4, changes={"items": "joint"})
+    results = evaluate(robots, {"learnt": run.policy, "nearest": nearest}, episodes=32).results
+    assert results["learnt"].costs.mean < 0.85 * results["nearest"].costs.mean
+
+
+def test_items_that_become_joint_bring_a_faster_temperature_unless_its_rate_is_told():
+    for name in ("d2sac", "sac-plus"):
+        made = make_method(name)
+        rates = dict(made.learning_rates)
+        assert changed(made, {"items": "joint"}).learning_rates == {**rates, "alpha": pytest.approx(1e-2)}
+        assert changed(made, {"items": "joint", "learning_rates.alpha": 2e-3}).learning_rates["alpha"] == 2e-3
+        assert changed(made, {"learning_rates": rates, "items": "joint"}).learning_rates == rates
+        assert changed(made, {"items": "independent"}).learning_rates == rates
+        still = changed(made, {"learning_rates.alpha": 0.0})
+        assert changed(still, {"items": "joint"}) == dataclasses.replace(still, items="joint")
 
 
 def test_a_method_makes_an_item_denoiser_of_joint_items_and_an_mlp_by_name(tmp_path):

@@ -299,7 +299,10 @@ def faulty(key, value, **options):
 PROBLEMS = {
     "no problem": (lambda: check_problem(GuessEnv(4)), "must be a Problem"),
     "a factory that is none": (lambda: EnvProblem("Clinic"), "make_env must be a function .* got 'Clinic'"),
-    "a factory of something else": (lambda: problem(lambda batch: 3), "must give a TorchRL environment, got 3"),
+    "a factory of something else": (
+        lambda: problem(lambda batch: 3),
+        "must give an environment of TorchRL or Gymnasium, got 3",
+    ),
     "a factory that ignores the batch": (lambda: problem(lambda batch: GuessEnv(3)), r"batch \[3\]"),
     "half a step": (lambda: EnvProblem(GuessEnv, steps=2.5), "steps must be a whole number, got 2.5"),
     "a cost per slot": (lambda: Cost("cost", per="slot"), "got 'slot'"),

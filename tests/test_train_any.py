@@ -6,8 +6,8 @@ import inspect
 import pytest
 
 from diffpolicy import EnvProblem, InputError
-from diffpolicy.environments import gym_problem
-from diffpolicy.experiments import build, compare, evaluate, train
+from diffpolicy.environments import RandomRule, gym_problem
+from diffpolicy.experiments import build, compare, evaluate, make_problem, train
 from diffpolicy.experiments.plan import Plan
 from diffpolicy.training import loggers
 from toys import GuessEnv, same_tensors
@@ -123,3 +123,46 @@ def test_a_memory_of_probabilities_is_refused_for_vectors_by_the_methods_name(me
     with pytest.raises(InputError, match=rf"method {method}: .*prior\.store.* x0"):
         build("gym:Pendulum-v1", method)
     assert build("gym:Pendulum-v1", method, changes={"prior.store": "x0"}).policy.prior.store == "x0"
+
+
+def test_a_run_without_an_update_says_so_and_how_many_there_were_is_told():
+    with pytest.warns(UserWarning, match="the replay holds 5 transitions, and updates begin after start_after, 50;"):
+        none = train(PROBLEM, "sac", episodes=1, changes={**QUICK, "start_after": 50})
+    assert none.updates == 0
+    # an update after each step once there are more than start_after transitions
+    some = train(PROBLEM, "sac", episodes=2, changes={**QUICK, "start_after": 6, "updates": 3})
+    assert some.updates == 3 * 4
+
+
+TILLS = """
+import gymnasium as gym
+import numpy as np
+
+class Tills(gym.Env):
+    observation_space, action_space = gym.spaces.Box(0, np.inf, (2,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.queue = np.zeros(2, np.float32)
+        return self.queue, {}
+
+    def step(self, till):
+        work = 3 * np.eye(2)[till] * self.np_random.random()
+        self.queue = np.maximum(self.queue + work - [0.5, 1.0], 0).astype(np.float32)
+        return self.queue, -self.queue.sum(), False, self.queue.sum() > 9, {}
+"""
+
+
+def test_a_gymnasium_environment_of_ones_own_is_a_problem_without_being_registered(tmp_path, monkeypatch):
+    pytest.importorskip("gymnasium")
+    (tmp_path / "own_tills.py").write_text(TILLS)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = make_problem("own_tills:Tills")
+    problem = EnvProblem(made.factory, steps=5, cost="waiting")
+    both = [problem.make_env(3, 5) for _ in range(2)]
+    first, second = (env.rollout(5, RandomRule(env), break_when_any_done=False)["next"] for env in both)
+    assert (first["observation"] == second["observation"]).all()
+    assert (first["observation"][0] != first["observation"][1]).any()  # lanes draw from streams of their own
+    run = train(problem, "dqn", episodes=2, environments=2, changes=QUICK, out=tmp_path / "run")
+    assert run.updates == 3
+    assert evaluate(problem, [str(tmp_path / "run"), "random"], episodes=2).results["random"].costs.count == 2

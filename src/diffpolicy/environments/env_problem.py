@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy._identity import describe
 from diffpolicy.environments.cost import Cost
+from diffpolicy.environments.gym_lane import as_lane
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem, Split
 from diffpolicy.environments.seeds import episode_seed
@@ -26,12 +27,12 @@ GIVEN = ("batch", "seed", "split", "view", "device")
 
 
 class EnvProblem(Problem):
-    """A problem made of any TorchRL environment.
+    """A problem made of any TorchRL environment, or of any of Gymnasium.
 
     Args:
         make_env: makes an environment. It is given those of `batch`, `seed`, `split`, `view` and `device` that it
-            names. One that names no `batch` makes single lanes, of batch `[]` or `[1]`, which are put side by side;
-            one that names no `seed` has its environment seeded by `set_seed`.
+            names. One that names no `batch` makes single lanes, of batch `[]` or `[1]`, which are put side by side; one
+            of Gymnasium is always such a lane. One that names no `seed` has its environment seeded by `set_seed`.
         steps: of an episode; None: until it is done, within 10,000.
         rules: untrained policies by name, the first the baseline: a function of a tensordict, a tensordict module, or
             a class or function that makes one of a `seed`. By default `random`.
@@ -52,7 +53,7 @@ class EnvProblem(Problem):
 
     def __init__(
         self,
-        make_env: Callable[..., EnvBase],
+        make_env: Callable[..., Any],
         *,
         steps: int | None = None,
         rules: Mapping[str, Any] | None = None,
@@ -95,7 +96,7 @@ class EnvProblem(Problem):
 
     def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
         try:
-            env = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
+            env = as_lane(self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {})))
         except TypeError as error:
             # an environment that lacks a method, such as _set_seed; another TypeError is the factory's own
             if not str(error).startswith("Can't instantiate abstract class"):
@@ -104,7 +105,9 @@ class EnvProblem(Problem):
                 f"problem {self.name}: the environment is not whole: {error}; write what is lacking"
             ) from None
         if not isinstance(env, EnvBase):
-            raise InputError(f"problem {self.name}: make_env must give a TorchRL environment, got {check.show(env)}")
+            raise InputError(
+                f"problem {self.name}: make_env must give an environment of TorchRL or Gymnasium, got {check.show(env)}"
+            )
         if "seed" not in self.asks:
             env.set_seed(seed)
         return env

@@ -164,6 +164,7 @@ def _as_problem(value: Any, text: str) -> Problem:
     from torchrl.envs import EnvBase
 
     from diffpolicy.environments.env_problem import GIVEN, EnvProblem
+    from diffpolicy.environments.gym_lane import as_lane
     from diffpolicy.environments.problem import Problem
 
     if isinstance(value, Problem):
@@ -182,7 +183,7 @@ def _as_problem(value: Any, text: str) -> Problem:
         return EnvProblem(value, name=text)
     with working_folder():
         made = value()
-    if isinstance(made, EnvBase):
+    if isinstance(as_lane(made), EnvBase):
         return EnvProblem(value, name=text)
     if not isinstance(made, Problem):
         raise InputError(f"problem {text} must make a Problem or an environment, got {check.show(made)}")

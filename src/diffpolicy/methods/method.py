@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torchrl.envs import EnvBase
 
@@ -41,6 +42,14 @@ class Method(ABC):
     def refuses(self, head: Head) -> str:
         """Why it trains no policy with such a head, in one clause; empty: it does, which is so unless it says more."""
         return ""
+
+    def beside(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What else changes, unless it is among them; nothing, unless a method says more.
+
+        Args:
+            changes: by field, or `field.key`, as a user gives them.
+        """
+        return {}
 
     @abstractmethod
     def build(

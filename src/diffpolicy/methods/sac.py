@@ -76,6 +76,16 @@ class SACMethod(OffPolicyMethod):
 
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
 
+    def beside(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Where items become joint, the temperature moves ten times as fast.
+
+        Of all items of a row there is one temperature for the row's whole reward, which nobody knows: it must come
+        down to it, and may be ten times too high. At a rate of 1e-3 that takes 2,300 updates, in which nothing else is
+        learnt.
+        """
+        becomes, rate = changes.get("items") == "joint" and self.items != "joint", self.learning_rates.get("alpha")
+        return {"learning_rates.alpha": 10 * rate} if becomes and rate else {}
+
     def refuses(self, head: Head) -> str:
         """It sums over all joint choices, or goes through the draw of a vector."""
         fits = head.expectation != "sampled"

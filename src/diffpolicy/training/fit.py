@@ -41,6 +41,7 @@ class Fitted:
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
         policy: what was trained, where an experiment made it.
+        updates: of parameters in this call; None: the module does not count them.
 
     Example:
         >>> run = train(EnvProblem(Clinic, steps=50, cost="waiting"), "dqn", episodes=8, environments=4)
@@ -56,6 +57,7 @@ class Fitted:
     first: bool = True
     signal: int | None = None
     policy: Any = None
+    updates: int | None = None
 
 
 @contextmanager
@@ -200,7 +202,8 @@ def fit(
             raise told from error
         module.finish()
     number = stop.requests.number
-    return Fitted(module.episodes, number is not None, module.history, trainer.is_global_zero, number)
+    first, updates = trainer.is_global_zero, module.updates_made
+    return Fitted(module.episodes, number is not None, module.history, first, number, updates=updates)
 
 
 def _trainer(**options: Any) -> L.Trainer:

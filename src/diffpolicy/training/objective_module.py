@@ -34,6 +34,7 @@ class ObjectiveModule(Trainable):
         self.episodes = 0
         self._sums: dict[str, Tensor] = {}
         self._updates = 0
+        self.updates_made: int | None = 0
         self.history: list[dict[str, float]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -62,6 +63,7 @@ class ObjectiveModule(Trainable):
     def count(self, losses: TensorDict) -> None:
         """Takes an update into the means of the pass. Args: losses: what the objective wrote."""
         self._updates += 1
+        self.updates_made = (self.updates_made or 0) + 1
         for key, value in losses.items():
             value = value.detach()
             self._sums[key] = self._sums[key] + value if key in self._sums else value

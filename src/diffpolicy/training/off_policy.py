@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -193,6 +194,16 @@ class OffPolicyModule(RolloutModule):
             enough = len(self.replay) > self.start_after
             self.started = bool(self.trainer.strategy.reduce_boolean_decision(enough, all=True))
         return self.started
+
+    def finish(self) -> None:
+        super().finish()
+        if self.checked and self.updates and not self.started:
+            warnings.warn(
+                f"no update of {type(self.objective).__name__} was made, so nothing was learnt: the replay holds "
+                f"{len(self.replay)} transitions, and updates begin after start_after, {self.start_after}; play more "
+                "episodes, or set it lower",
+                stacklevel=3,
+            )
 
     def setup(self, stage: str) -> None:
         """Gives each process of a distributed run episodes and random numbers of its own."""

@@ -35,6 +35,7 @@ class Trainable(L.LightningModule):
         passes: in all, when nobody says how many; None: without end.
         pass_items: items of the training set that make a pass; None: all of them.
         flush_denormals: whether numbers below 1e-38 are rounded to zero while it trains.
+        updates_made: of parameters, since it was built; None: it does not count them.
     """
 
     identity: Any = None
@@ -43,6 +44,7 @@ class Trainable(L.LightningModule):
     passes: int | None = None
     pass_items: int | None = None
     flush_denormals: bool = True
+    updates_made: int | None = None
     policy: Any
     episodes: int
     history: list[dict[str, float]]
