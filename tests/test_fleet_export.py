@@ -16,6 +16,7 @@ from diffpolicy.cli.main import main
 from diffpolicy.edge import Scenario, Workload
 from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.pricing.beginning import begun
+from diffpolicy.edge.pricing.decision import _by_pairs, _by_sorting
 from diffpolicy.edge.pricing.law import LATENTS
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import costs_of, tasks_of
@@ -108,6 +109,14 @@ def test_equal_servers_have_equal_prices_and_nobody_goes_to_one_that_is_down() -
     assert torch.allclose(outputs["price"][inputs["up"]], same[inputs["up"]], rtol=1e-9)
     assert inputs["up"].gather(-1, outputs["action"].unsqueeze(-1)).all()
     assert torch.equal(outputs["score_s"].isinf(), ~inputs["up"])
+
+
+def test_ranks_are_the_same_by_pairs_and_by_sorting_and_equals_share_one() -> None:
+    x = torch.randint(0, 6, (4, 2, 20), generator=torch.Generator().manual_seed(0)).double()
+    x[0, 0, 3:5] = torch.inf
+    below = (x.unsqueeze(-1) > x.unsqueeze(-2)).sum(-1).double()
+    assert torch.equal(_by_pairs(x), below)
+    assert torch.equal(_by_sorting(x), below)
 
 
 def test_all_servers_as_candidates_are_all_servers() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,14 @@ class Graph:
             return self.with_number(name, "Add")
         less = self.number(pair[1])
         return None if less is None else (pair[0], -less)
+
+
+def read_by(node: Any) -> Iterator[Any]:
+    """The lists of names that a node reads: its inputs, and those of the branches that it holds."""
+    yield node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from read_by(inner)
 
 
 def attribute(node: Any, name: str, default: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffpolicy.export.graph import Graph
+from diffpolicy.export.graph import Graph, read_by
 from diffpolicy.export.linear import linear
 from diffpolicy.export.rules import RULES
 
@@ -23,7 +23,8 @@ def simplify(model: Any) -> None:
 
     graph, renamed = Graph(model), dict[str, str]()
     for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
+        for names in read_by(node):
+            names[:] = [renamed.get(name, name) for name in names]
         found = None
         if len(node.output) == 1:
             found = next((name for rule in (*RULES, linear) if (name := rule(graph, node)) is not None), None)
@@ -41,8 +42,8 @@ def simplify(model: Any) -> None:
     for node in reversed(graph.nodes):
         if needed & set(node.output):
             nodes.append(node)
-            needed |= set(node.input)
-            for side in (node.input, node.output):
+            for side in (*read_by(node), node.output):
+                needed |= set(side)
                 side[:] = [called.get(name, name) for name in side]
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     model.graph.node.extend(reversed(nodes))

@@ -30,6 +30,9 @@ _FLEET = (
     ("fleet_load_gcycles", (0.0, 9000.0), "sum of `load_gcycles` over them"),
 )
 
+PAIRS = 64
+"""Servers up to which all pairs are compared for ranks; from about a hundred on sorting takes less time."""
+
 
 class FleetDecision(PureDecision):
     """The server of one task, by own delay plus the price of the time that it takes from others; rows are fleets.
@@ -137,10 +140,23 @@ class FleetDecision(PureDecision):
 
 
 def _below(x: Tensor) -> Tensor:
-    """How many of a row are smaller than each, `[*, S]`; of equals, the place of the first counts.
+    """How many of a row are smaller than each, `[*, S]`.
 
-    By sorting, since a comparison of all pairs would be all the cost in a large fleet. Places are sums of ones, since
-    an exported graph would first compute how many there are.
+    A graph holds both ways: a comparison of all pairs is fewer operations, and all the cost in a large fleet.
+    """
+    below: Tensor = torch.cond(x.shape[-1] <= PAIRS, _by_pairs, _by_sorting, (x,))
+    return below
+
+
+def _by_pairs(x: Tensor) -> Tensor:
+    """Each compared with each."""
+    return (x.unsqueeze(-2) < x.unsqueeze(-1)).to(x).sum(-1)
+
+
+def _by_sorting(x: Tensor) -> Tensor:
+    """The place in order; of equals, that of the first counts.
+
+    Places are sums of ones, since an exported graph would first compute how many there are.
     """
     ordered, order = x.sort(-1)
     new = ordered > pad(ordered, (1, -1), value=torch.inf)
