@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffpolicy.edge.dispatch import Arrivals, HeldEnv, make_held, simulate
+from diffpolicy.edge.dispatch import Arrivals, Held, HeldEnv, Moment, make_held, simulate
 from diffpolicy.edge.dispatch.env import OrderRule, mixed_requests, problem
 from diffpolicy.environments import check_problem
 from diffpolicy.errors import InputError
@@ -17,16 +17,32 @@ def few(seed: int, episode: int) -> Arrivals:
     return mixed_requests(seed, episode).until(60)
 
 
-@pytest.mark.parametrize("order", ["first-come", "shortest-first", "cost-minus-age:age=1"])
-def test_an_episode_costs_the_sum_of_the_simulators_delays(order: str) -> None:
-    env, rule, cost = HeldEnv(2, seed=7, draw=few), OrderRule(make_held(order)), np.zeros(2)
+class NewFirst:
+    """What it has not seen before goes first, then the shortest."""
+
+    def begin(self) -> None:
+        self.seen = -1
+
+    def see(self, moment: Moment) -> None:
+        self.new = moment.number > self.seen
+        self.seen = max(self.seen, int(moment.number.max()))
+
+    def scores(self, moment: Moment) -> np.ndarray:
+        return moment.rest_s - 100.0 * self.new[:, None]
+
+
+@pytest.mark.parametrize("order", ["first-come", "shortest-first", "cost-minus-age:age=1", Held(NewFirst())])
+def test_an_episode_costs_the_sum_of_the_simulators_delays(order: str | Held) -> None:
+    """Also under an order that remembers: each lane has a memory of its own, of requests that keep their numbers."""
+    held = make_held(order) if isinstance(order, str) else order
+    env, rule, cost = HeldEnv(2, seed=7, draw=few), OrderRule(held), np.zeros(2)
     td, going = env.reset(), torch.ones(2, 1, dtype=torch.bool)
     while going.any():
         step = env.step(rule(td))["next"]
         cost -= (step["reward"] * going).squeeze(-1).double().numpy()
         going &= ~step["done"]
         td = step.exclude("reward")
-    true = [simulate(few(7, e), make_held(order)).delay_s.sum() for e in range(2)]
+    true = [simulate(few(7, e), held, compiled=False).delay_s.sum() for e in range(2)]
     assert cost == pytest.approx(true, rel=1e-5)
 
 

@@ -191,6 +191,16 @@ def test_a_worker_is_free_when_it_is_done_though_its_pictures_are_still_on_the_w
     run(main())
 
 
+def test_by_a_lead_the_next_request_waits_at_its_worker_when_the_one_before_ends() -> None:
+    async def main():
+        async with Bench(1, lead_s=0.2) as bench:
+            await asyncio.gather(*(bench.ask(k).answer() for k in range(3)))
+            assert [round(x.time_s, 6) for x in bench.of(events.Bound)] == [0.0, 0.8, 1.8]
+            assert [round(x.time_s, 6) for x in bench.of(events.Answered)] == [1.0, 2.0, 3.0]
+
+    run(main())
+
+
 def test_the_next_request_is_sent_before_anything_is_told_of_an_answer() -> None:
     """What is learnt and told takes longer than to bind, and the worker would stand still."""
 

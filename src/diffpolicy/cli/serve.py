@@ -63,6 +63,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of --binding free: which waiting request goes first, as `evaluate` has it (default shortest-first:cap=6)",
     )
     decides.add_argument(
+        "--lead",
+        type=opt.positive,
+        metavar="S",
+        help="of --binding free: send the next request so many seconds before the one at a server should end, so that "
+        "the call hides behind it (default: when it has ended)",
+    )
+    decides.add_argument(
         "--beside",
         metavar="RULE",
         help="the rule of --share and --shadow that you had before, bound on arrival (default least-outstanding)",
@@ -121,7 +128,9 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--share must be below 1, got {options.share:g}")
     if options.beside is not None and options.share is None and not options.shadow:
         raise InputError(f"--beside belongs to --share or --shadow, got --beside {options.beside}")
-    for name in ("grace", "deadline"):
+    if options.lead is not None and options.binding != "free":
+        raise InputError(f"--lead belongs to --binding free, got --lead {options.lead:g}")
+    for name in ("grace", "deadline", "lead"):
         if getattr(options, name) is not None:
             check.number(getattr(options, name), f"--{name}", most=LONGEST_S)
     for module in MODULES:
@@ -207,7 +216,9 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits)
     if policy.learned:
         opt.set_threads(options.threads)
     decide_s = LEARNED_S if policy.learned else Settings().decide_s
-    settings = Settings(limits=limits, seed=options.seed, decide_s=decide_s, split=options.split)
+    settings = Settings(
+        limits=limits, seed=options.seed, decide_s=decide_s, split=options.split, lead_s=options.lead or 0.0
+    )
     told = str(policy)
     others: dict[str, Any] = {}
     if options.share is not None or options.shadow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ COSTS_S = PIXEL_STEPS / PIXEL_STEPS[-1] * 19.7
 """vLLM-Omni's mixed workload: shares of four sizes, and seconds at speed 1."""
 REQUESTS = 200
 """Of an episode."""
-PER_REQUEST = ("wait_s", "passes", "deadline_s", "weight", "cost")
+PER_REQUEST = ("wait_s", "passes", "deadline_s", "weight", "cost", "number")
 PER_PAIR = ("service_s", "rest_s", "link_s")
 PER_SERVER = ("free", "starts_s", "outstanding", "outstanding_cost", "loaded")
 NONE = -1.0
@@ -214,10 +215,10 @@ class HeldEnv(EnvBase):
 
 
 class OrderRule:
-    """A dispatcher that holds as a rule of a `HeldEnv`.
+    """A dispatcher that holds as a rule of a `HeldEnv`; what it remembers is of a lane, and of an episode.
 
     Args:
-        dispatcher: pure, such as `Held`.
+        dispatcher: such as `Held`. Each lane has a copy of it, begun from the lane's number.
 
     Example:
         >>> env = HeldEnv(1)
@@ -227,13 +228,25 @@ class OrderRule:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
+        self._lanes: list[tuple[Dispatcher, int]] = []
+        """Of each lane its copy, and the number of the request that had waited longest when it was last asked."""
 
     def __call__(self, td: TensorDictBase) -> TensorDictBase:
         """Adds `action`, int64 `[E]`. Args: td: what a `HeldEnv` shows."""
         lanes, w, s = td["moment", "service_s"].shape
-        return td.set("action", torch.tensor([self._one(td["moment"][e], w, s) for e in range(lanes)]))
+        return td.set("action", torch.tensor([self._one(e, td["moment"][e], w, s) for e in range(lanes)]))
 
-    def _one(self, shown: TensorDictBase, w: int, s: int) -> int:
+    def _of(self, e: int, oldest: int) -> Dispatcher:
+        """The copy of lane e, begun where an episode begins: within one the oldest number only grows."""
+        while len(self._lanes) <= e:
+            self._lanes.append((copy.deepcopy(self.dispatcher), oldest + 1))
+        dispatcher, before = self._lanes[e]
+        if oldest < before:
+            dispatcher.begin(e)
+        self._lanes[e] = dispatcher, oldest
+        return dispatcher
+
+    def _one(self, e: int, shown: TensorDictBase, w: int, s: int) -> int:
         """The action of a lane."""
         there = int((shown["wait_s"] >= 0).sum())
         if there == 0:
@@ -244,9 +257,9 @@ class OrderRule:
         for name in ("deadline_s", "service_s", "rest_s"):
             of[name] = np.where(of[name] == NONE, np.inf, of[name])
         whole: dict[str, Any] = {
-            name: of[name].astype(np.int64) for name in ("passes", "free", "outstanding", "loaded")
+            name: of[name].astype(np.int64) for name in ("passes", "free", "outstanding", "loaded", "number")
         }
-        binding = self.dispatcher.decide(Moment(**(of | whole), number=np.arange(there)))
+        binding = self._of(e, int(whole["number"][0])).decide(Moment(**(of | whole)))
         return w * s if binding is None else binding.request * s + binding.server
 
 
