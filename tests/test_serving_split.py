@@ -6,8 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from diffpolicy.edge.dispatch import Arrivals, OnArrival, make_held, simulate
+pytest.importorskip("prometheus_client")
+
+from diffpolicy.edge.dispatch import Arrivals, OnArrival, RequestLog, advise, make_held, simulate
 from diffpolicy.edge.serving import events, split
+from diffpolicy.edge.serving.api.metrics import Metrics
+from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.upstream import Answer
 from test_serving_service import Bench
@@ -48,10 +52,11 @@ def test_images_run_on_all_workers_at_once_and_come_back_in_order_as_one_answer(
     run(main())
 
 
-def test_it_is_what_the_simulator_does_with_the_same_requests_split() -> None:
-    generator = np.random.default_rng(0)
-    arrival = np.cumsum(generator.exponential(1.2, 80))
-    steps, parts = generator.choice([5, 11, 37], 80), generator.choice([1, 2, 4], 80)
+def test_it_is_what_the_simulator_does_with_the_same_requests_split(tmp_path) -> None:
+    """And what log, metrics and advice tell is of whole requests."""
+    count, generator = 100, np.random.default_rng(0)
+    arrival = np.cumsum(generator.exponential(1.2, count))
+    steps, parts = generator.choice([5, 11, 37], count), generator.choice([1, 2, 4], count)
     speed = np.array([1.7, 1.0])  # so that no two parts end at once
     service_s = parts[:, None] * steps[:, None] / 20 / speed
     policy = "shortest-first:cap=3,price=none"
@@ -59,7 +64,8 @@ def test_it_is_what_the_simulator_does_with_the_same_requests_split() -> None:
 
     async def main():
         one = bench(2, make_held(policy), seconds=lambda j: lambda request: request.steps / 20 / speed[j])
-        delay = np.zeros(80)
+        delay, metrics = np.zeros(count), Metrics(one.service.snapshot)
+        one.service.listeners += [RequestRecorder(tmp_path / "log.csv", now_s=0.0), metrics]
         async with one:
             for j in range(2):
                 for n in (5, 11, 37):
@@ -73,10 +79,18 @@ def test_it_is_what_the_simulator_does_with_the_same_requests_split() -> None:
                 await one.ask(k, body=body).answer()
                 delay[k] = asyncio.get_running_loop().time() - begun - arrival[k]
 
-            await asyncio.gather(*(ask(k) for k in range(80)))
+            await asyncio.gather(*(ask(k) for k in range(count)))
+        sums = [metrics.registry.get_sample_value(f"diffpolicy_whole_request_seconds_{x}") for x in ("count", "sum")]
+        assert sums == [(parts > 1).sum(), pytest.approx(delay[parts > 1].sum())]
         return delay
 
     np.testing.assert_allclose(run(main()), expected, atol=1e-6)
+    log = RequestLog.read(tmp_path / "log.csv")
+    np.testing.assert_allclose(log.request_delay_s, expected, atol=1e-5)
+    advice = advise(log)
+    assert (advice.requests, advice.more_parts) == (count, parts.sum() - count)
+    assert advice.recorded_mean_s == pytest.approx(expected.mean())
+    assert f"sent in {parts.sum()} parts" in advice.table()
 
 
 def test_a_part_that_fails_is_tried_again_alone_and_one_that_cannot_be_done_ends_all() -> None:

@@ -77,8 +77,9 @@ def advise(
         >>> advise(RequestLog.read("log.csv")).named is None  # two equal servers in turn: nothing is better
         True
     """
-    if len(log) < 5 * BLOCKS:
-        raise InputError(f"{log.name} has {len(log)} answered requests; fewer than {5 * BLOCKS} say nothing")
+    delays_s = log.request_delay_s
+    if len(delays_s) < 5 * BLOCKS:
+        raise InputError(f"{log.name} has {len(delays_s)} answered requests; fewer than {5 * BLOCKS} say nothing")
     names = log.servers if fleet is None else tuple(server.name for server in fleet.servers)
     if len(names) < 2:
         whose = log.name if fleet is None else fleet.name
@@ -106,19 +107,19 @@ def advise(
     outcomes = {name: simulate(arrivals, rule, seats=seats, seed=seed) for name, rule in rules.items()}
     verdicts = {name: _verdict(unknown[log.kind, x.server], fit.error, base, x) for name, x in outcomes.items()}
     verdicts = dict(sorted(verdicts.items(), key=lambda item: item[1].mean_s))
-    tail = TAIL * float(np.percentile(base.delay_s, 99))
+    tail = TAIL * float(np.percentile(base.request_delay_s, 99))
     fair = [name for name, v in verdicts.items() if v.proven and v.p99_s <= tail]
-    close = abs(base.delay_s.mean() / log.delay_s.mean() - 1) <= CLOSE
+    close = abs(base.request_delay_s.mean() / delays_s.mean() - 1) <= CLOSE
     named = fair[0] if fair and close else None
     speed = dict(zip(names, _speed(seconds), strict=True))
     mean_s, fastest_s = np.exp(np.log(seconds).mean(0)), float(np.exp(np.log(fit.seconds).mean(0)).min())
     return Advice(
         log.name,
-        len(log),
+        len(delays_s),
         len(log.servers),
-        float(log.delay_s.mean()),
-        float(np.percentile(log.delay_s, 99)),
-        float(base.delay_s.mean()),
+        float(delays_s.mean()),
+        float(np.percentile(delays_s, 99)),
+        float(base.request_delay_s.mean()),
         verdicts,
         named,
         _why(log, named, verdicts, rules) if close else _far(log, base),
@@ -130,6 +131,7 @@ def advise(
         tuple(name for name in log.servers if name not in names),
         {name: fastest_s / float(x) for name, x in zip(names, mean_s, strict=True) if name not in log.servers},
         {name: count for name, count in by_name.items() if known.get(name, count) != count},
+        len(log) - len(delays_s),
     )
 
 
@@ -137,18 +139,19 @@ def _arrivals(log: RequestLog, seconds: Floats, fit: ServiceFit) -> Arrivals:
     """The log's requests with their times on every server. Args: seconds: of each kind, `[kinds, S]`."""
     expected = seconds[log.kind]
     luck = log.service_s / fit.seconds[log.kind, log.server]
-    return Arrivals(log.arrival_s, expected * luck[:, None].clip(1e-3, 1e3), expected, cost=log.size, kind=log.kind)
+    service = expected * luck[:, None].clip(1e-3, 1e3)
+    return Arrivals(log.arrival_s, service, expected, cost=log.size, kind=log.kind, request=log.request)
 
 
 def _verdict(unknown: Bools, off: float, base: Outcome, outcome: Outcome) -> Verdict:
     """A rule beside the log's own decisions. Args: unknown: whose time is extrapolated, `[K]`. off: by how much."""
-    ours, theirs = _blocks(outcome.delay_s), _blocks(base.delay_s)
-    ratio = float(outcome.delay_s.mean() / base.delay_s.mean())
+    ours, theirs = _blocks(outcome.request_delay_s), _blocks(base.request_delay_s)
+    ratio = float(outcome.request_delay_s.mean() / base.request_delay_s.mean())
     # of the logarithm of the ratio, so that no delay below 0 is thought possible
     error = (ours / ours.mean() - theirs / theirs.mean()).std(ddof=1) / BLOCKS**0.5
     share = float((outcome.service_s * unknown).sum() / outcome.service_s.sum())
     wide = float(np.exp(T_95 * error) * (1 + share * max(off, 0.1)))
-    mean, p99 = float(outcome.delay_s.mean()), float(np.percentile(outcome.delay_s, 99))
+    mean, p99 = float(outcome.request_delay_s.mean()), float(np.percentile(outcome.request_delay_s, 99))
     return Verdict(mean, p99, 1 - ratio, 1 - ratio * wide, 1 - ratio / wide, share, int(outcome.passes.max()))
 
 
@@ -159,7 +162,7 @@ def _blocks(values: Floats) -> Floats:
 
 def _why(log: RequestLog, named: str | None, verdicts: Mapping[str, Verdict], rules: Mapping[str, Dispatcher]) -> str:
     """What is advised, in a sentence."""
-    few = f" The log has fewer than {FEW:,} requests." if len(log) < FEW else ""
+    few = f" The log has fewer than {FEW:,} requests." if log.request[-1] + 1 < FEW else ""
     if named is None:
         best = next(iter(verdicts))
         v = verdicts[best]
@@ -178,9 +181,9 @@ def _far(log: RequestLog, base: Outcome) -> str:
     unknown = "" if log.started else " A column start_s would tell how many requests a server works on at once."
     return (
         f"No rule is named: the log's own decisions, replayed with fitted times, have a mean delay of "
-        f"{base.delay_s.mean():.2f} s, and the log has {log.delay_s.mean():.2f} s. So the servers are not what is "
-        "supposed here, queues that take requests in order and a fixed time each; do they batch, or does others' work "
-        f"run there?{unknown}"
+        f"{base.request_delay_s.mean():.2f} s, and the log has {log.request_delay_s.mean():.2f} s. So the servers are "
+        "not what is supposed here, queues that take requests in order and a fixed time each; do they batch, or does "
+        f"others' work run there?{unknown}"
     )
 
 
@@ -202,6 +205,6 @@ def _speed(seconds: Floats) -> list[float]:
 
 def _roll_back(outcome: Outcome, window: int = 200) -> float:
     """The 97.5th percentile of the mean delay of so many requests one after the other."""
-    sums = np.cumsum(np.append(0.0, outcome.delay_s))
-    size = min(window, len(outcome.delay_s))
+    sums = np.cumsum(np.append(0.0, outcome.request_delay_s))
+    size = min(window, len(outcome.request_delay_s))
     return float(np.percentile((sums[size:] - sums[:-size]) / size, 97.5))

@@ -17,7 +17,18 @@ from diffpolicy.errors import InputError
 
 TIMES = ("arrival", "end", "start")
 """Of a request: each stands in a column `arrival_s`, or `arrival_ms`, `arrival_us`, `arrival_ns`."""
-KNOWN = (*(f"{time}_s" for time in TIMES), "server", "model", "width", "height", "steps", "images", "cost", "status")
+KNOWN = (
+    *(f"{time}_s" for time in TIMES),
+    "server",
+    "model",
+    "width",
+    "height",
+    "steps",
+    "images",
+    "cost",
+    "status",
+    "request",
+)
 """Names by which the reader asks for columns."""
 NUMBERS = ("s", "ms", "us", "ns")
 

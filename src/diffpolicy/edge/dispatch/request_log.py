@@ -38,6 +38,8 @@ class RequestLog:
         models: names.
         left_out: rows that were not answered, by why.
         started: whether the file tells when requests began.
+        request: of which request each is a part, in order of arrival from 0, int64 `[K]`: rows of one arrival that name
+            one `request`, such as its images where they are sent one by one. Without that column each is one.
 
     Raises:
         InputError: on reading, a column lacks, or a value is wrong; names line, column and value.
@@ -62,6 +64,7 @@ class RequestLog:
     models: tuple[str, ...]
     left_out: Mapping[str, int]
     started: bool
+    request: Ints
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -102,6 +105,13 @@ class RequestLog:
     def delay_s(self) -> Floats:
         """From arrival to end, seconds `[K]`."""
         return self.end_s - self.arrival_s
+
+    @property
+    def request_delay_s(self) -> Floats:
+        """The same of whole requests, which end with their last part, in order of arrival."""
+        result: Floats = np.zeros(int(self.request[-1]) + 1)
+        np.maximum.at(result, self.request, self.delay_s)
+        return result
 
     @classmethod
     def read(cls, path: str | Path, *, columns: Mapping[str, str] | None = None, unit: str = "s") -> RequestLog:
@@ -154,6 +164,7 @@ class RequestLog:
             models,
             left_out,
             started,
+            _requests(table, rows[order], arrival[order]),
         )
 
 
@@ -165,6 +176,16 @@ def _answered(table: LogColumns) -> tuple[Bools, dict[str, int]]:
         right = np.array([text.lower() in DONE for text in table.texts("status")])
     counts = {"without an end": int((~ended).sum()), "of another status": int((ended & ~right).sum())}
     return ended & right, {why: count for why, count in counts.items() if count}
+
+
+def _requests(table: LogColumns, rows: Ints, arrival_s: Floats) -> Ints:
+    """Of which request each row is a part, in order of arrival; a name that comes again later is another one's."""
+    if not table.has("request"):
+        return np.arange(len(rows))
+    known: dict[object, int] = {}
+    named = zip(table.texts("request", rows), arrival_s.tolist(), strict=True)
+    keys = [(name, arrived_s) if name else row for row, (name, arrived_s) in enumerate(named)]
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 def _sizes(table: LogColumns, rows: Ints, model: Ints) -> tuple[Floats, list[Floats]]:

@@ -63,6 +63,7 @@ class Advice:
         gone: servers of the log that the fleet does not have. told: speeds of those that only the fleet has, as its
             file tells them, the fastest of the log being 1. seats_before: requests that a server worked on at once in
             the log, by name, where the fleet has it work on another number.
+        more_parts: rows of the log beyond one a request, where images of a request were sent one by one.
 
     Example:
         >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
@@ -86,6 +87,7 @@ class Advice:
     gone: tuple[str, ...] = ()
     told: Mapping[str, float] = field(default_factory=dict)
     seats_before: Mapping[str, int] = field(default_factory=dict)
+    more_parts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
@@ -116,6 +118,9 @@ class Advice:
         lines = [render(title, head, rows), NOTES]
         if self.left_out:
             lines.append("Left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.left_out.items()) + ".")
+        if self.more_parts:
+            parts = self.requests + self.more_parts
+            lines.append(f"Delays are of whole requests, which were sent in {parts:,} parts; passes are of parts.")
         if several := [f"{name} {n}" for name, n in self.seats.items() if n > 1]:
             lines.append(f"Requests that a server works on at once: {', '.join(several)}; of all others 1.")
         if self.gone:

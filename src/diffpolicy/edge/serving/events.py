@@ -9,7 +9,12 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Arrived:
-    """A request was taken. Args: time_s: of the dispatcher's clock. model, size, images: as told. client: whose."""
+    """A request was taken, or a part of one.
+
+    Args:
+        time_s: of the dispatcher's clock. model, width, height, steps, images: as told. client: whose.
+        request: number of the request of which it is a part, "" where it is a whole one.
+    """
 
     number: str
     time_s: float
@@ -19,6 +24,22 @@ class Arrived:
     steps: int | None
     images: int
     client: str
+    request: str = ""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A request whose images were sent one by one has ended.
+
+    Args:
+        status: of HTTP. images: how many it has. delay_s: since it arrived.
+    """
+
+    number: str
+    time_s: float
+    status: int
+    images: int
+    delay_s: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +152,7 @@ class WorkerChanged:
 
 
 Event: TypeAlias = (
-    Arrived | Refused | Bound | Shadowed | Answered | Retried | Failed | Cancelled | FellBack | WorkerChanged
+    Arrived | Joined | Refused | Bound | Shadowed | Answered | Retried | Failed | Cancelled | FellBack | WorkerChanged
 )
 Listener: TypeAlias = Callable[[Event], None]
 """Is called in the dispatcher's event loop, so it must be quick and must not raise."""

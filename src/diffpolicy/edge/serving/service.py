@@ -202,8 +202,8 @@ class Service:
         self._repeats.add(work)
         for each in work.parts or (work,):
             self.waiting.append(each)
-            r = each.request
-            self.tell(events.Arrived(r.number, now, r.model, r.width, r.height, r.steps, r.images, r.client))
+            r, whole = each.request, "" if each is work else request.number
+            self.tell(events.Arrived(r.number, now, r.model, r.width, r.height, r.steps, r.images, r.client, whole))
         ticket = Ticket(work, chunk, self._left)
         self.wake()
         return ticket
@@ -224,8 +224,12 @@ class Service:
 
     def over(self, work: Work) -> None:
         """A request that was split has ended, and its parts are not needed any more. Args: work: it."""
-        work.parts = ()
-        self._repeats.ended(work, self.clock())
+        work.parts, now = (), self.clock()
+        error = work.result.exception()
+        status = work.result.result().status if error is None else error.status if isinstance(error, ApiError) else 500
+        number, images = work.request.number, work.request.images
+        self.tell(events.Joined(number, now, status, images, now - work.arrived_s))
+        self._repeats.ended(work, now)
 
     def drop(self, work: Work) -> None:
         """Ends a request that nobody wants any more, if it has not ended. Args: work: it, or a part."""

@@ -17,6 +17,7 @@ from diffpolicy.edge.serving.events import (
     Event,
     Failed,
     FellBack,
+    Joined,
     Refused,
     Retried,
 )
@@ -47,6 +48,10 @@ class Metrics:
             return Counter(f"diffpolicy_{name}", help_, labels, registry=self.registry)
 
         self.requests = counter("requests", "requests that ended", "worker", "outcome")
+        self.whole = histogram(
+            "whole_request_seconds", "from arrival to answer of requests whose images were sent one by one", SECONDS
+        )
+        self.wholes = counter("whole_requests", "such requests that ended", "outcome")
         self.retries = counter("retries", "requests that a worker failed and that went to another", "worker")
         self.fallbacks = counter("fallbacks", "decisions in which the policy was not followed", "why")
         self.latency = histogram("request_seconds", "from arrival to answer", SECONDS, "worker")
@@ -77,6 +82,10 @@ class Metrics:
                 self._bound.popitem(last=False)
         elif isinstance(event, Answered):
             self._answered(event)
+        elif isinstance(event, Joined):
+            self.wholes.labels(_outcome(event.status)).inc()
+            if event.status < 400:
+                self.whole.observe(event.delay_s)
         elif isinstance(event, Retried):
             self.retries.labels(event.server).inc()
         elif isinstance(event, FellBack):
@@ -88,7 +97,7 @@ class Metrics:
 
     def _answered(self, event: Answered) -> None:
         server, end = event.server, event.time_s if event.freed_s is None else event.freed_s
-        self.requests.labels(server, "ok" if event.status < 400 else f"status-{event.status}").inc()
+        self.requests.labels(server, _outcome(event.status)).inc()
         self.latency.labels(server).observe(event.delay_s)
         self.service.labels(server).observe(event.service_s)
         self.missed.labels(server).observe(event.expected_s - event.service_s)
@@ -101,6 +110,11 @@ class Metrics:
             before = max(since, self._end_s.get(server, since))
             self.dead.labels(server).observe(max(end - before - event.service_s, 0.0))
         self._end_s[server] = end
+
+
+def _outcome(status: int) -> str:
+    """A status as a label."""
+    return "ok" if status < 400 else f"status-{status}"
 
 
 class _Standing(Collector):

@@ -16,8 +16,10 @@ from diffpolicy.edge.serving.events import Answered, Arrived, Cancelled, Event, 
 from diffpolicy.errors import InputError
 
 logger = logging.getLogger("diffpolicy.serving")
-COLUMNS = ("arrival_s", "server", "start_s", "end_s", "model", "width", "height", "steps", "images", "status")
-HEADER = ",".join(COLUMNS) + "\n"
+OLD = ("arrival_s", "server", "start_s", "end_s", "model", "width", "height", "steps", "images", "status")
+COLUMNS = (*OLD, "request")
+HEADER, OLD_HEADER = (",".join(columns) + "\n" for columns in (COLUMNS, OLD))
+"""A log that was begun without the column `request` goes on without it."""
 REMEMBERED = 20_000
 """Requests in progress, at most."""
 
@@ -41,7 +43,7 @@ class RequestRecorder:
         self.path = Path(path)
         self.offset_s = time.time() - (time.monotonic() if now_s is None else now_s)
         self.lost = 0
-        self._cut = False
+        self._cut, self._old = False, False
         self._asked: OrderedDict[str, Arrived] = OrderedDict()
         self._handle = -1
         self.reopen()
@@ -54,7 +56,7 @@ class RequestRecorder:
         """
         _files.check_writable(self.path)
         self.close()
-        self._cut = False
+        self._cut = self._old = False
         try:
             self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._begin()
@@ -69,7 +71,8 @@ class RequestRecorder:
                 os.ftruncate(self._handle, 0)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return
-        if head.replace(b"\r\n", b"\n") != HEADER.encode():
+        self._old = head.replace(b"\r\n", b"\n").startswith(OLD_HEADER.encode())
+        if not self._old and head.replace(b"\r\n", b"\n") != HEADER.encode():
             self.close()
             raise InputError(f"{self.path} is no log of requests: its first line must be {HEADER.strip()}")
         size = os.fstat(self._handle).st_size
@@ -113,6 +116,7 @@ class RequestRecorder:
                 asked.steps,
                 asked.images,
                 status,
+                *([] if self._old else [asked.request or asked.number]),
             ]
         )
         line = text.getvalue().encode("utf-8", "backslashreplace")
