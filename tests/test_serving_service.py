@@ -419,19 +419,35 @@ def test_two_machines_at_one_address_end_no_calls_and_are_said_to_be_there_once(
     async def main():
         bench = Bench(1, seconds=lambda j: lambda request: 5.0, probe_s=1.0)
         async with bench:
-            fake = bench.fakes[0]
-            for boot in ("b1", "b0", "b1", "b0"):
-                fake.boot = boot
+            fake, tickets = bench.fakes[0], [bench.ask(k) for k in range(2)]
+            for boot in ("b1", "b0", "b1", "b0", *(3 * ("b1", "b0", "b2"))):  # the first switch among them
                 await asyncio.sleep(1)
-            tickets = [bench.ask(k) for k in range(2)]
-            for boot in 3 * ("b1", "b0", "b2"):
                 fake.boot = boot
-                await asyncio.sleep(1)
             assert [(await ticket.answer()).status for ticket in tickets] == [200, 200]
             assert not bench.of(events.Retried)
 
     run(main())
     assert caplog.text.count("several machines answer at the address of worker w0") == 1
+
+
+def test_a_worker_that_was_removed_is_watched_until_it_has_ended_what_it_had() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-outstanding"), call_s=1e4)
+        bench.fakes[0] = Fake(WorkerSpec("http://w0:1", "w0"))
+        bench.fakes[0].call = in_vain
+        async with bench:
+            tickets = [bench.ask(k) for k in range(2)]
+            await asyncio.sleep(1)
+            bench.service.replace_workers([WorkerSpec("http://w1:1", "w1")])
+            await asyncio.sleep(5)
+            bench.fakes[0].mode = "refuses"
+            assert [(await ticket.answer()).body for ticket in tickets] == [b"0", b"1"]
+            assert asyncio.get_running_loop().time() < 12
+            assert [x.server for x in bench.of(events.WorkerChanged) if x.state == "removed"] == ["w0"]
+            await asyncio.sleep(3)
+            assert [watch.done() for watch in bench.service.fleet._watches.values()] == [True, False]
+
+    run(main())
 
 
 @pytest.mark.parametrize("how", ["cancels itself", "a fault of ours"])

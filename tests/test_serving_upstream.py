@@ -347,8 +347,8 @@ class Server:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                body = await reader.readexactly(length)
+                length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                body = await reader.readexactly(int(length or 0))
                 self.asked += 1
                 writer.write(self.answer(body))
                 await writer.drain()
@@ -356,7 +356,7 @@ class Server:
                     break
         writer.close()
 
-    async def calls(self, *groups, asked=None):
+    async def calls(self, *groups, asked=None, looks=0):
         """Bodies of the answers to calls of which those of a group go at once."""
         server = await asyncio.start_server(self, "127.0.0.1", 0, limit=2**24)
         async with server:
@@ -367,6 +367,8 @@ class Server:
                     calls = (upstream.call(asked or request(), timeout_s=30) for _ in range(count))
                     found += [answer.body for answer in await asyncio.gather(*calls)]
                     await asyncio.sleep(0.02)  # lets an end arrive
+                for _ in range(looks):
+                    await upstream.health()
                 return found
             finally:
                 await upstream.aclose()
@@ -380,6 +382,13 @@ def test_connections_are_kept_for_the_next_call():
     server = Server(lambda body: WHOLE)
     assert asyncio.run(server.calls(1, 1, 5, 5, 1)) == [PICTURE] * 13
     assert server.connections == 5
+
+
+def test_looks_at_a_workers_health_go_where_a_balancer_leads_them_each_time():
+    """By a connection of its own each; what a foreign worker says of its models and counts goes on kept ones."""
+    server = Server(lambda body: WHOLE)
+    asyncio.run(server.calls(2, looks=3))
+    assert (server.connections, server.asked) == (5, 2 + 3 * 3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.drift import Drift
 from diffpolicy.edge.serving.moments import Costs
-from diffpolicy.edge.serving.server import MISSES, Server
+from diffpolicy.edge.serving.server import MISSES, SURE, Server
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, paired
@@ -98,9 +98,24 @@ class Fleet:
     def _remove(self, j: int) -> None:
         """Sends a worker nothing more. Args: j: its place."""
         server = self.servers[j]
-        server.removed = True
+        server.removed, server.shown = True, "removed"
         self._clear_foreign(j)
         self._tell(events.WorkerChanged(self._clock(), server.spec.name, "removed"))
+        if not self._has_any(j):
+            self._unwatch(j)
+
+    def _has_any(self, j: int) -> bool:
+        """Whether a worker has requests of ours, or sends answers. Args: j: its place."""
+        return bool(self.account.outstanding[j]) or self.servers[j].coming > 0
+
+    def _rewatch(self, j: int) -> None:
+        """Looks at whoever is at a place now. Args: j: it."""
+        if self._started:
+            self._unwatch(j)
+            self._watches[j] = asyncio.create_task(self._watch(j))
+
+    def _unwatch(self, j: int) -> None:
+        """Looks no more. Args: j: the worker's place."""
         if j in self._watches:
             self._end(self._watches.pop(j))
 
@@ -116,8 +131,7 @@ class Fleet:
         self.account.seat(j, server.slots)
         if server.removed:
             server.removed, server.misses, server.health = False, 0, None
-            if self._started:
-                self._watches[j] = asyncio.create_task(self._watch(j))
+            self._rewatch(j)
         elif spec.name != old.name:
             self._tell(events.WorkerChanged(self._clock(), old.name, "removed"))
             server.shown = "unknown"
@@ -127,8 +141,7 @@ class Fleet:
         """Gives a worker the place of one that is gone, or a new one."""
         most = self._settings
         made = Server(spec, self._connect(spec), Breaker(most.faults, most.open_s, most.longest_open_s))
-        out = self.account.outstanding
-        left = (j for j, server in enumerate(self.servers) if server.removed and not out[j] and not server.coming)
+        left = (j for j, server in enumerate(self.servers) if server.removed and not self._has_any(j))
         j = next(left, len(self.servers))
         if j < len(self.servers):
             self._close([self.servers[j].upstream, *self.servers[j].retired])
@@ -137,8 +150,7 @@ class Fleet:
         self.costs.forget(j)
         if spec.speed is not None:
             self.costs.tell(j, spec.speed)
-        if self._started:
-            self._watches[j] = asyncio.create_task(self._watch(j))
+        self._rewatch(j)
 
     def _close(self, upstreams: Sequence[Upstream]) -> None:
         """Ends connections that nobody uses any more."""
@@ -158,23 +170,30 @@ class Fleet:
         return Costs(self.costs, self.servers, now_s, self.account.outstanding.tolist())
 
     async def _watch(self, j: int) -> None:
-        """Looks for as long as the worker has its place. Args: j: it."""
+        """Looks for as long as the worker has its place, or requests of ours after that. Args: j: its place."""
         server = self.servers[j]
-        while self.servers[j] is server and not server.removed:  # `wait_for` may swallow a cancellation
+        # `wait_for` may swallow a cancellation
+        while self.servers[j] is server and (not server.removed or self._has_any(j)):
             server.doubted.clear()
             try:
-                gone = await self.look(j)
+                soon = await self.look(j)
             except Exception as error:  # an upstream of somebody else's may say of itself what nobody can read
-                gone = False
+                soon = False
                 logger.error("a look at %s failed by %s", server.spec.name, described(error))
-            # what seems to have ended is looked at once more before anybody believes it
-            await server.doubted.wait(AGAIN_S if gone and server.misses < MISSES else self._settings.probe_s)
+            await server.doubted.wait(AGAIN_S if soon else self._settings.probe_s)
 
     async def look(self, j: int) -> bool:
-        """Looks at a worker's health. Args: j: its place. Returns: whether it ended, as it seems."""
+        """Looks at a worker's health.
+
+        Args:
+            j: its place.
+
+        Returns:
+            Whether it seems to have ended or to have started anew, which is looked at again before it is believed.
+        """
         server, before = self.servers[j], int(self.account.outstanding[j])
         asked_s, why, gone = self._clock(), "", False
-        if server.retired and not before and not server.coming:
+        if server.retired and not self._has_any(j):
             self._close(server.retired)
             server.retired = []
         try:
@@ -193,7 +212,7 @@ class Fleet:
         if server.state(self._clock()) == "dead":
             self._clear_foreign(j)  # nobody knows any more, and nothing goes there
         self.show(j, why)
-        return gone
+        return (gone and server.misses < MISSES) or server.anew > 0
 
     def _clear_foreign(self, j: int) -> None:
         """Forgets what others have at a worker. Args: j: its place."""
@@ -207,16 +226,24 @@ class Fleet:
             self._found(j)
         server.misses, server.health = 0, health
         if old is not None and old.boot != health.boot:
-            if not self._shared(server, health.boot):
+            if self._shared(server, health.boot):
+                server.anew = 0
+            else:
                 server.breaker.success()
                 if old.boot is not None and health.boot is not None:
-                    self._lose(j, asked_s, "has started anew")
+                    server.anew, server.anew_s = SURE, server.anew_s if server.anew else asked_s
             if old.models != health.models:
                 server.drift = Drift()
                 self.costs.forget(j)
+        if server.anew:
+            server.anew -= 1
+            if not server.anew:
+                self._lose(j, server.anew_s, "has started anew")
         if health.boot is not None and health.boot not in server.boots:
             server.boots.append(health.boot)
         self.account.seat(j, server.slots)
+        if server.removed:  # others' work there keeps nobody waiting
+            return
         own = max(before, int(self.account.outstanding[j]))
         running = (health.running or 0) + (health.waiting or 0)
         server.foreign_seen = server.foreign_seen + 1 if running > own else 0

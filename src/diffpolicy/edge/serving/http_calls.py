@@ -18,6 +18,8 @@ IDLE = 64
 """Idle connections that are kept, at most."""
 URLS = 64
 """Addresses that are remembered; those of ComfyUI's answers are without end."""
+FRESH = "diffpolicy.fresh"
+"""Of a request's extensions: it has a connection of its own."""
 WAITS = "diffpolicy.waits"
 """Of a request's extensions: whether it waits for a connection, so that nothing of it was sent."""
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "set-cookie", "date")
@@ -62,6 +64,7 @@ class HttpCalls:
         most_bytes: int,
         chunk: Chunk | None = None,
         begun: Callable[[int, Mapping[str, str]], None] | None = None,
+        fresh: bool = False,
         headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> Answer:
@@ -71,7 +74,8 @@ class HttpCalls:
             timeout_s: from the connection to the last byte. most_bytes: of the answer, streamed or not.
             chunk: takes the pieces of an answer that is a stream of events with status 200.
             begun: takes the status and the headers of an answer, by their names in lower case, before its body.
-            headers: more of them. content: `json`, `data`, `files` and `params`, as httpx takes them.
+            fresh: on a connection of its own, so that a balancer may choose anew. headers: more of them.
+            content: `json`, `data`, `files` and `params`, as httpx takes them.
 
         Raises:
             UpstreamError: there is no answer.
@@ -83,8 +87,8 @@ class HttpCalls:
                 request = httpx.Request(
                     method,
                     self._url(url),
-                    headers={**self._headers, **(headers or {})},
-                    extensions={"timeout": {"connect": min(self._connect_s, timeout_s)}},
+                    headers={**self._headers, **({"Connection": "close"} if fresh else {}), **(headers or {})},
+                    extensions={"timeout": {"connect": min(self._connect_s, timeout_s)}, FRESH: fresh},
                     **content,
                 )
                 if self._query:

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import httpx
 
-from diffpolicy.edge.serving.http_calls import WAITS
+from diffpolicy.edge.serving.http_calls import FRESH, WAITS
 from diffpolicy.edge.serving.http_connection import HttpConnection
 
 FIRST_S = 1.0
@@ -54,7 +54,8 @@ class HttpTransport(httpx.AsyncBaseTransport):
         await self._room.acquire()
         connection: HttpConnection | None = None
         try:
-            connection = self._kept() or await self._connect(request)
+            kept = None if request.extensions.get(FRESH) else self._kept()
+            connection = kept or await self._connect(request)
             request.extensions[WAITS] = False
             body: Any = request.stream
             await connection.send(request.method.encode(), request.url.raw_path, request.headers.raw, body)

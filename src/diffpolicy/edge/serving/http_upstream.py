@@ -120,7 +120,7 @@ class HttpUpstream:
         Raises:
             UpstreamError: nothing.
         """
-        answer = await self._get(self._root + "/health")
+        answer = await self._get(self._root + "/health", fresh=True)  # what machine answers is asked, too
         own = health_report.own_health(answer)
         if own is not None:
             return own
@@ -138,8 +138,8 @@ class HttpUpstream:
         """Ends its connections."""
         await self._calls.aclose()
 
-    async def _get(self, url: str) -> Answer:
-        return await self._calls.fetch("GET", url, timeout_s=HEALTH_S, most_bytes=health_report.MOST_BYTES)
+    async def _get(self, url: str, *, fresh: bool = False) -> Answer:
+        return await self._calls.fetch("GET", url, timeout_s=HEALTH_S, most_bytes=health_report.MOST_BYTES, fresh=fresh)
 
     async def _asked(self, url: str) -> Answer:
         """What a foreign worker need not have; it is not asked again for what it has not."""

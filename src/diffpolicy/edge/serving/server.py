@@ -15,6 +15,10 @@ from diffpolicy.edge.serving.worker_spec import WorkerSpec
 MISSES = 2
 """Looks at a worker in a row that must fail before it is taken for dead."""
 
+SURE = 6
+"""Looks in a row, each by a connection of its own, that must find a worker started anew before its calls are ended:
+where several machines answer at its address, one of them is soon another again."""
+
 BOOTS = 64
 """Starts of a worker that are remembered."""
 
@@ -33,6 +37,8 @@ class Server:
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with.
         boots: drawn by what answered as it, the last ones. shared: several machines do, so that they tell no restart.
+        anew: looks that are left until it is believed that it started anew, 0 where nothing says so; anew_s: what was
+            called before then is lost.
     """
 
     spec: WorkerSpec
@@ -49,6 +55,8 @@ class Server:
     coming: int = 0
     boots: deque[str] = field(default_factory=lambda: deque(maxlen=BOOTS))
     shared: bool = False
+    anew: int = 0
+    anew_s: float = 0.0
     shown: str = "unknown"
     """The state that listeners were told last."""
 
