@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from diffpolicy.edge.serving.api.bodies import Share
 from diffpolicy.edge.serving.api.errors import answer_response, error_body, error_response
-from diffpolicy.edge.serving.api.paced import send_paced, send_pieces
+from diffpolicy.edge.serving.api.paced import send_end, send_paced, send_pieces
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
 from diffpolicy.edge.serving.api_error import ApiError
@@ -65,35 +65,36 @@ class HeldStream(Response):
                 elif not done:
                     await self._send(send, COMMENT)
             if not gone.done():
-                await self._end(answer, send)
+                await self._end(answer, scope, send)
         except TimeoutError:
             hang_up(scope)  # a client that does not read is gone
         finally:
             give_up(self.ticket, answer, gone, piece)
             self.until.close()
 
-    async def _end(self, answer: asyncio.Future[Answer], send: Send) -> None:
+    async def _end(self, answer: asyncio.Future[Answer], scope: Scope, send: Send) -> None:
         """What comes last: nothing more, the images of a worker that sent no stream, or an error."""
         try:
             result = answer.result()
         except ApiError as error:
             if not self.begun:
-                await self._refuse(error_response(error), send)
+                await self._refuse(error_response(error), scope, send)
                 return
             last = frame("error", error.body())
         else:
             if result.status >= 400 and not self.begun:
-                await self._refuse(answer_response(result), send)
+                await self._refuse(answer_response(result), scope, send)
                 return
             last = b"".join(self._last(result))
         self.share.add(len(last))
-        await self._send(send, last, more=False)
+        await self._send(send, last)
+        await send_end(scope, send, self.stall_s)
 
-    async def _refuse(self, response: Response, send: Send) -> None:
+    async def _refuse(self, response: Response, scope: Scope, send: Send) -> None:
         """Sends an answer that is no stream, instead of one."""
         response.raw_headers += self.own
         self.share.add(len(response.body))
-        await send_paced(response, send, self.stall_s)
+        await send_paced(response, scope, send, self.stall_s)
 
     def _last(self, answer: Answer) -> Iterator[bytes]:
         """The events of an answer that was not, or not only, a stream."""
@@ -109,14 +110,14 @@ class HeldStream(Response):
         """Headers that were set on this response."""
         return [(k, v) for k, v in self.raw_headers if k not in (b"content-length", b"content-type")]
 
-    async def _send(self, send: Send, body: bytes, more: bool = True) -> None:
+    async def _send(self, send: Send, body: bytes) -> None:
         """Sends bytes, after the head if it was not sent yet."""
         if not self.begun:
             self.begun = True
             head = [(b"content-type", KIND.encode()), (b"x-accel-buffering", b"no"), *self.own]
             async with within(self.stall_s):
                 await send({"type": "http.response.start", "status": 200, "headers": head})
-        await send_pieces(body, send, self.stall_s, more=more)
+        await send_pieces(body, send, self.stall_s)
 
 
 def taking(pieces: asyncio.Queue[bytes], share: Share) -> Chunk:
