@@ -1,12 +1,14 @@
 """`diffpolicy serve` end to end: in this process over two emulated workers, and as processes with signals and files."""
 
 import asyncio
+import base64
 import contextlib
 import csv
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -35,7 +37,9 @@ from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.worker.app import make_worker_app
 from diffpolicy.edge.serving.worker.desk import Desk
+from diffpolicy.edge.serving.worker.engine import Run
 from diffpolicy.edge.serving.worker.engines import make_engine
+from diffpolicy.edge.serving.worker.job import Job
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from serving_fakes import Caller, client, until
 
@@ -45,9 +49,10 @@ SMALL = {"prompt": "a cat", "size": "512x512", "num_inference_steps": 10}
 
 
 @contextlib.asynccontextmanager
-async def served(policy, settings=None, **more):
-    """A service over two emulated workers, one twice as fast, and its app; all of it in this process."""
-    desks = {name: Desk(make_engine(model, scale=0.1), 16) for name, model in (("a", PROFILE), ("b", f"{PROFILE}@2"))}
+async def served(policy, settings=None, *, engines=None, **more):
+    """A service over two emulated workers, one twice as fast, or others, and its app; all of it in this process."""
+    engines = engines or [make_engine(model, scale=0.1) for model in (PROFILE, f"{PROFILE}@2")]
+    desks = {name: Desk(engine, 16) for name, engine in zip("ab", engines, strict=False)}
     specs = [WorkerSpec(f"http://{name}:80") for name in desks]
 
     def connect(spec):
@@ -94,6 +99,41 @@ def test_the_official_client_is_served_by_two_workers_and_the_log_says_so(tmp_pa
     asyncio.run(go())
     with (tmp_path / "log.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6
+
+
+def test_a_pipeline_is_served_from_its_folder_as_diffusers_writes_it(tmp_path):
+    """Of SD3's own classes, in small: of the real one nothing is new but its weights."""
+    pytest.importorskip("diffusers")
+    import torch
+
+    from diffpolicy.edge.hardware.models.architectures import architecture
+    from diffpolicy.edge.hardware.models.building import random_pipeline
+    from diffpolicy.edge.hardware.models.checkpoints import quiet
+
+    folder = tmp_path / "sd3-tiny"
+    with quiet():
+        random_pipeline(architecture("tiny"), torch.device("cpu"), torch.float32).save_pretrained(folder)
+
+    async def go():
+        engine = make_engine(str(folder), device="cpu")
+        async with served(make_policy("least-finish", binding="free"), engines=[engine]) as (_, app):
+            ours = openai.AsyncOpenAI(base_url="http://test/v1", api_key="x" * 16, http_client=client(app))
+            assert [m.id async for m in ours.models.list()] == ["sd3-tiny"]
+            asked = {"prompt": "a cat", "size": "16x16", "model": "sd3-tiny"}
+            more = {"num_inference_steps": 2, "seed": 5}
+            answers = [await ours.images.generate(**asked, extra_body=more, n=n) for n in (1, 1, 2)]
+            files = [[base64.b64decode(image.b64_json) for image in answer.data] for answer in answers]
+            with pytest.raises(openai.NotFoundError):
+                await ours.images.generate(**{**asked, "model": "sd3-medium"})
+        return files
+
+    once, again, both = asyncio.run(go())
+    assert once == again
+    assert len(set(both)) == 2
+    built = make_engine("tiny", device="cpu")  # the same weights, that were never on a disk
+    asyncio.run(built.load())
+    assert asyncio.run(built.generate(Job("a cat", 16, 16, 2, seed=5), Run(0.0))) == once
+    assert struct.unpack(">II", once[0][16:24]) == (16, 16)
 
 
 def test_a_client_that_leaves_is_gone_before_the_next_binding_or_stopped_where_it_runs():
