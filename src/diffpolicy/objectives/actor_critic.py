@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
@@ -13,6 +14,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.off_policy import OffPolicyLoss
+from diffpolicy.objectives.rows import next_key, row_masks, wide
 from diffpolicy.policies.policy import Policy
 
 
@@ -25,6 +27,19 @@ class SoftActorCriticOptions(TypedDict, total=False):
     target_actor: bool
     critic_latent: bool
     reward_scale: float
+
+
+class Rows(TypedDict):
+    """What both kinds of loss read of transitions, by the arguments of their `losses`; see there."""
+
+    observation: Tensor
+    next_observation: Tensor
+    latent: Tensor | None
+    next_latent: Tensor | None
+    mask: Tensor | None
+    next_mask: Tensor | None
+    reward: Tensor
+    terminated: Tensor | None
 
 
 class SoftActorCriticLoss(OffPolicyLoss):
@@ -82,6 +97,25 @@ class SoftActorCriticLoss(OffPolicyLoss):
             raise InputError("critic_latent needs a policy that remembers its actions")
         lead = () if policy.agents is None else (policy.agents, 1)
         self.log_alpha = nn.Parameter(torch.full(lead, math.log(alpha)))
+
+    def read(self, tensordict: TensorDictBase) -> Rows:
+        """Rows of transitions beside their actions. Args: tensordict: `[M]` or `[G, M]`; refused where it lacks any."""
+        self.check_rows(tensordict)
+        k, nxt = self.tensor_keys, tensordict["next"]
+        observation, next_observation = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
+        rows = observation.shape[:-1]
+        mask, next_mask = row_masks(tensordict, k.mask, self.policy, rows)
+        terminated = nxt.get(k.terminated, None)
+        return Rows(
+            observation=observation,
+            next_observation=next_observation,
+            latent=tensordict[k.latent] if self.reads_latent else None,
+            next_latent=nxt[k.latent] if self.reads_latent else None,
+            mask=mask,
+            next_mask=next_mask,
+            reward=tensordict[k.reward].view(rows).to(self.policy.dtype),
+            terminated=None if terminated is None else terminated.view(rows).bool(),
+        )
 
     def critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:
         """What critics read of states, `[.., M, F]` or `[.., M, F + W]`. Args: both `[.., M, *]`."""

@@ -15,7 +15,6 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble, least
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
 from diffpolicy.objectives.critics import check_critic
-from diffpolicy.objectives.rows import next_key, row_masks, wide
 from diffpolicy.policies.policy import Policy
 
 
@@ -117,23 +116,11 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The losses of a batch of rows."""
-        k = self.tensor_keys
-        nxt = tensordict["next"]
-        self.check_rows(tensordict)
-        observation, next_observation = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
-        rows, dtype = observation.shape[:-1], self.policy.dtype
-        mask, next_mask = row_masks(tensordict, k.mask, self.policy, rows)
-        terminated = nxt.get(k.terminated, None)
+        read = self.read(tensordict)
+        rows, action = read["observation"].shape[:-1], tensordict[self.tensor_keys.action]
         losses = self.losses(
-            observation=observation,
-            next_observation=next_observation,
-            latent=tensordict[k.latent] if self.reads_latent else None,
-            next_latent=nxt[k.latent] if self.reads_latent else None,
-            mask=mask,
-            next_mask=next_mask,
-            action=self.head.joint_index(tensordict[k.action].view(*rows, *self.head.event)),
-            reward=tensordict[k.reward].view(rows).to(dtype),
-            terminated=None if terminated is None else terminated.view(rows).bool(),
+            **read,
+            action=self.head.joint_index(action.view(*rows, *self.head.event)),
             next_noise=self._noise(self.actor, rows),
             noise=self._noise(self.policy, rows),
         )

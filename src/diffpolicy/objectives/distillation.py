@@ -89,10 +89,6 @@ class DistillationLoss(ImitationLoss):
         keys = super().in_keys
         return [*keys, "action_mask"] if masked and "action_mask" not in keys else keys
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
-
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         """The loss of a batch of rows."""

@@ -94,10 +94,6 @@ class DPPOLoss(LossModule):
         """Keys read from the rows, beside what `begin` adds."""
         return ["observation", "action", "draws", *(["action_mask"] if self.policy.reading.masked else [])]
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
-
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         pass
 

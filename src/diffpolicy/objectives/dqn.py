@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -71,10 +70,6 @@ class StackedDQNLoss(DQNLoss):
         """Keys read from the rows."""
         state = ["observation", *([] if not self.__dict__["policy"].reading.masked else ["action_mask"])]
         return ["action", "reward", *state, *map(next_key, state)]
-
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
 
     def check_rows(self, td: TensorDictBase) -> None:
         """Raises InputError if rows, or transitions that are to become rows, lack what is read. Args: td: any batch."""

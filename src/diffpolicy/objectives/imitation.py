@@ -60,10 +60,6 @@ class ImitationLoss(LossModule):
         """Keys read from the rows."""
         return ["observation", "action", *(["action_mask"] if self.policy.reading.masked else [])]
 
-    @in_keys.setter
-    def in_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
-
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -150,10 +149,6 @@ class ChainPPOLoss(ClipPPOLoss):
     def out_keys(self) -> list[NestedKey]:
         """Keys that are written."""
         return list(WRITTEN)
-
-    @out_keys.setter
-    def out_keys(self, values: Any) -> None:
-        raise AttributeError("the keys are fixed")
 
     def check_rows(self, td: TensorDictBase) -> None:
         """Raises InputError if transitions lack what is read of them. Args: td: any batch, before advantages."""
