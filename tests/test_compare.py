@@ -12,7 +12,7 @@ from diffpolicy import InputError, Policy
 from diffpolicy.edge import evaluate, play_episodes
 from diffpolicy.edge.names import HEURISTIC_NAMES
 from diffpolicy.edge.problem import DELAY, OffloadingProblem
-from diffpolicy.evaluation import Result
+from diffpolicy.evaluation import Played, Result
 from diffpolicy.experiments.comparison import Comparison, converged, curves_csv, over_seeds
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
 from diffpolicy.experiments.plots import draw
@@ -20,7 +20,6 @@ from diffpolicy.experiments.run import compare
 from diffpolicy.experiments.sweep import Sweep, run_sweep
 from diffpolicy.experiments.tables import comparison_json, comparison_table
 from diffpolicy.experiments.work import finished, work
-from diffpolicy.training import Played
 from toys import quick_method, small
 
 SCENARIO = small(3, 5, 6)

@@ -21,7 +21,8 @@ from diffpolicy.edge.evaluation import Recorded
 from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.errors import InputError
-from diffpolicy.training import SACMethod, play
+from diffpolicy.evaluation import play
+from diffpolicy.methods import SACMethod
 from diffpolicy.training.fit import fit
 
 KEYS = ("home", "input_mbit", "result_mbit", "work_gcycles", "valid")

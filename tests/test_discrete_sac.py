@@ -9,9 +9,9 @@ import torch
 from tensordict import TensorDict
 
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GaussianPrior, InputError, with_recurrent_state
+from diffpolicy.methods import DiffusionSACMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss
-from diffpolicy.training import DiffusionSACMethod, SACMethod
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, copy_slice, guess_transitions, used_index
 

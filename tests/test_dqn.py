@@ -6,8 +6,8 @@ from tensordict import TensorDict
 from torchrl.data import Composite, OneHot
 
 from diffpolicy import GreedyValuePolicy
+from diffpolicy.methods import DQNMethod
 from diffpolicy.objectives import StackedDQNLoss
-from diffpolicy.training import DQNMethod
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, copy_slice, guess_transitions
 

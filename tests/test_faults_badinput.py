@@ -31,7 +31,8 @@ from diffpolicy.environments.data_set import read_data
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.environments.entrants import check_policy, make_policy
 from diffpolicy.experiments.names import import_attribute, make_method, make_problem
-from diffpolicy.training import DiffusionSACMethod, DQNMethod, checkpoint, parse_method
+from diffpolicy.methods import DiffusionSACMethod, DQNMethod, parse_method
+from diffpolicy.training import checkpoint
 
 SRC = os.path.dirname(os.path.dirname(diffpolicy.__file__))
 TINY = ["--stations", "2", "--slots", "2", "--tasks", "3"]

@@ -20,6 +20,7 @@ from diffpolicy.edge.training import build
 from diffpolicy.environments import Cost
 from diffpolicy.environments.tally import Tally
 from diffpolicy.evaluation import (
+    Played,
     Result,
     difference_interval,
     mean_interval,
@@ -29,7 +30,8 @@ from diffpolicy.evaluation import (
 )
 from diffpolicy.evaluation.intervals import _half_width
 from diffpolicy.evaluation.tables import cost_cells
-from diffpolicy.training import Played, RolloutStream, SACMethod
+from diffpolicy.methods import SACMethod
+from diffpolicy.training import RolloutStream
 from diffpolicy.training.callbacks import EpisodeProgress, EvaluateEvery
 from diffpolicy.training.fit import fit
 from diffpolicy.training.stream import counted_parts

@@ -29,19 +29,17 @@ from diffpolicy._identity import check_same, content_digest, describe, differenc
 from diffpolicy._signals import Stopped, StopRequests, exit_status, terminated_at_once
 from diffpolicy.edge import OffloadingEnv, Scenario, TaskList, make_method
 from diffpolicy.edge.training import build, train
+from diffpolicy.methods import DiffusionSACMethod, DQNMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble, MLPDenoiser
 from diffpolicy.objectives import LatentDiscreteSACLoss, PathwiseLoss
 from diffpolicy.objectives.pathwise import choice_probabilities
 from diffpolicy.training import (
-    DiffusionSACMethod,
-    DQNMethod,
     EvolutionModule,
     ImitationModule,
     OffPolicyModule,
     PackedReplay,
     PathwiseModule,
     RolloutStream,
-    SACMethod,
     checkpoint,
 )
 from diffpolicy.training.callbacks import EvaluateEvery

@@ -13,10 +13,10 @@ from diffpolicy.edge import FleetPolicy, OffloadingEnv, task_transitions
 from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.edge.training import build
 from diffpolicy.export import Decision, ExportedDecision, export_decision
+from diffpolicy.methods import DQNMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss, StackedDQNLoss, choice_probabilities
 from diffpolicy.policies.masks import MASKED, mask_logits, masked_value
-from diffpolicy.training import DQNMethod, SACMethod
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
 

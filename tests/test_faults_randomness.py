@@ -33,11 +33,13 @@ from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.traces.readers import azure_sample
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
+from diffpolicy.evaluation import undisturbed
 from diffpolicy.experiments.names import import_attribute
 from diffpolicy.export.decision import Decision
+from diffpolicy.methods import DiffusionSACMethod
 from diffpolicy.policies import Draws, rows
 from diffpolicy.policies.systematic import SystematicDraws
-from diffpolicy.training import DiffusionSACMethod, PackedReplay, undisturbed
+from diffpolicy.training import PackedReplay
 from toys import GuessEnv, small
 
 KINDS = [

@@ -19,10 +19,11 @@ from diffpolicy import (
 )
 from diffpolicy.edge import FleetPolicy, OffloadingEnv
 from diffpolicy.edge.rules.registry import HEURISTICS
+from diffpolicy.methods import DQNMethod, SACMethod
 from diffpolicy.objectives import choice_probabilities
 from diffpolicy.policies.rows import Rows
 from diffpolicy.policies.systematic import SystematicDraws
-from diffpolicy.training import DQNMethod, PackedReplay, SACMethod
+from diffpolicy.training import PackedReplay
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
 

@@ -13,8 +13,8 @@ from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, Gaussia
 from diffpolicy.edge import OffloadingEnv, make_method, released_transitions, task_transitions
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
+from diffpolicy.methods import DiffusionSACMethod, DQNMethod, Method, OffPolicyMethod, SACMethod, parse_method
 from diffpolicy.objectives import LatentDiscreteSACLoss, StackedDQNLoss
-from diffpolicy.training import DiffusionSACMethod, DQNMethod, Method, OffPolicyMethod, SACMethod, parse_method
 from toys import GuessEnv, guess_transitions, quick_method, small
 
 SCENARIO = small(3, 5, 4)
@@ -338,7 +338,7 @@ def test_an_unknown_name_is_refused(source):
 
 def test_a_method_may_be_an_attribute_of_a_module(tmp_path, monkeypatch):
     (tmp_path / "mine_for_test.py").write_text(
-        "from diffpolicy.training import SACMethod\n"
+        "from diffpolicy.methods import SACMethod\n"
         "from diffpolicy.edge import task_transitions\n"
         "class Box:\n"
         "    method = SACMethod(transitions=task_transitions, learning_rates={'critic': 1e-3}, gamma=0.5)\n"

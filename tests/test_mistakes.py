@@ -22,7 +22,7 @@ from diffpolicy import (
 from diffpolicy.edge import OffloadingEnv
 from diffpolicy.environments import Cost, EnvProblem
 from diffpolicy.errors import InputError
-from diffpolicy.methods import PPOMethod
+from diffpolicy.methods import PPOMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.objectives import (
@@ -41,7 +41,6 @@ from diffpolicy.training import (
     PackedReplay,
     PathwiseModule,
     RolloutStream,
-    SACMethod,
 )
 from diffpolicy.training.fit import fit
 from test_keys import Specs

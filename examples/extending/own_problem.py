@@ -15,10 +15,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from diffpolicy import DiffusionPolicy
+from diffpolicy.evaluation import play
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentDiscreteSACLoss
 from diffpolicy.problems.clinic import KINDS, MINUTES, Clinic, dearest_first, longest_queue
-from diffpolicy.training import OffPolicyModule, PackedReplay, RolloutStream, play
+from diffpolicy.training import OffPolicyModule, PackedReplay, RolloutStream
 from diffpolicy.training.fit import fit
 
 

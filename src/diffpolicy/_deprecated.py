@@ -24,6 +24,14 @@ OLD_NAMES = {
     "diffpolicy.policies.ChoicePolicy": "diffpolicy.policies.Policy",
     "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.Policy",
     "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.FeedforwardPolicy",
+    **{
+        f"diffpolicy.training.{name}": f"diffpolicy.{layer}.{name}"
+        for layer, names in (
+            ("methods", ("Method", "OffPolicyMethod", "SACMethod", "DiffusionSACMethod", "DQNMethod", "parse_method")),
+            ("evaluation", ("Interval", "Played", "mean_interval", "play", "ratio_interval", "undisturbed")),
+        )
+        for name in names
+    },
 }
 """What Python code may still import, and what it should."""
 

@@ -6,17 +6,19 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from diffpolicy import ActionMemory, DiffusionPolicy, EnvProblem, FeedforwardPolicy, GaussianPrior, Policy, check_policy
 from diffpolicy.diffusion import NoiseSchedule
-from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario
+from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario, make_policy
 from diffpolicy.environments import Problem
 from diffpolicy.experiments import compare, evaluate, make_method, train
 from diffpolicy.methods import DiffusionSACMethod, DQNMethod, Method
-from diffpolicy.policies import CategoricalHead
+from diffpolicy.policies import CategoricalHead, SavedPolicy
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.training import fit
+from diffpolicy.training.trainable import Trainable
 
 
 class Own(DiffusionPolicy):
@@ -64,10 +66,27 @@ def methods() -> list[Method]:
     return [sac, DQNMethod(learning_rates={"critic": 1e-3}), make_method("d2sac")]
 
 
+def of_any_kind(problem: Problem, chain: DiffusionPolicy) -> list[Decides]:
+    """What decides, whoever made it, and what a chain is conditioned on, which only its denoiser knows."""
+    named: Decides = make_policy("opt-ts", Scenario.load("lad-ts"))
+    told: Decides = problem.prepare(named)
+    given: object = problem.subject
+    handed_on: list[object] = [given, chain.prepared(torch.zeros(1, 3)), chain.conditioned(torch.zeros(1, 3))]
+    player: Decides | None = DQNMethod(learning_rates={"critic": 1e-3}).make_player(problem, seed=len(handed_on))
+    return [told, longest, *(make(0) for make in problem.rules().values())] if player is None else [player]
+
+
+def trainable(module: Trainable, policy: nn.Module) -> bool:
+    """What is trained is a module, and `train` gives a policy that saves."""
+    trained: nn.Module = module.policy
+    saves: SavedPolicy = train("gym:CartPole-v1", "dqn").policy
+    return policy in (trained, saves, fit(module, episodes=1).policy)
+
+
 def job(problem: Problem, method: Method) -> float:
     """The main job from Python, with what it gives back."""
     run = train(problem, method, episodes=16, seed=0, out="runs/mine")
-    found = evaluate(problem, [run.policy, "longest"], episodes=8)
+    found = evaluate(problem, {"mine": run.policy, "longest": longest}, episodes=8)
     table: str = found.table()
     compared = compare(problem, methods=["d2sac"], episodes=16, out="runs/all")
     fitted = fit(method.build(problem, seed=0), episodes=16)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from diffpolicy import ActionMemory, DiffusionPolicy, EnvProblem, FeedforwardPolicy, GaussianPrior
 from diffpolicy import CategoricalPolicy  # type: ignore[attr-defined]
-from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario
+from diffpolicy.edge import OffloadingEnv, OffloadingProblem, Scenario, make_policy
 from diffpolicy.edge import OfloadingEnv  # type: ignore[attr-defined]
 from diffpolicy.environments import Problem
 from diffpolicy.experiments import compare, evaluate, train
@@ -46,12 +46,16 @@ OffloadingProblem(3)  # type: ignore[arg-type]
 DQNMethod(learning_rates={"critic": "fast"})  # type: ignore[dict-item]
 train(problem, "d2sac", episodes="16")  # type: ignore[arg-type]
 train(problem, DQNMethod)  # type: ignore[arg-type]
+evaluate(problem, {"mine": 3})  # type: ignore[dict-item]
 evaluate(problem, "opt-ts", episodes=None)  # type: ignore[arg-type]
 fit(problem, episodes=16)  # type: ignore[arg-type]
 
 # what comes back
 text: str = train(problem, "d2sac").episodes  # type: ignore[assignment]
 plain: FeedforwardPolicy = DiffusionPolicy.from_specs(env, prior=GaussianPrior())  # pyright: ignore[reportAssignmentType]
+level = make_policy("opt-ts", scenario).information  # type: ignore[attr-defined]
+problem.prepare("opt-ts")  # type: ignore[arg-type]
+of_scenario: int = problem.subject  # type: ignore[assignment]
 mean = evaluate(problem, ["opt-ts"]).mean  # type: ignore[attr-defined]
 
 

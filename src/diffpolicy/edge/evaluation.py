@@ -25,10 +25,10 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import Played, play, undisturbed
-from diffpolicy.policies.protocols import ShowsLevel
+from diffpolicy.policies.protocols import Decides, ShowsLevel
 
 
-def play_episodes(scenario: Scenario, policy: Any, episodes: int, seed: int = 0) -> Played:
+def play_episodes(scenario: Scenario, policy: Decides, episodes: int, seed: int = 0) -> Played:
     """Plays the first episodes of a scenario's evaluation stream, in float64.
 
     Args:
@@ -161,7 +161,9 @@ class Recorded(TensorDictModuleBase):
         return decisions
 
 
-def replay(scenario: Scenario, tasks: TaskList, policy: Any = None, *, name: str = "recorded", seed: int = 0) -> Replay:
+def replay(
+    scenario: Scenario, tasks: TaskList, policy: Decides | None = None, *, name: str = "recorded", seed: int = 0
+) -> Replay:
     r"""Plays a file's tasks under a policy, or under their own decisions, with physics in float64.
 
     Who decides whole files (`DecidesFiles`) does it without an environment, if no server fails and none has measured

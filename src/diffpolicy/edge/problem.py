@@ -30,7 +30,7 @@ from diffpolicy.environments.problem import Kind, Split
 from diffpolicy.environments.schedule import Schedule
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
-from diffpolicy.policies.protocols import ChecksEnv, ReadsKeys, RemembersAlike, ShowsLevel
+from diffpolicy.policies.protocols import ChecksEnv, Decides, ReadsKeys, RemembersAlike, ShowsLevel
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played
@@ -51,7 +51,7 @@ def has_numba() -> bool:
 class KnowsScenario(Protocol):
     """What is told the scenario before it decides, such as prices that depend on its workload."""
 
-    def for_scenario(self, scenario: Scenario) -> Any:
+    def for_scenario(self, scenario: Scenario) -> Decides:
         """The same for a scenario."""
 
 
@@ -143,17 +143,17 @@ class OffloadingProblem(Problem):
         stations, servers = len(self.scenario.stations), len(self.scenario.servers)
         return self.prepare(HEURISTICS[name](stations, servers, seed=seed, measured=self.scenario.measured))
 
-    def policies(self) -> Mapping[str, Callable[[int], Any]]:
+    def policies(self) -> Mapping[str, Callable[[int], Decides]]:
         return {name: functools.partial(self._bundled, name) for name in PRETRAINED_NAMES}
 
-    def _bundled(self, name: str, seed: int) -> Any:
+    def _bundled(self, name: str, seed: int) -> Decides:
         from diffpolicy.edge.pricing.bundled import load_bundled
 
-        policy: Any = self.prepare(load_bundled(name))
+        policy = load_bundled(name)
         policy.generator.manual_seed(seed)
-        return policy
+        return self.prepare(policy)
 
-    def prepare(self, policy: Any) -> Any:
+    def prepare(self, policy: Decides) -> Decides:
         """A policy or rule that is to know the scenario is told it."""
         return policy.for_scenario(self.scenario) if isinstance(policy, KnowsScenario) else policy
 
@@ -171,12 +171,12 @@ class OffloadingProblem(Problem):
     def subject(self) -> Scenario:
         return self.scenario
 
-    def view(self, policy: Any) -> str:
+    def view(self, policy: Decides) -> str:
         return policy.information if isinstance(policy, ShowsLevel) else "paper"
 
     # Evaluations
 
-    def check(self, policy: Any, env: EnvBase) -> None:
+    def check(self, policy: Decides, env: EnvBase) -> None:
         """Refuses a policy that was made for another shape, or reads what its level of information hides."""
         if isinstance(policy, ChecksEnv):
             policy.check_env(env)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 
+if TYPE_CHECKING:
+    from diffpolicy.policies.protocols import Decides
 
-def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any:
+
+def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Decides:
     """A policy for a scenario.
 
     Args:
@@ -35,7 +38,7 @@ def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Any
     return entrants.make_policy(source, OffloadingProblem(scenario), seed=seed)
 
 
-def resample(policy: Any, name: str, sampler: str | None, steps: int | None) -> Any:
+def resample(policy: Decides, name: str, sampler: str | None, steps: int | None) -> Decides:
     """The policy under another sampler, if one is asked for; heuristics and policies without a chain stay as they are.
 
     Raises:

@@ -16,9 +16,8 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method
-from diffpolicy.experiments.training import evaluations, run
+from diffpolicy.experiments.training import Trained, evaluations, run
 from diffpolicy.methods.rollouts import RolloutMethod
-from diffpolicy.training.fit import Fitted
 from diffpolicy.training.loggers import LoggerName
 from diffpolicy.training.trainable import Trainable
 
@@ -76,7 +75,7 @@ def train(
     module: Trainable | None = None,
     overwrite: bool = False,
     **trainer: Any,
-) -> Fitted:
+) -> Trained:
     """Trains a method, and writes its policy, checkpoint and `training.csv` into a folder.
 
     Args:

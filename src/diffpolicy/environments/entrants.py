@@ -14,6 +14,7 @@ from diffpolicy.errors import InputError
 
 if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem
+    from diffpolicy.policies.protocols import Decides
 
 PRETRAINED = "pretrained:"
 
@@ -63,7 +64,7 @@ def _seeds(path: Path) -> str:
     return f"; it has {', '.join(map(str, found))}" if found else ""
 
 
-def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Any]]:
+def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Decides]]:
     """A problem's rules, and `random` after them where it has none of that name; the first is the baseline."""
     from diffpolicy.environments.random_rule import RandomRule
 
@@ -72,7 +73,7 @@ def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Any]]:
     return rules
 
 
-def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
+def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Decides:
     """A policy for a problem.
 
     Args:
@@ -103,20 +104,20 @@ def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Any:
     from diffpolicy.policies import SavedPolicy
 
     if kind == "file":
-        policy = problem.prepare(SavedPolicy.load(text))
+        policy = SavedPolicy.load(text)
         policy.generator.manual_seed(seed)
-        return policy
+        return problem.prepare(policy)
     return _made(text, problem, seed)
 
 
-def _made(text: str, problem: Problem, seed: int) -> Any:
+def _made(text: str, problem: Problem, seed: int) -> Decides:
     """What `module:attribute` names."""
     from torch import nn
 
     from diffpolicy._global_draws import global_draws
     from diffpolicy.policies import SavedPolicy
 
-    made = import_attribute(text, "policy")
+    made: Any = import_attribute(text, "policy")
     if not isinstance(made, nn.Module) and callable(made):
         with global_draws(seed):
             made = made(problem.subject)

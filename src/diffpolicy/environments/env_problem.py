@@ -21,6 +21,7 @@ from diffpolicy.environments.problem import Problem, Split
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.protocols import Decides
 
 GIVEN = ("batch", "seed", "split", "view", "device")
 """What a factory may ask for, by these names."""
@@ -56,7 +57,7 @@ class EnvProblem(Problem):
         make_env: Callable[..., Any],
         *,
         steps: int | None = None,
-        rules: Mapping[str, Any] | None = None,
+        rules: Mapping[str, Decides | Callable[..., Decides]] | None = None,
         cost: str | Cost = "cost",
         name: str | None = None,
         version: str | None = None,
@@ -115,7 +116,7 @@ class EnvProblem(Problem):
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
         return super().transitions(rollout, keys) if self._transitions is None else self._transitions(rollout)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         if not self._rules:
             return super().rules()
         return {name: functools.partial(_seeded, policy) for name, policy in self._rules.items()}
@@ -178,7 +179,7 @@ def _name(make_env: Any) -> str:
     return "problem" if name == "<lambda>" else name
 
 
-def _seeded(policy: Any, seed: int) -> Any:
+def _seeded(policy: Decides | Callable[..., Decides], seed: int) -> Decides:
     """A rule as an experiment plays it: a class or a function of `seed` is called with it."""
     if isinstance(policy, nn.Module):
         return policy
@@ -186,7 +187,9 @@ def _seeded(policy: Any, seed: int) -> Any:
         names = list(inspect.signature(policy).parameters)
     except (TypeError, ValueError):
         return policy
-    return policy(seed=seed) if names == ["seed"] or (isinstance(policy, type) and "seed" in names) else policy
+    makes: Any = policy
+    made: Decides = makes(seed=seed) if names == ["seed"] or (isinstance(policy, type) and "seed" in names) else makes
+    return made
 
 
 def _form(make_env: Any) -> Any:

@@ -23,6 +23,7 @@ from diffpolicy.environments.tally import Tally
 from diffpolicy.environments.transitions import step_transitions
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 
 if TYPE_CHECKING:
@@ -124,11 +125,11 @@ class Problem(ABC):
         """What adds up the cost of training's passes, by default the rewards'. Args: keys: of the environment."""
         return Tally(self.cost, keys.reward, keys.valid)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         """Untrained policies by name, each as a function of a seed; the first is the baseline. By default `random`."""
         return {"random": lambda seed: RandomRule(self.make_env(), seed)}
 
-    def policies(self) -> Mapping[str, Callable[[int], Any]]:
+    def policies(self) -> Mapping[str, Callable[[int], Decides]]:
         """Trained policies that come with the problem, by name, each as a function of a seed."""
         return {}
 
@@ -147,19 +148,19 @@ class Problem(ABC):
     # What an evaluation asks
 
     @property
-    def subject(self) -> Any:
+    def subject(self) -> object:
         """What a user's function that makes a policy is given; by default the problem itself."""
         return self
 
-    def view(self, policy: Any) -> str | None:
+    def view(self, policy: Decides) -> str | None:
         """What the decisions of a policy may use, where the problem has levels of that."""
         return None
 
-    def prepare(self, policy: Any) -> Any:
+    def prepare(self, policy: Decides) -> Decides:
         """A policy that was read from a file, told what it has to know of the problem before it decides."""
         return policy
 
-    def check(self, policy: Any, env: EnvBase) -> None:
+    def check(self, policy: Decides, env: EnvBase) -> None:
         """Refuses a policy that cannot decide in an environment of this problem.
 
         Raises:

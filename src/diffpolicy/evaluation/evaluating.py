@@ -20,6 +20,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played, play, undisturbed
 from diffpolicy.evaluation.results import Result
 from diffpolicy.evaluation.tables import cost_cells, cost_columns
+from diffpolicy.policies.protocols import Decides
 
 BATCH = 16
 """Episodes that are played side by side."""
@@ -106,7 +107,7 @@ class Evaluation:
 
 
 def play_episodes(
-    problem: Problem, policy: Any, episodes: int, seed: int = 0, heard: Callable[[float], None] | None = None
+    problem: Problem, policy: Decides, episodes: int, seed: int = 0, heard: Callable[[float], None] | None = None
 ) -> Played:
     """Plays the first episodes on which policies of a problem are judged, each in a lane of its own.
 
@@ -180,7 +181,7 @@ class _Ticks:
 
 def evaluate(
     problem: Problem,
-    policies: Mapping[str, Any] | Sequence[str | Path],
+    policies: Mapping[str, Decides] | Sequence[str | Path],
     episodes: int = 16,
     seed: int = 0,
     baseline: str | None = None,

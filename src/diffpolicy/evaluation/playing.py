@@ -22,7 +22,7 @@ from diffpolicy.environments.ends import ENDLESS, ended, refuse_endless
 from diffpolicy.environments.lane_checks import check_ends_apart
 from diffpolicy.environments.watch import begun
 from diffpolicy.errors import InputError
-from diffpolicy.policies.protocols import OwnsGenerator
+from diffpolicy.policies.protocols import Decides, OwnsGenerator
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 Per = Literal["episode", "step", "item"]
@@ -135,7 +135,7 @@ def undisturbed(policy: Any, seed: int | None = None) -> Iterator[None]:
 
 def play(
     env: EnvBase,
-    policy: Any,
+    policy: Decides,
     steps: int | None = None,
     *,
     reward_key: NestedKey | None = None,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffpolicy.experiments.plan import Plan as Plan
     from diffpolicy.experiments.plots import draw as draw
     from diffpolicy.experiments.run import compare as compare
+    from diffpolicy.experiments.training import Trained as Trained
     from diffpolicy.experiments.training import build as build
     from diffpolicy.experiments.training import train as train
 
@@ -20,6 +21,7 @@ attach(
     {
         "Comparison": "diffpolicy.experiments.comparison",
         "Plan": "diffpolicy.experiments.plan",
+        "Trained": "diffpolicy.experiments.training",
         "build": "diffpolicy.experiments.training",
         "compare": "diffpolicy.experiments.run",
         "draw": "diffpolicy.experiments.plots",
@@ -29,4 +31,15 @@ attach(
         "train": "diffpolicy.experiments.training",
     },
 )
-__all__ = ("Comparison", "Plan", "build", "compare", "draw", "evaluate", "make_method", "make_problem", "train")
+__all__ = (
+    "Comparison",
+    "Plan",
+    "Trained",
+    "build",
+    "compare",
+    "draw",
+    "evaluate",
+    "make_method",
+    "make_problem",
+    "train",
+)

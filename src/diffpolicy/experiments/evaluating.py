@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from diffpolicy.environments.problem import Problem
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import Evaluation
 from diffpolicy.experiments.names import checked_problem
+from diffpolicy.policies.protocols import Decides
 
 
 def evaluate(
     problem: Problem | str,
-    policies: Mapping[str, Any] | Sequence[str | Path],
+    policies: Mapping[str, Decides] | Sequence[str | Path],
     episodes: int = 16,
     seed: int = 0,
     baseline: str | None = None,

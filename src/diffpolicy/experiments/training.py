@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,26 @@ from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import checked_problem, make_method, make_problem
 from diffpolicy.methods.method import Method
 from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
 from diffpolicy.training.loggers import LoggerName, make_logger
 from diffpolicy.training.trainable import Trainable
+
+
+@dataclass(frozen=True)
+class Trained(Fitted):
+    """What came of training a method. Args: policy: what was trained. others: of `Fitted`.
+
+    Example:
+        >>> run = train(EnvProblem(Clinic, steps=50, cost="waiting"), "dqn", episodes=8, environments=4)
+        >>> run.episodes, run.interrupted, [row["episode"] for row in run.history]
+        (8, False, [4, 8])
+        >>> run.policy(Clinic(3).reset())["action"].shape
+        torch.Size([3])
+    """
+
+    policy: SavedPolicy = field(kw_only=True)
 
 
 def build(
@@ -100,7 +116,7 @@ def train(
     precision: Any = None,
     compiled: bool = False,
     logger: LoggerName | Logger | Literal[False] = False,
-) -> Fitted:
+) -> Trained:
     """Trains a method on a problem, and writes policy, checkpoint and `training.csv` into a folder.
 
     Args:
@@ -195,20 +211,23 @@ def run(
     resume: str | Path | None = None,
     logger: LoggerName | Logger | Literal[False] = False,
     **options: Any,
-) -> Fitted:
+) -> Trained:
     """Trains a module, and saves its policy into the folder. Args: trained: what the policy tells of how it was."""
     used = make_logger(logger, out, str(options.get("label") or trained.get("method", "run")))
+    policy = module.policy
+    if not isinstance(policy, SavedPolicy):
+        raise InputError(f"what is trained must be a policy of this package or a subclass, got {check.show(policy)}")
     if out is not None:
-        module.policy.check_saves()
+        policy.check_saves()
     if resume is not None and what_is(resume) == "folder":
         resume = Path(resume) / "checkpoint.ckpt"
     with alone_in(out):
         with global_draws(seed):
             fitted = fit(module, out=out, resume=resume, logger=used, **options)
-        module.policy.trained |= {**trained, "episodes": fitted.episodes}
+        policy.trained |= {**trained, "episodes": fitted.episodes}
         if out is not None and fitted.first:
-            module.policy.save(out)
-    return dataclasses.replace(fitted, policy=module.policy)
+            policy.save(out)
+    return Trained(**{**vars(fitted), "policy": policy})
 
 
 def _name(method: Method | str) -> str:

@@ -166,7 +166,7 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
         _files.write_text(job.out / "outcome.json", json.dumps({**kept, "history": fitted.history}) + "\n")
     if fitted.signal is not None:
         raise Stopped(fitted.signal)
-    learned: Any = module.policy
+    learned = fitted.policy
     learned.generator.manual_seed(job.seed)  # as when it is loaded from its file
     played = play_episodes(job.problem, learned, job.eval_episodes, job.arrivals_seed)
     return Outcome(job, played, fitted.history, seconds)

@@ -23,6 +23,7 @@ from diffpolicy.objectives.likelihood import LikelihoodLoss
 from diffpolicy.objectives.token_imitation import TokenImitationLoss
 from diffpolicy.policies.direct import FeedforwardPolicy
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.training.offline import OfflineModule
 from diffpolicy.training.taught import TaughtModule
 
@@ -62,7 +63,7 @@ class ImitationMethod(OffPolicyMethod):
             raise InputError(f"teacher must be null where a data set says what was decided, got {self.teacher!r}")
         return super().build_from(problem, data, seed=seed)
 
-    def make_player(self, problem: Problem, seed: int) -> Any:
+    def make_player(self, problem: Problem, seed: int) -> Decides:
         name = next(iter(rules_of(problem))) if self.teacher is None else self.teacher
         return make_policy(name, problem, seed=seed)
 

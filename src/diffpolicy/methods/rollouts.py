@@ -26,6 +26,7 @@ from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.heads import Head, named_head
 from diffpolicy.policies.heads.registry import NAMED
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.registry import part_with
 from diffpolicy.policies.specs import keys_of
 from diffpolicy.training.rollouts import RolloutModule
@@ -152,7 +153,7 @@ class RolloutMethod(Method):
         """The same where they hang on what is decided. Args: env: tells what that is."""
         return self.options()
 
-    def make_player(self, problem: Problem, seed: int) -> Any:
+    def make_player(self, problem: Problem, seed: int) -> Decides | None:
         """Who plays what is learnt from; None: the policy that is trained."""
         return None
 

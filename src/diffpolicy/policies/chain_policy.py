@@ -143,7 +143,7 @@ class ChainPolicy(SavedPolicy, base=True):
         """What a chain goes by: `denoise`, or what guidance makes of it. Args: of `denoise`; cond: of `conditioned`."""
         return cond.predicted(x, t) if isinstance(cond, Guided) else self.denoise(x, t, cond)
 
-    def conditioned(self, condition: Tensor) -> Any:
+    def conditioned(self, condition: Tensor) -> object:
         """What the chain's predictions are given, `prepared` where nothing guides it. Args: condition: `[.., M, F]`."""
         return self.prepared(condition)
 
@@ -198,7 +198,7 @@ class ChainPolicy(SavedPolicy, base=True):
         """How many items of a row the denoiser reads apart from each other, n; 0: it reads a row's numbers at once."""
         return 0
 
-    def prepared(self, condition: Tensor) -> Any:
+    def prepared(self, condition: Tensor) -> object:
         """What does not change along the chain. Args: condition: `[.., M, F]`."""
         condition = condition.unflatten(-1, (self.items_read, -1)) if self.items_read else condition
         return self.denoiser.prepare(condition) if isinstance(self.denoiser, Prepares) else condition

@@ -46,7 +46,7 @@ class Guidance:
     def check(self, policy: SteeredPolicy) -> None:
         """Raises InputError if it cannot guide a policy."""
 
-    def conditioned(self, policy: SteeredPolicy, condition: Tensor) -> Any:
+    def conditioned(self, policy: SteeredPolicy, condition: Tensor) -> object:
         """What the chain's model is given. Args: condition: of rows, `[.., M, C]`."""
         return policy.prepared(condition)
 

@@ -10,10 +10,19 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 # Policies
+
+
+@runtime_checkable
+class Decides(Protocol):
+    """Any policy, trained or a rule: what takes a tensordict and gives it back with an action."""
+
+    def __call__(self, tensordict: Any, /) -> TensorDictBase:
+        """Decides. Args: tensordict: what is seen."""
 
 
 @runtime_checkable
@@ -68,7 +77,7 @@ class Resampled(Protocol):
     sampler: str
     path: Sequence[int]
 
-    def with_sampler(self, sampler: str, steps: int | None = None) -> Any:
+    def with_sampler(self, sampler: str, steps: int | None = None) -> Decides:
         """The same parameters under another sampler."""
 
 
@@ -80,7 +89,7 @@ class Freezes(Protocol):
         """While it lasts, that is constant."""
 
 
-def seed_of(policy: Any) -> int:
+def seed_of(policy: object) -> int:
     """The seed of a policy, 0 of one that knows none."""
     return int(policy.seed) if isinstance(policy, Seeded) else 0
 

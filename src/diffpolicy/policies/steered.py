@@ -14,6 +14,7 @@ from diffpolicy.policies.chain_policy import ChainPolicy
 from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.guidance import BestOf, ClassifierFree, Guidance, QGradient
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.remembering import RememberingPolicy
 from diffpolicy.policies.row_policy import RowPolicy
 from diffpolicy.policies.rows import Rows
@@ -143,14 +144,14 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         drawn = torch.rand(rows, generator=generator, device=generator.device)
         return drawn.to(self.device) < self.condition_drop
 
-    def learnt(self, observation: Tensor, dropped: Tensor | None = None) -> Any:
+    def learnt(self, observation: Tensor, dropped: Tensor | None = None) -> object:
         """What the denoiser is conditioned on in an update. Args: observation: `[.., M, F]`. dropped: of `drops`."""
         condition = self.condition(observation)
         if dropped is not None:
             condition = torch.where(dropped.unsqueeze(-1), self.nothing(condition), condition)
         return self.prepared(condition)
 
-    def conditioned(self, condition: Tensor) -> Any:
+    def conditioned(self, condition: Tensor) -> object:
         return self.prepared(condition) if self.guidance is None else self.guidance.conditioned(self, condition)
 
     def decided(self, condition: Tensor, latent: Tensor | None, mask: Tensor | None, still: bool) -> Decided:
@@ -192,7 +193,7 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         return type(self).embed is not RowPolicy.embed
 
 
-def steered(policy: Any, kind: str, number: float) -> Any:
+def steered(policy: Decides, kind: str, number: float) -> Decides:
     """A policy that is guided otherwise, by the critic that it was saved with; one without a chain as it is.
 
     Args:

@@ -1,22 +1,10 @@
-"""Training through Lightning, and the evaluation protocol."""
+"""Training through Lightning."""
 
 from typing import TYPE_CHECKING
 
 from diffpolicy._lazy import attach
 
 if TYPE_CHECKING:
-    from diffpolicy.evaluation.intervals import Interval as Interval
-    from diffpolicy.evaluation.intervals import mean_interval as mean_interval
-    from diffpolicy.evaluation.intervals import ratio_interval as ratio_interval
-    from diffpolicy.evaluation.playing import Played as Played
-    from diffpolicy.evaluation.playing import play as play
-    from diffpolicy.evaluation.playing import undisturbed as undisturbed
-    from diffpolicy.methods.diffusion_sac import DiffusionSACMethod as DiffusionSACMethod
-    from diffpolicy.methods.dqn import DQNMethod as DQNMethod
-    from diffpolicy.methods.files import parse_method as parse_method
-    from diffpolicy.methods.method import Method as Method
-    from diffpolicy.methods.off_policy import OffPolicyMethod as OffPolicyMethod
-    from diffpolicy.methods.sac import SACMethod as SACMethod
     from diffpolicy.training.evolution import EvolutionModule as EvolutionModule
     from diffpolicy.training.fit import Fitted as Fitted
     from diffpolicy.training.fit import fit as fit
@@ -32,20 +20,8 @@ if TYPE_CHECKING:
 attach(
     __name__,
     {
-        "undisturbed": "diffpolicy.evaluation.playing",
         "Fitted": "diffpolicy.training.fit",
         "fit": "diffpolicy.training.fit",
-        "Played": "diffpolicy.evaluation.playing",
-        "Interval": "diffpolicy.evaluation.intervals",
-        "play": "diffpolicy.evaluation.playing",
-        "mean_interval": "diffpolicy.evaluation.intervals",
-        "ratio_interval": "diffpolicy.evaluation.intervals",
-        "Method": "diffpolicy.methods.method",
-        "OffPolicyMethod": "diffpolicy.methods.off_policy",
-        "SACMethod": "diffpolicy.methods.sac",
-        "DiffusionSACMethod": "diffpolicy.methods.diffusion_sac",
-        "DQNMethod": "diffpolicy.methods.dqn",
-        "parse_method": "diffpolicy.methods.files",
         "OfflineModule": "diffpolicy.training.offline",
         "OffPolicyModule": "diffpolicy.training.off_policy",
         "OnPolicyModule": "diffpolicy.training.on_policy",
@@ -58,27 +34,15 @@ attach(
     },
 )
 __all__ = (
-    "DQNMethod",
-    "DiffusionSACMethod",
     "EvolutionModule",
     "Fitted",
     "ImitationModule",
-    "Interval",
-    "Method",
-    "OffPolicyMethod",
     "OffPolicyModule",
     "OfflineModule",
     "OnPolicyModule",
     "PackedReplay",
     "PathwiseModule",
-    "Played",
     "RolloutStream",
-    "SACMethod",
     "TaughtModule",
     "fit",
-    "mean_interval",
-    "parse_method",
-    "play",
-    "ratio_interval",
-    "undisturbed",
 )

@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
@@ -40,15 +41,14 @@ class Fitted:
             the updates wrote, such as losses.
         first: whether this is the first process of a distributed run, the one that writes and reports.
         signal: number of the signal that ended it, SIGINT or SIGTERM; None if none did.
-        policy: what was trained, where an experiment made it.
+        policy: what was trained.
         updates: of parameters in this call; None: the module does not count them.
 
     Example:
-        >>> run = train(EnvProblem(Clinic, steps=50, cost="waiting"), "dqn", episodes=8, environments=4)
-        >>> run.episodes, run.interrupted, [row["episode"] for row in run.history]
+        >>> method = DQNMethod(learning_rates={"critic": 1e-3})
+        >>> fitted = fit(method.build(EnvProblem(Clinic, steps=50), environments=4), episodes=8)
+        >>> fitted.episodes, fitted.interrupted, [row["episode"] for row in fitted.history]
         (8, False, [4, 8])
-        >>> run.policy(Clinic(3).reset())["action"].shape
-        torch.Size([3])
     """
 
     episodes: int
@@ -56,7 +56,7 @@ class Fitted:
     history: list[dict[str, float]]
     first: bool = True
     signal: int | None = None
-    policy: Any = None
+    policy: nn.Module | None = None
     updates: int | None = None
 
 
@@ -203,7 +203,7 @@ def fit(
         module.finish()
     number = stop.requests.number
     first, updates = trainer.is_global_zero, module.updates_made
-    return Fitted(module.episodes, number is not None, module.history, first, number, updates=updates)
+    return Fitted(module.episodes, number is not None, module.history, first, number, module.policy, updates)
 
 
 def _trainer(**options: Any) -> L.Trainer:

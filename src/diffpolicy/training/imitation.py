@@ -82,7 +82,7 @@ class ImitationModule(RoundsModule):
         self.memory: list[tuple[Tensor, ...]] = []
 
     @property
-    def policy(self) -> nn.Module:
+    def policy(self) -> nn.Module:  # type: ignore[override]
         return self.module if self.averaged is None else self.averaged.module
 
     def content(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class RoundsModule(Trainable):
         self.history: list[dict[str, float]] = []
 
     @property
-    def policy(self) -> nn.Module:
+    def policy(self) -> nn.Module:  # type: ignore[override]
         """What is trained."""
         return self.module
 

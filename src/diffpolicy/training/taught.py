@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.protocols import OwnsGenerator
+from diffpolicy.policies.protocols import Decides, OwnsGenerator
 from diffpolicy.training.off_policy import OffPolicyModule
 from diffpolicy.training.trainable import described
 
@@ -40,9 +40,10 @@ class TaughtModule(OffPolicyModule):
     """
 
     @property
-    def teacher(self) -> Any:
+    def teacher(self) -> Decides:
         """Who plays."""
-        return self.stream.policy
+        teacher: Decides = self.stream.policy
+        return teacher
 
     def content(self) -> dict[str, Any]:
         return {**super().content(), "teacher": described(self.teacher)}
@@ -66,5 +67,5 @@ class TaughtModule(OffPolicyModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         drawn = checkpoint["diffpolicy"]["processes"][0]["teacher"]
-        if drawn is not None:
+        if drawn is not None and isinstance(self.teacher, OwnsGenerator):
             self.teacher.generator.set_state(drawn)

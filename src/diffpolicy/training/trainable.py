@@ -45,7 +45,7 @@ class Trainable(L.LightningModule):
     pass_items: int | None = None
     flush_denormals: bool = True
     updates_made: int | None = None
-    policy: Any
+    policy: nn.Module
     episodes: int
     history: list[dict[str, float]]
 
