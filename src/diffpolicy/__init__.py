@@ -1,4 +1,23 @@
-"""Diffusion-based decision policies, and the edge-AIGC offloading problem of LAD-TS."""
+"""Diffusion-based decision policies, and the edge-AIGC offloading problem of LAD-TS.
+
+The layers, from what is typed down to the mathematics; each imports from those below it alone:
+
+    cli           the command line, a file a command
+    edge          the offloading problem: scenario, workload, physics, env, rules, pricing, dispatch, serving, hardware
+    problems      other worked problems, a file each
+    experiments   train, evaluate, compare and sweep on any problem; the names of problems and methods
+    evaluation    episodes on which policies are judged, intervals
+    methods       published methods as data, a file a family, a YAML file a preset
+    training      what `fit` trains: rollouts, replay, five ways of learning
+    objectives    losses, a file each
+    environments  what a problem is, made of any environment; the checks of it
+    export        policies as files that need none of this
+    policies      what decides: keys that are read, heads (what an action is), priors, chains, saving
+    networks      modules without a tensordict
+    diffusion     schedules, processes, samplers
+
+Where a new head, problem, rule or anything else goes is a table in `docs/extending.md`, "Where things go".
+"""
 
 from typing import TYPE_CHECKING
 

@@ -19,14 +19,30 @@ from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
-from diffpolicy.edge.dispatch.orders import ORDERS, CostMinusAge
+from diffpolicy.edge.dispatch.orders import (
+    CostMinusAge,
+    EarliestDeadline,
+    FirstCome,
+    HighestResponseRatio,
+    ShortestFirst,
+    WeightedShortest,
+)
 from diffpolicy.edge.dispatch.outcome import Outcome
 from diffpolicy.edge.dispatch.simulation import MOST_WAITING
 from diffpolicy.errors import InputError
 
-CODES = {order: code for code, order in enumerate([*ORDERS.values(), LearnedOrder])}
+KNOWN = (
+    FirstCome,
+    ShortestFirst,
+    HighestResponseRatio,
+    CostMinusAge,
+    WeightedShortest,
+    EarliestDeadline,
+    LearnedOrder,
+)
+CODES: dict[type, int] = {order: code for code, order in enumerate(KNOWN)}
 WEIGHS = tuple(WEIGHINGS)
-"""Their places are the codes of `compiled_rules`."""
+"""The places of both are the codes of `compiled_rules`."""
 
 
 def knows(dispatcher: Dispatcher) -> bool:
