@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, TensorDictPrimer
 
 from diffpolicy.policies.draws import Draws
 
@@ -64,7 +64,7 @@ class PolicyModule(TensorDictModuleBase):
         """
         self.generator.reseed(seed, stream)
 
-    def primer_for(self, env: EnvBase) -> Any:
+    def primer_for(self, env: EnvBase) -> TensorDictPrimer | None:
         """What an environment needs to carry what the policy remembers; None, since it remembers nothing."""
         return None
 

@@ -40,8 +40,7 @@ class RememberingPolicy(Policy, base=True):
     @property
     def latent_key(self) -> NestedKey:
         """Of the latent action, `latent` beside the action; `[*, A]`."""
-        key = self.action_key
-        return (*key[:-1], "latent") if isinstance(key, tuple) else "latent"
+        return self.beside("latent")
 
     @property
     def remembers(self) -> bool:

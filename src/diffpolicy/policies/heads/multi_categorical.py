@@ -11,14 +11,15 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.categorical import inverted
-from diffpolicy.policies.heads.head import MOST_JOINT, Head, draw_of
+from diffpolicy.policies.heads.head import MOST_JOINT, draw_of
+from diffpolicy.policies.heads.slots import SlotsHead, none_of, of_one_hots, one_hots
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
 from diffpolicy.policies.registry import part_with
 
 
 @dataclass(frozen=True)
-class MultiCategoricalHead(Head):
+class MultiCategoricalHead(SlotsHead):
     """K choices, of n_1, ..., n_K; x_0 holds a row of max n logits for each, in which those beyond n_k are forbidden.
 
     A mask does not hold these: an environment's `action_mask` is `[batch, n_1 + ... + n_K]`, the slots' choices one
@@ -55,32 +56,8 @@ class MultiCategoricalHead(Head):
         return part_with(self, nvec=action.nvec, one_hot=action.kind == "multi-one-hot")
 
     @property
-    def most(self) -> int:
-        """The greatest n_k."""
-        return max(self.nvec)
-
-    @property
-    def width(self) -> int:
-        return len(self.nvec) * self.most
-
-    @property
-    def slots(self) -> int:
-        return len(self.nvec)
-
-    @property
     def event(self) -> tuple[int, ...]:
         return (sum(self.nvec),) if self.one_hot else (len(self.nvec),)
-
-    @property
-    def written_as(self) -> torch.dtype:
-        return torch.bool if self.one_hot else torch.int64
-
-    @property
-    def mask_width(self) -> int:
-        return sum(self.nvec)
-
-    def first(self) -> Tensor:
-        return torch.cat([torch.arange(n, device="cpu") == 0 for n in self.nvec])
 
     def allows(self, mask: Tensor) -> Tensor:
         return self._slots(mask).any(-1).all(-1)
@@ -97,10 +74,6 @@ class MultiCategoricalHead(Head):
     @property
     def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
         return None if self.draw == "argmax" else ("uniform", (len(self.nvec),))
-
-    def read_mask(self, mask: Tensor) -> Tensor:
-        """From TorchRL's flat mask, `[.., sum of n_k]`, to one of x_0, `[.., K max n]`."""
-        return padded_mask(mask, self.nvec)
 
     def _slots(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], len(self.nvec), self.most)
@@ -139,10 +112,6 @@ class MultiCategoricalHead(Head):
         draws = torch.rand(*rows, len(self.nvec), generator=generator, device=generator.device)
         alike = self._slots(self.law(torch.zeros(*rows, self.width, device=draws.device), mask))
         return self.written(inverted(alike, draws))
-
-    @property
-    def feature_width(self) -> int:
-        return self.width
 
     def features(self, action: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(self.choices(action).clamp_min(0), self.most).flatten(-2).float()
@@ -183,41 +152,3 @@ class MultiCategoricalHead(Head):
         if not form["one_hot"]:
             del form["one_hot"]  # as earlier files have it
         return form
-
-
-def one_hots(choice: Tensor, nvec: tuple[int, ...]) -> Tensor:
-    """Choices as one-hot vectors side by side, bool `[.., sum of n_k]`. Args: choice: int64 `[.., K]`. nvec: n_k."""
-    parts = [torch.nn.functional.one_hot(c, n).bool() for c, n in zip(choice.unbind(-1), nvec, strict=True)]
-    return torch.cat(parts, -1)
-
-
-def of_one_hots(action: Tensor, nvec: tuple[int, ...]) -> Tensor:
-    """What `one_hots` wrote, int64 `[.., K]`. Args: action: `[.., sum of n_k]`. nvec: n_k."""
-    return torch.stack([part.byte().argmax(-1) for part in action.split(list(nvec), -1)], -1)
-
-
-def none_of(action: Tensor, nvec: tuple[int, ...], *, one_hot: bool) -> Tensor:
-    """Which actions hold a choice that there is not, bool `[..]`.
-
-    Args:
-        action: `[.., K]`, or one-hot vectors side by side. nvec: n_1, ..., n_K. one_hot: which of the two.
-    """
-    if one_hot:
-        return torch.stack([part.long().sum(-1) != 1 for part in action.split(list(nvec), -1)], -1).any(-1)
-    return ((action < 0) | (action >= torch.tensor(nvec, device=action.device))).any(-1)
-
-
-def padded_mask(mask: Tensor, nvec: tuple[int, ...]) -> Tensor:
-    """TorchRL's flat mask of several choices with as much room for each, `[.., K max n]`, false beyond n_k.
-
-    Args:
-        mask: `[.., sum of n_k]`. nvec: n_1, ..., n_K.
-
-    Raises:
-        InputError: it is of another width.
-    """
-    if mask.shape[-1] != sum(nvec):
-        raise InputError(f"a mask of {sum(nvec)} choices is needed, got shape {list(mask.shape)}")
-    most = max(nvec)
-    parts = [torch.nn.functional.pad(part, (0, most - part.shape[-1])) for part in mask.split(list(nvec), -1)]
-    return torch.cat(parts, -1)

@@ -8,21 +8,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffpolicy.policies.heads.head import Head
-from diffpolicy.policies.heads.multi_categorical import (
-    MultiCategoricalHead,
-    none_of,
-    of_one_hots,
-    one_hots,
-    padded_mask,
-)
+from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
+from diffpolicy.policies.heads.slots import SlotsHead, none_of, of_one_hots, one_hots
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_with
 
 
 @dataclass(frozen=True)
-class TokenHead(Head):
+class TokenHead(SlotsHead):
     """The end of a chain of tokens is the action: of K slots one of n_k choices each, int64 `[.., K]`.
 
     What the chain draws is all that is drawn; the law of the action has no closed form, and a recorded chain is
@@ -53,31 +47,8 @@ class TokenHead(Head):
         return part_with(self, nvec=action.nvec, single=single, one_hot=action.kind.endswith("one-hot"))
 
     @property
-    def width(self) -> int:
-        """Numbers of a law of x_0, K times the greatest n_k."""
-        return len(self.nvec) * max(self.nvec)
-
-    @property
-    def slots(self) -> int:
-        return len(self.nvec)
-
-    @property
     def event(self) -> tuple[int, ...]:
         return (sum(self.nvec),) if self.one_hot else () if self.single else (len(self.nvec),)
-
-    @property
-    def written_as(self) -> torch.dtype:
-        return torch.bool if self.one_hot else torch.int64
-
-    @property
-    def mask_width(self) -> int:
-        return sum(self.nvec)
-
-    def first(self) -> Tensor:
-        return torch.cat([torch.arange(n, device="cpu") == 0 for n in self.nvec])
-
-    def read_mask(self, mask: Tensor) -> Tensor:
-        return padded_mask(mask, self.nvec)
 
     def allows(self, mask: Tensor) -> Tensor:
         some: Tensor = mask.unflatten(-1, (len(self.nvec), -1)).any(-1).all(-1)
@@ -110,12 +81,8 @@ class TokenHead(Head):
         slots = MultiCategoricalHead(nvec=self.nvec)
         return self.mode(slots.uniform(rows, mask, generator))
 
-    @property
-    def feature_width(self) -> int:
-        return self.width
-
     def features(self, action: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(self.encode(action).clamp_min(0), max(self.nvec)).flatten(-2).float()
+        return torch.nn.functional.one_hot(self.encode(action).clamp_min(0), self.most).flatten(-2).float()
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "nvec": list(self.nvec)}
