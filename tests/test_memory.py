@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torchrl.envs import TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
 from diffpolicy import ActionMemory, DiffusionPolicy, InputError, with_recurrent_state
@@ -369,6 +370,24 @@ def test_a_latent_that_was_put_into_the_root_is_the_one_that_is_read():
         written.append(policy(TensorDict(td.to_dict(), batch_size=td.batch_size))["next", "agents", "latent"])
     assert torch.equal(written[0], written[2])
     assert not torch.equal(written[0], written[1])
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_a_policy_writes_for_the_next_step_arrives_as_torchrl_would_merge_it(noted):
+    states = []
+    for wrap in (with_recurrent_state, lambda env, policy: TransformedEnv(env, policy.primer_for(env))):
+        policy = make(edge())
+        env = wrap(edge(), policy)
+        root, seen = env.reset(), []
+        for _ in range(2 * SLOTS + 1):  # over the ends of episodes
+            td = policy(root)
+            if noted:  # by somebody else, beside what is remembered
+                td["next", "note"] = td["agents", "latent"].sum((-1, -2))
+            step, root = env.step_and_maybe_reset(td)
+            seen.append(step)
+        states.append(torch.stack(seen).detach())
+    assert ("next", "note") in states[0].keys(True) or not noted
+    assert (states[0] == states[1]).all()
 
 
 @pytest.mark.parametrize(("before", "now"), [("task", "item"), ("slot-task", "step-item")])

@@ -41,12 +41,15 @@ class RecurrentState(TensorDictPrimer):
         self.initial, self.forget = initial, forget
         self.recurrent_keys = list(spec.keys(True, True))
         self.carried: dict[Any, Tensor] = {}
+        self.written: dict[Any, Tensor] = {}
+        """What a policy wrote for the step at hand."""
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        written, self.written = self.written, {}
         # what the primer does, which lists the keys of all that is there at every step
         for key in self.recurrent_keys:
             if next_tensordict.get(key, None) is None:
-                next_tensordict.set(key, tensordict.get(key))
+                next_tensordict.set(key, written[key] if key in written else tensordict.get(key))
         # a reset is not told what was there before it, so the last values are kept here
         self.carried = {key: next_tensordict.get(key) for key in self.recurrent_keys}
         return next_tensordict
@@ -66,6 +69,30 @@ class RecurrentState(TensorDictPrimer):
         return tensordict_reset
 
 
+class RecurrentEnv(TransformedEnv):
+    """An environment with a `RecurrentState`, to which it hands what a policy wrote under `next`.
+
+    TorchRL merges that into what a step gives by listing all keys of both, twice a step.
+
+    Args:
+        env: of batch `[E]`. state: gives the recurrent keys.
+    """
+
+    def __init__(self, env: EnvBase, state: RecurrentState) -> None:
+        super().__init__(env, state, auto_unwrap=False)
+
+    def step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """As TorchRL's. Args: tensordict: with the action, and under `next` what a policy remembers."""
+        state, written = self.transform, tensordict.get("next", None)
+        if written is not None and isinstance(state, RecurrentState) and "_step" not in tensordict.keys():
+            values = dict(written.items(True, True))
+            if values.keys() == set(state.recurrent_keys):
+                state.written = values
+                del tensordict["next"]
+        stepped: TensorDictBase = super().step(tensordict)
+        return stepped
+
+
 def check_batch(env: EnvBase, who: str) -> None:
     """Raises InputError if an environment's batch is not `[E]`. Args: who: needs it."""
     if len(env.batch_size) != 1:
@@ -83,7 +110,8 @@ def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
         policy: its `primer_for(env)`, or else TorchRL's `make_tensordict_primer()`, gives the transform.
 
     Returns:
-        The environment itself where the policy carries nothing, else a `TransformedEnv` of it.
+        The environment itself where the policy carries nothing, else a `TransformedEnv` of it, a `RecurrentEnv` if it
+        can be.
 
     Raises:
         InputError: the policy has some, and the environment has another batch.
@@ -101,4 +129,6 @@ def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
         primer = policy.make_tensordict_primer()
     if primer is not None:
         check_batch(env, "a policy with a memory")
+    if isinstance(primer, RecurrentState):
+        return RecurrentEnv(env, primer)
     return env if primer is None else TransformedEnv(env, primer, auto_unwrap=False)
