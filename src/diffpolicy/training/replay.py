@@ -70,13 +70,14 @@ class PackedReplay(nn.Module):
             InputError: no dimension of the batch counts the agents, the keys and shapes are not those of before, a
                 number is too large (off the CPU only the first call looks), or a number is no longer whole.
         """
-        keys = sorted((k for k in transitions.keys(True, True) if k != "valid"), key=str)
         batch = transitions.batch_size
         valid = self._checked_valid(transitions, agent_dim)
-        shapes = {k: tuple(transitions[k].shape[len(batch) :]) for k in keys}
+        leaves = sorted(transitions.items(True, True), key=lambda item: str(item[0]))
+        values = {key: value for key, value in leaves if key != "valid"}
+        shapes = {key: tuple(value.shape[len(batch) :]) for key, value in values.items()}
         self._check_fields(shapes)
-        flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in map(transitions.get, keys)]
-        for key, value in zip(keys, flat, strict=True):
+        flat = [v.flatten(len(batch)) if v.ndim > len(batch) else v.unsqueeze(-1) for v in values.values()]
+        for key, value in zip(values, flat, strict=True):
             if not self.fields or readable(value):
                 _check_exact(key, value, valid)
         columns = [v.float() for v in flat]
@@ -84,7 +85,7 @@ class PackedReplay(nn.Module):
             if value.is_floating_point() and not dtype.is_floating_point:
                 raise InputError(f"the replay keeps {key!r} as {dtype}, and these transitions give {value.dtype}")
         if not self.fields:
-            self.fields = [(k, shape, transitions[k].dtype) for k, shape in shapes.items()]
+            self.fields = [(key, shapes[key], value.dtype) for key, value in values.items()]
             width = sum(c.shape[-1] for c in columns)
             counts = {"agents": self.agents or 1, "transitions": self.capacity, "numbers": width}
             check.product(counts, _limits.REPLAYED, "the replay")
