@@ -146,7 +146,7 @@ class MLPDenoiser(nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """While it lasts, the time's share is a constant, so that an exported graph need not compute it."""
+        """While it lasts, the time's share is a constant, which neither an exported graph nor a block need compute."""
         with torch.no_grad():
             self.fixed_time = self.of_time(self.embedding())
         try:
@@ -156,7 +156,8 @@ class MLPDenoiser(nn.Module):
 
     def prepare(self, condition: Tensor) -> Prepared:
         """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
-        time = self.of_time(self.embedding()) if self.fixed_time is None else self.fixed_time
+        fixed = self.fixed_time  # read once, since a pass in another thread may end it
+        time = self.of_time(self.embedding()) if fixed is None else fixed
         if self.of_x.per_agent:
             layers = [self.of_x.columns(), *self.rest.columns()]
             return Prepared(self.of_condition.columns().of(condition.mT), time.mT.split(1, dim=-1), layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from diffpolicy.policies.denoisers import describe, full, rebuild
 from diffpolicy.policies.finite import refuse_unsure
 from diffpolicy.policies.guidance import Guided
 from diffpolicy.policies.masks import mask_logits
+from diffpolicy.policies.protocols import Freezes
 from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -192,6 +193,10 @@ class ChainPolicy(SavedPolicy, base=True):
         numbers = one_hot(x, vocabulary).to(self.dtype).flatten(-2)
         given = self.predicted(numbers.unflatten(-1, (n, -1)) if n else numbers, t, cond)
         return mask_logits(given.reshape(*x.shape, vocabulary)[..., : allowed.shape[-1]], allowed)
+
+    def settled(self) -> AbstractContextManager[None]:
+        """While it lasts, what depends on no row is computed once, such as a denoiser's embedding of time."""
+        return self.denoiser.frozen() if isinstance(self.denoiser, Freezes) else nullcontext()
 
     @property
     def items_read(self) -> int:

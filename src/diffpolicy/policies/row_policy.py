@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -146,10 +147,11 @@ class RowPolicy(SavedPolicy, base=True):
 
     def noise(self, rows: torch.Size) -> Tensor | None:
         """What one pass over rows, `[M]` or `[G, M]`, takes of N(0, 1), `[draws, *rows, A]`, or None."""
-        if not self.draws:
+        draws = self.draws
+        if not draws:
             return None
         generator = generator_on(self.generator, self.device)
-        return torch.randn((self.draws, *rows, self.choices), generator=generator, device=generator.device)
+        return torch.randn((draws, *rows, self.choices), generator=generator, device=generator.device)
 
     def no_noise(self, rows: torch.Size) -> Tensor | None:
         """What stands for `noise` where an action without chance is asked for: its mode, zeros of the same shape."""
@@ -166,9 +168,13 @@ class RowPolicy(SavedPolicy, base=True):
             condition, latent, mask: of `law`; the condition as `condition` gives it. still: whether nothing is drawn.
         """
         noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
-        x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask)
+        x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask, self.settled)
         law = self._law_of(x0, mask)
         return Decided(noise, x0, law, self.choose_at(law, None) if still else self.choose(law))
+
+    def settled(self) -> AbstractContextManager[None]:
+        """While it lasts, what depends on no row is computed once; for passes over one set of parameters."""
+        return nullcontext()
 
     @property
     def draws_choice(self) -> bool:

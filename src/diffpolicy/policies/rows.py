@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -131,6 +132,7 @@ def in_blocks(
     latent: Tensor | None,
     noise: Tensor | None,
     mask: Tensor | None = None,
+    once: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Tensor:
     """A network's output on rows, without gradients block by block: what a block needs stays in the processor's cache.
 
@@ -139,10 +141,12 @@ def in_blocks(
             alone.
         condition: `[.., M, C]`. latent: `[.., M, A]`, or None. noise: `[draws, .., M, A]`, or None. mask: `[.., M, A]`,
             or None.
+        once: a context in which the network computes once what all blocks share.
     """
     rows = condition.shape[-2]
     if torch.is_grad_enabled() or condition.device.type != "cpu" or rows <= BLOCK:
         return network(condition, latent, noise, mask)
     blocks = -(-rows // BLOCK)
     parts = [[None] * blocks if x is None else x.split(BLOCK, -2) for x in (latent, noise, mask)]
-    return torch.cat([network(*x) for x in zip(condition.split(BLOCK, -2), *parts, strict=True)], -2)
+    with once():
+        return torch.cat([network(*x) for x in zip(condition.split(BLOCK, -2), *parts, strict=True)], -2)
