@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     if options.policy is not None:
         policy = make_policy(options.policy, scenario, seed=options.seed)
         policy = resample(policy, options.policy, options.sampler, options.sampler_steps)
-    if held is None:
+    if held is None or policy is None:
         result = replay(scenario, tasks, policy, name=options.policy or "recorded", seed=options.seed)
     else:
         from diffpolicy.edge.dispatch.replay import replay_held

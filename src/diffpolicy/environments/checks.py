@@ -18,6 +18,7 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.chosen import Choice, check_chosen
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import plain
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 
 
@@ -50,7 +51,7 @@ def check_env(env: Any) -> None:
             raise InputError(f"the reward {plain(key)!r} of {name} must be a real number, got {_dtype(spec.dtype)}")
 
 
-def check_policy(policy: Any, env: EnvBase) -> None:
+def check_policy(policy: Decides, env: EnvBase) -> None:
     """Whether a policy fits an environment: keys, shapes, types, masks, agents, recurrent state, and its own networks.
 
     Nothing is played and nothing is drawn. A policy that is not one of this package's is tried on what the specs say
@@ -82,7 +83,7 @@ def check_policy(policy: Any, env: EnvBase) -> None:
             check_acts(copy.deepcopy(policy), env, specimen(env))
 
 
-def check_reads(policy: Any, env: EnvBase) -> None:
+def check_reads(policy: Decides, env: EnvBase) -> None:
     """Whether an environment gives what a policy reads. Args: both of `check_policy`."""
     if not isinstance(policy, TensorDictModuleBase):
         return
@@ -99,7 +100,7 @@ def check_reads(policy: Any, env: EnvBase) -> None:
             raise InputError(f"the policy reads {key!r}, which the environment does not show")
 
 
-def check_device(policy: Any, env: EnvBase) -> None:
+def check_device(policy: Decides, env: EnvBase) -> None:
     """Whether all parts of a policy are on one device, and one that computes. Args: both of `check_policy`."""
     if not isinstance(policy, nn.Module):
         return

@@ -19,6 +19,7 @@ from diffpolicy.policies.guidance import BestOf
 from diffpolicy.policies.heads import CompositeHead, Head
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.steered import SteeredPolicy
 
 FEW = 30.0
@@ -62,7 +63,7 @@ class OffPolicyValue:
 
 
 def off_policy_value(
-    policy: Any, log: TensorDict, *, samples: int = 16, folds: int = 5, seed: int = 0
+    policy: Decides, log: TensorDict, *, samples: int = 16, folds: int = 5, seed: int = 0
 ) -> OffPolicyValue:
     """What a policy would earn by each decision of a log, though another policy decided.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class Played:
 
 
 @contextmanager
-def undisturbed(policy: Any, seed: int | None = None) -> Iterator[None]:
+def undisturbed(policy: Decides, seed: int | None = None) -> Iterator[None]:
     """Lets a policy act in `eval` mode, and leaves the modes and generators of all its parts as they were.
 
     The process's global generators, of torch, NumPy and `random`, are left as they were too.

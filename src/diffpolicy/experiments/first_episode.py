@@ -20,6 +20,7 @@ from diffpolicy.evaluation.tables import AXES, measure
 from diffpolicy.networks.per_agent import Prepares
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.heads import CategoricalHead
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 SHOWN = 240
@@ -27,7 +28,7 @@ SHOWN = 240
 
 
 def first_episode(
-    problem: Problem, policies: Mapping[str, Any], kinds: Mapping[str, str], baseline: str, seed: int
+    problem: Problem, policies: Mapping[str, Decides], kinds: Mapping[str, str], baseline: str, seed: int
 ) -> dict[str, str]:
     """What is written of it, CSV texts by file name.
 
@@ -61,7 +62,7 @@ class Seen:
     done: list[Schedule]
 
     @classmethod
-    def of(cls, problem: Problem, policy: Any, seed: int) -> Seen:
+    def of(cls, problem: Problem, policy: Decides, seed: int) -> Seen:
         """Plays the first evaluation episode. Args: problem: whose. policy: any. seed: of the episode."""
         levels: list[list[float]] = []
         done: list[Schedule] = []
@@ -110,7 +111,7 @@ def _text(rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def chain_csv(problem: Problem, policies: Mapping[str, Any], seed: int) -> str | None:
+def chain_csv(problem: Problem, policies: Mapping[str, Decides], seed: int) -> str | None:
     """A row a policy, step of its chain and choice: how probable the choice is in that state of the first decision.
 
     Returns:

@@ -22,6 +22,7 @@ from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import checked_problem, make_method, make_problem
 from diffpolicy.methods.method import Method
 from diffpolicy.methods.off_policy import OffPolicyMethod
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
@@ -195,7 +196,7 @@ def evaluations(problem: Problem, every: int | None, episodes: int, seed: int) -
     if every is None:
         return []
 
-    def evaluate(policy: Any) -> dict[str, float]:
+    def evaluate(policy: Decides) -> dict[str, float]:
         cost = play_episodes(problem, policy, episodes, seed).cost
         return {f"eval_{problem.cost.column}": float(cost.mean())}
 

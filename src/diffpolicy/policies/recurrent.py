@@ -12,7 +12,7 @@ from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.protocols import Remembers, RemembersAlike
+from diffpolicy.policies.protocols import Decides, Remembers, RemembersAlike
 
 
 class RecurrentState(TensorDictPrimer):
@@ -102,7 +102,7 @@ def check_batch(env: EnvBase, who: str) -> None:
         )
 
 
-def with_recurrent_state(env: EnvBase, policy: Any) -> EnvBase:
+def with_recurrent_state(env: EnvBase, policy: Decides) -> EnvBase:
     """The environment with the recurrent keys of a policy, if it has any.
 
     Args:

@@ -18,6 +18,7 @@ from diffpolicy import _files
 from diffpolicy._global_draws import global_draws, global_state, seed_globals, set_global_state
 from diffpolicy._signals import StopRequests
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.training import checkpoint, distributed
 from diffpolicy.training.trainable import Trainable
 
@@ -172,7 +173,7 @@ class EvaluateEvery(L.Callback):
         evaluate: from the policy to named figures. every: episodes.
     """
 
-    def __init__(self, evaluate: Callable[[Any], Mapping[str, float]], every: int) -> None:
+    def __init__(self, evaluate: Callable[[Decides], Mapping[str, float]], every: int) -> None:
         self.evaluate, self.due = evaluate, EveryEpisodes(every)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

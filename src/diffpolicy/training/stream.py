@@ -20,7 +20,7 @@ from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.environments.watch import Watch, begun
 from diffpolicy.errors import InputError
 from diffpolicy.policies.memory import MemoryState
-from diffpolicy.policies.protocols import Shardable, bare, seed_of
+from diffpolicy.policies.protocols import Decides, Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
 
 
@@ -56,7 +56,7 @@ class RolloutStream(IterableDataset[TensorDict]):
     """
 
     def __init__(
-        self, env: EnvBase, policy: Any, *, episode_steps: int | None, steps: int = 1, seed: int | None = None
+        self, env: EnvBase, policy: Decides, *, episode_steps: int | None, steps: int = 1, seed: int | None = None
     ) -> None:
         check.integer(steps, "steps")
         if episode_steps is not None:
@@ -66,7 +66,8 @@ class RolloutStream(IterableDataset[TensorDict]):
         check_batch(env, "training")
         self.base_env = env
         self.env = with_recurrent_state(env, policy)
-        self.policy, self.episode_steps, self.steps = policy, episode_steps, steps
+        self.policy: Any = policy  # it has `remembered` where the environment carries its memory
+        self.episode_steps, self.steps = episode_steps, steps
         self.saves, self.passes = saves_state(env), 0
         self.watch = Watch(env)
         self.seed = seed_of(policy) if seed is None else seed

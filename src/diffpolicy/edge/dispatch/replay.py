@@ -17,6 +17,7 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.evaluation.evaluating import naming
 from diffpolicy.evaluation.playing import undisturbed
+from diffpolicy.policies.protocols import Decides
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class HeldReplay(Replay):
 def replay_held(
     scenario: Scenario,
     tasks: TaskList,
-    policy: Any,
+    policy: Decides,
     order: Holding | str = DEFAULT,
     *,
     name: str = "a policy",
