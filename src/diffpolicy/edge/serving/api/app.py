@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from diffpolicy._validate import show
@@ -17,7 +14,7 @@ from diffpolicy._version import __version__
 from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
 from diffpolicy.edge.serving.api.bodies import Room
-from diffpolicy.edge.serving.api.errors import answer_response, error_response, of_http
+from diffpolicy.edge.serving.api.errors import answer_errors, answer_response
 from diffpolicy.edge.serving.api.feed import Feed, plain
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.metrics import KIND, Metrics
@@ -57,29 +54,11 @@ def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
     )
     feed, metrics = Feed(), Metrics(service.snapshot)
     service.listeners += [feed, metrics]
-    _errors(app)
+    answer_errors(app)
     _images(app, service, own)
     app.add_middleware(Guard, hosts=own.hosts)
     _looks(app, service, own, feed, metrics)
     return app
-
-
-def _errors(app: FastAPI) -> None:
-    """Gives what the framework refuses OpenAI's shape."""
-
-    @app.exception_handler(HTTPException)
-    async def of_framework(request: Request, error: HTTPException) -> Response:
-        return error_response(of_http(error.status_code, error.detail))
-
-    @app.exception_handler(RequestValidationError)
-    async def of_validation(request: Request, error: RequestValidationError) -> Response:
-        first: Any = next(iter(error.errors()), {})
-        param = str(first.get("loc", ["request"])[-1])
-        return error_response(ApiError(400, f"{param}: {first.get('msg')}", param=param, code="invalid_value"))
-
-    @app.exception_handler(ApiError)
-    async def of_ours(request: Request, error: ApiError) -> Response:
-        return error_response(error)
 
 
 def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from diffpolicy.edge.serving.api_error import ApiError
@@ -24,6 +27,24 @@ def error_response(error: ApiError) -> Response:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error.body(), error.status, headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Gives whatever an app refuses OpenAI's shape. Args: app: of the service, or of a worker."""
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        return error_response(of_http(error.status_code, error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> Response:
+        first: Any = next(iter(error.errors()), {})
+        param = str(first.get("loc", ["request"])[-1])
+        return error_response(ApiError(400, f"{param}: {first.get('msg')}", param=param, code="invalid_value"))
+
+    @app.exception_handler(ApiError)
+    async def of_ours(request: Request, error: ApiError) -> Response:
+        return error_response(error)
 
 
 def of_http(status: int, detail: object) -> ApiError:

@@ -8,9 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,14 +17,13 @@ from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask
 from diffpolicy.edge.serving.api.bodies import Room
-from diffpolicy.edge.serving.api.errors import error_response, of_http
+from diffpolicy.edge.serving.api.errors import answer_errors
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.paced import Paced
 from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until_answered
-from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics
 
@@ -49,7 +46,7 @@ def make_worker_app(desk: Desk, settings: ApiSettings | None = None) -> FastAPI:
     """
     own = settings or ApiSettings()
     app = FastAPI(title="diffpolicy worker", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    _errors(app)
+    answer_errors(app)
     _images(app, desk, own)
     app.add_middleware(Guard, hosts=own.hosts)
     app.add_middleware(Stamp, desk=desk)
@@ -91,22 +88,6 @@ def sent_number(sent: Headers) -> str | None:
     """The name that the client gave its request, to the letter; None where it gave none. Args: sent: its headers."""
     number = sent.get(headers.REQUEST_ID)
     return number if number is not None and NUMBER.fullmatch(number) else None
-
-
-def _errors(app: FastAPI) -> None:
-    """Gives what the framework refuses OpenAI's shape."""
-
-    @app.exception_handler(HTTPException)
-    async def of_framework(request: Request, error: HTTPException) -> Response:
-        return error_response(of_http(error.status_code, error.detail))
-
-    @app.exception_handler(RequestValidationError)
-    async def of_validation(request: Request, error: RequestValidationError) -> Response:
-        return error_response(ApiError(400, "the request is wrong", code="invalid_value"))
-
-    @app.exception_handler(ApiError)
-    async def of_ours(request: Request, error: ApiError) -> Response:
-        return error_response(error)
 
 
 def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
