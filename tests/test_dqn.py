@@ -7,7 +7,7 @@ from torchrl.data import Composite, OneHot
 
 from diffpolicy import GreedyValuePolicy
 from diffpolicy.methods import DQNMethod
-from diffpolicy.objectives import StackedDQNLoss
+from diffpolicy.objectives import AgentsDQNLoss
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, copy_slice, guess_transitions
 
@@ -17,7 +17,7 @@ G, M, F, A, GAMMA = 3, 6, 4, 3, 0.9
 def make(agents=None, **options):
     policy = GreedyValuePolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), act="tanh", seed=1)
     old = [p.detach().clone() for p in policy.parameters()]
-    loss = StackedDQNLoss(policy, gamma=GAMMA, **options)
+    loss = AgentsDQNLoss(policy, gamma=GAMMA, **options)
     move(policy)
     return loss, policy, old
 
@@ -92,7 +92,7 @@ def test_a_stack_is_the_sum_of_separate_learners():
     for g in range(G):
         single = GreedyValuePolicy(choices=A, observation_dim=F, hidden=(8,), act="tanh")
         copy_slice(single, with_parameters(policy, old), g)
-        alone = StackedDQNLoss(single, gamma=GAMMA)
+        alone = AgentsDQNLoss(single, gamma=GAMMA)
         copy_slice(single, policy, g)
         total += float(alone(td[g])["loss"].detach())
     assert float(loss(td)["loss"].detach()) == pytest.approx(total, rel=1e-4)
@@ -189,7 +189,7 @@ def test_one_hot_actions_are_learnt_as_their_numbers():
     env = GuessEnv(4)
     env.action_spec = Composite(action=OneHot(3, (4, 3)), shape=(4,))
     policy = GreedyValuePolicy.from_specs(env)
-    loss = StackedDQNLoss(policy)
+    loss = AgentsDQNLoss(policy)
     number = torch.tensor([2, 0, 1])
     rows = TensorDict(
         observation=torch.randn(3, 3),
@@ -198,7 +198,7 @@ def test_one_hot_actions_are_learnt_as_their_numbers():
         next=TensorDict(observation=torch.randn(3, 3), batch_size=[3]),
         batch_size=[3],
     )
-    plain = StackedDQNLoss(GreedyValuePolicy.from_specs(GuessEnv(4)))
+    plain = AgentsDQNLoss(GreedyValuePolicy.from_specs(GuessEnv(4)))
     plain.load_state_dict(loss.state_dict())
     hot = rows.clone().set("action", torch.nn.functional.one_hot(number, 3).bool())
     assert torch.equal(loss(hot)["loss"], plain(rows)["loss"])

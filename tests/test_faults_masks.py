@@ -15,7 +15,7 @@ from diffpolicy.edge.training import build
 from diffpolicy.export import Decision, ExportedDecision, export_decision
 from diffpolicy.methods import DQNMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
-from diffpolicy.objectives import LatentDiscreteSACLoss, StackedDQNLoss, choice_probabilities
+from diffpolicy.objectives import AgentsDQNLoss, LatentDiscreteSACLoss, choice_probabilities
 from diffpolicy.policies.masks import MASKED, mask_logits, masked_value
 from diffpolicy.training.fit import fit
 from toys import GuessEnv, guess_transitions, small
@@ -54,7 +54,7 @@ def masked_transitions(rollout):
 
 def dqn(agents=None, mask_key=None, **options):
     policy = GreedyValuePolicy(choices=A, observation_dim=F, agents=agents, hidden=(8,), seed=1, mask_key=mask_key)
-    return policy, StackedDQNLoss(policy, gamma=GAMMA, **options)
+    return policy, AgentsDQNLoss(policy, gamma=GAMMA, **options)
 
 
 def sac(agents=None, mask_key=None, **options):
@@ -105,7 +105,7 @@ def test_a_successor_that_allows_nothing_is_worth_nothing():
 def test_a_row_without_a_choice_corrects_no_value_of_deep_q_learning(double, agents):
     lead = () if agents is None else (agents,)
     policy = GreedyValuePolicy(choices=3, observation_dim=2, agents=agents)
-    loss = StackedDQNLoss(policy, gamma=0.0, double=double)
+    loss = AgentsDQNLoss(policy, gamma=0.0, double=double)
     seen = {"observation": torch.randn(*lead, 4, 2, generator=torch.Generator().manual_seed(0))}
     action = torch.tensor([0, -1, 2, -1]).expand(*lead, 4)
     rows = TensorDict({**seen, "action": action, "reward": torch.ones(*lead, 4), "next": seen}, [*lead, 4])

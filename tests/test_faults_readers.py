@@ -20,7 +20,7 @@ from diffpolicy.experiments.names import make_method
 from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.work import recorded, unfinished
 from diffpolicy.methods.files import parse_method
-from diffpolicy.objectives import StackedDQNLoss
+from diffpolicy.objectives import AgentsDQNLoss
 from diffpolicy.training import PackedReplay
 from diffpolicy.training.stream import pass_seed
 
@@ -169,7 +169,7 @@ def test_one_derivation_of_seeds_gives_what_each_part_had():
 
 def test_dqn_checks_rows_once_for_each_shape(monkeypatch):
     policy = GreedyValuePolicy(choices=3, observation_dim=2)
-    loss = StackedDQNLoss(policy)
+    loss = AgentsDQNLoss(policy)
     seen = []
     monkeypatch.setattr(loss, "check_rows", lambda td: seen.append(td.batch_size))
 
@@ -192,7 +192,7 @@ def test_dqn_checks_rows_once_for_each_shape(monkeypatch):
 
 
 def test_rows_that_lose_a_key_between_updates_are_still_refused():
-    loss = StackedDQNLoss(GreedyValuePolicy(choices=3, observation_dim=2))
+    loss = AgentsDQNLoss(GreedyValuePolicy(choices=3, observation_dim=2))
     td = TensorDict(
         observation=torch.zeros(4, 2),
         action=torch.zeros(4, dtype=torch.int64),

@@ -14,7 +14,7 @@ from diffpolicy.edge import OffloadingEnv, make_method, released_transitions, ta
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
 from diffpolicy.methods import DiffusionSACMethod, DQNMethod, Method, OffPolicyMethod, SACMethod, parse_method
-from diffpolicy.objectives import LatentDiscreteSACLoss, StackedDQNLoss
+from diffpolicy.objectives import AgentsDQNLoss, LatentDiscreteSACLoss
 from toys import GuessEnv, guess_transitions, quick_method, small
 
 SCENARIO = small(3, 5, 4)
@@ -148,7 +148,7 @@ def test_dqn_explores_at_one_percent_and_copies_every_two_hundred_updates():
     method = make_method("dqn-ts")
     assert (method.epsilon, method.target_interval, method.double) == (0.01, 200, False)
     module = build("dqn-ts", SCENARIO)
-    assert isinstance(module.objective, StackedDQNLoss)
+    assert isinstance(module.objective, AgentsDQNLoss)
     assert module.policy.epsilon == 0.01
     assert module.transitions is task_transitions
 

@@ -26,11 +26,11 @@ from diffpolicy.methods import PPOMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser
 from diffpolicy.objectives import (
+    AgentsDQNLoss,
     ChainPPOLoss,
     LatentBoundedSACLoss,
     LatentDiscreteSACLoss,
     PathwiseLoss,
-    StackedDQNLoss,
 )
 from diffpolicy.policies.heads import BoundedHead, CategoricalHead
 from diffpolicy.training import (
@@ -380,7 +380,7 @@ TRAINING = {
     ),
     "no tau": (lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), tau=0), "tau .* got 0"),
     "a target interval of zero": (
-        lambda: StackedDQNLoss(made(GreedyValuePolicy), target_interval=0),
+        lambda: AgentsDQNLoss(made(GreedyValuePolicy), target_interval=0),
         "target_interval must be at least 1, got 0",
     ),
     "gamma of two": (

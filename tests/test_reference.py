@@ -34,7 +34,7 @@ OF_A_PAPER = """
     evaluation.off_policy_value training.TaughtModule methods.ChainImitationMethod methods.ImitationMethod
     objectives.MirrorDescentLoss objectives.OnChainMirrorLoss objectives.ReverseMirrorLoss objectives.QDFMLoss
     methods.MirrorDescentMethod methods.QDFMMethod
-    objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.StackedDQNLoss objectives.TokenImitationLoss
+    objectives.QVPOLoss objectives.SoftActorCriticLoss objectives.AgentsDQNLoss objectives.TokenImitationLoss
     objectives.DistillationLoss objectives.FQLLoss methods.DistillationMethod methods.OneStepMethod
     methods.FQLMethod methods.PlainFQLMethod methods.FPOMethod objectives.FPOLoss
     training.EvolutionModule training.ImitationModule training.OnPolicyModule training.PathwiseModule

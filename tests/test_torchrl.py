@@ -29,7 +29,7 @@ from diffpolicy.environments import Lanes, gym_problem
 from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
-from diffpolicy.objectives import LatentDiscreteSACLoss, StackedDQNLoss
+from diffpolicy.objectives import AgentsDQNLoss, LatentDiscreteSACLoss
 from diffpolicy.policies.heads import CategoricalHead
 from test_environments import Countdown
 from test_keys import Specs
@@ -224,7 +224,7 @@ def test_soft_update_moves_our_targets_as_we_do(target_actor):
 
 
 def test_soft_update_moves_dqns_targets():
-    loss = StackedDQNLoss(GreedyValuePolicy.from_specs(GuessEnv(4)))
+    loss = AgentsDQNLoss(GreedyValuePolicy.from_specs(GuessEnv(4)))
     updater = SoftUpdate(loss, tau=0.5)
     before = loss.target_value_network_params.clone()
     with torch.no_grad():

@@ -20,6 +20,8 @@ OLD_NAMES = {
     "diffpolicy.edge.Fleet": "diffpolicy.edge.ServerSpeeds",
     "diffpolicy.edge.physics.Fleet": "diffpolicy.edge.ServerSpeeds",
     "diffpolicy.edge.physics.queueing.Fleet": "diffpolicy.edge.ServerSpeeds",
+    "diffpolicy.objectives.StackedDQNLoss": "diffpolicy.objectives.AgentsDQNLoss",
+    "diffpolicy.objectives.dqn.StackedDQNLoss": "diffpolicy.objectives.AgentsDQNLoss",
     "diffpolicy.policies.CategoricalPolicy": "diffpolicy.policies.FeedforwardPolicy",
     "diffpolicy.policies.ChoicePolicy": "diffpolicy.policies.Policy",
     "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.Policy",
@@ -48,6 +50,7 @@ MOVED = {
             ("DQNMethod", "dqn"),
         )
     },
+    "diffpolicy.objectives.dqn.StackedDQNLoss": "diffpolicy.objectives.dqn.AgentsDQNLoss",
     "diffpolicy.policies.choice.ChoicePolicy": "diffpolicy.policies.policy.Policy",
     "diffpolicy.policies.direct.CategoricalPolicy": "diffpolicy.policies.direct.FeedforwardPolicy",
 }

@@ -11,7 +11,7 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.methods.fields import Rule
 from diffpolicy.methods.off_policy import OffPolicyMethod
-from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.objectives.dqn import AgentsDQNLoss
 from diffpolicy.policies.direct import GreedyValuePolicy
 from diffpolicy.policies.heads import CategoricalHead, Head
 from diffpolicy.policies.policy import Policy
@@ -19,7 +19,7 @@ from diffpolicy.policies.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class DQNMethod(OffPolicyMethod):
-    """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236), by `StackedDQNLoss`.
+    """Deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236), by `AgentsDQNLoss`.
 
     For one choice among few at each item; the policy is greedy in the action values that an MLP gives.
 
@@ -55,5 +55,5 @@ class DQNMethod(OffPolicyMethod):
     def options(self) -> dict[str, Any]:
         return {**super().options(), "epsilon": self.epsilon}
 
-    def make_objective(self, policy: GreedyValuePolicy, seed: int) -> StackedDQNLoss:
-        return StackedDQNLoss(policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double)
+    def make_objective(self, policy: GreedyValuePolicy, seed: int) -> AgentsDQNLoss:
+        return AgentsDQNLoss(policy, gamma=self.gamma, target_interval=self.target_interval, double=self.double)

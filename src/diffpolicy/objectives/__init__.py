@@ -1,5 +1,6 @@
 """What policies are trained by: TorchRL loss modules."""
 
+from diffpolicy._deprecated import keep_old_names
 from diffpolicy.objectives.action_critic import ActionCriticLoss
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss
 from diffpolicy.objectives.bounded_sac import LatentBoundedSACLoss
@@ -8,7 +9,7 @@ from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors
 from diffpolicy.objectives.discrete_sac import LatentDiscreteSACLoss
 from diffpolicy.objectives.distillation import DistillationLoss, divergence
 from diffpolicy.objectives.dppo import DPPOLoss
-from diffpolicy.objectives.dqn import StackedDQNLoss
+from diffpolicy.objectives.dqn import AgentsDQNLoss
 from diffpolicy.objectives.fpo import FPOLoss
 from diffpolicy.objectives.fql import FQLLoss
 from diffpolicy.objectives.imitation import ImitationLoss
@@ -25,6 +26,7 @@ from diffpolicy.objectives.weighted import WeightedActionLoss
 
 __all__ = [
     "ActionCriticLoss",
+    "AgentsDQNLoss",
     "ChainPPOLoss",
     "DPPOLoss",
     "DenoisingLoss",
@@ -43,7 +45,6 @@ __all__ = [
     "QVPOLoss",
     "ReverseMirrorLoss",
     "SoftActorCriticLoss",
-    "StackedDQNLoss",
     "TokenImitationLoss",
     "WeightedActionLoss",
     "action_critic",
@@ -53,3 +54,5 @@ __all__ = [
     "divergence",
     "token_errors",
 ]
+
+keep_old_names(__name__)

@@ -12,12 +12,13 @@ from torch import nn
 from torchrl.modules import QValueModule
 from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
+from diffpolicy._deprecated import keep_old_names
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
 
 
-class StackedDQNLoss(DQNLoss):
+class AgentsDQNLoss(DQNLoss):
     """`torchrl.objectives.DQNLoss` (Mnih et al. 2015, doi:10.1038/nature14236) on rows `[M]` or `[G, M]`.
 
     With Q' an earlier copy of the network, the mean over rows, summed over agents, of
@@ -40,7 +41,7 @@ class StackedDQNLoss(DQNLoss):
     Example:
         >>> from tensordict import TensorDict
         >>> policy = GreedyValuePolicy.from_specs(Clinic(1, masked=False))
-        >>> loss = StackedDQNLoss(policy, gamma=0.0)  # so that a value is the reward that follows
+        >>> loss = AgentsDQNLoss(policy, gamma=0.0)  # so that a value is the reward that follows
         >>> state, chosen = {"observation": torch.ones(8, 3)}, torch.zeros(8, dtype=torch.int64)
         >>> reward = policy.network(torch.ones(8, 3))[:, 0].detach()
         >>> float(loss(TensorDict({**state, "action": chosen, "reward": reward, "next": state}, [8]))["loss"].detach())
@@ -126,3 +127,6 @@ class StackedDQNLoss(DQNLoss):
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Takes up what `get_extra_state` gave."""
         self.__dict__["_target"].counter = state["counter"]
+
+
+keep_old_names(__name__)
