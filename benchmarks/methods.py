@@ -188,13 +188,25 @@ PROBLEMS: dict[str, Task] = {
         seconds=120.0,
         chance=False,
     ),
+    # nobody knows its best: 1 is greed, which can be passed
+    "gang": Task(
+        lambda seed: "gang",
+        "random",
+        "greedy",
+        episodes=2400,
+        environments=16,
+        changes={**CALM, "updates": 2, "batch_size": 256},
+        methods=("d2sac", "sac"),
+        seconds=120.0,
+        chance=False,
+    ),
     "cartpole": Task(lambda seed: "gym:CartPole-v1", 22.0, 500.0, episodes=150),
     # the best is what the best published controllers reach, about; nobody knows it exactly
     "pendulum": Task(
         lambda seed: "gym:Pendulum-v1", -1230.0, -150.0, episodes=100, methods=("qvpo", "qvpo-plain", "sac", "d2sac")
     ),
 }
-TABLE = ("pair gains", "clinic", "power-allocation", "split", "provider-selection")
+TABLE = ("pair gains", "clinic", "power-allocation", "split", "provider-selection", "gang")
 """The problems of the table; the others need Gymnasium."""
 METHODS: dict[str, dict[str, Any]] = {
     "sac": {},
