@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.chosen import Choice, check_chosen
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import plain
+from diffpolicy.policies.keys import next_key, plain
 from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -91,8 +91,7 @@ def check_reads(policy: Decides, env: EnvBase) -> None:
     shown = {plain(key) for spec in specs for key in spec.keys(True, True)}
     for key in map(plain, policy.in_keys):
         if key not in shown:
-            carried = ("next", *key) if isinstance(key, tuple) else ("next", key)
-            if carried in map(plain, policy.out_keys):
+            if next_key(key) in map(plain, policy.out_keys):
                 raise InputError(
                     f"the policy carries {key!r} from step to step, which the environment does not give; act in "
                     "with_recurrent_state(env, policy)"

@@ -13,7 +13,7 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, On
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import plain
+from diffpolicy.policies.keys import beside, plain
 from diffpolicy.policies.masks import as_mask
 
 TOLERANCE = 1e-4
@@ -43,9 +43,9 @@ def choices_of(env: EnvBase, *, masks: bool = True) -> list[Choice]:
     for key in env.action_keys:
         spec = env.full_action_spec[key]
         last = key[-1] if isinstance(key, tuple) else key
-        beside = [(*key[:-1], n) if isinstance(key, tuple) else n for n in (f"{last}_mask", "action_mask", "valid")]
-        mask = beside[0] if beside[0] in names or len(list(env.action_keys)) > 1 else beside[1]
-        choice = Choice(key, spec, *(name if name in names else None for name in (mask, beside[2])))
+        own, common, valid = (beside(key, name) for name in (f"{last}_mask", "action_mask", "valid"))
+        mask = own if own in names or len(list(env.action_keys)) > 1 else common
+        choice = Choice(key, spec, *(name if name in names else None for name in (mask, valid)))
         if choice.mask is not None and isinstance(spec, (Categorical, MultiCategorical, OneHot)):
             _check_width(choice, env.observation_spec[choice.mask].shape)
         found.append(choice if masks else choice._replace(mask=None))

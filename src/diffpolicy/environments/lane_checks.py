@@ -15,6 +15,7 @@ from diffpolicy._global_draws import global_draws, seed_globals
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import beside
 from diffpolicy.policies.protocols import bare
 
 SEED = 0
@@ -135,7 +136,7 @@ def _after(env: EnvBase, steps: int) -> TensorDictBase:
 def _begun(env: EnvBase, root: TensorDictBase, lanes: Tensor) -> TensorDictBase:
     """Where a reset of some lanes leads to. Args: root: before it. lanes: which, bool `[E]`."""
     for key in env.reset_keys:
-        like = root.get((*key[:-1], "done") if isinstance(key, tuple) else "done")
+        like = root.get(beside(key, "done"))
         root.set(key, lanes.view(-1, *[1] * (like.ndim - 1)).to(like.device).expand_as(like).clone())
     _seed(env)
     return env.reset(root, select_reset_only=True)

@@ -10,7 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.keys import Keys, beside
 from diffpolicy.policies.masks import as_mask
 
 COUNTED = "counted"
@@ -37,7 +37,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         InputError: a key is not in the rollout, or a value has another shape; names both.
 
     Example:
-        >>> from diffpolicy.policies.keys import Keys
+        >>> from diffpolicy.policies.keys import Keys, beside
         >>> env = Clinic(4)
         >>> rows = step_transitions(env.rollout(50, RandomRule(env)), Keys.of(env))
         >>> rows.batch_size, rows["observation"].shape, bool(rows["next", "terminated"].any())
@@ -80,7 +80,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
             "done": each("done", after),
         },
     }
-    extra = {"action_mask": keys.mask, "latent": (*keys.group, "latent") if keys.group else "latent"}
+    extra = {"action_mask": keys.mask, "latent": beside(keys.action.key, "latent")}
     joint, joint_after = keys.allowed(rollout), keys.allowed(after)
     if joint is not None and joint_after is not None:
         result["action_mask"], result["next"]["action_mask"] = ordered(joint), ordered(joint_after)
@@ -93,7 +93,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         if key is not None and rollout.get(key, None) is not None:
             result[name], result["next"][name] = each(key, rollout, 1), each(key, after, 1)
     for name in RECORDED:
-        key = (*keys.group, name) if keys.group else name
+        key = beside(keys.action.key, name)
         if rollout.get(key, None) is not None:
             result[name] = ordered(rollout[key])
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)

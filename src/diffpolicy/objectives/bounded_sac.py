@@ -124,9 +124,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
             chosen, log_p = self.head.with_log_prob(law, next_draws)
             least = self._values(self.target_critic, next_observation, next_latent, chosen).amin(0)
             value = self._counted(least - alpha * log_p, next_mask)
-            if terminated is not None:
-                value = value * ~terminated
-            target = self.reward_scale * reward + self.gamma * value
+            target = self.backed_up(reward, value, terminated)
         loss_q = (self._values(self.critic, observation, latent, action) - target).square().mean(-1).sum()
 
         law = self.policy.law(observation, latent, mask, noise)

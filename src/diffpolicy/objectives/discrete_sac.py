@@ -154,9 +154,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
             p, log_p = self._probabilities(self.actor, next_observation, next_latent, next_mask, next_noise)
             after = least(self.target_critic(self.critic_input(next_observation, next_latent)))
             value = (p * (after - alpha.unsqueeze(-1) * log_p)).sum(-1)
-            if terminated is not None:
-                value = value * ~terminated
-            target = self.reward_scale * reward + self.gamma * value
+            target = self.backed_up(reward, value, terminated)
         q = self.critic(self.critic_input(observation, latent))
         taken = q.gather(-1, action.clamp_min(0).expand(q.shape[:-1]).unsqueeze(-1)).squeeze(-1)
         # nothing was chosen where the number is -1, so there is no value to correct

@@ -14,8 +14,9 @@ from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
 from diffpolicy._deprecated import keep_old_names
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
+from diffpolicy.objectives.rows import check_rows, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
+from diffpolicy.policies.keys import next_key
 
 
 class AgentsDQNLoss(DQNLoss):

@@ -16,10 +16,11 @@ from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import action_values, check_critic
 from diffpolicy.objectives.denoising import DenoisingLoss, denoising_errors, spread
 from diffpolicy.objectives.off_policy import OffPolicyLoss
-from diffpolicy.objectives.rows import next_key, wide
+from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import BoundedHead, VectorHead
+from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

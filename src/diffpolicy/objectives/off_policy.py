@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.rows import check_rows, next_key, row_masks, wide
+from diffpolicy.objectives.rows import check_rows, row_masks, wide
+from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

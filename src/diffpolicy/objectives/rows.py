@@ -11,13 +11,9 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
+from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.masks import as_mask, readable
 from diffpolicy.policies.policy import Policy
-
-
-def next_key(key: NestedKey) -> tuple[str, ...]:
-    """The same key of the next step."""
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)
 
 
 def check_given(td: TensorDictBase, keys: Iterable[NestedKey]) -> None:

@@ -197,6 +197,16 @@ def plain(key: Any) -> Any:
     return names[0] if len(names) == 1 else names
 
 
+def next_key(key: NestedKey) -> tuple[str, ...]:
+    """The same key of the next step."""
+    return ("next", *key) if isinstance(key, tuple) else ("next", key)
+
+
+def beside(key: NestedKey, name: str) -> NestedKey:
+    """A key in the same nested tensordict. Args: name: its last part."""
+    return (*key[:-1], name) if isinstance(key, tuple) else name
+
+
 def as_json(key: NestedKey | None) -> str | list[str] | None:
     """A plain key as JSON holds it."""
     return list(key) if isinstance(key, tuple) else key

@@ -21,6 +21,7 @@ from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.finite import why_infinite
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CompositeHead, Head
+from diffpolicy.policies.keys import beside
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import readable
 from diffpolicy.policies.options import ASKED, FreeOptions, check_options
@@ -225,8 +226,7 @@ class Policy(RowPolicy, base=True):
 
     def beside(self, name: str) -> NestedKey:
         """A key beside the action's. Args: name: its last part."""
-        key = self.action_key
-        return (*key[:-1], name) if isinstance(key, tuple) else name
+        return beside(self.action_key, name)
 
     def check_draws(self) -> None:
         """Raises InputError if what it draws does not tell its action again."""

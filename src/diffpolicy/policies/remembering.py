@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import CompositeHead
+from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
@@ -35,7 +36,7 @@ class RememberingPolicy(Policy, base=True):
         self.prior_network = self.prior.network(self.condition_dim, self.choices, self.agents, self.generator)
         if self.prior.remembers:
             self.in_keys = [*self.in_keys, self.latent_key]
-            self.out_keys = [*self.out_keys, _next(self.latent_key)]
+            self.out_keys = [*self.out_keys, next_key(self.latent_key)]
 
     @property
     def latent_key(self) -> NestedKey:
@@ -55,7 +56,7 @@ class RememberingPolicy(Policy, base=True):
         remembered = td[self.latent_key]
         before = x0 if self.prior.rate == 1 else rows.take(remembered.to(x0))
         now = self.prior.follow(before, x0, self.head).to(remembered.device)
-        td[_next(self.latent_key)] = rows.put_into(remembered.to(now), now)
+        td[next_key(self.latent_key)] = rows.put_into(remembered.to(now), now)
 
     def primer_for(self, env: EnvBase) -> MemoryState | None:
         """What an environment needs to carry the memory; None without one. See `with_recurrent_state`.
@@ -94,7 +95,3 @@ class RememberingPolicy(Policy, base=True):
     def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
         super()._load_tensors({k: v for k, v in tensors.items() if k != "remembered"})
         self.remembered = tensors.get("remembered")
-
-
-def _next(key: NestedKey) -> NestedKey:
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)

@@ -19,6 +19,7 @@ from diffpolicy.environments.state import saves_state
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.environments.watch import Watch, begun
 from diffpolicy.errors import InputError
+from diffpolicy.policies.keys import beside
 from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.protocols import Decides, Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
@@ -130,7 +131,7 @@ class RolloutStream(IterableDataset[TensorDict]):
         if self.saves and unfinished.any():
             assert self.root is not None
             for key in self.env.reset_keys:
-                like = self.root.get((*key[:-1], "done") if isinstance(key, tuple) else "done")
+                like = self.root.get(beside(key, "done"))
                 chosen = unfinished.view(*self.base_env.batch_size, *[1] * (like.ndim - self.base_env.batch_dims))
                 self.root.set(key, chosen.to(like.device).expand_as(like))
             self.root = self.env.reset(self.root, select_reset_only=True)
