@@ -40,13 +40,13 @@ class PairDenoiser(nn.Module):
 
     reads_items = True
 
-    def __init__(self, servers: int, hidden: int = 32, rounds: int = 3) -> None:
+    def __init__(self, servers: int, hidden: int = 16, rounds: int = 2) -> None:
         super().__init__()
         self.servers = servers
         self.sharp = nn.Parameter(torch.full((rounds,), 2.0))
         self.nets = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(FEATURES, hidden), nn.Mish(), nn.Linear(hidden, hidden), nn.Mish(), nn.Linear(hidden, 1)
+                nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
             )
             for _ in range(rounds)
         )
@@ -120,7 +120,7 @@ class Arm:
             self.of_count[count] = TokenImitationLoss(policy)
         return self.of_count[count]
 
-    def train(self, turns: list[Turn], seconds: float, batch: int = 64, rate: float = 3e-3) -> tuple[int, float]:
+    def train(self, turns: list[Turn], seconds: float, batch: int = 32, rate: float = 1e-2) -> tuple[int, float]:
         """Updates and the last losses' mean a task. Args: turns: to imitate. seconds: of processor time."""
         groups: dict[int, list[Turn]] = {}
         for turn in turns:

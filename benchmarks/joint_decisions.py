@@ -46,16 +46,20 @@ SEARCHES: dict[str, Search] = {
     "joint search": partial(searched, restarts=RESTARTS),
 }
 BASELINE = "pretrained:stale"
+SECOND = {"search": "in order", "hindsight": "in order", "arms": "categorical"}
+"""What rows stand beside as well, by part."""
 Row = dict[str, str]
 
 
-def scenario_of(problem: str, seed: int, small: bool) -> Scenario:
-    """`lad-ts` of so many tasks, or a random fleet of 20 servers. Args: small: of few stations, for a test."""
+def scenario_of(problem: str, seed: int, small: bool, stations: int = 20) -> Scenario:
+    """`lad-ts` of so many tasks and stations, or a random fleet of so many servers. Args: small: of few, for a test."""
+    stations = 3 if small else stations
     if problem != "fleet":
         scenario = Scenario.load("lad-ts")
         scenario = scenario if problem == "50" else scenario.override(tasks=int(problem))
-        return scenario.override(tasks=6, stations=3, slots=4) if small else scenario
-    drawn = random_problem(np.random.default_rng([seed, 20]), 3 if small else 20, LOADS[seed % len(LOADS)], seed)
+        scenario = scenario if stations == 20 else scenario.override(stations=stations)
+        return scenario.override(tasks=6, slots=4) if small else scenario
+    drawn = random_problem(np.random.default_rng([seed, 20]), stations, LOADS[seed % len(LOADS)], seed)
     servers = tuple(Server(f, v) for f, v in zip(drawn.capacity.tolist(), drawn.rate.tolist(), strict=True))
     return Scenario(1.0, servers, 4 if small else drawn.slots, workload=drawn.law, name="random fleet")
 
@@ -105,7 +109,7 @@ def turns_of(scenario: Scenario, seed: int, episodes: int) -> list[Turn]:
 
 def arms(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
     """Both policies of a station's slot, trained from the same turns for the same time."""
-    scenario = scenario_of(problem, seed, options.small)
+    scenario = scenario_of(problem, seed, options.small, options.stations)
     turns, told = turns_of(scenario, seed, options.train_episodes), {}
     rules = {BASELINE: TurnRule(), "joint search": TurnRule(one_by_one(SEARCHES["joint search"]))}
     for name, passes in PASSES.items():
@@ -163,8 +167,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=1, help="that are played of each seed")
     parser.add_argument("--train-episodes", type=int, default=2, help="whose turns are imitated")
-    parser.add_argument("--minutes", type=float, default=0.2, help="of the processor, for each training")
-    parser.add_argument("--requests", type=int, default=20_000, help="held requests of each seed")
+    parser.add_argument("--minutes", type=float, default=0.15, help="of the processor, for each training")
+    parser.add_argument("--stations", type=int, default=20, help="and servers, of the trained arms")
+    parser.add_argument("--requests", type=int, default=4_000, help="held requests of each seed")
     parser.add_argument("--small", action="store_true", help="few stations and slots, to see that it runs")
     parser.add_argument("--csv", type=Path, default=Path("runs/joint_decisions.csv"))
     options = parser.parse_args()
@@ -180,7 +185,7 @@ def main() -> None:
                     rows += [{"part": part, "problem": problem, **x} for x in run(problem, seed, options)]
                     write(options.csv, rows)
                     print(f"{part}, {problem}, seed {seed}", file=sys.stderr, flush=True)
-    print(table(["part", "problem", "rule", "seeds", "mean, s", "ratio", "95 %", "us a task"], summary(rows)))
+    print(table(["part", "problem", "rule", "seeds", "mean, s", "ratio", "to the second", "us a task"], summary(rows)))
 
 
 def write(path: Path, rows: list[Row]) -> None:
@@ -194,19 +199,27 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> list[list[str]]:
-    """Means over seeds, with 95 % intervals of the paired ratio."""
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    """Means over seeds, and ratios to the same seed of a part's baseline and of its second one, with 95 % intervals."""
+    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
     for each in rows:
-        groups.setdefault((each["part"], each["problem"], each["rule"]), []).append(each)
+        groups.setdefault((each["part"], each["problem"], each["rule"]), {})[each["seed"]] = each
     lines = []
-    for key, of in groups.items():
-        ratio = np.array([float(x["ratio"]) for x in of])
-        low, high = interval(ratio)
-        mean, cost = (np.mean([float(x[name]) for x in of]) for name in ("mean_delay_s", "us_per_item"))
-        lines.append(
-            [*key, str(len(of)), f"{mean:.4f}", f"{ratio.mean():.4f}", f"{low:.4f} to {high:.4f}", f"{cost:.0f}"]
-        )
+    for (part, problem, rule), of in groups.items():
+        second = groups.get((part, problem, SECOND.get(part, "")), {})
+        cells = [with_interval([float(x["ratio"]) for x in of.values()])]
+        pairs = [(x["mean_delay_s"], second[seed]["mean_delay_s"]) for seed, x in of.items() if seed in second]
+        cells.append(with_interval([float(mine) / float(theirs) for mine, theirs in pairs]))
+        mean, cost = (np.mean([float(x[name]) for x in of.values()]) for name in ("mean_delay_s", "us_per_item"))
+        lines.append([part, problem, rule, str(len(of)), f"{mean:.4f}", *cells, f"{cost:.0f}"])
     return lines
+
+
+def with_interval(ratios: list[float]) -> str:
+    """A mean with its 95 % interval over seeds; nothing of nothing."""
+    if not ratios:
+        return ""
+    low, high = interval(np.array(ratios))
+    return f"{np.mean(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
 if __name__ == "__main__":
