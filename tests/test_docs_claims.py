@@ -115,6 +115,25 @@ def ratios(*files):
     return found
 
 
+def test_joint_decisions_are_those_of_their_file():
+    true = {}
+    for row in rows("joint_decisions.csv"):
+        true.setdefault((row["problem"], row["rule"], row["part"]), []).append(float(row["ratio"]))
+    columns = {"25 tasks": "25", "40 tasks": "40", "50 tasks": "50", "random fleets": "fleet"}
+    columns |= {"equal servers": "held_equal", "unlike servers": "held_unlike"}
+    checked = set()
+    for header, body in tables("docs/results/joint_decisions.md"):
+        shown = [dict(zip(header, row, strict=True)) for row in body]
+        part = next(p for (_, rule, p) in true if rule == named(body[-1][0]))
+        for row in shown:
+            for column, problem in columns.items():
+                if row.get(column):
+                    found = true[problem, named(row["rule"]), part]
+                    assert agrees(row[column], fmean(found)), (row, found)
+                    checked.add(part)
+    assert {"search", "renewed", "held"} <= checked
+
+
 @pytest.mark.parametrize(("page", "first"), [("README.md", "method"), ("docs/problems/offloading.md", "policy")])
 def test_the_bundled_policies_are_those_of_the_picture_of_loads(page, first):
     true = {row["policy"]: row for row in rows("load.csv") if row["tasks"] == "50"}
