@@ -3,11 +3,15 @@
 import asyncio
 import io
 import json
+import re
+import secrets
 import socket
+from pathlib import Path
 
 import pytest
 
 from diffpolicy import InputError
+from diffpolicy.edge import serving as serving_package
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
 from diffpolicy.edge.serving.limits import Limits
@@ -448,6 +452,21 @@ def test_keys_let_in_and_name_the_client_and_are_shown_nowhere(caplog):
     assert unnamed.startswith("key-")
     assert OTHER not in unnamed
     assert TOKEN not in repr(settings) + caplog.text
+
+
+def test_every_key_is_compared_and_in_constant_time(monkeypatch):
+    compared, compare = [], secrets.compare_digest
+    monkeypatch.setattr(secrets, "compare_digest", lambda known, sent: compared.append(known) or compare(known, sent))
+    assert KEYS.client(f"Bearer {TOKEN}") == "shop"
+    assert compared == [token.encode() for token in KEYS.tokens]
+
+
+def test_nothing_that_comes_over_a_wire_is_run():
+    """Pickles, among others, are programs: no module of the service reads or writes them."""
+    runs = re.compile(r"\b(c?pickle|cloudpickle|marshal|shelve|dill|joblib)\b|\beval\(|\bexec\(|torch\.load\(")
+    sources = list(Path(serving_package.__file__).parent.rglob("*.py"))
+    assert len(sources) > 50
+    assert not [(path.name, found[0]) for path in sources if (found := runs.search(path.read_text()))]
 
 
 def test_a_number_that_is_not_finite_is_refused_by_its_name():
