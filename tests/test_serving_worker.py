@@ -33,6 +33,7 @@ from diffpolicy.edge.serving.worker.job import Job, Standard
 from diffpolicy.edge.serving.worker.pipeline import PipelineEngine
 from diffpolicy.edge.serving.worker.png import blank_png
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from serving_fakes import Caller
 
 PATH = "/v1/images/generations"
 
@@ -58,6 +59,11 @@ class Scripted:
         for done in range(job.steps if job.prompt != "now" else 0):
             await self.steps.get()
             run.step(done + 1)
+        if job.prompt.startswith("file"):
+            run.made()
+            await self.steps.get()
+        if job.prompt == "file is lost":
+            raise OSError
         return [b"image %d" % (job.seed + i) for i in range(job.images)]
 
     async def step(self, count=1):
@@ -171,6 +177,42 @@ def test_a_full_queue_refuses_and_says_when_to_come_back():
         assert [answer.status_code for answer in await asyncio.gather(*taken)] == [200] * 3
 
     run(test)
+
+
+def test_a_device_is_free_and_says_so_while_the_file_of_what_it_made_is_written():
+    """The head of the answer tells a dispatcher that it may send the next request."""
+
+    async def main():
+        engine = Scripted()
+        desk = Desk(engine)
+        await desk.start()
+        app, ends = make_worker_app(desk), []
+        desk.heard.append(lambda outcome, waited_s, worked_s: ends.append(outcome))
+        host = [(b"host", b"127.0.0.1")]
+        first = Caller(app, PATH, b'{"prompt": "file", "num_inference_steps": 1}', host)
+        second = Caller(app, PATH, b'{"prompt": "a cat", "num_inference_steps": 1}', host)
+        await settle()
+        assert [job.prompt for job in engine.made] == ["file"]
+        await engine.step()
+        assert [job.prompt for job in engine.made] == ["file", "a cat"]
+        assert [message["type"] for message in first.sent] == ["http.response.start"]
+        told = {name.decode(): value.decode() for name, value in first.sent[0]["headers"]}
+        assert float(told[headers.SERVICE_S]) >= 0
+        assert (told[headers.RUNNING], "content-length" in told) == ("1", False)
+        await engine.step(2)
+        await asyncio.gather(first.task, second.task)
+        assert all(json.loads(each.body)["data"] for each in (first, second))
+        lost = Caller(app, PATH, b'{"prompt": "file is lost", "num_inference_steps": 1}', host)
+        await settle()
+        await engine.step()
+        await engine.step()
+        await lost.task
+        assert [message["type"] for message in lost.sent] == ["http.response.start"]  # and no end, so it is dropped
+        assert sorted(ends) == ["failed", "ok", "ok"]
+        assert desk.standing().running == 0
+        await desk.stop(0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_number_that_was_seen_joins_the_request_or_gets_its_answer():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from diffpolicy.edge.serving.api.bodies import ClientGoneError
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.upstream import Answer
+
+T = TypeVar("T")
 
 
 async def disconnected(receive: Receive) -> None:
@@ -19,15 +22,20 @@ async def disconnected(receive: Receive) -> None:
 
 
 async def until_answered(ticket: Ticket, receive: Receive) -> Answer:
-    """The answer; when the client goes away before, or the server ends, the request is cancelled.
+    """The answer; see `until`. Args: ticket: of a request that was taken. receive: of its client."""
+    return await until(ticket, ticket.answer(), receive)
+
+
+async def until(ticket: Ticket, comes: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """What comes of a request; when the client goes away before, or the server ends, the request is cancelled.
 
     Args:
-        ticket: of a request that was taken. receive: of its client.
+        ticket: of a request that was taken. comes: what is waited for. receive: of its client.
 
     Raises:
         ApiError: it failed for good. ClientGoneError: nobody waits any more.
     """
-    answer = asyncio.ensure_future(ticket.answer())
+    answer = asyncio.ensure_future(comes)
     gone = asyncio.ensure_future(disconnected(receive))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -38,7 +46,7 @@ async def until_answered(ticket: Ticket, receive: Receive) -> Answer:
         give_up(ticket, answer, gone)
 
 
-def give_up(ticket: Ticket, answer: asyncio.Future[Answer], *others: asyncio.Future[Any]) -> None:
+def give_up(ticket: Ticket, answer: asyncio.Future[Any], *others: asyncio.Future[Any]) -> None:
     """Cancels a request that has no answer yet, and what waited for it. Args: others: tasks beside it."""
     if not answer.done():
         ticket.cancel()

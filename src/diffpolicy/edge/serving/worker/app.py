@@ -23,9 +23,11 @@ from diffpolicy.edge.serving.api.paced import Paced
 from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream, taking
-from diffpolicy.edge.serving.api.waiting import until_answered
+from diffpolicy.edge.serving.api.waiting import until
 from diffpolicy.edge.serving.worker.desk import Desk
+from diffpolicy.edge.serving.worker.head_first import HeadFirst
 from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics
+from diffpolicy.edge.serving.worker.work import head_of
 
 NUMBER = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -100,7 +102,11 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
             share = stack.enter_context(room.share())
             asked = await ask(request, number, settings, share)
             if not asked.stream:
-                answer = await until_answered(desk.submit(asked), request.receive)
+                claim = desk.submit(asked)
+                service_s = await until(claim, claim.begun(), request.receive)
+                if service_s is not None:
+                    return HeadFirst(claim, head_of(service_s), settings.stall_s, share, stack.pop_all())
+                answer = await claim.answer()
                 share.add(len(answer.body))
                 response = Response(answer.body, answer.status, dict(answer.headers))
                 return Paced(response, settings.stall_s, stack.pop_all())

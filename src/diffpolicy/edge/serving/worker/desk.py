@@ -80,6 +80,8 @@ class Desk:
         self._status = "loading"
         self._waiting: deque[Work] = deque()
         self._running: set[Work] = set()
+        self._packing: set[Work] = set()
+        """Whose images are made, and whose files are being written while the device has the next."""
         self._known: dict[bytes, Work] = {}
         self._kept: deque[tuple[float, bytes, int]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,10 +103,10 @@ class Desk:
             grace_s: seconds for all that it has.
         """
         self._status = "draining"
-        left = [work.done for work in (*self._running, *self._waiting)]
+        left = [work.done for work in (*self._running, *self._packing, *self._waiting)]
         if left:
             await asyncio.wait(left, timeout=grace_s)
-        for work in (*self._waiting, *self._running):
+        for work in (*self._waiting, *self._running, *self._packing):
             work.fail(ApiError(503, "the worker ended before the request did", code="draining", again=True))
             work.run.stop()
         self._waiting.clear()
@@ -187,6 +189,15 @@ class Desk:
         loop = asyncio.get_running_loop()
         begun = work.began_s = loop.time()
         outcome: Outcome = "failed"
+
+        def freed() -> None:
+            if work in self._running and not work.done.done():
+                self._running.discard(work)
+                self._packing.add(work)
+                work.made.set_result(loop.time() - begun)
+                self._begin()
+
+        work.run.freed = freed
         try:
             files = await self.engine.generate(work.job, work.run)
             work.finish(files, loop.time() - begun)
@@ -209,7 +220,9 @@ class Desk:
             work.fail(ApiError(500, message, code="internal_error"))
         finally:
             self._running.discard(work)
-            self._tell(outcome, begun - work.arrived_s, loop.time() - begun)
+            self._packing.discard(work)
+            worked_s = work.made.result() if work.made.done() else loop.time() - begun
+            self._tell(outcome, begun - work.arrived_s, worked_s)
             self._begin()
 
     def _left(self, work: Work) -> None:

@@ -34,6 +34,8 @@ class Run:
     def __init__(self, begin_s: float, show: Callable[[int, bytes], None] | None = None) -> None:
         self.begin_s, self._show = begin_s, show
         self._stopped = asyncio.Event()
+        self.freed: Callable[[], None] = lambda: None
+        """Is told when the device is free; of whoever had it made."""
         self.steps = 0
         """Denoising steps that are done."""
 
@@ -67,6 +69,13 @@ class Run:
         """A picture on the way. Args: index: from 0. picture: its file."""
         if self._show is not None:
             self._show(index, picture)
+
+    def made(self) -> None:
+        """The images are made, and the device is free for the next: what is left is to write files. In the event loop.
+
+        An engine need not say so; it is then free when it gives the files.
+        """
+        self.freed()
 
     async def stop_asked(self) -> None:
         """Returns when its end is asked for."""

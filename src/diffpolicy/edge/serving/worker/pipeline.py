@@ -87,12 +87,15 @@ class PipelineEngine:
             StoppedError: it was asked to end.
             ApiError: the pipeline does not take that size, or its memory does not suffice.
         """
-        begun = time.monotonic()
-        files = await _in_thread(lambda: self._generate(job, run))
-        self._pace.observe(job.size, time.monotonic() - begun)
-        return files
+        begun, loop = time.monotonic(), asyncio.get_running_loop()
 
-    def _generate(self, job: Job, run: Run) -> list[bytes]:
+        def made() -> None:
+            self._pace.observe(job.size, time.monotonic() - begun)
+            run.made()
+
+        return await _in_thread(lambda: self._generate(job, run, lambda: loop.call_soon_threadsafe(made)))
+
+    def _generate(self, job: Job, run: Run, made: Callable[[], object]) -> list[bytes]:
         import torch
 
         generators = [torch.Generator(self._adapter.device).manual_seed(job.seed + i) for i in range(job.images)]
@@ -107,7 +110,7 @@ class PipelineEngine:
             if value is not None and name not in takes:
                 raise _refused(f"{name} is nothing that model {self.model} takes", name)
         try:
-            made = self._pipeline(
+            found = self._pipeline(
                 job.prompt,
                 width=job.width,
                 height=job.height,
@@ -131,7 +134,8 @@ class PipelineEngine:
             size = f"{job.width}x{job.height}"
             # what a pipeline says of a value names sizes and types, never the prompt's text
             raise _refused(f"model {self.model} refuses {size} with {job.steps} steps: {error}", "size") from None
-        return [_file(picture, job.kind) for picture in made.images]
+        made()  # to write a file of a megapixel takes a tenth of a second, in which a GPU would stand still
+        return [_file(picture, job.kind) for picture in found.images]
 
 
 def _refused(message: str, param: str) -> ApiError:

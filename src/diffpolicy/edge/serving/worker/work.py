@@ -41,6 +41,8 @@ class Work:
         self.left: Callable[[], None] = self.run.stop
         """Is called when the last client has left before the end."""
         self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.made: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        """Seconds that it kept the device busy, once they are known."""
         self.frames: list[bytes] = []
         self._moved = asyncio.Event()
 
@@ -56,10 +58,10 @@ class Work:
         return len(answer.body) + sum(map(len, self.frames)) + sum(len(file.content) for file in self.request.files)
 
     def finish(self, files: list[bytes], service_s: float) -> None:
-        """It is made. Args: files: of the images. service_s: seconds that it took."""
+        """It is made. Args: files: of the images. service_s: seconds that it took, unless `made` knows them."""
+        service_s = self.made.result() if self.made.done() else service_s
         shared = {"created": int(time.time()), "output_format": self.job.kind, "size": self._size}
         images = [base64.b64encode(file) for file in files]
-        told = {headers.SERVICE_S: f"{service_s:.6f}"}
         body = b""
         if self.request.stream:
             for image in images:
@@ -68,7 +70,7 @@ class Work:
             head, foot = json.dumps({**shared, "data": []}).encode().split(b"]")
             # put together as bytes, since to read megabytes for what must be escaped keeps the worker from its next
             body = head + b", ".join(b'{"b64_json": "%b"}' % image for image in images) + b"]" + foot
-        self._end(Answer(200, {"content-type": "application/json", **told}, body, service_s))
+        self._end(Answer(200, head_of(service_s), body, service_s))
 
     def fail(self, error: ApiError) -> None:
         """It will not be made. Args: error: why."""
@@ -127,6 +129,16 @@ class Claim:
         self._work, self._chunk, self._held = work, chunk, True
         work.claims += 1
 
+    async def begun(self) -> float | None:
+        """Waits until its images are made, though their files need not be written, or it has its answer.
+
+        Returns:
+            Seconds that they kept the device busy; None: see `answer`.
+        """
+        either: set[asyncio.Future[Any]] = {self._work.made, self._work.done}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return None if self._work.done.done() else self._work.made.result()
+
     async def answer(self) -> Answer:
         """The images.
 
@@ -145,6 +157,11 @@ class Claim:
             self._work.claims -= 1
             if not self._work.claims and not self._work.done.done():
                 self._work.left()
+
+
+def head_of(service_s: float) -> dict[str, str]:
+    """Headers of an answer with images. Args: service_s: seconds that they kept the device busy."""
+    return {"content-type": "application/json", headers.SERVICE_S: f"{service_s:.6f}"}
 
 
 def digest_parts(request: ImageRequest) -> Iterator[bytes]:
