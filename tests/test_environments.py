@@ -216,7 +216,7 @@ def test_items_keep_their_place():
         (lambda: EnvProblem(guess, rules={"longest": 3}), "'longest'"),
         (lambda: Cost("cost", per="slot"), "'slot'"),
         (lambda: EnvProblem(lambda batch: GuessEnv(3)).make_env(4), r"\[3\]"),
-        (lambda: EnvProblem(lambda: 3).make_env(4), "TorchRL environment"),
+        (lambda: EnvProblem(lambda: 3).make_env(4), "environment of TorchRL or Gymnasium"),
         (lambda: Lanes([]), "at least one"),
         (lambda: Lanes([GuessEnv(2)]), r"\[2\]"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy.edge import OffloadingEnv
@@ -89,14 +89,25 @@ def test_what_all_items_share_is_repeated():
     assert keys.observe(env.reset()).shape == (4, 3, 7)
 
 
-def test_the_only_other_key_is_the_observation():
+def test_where_no_key_is_the_observation_all_others_are_by_name():
     assert Keys.of(Specs({"pixels": Unbounded((4, 3))}, Categorical(2, (4,)))).observations[0].key == "pixels"
+    seen = {
+        "pixels": Unbounded((4, 3, 2)),
+        "action_mask": Binary(2, (4, 2), dtype=torch.bool),
+        "age": Unbounded((4, 1)),
+    }
+    keys = Keys.of(Specs(seen, Categorical(2, (4,))))
+    assert [o.key for o in keys.observations] == ["age", "pixels"]
+    assert (keys.width, keys.mask) == (1 + 6, "action_mask")
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Specs({"a": Unbounded((4, 3)), "b": Unbounded((4, 1))}, Categorical(2, (4,))), "observation_keys"),
+        (
+            lambda: Specs({"action_mask": Binary(2, (4, 2), dtype=torch.bool)}, Categorical(2, (4,))),
+            "no observation stands beside",
+        ),
         (lambda: Specs({"observation": Unbounded((4, 3))}, Unbounded((4, 2), dtype=torch.int64)), "Unbounded"),
         (
             lambda: Specs(

@@ -3,12 +3,14 @@
 import csv
 import inspect
 
+import numpy as np
 import pytest
 
-from diffpolicy import EnvProblem, InputError
+from diffpolicy import EnvProblem, InputError, check_problem
 from diffpolicy.environments import RandomRule, gym_problem
 from diffpolicy.experiments import build, compare, evaluate, make_problem, train
 from diffpolicy.experiments.plan import Plan
+from diffpolicy.policies.keys import Keys
 from diffpolicy.training import loggers
 from toys import GuessEnv, same_tensors
 
@@ -125,6 +127,14 @@ def test_a_memory_of_probabilities_is_refused_for_vectors_by_the_methods_name(me
     assert build("gym:Pendulum-v1", method, changes={"prior.store": "x0"}).policy.prior.store == "x0"
 
 
+def test_a_run_that_is_not_there_is_not_gone_on_with(tmp_path):
+    for there in (False, True):  # the folder, which a run that was refused may have left
+        with pytest.raises(InputError, match="does not exist"):
+            train(PROBLEM, "sac", episodes=2, out=tmp_path / "run", resume=tmp_path / "run", changes=QUICK)
+        assert (tmp_path / "run").exists() is there
+        (tmp_path / "run").mkdir(exist_ok=True)
+
+
 def test_a_run_without_an_update_says_so_and_how_many_there_were_is_told():
     with pytest.warns(UserWarning, match="the replay holds 5 transitions, and updates begin after start_after, 50;"):
         none = train(PROBLEM, "sac", episodes=1, changes={**QUICK, "start_after": 50})
@@ -166,3 +176,68 @@ def test_a_gymnasium_environment_of_ones_own_is_a_problem_without_being_register
     run = train(problem, "dqn", episodes=2, environments=2, changes=QUICK, out=tmp_path / "run")
     assert run.updates == 3
     assert evaluate(problem, [str(tmp_path / "run"), "random"], episodes=2).results["random"].costs.count == 2
+
+
+def gymnasium_of(**parts):
+    """A problem of a Gymnasium environment of three numbers and three choices, other in parts."""
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Own(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(0, 10, (3,)), gymnasium.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.t = 0
+            return self.seen(), {}
+
+        def seen(self):
+            return self.np_random.random(3).astype(np.float32)
+
+        def step(self, action):
+            self.t += 1
+            return self.seen(), self.reward(action), self.t == 6, False, {}
+
+        def reward(self, action):
+            return float(np.sum(action))
+
+    return EnvProblem(lambda: type("Own", (Own,), parts)(), steps=6, name="own")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda s: {"reset": lambda self, seed=None: np.zeros(3)}, "own: reset.* failed: ValueError: too many values"),
+        (lambda s: {"reset": lambda self: (np.zeros(3), {})}, "own: reset.* failed: TypeError: .*keyword argument 'se"),
+        (lambda s: {"seen": lambda self: np.zeros(2)}, "own: reset.* failed: RuntimeError: Shape mismatch"),
+        (lambda s: {"step": lambda self, action: (self.seen(), 0.0, False, {})}, "a step of own failed: ValueError"),
+        (lambda s: {"action_space": s.Discrete(3, start=1)}, r"Discrete\(3, start=1\) must begin at 0"),
+        (lambda s: {"action_space": s.Tuple((s.Discrete(2), s.Box(0, 1)))}, "TorchRL cannot take Own with .* Tuple"),
+        (lambda s: {"action_space": None}, "Own has no action_space, got None"),
+        (lambda s: {"observation_space": s.Discrete(2), "seen": lambda self: 5}, "holds 5, .* from 0 to 1"),
+    ],
+)
+def test_mistakes_in_a_gymnasium_environment_get_one_sentence(make, words):
+    spaces = pytest.importorskip("gymnasium").spaces
+    with pytest.raises(InputError, match=words):
+        check_problem(gymnasium_of(**make(spaces)))
+
+
+def test_all_of_a_dict_is_observed_and_several_choices_are_one_decision():
+    spaces = pytest.importorskip("gymnasium").spaces
+    inner = spaces.Dict({"image": spaces.Box(0, 255, (2, 2, 3), np.uint8), "turn": spaces.Discrete(2)})
+    shown = {"sight": {"image": np.ones((2, 2, 3), np.uint8), "turn": 1}, "age": np.float32(0.5)}
+    seen = {
+        "observation_space": spaces.Dict({"sight": inner, "age": spaces.Box(0, 1, ())}),
+        "seen": lambda self: shown,
+    }
+    for space, nvec in ((spaces.MultiDiscrete([3, 3]), (3, 3)), (spaces.MultiBinary(2), (2, 2))):
+        keys = Keys.of(gymnasium_of(**seen, action_space=space).make_env(2))
+        assert [o.key for o in keys.observations] == [("sight", "image"), ("sight", "turn"), "age"]
+        assert (keys.action.nvec, keys.items, keys.width) == (nvec, (), 12 + 2 + 1)
+
+
+@pytest.mark.filterwarnings("ignore:no update")
+def test_a_reward_that_is_no_number_ends_a_run_before_anything_is_learnt_from_it():
+    problem = gymnasium_of(reward=lambda self, action: float("nan") if self.t == 5 else 0.0)
+    with pytest.raises(FloatingPointError, match="'reward' adds up to nan"):
+        train(problem, "sac", episodes=2, changes={**QUICK, "start_after": 50})

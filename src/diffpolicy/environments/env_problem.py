@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ class EnvProblem(Problem):
 
     def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
         try:
-            env = as_lane(self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {})))
+            given = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
         except TypeError as error:
             # an environment that lacks a method, such as _set_seed; another TypeError is the factory's own
             if not str(error).startswith("Can't instantiate abstract class"):
@@ -105,13 +106,28 @@ class EnvProblem(Problem):
             raise InputError(
                 f"problem {self.name}: the environment is not whole: {error}; write what is lacking"
             ) from None
+        env = as_lane(given)
         if not isinstance(env, EnvBase):
             raise InputError(
                 f"problem {self.name}: make_env must give an environment of TorchRL or Gymnasium, got {check.show(env)}"
             )
         if "seed" not in self.asks:
-            env.set_seed(seed)
+            self._seed(env, seed, "set_seed" if env is given else "reset(seed=...)")
         return env
+
+    def _seed(self, env: EnvBase, seed: int, what: str) -> None:
+        """Seeds an environment; Gymnasium's are reset by it. Args: env: of the factory. seed: of it. what: does it."""
+        try:
+            with warnings.catch_warnings():
+                # TorchRL tells that `reset` takes no seed, and then fails for the lack of an old method
+                warnings.filterwarnings("ignore", message="reset with seed kwarg")
+                env.set_seed(seed)
+        except InputError:
+            raise
+        except Exception as error:  # of what a user's environment stumbles over there is no list
+            first = error.__context__ if isinstance(error, AttributeError) and error.__context__ else error
+            said = (str(first).splitlines() or [""])[0]
+            raise InputError(f"problem {self.name}: {what} failed: {type(first).__name__}: {said}") from error
 
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
         return super().transitions(rollout, keys) if self._transitions is None else self._transitions(rollout)

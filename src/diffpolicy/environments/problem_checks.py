@@ -58,7 +58,7 @@ def check_problem(problem: Any) -> None:
         raise InputError(
             f"problem {problem.name}: make_env({LANES}) must give batch [{LANES}], got {list(env.batch_size)}"
         )
-    keys, rollout = Keys.of(env), _played(env)
+    keys, rollout = Keys.of(env), _played(env, problem.name if isinstance(env, Lanes) else None)
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
     _check_seeds(problem, rollout)
@@ -66,9 +66,13 @@ def check_problem(problem: Any) -> None:
         _check_lanes(problem)
 
 
-def _played(env: EnvBase) -> TensorDict:
-    """Steps at random, `[E, T]`, each compared with the specs, and with itself after the others."""
-    name, rule, steps = type(env).__name__, RandomRule(env), []
+def _played(env: EnvBase, called: str | None = None) -> TensorDict:
+    """Steps at random, `[E, T]`, each compared with the specs, and with itself after the others.
+
+    Args:
+        env: that is played. called: what sentences call it; None: its class.
+    """
+    name, rule, steps = called or type(env).__name__, RandomRule(env), []
     td = _done(env.reset, f"a reset of {name}")
     for specs in (env.full_observation_spec, env.full_done_spec):
         _check_values(td, specs, f"a reset of {name}")

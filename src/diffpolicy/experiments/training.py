@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
-from diffpolicy._read import what_is
+from diffpolicy._read import read_bytes, what_is
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.evaluating import play_episodes
@@ -220,8 +220,8 @@ def run(
         raise InputError(f"what is trained must be a policy of this package or a subclass, got {check.show(policy)}")
     if out is not None:
         policy.check_saves()
-    if resume is not None and what_is(resume) == "folder":
-        resume = Path(resume) / "checkpoint.ckpt"
+    if resume is not None:
+        resume = _checkpoint(resume)
     with alone_in(out):
         with global_draws(seed):
             fitted = fit(module, out=out, resume=resume, logger=used, **options)
@@ -229,6 +229,14 @@ def run(
         if out is not None and fitted.first:
             policy.save(out)
     return Trained(**{**vars(fitted), "policy": policy})
+
+
+def _checkpoint(resume: str | Path) -> Path:
+    """The checkpoint that is meant. Args: resume: it, or the folder that holds it."""
+    path = Path(resume) / "checkpoint.ckpt" if what_is(resume) == "folder" else Path(resume)
+    if not what_is(path):
+        read_bytes(path, "checkpoint")  # says so, before the folder of this run is made where it was looked for
+    return path
 
 
 def _name(method: Method | str) -> str:

@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Categorical, MultiCategorical, TensorSpec
+from torchrl.data import Categorical, MultiCategorical, NonTensor, TensorSpec
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
@@ -48,7 +48,7 @@ class Observed:
                 f"observation {self.key!r} has shape {list(value.shape)}, and {[*lead, *self.shape]} is expected"
             )
         if self.values is not None:
-            return torch.nn.functional.one_hot(value.long(), self.values).to(dtype).view(*lead, -1)
+            return counted(value, self.values, self.key).to(dtype).view(*lead, -1)
         return value.reshape(*lead, self.width).to(dtype)
 
 
@@ -93,7 +93,8 @@ class Keys:
         Args:
             env: any TorchRL environment.
             action_key: by default its only one, or all of its only group; a list of some of a group.
-            observation_keys: by default `observation` beside the action, or the only other key there.
+            observation_keys: by default `observation` beside the action, or all other keys there, by name, and where
+                the action is at the root what lies in dicts too.
             mask_key: by default `action_mask` beside the action if there is one, and of several the key with `_mask`
                 at its end; None: masks are not read.
             items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
@@ -133,7 +134,7 @@ class Keys:
         valid = beside.get("valid")
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
-        names = [plain(k) for k in observation_keys] if observation_keys is not None else [_only(beside, wanted)]
+        names = [plain(k) for k in observation_keys] if observation_keys is not None else _seen(beside, wanted, shown)
         joint = items == "joint"
         return cls(
             replace(action, items=each) if joint else action,
@@ -185,6 +186,22 @@ class Keys:
             parts.append(o.features(value.expand(*lead, *o.shape), lead, dtype))
         whole = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return joint_row(whole, None if self.valid is None else td[self.valid], joint) if joint else whole
+
+
+def counted(value: Tensor, n: int, key: NestedKey) -> Tensor:
+    """Whole numbers below n as n numbers, of which one is 1, `[*, n]`. Args: value: `[*]`. key: names them.
+
+    Raises:
+        InputError: one is not below n, seen on the CPU.
+    """
+    try:
+        return torch.nn.functional.one_hot(value.long(), n)
+    except RuntimeError:
+        low, high = value.aminmax()
+        worst = int(low if low < 0 else high)
+        raise InputError(
+            f"observation {key!r} holds {worst}, and its spec says whole numbers from 0 to {n - 1}"
+        ) from None
 
 
 def plain(key: Any) -> Any:
@@ -247,14 +264,19 @@ def _last(key: Any) -> str:
     return str(key[-1] if isinstance(key, tuple) else key)
 
 
-def _only(beside: dict[str, Any], actions: Sequence[NestedKey]) -> NestedKey:
+def _seen(beside: dict[str, Any], actions: Sequence[NestedKey], shown: Iterable[Any]) -> list[NestedKey]:
+    """What is observed unless a user says. Args: beside: the action, by last name. shown: all keys, of dicts too."""
     if "observation" in beside:
-        return beside["observation"]
+        return [beside["observation"]]
     told = {"valid", "action_mask", *(f"{_last(key)}_mask" for key in actions)}
-    others = sorted(k for name, k in beside.items() if name not in told)
-    if len(others) == 1:
-        return others[0]
-    raise InputError(f"which keys beside {actions[0]!r} are observed? say by observation_keys; there are {others}")
+    inside = () if _group(actions[0]) else (k for k in shown if _group(k))
+    others = sorted([*(k for name, k in beside.items() if name not in told), *inside], key=str)
+    if not others:
+        raise InputError(
+            f"no observation stands beside the action {actions[0]!r}, as 'observation' or under names of its own; the "
+            f"environment shows {sorted(map(str, shown))}"
+        )
+    return others
 
 
 def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tuple[int, ...]) -> Observed:
@@ -265,6 +287,10 @@ def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tu
     if key not in shown:
         raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, shown))}")
     spec = shown[key]
+    if isinstance(spec, NonTensor):
+        raise InputError(
+            f"the observation {key!r} is no tensor, and policies read numbers; give it as numbers, or not at all"
+        )
     after = tuple(spec.shape[lead:])
     each = after[: len(items)] == items
     shape = after[len(items) :] if each else after

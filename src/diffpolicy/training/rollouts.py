@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,6 +109,11 @@ class RolloutModule(ObjectiveModule):
         cost, count = distributed.summed(
             torch.tensor(self.tally.take(self.stream.base_env.batch_size.numel()), dtype=torch.float64)
         ).tolist()
+        if not math.isfinite(cost):
+            raise FloatingPointError(
+                f"training stopped after episode {self.episodes}: what the environment gave as {self.tally.reward!r} "
+                f"adds up to {-cost}"
+            )
         row = {self.tally.cost.column: cost / max(count, 1)}
         updates = self._updates * self.trainer.world_size
         row |= {k: float(distributed.summed(v)) / updates for k, v in self._sums.items()}
