@@ -59,6 +59,15 @@ class Graph:
             self.append(helper.make_node(op, list(inputs), [output], **attributes))
         return self._there[key]
 
+    def split(self, value: str, first: int, second: int) -> tuple[str, str]:
+        """A value cut in two along its last dimension. Args: first, second: sizes of the parts."""
+        from onnx import helper
+
+        names = (f"split_{len(self.nodes)}_a_", f"split_{len(self.nodes)}_b_")
+        sizes = self.constant(np.array([first, second]))
+        self.append(helper.make_node("Split", [value, sizes], list(names), axis=-1))
+        return names
+
     def append(self, node: Any) -> None:
         """Puts a node at the end."""
         self.nodes.append(node)
