@@ -13,7 +13,6 @@ from torchrl.envs import EnvBase
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError, with_recurrent_state
 from diffpolicy.environments import EnvProblem, RandomRule, check_policy, check_problem, step_transitions
 from diffpolicy.experiments import make_method
-from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import LatentBoundedSACLoss, LatentDiscreteSACLoss
 from diffpolicy.policies import GreedyValuePolicy
@@ -301,7 +300,6 @@ def test_a_row_with_a_part_that_chose_nothing_moves_no_critic():
             "SACMethod trains no policy with a CompositeHead",
         ),
         (lambda: GreedyValuePolicy.from_specs(Sent(2)), "need a categorical action, and this head is a CompositeHead"),
-        (lambda: Decision(DiffusionPolicy.from_specs(Sent(2))), "several actions, .* has no exported form"),
         (
             lambda: check_policy(DiffusionPolicy.from_specs(Sent(2), action_key="share", mask_key=None), Sent(2, 3)),
             "decides 'share'",

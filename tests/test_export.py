@@ -14,6 +14,7 @@ from diffpolicy.diffusion import Ancestral, MaskedProcess
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
 from diffpolicy.policies import CategoricalHead, Keys
+from test_any_action import Sent
 from test_joint import env_of, seen
 from test_keys import Specs
 from toys import GuessEnv, small
@@ -184,6 +185,55 @@ def test_a_joint_masked_action_is_decided_as_the_policy_acts_on_the_same_draws(c
     assert td["action_mask"].gather(-1, acted.unsqueeze(-1)).squeeze(-1)[td["valid"]].all()
     given["mask"] = torch.cat([torch.zeros(5, 3, dtype=torch.bool), allowed[:, 3:]], -1)  # the first item has no choice
     assert (decide(**given)["action"] == -1).nonzero().tolist() == [[k, 0] for k in range(5)]
+
+
+def sent(agents=None, **options):
+    """An environment of two action keys, one of them masked, and a policy for it."""
+    env = Sent(5, agents)
+    return env, DiffusionPolicy.from_specs(env, steps=3, seed=1, **options).eval()
+
+
+def acted_as_exported(env, policy, path):
+    """Actions of two keys as the policy acts, and as the file decides on the same draws; the decision's inputs."""
+    td, decide = env.reset(), ExportedDecision(path)
+    policy.reseed(3)
+    acted = policy(td.clone())
+    rows = policy.rows(td)
+    policy.reseed(3)
+    observation, mask = policy.read_observation(td, rows), policy.read_mask(td, rows)
+    lead = observation.shape[:-1]
+    given = {"observation": observation, "noise": policy.noise(lead), "mask": mask[..., :3]}
+    if policy.draws_choice:
+        drawn = policy.head.draws(lead, policy.generator)
+        given |= {"uniform": drawn[..., :1], "normal": drawn[..., 1:]}
+    decided = policy.head.apart(policy._put(rows, decide(**given)["action"]))
+    return [acted[key] for key in policy.action_keys], decided, given
+
+
+@pytest.mark.parametrize(("agents", "draw"), [(None, "sample"), pytest.param(2, "argmax", marks=pytest.mark.slow)])
+def test_actions_of_several_keys_are_decided_side_by_side_as_the_policy_acts(agents, draw, tmp_path):
+    """The slow one: that agents with parameters of their own, who draw nothing, do so too."""
+    env, policy = sent(agents, head=draw)
+    assert export_decision(policy, tmp_path / "both.onnx").difference <= 1e-5
+    ours, theirs, given = acted_as_exported(env, policy, tmp_path / "both.onnx")
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
+    decide = ExportedDecision(tmp_path / "both.onnx")
+    meaning = "numbers of several actions, side by side: server 0, share 1; -1 where the mask allows none"
+    assert decide.description["outputs"][0]["meaning"] == meaning
+    none = decide(**{**given, "mask": torch.zeros_like(given["mask"])})["action"]
+    assert (none[..., 0] == -1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+def test_an_aotinductor_package_decides_several_keys_too(tmp_path):
+    """Shows the same as the test before of compiled code, whose compilation takes long."""
+    env, policy = sent()
+    export_decision(policy, tmp_path / "both.pt2", "aoti")
+    ours, theirs, _ = acted_as_exported(env, policy, tmp_path / "both.pt2")
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(written):

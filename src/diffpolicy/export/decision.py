@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.diffusion import DiffusionPolicy
-from diffpolicy.policies.heads import CompositeHead
+from diffpolicy.policies.heads import CompositeHead, Head
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
@@ -34,8 +35,7 @@ class Decision(PureDecision):
         policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Raises:
-        InputError: it decides several keys, a critic guides it, or its chain begins from what is given, which have no
-            exported form.
+        InputError: a critic guides it, or its chain begins from what is given, which have no exported form.
 
     Example:
         >>> decision = Decision(DiffusionPolicy(choices=3, observation_dim=5, prior=ActionMemory()))
@@ -49,8 +49,6 @@ class Decision(PureDecision):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        if isinstance(policy.head, CompositeHead):
-            raise InputError(f"a policy of several actions, {policy.action_keys}, has no exported form yet")
         if isinstance(policy, DiffusionPolicy) and policy.guidance is not None and policy.guidance.by_critic:
             raise InputError(f"a policy that a {type(policy.guidance).__name__} guides has no exported form")
         if isinstance(policy, DiffusionPolicy) and policy.level is not None:
@@ -69,11 +67,8 @@ class Decision(PureDecision):
         self.noise = None if chain is None or not chain.draws else _noise(chain, lead)
         if self.noise is not None:
             inputs.append(self.noise)
-        self.drawn = policy.head.draw_input if policy.draws_choice else None
-        if self.drawn is not None:
-            name, shape = self.drawn
-            meaning, between = DRAWS[name]
-            inputs.append(DecisionInput(name, (*lead, *shape), "float32", meaning, between))
+        self.drawn = [] if not policy.draws_choice else _drawn(policy.head, lead)
+        inputs += self.drawn
         if policy.reading.masked:
             allowed = (*lead, policy.head.mask_width)
             inputs.append(DecisionInput("mask", allowed, "bool", "which choices are allowed"))
@@ -118,7 +113,14 @@ class Decision(PureDecision):
         return None if mask is None else self.head.read_mask(mask)
 
     def _draws(self, given: Mapping[str, Tensor]) -> Tensor | None:
-        return None if self.drawn is None else given[self.drawn[0]]
+        """What the head draws an action with. Args: given: inputs by name."""
+        if not isinstance(self.head, CompositeHead) or not self.drawn:
+            return given[self.drawn[0].name] if self.drawn else None
+        taken, parts = dict.fromkeys(DRAWS, 0), []
+        for name, count in self.head.drawn:
+            parts.append(given[name][..., taken[name] : taken[name] + count])
+            taken[name] += count
+        return torch.cat(parts, -1)
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
@@ -126,10 +128,6 @@ class Decision(PureDecision):
             return self._is_end(action, inputs, outputs[0], tolerance)
         given, logits = self.named(inputs), outputs[1]
         draws, mask = self._draws(given), self._mask(given)
-        if action.is_floating_point():
-            exact = self.head.refuse(self.policy.choose_at(logits, draws), mask)
-            close: Tensor = (action - exact).abs() <= tolerance * exact.abs().clamp_min(1)
-            return close.all(-1)
         if self.head.event:
             return self._near(action, logits, draws, mask, tolerance)
         if draws is None:
@@ -157,12 +155,25 @@ class Decision(PureDecision):
         self, action: Tensor, logits: Tensor, draws: Tensor | None, mask: Tensor | None, tolerance: float
     ) -> Tensor:
         """Whether each part of actions of several parts is right but for rounding, bool of the rows' shape."""
-        shifts = (0.0,) if draws is None else (-tolerance, 0.0, tolerance)
+        shifts = (0.0,) if draws is None else (0.0, -tolerance, tolerance)
         tried = [
             self.head.refuse(self.policy.choose_at(logits, None if draws is None else draws + shift), mask)
             for shift in shifts
         ]
-        return torch.stack([action == each for each in tried]).any(0).all(-1)
+        right = torch.stack([action == each for each in tried]).any(0)
+        if action.is_floating_point():
+            right = right | ((action - tried[0]).abs() <= tolerance * tried[0].abs().clamp_min(1))
+        return right.all(-1)
+
+
+def _drawn(head: Head, lead: tuple[int | str, ...]) -> list[DecisionInput]:
+    """What a head draws an action with, as inputs: one a law. Args: lead: shape of the rows."""
+    if isinstance(head, CompositeHead):
+        counts = {name: sum(n for law, n in head.drawn if law == name) for name, _ in head.drawn}
+        shapes: dict[str, tuple[int, ...]] = {name: (count,) for name, count in counts.items()}
+    else:
+        shapes = dict([head.draw_input] if head.draw_input is not None else [])
+    return [DecisionInput(name, (*lead, *shape), "float32", *DRAWS[name]) for name, shape in shapes.items()]
 
 
 def _noise(policy: DiffusionPolicy, lead: tuple[int | str, ...]) -> DecisionInput:
@@ -178,11 +189,25 @@ def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
     written, masked = policy.head.written_as, policy.reading.masked
     dtype = "float32" if written is None else str(written).removeprefix("torch.")
     meaning = "the numbers of the action" if written is None else "the choice"
+    if isinstance(policy.head, CompositeHead):
+        meaning = f"numbers of several actions, side by side: {_columns(policy)}"
     if written == torch.bool:  # which has no -1
         meaning = "the choice, true where it is made" + ("; any where the mask allows none" if masked else "")
     elif masked:
         meaning += "; -1 where the mask allows none"
     return DecisionInput("action", (*lead, *policy.head.event), dtype, meaning)
+
+
+def _columns(policy: Policy) -> str:
+    """Which columns of the numbers of several actions are of which key."""
+    assert isinstance(policy.head, CompositeHead)
+    told, at = [], 0
+    for key, part in zip(policy.action_keys, policy.head.parts, strict=True):
+        end = at + math.prod(part.event)
+        name = key if isinstance(key, str) else key[-1]
+        told.append(f"{name} {at}" if end == at + 1 else f"{name} {at} to {end - 1}")
+        at = end
+    return ", ".join(told)
 
 
 def decision_of(policy: SavedPolicy) -> PureDecision:

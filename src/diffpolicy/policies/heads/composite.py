@@ -172,13 +172,18 @@ class CompositeHead(Head):
 
     @property
     def draw_input(self) -> tuple[str, tuple[int, ...]] | None:
-        shapes = [part.draw_input[1] for part in self.parts if part.draw_input is not None]
-        return ("mixed", (sum(map(math.prod, shapes)),)) if shapes else None
+        return ("mixed", (sum(count for _, count in self.drawn),)) if self.drawn else None
+
+    @property
+    def drawn(self) -> list[tuple[str, int]]:
+        """Of each part that draws, the law of its numbers, `uniform` or `normal`, and how many they are."""
+        inputs = [part.draw_input for part in self.parts]
+        return [(each[0], math.prod(each[1])) for each in inputs if each is not None]
 
     def _numbers(self, draws: Tensor) -> list[Tensor]:
         """What `draws` gave, a part each. Args: draws: `[.., numbers of all]`."""
         shapes = [part.draw_input[1] for part in self.parts if part.draw_input is not None]
-        own = zip(draws.split([math.prod(shape) for shape in shapes], -1), shapes, strict=True)
+        own = zip(draws.split([count for _, count in self.drawn], -1), shapes, strict=True)
         return [x.reshape(*draws.shape[:-1], *shape) for x, shape in own]
 
     def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
