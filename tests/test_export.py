@@ -13,8 +13,10 @@ from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError, Policy
 from diffpolicy.diffusion import Ancestral, MaskedProcess
 from diffpolicy.edge.names import METHOD_NAMES
 from diffpolicy.edge.training import build
-from diffpolicy.policies import CategoricalHead, Keys
+from diffpolicy.networks import CriticEnsemble
+from diffpolicy.policies import BestOf, CategoricalHead, Keys
 from test_any_action import Sent
+from test_guidance import tokens, vectors
 from test_joint import env_of, seen
 from test_keys import Specs
 from toys import GuessEnv, small
@@ -24,6 +26,7 @@ pytest.importorskip("onnxscript")
 
 from diffpolicy.export import Decision, ExportedDecision, export_decision, write
 
+COMPILES = pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 SCENARIO = small(3, 5, 6)
 
 
@@ -81,7 +84,7 @@ def test_an_onnx_file_decides_as_the_policy(name, written):
         assert ours["action"].shape == (3, rows)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+@COMPILES
 def test_an_aotinductor_package_decides_as_the_policy(tmp_path):
     policy = policy_of("d2sac-ts").for_agent(1)
     export_decision(policy, tmp_path / "decision.pt2", "aoti")
@@ -226,7 +229,7 @@ def test_actions_of_several_keys_are_decided_side_by_side_as_the_policy_acts(age
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
+@COMPILES
 def test_an_aotinductor_package_decides_several_keys_too(tmp_path):
     """Shows the same as the test before of compiled code, whose compilation takes long."""
     env, policy = sent()
@@ -234,6 +237,36 @@ def test_an_aotinductor_package_decides_several_keys_too(tmp_path):
     ours, theirs, _ = acted_as_exported(env, policy, tmp_path / "both.pt2")
     assert torch.equal(ours[0], theirs[0])
     torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [
+        (vectors, "onnx"),
+        pytest.param(vectors, "aoti", marks=[pytest.mark.slow, COMPILES]),
+        pytest.param(tokens, "onnx", marks=pytest.mark.slow),
+        pytest.param(tokens, "aoti", marks=[pytest.mark.slow, COMPILES]),
+    ],
+)
+def test_a_chain_that_begins_from_what_is_given_and_whose_best_end_a_critic_takes_is_decided_as_it_acts(
+    make, form, tmp_path
+):
+    """The slow ones: compiled code, which takes long to compile, and tokens, which begin from an action."""
+    env, policy = make()
+    head, best = policy.head, BestOf(CriticEnsemble(policy.condition_dim + policy.head.feature_width, 1), draws=3)
+    policy = policy.with_start(2).with_guidance(best).eval()
+    export_decision(policy, tmp_path / "steered", form)
+    td = env.reset()
+    observation = policy.read_observation(td, policy.rows(td))
+    start = torch.tensor([[2, 1], [0, 1], [1, 0], [2, 0]]) if head.tokens else torch.randn(4, policy.choices)
+    policy.reseed(3)
+    acted = policy(td.set("start", start))["action"]
+    policy.reseed(3)
+    noise = policy.noise(torch.Size([12])).unflatten(1, (4, 3))
+    drawn = {} if head.tokens else {"normal": head.draws(torch.Size([12]), policy.generator).unflatten(0, (4, 3))}
+    given = {"observation": observation, "start": start, "uniform" if head.tokens else "noise": noise, **drawn}
+    decided = ExportedDecision(tmp_path / "steered")(**given)["action"]
+    torch.testing.assert_close(decided, acted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(written):

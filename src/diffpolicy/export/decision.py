@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,19 +9,17 @@ import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.export.signature import action_output, drawn_inputs, noise_input, start_input
+from diffpolicy.policies.decided import Decided
 from diffpolicy.policies.diffusion import DiffusionPolicy
-from diffpolicy.policies.heads import CompositeHead, Head
+from diffpolicy.policies.guidance import BestOf, QGradient
+from diffpolicy.policies.heads import CompositeHead
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.protocols import Freezes
 from diffpolicy.policies.pure_decision import DecidesPurely, DecisionInput, PureDecision, in_eval_mode
 from diffpolicy.policies.saving import SavedPolicy
-
-DRAWS: dict[str, tuple[str, tuple[float, float] | None]] = {
-    "uniform": ("independent draws of U[0, 1)", (0.0, 1.0)),
-    "normal": ("independent draws of N(0, 1), of the action", None),
-}
 
 
 class Decision(PureDecision):
@@ -35,7 +32,7 @@ class Decision(PureDecision):
         policy: any `Policy`; it is not changed, and the decision acts as it does in `eval` mode.
 
     Raises:
-        InputError: a critic guides it, or its chain begins from what is given, which have no exported form.
+        InputError: the gradient of a critic guides it, which has no exported form.
 
     Example:
         >>> decision = Decision(DiffusionPolicy(choices=3, observation_dim=5, prior=ActionMemory()))
@@ -49,31 +46,34 @@ class Decision(PureDecision):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        if isinstance(policy, DiffusionPolicy) and policy.guidance is not None and policy.guidance.by_critic:
-            raise InputError(f"a policy that a {type(policy.guidance).__name__} guides has no exported form")
-        if isinstance(policy, DiffusionPolicy) and policy.level is not None:
+        chain = policy if isinstance(policy, DiffusionPolicy) else None
+        if chain is not None and isinstance(chain.guidance, QGradient):
             raise InputError(
-                f"a chain that begins at level {policy.level} has no exported form; with_start(None) has one"
+                "a policy that a QGradient guides has no exported form: a graph takes no gradient; BestOf has"
             )
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
         wide = (*lead, policy.choices)
         inputs = [DecisionInput("observation", (*lead, policy.observation_dim), "float32", "what is observed, raw")]
-        chain = policy if isinstance(policy, DiffusionPolicy) else None
         self.remembers = chain is not None and isinstance(chain.prior, ActionMemory)
         if self.remembers:
             inputs.append(DecisionInput("latent", wide, "float32", "what is remembered of the last decision"))
         self.head = policy.head
-        self.noise = None if chain is None or not chain.draws else _noise(chain, lead)
+        self.starts = chain is not None and chain.level is not None
+        if self.starts:
+            inputs.append(start_input(policy, lead))
+        self.best = chain.guidance if chain is not None and isinstance(chain.guidance, BestOf) else None
+        each = lead if self.best is None else (*lead, self.best.draws)
+        self.noise = None if chain is None or not chain.draws else noise_input(chain, each)
         if self.noise is not None:
             inputs.append(self.noise)
-        self.drawn = [] if not policy.draws_choice else _drawn(policy.head, lead)
+        self.drawn = [] if not policy.draws_choice else drawn_inputs(policy.head, each)
         inputs += self.drawn
         if policy.reading.masked:
             allowed = (*lead, policy.head.mask_width)
             inputs.append(DecisionInput("mask", allowed, "bool", "which choices are allowed"))
         self.inputs = tuple(inputs)
-        outputs = [_action(policy, lead)]
+        outputs = [action_output(policy, lead)]
         if policy.head.x0_is == "parameters":
             meaning = "of the choices, or other parameters of the action's law"
             outputs.append(DecisionInput("logits", wide, "float32", meaning))
@@ -97,26 +97,53 @@ class Decision(PureDecision):
         """
         given = self.named(tensors)
         policy, mask = self.policy, self._mask(given)
-        condition = policy.condition(given["observation"])
-        noise = None if self.noise is None else given[self.noise.name]
-        x0 = policy.end(condition, given.get("latent"), noise, mask)
-        law = policy.head.law(policy.decode(x0, mask), mask)
-        results = [self.head.refuse(policy.choose_at(law, self._draws(given)), mask)]
+        made = self._made(policy.condition(given["observation"]), self._latent(given), given, mask)
+        results, law, x0 = [self.head.refuse(made.action, mask)], made.law, made.x0
         if self.head.x0_is == "parameters":
             results.append(law)
         if self.remembers:
             results.append(policy.prior.follow(given["latent"], x0, self.head))
         return tuple(results)
 
+    def _made(
+        self, condition: Tensor, latent: Tensor | None, given: Mapping[str, Tensor], mask: Tensor | None
+    ) -> Decided:
+        """What a pass makes of rows; where a critic chooses, the best of several. Args: given: the inputs by name."""
+        noise, draws = None if self.noise is None else given[self.noise.name], self._draws(given)
+        if self.best is None:
+            return self._passed(condition, latent, noise, draws, mask)
+        many = [None if x is None else x.repeat_interleave(self.best.draws, -2) for x in (condition, latent, mask)]
+        assert many[0] is not None
+        rows = condition.ndim - 2
+        noise = None if noise is None else noise.flatten(rows + 1, rows + 2)
+        draws = None if draws is None else draws.flatten(rows, rows + 1)
+        made = self._passed(many[0], many[1], noise, draws, many[2])
+        assert isinstance(self.policy, DiffusionPolicy)
+        return made.picked(self.best.best(self.policy, many[0], made.action), self.best.draws, len(self.head.event))
+
+    def _passed(
+        self, condition: Tensor, latent: Tensor | None, noise: Tensor | None, draws: Tensor | None, mask: Tensor | None
+    ) -> Decided:
+        """What one pass makes of rows."""
+        x0 = self.policy.end(condition, latent, noise, mask)
+        law = self.head.law(self.policy.decode(x0, mask), mask)
+        return Decided(noise, x0, law, self.policy.choose_at(law, draws))
+
     def _mask(self, given: Mapping[str, Tensor]) -> Tensor | None:
         mask = given.get("mask")
         return None if mask is None else self.head.read_mask(mask)
+
+    def _latent(self, given: Mapping[str, Tensor]) -> Tensor | None:
+        """Where chains begin, if not at draws. Args: given: inputs by name."""
+        if not self.starts:
+            return given.get("latent")
+        return self.head.encode(given["start"]) if self.head.x0_is == "action" else given["start"]
 
     def _draws(self, given: Mapping[str, Tensor]) -> Tensor | None:
         """What the head draws an action with. Args: given: inputs by name."""
         if not isinstance(self.head, CompositeHead) or not self.drawn:
             return given[self.drawn[0].name] if self.drawn else None
-        taken, parts = dict.fromkeys(DRAWS, 0), []
+        taken, parts = {x.name: 0 for x in self.drawn}, []
         for name, count in self.head.drawn:
             parts.append(given[name][..., taken[name] : taken[name] + count])
             taken[name] += count
@@ -124,7 +151,7 @@ class Decision(PureDecision):
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """A choice is right if a draw that is moved by a rounding error, or a logit that is, would give it."""
-        if self.head.x0_is == "action":
+        if self.head.x0_is == "action" or self.best is not None:
             return self._is_end(action, inputs, outputs[0], tolerance)
         given, logits = self.named(inputs), outputs[1]
         draws, mask = self._draws(given), self._mask(given)
@@ -139,7 +166,7 @@ class Decision(PureDecision):
         return near if mask is None else torch.where(mask.any(-1), near & (action >= 0), action == NO_CHOICE)
 
     def _is_end(self, action: Tensor, inputs: Sequence[Tensor], ours: Tensor, tolerance: float) -> Tensor:
-        """Whether actions are the ends of chains but for rounding, bool of the rows' shape; a token may turn by it."""
+        """Whether actions are those of passes but for rounding, bool of the rows' shape; a token may turn by it."""
         if action.is_floating_point():
             near: Tensor = (action - ours).abs() <= tolerance * ours.abs().clamp_min(1)
             return near.all(-1) if self.head.event else near
@@ -164,50 +191,6 @@ class Decision(PureDecision):
         if action.is_floating_point():
             right = right | ((action - tried[0]).abs() <= tolerance * tried[0].abs().clamp_min(1))
         return right.all(-1)
-
-
-def _drawn(head: Head, lead: tuple[int | str, ...]) -> list[DecisionInput]:
-    """What a head draws an action with, as inputs: one a law. Args: lead: shape of the rows."""
-    if isinstance(head, CompositeHead):
-        counts = {name: sum(n for law, n in head.drawn if law == name) for name, _ in head.drawn}
-        shapes: dict[str, tuple[int, ...]] = {name: (count,) for name, count in counts.items()}
-    else:
-        shapes = dict([head.draw_input] if head.draw_input is not None else [])
-    return [DecisionInput(name, (*lead, *shape), "float32", *DRAWS[name]) for name, shape in shapes.items()]
-
-
-def _noise(policy: DiffusionPolicy, lead: tuple[int | str, ...]) -> DecisionInput:
-    """What a chain draws, as an input: numbers of N(0, 1), or of U[0, 1) where its states are tokens."""
-    if not policy.process.discrete:
-        return DecisionInput("noise", (policy.draws, *lead, policy.choices), "float32", "independent draws of N(0, 1)")
-    shape = (policy.draws, *lead, policy.head.slots)
-    return DecisionInput("uniform", shape, "float32", "independent draws of U[0, 1), of the chain's tokens", (0.0, 1.0))
-
-
-def _action(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:
-    """What is decided, as an output."""
-    written, masked = policy.head.written_as, policy.reading.masked
-    dtype = "float32" if written is None else str(written).removeprefix("torch.")
-    meaning = "the numbers of the action" if written is None else "the choice"
-    if isinstance(policy.head, CompositeHead):
-        meaning = f"numbers of several actions, side by side: {_columns(policy)}"
-    if written == torch.bool:  # which has no -1
-        meaning = "the choice, true where it is made" + ("; any where the mask allows none" if masked else "")
-    elif masked:
-        meaning += "; -1 where the mask allows none"
-    return DecisionInput("action", (*lead, *policy.head.event), dtype, meaning)
-
-
-def _columns(policy: Policy) -> str:
-    """Which columns of the numbers of several actions are of which key."""
-    assert isinstance(policy.head, CompositeHead)
-    told, at = [], 0
-    for key, part in zip(policy.action_keys, policy.head.parts, strict=True):
-        end = at + math.prod(part.event)
-        name = key if isinstance(key, str) else key[-1]
-        told.append(f"{name} {at}" if end == at + 1 else f"{name} {at} to {end - 1}")
-        at = end
-    return ", ".join(told)
 
 
 def decision_of(policy: SavedPolicy) -> PureDecision:

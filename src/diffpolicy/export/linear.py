@@ -20,7 +20,8 @@ def linear(graph: Graph, node: Any) -> str | None:
 
     (x A + a) B = x (A B) + a B,    x A + y B = [x, y] [A; B]
     """
-    found = _SUMS[node.op_type](graph, node) if node.op_type in _SUMS else None
+    double = any(x in graph.constants and graph.constants[x].dtype == np.float64 for x in node.input)
+    found = _SUMS[node.op_type](graph, node) if node.op_type in _SUMS and not double else None
     if found is None or not found.own:
         return None
     shape = graph.shapes.get(node.output[0], [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -31,10 +30,13 @@ class Decided:
         """
 
         def pick(x: Tensor, rest: int) -> Tensor:
-            apart = x.unflatten(x.ndim - 1 - rest, (-1, count))
-            lead = apart.ndim - index.ndim - 1 - rest
-            at = index.reshape(*[1] * lead, *index.shape, 1, *[1] * rest)
-            return torch.take_along_dim(apart, at, apart.ndim - 1 - rest).squeeze(apart.ndim - 1 - rest)
+            at = x.ndim - 1 - rest
+            apart = x.unflatten(at, (-1, count))
+            chosen = index.reshape(*[1] * (at + 1 - index.ndim), *index.shape, 1, *[1] * rest)
+            # `take_along_dim` would fix the number of rows in a graph
+            wide = chosen.expand(*apart.shape[: at + 1], 1, *apart.shape[at + 2 :])
+            picked: Tensor = apart.gather(at + 1, wide).squeeze(at + 1)
+            return picked
 
         noise = None if self.noise is None else pick(self.noise, 1)
         return Decided(noise, pick(self.x0, 1), pick(self.law, 1), pick(self.action, event))
