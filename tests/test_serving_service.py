@@ -186,6 +186,15 @@ def test_a_worker_is_free_when_it_is_done_though_its_pictures_are_still_on_the_w
             fakes[0].mode = "well"
             assert (await ticket.answer()).body == b"lost"
             assert fakes[0].ended[3:] == ["lost"]
+            # and so is one whose worker is found dead before all of them have come
+            await until(lambda: bench.service.fleet.servers[0].state(0) == "ready")
+            fakes[0].mode = "draining"
+            await until(lambda: bench.service.fleet.servers[0].state(0) == "draining")
+            ticket = bench.ask("gone")
+            await until(lambda: "gone" in fakes[1].ended)
+            fakes[0].mode, fakes[1].mode = "well", "refuses"
+            assert (await ticket.answer()).body == b"gone"
+            assert fakes[0].ended[4:] == ["gone"]
             assert [server.coming for server in bench.service.fleet.servers] == [0, 0]
 
     run(main())

@@ -65,6 +65,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
     work.called_s, work.lost = sent, None
     try:
         answer = await _call(service, work, j, min(own, left))
+        work.called_s = None  # whatever is found out of its worker from here on
         if answer.status != FULL and not answer.fault:
             server.breaker.success()
             service.fleet.show(j)
@@ -133,7 +134,7 @@ def _tells_end(kind: type) -> bool:
 def _free(service: Service, work: Work, j: int) -> None:
     """Gives the seat of a request to whoever waits: its worker is done with it."""
     if work.freed_s is None and service.running.get(work.order) is work:
-        work.freed_s, work.called_s = service.clock(), None
+        work.freed_s = service.clock()
         work.began_s = service.fleet.account.begun_s(j, work.order)
         service.fleet.account.done(j, work.order, work.freed_s)
         service.fleet.servers[j].coming += 1

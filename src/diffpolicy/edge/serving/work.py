@@ -26,7 +26,8 @@ class Work:
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
         full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
-        called_s: when its worker was called; None again once it is done. lost: why that call is known to be in vain.
+        called_s: when its worker was called; None again once it has answered.
+        lost: why that call is known to be in vain; None: it is not.
         freed_s: when its worker was done with it, though its answer may still be on the way. began_s: when it had begun
             there, as far as the account knew then.
         parts: that are sent in its place, where it is split. whole: of which it is a part.
