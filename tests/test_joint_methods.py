@@ -1,6 +1,8 @@
 """Methods on joint items: which denoiser they make, that they learn what single items cannot, and what is counted."""
 
 import dataclasses
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from test_joint import Apart, env_of, seen
 from test_keys import Specs
 from toys import small
 
+ROOT = Path(__file__).resolve().parent.parent
 QUICK = {
     "ppo": {"collect": 160, "batch_size": 80, "epochs": 5},
     "d2sac": {
@@ -70,45 +73,12 @@ def test_methods_on_joint_items_learn_what_they_cannot_on_independent_ones(name,
     assert max(found["independent", seed] for seed in (0, 1)) < 0.65, found
 
 
-class Robots(Specs):
-    """Two robots fetch from four shelves at once; some ways are masked, and two at one shelf block each other."""
-
-    def __init__(self, batch, seed=0):
-        lead = (batch, 2)
-        mask = Binary(4, (*lead, 4), dtype=torch.bool)
-        super().__init__({"observation": Unbounded((*lead, 4)), "action_mask": mask}, Categorical(4, lead), (batch,))
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def _set_seed(self, seed):
-        self.generator.manual_seed(seed)
-
-    def _seen(self):
-        self.way, may = torch.rand(2, *self.batch_size, 2, 4, generator=self.generator)
-        may = may < 0.7
-        may[..., 0] = True
-        done = torch.zeros(*self.batch_size, 1, dtype=torch.bool)
-        state = {"observation": self.way.clone(), "action_mask": may, "done": done, "terminated": done.clone()}
-        return TensorDict(state, self.batch_size)
-
-    def _reset(self, tensordict=None):
-        return self._seen()
-
-    def _step(self, tensordict):
-        action = tensordict["action"]
-        ways = self.way.gather(-1, action.unsqueeze(-1)).sum((-1, -2))
-        return self._seen().set("reward", -(ways + 2.0 * (action[:, 0] == action[:, 1])).unsqueeze(-1))
-
-
-def nearest(td):
-    return td.set("action", td["observation"].masked_fill(~td["action_mask"], 9).argmin(-1))
-
-
 @pytest.mark.slow
 def test_a_preset_learns_a_masked_joint_problem_past_the_rule_of_single_items():
     """As a user writes it, without a number of his own: random costs 30.6, the rule 20.8 and the best pairs 11.0."""
-    robots = EnvProblem(Robots, steps=20, rules={"nearest": nearest})
+    robots = runpy.run_path(str(ROOT / "examples" / "extending" / "robots.py"))["problem"]
     run = train(robots, "d2sac-plus", episodes=160, environments=4, changes={"items": "joint"})
-    results = evaluate(robots, {"learnt": run.policy, "nearest": nearest}, episodes=32).results
+    results = evaluate(robots, {"learnt": run.policy}, episodes=32).results
     assert results["learnt"].costs.mean < 0.85 * results["nearest"].costs.mean
 
 

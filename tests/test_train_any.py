@@ -163,7 +163,7 @@ class Tills(gym.Env):
 """
 
 
-def test_a_gymnasium_environment_of_ones_own_is_a_problem_without_being_registered(tmp_path, monkeypatch):
+def test_a_gymnasium_environment_of_ones_own_is_a_problem_without_being_registered(cli, tmp_path, monkeypatch):
     pytest.importorskip("gymnasium")
     (tmp_path / "own_tills.py").write_text(TILLS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -176,6 +176,11 @@ def test_a_gymnasium_environment_of_ones_own_is_a_problem_without_being_register
     run = train(problem, "dqn", episodes=2, environments=2, changes=QUICK, out=tmp_path / "run")
     assert run.updates == 3
     assert evaluate(problem, [str(tmp_path / "run"), "random"], episodes=2).results["random"].costs.count == 2
+    words = ["train", "dqn", "--problem", "own_tills:Tills", "--episodes", 1, "--set", "start_after=1"]
+    told = cli(*words, "--out", tmp_path / "told")
+    assert told.status == 0
+    assert "the networks were updated" in told.err
+    assert "the networks were updated" not in cli(*words, "--out", tmp_path / "quiet", "-q").err
 
 
 def gymnasium_of(**parts):

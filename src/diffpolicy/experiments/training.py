@@ -32,7 +32,11 @@ from diffpolicy.training.trainable import Trainable
 
 @dataclass(frozen=True)
 class Trained(Fitted):
-    """What came of training a method. Args: policy: what was trained. others: of `Fitted`.
+    """What came of training a method.
+
+    Args:
+        policy: what was trained.
+        others: of `Fitted`.
 
     Example:
         >>> run = train(EnvProblem(Clinic, steps=50, cost="waiting"), "dqn", episodes=8, environments=4)
