@@ -27,9 +27,10 @@ from diffpolicy.edge.dispatch import (
 )
 from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.held import too_slow
-from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
-from diffpolicy.edge.dispatch.learning import Recipe, judge, known_fleets, random_fleet, train
+from diffpolicy.edge.dispatch.learned_order import WEIGHTS, LearnedFile, LearnedOrder
+from diffpolicy.edge.dispatch.learning import START, Judge, Recipe, train
 from diffpolicy.edge.dispatch.several import simulate_several
+from diffpolicy.edge.dispatch.training_fleets import known_fleets, random_fleet
 from diffpolicy.edge.scenario.availability import Availability, Timeline
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.errors import InputError
@@ -135,7 +136,7 @@ def test_waiting_for_a_faster_server_starves_nobody_and_pays() -> None:
 def test_the_numbers_of_the_definition_are_those_of_the_compiled_form() -> None:
     pytest.importorskip("numba")
     rules: list[Dispatcher] = [Held(ORDERS[o](), cap, price) for o in ORDERS for cap, price in ((None, None), (3, 2.0))]
-    drawn = np.random.default_rng(0).standard_normal((2, len(FEATURES)))
+    drawn = np.random.default_rng(0).standard_normal((2, len(WEIGHTS)))
     rules += [
         Held(LearnedOrder(w.tolist(), tail=0.7), *of) for w, of in zip(drawn, ((None, 1.0), (3, None)), strict=True)
     ]
@@ -171,7 +172,7 @@ def test_twelve_servers_are_summed_from_left_to_right_in_both_forms() -> None:
 
 def test_a_learned_order_has_no_unit_and_forgets_when_it_begins() -> None:
     """Times and costs in another unit, a power of two: the same bindings, again when it is played again."""
-    weights = np.random.default_rng(1).standard_normal(len(FEATURES)).tolist()
+    weights = np.random.default_rng(1).standard_normal(len(WEIGHTS)).tolist()
     a, rule = poisson(400, 0.9, (2.0, 1.0, 0.5)), Held(LearnedOrder(weights), price=2.0)
     scaled = Arrivals(1024 * a.arrival_s, 1024 * a.service_s, cost=a.cost, kind=a.kind)
     servers = [simulate(x, rule, compiled=False).server for x in (a, scaled, a)]
@@ -179,27 +180,58 @@ def test_a_learned_order_has_no_unit_and_forgets_when_it_begins() -> None:
     assert np.array_equal(*servers[1:])
 
 
-def test_a_learned_order_of_seconds_and_age_is_cost_minus_age() -> None:
+def test_a_learned_order_of_age_without_patience_is_least_finish() -> None:
+    """It leaves a slow server free just where least finish, told of all that wait before, would not use it."""
     arrivals = poisson(2_000, 0.85, (2.0, 1.0, 0.5, 0.5))
-    learned = LearnedOrder([{"seconds": 1.0, "age": -1.0}.get(name, 0.0) for name in FEATURES], tail=0.5)
-    both = [simulate(arrivals, Held(order)).delay_s.mean() for order in (learned, CostMinusAge(0.5))]
-    assert both[0] == pytest.approx(both[1], rel=1e-3)
+    learned = LearnedOrder([1e9 * (name == "age") for name in WEIGHTS])
+    rules: list[Dispatcher] = [Held(learned, price=None), OnArrival("least-finish")]
+    ends = [simulate(arrivals, rule).finish_s for rule in rules]
+    assert ends[0] == pytest.approx(ends[1])
+
+
+def test_what_training_plays_is_what_the_simulator_plays() -> None:
+    """Fleets with seats, with models that are loaded, and with many servers."""
+    pytest.importorskip("numba")
+    from diffpolicy.edge.dispatch.quick import delays
+
+    weights = np.array([START[name] for name in WEIGHTS])
+    fleets = [random_fleet(np.random.default_rng(seed), 300) for seed in range(9)]
+    assert any(x.arrivals.switch_s.any() for x in fleets)
+    assert any(max(x.seats) > 1 for x in fleets)
+    for x in fleets:
+        outcome = simulate(x.arrivals, Held(LearnedOrder(weights.tolist()), price=None), seats=x.seats)
+        assert np.array_equal(delays(x.arrivals, weights, x.seats), outcome.delay_s)
 
 
 def test_training_tells_good_orders_from_bad_and_gives_the_same_bits(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
     rng = np.random.default_rng(9)
-    worth = judge([random_fleet(rng, 200), *known_fleets(rng, 2_000)], Recipe(tail=0.0))
-    seconds, age = (np.eye(len(FEATURES) + 1)[FEATURES.index(name)] for name in ("seconds", "age"))
-    assert worth(seconds - age) < worth(-seconds)  # shorter and older first, against longest first
-    recipe = Recipe(generations=1, pairs=1, random=1, requests=100, known=200)
+    judge = Judge([[x] for x in known_fleets(rng, 2_000)], [random_fleet(rng, 200)], Recipe(tail=0.0))
+    good = [START[name] for name in WEIGHTS]
+    bad = [-9.0 if name == "share" else 0.0 for name in WEIGHTS]  # the longest first
+    assert judge(good)[0] < judge(bad)[0]
+    assert (judge(good)[1] < judge(bad)[1])[[0, 1, 3, 4]].all()  # p99 and p99.9
+    recipe = Recipe(generations=1, draws=4, random=1, requests=100, streams=1, known=200)
     found = train(recipe)
     assert train(recipe) == found
     path = tmp_path / "order.json"
     path.write_text(found.text())
-    assert make_held(f"{path}:tail=2,cap=4") == Held(LearnedOrder(found.weights, 2.0), 4, found.price)
+    assert make_held(f"{path}:tail=2,cap=4") == Held(LearnedOrder(found.weights, 2.0), 4, None)
     path.write_text("{}")
-    with pytest.raises(InputError, match=r"order.json must hold 'price' and 'weights'"):
+    with pytest.raises(InputError, match=r"order.json must hold 'weights'"):
         make_held(str(path))
+
+
+def test_the_bundled_order_keeps_the_limits_of_the_tail() -> None:
+    """Three equal servers against least cost, four unlike ones against least finish."""
+    pytest.importorskip("numba")
+    assert make_held("pretrained:dispatch:tail=0.5") == Held(
+        LearnedOrder(LearnedFile.bundled().weights, 0.5), None, None
+    )
+    judge = Judge([[x] for x in known_fleets(np.random.default_rng(8), 30_000)], [], Recipe())
+    gain, beyond = judge(LearnedFile.bundled().weights)
+    assert gain < np.log(0.78)
+    assert beyond.max() < 0.02
 
 
 def test_dead_time_is_counted_and_hides_behind_a_lead() -> None:
@@ -260,6 +292,8 @@ def test_orders_come_by_name_with_options_and_from_a_module() -> None:
         ("shortest-first:cap=1.5", "cap must be a whole number, got 1.5"),
         ("shortest-first:age=1", "order shortest-first"),
         ("cost-minus-age:age=-1", "age must be at least 0"),
+        ("pretrained:live", "order 'pretrained:live' is neither one of first-come"),
+        ("pretrained:dispatch:price=2", "order pretrained:dispatch"),
         ("shortest-first:price=x", "options are written key=number, got 'price=x'"),
     ],
 )

@@ -468,6 +468,18 @@ def test_the_gains_of_late_binding_are_those_of_its_files(column, file, told):
         assert cells[fleet] == ", ".join(shown).replace("-", "−"), cells
 
 
+def test_the_gains_of_the_learnt_order_are_those_of_its_files():
+    known = {(row["fleet"], row["rule"]): row for row in rows("held_learned.csv")}
+    for cells in table("docs/concepts/late_binding.md", "rule", "servers"):
+        row = known[f"held_{cells['servers']}", cells["rule"].strip("`")]
+        assert cells["mean"] == change(float(row["ratio"]) - 1)
+        for column, name in (("p99", "p99"), ("p99.9", "p99.9"), ("costliest's p99", "costliest_p99")):
+            assert agrees(cells[column], row[name]), cells
+        assert cells["most passes"] == row["most_passes"]
+    gain = 100 * (1 - fmean(float(row["mean"]) for row in rows("held_learned_fleets.csv")))
+    assert f"is {gain:.1f} %\nbelow" in (DOCS / "concepts" / "late_binding.md").read_text(encoding="utf-8")
+
+
 def test_what_erodes_late_binding_is_in_its_file():
     measured = [change(float(row["ratio"]) - 1) for row in rows("held_erosion.csv")]
     for cells in table("docs/concepts/late_binding.md", "what", "mean"):

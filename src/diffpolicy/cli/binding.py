@@ -27,7 +27,8 @@ def add_binding(parser: argparse.ArgumentParser) -> None:
         metavar="ORDER",
         help="which waiting request goes first: first-come, shortest-first, highest-response-ratio, cost-minus-age, "
         "weighted-shortest, earliest-deadline, with options such as shortest-first:cap=6 (the default) or "
-        "cost-minus-age:age=0.5,price=3; or module:attribute",
+        "cost-minus-age:age=0.5,price=3; pretrained:dispatch, which was learnt; a file of train-fleet dispatch; or "
+        "module:attribute",
     )
     group.add_argument(
         "--dead-time",

@@ -32,7 +32,7 @@ CLOSE = 0.05
 """How far the log's own decisions, replayed with fitted times, may be from its own mean."""
 AT_ONCE = 0.02
 """Of the mean service: arrivals so soon after an end may have waited for it."""
-HELD = ("first-come", "shortest-first:cap=6", "cost-minus-age:age=0.5", "cost-minus-age:age=1")
+HELD = ("first-come", "shortest-first:cap=6", "cost-minus-age:age=0.5", "cost-minus-age:age=1", "pretrained:dispatch")
 
 
 class Recorded:

@@ -16,7 +16,7 @@ from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.account import ROUNDING, Account
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
-from diffpolicy.edge.dispatch.learned_order import FEATURES, LearnedOrder
+from diffpolicy.edge.dispatch.learned_order import WEIGHTS, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
 from diffpolicy.edge.dispatch.orders import (
@@ -86,7 +86,7 @@ def run_compiled(
     whole = whole.reshape(-1)
     rows = np.full(k, -1), np.zeros(k, np.int64), *(np.zeros(k) for _ in range(5))
     order, age, cap, price, weigh = -1, 0.0, -1, -1.0, -1
-    weights, memory = np.zeros(len(FEATURES)), np.zeros(5)
+    weights, memory = np.zeros(len(WEIGHTS)), np.zeros(5)
     if isinstance(dispatcher, Held):
         order = CODES[type(dispatcher.order)]
         age = dispatcher.order.age if isinstance(dispatcher.order, CostMinusAge) else 0.0
@@ -99,7 +99,8 @@ def run_compiled(
         weigh = WEIGHS.index(str(dispatcher.weigh))
         dispatcher.begin(seed)
     rule = Rule(order, age, cap, price, weigh, weights, memory)
-    setup = Setup(np.array(each), a.switch_s, a.cold_s, dead, lead, ROUNDING, MOST_WAITING)
+    fixed = not (a.switch_s.any() or a.cold_s.any())
+    setup = Setup(np.array(each), a.switch_s, a.cold_s, fixed, dead, lead, ROUNDING, MOST_WAITING)
     given = Given(
         a.arrival_s,
         a.service_s,

@@ -25,11 +25,12 @@ class Given(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """The servers. Args: rounding: of clocks, seconds. most: requests that may wait."""
+    """The servers. Args: rounding: of clocks, seconds. most: requests that may wait. fixed: none loads models."""
 
     seats: Any
     switch: Any
     cold: Any
+    fixed: bool
     dead: float
     lead: float
     rounding: float
@@ -55,7 +56,7 @@ class State(NamedTuple):
         sent: numbers of what each server was sent and has not done, in that order, `[S, room]`; begun: when each began
             by the dispatcher's account, NaN if it has not. count: how many, `[S]`. owed: their declared cost, `[S]`.
         idle: when each seat has done all, `[S, most seats]`. loaded: models, `[S]`. waiting: numbers. since: `[K]`.
-        free: `[S]`. starts: `[S]`.
+        free: `[S]`. starts: `[S]`. belief: seconds that each was expected to run, `[K]`. of: see `survey`, `[K, 3]`.
     """
 
     sent: Any
@@ -68,6 +69,7 @@ class State(NamedTuple):
     free: Any
     starts: Any
     belief: Any
+    of: Any
 
 
 @compile

@@ -10,13 +10,28 @@ import numpy as np
 from diffpolicy._compile import compile  # noqa: A004
 from diffpolicy.edge.dispatch.compiled_account import Given, Setup, State, expected
 from diffpolicy.edge.dispatch.learned_order import (
+    AGE,
+    AGE_LARGE,
     BACKLOG_S,
     DECISIONS,
     KEEP,
+    LATE,
+    LATE_FROM,
     LEAST_BACKLOG,
+    OLD,
+    OLD_FROM,
+    PASSES,
+    PASSES_FROM,
+    PASSES_SHARE,
+    PATIENCE,
+    PICKY,
+    PRICE,
+    RESERVED,
     SEEN,
     SERVICE_S,
     SERVICES,
+    SHARE,
+    SLOW,
 )
 
 FIRST_COME, SHORTEST, RESPONSE_RATIO, COST_MINUS_AGE, WEIGHTED, DEADLINE, LEARNED = range(7)
@@ -64,96 +79,114 @@ def rough_log2(x: float) -> float:
 
 
 @compile
-def survey(g: Given, f: Setup, s: State, waits: int, of: Any) -> float:
-    """What servers mean to each that waits; the seconds in which all servers do all of it.
+def survey(g: Given, f: Setup, s: State, waits: int) -> float:
+    """The seconds in which all servers do all that waits, one at a time each.
 
-    Args:
-        of: is filled, `[W, 5]`: 1 / seconds that all servers together need for it, how many servers can run it, its
-            least service, when it would end first, links included, and when without them on a server that is not free.
+    Fills in `State.of`: 1 / seconds that all servers together need for a request, how many can run it, and its least
+    service. Where no server loads models these are worked out once.
     """
-    drain = 0.0
+    drain, servers = 0.0, f.seats.shape[0]
     for a in range(waits):
-        i, rate, runs, best, soonest, busy = s.waiting[a], 0.0, 0.0, np.inf, np.inf, np.inf
-        for j in range(f.seats.shape[0]):
-            there = expected(g, f, s, i, j)
-            if there == np.inf:
-                continue
-            rate += 1 / there
-            runs += 1.0
-            best, soonest = min(best, there), min(soonest, s.starts[j] + there + g.link[i, j])
-            if s.free[j] <= 0:
-                busy = min(busy, s.starts[j] + there)
-        of[a, 0], of[a, 1], of[a, 2], of[a, 3], of[a, 4] = rate, runs, best, soonest, busy
-        drain += 1 / rate
+        i = s.waiting[a]
+        if not f.fixed or s.of[i, 1] == 0.0:
+            rate, runs, best = 0.0, 0.0, np.inf
+            for j in range(servers):
+                there = expected(g, f, s, i, j)
+                if there == np.inf:
+                    continue
+                rate += 1 / there
+                runs += 1.0
+                best = min(best, there)
+            s.of[i, 0], s.of[i, 1], s.of[i, 2] = rate, runs, best
+        drain += 1 / s.of[i, 0]
     return drain
 
 
 @compile
-def see(s: State, rule: Rule, waits: int, of: Any, drain: float) -> None:
-    """`LearnedOrder.see`. Args: of, drain: of `survey`."""
+def busy_end(g: Given, f: Setup, s: State, i: int) -> float:
+    """Seconds until a request would end on the best server that is not free, infinite if all are."""
+    best = np.inf
+    for j in range(f.seats.shape[0]):
+        if s.free[j] <= 0:
+            best = min(best, s.starts[j] + expected(g, f, s, i, j))
+    return best
+
+
+@compile
+def soonest(g: Given, f: Setup, s: State, waits: int) -> Any:
+    """`LearnedOrder.soonest_s`, `[W]`."""
+    servers = f.seats.shape[0]
+    begins, free, found = s.starts.copy(), s.free.copy(), np.empty(waits)
+    for a in range(waits):
+        i, best, at, there = s.waiting[a], np.inf, -1, 0.0
+        for j in range(servers):
+            run = expected(g, f, s, i, j)
+            end = begins[j] + run + g.link[i, j]
+            if end < best:
+                best, at, there = end, j, run
+        found[a] = best
+        if a < RESERVED and at >= 0:
+            if free[at] > 1:
+                free[at] -= 1
+            else:
+                begins[at] += there / max(s.free[at] + s.count[at], 1)
+    return found
+
+
+@compile
+def see(s: State, rule: Rule, waits: int, drain: float) -> None:
+    """`LearnedOrder.see`. Args: drain: seconds in which all seats do what waits."""
     m = rule.memory
     for a in range(waits):
-        if s.waiting[a] > m[SEEN]:
-            m[SEEN], m[SERVICES] = s.waiting[a], min(m[SERVICES] + 1.0, KEEP)
-            m[SERVICE_S] += (of[a, 1] / of[a, 0] - m[SERVICE_S]) / m[SERVICES]
+        i = s.waiting[a]
+        if i > m[SEEN]:
+            m[SEEN], m[SERVICES] = i, min(m[SERVICES] + 1.0, KEEP)
+            m[SERVICE_S] += (s.of[i, 1] / s.of[i, 0] - m[SERVICE_S]) / m[SERVICES]
     m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
     m[BACKLOG_S] += (drain - m[BACKLOG_S]) / m[DECISIONS]
 
 
 @compile
-def learned(
-    g: Given, f: Setup, s: State, rule: Rule, i: int, j: int, wait: float, passes: float, of: Any, drain: float
+def of_learned(
+    w: Any, usual: float, backlog: float, one: float, run: float, parts: float, wait: float, p: float
 ) -> float:
-    """`LearnedOrder.scores`, one request on one server. Args: of, drain: of `survey`, of this request."""
-    servers, w = f.seats.shape[0], rule.weights
-    usual = max(rule.memory[SERVICE_S], 1e-9)
-    backlog = rule.memory[BACKLOG_S] + LEAST_BACKLOG * usual / servers
-    run, parts = expected(g, f, s, i, j), g.parts[g.whole[i]]
-    rest, left = run * parts, of[1] / of[0] * parts
-    end = s.starts[j] + run + g.link[i, j]
-    c = left / usual
-    log, large = rough_log2(c), c / (1.0 + c)
-    wait = wait * rule.age
-    b, p = wait / backlog, passes * rule.age / servers
-    queue = min(drain / backlog, 5.0)
-    slow = min(run / max(of[2], 1e-9) - 1.0, 10.0)
-    total: float = 0.0 + w[0] * log
-    total = total + w[1] * large
-    total = total + w[2] * (rest / backlog)
-    total = total + w[3] * (left / backlog)
-    total = total + w[4] * (rest / usual)
-    total = total + w[5] * rough_log2(rest / usual)
-    total = total + w[6] * slow
-    total = total + w[7] * min((end - of[3]) / usual, 10.0)
-    total = total + w[8] * (slow * large)
-    total = total + w[9] * b
-    total = total + w[10] * max(b - 1.0, 0.0)
-    total = total + w[11] * max(b - 3.0, 0.0)
-    total = total + w[12] * (b * large)
-    total = total + w[13] * (max(b - 2.0, 0.0) * large)
-    total = total + w[14] * (wait / usual)
-    total = total + w[15] * p
-    total = total + w[16] * max(p - 2.0, 0.0)
-    total = total + w[17] * (queue * log)
-    total = total + w[18] * (queue * b)
-    total = total + w[19] * (g.link[i, j] / backlog)
-    result: float = total + w[20] * (queue * slow)
+    """`LearnedOrder.scores`, one request on one server.
+
+    Args:
+        w: weights. usual, backlog: H and B, see there. one: h of the request. run: seconds there. wait: tail applied.
+        p: passes a seat.
+    """
+    c, b = one * parts / usual, wait / backlog
+    total = rough_log2(c) + w[SHARE] * c
+    total = total - (w[AGE] + w[AGE_LARGE] * (c / (1.0 + c))) * b
+    total = total - w[OLD] * max(b - w[OLD_FROM], 0.0)
+    total = total - w[PASSES] * max(p - w[PASSES_FROM] - w[PASSES_SHARE] * c, 0.0)
+    total = total + w[SLOW] * ((run - one) / usual)
+    late = max((wait + run) / backlog - w[LATE_FROM], 0.0)
+    result: float = total + w[LATE] * (late if run > one * 1.001 else 0.0)
     return result
 
 
 @compile
 def held(g: Given, f: Setup, s: State, rule: Rule, now: float, waits: int, passes: Any) -> Any:
     """`Held.decide`: places of the request and of the server, or -1."""
-    servers, only = f.seats.shape[0], -1
+    servers, only, seats = f.seats.shape[0], -1, 0.0
     busy = False
     for j in range(servers):
         busy |= s.free[j] <= 0
+        seats += max(s.free[j] + s.count[j], 1)
+    learns = rule.order == LEARNED
     priced = rule.price >= 0.0 and busy
-    of, drain = np.empty((waits, 5)), 0.0
-    if priced or rule.order == LEARNED:
-        drain = survey(g, f, s, waits, of)
-    if rule.order == LEARNED:
-        see(s, rule, waits, of, drain)
+    drain = survey(g, f, s, waits) if priced or learns else 0.0
+    worth, patience, usual, backlog = rule.price * drain, 0.0, 0.0, 0.0
+    ends = np.empty(0)
+    if learns:
+        drain = drain * (servers / seats)
+        see(s, rule, waits, drain)
+        usual = max(rule.memory[SERVICE_S], 1e-9)
+        backlog = rule.memory[BACKLOG_S] + LEAST_BACKLOG * usual / seats
+        patience = rule.weights[PATIENCE] * (usual / seats) + rule.weights[PRICE] * drain
+        ends = soonest(g, f, s, waits)
     if rule.cap >= 0:
         for a in range(waits):
             i = s.waiting[a]
@@ -164,25 +197,33 @@ def held(g: Given, f: Setup, s: State, rule: Rule, now: float, waits: int, passe
                 if only >= 0:
                     break
     priced &= only < 0
-    worth = rule.price * drain if priced else 0.0
     best, best_end, request, server = np.inf, np.inf, -1, -1
     for a in range(waits):
         if only >= 0 and a != only:
             continue
         i = s.waiting[a]
         wait = now - g.arrival[i]
+        parts = g.parts[g.whole[i]]
+        busy_ends = -1.0
         for j in range(servers):
             if s.free[j] <= 0 or g.expected[i, j] == np.inf:
                 continue
             run = expected(g, f, s, i, j)
-            # a busy server that ends before `run - worth` is a faster one
-            if priced and run > of[a, 4] + worth:
-                continue
-            if rule.order == LEARNED:
-                x = learned(g, f, s, rule, i, j, wait, passes[i], of[a], drain)
-            else:
-                x = score(rule, run * g.parts[g.whole[i]], wait, g.deadline[i] - now, g.weight[i])
             end = s.starts[j] + run + g.link[i, j]
+            # a busy server that ends before `run - worth` is a faster one; none ends before the least service
+            if priced and run > s.of[i, 2] + worth:
+                if busy_ends < 0.0:
+                    busy_ends = busy_end(g, f, s, i)
+                if run > busy_ends + worth:
+                    continue
+            if learns:
+                least = max(patience - rule.weights[PICKY] * (wait * rule.age), 0.0)
+                if only < 0 and end > ends[a] + least:
+                    continue
+                one, p = s.of[i, 1] / s.of[i, 0], passes[i] * rule.age / seats
+                x = of_learned(rule.weights, usual, backlog, one, run, parts, wait * rule.age, p)
+            else:
+                x = score(rule, run * parts, wait, g.deadline[i] - now, g.weight[i])
             if x < best or (x == best and end < best_end):
                 best, best_end, request, server = x, end, a, j
     return request, server

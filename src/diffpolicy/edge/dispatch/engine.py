@@ -29,6 +29,7 @@ def run(g: Given, f: Setup, rule: Rule, rng: Any, out: Rows) -> int:
         np.zeros(servers, np.int64),
         np.zeros(servers),
         np.zeros(k),
+        np.zeros((k, 3)),
     )
     coming, waits, now = 0, 0, 0.0
     while coming < k or waits > 0:
@@ -89,7 +90,9 @@ def run(g: Given, f: Setup, rule: Rule, rng: Any, out: Rows) -> int:
         for a in range(waits):
             i, could = s.waiting[a], False
             for j in range(servers):
-                could |= s.free[j] > 0 and g.expected[i, j] < np.inf
+                if s.free[j] > 0 and g.expected[i, j] < np.inf:
+                    could = True
+                    break
             if not could and not np.isnan(s.since[i]):
                 out.refused[i] = max(out.refused[i], now - s.since[i])
                 s.since[i] = np.nan

@@ -12,7 +12,7 @@ from diffpolicy import _validate as check
 from diffpolicy._types import Bools
 from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.moment import Binding, Moment
-from diffpolicy.edge.dispatch.orders import Order, Remembers, ShortestFirst
+from diffpolicy.edge.dispatch.orders import Order, Refuses, Remembers, ShortestFirst
 from diffpolicy.errors import InputError
 
 ServerChoice = Callable[[Moment, int, Bools], int]
@@ -78,10 +78,12 @@ class Held:
     price: float | None = 3.0
     choose: ServerChoice | None = None
     _remembers: bool = field(init=False, repr=False, compare=False)
+    _refuses: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # asked once, since to ask a protocol takes as long as a good part of a decision
         object.__setattr__(self, "_remembers", isinstance(self.order, Remembers))
+        object.__setattr__(self, "_refuses", isinstance(self.order, Refuses))
         if self.cap is not None:
             check.integer(self.cap, "cap", least=0)
         if self.price is not None:
@@ -134,4 +136,6 @@ class Held:
                 only = np.zeros_like(feasible)
                 only[overdue[0]] = feasible[overdue[0]]
                 return only
+        if self._refuses:
+            feasible = feasible & ~cast(Refuses, self.order).refused(moment)
         return feasible if self.price is None else feasible & ~too_slow(moment, self.price)

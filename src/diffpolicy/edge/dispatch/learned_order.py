@@ -5,29 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from diffpolicy import _validate as check
-from diffpolicy._types import Floats
+from diffpolicy._types import Bools, Floats, Ints
 from diffpolicy.edge.dispatch.drain import drain_s, rates
 from diffpolicy.edge.dispatch.moment import Moment
 from diffpolicy.errors import InputError
 
-KEEP = 2000
+KEEP = 10_000
 """Requests and decisions after which the means that an order remembers forget."""
 LEAST_BACKLOG = 0.1
-"""Added to the usual backlog, in usual services of one server: at low load nothing waits, and all is in relation to it.
+"""Added to the usual backlog, in usual services of all seats: at low load nothing waits, and all is in relation to it.
 """
-FEATURES = (
-    *("log cost", "share cost", "seconds", "usual seconds", "service", "log seconds"),
-    *("slowness", "late", "slowness of a large one"),
-    *("age", "age above 1", "age above 3", "age of a large one", "great age of a large one", "age in services"),
-    *("passes", "passes above 2", "log cost in a queue", "age in a queue", "link", "slowness in a queue"),
+RESERVED = 64
+"""Requests that have a place each in what `soonest_s` imagines; more would make decisions slow and change few."""
+WEIGHTS = (
+    *("share", "age", "age of a large one", "great age", "great age from"),
+    *("passes", "passes from", "passes from, a share"),
+    *("slowness", "late", "late from"),
+    *("patience", "patience a backlog", "impatience"),
 )
-"""What a score weighs, in this order; see `LearnedOrder`."""
+"""What is learnt, in this order; see `LearnedOrder`."""
+(SHARE, AGE, AGE_LARGE, OLD, OLD_FROM, PASSES, PASSES_FROM, PASSES_SHARE, SLOW, LATE, LATE_FROM, PATIENCE, PRICE, PICKY
+ ) = range(len(WEIGHTS))  # fmt: skip
 SEEN, SERVICES, SERVICE_S, DECISIONS, BACKLOG_S = range(5)
 """Places of an order's memory: the last number seen, of how many the usual service is the mean, and so on."""
 
@@ -49,30 +54,33 @@ def rough_log2(x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class LearnedOrder:
-    """A weighted sum of features of request i on server j, none of which has a unit or counts servers.
+    """A score of request i on server j in which nothing has a unit, so that one set of weights serves all fleets.
 
-    With service e_ij, h_i the harmonic mean of it over servers, H the running mean of h over requests, D the seconds in
-    which all servers do what waits, B the running mean of D over decisions (plus H / 10 S), c = h_i / H of what is left
-    of the request, b = wait / B, k = c / (1 + c), q = min(D / B, 5) and p = passes / S, the features are
+    With service e_ij, h_i its harmonic mean over servers, H the running mean of h over requests, n the seats of all
+    servers, D the seconds in which all seats do what waits, B the running mean of D over decisions plus H / 10 n,
+    c = h_i / H of what is left of the request, b = wait / B, and p = passes / n, the score is
 
-        log2 c, k, e_ij / B, h_i / B, e_ij / H, log2 (e_ij / H), s = e_ij / least e_i - 1 up to 10, how much later it
-        ends there than on its best server over H up to 10, s k, b, (b - 1)+, (b - 3)+, b k, (b - 2)+ k, wait / H, p,
-        (p - 2)+, q log2 c, q b, link / B, q s
+        log2 c + share c - (age + age of a large one x c / (1 + c)) b - great age (b - great age from)+
+        - passes (p - passes from - passes from, a share x c)+
+        + slowness (e_ij - h_i) / H + late ((wait + e_ij) / B - late from)+ where e_ij > h_i.
 
-    where e and h in the first six are of all that is left of the request. It can be Yu and Scully's boost (2023), whose
-    score log (1 - exp(-e / B)) - wait / B has the lightest tail on one server, or `CostMinusAge`.
+    So a short request goes first until a long one is old in relation to the backlog, or was passed too often; a slow
+    server gets what is short, and not what would end late there. A free server is refused to a request that would end
+    there more than `patience H / n + patience a backlog x D - impatience x wait` (at least 0) later than where it ends
+    soonest if all that wait go in order of arrival to where they end soonest. With first come and no patience that is
+    least finish, whose tail no rule with a price has where many servers are unlike.
 
     It remembers H and B, so that nothing needs to be told; `begin` forgets them.
 
     Args:
-        weights: one a feature, of `FEATURES`.
+        weights: one of each of `WEIGHTS`.
         tail: multiplies waits and passes: the greater it is the shorter the tail and the longer the mean.
 
     Raises:
         InputError: an argument is out of range.
 
     Example:
-        >>> order = LearnedOrder([float(name in ("log cost",)) - (name == "age") for name in FEATURES])
+        >>> order = LearnedOrder([float(name == "age") for name in WEIGHTS])
         >>> moment = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0])
         >>> order.see(moment)
         >>> int(order.scores(moment).argmin())
@@ -85,8 +93,8 @@ class LearnedOrder:
     memory: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if len(self.weights) != len(FEATURES):
-            raise InputError(f"weights must be {len(FEATURES)} numbers, got {len(self.weights)}")
+        if len(self.weights) != len(WEIGHTS):
+            raise InputError(f"weights must be {len(WEIGHTS)} numbers, got {len(self.weights)}")
         object.__setattr__(self, "weights", tuple(check.number(w, "weights") for w in self.weights))
         check.number(self.tail, "tail", least=0)
         object.__setattr__(self, "memory", np.zeros(5))
@@ -104,52 +112,80 @@ class LearnedOrder:
                 m[SEEN], m[SERVICES] = number, min(m[SERVICES] + 1.0, KEEP)
                 m[SERVICE_S] += (seconds - m[SERVICE_S]) / m[SERVICES]
         m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
-        m[BACKLOG_S] += (drain_s(moment.service_s) - m[BACKLOG_S]) / m[DECISIONS]
+        m[BACKLOG_S] += (_drain_s(moment) - m[BACKLOG_S]) / m[DECISIONS]
 
     def scores(self, moment: Moment) -> Floats:
-        """The weighted sums, `[W, S]`. Args: moment: as everywhere; `see` has taken it up."""
-        servers = moment.service_s.shape[1]
-        usual = max(self.memory[SERVICE_S], 1e-9)
-        backlog = self.memory[BACKLOG_S] + LEAST_BACKLOG * usual / servers
+        """The scores, `[W, S]`. Args: moment: as everywhere; `see` has taken it up."""
+        w, (usual, backlog), seats = self.weights, self._usual(moment), _seats(moment)
         service = moment.service_s.clip(max=1e300)
-        rest = moment.rest_s.clip(max=1e300)
-        best = service.min(-1, keepdims=True).clip(min=1e-9)
-        end = moment.starts_s + service + moment.link_s
-        parts = (moment.rest_s.min(-1) / moment.service_s.min(-1).clip(min=1e-9))[:, None].clip(min=1.0)
-        left = _usual_s(moment)[:, None] * np.floor(parts + 0.5)
-        c, log = left / usual, rough_log2(left / usual)
-        large = c / (1.0 + c)
+        one = _usual_s(moment)[:, None]
+        c = one * _parts(moment)[:, None] / usual
         wait = (moment.wait_s * self.tail)[:, None]
-        b, p = wait / backlog, (moment.passes * self.tail / servers)[:, None]
-        q = min(drain_s(moment.service_s) / backlog, 5.0)
-        slow = (service / best - 1.0).clip(max=10.0)
-        features = (
-            log,
-            large,
-            rest / backlog,
-            left / backlog,
-            rest / usual,
-            rough_log2(rest / usual),
-            slow,
-            ((end - end.min(-1, keepdims=True)) / usual).clip(max=10.0),
-            slow * large,
-            b,
-            (b - 1.0).clip(min=0.0),
-            (b - 3.0).clip(min=0.0),
-            b * large,
-            (b - 2.0).clip(min=0.0) * large,
-            wait / usual,
-            p,
-            (p - 2.0).clip(min=0.0),
-            q * log,
-            q * b,
-            moment.link_s / backlog,
-            q * slow,
-        )
-        total = np.zeros(service.shape)
-        for weight, value in zip(self.weights, features, strict=True):
-            total = total + weight * value
-        return total
+        b, p = wait / backlog, (moment.passes * self.tail / seats)[:, None]
+        total = rough_log2(c) + w[SHARE] * c
+        total = total - (w[AGE] + w[AGE_LARGE] * (c / (1.0 + c))) * b
+        total = total - w[OLD] * (b - w[OLD_FROM]).clip(min=0.0)
+        total = total - w[PASSES] * (p - w[PASSES_FROM] - w[PASSES_SHARE] * c).clip(min=0.0)
+        total = total + w[SLOW] * ((service - one) / usual)
+        late = ((wait + service) / backlog - w[LATE_FROM]).clip(min=0.0)
+        return total + w[LATE] * np.where(service > one * 1.001, late, 0.0)
+
+    def refused(self, moment: Moment) -> Bools:
+        """Which requests go on waiting though a server is free, `[W, S]`. Args: moment: `see` has taken it up."""
+        w, (usual, _) = self.weights, self._usual(moment)
+        worth = w[PATIENCE] * (usual / _seats(moment)) + w[PRICE] * _drain_s(moment)
+        worth_s = (worth - w[PICKY] * (moment.wait_s * self.tail)).clip(min=0.0)
+        result: Bools = _ends_s(moment) > (self.soonest_s(moment) + worth_s)[:, None]
+        return result
+
+    @staticmethod
+    def soonest_s(moment: Moment) -> Floats:
+        """When each request would end if all went in order of arrival to where they end soonest, `[W]`.
+
+        Args:
+            moment: as everywhere. After the first `RESERVED` requests no more room is taken.
+        """
+        begins, free, found = moment.starts_s.copy(), moment.free.copy(), np.empty(len(moment.wait_s))
+        seats = _seats_of(moment)
+        for i, service in enumerate(moment.service_s):
+            if i == RESERVED:
+                found[i:] = (begins + moment.service_s[i:] + moment.link_s[i:]).min(-1)
+                break
+            ends = begins + service + moment.link_s[i]
+            at = int(ends.argmin())
+            found[i] = ends[at]
+            if free[at] > 1:
+                free[at] -= 1
+            elif np.isfinite(ends[at]):
+                begins[at] += service[at] / seats[at]
+        return found
+
+    def _usual(self, moment: Moment) -> tuple[float, float]:
+        """Seconds of a request and of what waits, as they usually are."""
+        usual = max(float(self.memory[SERVICE_S]), 1e-9)
+        return usual, float(self.memory[BACKLOG_S]) + LEAST_BACKLOG * usual / _seats(moment)
+
+
+def _seats_of(moment: Moment) -> Ints:
+    """How many seats each server has, int64 `[S]`."""
+    each: Ints = (moment.free + moment.outstanding).clip(min=1)
+    return each
+
+
+def _seats(moment: Moment) -> float:
+    """How many seats all servers have together."""
+    return float(_seats_of(moment).sum())
+
+
+def _ends_s(moment: Moment) -> Floats:
+    """When each request would end on each server if it went there now, `[W, S]`."""
+    return moment.starts_s + moment.service_s + moment.link_s
+
+
+def _parts(moment: Moment) -> Floats:
+    """How many parts of each request have not been sent, `[W]`."""
+    parts: Floats = (moment.rest_s.min(-1) / moment.service_s.min(-1).clip(min=1e-9)).clip(min=1.0)
+    return np.floor(parts + 0.5)
 
 
 def _usual_s(moment: Moment) -> Floats:
@@ -158,12 +194,17 @@ def _usual_s(moment: Moment) -> Floats:
     return result
 
 
+def _drain_s(moment: Moment) -> float:
+    """Seconds in which all seats do what waits."""
+    servers: int = moment.service_s.shape[1]
+    return drain_s(moment.service_s) * (servers / _seats(moment))
+
+
 @dataclass(frozen=True)
 class LearnedFile:
-    """What a file of a learned order holds. Args: weights: of `LearnedOrder`. price: of `Held`."""
+    """What a file of a learned order holds. Args: weights: of `LearnedOrder`."""
 
     weights: tuple[float, ...]
-    price: float
 
     @classmethod
     def read(cls, path: str | Path) -> LearnedFile:
@@ -173,17 +214,21 @@ class LearnedFile:
             path: of the file.
 
         Raises:
-            InputError: it cannot be read, lacks a feature or the price, or one is no number.
+            InputError: it cannot be read, lacks a weight, or one is no number.
         """
         what, data = f"order file {Path(path).name}", check.read_json(Path(path), "order file")
-        weights = data.get("weights") if isinstance(data, Mapping) else None
-        if not isinstance(data, Mapping) or not isinstance(weights, Mapping) or set(weights) != set(FEATURES):
-            raise InputError(f"{what} must hold 'price' and 'weights', one of each of: {', '.join(FEATURES)}")
+        weights: Any = data.get("weights") if isinstance(data, Mapping) else None
+        if not isinstance(weights, Mapping) or set(weights) != set(WEIGHTS):
+            raise InputError(f"{what} must hold 'weights', one of each of: {', '.join(WEIGHTS)}")
         with check.within(what):
-            price = check.number(data.get("price"), "price", least=0)
-            return cls(tuple(check.number(weights[name], name) for name in FEATURES), price)
+            return cls(tuple(check.number(weights[name], name) for name in WEIGHTS))
+
+    @classmethod
+    def bundled(cls) -> LearnedFile:
+        """That of `pretrained:dispatch`."""
+        with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / "dispatch" / "order.json") as path:
+            return cls.read(path)
 
     def text(self) -> str:
         """As it is written."""
-        weights = dict(zip(FEATURES, self.weights, strict=True))
-        return json.dumps({"weights": weights, "price": self.price}, indent=2) + "\n"
+        return json.dumps({"weights": dict(zip(WEIGHTS, self.weights, strict=True))}, indent=2) + "\n"

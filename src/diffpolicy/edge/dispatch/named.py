@@ -13,10 +13,15 @@ from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.learned_order import LearnedFile, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher, Moment
 from diffpolicy.edge.dispatch.orders import ORDERS, Order
+from diffpolicy.environments.entrants import PRETRAINED
 from diffpolicy.errors import InputError
 
 DEFAULT_ORDER = "shortest-first:cap=6"
 """Of `--binding free`: 18 % off the mean delay of three equal servers, at the same p99."""
+BUNDLED = f"{PRETRAINED}dispatch"
+"""The order that was learnt, as it is bundled."""
+NAMES = (*ORDERS, BUNDLED)
+"""All that may stand there by name."""
 
 
 class OwnOrder:
@@ -36,9 +41,10 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
 
     Args:
         text: a name of `ORDERS`, with options after a colon, such as `shortest-first:cap=6` or
-            `cost-minus-age:age=0.5,price=2`; a file that `train-fleet dispatch` wrote, with `tail`, `cap` and `price`
-            as its options, such as `runs/dispatch/order.json:tail=0.5`; or `module:attribute`, a function of a `Moment`
-            that gives scores `[W, S]`, an object with such a method `scores`, or a whole `Dispatcher`.
+            `cost-minus-age:age=0.5,price=2`; `pretrained:dispatch`, the order that was learnt, or a file that
+            `train-fleet dispatch` wrote, with `tail` and `cap` as options, such as `pretrained:dispatch:tail=0.5`; or
+            `module:attribute`, a function of a `Moment` that gives scores `[W, S]`, an object with such a method
+            `scores`, or a whole `Dispatcher`.
         price: where the text names none, see `Held`; in the text `price=none` refuses no free server.
 
     Returns:
@@ -51,14 +57,16 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
         >>> make_held("cost-minus-age:age=0.5,price=2")
         Held(order=CostMinusAge(age=0.5), cap=None, price=2.0, choose=None)
     """
-    name, _, given = text.partition(":")
-    if name.endswith(".json"):
+    start = len(PRETRAINED) if text.startswith(PRETRAINED) else 0
+    name, _, given = text[start:].partition(":")
+    name = text[:start] + name
+    if name == BUNDLED or name.endswith(".json"):
         return _learned(text, name, given)
     if name not in ORDERS:
-        if is_attribute(text):
+        if is_attribute(text) and not start:
             return _own(import_attribute(text, "order"), text, price)
         raise InputError(
-            f"order {check.show(text)} is neither one of {', '.join(ORDERS)} nor module:attribute{meant(name, ORDERS)}"
+            f"order {check.show(text)} is neither one of {', '.join(NAMES)} nor module:attribute{meant(name, NAMES)}"
         )
     options = dict(_option(text, part) for part in given.split(",") if part)
     order = ORDERS[name]
@@ -69,12 +77,11 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
 
 
 def _learned(text: str, name: str, given: str) -> Held:
-    """An order of a file. Args: text: it with its options. name: its path. given: its options."""
+    """An order that was learnt. Args: text: it with its options. name: its path, or `BUNDLED`. given: its options."""
     options = dict(_option(text, part) for part in given.split(",") if part)
-    check.known(options, ["tail", "cap", "price"], f"order {name}")
-    read = LearnedFile.read(name)
-    order = LearnedOrder(read.weights, options.get("tail", 1.0))
-    return Held(order, _cap(name, options), options.get("price", read.price))
+    check.known(options, ["tail", "cap"], f"order {name}")
+    read = LearnedFile.bundled() if name == BUNDLED else LearnedFile.read(name)
+    return Held(LearnedOrder(read.weights, options.get("tail", 1.0)), _cap(name, options), None)
 
 
 def _cap(name: str, options: dict[str, Any]) -> int | None:

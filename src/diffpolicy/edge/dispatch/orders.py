@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from diffpolicy import _validate as check
-from diffpolicy._types import Floats
+from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.dispatch.moment import Moment
 
 
@@ -41,6 +41,19 @@ class Remembers(Order, Protocol):
 
     def see(self, moment: Moment) -> None:
         """Takes up a moment in which a server is free. Args: moment: as everywhere."""
+
+
+@runtime_checkable
+class Refuses(Order, Protocol):
+    """An order that also says which free server is not worth taking; `Held` heeds its `price` besides.
+
+    Example:
+        >>> isinstance(FirstCome(), Refuses)
+        False
+    """
+
+    def refused(self, moment: Moment) -> Bools:
+        """Which requests go on waiting though a server is free, `[W, S]`. Args: moment: as everywhere."""
 
 
 @dataclass(frozen=True)

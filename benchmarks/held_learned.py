@@ -1,0 +1,101 @@
+"""The order that was learnt, `pretrained:dispatch`, beside rules by hand, on arrivals and fleets that it never saw.
+
+python benchmarks/held_learned.py --out docs/_static     # five seeds of 200,000 requests, and twenty random fleets
+
+The two fleets are those of `held.py`, with its limits: the 99th and 99.9th percentile at most those of least cost
+(equal servers) or of least finish (unlike ones), the costliest kind's 99th at most 5 % (10 %) above. On a random fleet
+the best simple rule is the one of the least mean delay of those that keep such limits there, within 1 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from diffpolicy.edge.dispatch import Dispatcher, OnArrival, make_held, simulate
+from diffpolicy.edge.dispatch.learning import SIMPLE, limit_of, play
+from diffpolicy.edge.dispatch.training_fleets import random_fleet
+from held import CASES, Case, figures, interval, requests, write
+from timing import table
+
+LEARNED = "pretrained:dispatch"
+RULES: Mapping[str, tuple[str, ...]] = {
+    "held_equal": ("shortest-first:cap=6", "cost-minus-age:age=0.2,cap=8"),
+    "held_unlike": ("cost-minus-age:age=1", "cost-minus-age:age=1,price=2"),
+}
+TAILS = ("", ":tail=0.7", ":tail=1.5")
+COLUMNS = ["fleet", "rule", "ratio", "ratio_lo", "ratio_hi", "p99", "p99.9", "costliest_p99", "most_passes"]
+FLEETS = ["fleet", "servers", "seats", "alike", "models", "requests", "mean", "p99", "p99.9", "costliest_p99", "best"]
+NEAR = 0.01
+"""How far beyond a limit figures of 20,000 requests may be by chance."""
+FIRST = 1_000
+"""Number of the first random fleet; training draws others."""
+
+
+def rows_of(case: Case, count: int, seeds: int) -> list[list[object]]:
+    """A row a rule: the mean in relation to least cost, the percentiles in relation to what limits them."""
+    streams = [requests(case, count, seed) for seed in range(seeds)]
+    limited_by = "least-cost" if len(set(case.speeds)) == 1 else "least-finish"
+    rules: dict[str, Dispatcher] = {name: OnArrival(name) for name in ("least-cost", "least-finish")}
+    rules |= {name: make_held(name) for name in (*RULES[case.name], *(LEARNED + tail for tail in TAILS))}
+    rows: list[list[object]] = []
+    of: dict[str, np.ndarray] = {}
+    for name, rule in rules.items():
+        outcomes = [simulate(a, rule, seed=seed) for seed, a in enumerate(streams)]
+        of[name] = np.array([figures(x) for x in outcomes])
+        passes = max(int(x.passes.max()) for x in outcomes)
+        if name == "least-cost":
+            continue
+        ratio = of[name][:, 0] / of["least-cost"][:, 0]
+        tails = (of[name] / of[limited_by])[:, 1:].mean(0)
+        numbers = [round(float(x), 4) for x in (ratio.mean(), *interval(ratio), *tails)]
+        rows.append([case.name, name, *numbers, passes])
+        print(*rows[-1], flush=True)
+    return rows
+
+
+def fleets(count: int, number: int) -> list[list[object]]:
+    """A row a random fleet: the learnt order's mean in relation to the best simple rule's, its tails to the limits."""
+    rows: list[list[object]] = []
+    for i in range(FIRST, FIRST + number):
+        fleet = random_fleet(np.random.default_rng(i), count)
+        limit, learned = limit_of(fleet), play(fleet, make_held(LEARNED))
+        found = {name: play(fleet, rule) for name, rule in SIMPLE.items()}
+        fair = [name for name, figure in found.items() if (figure - limit)[1:].max() < NEAR]
+        best = min(fair, key=lambda name: found[name][0])
+        ratios = np.exp([learned[0] - found[best][0], *(learned - limit)[1:]])
+        rows.append([i, len(fleet.seats), sum(fleet.seats), fleet.alike, bool(fleet.arrivals.switch_s.any())])
+        rows[-1] += [len(fleet.arrivals), *(round(float(x), 4) for x in ratios), best]
+        print(*rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Plays, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--fleets", type=int, default=20)
+    parser.add_argument("--fleet-requests", type=int, default=20_000)
+    parser.add_argument("--part", choices=("fleets", "held", "all"), default="all")
+    parser.add_argument("--out", type=Path, default=Path("runs/held"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.part != "held":
+        found = fleets(options.fleet_requests, options.fleets)
+        write(options.out / "held_learned_fleets.csv", FLEETS, found)
+        means = np.array([float(str(row[6])) for row in found])
+        print(
+            f"mean against the best simple rule's: {means.mean() - 1:+.1%} on average, {means.max() - 1:+.1%} at most"
+        )
+    if options.part != "fleets":
+        rows = [row for case in CASES for row in rows_of(case, options.requests, options.seeds)]
+        write(options.out / "held_learned.csv", COLUMNS, rows)
+        print(table(COLUMNS, [[str(x) for x in row] for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
