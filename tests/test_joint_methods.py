@@ -76,9 +76,9 @@ def test_methods_on_joint_items_learn_what_they_cannot_on_independent_ones(name,
 @pytest.mark.slow
 def test_a_preset_learns_a_masked_joint_problem_past_the_rule_of_single_items():
     """As a user writes it, without a number of his own: random costs 30.6, the rule 20.8 and the best pairs 11.0."""
-    robots = runpy.run_path(str(ROOT / "examples" / "extending" / "robots.py"))["problem"]
-    run = train(robots, "d2sac-plus", episodes=160, environments=4, changes={"items": "joint"})
-    results = evaluate(robots, {"learnt": run.policy}, episodes=32).results
+    names = runpy.run_path(str(ROOT / "examples" / "extending" / "robots.py"))
+    run = train(names["problem"], "d2sac-plus", episodes=192, environments=4, changes={"items": "joint"})
+    results = evaluate(names["problem"], {"learnt": run.policy, "nearest": names["nearest"]}, episodes=32).results
     assert results["learnt"].costs.mean < 0.85 * results["nearest"].costs.mean
 
 
