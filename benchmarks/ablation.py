@@ -6,7 +6,6 @@ python benchmarks/ablation.py --episodes 60 --seeds 5 --processes 2 --out docs/_
 from __future__ import annotations
 
 import argparse
-import csv
 import multiprocessing
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -22,7 +21,7 @@ from diffpolicy.edge.training import build
 from diffpolicy.evaluation import student_t
 from diffpolicy.experiments.names import make_method
 from diffpolicy.training.fit import fit
-from timing import table
+from timing import table, write_csv
 
 RATES = {"actor": 3e-4, "critic": 3e-3, "alpha": 0.0}
 MEMORY = {"type": "ActionMemory", "key": "item", "store": "probabilities", "start": "uniform", "lifetime": "run"}
@@ -137,8 +136,7 @@ def main() -> None:
                 name = waiting.pop(future)
                 results[name].append(future.result())
                 print(f"{time.monotonic() - start:5.0f} s  {name}: {results[name][-1][0] / base:.3f}", flush=True)
-            with options.out.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([columns, *lines(results, base)])
+            write_csv(options.out, [columns, *lines(results, base)])
     print(f"ratio to opt-ts after {options.episodes} episodes; evaluation episodes: {options.eval_episodes}")
     print(table(columns, lines(results, base)))
     print(f"{time.monotonic() - start:.0f} s")

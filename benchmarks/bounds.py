@@ -6,7 +6,6 @@ python benchmarks/bounds.py --out runs/bounds.csv
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from diffpolicy.edge.bounds.clairvoyant import best_known
 from diffpolicy.edge.bounds.episode import Episode
 from diffpolicy.edge.bounds.fixed_split import best_static_split
 from diffpolicy.edge.bounds.lower import pooled_bound
-from timing import table
+from timing import table, write_csv
 
 POLICIES = ("price", "pretrained:live", "pretrained:stale")
 """What is set beside them."""
@@ -67,9 +66,7 @@ def main() -> None:
             lines.append([str(tasks), f"{scenario.load_factor():.2f}", name, *figures])
     print(table(COLUMNS, lines))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines])
+        write_csv(options.out, [COLUMNS, *lines])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pictures
+from timing import write_csv
 
 METHODS = "lad-ts,lad-ts-released,d2sac-ts,sac-ts,dqn-ts"
 BLOCK = 10
@@ -80,9 +81,7 @@ def main() -> None:
     options = parser.parse_args()
     with (options.read or trained(options, started)).open(newline="", encoding="utf-8") as file:
         lines = blocks(list(csv.DictReader(file)))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    write_csv(options.out, lines)
     if any(line[2] for line in lines[1:]):  # where time ended before the first block there is nothing to draw
         pictures.write(options.out)
     print(f"{options.out}: {len(lines) - 1} rows, {time.monotonic() - started:.0f} s")

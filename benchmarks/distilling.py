@@ -30,7 +30,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from diffpolicy.experiments import evaluate, make_problem, train
 from ending import EndsAfter
-from timing import interleaved, machine, table
+from timing import interleaved, machine, table, write_csv
 
 PROBLEM, BEST, WORST = "power-allocation", "water-filling", "random"
 COLUMNS = ("policy", "seed", "steps", "episodes", "cost", "score", "us alone", "us of 64", "seconds")
@@ -108,8 +108,7 @@ def main() -> None:
         rows += of_seed(seed, options.seconds, options.steps)
         parts = {"": [list(COLUMNS), *rows], "_table": [list(SUMMARY), *summary(rows)]}
         for ending, lines in parts.items():
-            with options.csv.with_name(f"{options.csv.stem}{ending}.csv").open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(lines)
+            write_csv(options.csv.with_name(f"{options.csv.stem}{ending}.csv"), lines)
         print(*itertools.chain.from_iterable(", ".join(row) + "\n" for row in rows[-3:]), sep="", end="", flush=True)
     print(table(list(SUMMARY), summary(rows)))
     print(machine())

@@ -10,7 +10,6 @@ those of the thread itself, so that other work on the machine counts little.
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import tempfile
 import time
@@ -26,7 +25,7 @@ from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.pricing.decision import FleetDecision
 from diffpolicy.export import ExportedDecision, export_decision
 from diffpolicy.policies.recurrent import with_recurrent_state
-from timing import interleaved, machine, table
+from timing import interleaved, machine, table, write_csv
 
 SERVERS = (20, 50, 100, 200, 500, 1000)
 CANDIDATES = 32
@@ -128,11 +127,8 @@ def main() -> None:
         growth = times[name, kind, 1000] / times[name, kind, 100]
         print(f"{name}, {kind}: from 100 to 1,000 servers {growth:.2f} times")
     print(f"{CANDIDATES} candidates of 1,000: {100 * same:.1f} % of decisions as by prices that know the whole fleet")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [[servers, name, "all" if kind == "all" else CANDIDATES, t] for (name, kind, servers), t in times.items()]
-    with options.out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([["servers", "format", "candidates", "us_per_decision"], *rows])
+    write_csv(options.out, [["servers", "format", "candidates", "us_per_decision"], *rows])
     pictures.write(options.out, pictures.fleet_size)
 
 

@@ -11,7 +11,6 @@ steps slow.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from diffpolicy.edge.training import build
 from diffpolicy.experiments.names import make_method
 from diffpolicy.export import Decision
 from diffpolicy.training.fit import fit
-from timing import machine, table
+from timing import machine, table, write_csv
 
 
 @dataclass(frozen=True)
@@ -237,11 +236,10 @@ def main() -> None:
     shown = [[r.part, r.what, f"{r.value:,.4g}" if isinstance(r.value, float) else str(r.value), r.unit] for r in rows]
     print(table(["part", "what", "value", "unit"], shown))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["part", "what", "value", "unit", "device"])
-            writer.writerows([r.part, r.what, r.value, r.unit, where] for r in rows)
+        write_csv(
+            options.out,
+            [["part", "what", "value", "unit", "device"], *([r.part, r.what, r.value, r.unit, where] for r in rows)],
+        )
 
 
 if __name__ == "__main__":

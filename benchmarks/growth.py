@@ -6,7 +6,6 @@ python benchmarks/growth.py --out docs/_static/growth.csv
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pictures
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
 from diffpolicy.experiments.names import make_method
 from diffpolicy.training.fit import no_denormals
-from timing import interleaved, machine, table
+from timing import interleaved, machine, table, write_csv
 
 STATIONS = 20
 
@@ -79,11 +78,8 @@ def main() -> None:
         update = np.log([measured[pair][1] for pair in pairs])
         slopes = [np.polyfit(x, y, 1)[0] for y in (slot, update)]
         print(f"cost of a slot's decisions ~ {name}^{slopes[0]:.2f}, of an update ~ {name}^{slopes[1]:.2f}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["servers", "tasks", "us_per_decision", "ms_per_update"])
-        writer.writerows([*pair, *cost] for pair, cost in measured.items())
+    rows = [[*pair, *cost] for pair, cost in measured.items()]
+    write_csv(options.out, [["servers", "tasks", "us_per_decision", "ms_per_update"], *rows])
     pictures.write(options.out, pictures.growth)
 
 

@@ -11,7 +11,6 @@ against least outstanding declared cost with random ties on the same requests.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from diffpolicy.edge.dispatch import (
 )
 from diffpolicy.edge.dispatch.outcome import MUCH_DEAD
 from diffpolicy.edge.dispatch.several import simulate_several
-from timing import table
+from timing import table, write_csv
 
 PIXEL_STEPS = np.array([512**2 * 20, 768**2 * 20, 1024**2 * 25, 1536**2 * 35], dtype=np.float64)
 SHARES = np.array([0.15, 0.25, 0.45, 0.15])
@@ -225,8 +224,7 @@ def main() -> None:
 
 def write(path: Path, columns: list[str], rows: list[list[object]]) -> None:
     """A CSV."""
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    write_csv(path, [columns, *rows])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from timing import machine
+from timing import machine, write_csv
 
 BESIDE = "import torch, tensordict"
 """What all others are set in relation to."""
@@ -79,8 +78,7 @@ def main() -> None:
     for row in table:
         print("  ".join(f"{cell:<42}" if i == 0 else f"{cell:>8}" for i, cell in enumerate(row)))
     if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *table])
+        write_csv(options.csv, [COLUMNS, *table])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ The distance of a chain is exact: its steps' probabilities are multiplied out ov
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import sys
 import time
@@ -28,7 +27,7 @@ from diffpolicy.diffusion import Ancestral, MaskedProcess
 from diffpolicy.diffusion import Categorical as CategoricalKernel
 from diffpolicy.objectives import TokenImitationLoss
 from diffpolicy.policies.heads import TokenHead
-from timing import table
+from timing import table, write_csv
 
 PROBLEMS = ((8, 3, 2, 0.35), (5, 3, 0, 0.5), (4, 4, 1, 1.0))
 """Choices of an item, items, seed of the energies, and a lambda that puts the best factorised policy about 0.4 away."""
@@ -213,9 +212,7 @@ def main() -> None:
             lines.append([*known, str(updates), f"{seconds:.1f}", f"{far:.4f}"])
     print(table(COLUMNS, lines))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *lines])
+        write_csv(options.out, [COLUMNS, *lines])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from diffpolicy.problems import ProviderSelection
 from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
 from judging import judged_by
-from timing import machine, table
+from timing import machine, table, write_csv
 
 COLUMNS = ("problem", "method", "seed", "episodes", "mean return", "score", "seconds", "given")
 GIVEN = COLUMNS.index("given")
@@ -353,8 +353,7 @@ def _job(problem: str, method: str, seed: int, share: float, episodes: int, minu
 
 def write(path: Path, lines: list[list[str]]) -> None:
     """Writes a CSV. Args: path: of it. lines: its rows."""
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    write_csv(path, lines)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
 from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
-from timing import machine, table
+from timing import machine, table, write_csv
 
 PROBLEM = "gym:Pendulum-v1"
 STEPS = 200
@@ -256,8 +256,7 @@ def main() -> None:
             return
         rows.append(row)
         print(", ".join(row), flush=True)
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([list(COLUMNS), *sorted(rows)])
+        write_csv(options.csv, [list(COLUMNS), *sorted(rows)])
 
     part = 1.0 if options.each else part_given((LONGEST, str(60 * float(row[2]))) for row in rows)
     run_jobs(jobs, options.jobs, options.minutes, done, part)

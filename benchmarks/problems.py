@@ -40,7 +40,7 @@ from diffpolicy.training import PathwiseModule, fit
 from ending import EndsAfter
 from jobs import Job, part_given, run_jobs
 from judging import judged_by
-from timing import machine, table
+from timing import machine, table, write_csv
 
 COLUMNS = (
     "problem",
@@ -432,8 +432,7 @@ def main() -> None:
 
 def write(path: Path, lines: list[list[str]]) -> None:
     """Writes a CSV. Args: path: of it. lines: its rows."""
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    write_csv(path, lines)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import multiprocessing
 import os
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import pictures
-from timing import table
+from timing import table, write_csv
 
 SIZES = {"cpu-small": (64, 64), "cpu-large": (128, 128)}
 STEPS = (8, 16, 32)
@@ -217,8 +216,7 @@ def main() -> None:
         f"median gap of the mean {np.median(np.abs([r[4] for r in rows])):.1%}, "
         f"of p95 {np.median(np.abs([r[7] for r in rows])):.1%}"
     )
-    with (options.out / "simulator_vs_reality.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    write_csv(options.out / "simulator_vs_reality.csv", [columns, *rows])
     pictures.write(options.out / "simulator_vs_reality.csv", pictures.reality)
 
 

@@ -9,13 +9,12 @@ python benchmarks/table2.py --out runs/table2.csv
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from diffpolicy.edge import Scenario, TaskList, make_policy, replay
-from timing import table
+from timing import table, write_csv
 
 REQUESTS = (1, 100, 500, 1000)
 PAPER_S = {"DEdgeAI, paper": (18.3, 382.4, 1921.5, 3895.4)}
@@ -68,9 +67,7 @@ def main() -> None:
     columns = ["seconds to N images", *(f"N = {n}" for n in REQUESTS), "mean of 1000", "p95 of 1000"]
     print(table(columns, rows))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with options.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        write_csv(options.out, [columns, *rows])
 
 
 if __name__ == "__main__":

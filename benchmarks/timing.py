@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import gc
 import platform
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 
@@ -56,6 +58,13 @@ def machine() -> str:
     except OSError:
         pass
     return f"{name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)"
+
+
+def write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:
+    """Writes a table as every benchmark does, its header first, into a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

@@ -9,7 +9,6 @@ python benchmarks/traces.py --trace PATH/lora_request_trace.csv --minutes 0 --ou
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from diffpolicy.edge.scenario.scenario import Server
 from diffpolicy.edge.training import train
 from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.traces.readers import read_alibaba
-from timing import table
+from timing import table, write_csv
 
 RULES = (
     "opt-ts",
@@ -93,8 +92,7 @@ def main() -> None:
                 rows.append([shown, *(f"{x:.2f}" for x in spread), f"{100 * np.mean(cost <= deadline_s):.1f} %"])
             columns = [title, "mean s", "p50", "p95", "p99", f"within {deadline_s:g} s"]
             print(table(columns, rows), end="\n\n", flush=True)
-            with (options.out / f"{title}.csv").open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+            write_csv(options.out / f"{title}.csv", [columns, *rows])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 
 from diffpolicy.edge import Scenario, TaskList, make_policy, replay
 from diffpolicy.edge.workload.seeds import Stream
-from timing import table
+from timing import table, write_csv
 
 RULES = ("opt-ts", "price", "pretrained:live", "pretrained:stale", "pretrained:private")
 LEARNING = RULES[2:]
@@ -61,8 +61,7 @@ def write(path: Path, scenario: Scenario, law: Law) -> dict[str, Path]:
     times = [[f"{arrival_s[i]:.5f}", "", *law.row(steps[i], per_step[i])] for i in range(number)]
     files = {"slots of 20 stations": path / "slots.csv", "single requests": path / "times.csv"}
     for file, name, rows in zip(files.values(), ("slot", "arrival_s"), (slots, times), strict=True):
-        with file.open("w", newline="") as opened:
-            csv.writer(opened, lineterminator="\n").writerows([[name, "origin", *SIZES], *rows])
+        write_csv(file, [[name, "origin", *SIZES], *rows])
     return files
 
 
@@ -78,8 +77,7 @@ def write_lad_ts(path: Path, scenario: Scenario, seed: int, mixed: bool) -> Path
             i, had[b] = had[b], had[b] + 1
             sizes = (f"{x[b, i]:.6f}" for x in (drawn.input_mbit, drawn.result_mbit))
             rows.append([str(t), str(b), *sizes, str(law.gcycles_per_step[i]), str(law.steps[i])])
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["slot", "origin", *SIZES], *rows])
+    write_csv(path, [["slot", "origin", *SIZES], *rows])
     return path
 
 
