@@ -215,6 +215,63 @@ def test_a_device_is_free_and_says_so_while_the_file_of_what_it_made_is_written(
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+class Packing(Scripted):
+    """Images are made at once, and their files when the test says so; `stopped`: by a thread that heeds it late."""
+
+    stopped = False
+
+    async def generate(self, job, run):
+        self.made.append(job)
+        run.made()
+        await self.steps.get()
+        if self.stopped:
+            self.stopped = False
+            raise StoppedError
+        return [b"image"]
+
+
+def asked(number):
+    return ImageRequest.parse({"prompt": "a cat"}, number)
+
+
+def test_files_that_are_written_more_slowly_than_images_are_made_fill_the_queue():
+    async def main():
+        engine = Packing()
+        desk = Desk(engine, queue=2)
+        await desk.start()
+        claims = []
+        for k in range(4):
+            claims.append(desk.submit(asked(f"r{k}")))
+            await settle()
+        assert (len(engine.made), desk.standing().running, desk.standing().waiting) == (2, 1, 2)
+        with pytest.raises(ApiError, match="queue is full"):
+            desk.submit(asked("one too many"))
+        await engine.step()
+        assert len(engine.made) == 3
+        await engine.step(3)
+        assert [(await claim.answer()).status for claim in claims] == 4 * [200]
+        assert desk.standing().running == 0
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_images_that_were_made_and_left_are_made_again_for_one_who_comes_back():
+    async def main():
+        engine = Packing()
+        desk = Desk(engine)
+        await desk.start()
+        first = desk.submit(asked("r"))
+        await settle()
+        first.cancel()
+        engine.stopped, back = True, desk.submit(asked("r"))
+        await engine.step()
+        assert (len(engine.made), await back.begun() is not None) == (2, True)
+        await engine.step()
+        assert (await back.answer()).status == 200
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_a_number_that_was_seen_joins_the_request_or_gets_its_answer():
     async def test(client, desk, engine):
         first, second = ask(client, number="r1"), ask(client, number="r1")

@@ -31,8 +31,9 @@ def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1
     if not service.usable:
         raise ApiError(503, "no worker is usable now", code="no_worker", retry_after_s=service.settings.probe_s)
     account = service.fleet.account
-    sent = zip(account.outstanding.tolist(), account.seats, strict=True)
-    queue = len(service.waiting) + sum(max(count - seats, 0) for count, seats in sent)
+    sent = zip(account.outstanding.tolist(), account.seats, service.fleet.servers, strict=True)
+    # what is on its way back holds memory and a connection, too
+    queue = len(service.waiting) + sum(max(count + server.coming - seats, 0) for count, seats, server in sent)
     if queue >= service.settings.limits.queue:
         seconds = service.fleet.costs.mean_s * queue / max(len(service.fleet.servers), 1)
         raise ApiError(

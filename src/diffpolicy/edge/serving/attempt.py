@@ -70,7 +70,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             server.breaker.success()
             service.fleet.show(j)
             work.full_s = None
-            _free(service, work, j)
+            _free(service, work, j, whole=True)
             for _ in range(TURNS if service.waiting else 0):
                 await asyncio.sleep(0)
             now = _over(service, work, j)
@@ -131,13 +131,25 @@ def _tells_end(kind: type) -> bool:
     return issubclass(kind, TellsEnd)
 
 
-def _free(service: Service, work: Work, j: int) -> None:
-    """Gives the seat of a request to whoever waits: its worker is done with it."""
-    if work.freed_s is None and service.running.get(work.order) is work:
+def _free(service: Service, work: Work, j: int, *, whole: bool = False) -> None:
+    """Gives the seat of a request to whoever waits: its worker is done with it.
+
+    Answers on the way are as many as its slots at most, and further ones keep their seats until one of them has come:
+    a worker whose answers get stuck would draw in the whole queue, and a slow link carry all of them at once, each too
+    late.
+
+    Args:
+        service: the dispatcher. work: the request. j: place of its worker. whole: its answer is here.
+    """
+    if service.running.get(work.order) is not work:
+        return
+    work.comes = True
+    server = service.fleet.servers[j]
+    if work.freed_s is None and (whole or server.coming < server.slots):
         work.freed_s = service.clock()
         work.began_s = service.fleet.account.begun_s(j, work.order)
         service.fleet.account.done(j, work.order, work.freed_s)
-        service.fleet.servers[j].coming += 1
+        server.coming += 1
         service.wake()
 
 
@@ -150,6 +162,9 @@ def _over(service: Service, work: Work, j: int) -> float:
         else:
             service.fleet.servers[j].coming -= 1
         del service.running[work.order]
+        kept = (w for w in service.running.values() if w.server == j and w.comes and w.freed_s is None)
+        if (other := next(kept, None)) is not None:
+            _free(service, other, j)
     return now
 
 

@@ -35,7 +35,7 @@ class Server:
         full_until_s: when it may be asked again after it said that it is full.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
-        coming: answers on the way of requests that it is done with.
+        coming: answers on the way of requests that it is done with, whose seats others have.
         boots: drawn by what answered as it, the last ones. shared: several machines do, so that they tell no restart.
         anew: looks that are left until it is believed that it started anew, 0 where nothing says so; anew_s: what was
             called before then is lost.
@@ -97,10 +97,10 @@ class Server:
         """Whether a request may be sent to it now.
 
         Args:
-            now_s: the time. outstanding: requests that it was sent and has not answered; a worker whose breaker is half
-                open gets one alone.
+            now_s: the time. outstanding: requests that it was sent and is not done with; a worker whose breaker is half
+                open gets one alone, until its whole answer is here.
         """
         state = self.state(now_s)
         if now_s < self.full_until_s:
             return False
-        return state == "ready" or (state == "half-open" and outstanding == 0)
+        return state == "ready" or (state == "half-open" and outstanding == 0 and self.coming == 0)

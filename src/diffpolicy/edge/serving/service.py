@@ -261,6 +261,7 @@ class Service:
     def again(self, work: Work) -> None:
         """A request waits again, in its place. Args: work: it."""
         work.server = work.task = work.called_s = work.freed_s = None
+        work.comes = False
         place = next((i for i, other in enumerate(self.waiting) if other.order > work.order), len(self.waiting))
         self.waiting.insert(place, work)
 

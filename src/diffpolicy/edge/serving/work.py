@@ -28,8 +28,8 @@ class Work:
         full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
         called_s: when its worker was called; None again once it has answered.
         lost: why that call is known to be in vain; None: it is not.
-        freed_s: when its worker was done with it, though its answer may still be on the way. began_s: when it had begun
-            there, as far as the account knew then.
+        comes: its worker is done with it, though its answer may still be on the way. freed_s: when it gave its seat
+            there to another for that. began_s: when it had begun there, as far as the account knew then.
         parts: that are sent in its place, where it is split. whole: of which it is a part.
     """
 
@@ -51,6 +51,7 @@ class Work:
     refused_s: float | None = None
     called_s: float | None = None
     lost: str | None = None
+    comes: bool = False
     freed_s: float | None = None
     began_s: float | None = None
     parts: tuple[Work, ...] = ()

@@ -81,7 +81,8 @@ class Desk:
         self._waiting: deque[Work] = deque()
         self._running: set[Work] = set()
         self._packing: set[Work] = set()
-        """Whose images are made, and whose files are being written while the device has the next."""
+        """Whose images are made, and whose files are being written while the device has the next: as many as its slots
+        at most, since what writes more slowly than its device makes would otherwise hold ever more images."""
         self._known: dict[bytes, Work] = {}
         self._kept: deque[tuple[float, bytes, int]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,6 +178,10 @@ class Desk:
 
     def _begin(self) -> None:
         """Sets to work what there is room for."""
+        for work in [work for work in self._running if work.made.done()]:
+            if len(self._packing) < self.engine.slots:
+                self._running.discard(work)
+                self._packing.add(work)
         while self._waiting and len(self._running) < self.engine.slots:
             work = self._waiting.popleft()
             self._running.add(work)
@@ -191,13 +196,11 @@ class Desk:
         outcome: Outcome = "failed"
 
         def freed() -> None:
-            if work in self._running and not work.done.done():
-                self._running.discard(work)
-                self._packing.add(work)
+            if work in self._running and not work.done.done() and not work.made.done():
                 work.made.set_result(loop.time() - begun)
                 self._begin()
 
-        work.run.freed = freed
+        work.run.freed, made = freed, work.made
         try:
             files = await self.engine.generate(work.job, work.run)
             work.finish(files, loop.time() - begun)
@@ -206,6 +209,7 @@ class Desk:
             outcome = "cancelled"
             if work.claims and not work.done.done():  # somebody came back for it just too late
                 work.run.go_on()
+                work.made = loop.create_future()  # it will be made once more
                 self._waiting.appendleft(work)
             else:
                 work.fail(ApiError(CANCELLED, "its client went away", code="cancelled"))
@@ -221,7 +225,7 @@ class Desk:
         finally:
             self._running.discard(work)
             self._packing.discard(work)
-            worked_s = work.made.result() if work.made.done() else loop.time() - begun
+            worked_s = made.result() if made.done() else loop.time() - begun
             self._tell(outcome, begun - work.arrived_s, worked_s)
             self._begin()
 
