@@ -53,6 +53,8 @@ class Fleet:
         """Changes with the workers: places mean others then."""
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        """Watches that were cancelled, which may take a while to heed it."""
         self._started = False
 
     async def start(self) -> None:
@@ -64,8 +66,10 @@ class Fleet:
 
     async def stop(self) -> None:
         """Looks no more, and ends the connections."""
-        tasks = [*self._watches.values(), *self._closing]
-        for task in self._watches.values():
+        for j in list(self._watches):
+            self._unwatch(j)
+        tasks = [*self._ending, *self._closing]
+        for task in self._ending:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         open_ = [upstream for server in self.servers for upstream in (server.upstream, *server.retired)]
@@ -160,10 +164,10 @@ class Fleet:
             task.add_done_callback(self._closing.discard)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        """Cancels a task that `stop` will wait for."""
+        """Cancels a watch, for which `stop` will wait."""
         task.cancel()
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def costs_now(self, now_s: float) -> Costs:
         """Expected seconds as things are. Args: now_s: the time."""
@@ -172,8 +176,8 @@ class Fleet:
     async def _watch(self, j: int) -> None:
         """Looks for as long as the worker has its place, or requests of ours after that. Args: j: its place."""
         server = self.servers[j]
-        # `wait_for` may swallow a cancellation
-        while self.servers[j] is server and (not server.removed or self._has_any(j)):
+        # `wait_for` may swallow a cancellation, and another watch has its place by then
+        while self._watches.get(j) is asyncio.current_task() and (not server.removed or self._has_any(j)):
             server.doubted.clear()
             try:
                 soon = await self.look(j)
@@ -231,7 +235,8 @@ class Fleet:
             else:
                 server.breaker.success()
                 if old.boot is not None and health.boot is not None:
-                    server.anew, server.anew_s = SURE, server.anew_s if server.anew else asked_s
+                    # a third start right after a second takes with it what was called between the two
+                    server.anew, server.anew_s = SURE, asked_s
             if old.models != health.models:
                 server.drift = Drift()
                 self.costs.forget(j)
