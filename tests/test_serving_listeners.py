@@ -78,6 +78,18 @@ def test_metrics_count_what_happened_and_tell_dead_time_apart_from_waiting():
     assert b"diffpolicy_decision_seconds_bucket" in metrics.text()
 
 
+def test_dead_time_is_that_of_the_worker_though_answers_overtake_each_other_on_the_way():
+    metrics = told(Metrics(Snapshot), [Bound(f"r{k}", 0, "a", 0, 10, 0, "x") for k in range(1, 5)])
+    answers = [Answered("r2", 11.2, "a", 200, 10, 1, 11.2, 1, 11.0), Answered("r1", 13, "a", 200, 0, 10, 13, 10, 10.0)]
+    told(metrics, [*answers, Answered("r4", 13.1, "a", 200, 12.5, 0.5, 13.1, 1, 13.0)])
+    assert value(metrics, "dead_time_seconds_count", worker="a") == 2
+    told(metrics, [Retried("r3", 14, "a", "died"), Bound("r3", 14, "b", 0, 1, 0, "x", 2)])
+    told(metrics, [Answered("r3", 16, "b", 200, 14, 1, 16, 1)])
+    assert value(metrics, "dead_time_seconds_count", worker="a") == 3
+    assert value(metrics, "dead_time_seconds_sum", worker="a") == pytest.approx(13 - 11 - 0.5)
+    assert value(metrics, "dead_time_seconds_sum", worker="b") == pytest.approx(1)
+
+
 def test_the_log_is_what_advise_reads(tmp_path):
     path = tmp_path / "requests.csv"
     recorder = told(RequestRecorder(path, now_s=0.0), [*life("r1"), *life("r2", "b", 5.0, model="a,b", steps=30)])

@@ -169,6 +169,13 @@ def test_a_worker_is_free_when_it_is_done_though_its_pictures_are_still_on_the_w
             # a place is nobody else's while answers come from it, and what comes late is answered once
             bench.service.replace_workers([WorkerSpec("http://w1:1", "w1")])
             assert [server.coming for server in bench.service.fleet.servers] == [1, 0]
+            shown = {view.name: view for view in bench.service.snapshot().servers}["w0"]
+            assert (shown.outstanding, shown.coming, shown.running) == (1, 1, ("0", "1"))
+            await asyncio.sleep(2.0)
+            assert [(view.name, view.outstanding, view.coming) for view in bench.service.snapshot().servers] == [
+                ("w0", 0, 1),
+                ("w1", 0, 0),
+            ]
             await asyncio.gather(*(ticket.answer() for ticket in tickets))
             # one answer for each slot may be on the way: the second keeps its seat until the first has come
             assert [(round(x.time_s, 6), round(x.freed_s, 6)) for x in bench.of(events.Answered)] == [(4, 1), (5, 4)]
@@ -267,6 +274,67 @@ def test_a_worker_on_trial_gets_one_request_until_its_whole_answer_is_here() -> 
             await asyncio.sleep(3.5)
             assert fakes[0].begun == ["0"]
             await asyncio.gather(*(ticket.answer() for ticket in tickets))
+
+    run(main())
+
+
+def test_one_that_overrides_the_call_of_a_worker_that_tells_its_end_is_not_passed_by() -> None:
+    class Counted(Slow):
+        called = 0
+
+        async def call(self, request, **more):
+            self.called += 1
+            return await super().call(request, **more)
+
+    class Both(Counted):
+        async def call_telling(self, request, **more):
+            return await super().call_telling(request, **more)
+
+    async def main():
+        for kind, seconds in ((Counted, 1), (Both, 4)):
+            fake = kind(WorkerSpec("http://w0:1", "w0"))
+            async with Bench(1, fakes={0: fake}) as bench:
+                begun = asyncio.get_running_loop().time()
+                await bench.ask("r").answer()
+                assert (fake.called, round(asyncio.get_running_loop().time() - begun)) == (1, seconds)
+
+    run(main())
+
+
+def test_deadlines_pass_while_binding_fails(monkeypatch) -> None:
+    async def broken(self):
+        raise RuntimeError("a fault of ours")
+
+    async def main():
+        async with Bench(1) as bench:
+            with monkeypatch.context() as patch:
+                patch.setattr(type(bench.service._binder), "_bind_one", broken)
+                ticket, others = bench.ask("r", deadline_s=2.0), []
+                for k in range(60):  # each rings
+                    await asyncio.sleep(0.05)
+                    others.append(bench.ask(k))
+                with pytest.raises(ApiError, match="the deadline passed"):
+                    await asyncio.wait_for(ticket.answer(), 0.01)
+            await asyncio.gather(*(other.answer() for other in others))
+
+    run(main())
+
+
+def test_a_request_that_comes_while_the_policy_thinks_is_not_charged_with_what_was_before_it() -> None:
+    async def main():
+        async with Bench(2) as bench:
+            bind_one = bench.service._binder._bind_one
+
+            async def thinks():
+                await asyncio.sleep(0.5)
+                return await bind_one()
+
+            bench.service._binder._bind_one = thinks
+            tickets = [bench.ask("first")]
+            await asyncio.sleep(0.7)
+            tickets.append(bench.ask("second"))
+            await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert [round(x.lag_s, 6) for x in bench.of(events.Bound)] == [0.5, 0.3]
 
     run(main())
 
@@ -532,7 +600,7 @@ def test_a_worker_that_was_removed_is_watched_until_it_has_ended_what_it_had() -
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_worker_that_comes_back_in_the_turn_in_which_a_look_ends_has_one_watch_and_lets_the_service_stop(turns) -> None:
+def test_a_worker_that_comes_back_in_the_turn_in_which_a_look_ends_has_one_watch(turns) -> None:
     """A watch may miss its cancellation then: before Python 3.12 `wait_for` forgets it if it has what it waited for."""
 
     class Gated(Fake):

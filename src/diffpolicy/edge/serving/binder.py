@@ -79,10 +79,12 @@ class Binder:
                 rung = np.isfinite(self._since_s)  # so a worker may be free, which need not wait for the look
                 if not rung:
                     self._look()
-                while await self._bind_one() and not self.ended:
-                    pass
-                if rung:
-                    self._look()
+                try:
+                    while await self._bind_one() and not self.ended:
+                        pass
+                finally:  # deadlines pass while binding fails, too
+                    if rung and not self.ended:
+                        self._look()
             except Exception as error:  # one request must not end the service of all others
                 self._counts["BindingFailed"] += 1
                 logger.error("a decision failed by %s", described(error))
@@ -176,7 +178,8 @@ class Binder:
         account.sent(j, work.order, expected_s=expected_s, now_s=now, cost=work.request.size or expected_s)
         self._running[work.order] = work
         number, wait_s, name = work.request.number, now - work.arrived_s, self._fleet.servers[j].spec.name
-        attempts, lag_s = len(work.begun) + 1, max(now - self._since_s, 0.0)
+        # it may have come while the policy thought about another
+        attempts, lag_s = len(work.begun) + 1, max(now - max(self._since_s, work.arrived_s), 0.0)
         self._tell(events.Bound(number, now, name, wait_s, expected_s, decision.seconds, decision.by, attempts, lag_s))
         for ticket in (work.whole or work).tickets:
             ticket.bound()

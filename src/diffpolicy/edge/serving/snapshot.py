@@ -20,7 +20,8 @@ class ServerView:
     Args:
         state: see `Server.state`. slots, outstanding: requests. starts_s: until one that is sent now would begin.
         models: that it serves; None: nobody says. slower: how many times as long as expected it takes of late.
-        foreign: requests there of others. running: those of ours, by number.
+        foreign: requests there of others. running: those of ours, by number, those of `coming` among them.
+        coming: answers on the way of requests that it is done with.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ServerView:
     slower: float
     foreign: int
     running: tuple[str, ...]
+    coming: int
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ class Snapshot:
                     server.drift.factor,
                     int(foreign[j]),
                     tuple(at.get(j, ())),
+                    server.coming,
                 )
                 for j, server in enumerate(fleet.servers)
-                if not server.removed or out[j]
+                if not server.removed or out[j] or server.coming
             ),
             tuple(
                 WaitingView(r.number, now - work.arrived_s, r.model, r.width, r.height, r.steps, r.images, work.passes)

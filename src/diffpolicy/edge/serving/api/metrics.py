@@ -67,6 +67,9 @@ class Metrics:
         self.registry.register(_Standing(snapshot))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
         self._end_s: dict[str, float] = {}
+        self._sent: dict[str, dict[str, tuple[float, float, float] | None]] = {}
+        """Of each worker the requests that it has, in the order in which they were bound, and of one whose answer
+        overtook another's: since when the worker could have begun it, when it was done with it, and seconds at it."""
 
     def text(self) -> bytes:
         """All metrics in Prometheus's format."""
@@ -77,9 +80,11 @@ class Metrics:
             self.decision.observe(event.decision_s)
             if event.attempt == 1:
                 self.wait.observe(event.wait_s)
+            self._forget(event.number)
             self._bound[event.number] = event
+            self._sent.setdefault(event.server, {})[event.number] = None
             if len(self._bound) > REMEMBERED:
-                self._bound.popitem(last=False)
+                self._forget(next(iter(self._bound)))
         elif isinstance(event, Answered):
             self._answered(event)
         elif isinstance(event, Joined):
@@ -88,10 +93,11 @@ class Metrics:
                 self.whole.observe(event.delay_s)
         elif isinstance(event, Retried):
             self.retries.labels(event.server).inc()
+            self._forget(event.number)
         elif isinstance(event, FellBack):
             self.fallbacks.labels(event.why).inc()
         elif isinstance(event, (Failed, Cancelled, Refused)):
-            self._bound.pop(event.number, None)
+            self._forget(event.number)
             server = None if isinstance(event, Refused) else event.server
             self.requests.labels(server or "", type(event).__name__.lower()).inc()
 
@@ -105,11 +111,32 @@ class Metrics:
         self.served.labels(server).inc(max(event.service_s, 0.0))
         bound = self._bound.pop(event.number, None)
         if bound is not None:
-            # what waited at the worker for the one before it is no dead time, and what the dispatcher took to react is
-            since = bound.time_s - bound.lag_s
+            # what the dispatcher took to react is dead time
+            self._sent[server][event.number] = bound.time_s - bound.lag_s, end, event.service_s
+            self._settle(server)
+        else:
+            self._end_s[server] = max(end, self._end_s.get(server, end))
+
+    def _forget(self, number: str) -> None:
+        """A request is at its worker no more, and was not answered. Args: number: of it."""
+        bound = self._bound.pop(number, None)
+        if bound is not None:
+            del self._sent[bound.server][number]
+            self._settle(bound.server)
+
+    def _settle(self, server: str) -> None:
+        """Counts dead time of answers none of which others may have overtaken: only then is known what was before."""
+        sent, known = self._sent[server], list[tuple[float, float, float]]()
+        while sent and (first := sent[next(iter(sent))]) is not None:
+            known.append(first)
+            del sent[next(iter(sent))]
+        if not sent:
+            del self._sent[server]
+        for since, end, service_s in sorted(known, key=lambda each: each[1]):
+            # what waited at the worker for the one before it is none
             before = max(since, self._end_s.get(server, since))
-            self.dead.labels(server).observe(max(end - before - event.service_s, 0.0))
-        self._end_s[server] = end
+            self.dead.labels(server).observe(max(end - before - service_s, 0.0))
+            self._end_s[server] = max(end, before)
 
 
 def _outcome(status: int) -> str:
