@@ -94,13 +94,13 @@ async def until(true):
 class Caller:
     """One request, message by message: `sent` has what the app says, `leave()` hangs up; `stalls`: it never reads."""
 
-    def __init__(self, app, path, body, headers=(), stalls=False):
+    def __init__(self, app, path, body, headers=(), stalls=False, version="1.1"):
         self.sent, self.left, self.stalls = [], asyncio.Event(), stalls
         own = [(b"content-type", b"application/json"), (b"host", b"test"), *headers]
         scope = {
-            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "POST",
-            "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
-            "headers": own, "server": ("test", 80), "client": ("127.0.0.1", 1),
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version,
+            "method": "POST", "scheme": "http", "path": path, "raw_path": path.encode(),
+            "query_string": b"", "root_path": "", "headers": own, "server": ("test", 80), "client": ("127.0.0.1", 1),
         }  # fmt: skip
         pieces = [body] if isinstance(body, bytes) else list(body)
         self.unread = [

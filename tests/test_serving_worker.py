@@ -188,7 +188,7 @@ def test_a_device_is_free_and_says_so_while_the_file_of_what_it_made_is_written(
         await desk.start()
         app, ends = make_worker_app(desk), []
         desk.heard.append(lambda outcome, waited_s, worked_s: ends.append(outcome))
-        host = [(b"host", b"127.0.0.1")]
+        host = [(b"host", b"127.0.0.1"), (headers.HEAD_FIRST.encode(), b"1")]
         first = Caller(app, PATH, b'{"prompt": "file", "num_inference_steps": 1}', host)
         second = Caller(app, PATH, b'{"prompt": "a cat", "num_inference_steps": 1}', host)
         await settle()
@@ -215,10 +215,34 @@ def test_a_device_is_free_and_says_so_while_the_file_of_what_it_made_is_written(
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+def test_who_does_not_ask_for_the_head_first_gets_the_length_and_the_status_that_an_answer_has():
+    async def main():
+        engine = Packing()
+        desk = Desk(engine)
+        await desk.start()
+        app, told = make_worker_app(desk), (headers.HEAD_FIRST.encode(), b"1")
+        for version, more, at_once in (("1.1", (), 0), ("1.0", (told,), 0), ("1.1", (told,), 1)):
+            body = f'{{"prompt": "{version} {at_once}"}}'.encode()
+            call = Caller(app, PATH, body, [(b"host", b"127.0.0.1"), *more], version=version)
+            await settle()
+            assert len(call.sent) == at_once
+            await engine.step()
+            await call.task
+            assert (b"content-length" in dict(call.sent[0]["headers"])) == (not at_once)
+        engine.lost = True
+        call = Caller(app, PATH, b'{"prompt": "lost"}', [(b"host", b"127.0.0.1")])
+        await settle()
+        await engine.step()
+        await call.task
+        assert call.status == 500
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 class Packing(Scripted):
     """Images are made at once, and their files when the test says so; `stopped`: by a thread that heeds it late."""
 
-    stopped = False
+    stopped = lost = False
 
     async def generate(self, job, run):
         self.made.append(job)
@@ -227,6 +251,8 @@ class Packing(Scripted):
         if self.stopped:
             self.stopped = False
             raise StoppedError
+        if self.lost:
+            raise OSError
         return [b"image"]
 
 

@@ -157,6 +157,7 @@ class HttpUpstream:
 def _headers(request: ImageRequest, timeout_s: float) -> dict[str, str]:
     told = {
         headers.REQUEST_ID: request.number,
+        headers.HEAD_FIRST: "1",
         "Accept": "text/event-stream, application/json" if request.stream else "application/json",
     }
     return told if math.isinf(timeout_s) else {**told, headers.DEADLINE_S: f"{timeout_s:.3f}"}

@@ -92,6 +92,14 @@ def sent_number(sent: Headers) -> str | None:
     return number if number is not None and NUMBER.fullmatch(number) else None
 
 
+def takes_head_first(request: Request) -> bool:
+    """Whether the client asks for a head without a length and a status that cannot be taken back, as our dispatcher.
+
+    HTTP/1.0 has no chunks, so an answer that breaks off would look whole there. Args: request: with its headers.
+    """
+    return headers.HEAD_FIRST in request.headers and request.scope["http_version"] not in ("0.9", "1.0")
+
+
 def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
     """Adds the paths that give images."""
     room = Room(settings.held_bytes)
@@ -104,7 +112,7 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
             if not asked.stream:
                 claim = desk.submit(asked)
                 service_s = await until(claim, claim.begun(), request.receive)
-                if service_s is not None:
+                if service_s is not None and takes_head_first(request):
                     return HeadFirst(claim, head_of(service_s), settings.stall_s, share, stack.pop_all())
                 answer = await claim.answer()
                 share.add(len(answer.body))

@@ -18,7 +18,7 @@ from diffpolicy.edge.serving.worker.work import Claim
 
 
 class HeadFirst(Response):
-    """Sends status 200 and the headers at once, and the body when it is there.
+    """Sends status 200 and the headers at once, and the body when it is there, to clients that ask for that.
 
     A dispatcher that holds requests sends the next one by then. Where no body comes after all the connection is
     dropped, since the status cannot be taken back.
