@@ -118,7 +118,7 @@ def test_a_request_that_tells_no_size_counts_as_the_mean_of_its_model(tmp_path):
     assert RequestLog.read(path).size.tolist() == [1.0]
 
 
-def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_path):
+def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_path, caplog):
     path = tmp_path / "requests.csv"
     for k in range(2):
         recorder = told(RequestRecorder(path), life(f"r{k}"))
@@ -133,6 +133,10 @@ def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_
     told(RequestRecorder(path), life("r1"))
     assert path.read_text().splitlines()[1].endswith(",ok")
     assert RequestLog.read(path).request.tolist() == [0]
+    assert not caplog.messages
+    recorder = told(RequestRecorder(path), [*life("r2-0", request="r2"), *life("r2-1", request="r2")])
+    assert [message.partition(" was begun without")[0] for message in caplog.messages] == [str(path)]
+    recorder.close()
 
 
 def test_a_log_that_is_something_else_is_refused_and_left_as_it_is(tmp_path):

@@ -147,12 +147,12 @@ async def until(condition):
 class Slow(Fake):
     """Its pictures come three seconds after it is done, and `lost` of them not at all."""
 
-    lost = ()
+    lost, comes_s = (), 3.0
 
     async def call_telling(self, request, *, timeout_s, done, chunk=None):
         answer = await self.call(request, timeout_s=timeout_s, chunk=chunk)
         done()
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(self.comes_s)
         if request.number in self.lost:
             raise UpstreamError("dropped the call", reached=True)
         return answer
@@ -190,16 +190,36 @@ def test_a_worker_is_free_when_it_is_done_though_its_pictures_are_still_on_the_w
             fakes[0].mode = "well"
             assert (await ticket.answer()).body == b"lost"
             assert fakes[0].ended[2:] == ["lost"]
-            # and so is one whose worker is found dead before all of them have come
+            # and so is one whose worker is found dead and which does not come for some seconds
             await until(lambda: bench.service.fleet.servers[0].state(0) == "ready")
             fakes[0].mode = "draining"
             await until(lambda: bench.service.fleet.servers[0].state(0) == "draining")
+            fakes[1].comes_s = 100.0
             ticket = bench.ask("gone")
             await until(lambda: "gone" in fakes[1].ended)
             fakes[0].mode, fakes[1].mode = "well", "refuses"
+            begun = asyncio.get_running_loop().time()
             assert (await ticket.answer()).body == b"gone"
+            assert 10 < asyncio.get_running_loop().time() - begun < 20
             assert fakes[0].ended[3:] == ["gone"]
             assert [server.coming for server in bench.service.fleet.servers] == [0, 0]
+
+    run(main())
+
+
+def test_a_worker_that_ends_in_order_and_takes_no_connections_any_more_may_send_the_answers_that_it_has_begun() -> None:
+    async def main():
+        fakes = {0: Slow(WorkerSpec("http://w0:1", "w0"))}
+        fakes[0].comes_s = 5.0
+        async with Bench(2, OnArrival("least-outstanding"), fakes=fakes, probe_s=0.5) as bench:
+            tickets = [bench.ask(k) for k in range(4)]
+            await asyncio.sleep(1.1)
+            (sent,), (other,) = fakes[0].ended, set(fakes[0].begun) - set(fakes[0].ended)
+            bench.service.replace_workers([WorkerSpec("http://w1:1", "w1")])
+            fakes[0].mode = "refuses"
+            await asyncio.gather(*(ticket.answer() for ticket in tickets))
+            assert [x.number for x in bench.of(events.Retried)] == [other]
+            assert [x.number for x in bench.of(events.Answered) if x.server == "w0"] == [sent]
 
     run(main())
 

@@ -22,6 +22,9 @@ from diffpolicy.errors import InputError
 logger = logging.getLogger("diffpolicy.serving")
 AGAIN_S = 0.25
 """After which a worker is looked at again where nothing was."""
+LAST_S = 10.0
+"""For which answers that have begun may still come from a worker that takes no connections any more: one that ends in
+order gives them half of that."""
 SEEN = 2
 """Looks in a row that must find foreign work: one may cross an answer on its way."""
 
@@ -31,7 +34,8 @@ class Fleet:
 
     Args:
         connect: makes the upstream of a worker. settings: of the dispatcher. clock: seconds that only go up.
-        tell: takes events. lose: is told a worker, a time and a reason: what it was called for before is in vain.
+        tell: takes events. lose: is told a worker, a time and a reason: what it was called for before is in vain; and
+            whether answers that have begun are not.
         found: is told a worker that is there again.
     """
 
@@ -41,7 +45,7 @@ class Fleet:
         settings: Settings,
         clock: Callable[[], float],
         tell: events.Listener,
-        lose: Callable[[int, float, str], None],
+        lose: Callable[[int, float, str, bool], None],
         found: Callable[[int], None],
     ) -> None:
         self._connect, self._settings, self._clock, self._tell = connect, settings, clock, tell
@@ -211,8 +215,10 @@ class Fleet:
             why = type(error).__name__
         else:
             self._take(j, health, before, asked_s)
-        if gone and server.misses >= MISSES:
-            self._lose(j, self._clock(), f"is gone: {why}")
+        server.gone_s = (self._clock() if server.gone_s is None else server.gone_s) if gone else None
+        if server.gone_s is not None and server.misses >= MISSES:
+            now = self._clock()
+            self._lose(j, now, f"is gone: {why}", now < server.gone_s + LAST_S)
         if server.state(self._clock()) == "dead":
             self._clear_foreign(j)  # nobody knows any more, and nothing goes there
         self.show(j, why)
@@ -243,7 +249,7 @@ class Fleet:
         if server.anew:
             server.anew -= 1
             if not server.anew:
-                self._lose(j, server.anew_s, "has started anew")
+                self._lose(j, server.anew_s, "has started anew", False)
         if health.boot is not None and health.boot not in server.boots:
             server.boots.append(health.boot)
         self.account.seat(j, server.slots)

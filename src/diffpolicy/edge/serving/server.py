@@ -30,6 +30,7 @@ class Server:
     Args:
         spec: as configured. upstream: how it is called. breaker: of its faults. drift: of its speed.
         health: as it last said; None: it was not asked yet. misses: looks in a row that failed.
+        gone_s: since when it refuses connections; None: it does not.
         removed: it is no longer configured, and gets no more requests.
         retired: ways in which it was called before, until what began by them has ended.
         full_until_s: when it may be asked again after it said that it is full.
@@ -47,6 +48,7 @@ class Server:
     drift: Drift = field(default_factory=Drift)
     health: Health | None = None
     misses: int = 0
+    gone_s: float | None = None
     removed: bool = False
     retired: list[Upstream] = field(default_factory=list)
     full_until_s: float = 0.0

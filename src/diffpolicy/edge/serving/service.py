@@ -246,9 +246,15 @@ class Service:
             work.task.cancel()
         self._repeats.ended(work, now)
 
-    def _lost(self, j: int, called_s: float, why: str) -> None:
-        """Ends the calls of a worker that are in vain. Args: j: its place. called_s: before when. why: is told."""
+    def _lost(self, j: int, called_s: float, why: str, spare: bool) -> None:
+        """Ends the calls of a worker that are in vain.
+
+        Args:
+            j: its place. called_s: before when. why: is told. spare: those whose answers have begun may still end.
+        """
         for work in list(self.running.values()):
+            if spare and (work.comes or work.streamed):
+                continue
             if work.server == j and work.called_s is not None and work.called_s <= called_s and work.task is not None:
                 work.lost = why
                 work.task.cancel()

@@ -43,7 +43,7 @@ class RequestRecorder:
         self.path = Path(path)
         self.offset_s = time.time() - (time.monotonic() if now_s is None else now_s)
         self.lost = 0
-        self._cut, self._old = False, False
+        self._cut, self._old, self._warned = False, False, False
         self._asked: OrderedDict[str, Arrived] = OrderedDict()
         self._handle = -1
         self.reopen()
@@ -97,6 +97,13 @@ class RequestRecorder:
                 self._write(asked, event)
 
     def _write(self, asked: Arrived, event: Answered | Failed | Cancelled) -> None:
+        if self._old and asked.request and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s was begun without the column request, so that images that are sent one by one look like requests in"
+                " it; begin another file to advise from",
+                self.path,
+            )
         arrival, end = asked.time_s, max(event.time_s, asked.time_s)
         start, status = "", "cancelled"
         if isinstance(event, Answered):
