@@ -138,7 +138,7 @@ class Fleet:
             self.costs.tell(j, spec.speed)
         self.account.seat(j, server.slots)
         if server.removed:
-            server.removed, server.misses, server.health = False, 0, None
+            server.removed, server.misses, server.gone_s, server.health = False, 0, None, None
             self._rewatch(j)
         elif spec.name != old.name:
             self._tell(events.WorkerChanged(self._clock(), old.name, "removed"))
