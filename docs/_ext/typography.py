@@ -1,15 +1,19 @@
-"""What may break and what may not: the sign of an interval, and the cells of tables.
+"""What may break and what may not: the sign of an interval, a formula and its comma, and the cells of tables.
 
 A cell of a few characters (a number, a name) stays on one line, and one of a sentence has room to be read; the page's
-style does it by the classes `short` and `long`.
+style does it by the classes `short` and `long`. A session of Python ends with an empty line where doctest reads it,
+and without one where people do.
 """
 
 from __future__ import annotations
+
+import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+PUNCTUATION = re.compile(r"[,.;:)\]]+")
 SHORT, LONG = 24, 40
 """Characters up to which a cell stays on one line, and beyond which it is a sentence."""
 
@@ -19,6 +23,25 @@ def keep_together(app: Sphinx, tree: nodes.document, page: str) -> None:
     for text in list(tree.findall(nodes.Text)) if app.builder.format == "html" else ():
         if SIGN in text and not isinstance(text.parent, nodes.literal | nodes.literal_block):
             text.parent.replace(text, nodes.Text(text.replace(SIGN, KEPT)))
+
+
+def keep_punctuation(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Keeps a formula and the comma or bracket behind it on one line; browsers break before it, as after a picture."""
+    for formula in list(tree.findall(nodes.math)) if app.builder.format == "html" else ():
+        after = formula.next_node(descend=False, siblings=True)
+        if isinstance(after, nodes.Text) and (mark := PUNCTUATION.match(after)):
+            parent, kept = formula.parent, nodes.inline(classes=["kept"])
+            parent.replace(after, nodes.Text(after[mark.end() :]))
+            parent.replace(formula, kept)
+            kept += [formula, nodes.Text(mark.group())]
+
+
+def end_sessions(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Takes the empty lines from the end of each block of code."""
+    for block in list(tree.findall(nodes.literal_block)) if app.builder.format == "html" else ():
+        if block.rawsource == block.astext() != block.rawsource.rstrip():
+            block.rawsource = block.rawsource.rstrip()
+            block[:] = [nodes.Text(block.rawsource)]
 
 
 def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
@@ -32,5 +55,7 @@ def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", keep_together)
+    app.connect("doctree-resolved", keep_punctuation)
+    app.connect("doctree-resolved", end_sessions)
     app.connect("doctree-resolved", mark_cells)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -60,7 +60,12 @@ figure, axes = plt.subplots(figsize=(7, 3.5))
 axes.plot(range(1, len(delays) + 1), delays, color="#0072B2", label="lad-ts, while it trains")
 for name, style in (("random", ":"), ("opt-ts", "--")):
     axes.axhline(rules.results[name].delays.mean_delay_s, color="0.4", linestyle=style, label=name)
-axes.set(xlabel="training episode", ylabel="mean delay, s", ylim=(0, None), xticks=range(0, len(delays) + 1, 5))
+axes.set(
+    xlabel="training episode",
+    ylabel="mean delay, s",
+    ylim=(0, None),
+    xticks=range(0, len(delays) + 1, 5),
+)
 axes.legend(frameon=False)
 figure.tight_layout()
 

@@ -30,7 +30,9 @@ with open("runs/shop/log.csv", "w", newline="") as file:
         now += timedelta(seconds=chance.expovariate(1 / 60))  # a burst begins
         for _ in range(chance.randint(5, 60)):
             now += timedelta(seconds=chance.expovariate(1.5))
-            log.writerow([now.isoformat(sep=" "), *(["flux", 4] if chance.random() < 0.8 else ["sdxl", 30])])
+            log.writerow(
+                [now.isoformat(sep=" "), *(["flux", 4] if chance.random() < 0.8 else ["sdxl", 30])]
+            )
 
 print(*Path("runs/shop/log.csv").read_text().splitlines()[:4], sep="\n")
 
@@ -41,7 +43,10 @@ from diffpolicy.edge.workload.traces.readers import read_csv
 
 columns = {"arrival_s": "when", "model": "net", "steps": "n_steps"}
 trace = read_csv("runs/shop/log.csv", columns, unit="datetime")
-print(f"{len(trace)} requests, {trace.rate_per_s():.2f} in a second; coefficient of variation {trace.gap_cv():.1f}")
+print(
+    f"{len(trace)} requests, {trace.rate_per_s():.2f} in a second; "
+    f"coefficient of variation {trace.gap_cv():.1f}"
+)
 
 # %%
 # The coefficient of variation is of the gaps between two requests. It is 1 where customers are independent; if it is
@@ -136,7 +141,9 @@ axes.legend(frameon=False)
 import json
 
 path = Path("runs/shop/fleet.json")
-path.write_text(json.dumps({**fleet.to_dict(), "slots": 60, "workload": {"kind": "trace", "file": "tasks.csv"}}))
+path.write_text(
+    json.dumps({**fleet.to_dict(), "slots": 60, "workload": {"kind": "trace", "file": "tasks.csv"}})
+)
 
 from diffpolicy.cli import main as cli
 

@@ -21,7 +21,11 @@ import numpy as np
 
 from diffpolicy.edge.dispatch import Arrivals
 
-SECONDS, SHARES, SPEEDS = np.array([1.25, 2.8, 6.25, 19.7]), [0.15, 0.25, 0.45, 0.15], np.array([2.0, 1.0, 0.5])
+SECONDS, SHARES, SPEEDS = (
+    np.array([1.25, 2.8, 6.25, 19.7]),
+    [0.15, 0.25, 0.45, 0.15],
+    np.array([2.0, 1.0, 0.5]),
+)
 
 
 def requests(load, seed, count=5000):
@@ -57,7 +61,10 @@ def played(rule, load, **options):
 loads = [0.2, 0.5, 0.7, 0.85, 0.95]
 against_load = {rule: np.array([played(rule, load) for load in loads]) for rule in RULES}
 for load, *rows in zip(loads, *against_load.values(), strict=True):
-    print(f"load {load:.2f}:", "   ".join(f"{name} {row[0]:5.1f} s" for name, row in zip(RULES, rows, strict=True)))
+    print(
+        f"load {load:.2f}:",
+        "   ".join(f"{name} {row[0]:5.1f} s" for name, row in zip(RULES, rows, strict=True)),
+    )
 
 # %%
 # What takes the gain away
@@ -69,7 +76,9 @@ for load, *rows in zip(loads, *against_load.values(), strict=True):
 
 shares = [0.0, 0.01, 0.02, 0.05, 0.1]
 mean_s = (SECONDS @ SHARES) * len(SPEEDS) / SPEEDS.sum()
-against_dead = {r: np.array([played(r, 0.85, dead_s=share * mean_s) for share in shares]) for r in RULES}
+against_dead = {
+    r: np.array([played(r, 0.85, dead_s=share * mean_s) for share in shares]) for r in RULES
+}
 
 # %%
 # The picture: means, and the 99th percentile as thin lines. Above against the :term:`load`, below against dead time.
@@ -147,7 +156,9 @@ for place, verdict in enumerate(shown.values()):
     axes.plot([100 * verdict.low, 100 * verdict.high], [place, place], color=colour)
     axes.plot(100 * verdict.gain, place, "o", color=colour)
 axes.axvline(0, color="#000000", linewidth=0.8)
-axes.set(xlabel="mean delay saved, % (95 % interval)", yticks=range(len(shown)), yticklabels=list(shown))
+axes.set(
+    xlabel="mean delay saved, % (95 % interval)", yticks=range(len(shown)), yticklabels=list(shown)
+)
 axes.invert_yaxis()
 axes.grid(alpha=0.3, axis="x")
 

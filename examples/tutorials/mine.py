@@ -25,7 +25,10 @@ class Fires(EnvBase):
         )
         self.action_spec = Categorical(4, (batch,))
         self.reward_spec = Unbounded((batch, 1))
-        ends = {name: Binary(1, (batch, 1), dtype=torch.bool) for name in ("done", "terminated", "truncated")}
+        ends = {
+            name: Binary(1, (batch, 1), dtype=torch.bool)
+            for name in ("done", "terminated", "truncated")
+        }
         self.done_spec = Composite(ends, shape=(batch,))
 
     def _reset(self, tensordict=None, **options):

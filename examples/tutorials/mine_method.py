@@ -20,7 +20,14 @@ class BoltzmannLoss(LossModule):
     * actor: - sum_a p(a) log pi(a), with p = softmax(Q / temperature)
     """
 
-    in_keys = ["observation", "action_mask", "action", "reward", ("next", "observation"), ("next", "action_mask")]
+    in_keys = [
+        "observation",
+        "action_mask",
+        "action",
+        "reward",
+        ("next", "observation"),
+        ("next", "action_mask"),
+    ]
     out_keys = ["loss_actor", "loss_qvalue"]
 
     def __init__(self, policy, critic, gamma=0.95, temperature=0.5, tau=0.01):
@@ -78,7 +85,9 @@ class Boltzmann(OffPolicyMethod):
 
     def make_objective(self, policy, seed):
         generator = torch.Generator().manual_seed(seed)
-        critic = CriticEnsemble(policy.observation_dim, policy.head.joint, hidden=self.hidden, generator=generator)
+        critic = CriticEnsemble(
+            policy.observation_dim, policy.head.joint, hidden=self.hidden, generator=generator
+        )
         return BoltzmannLoss(policy, critic, self.gamma, self.temperature, self.tau)
 
 

@@ -18,7 +18,9 @@ class Residual(nn.Module):
         self.arguments = {"choices": choices, "condition": condition, "steps": steps, "width": width}
         self.of_x = nn.Linear(choices, width)
         self.of_step = nn.Embedding(steps + 1, width)
-        self.of_condition = nn.Sequential(nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width))
+        self.of_condition = nn.Sequential(
+            nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.out = nn.Sequential(nn.SiLU(), nn.Linear(width, choices))
 
     def forward(self, x, t, cond):
@@ -46,7 +48,9 @@ class Firefighter(DiffusionPolicy):
     @classmethod
     def from_specs(cls, env, **options):
         own = {"steps": 3, "prediction": "x0", "head": Shortlist(), "condition_dim": 8}
-        return super().from_specs(env, **{**options, **own, "denoiser": Residual(choices=4, condition=8, steps=3)})
+        return super().from_specs(
+            env, **{**options, **own, "denoiser": Residual(choices=4, condition=8, steps=3)}
+        )
 
     def embed(self, td):
         size = super().embed(td)

@@ -17,7 +17,10 @@ run, and you know which claims of the paper hold here.
 from diffpolicy.edge import Scenario, evaluate
 
 scenario = Scenario.load("lad-ts")
-print(f"{len(scenario.servers)} servers, {len(scenario.stations)} stations, load {scenario.load_factor():.2f}")
+print(
+    f"{len(scenario.servers)} servers, {len(scenario.stations)} stations, "
+    f"load {scenario.load_factor():.2f}"
+)
 
 # %%
 # The :term:`load` is above 1: more work comes than the servers can do. Queues grow all the time, whatever anybody
@@ -50,7 +53,10 @@ import csv
 with open("../../docs/_static/full_curves.csv", newline="") as file:
     curve = [row for row in csv.DictReader(file) if row["method"] == "lad-ts"]
 for row in (curve[0], curve[5], curve[-1]):
-    print(f"full run, episodes {row['first_episode']:>3} to {row['last_episode']:>3}: {float(row['delay_s']):.2f} s")
+    print(
+        f"full run, episodes {row['first_episode']:>3} to {row['last_episode']:>3}: "
+        f"{float(row['delay_s']):.2f} s"
+    )
 
 # %%
 # The full run
@@ -90,7 +96,10 @@ cli.main("plot ../../docs/_static/full_comparison.csv --format svg --out runs/la
 with open("../../docs/_static/full_comparison.csv", newline="") as file:
     rows = {row["method"]: row for row in csv.DictReader(file)}
 for name in ("d2sac-ts", "lad-ts", "sac-ts", "dqn-ts", "opt-ts", "capacity-proportional"):
-    print(f"{name:22} {float(rows[name]['mean_delay_s']):6.2f} s   ratio to opt-ts {float(rows[name]['ratio']):.3f}")
+    print(
+        f"{name:22} {float(rows[name]['mean_delay_s']):6.2f} s   "
+        f"ratio to opt-ts {float(rows[name]['ratio']):.3f}"
+    )
 
 # %%
 # * **Its level holds.** LAD-TS ends near 7.7 s, as the paper's curve does.

@@ -59,7 +59,8 @@ import json
 
 with open("../../docs/_static/on_ray.txt") as file:
     print(text := file.read())
-found = {line.partition(" {")[0]: json.loads("{" + line.partition(" {")[2]) for line in text.splitlines()}
+parts = [line.partition(" {") for line in text.splitlines()]
+found = {name: json.loads("{" + numbers) for name, _, numbers in parts}
 
 # %%
 # As a picture:
@@ -70,7 +71,13 @@ figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
 for place, row in enumerate(found.values()):
     axes.plot([row["mean_ms"], row["p95_ms"]], [place, place], color="#767676", zorder=1)
     axes.scatter([row["mean_ms"]], [place], color="#d55e00", label="mean" if place == 0 else None)
-    axes.scatter([row["p95_ms"]], [place], color="#0072b2", marker="s", label="95th percentile" if place == 0 else None)
+    axes.scatter(
+        [row["p95_ms"]],
+        [place],
+        color="#0072b2",
+        marker="s",
+        label="95th percentile" if place == 0 else None,
+    )
 axes.set(xlabel="delay, ms", xlim=(0, None), yticks=range(len(found)), yticklabels=list(found))
 axes.invert_yaxis()
 axes.grid(alpha=0.3, axis="x")

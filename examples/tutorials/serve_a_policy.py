@@ -88,7 +88,10 @@ async def both():
 old = url(beside)
 held, sent = ([outcome.delay_s for outcome in report.outcomes[20:]] for report in asyncio.run(both()))
 for name, delays in (("held", held), ("least work", sent)):
-    print(f"{name:10}  mean {1000 * sum(delays) / len(delays):4.0f} ms   longest {1000 * max(delays):5.0f} ms")
+    print(
+        f"{name:10}  mean {1000 * sum(delays) / len(delays):4.0f} ms   "
+        f"longest {1000 * max(delays):5.0f} ms"
+    )
 
 # %%
 # All delays, sorted. The further left a line, the better:
@@ -96,7 +99,10 @@ for name, delays in (("held", held), ("least work", sent)):
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-for name, delays, colour, line in (("held", held, "#d55e00", "-"), ("least work", sent, "#000000", "--")):
+for name, delays, colour, line in (
+    ("held", held, "#d55e00", "-"),
+    ("least work", sent, "#000000", "--"),
+):
     share = [100 * (k + 1) / len(delays) for k in range(len(delays))]
     axes.plot(sorted(delays), share, color=colour, linestyle=line, label=name)
 axes.set(xscale="log", xlabel="delay of a request, s", ylabel="requests that wait no longer, %")
@@ -142,7 +148,9 @@ for name in urls.replace("http://", "").split(","):
 
 for process in (serve, beside, *others):
     process.terminate()
-trial = start(f"serve --workers {urls} --policy mine_router:fewest_seconds --share 0.5 --beside least-outstanding")
+trial = start(
+    f"serve --workers {urls} --policy mine_router:fewest_seconds --share 0.5 --beside least-outstanding"
+)
 small = wish | {"size": "512x512", "num_inference_steps": 10}
 
 
