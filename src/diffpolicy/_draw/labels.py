@@ -15,7 +15,7 @@ from diffpolicy._draw.canvas import SMALL_PT, Theme, plain
 
 GAP = 1.3
 """From one label's middle to the next one's, in heights of the letters."""
-LETTERS = 22
+LETTERS = 26
 """Of a line of a name at the end of a line; a longer one is broken between its words."""
 NEAR = 6
 """From a point to its name, in points; a name that is further away has a line to it."""
