@@ -133,6 +133,16 @@ def test_what_cannot_be_told_is_asked_for(make, words):
         Keys.of(make())
 
 
+@pytest.mark.parametrize("name", ["action", "next", "latent", "draws", "start", "action_log_prob", "chain"])
+def test_an_observation_that_acting_would_overwrite_is_refused_by_its_key(name):
+    env = Specs({"x": Unbounded((4, 3)), name: Unbounded((4, 3))}, Categorical(2, (4,)))
+    with pytest.raises(InputError, match=f"the observation '{name}' has a key that acting writes too"):
+        Keys.of(env)
+    with pytest.raises(InputError, match=f"'{name}'"):
+        Keys.of(env, observation_keys=[name])
+    assert Keys.of(env, observation_keys=["x"]).width == 3
+
+
 def test_missing_keys_are_named():
     env = GuessEnv(4)
     for given in ({"action_key": "move"}, {"observation_keys": ["pixels"]}, {"mask_key": "allowed"}):

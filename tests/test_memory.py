@@ -396,3 +396,14 @@ def test_the_keys_of_earlier_versions_are_read(before, now):
     assert Prior.from_dict({"type": "ActionMemory", "key": before}).to_dict()["key"] == now
     with pytest.raises(InputError, match="'planet'"):
         ActionMemory(key="planet")
+
+
+def test_an_environment_that_shows_what_is_remembered_is_refused():
+    env = GuessEnv(2)
+    policy = DiffusionPolicy.from_specs(env, prior=ActionMemory())
+    primed = with_recurrent_state(env, policy)
+    assert "latent" in with_recurrent_state(primed, policy).reset().keys()  # its memory is not its own observation
+    shown = env.observation_spec.clone()
+    env.observation_spec = shown.set("latent", shown["observation"].clone())
+    with pytest.raises(InputError, match="remembers 'latent', and the environment shows an observation of that key"):
+        with_recurrent_state(env, policy)

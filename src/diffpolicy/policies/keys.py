@@ -21,6 +21,9 @@ from diffpolicy.policies.masks import as_mask
 
 __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
+WRITTEN = ("action_log_prob", "chain", "draws", "latent", "start")
+"""What policies write, or are told, beside the action."""
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -135,6 +138,8 @@ class Keys:
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
         names = [plain(k) for k in observation_keys] if observation_keys is not None else _seen(beside, wanted, shown)
+        for name in names:
+            _check_free(name, actions, group)
         joint = items == "joint"
         return cls(
             replace(action, items=each) if joint else action,
@@ -277,6 +282,16 @@ def _seen(beside: dict[str, Any], actions: Sequence[NestedKey], shown: Iterable[
             f"environment shows {sorted(map(str, shown))}"
         )
     return others
+
+
+def _check_free(key: NestedKey, actions: Sequence[NestedKey], group: Sequence[str]) -> None:
+    """Refuses to observe what acting overwrites before it is learnt from. Args: key: of an observation."""
+    written = key in actions or (_group(key) == tuple(group) and _last(key) in WRITTEN)
+    if written or key == "next" or _group(key)[:1] == ("next",):
+        raise InputError(
+            f"the observation {key!r} has a key that acting writes too, so that what was observed would be lost; give "
+            f"it another name, such as 'shown_{_last(key)}'"
+        )
 
 
 def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tuple[int, ...]) -> Observed:

@@ -12,7 +12,7 @@ from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.protocols import Decides, Remembers, RemembersAlike
+from diffpolicy.policies.protocols import Decides, Remembers, RemembersAlike, bare
 
 
 class RecurrentState(TensorDictPrimer):
@@ -114,7 +114,7 @@ def with_recurrent_state(env: EnvBase, policy: Decides) -> EnvBase:
         can be.
 
     Raises:
-        InputError: the policy has some, and the environment has another batch.
+        InputError: the policy has some, and the environment has another batch, or shows one of them itself.
 
     Example:
         >>> env = Clinic(8)
@@ -130,5 +130,17 @@ def with_recurrent_state(env: EnvBase, policy: Decides) -> EnvBase:
     if primer is not None:
         check_batch(env, "a policy with a memory")
     if isinstance(primer, RecurrentState):
+        _check_apart(env, primer)
         return RecurrentEnv(env, primer)
     return env if primer is None else TransformedEnv(env, primer, auto_unwrap=False)
+
+
+def _check_apart(env: EnvBase, state: RecurrentState) -> None:
+    """Refuses an environment that shows a key that is remembered, as its values would stand where the memory is."""
+    shown = bare(env).observation_spec.keys(True, True)  # its own ones: it may have the memory already
+    for key in state.recurrent_keys:
+        if key in shown:
+            raise InputError(
+                f"the policy remembers {key!r}, and the environment shows an observation of that key, which would "
+                "stand where the memory is; give the observation another name"
+            )
