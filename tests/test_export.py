@@ -396,3 +396,13 @@ def test_damaged_files_and_wrong_inputs_are_refused(written, tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"decision\.onnx cannot be read"):
         ExportedDecision(path)
+
+
+def test_a_file_that_was_run_in_inference_mode_runs_outside_of_it(tmp_path):
+    policy = FeedforwardPolicy(choices=3, observation_dim=5, head=CategoricalHead("argmax"))
+    decide = ExportedDecision(export_decision(policy, tmp_path / "decision.onnx").path)
+    rows = [torch.randn(4, 5, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    expected = [Decision(policy)(x)[0] for x in rows]
+    with torch.inference_mode():
+        assert all(torch.equal(decide(observation=x)["action"], y) for x, y in zip(rows, expected, strict=True))
+    assert all(torch.equal(decide(observation=x.clone())["action"], y) for x, y in zip(rows, expected, strict=True))

@@ -144,7 +144,8 @@ class _Onnx:
 
         What a caller fills anew at the same place each time is read where it is, and copied where it is not.
         """
-        places = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
+        with torch.inference_mode(False):  # or a caller outside of that mode could not fill them
+            places = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
         outputs = self._arrays(tensors)
         copied, run = self._binding([x.detach() for x in places], outputs), self._session.run_with_iobinding
         whole = all(x.is_contiguous() for x in tensors)
