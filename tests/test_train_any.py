@@ -11,7 +11,7 @@ from diffpolicy.environments import RandomRule, gym_problem
 from diffpolicy.experiments import build, compare, evaluate, make_problem, train
 from diffpolicy.experiments.plan import Plan
 from diffpolicy.policies.keys import Keys
-from diffpolicy.training import loggers
+from diffpolicy.training import fit, loggers
 from toys import GuessEnv, same_tensors
 
 
@@ -142,6 +142,13 @@ def test_a_run_without_an_update_says_so_and_how_many_there_were_is_told():
     # an update after each step once there are more than start_after transitions
     some = train(PROBLEM, "sac", episodes=2, changes={**QUICK, "start_after": 6, "updates": 3})
     assert some.updates == 3 * 4
+
+
+def test_a_second_fit_of_a_module_tells_its_own_updates():
+    module = build(PROBLEM, "dqn", changes=QUICK)
+    first, second = fit(module, episodes=2), fit(module, episodes=4)
+    assert first.updates > 0
+    assert first.updates + second.updates == module.updates_made
 
 
 TILLS = """

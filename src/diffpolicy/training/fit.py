@@ -146,6 +146,7 @@ def fit(
         8
     """
     module.set_compiled(compiled)
+    before = module.updates_made or 0  # a module that was fitted already counts on
     for name, value in (("episodes", episodes), ("max_seconds", max_seconds)):
         if value is not None and not value > 0:
             raise InputError(f"{name} must be greater than 0, got {value}")
@@ -202,7 +203,8 @@ def fit(
             raise told from error
         module.finish()
     number = stop.requests.number
-    first, updates = trainer.is_global_zero, module.updates_made
+    first, made = trainer.is_global_zero, module.updates_made
+    updates = None if made is None else made - before
     return Fitted(module.episodes, number is not None, module.history, first, number, module.policy, updates)
 
 
