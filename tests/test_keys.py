@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, NonTensor, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy.edge import OffloadingEnv
@@ -99,6 +99,16 @@ def test_where_no_key_is_the_observation_all_others_are_by_name():
     keys = Keys.of(Specs(seen, Categorical(2, (4,))))
     assert [o.key for o in keys.observations] == ["age", "pixels"]
     assert (keys.width, keys.mask) == (1 + 6, "action_mask")
+
+
+def test_what_lies_in_dicts_is_observed_only_where_nothing_stands_beside_the_action():
+    inner = Composite(
+        step=Unbounded((4, 1)), text=NonTensor((4,)), action_mask=Binary(2, (4, 2), dtype=torch.bool), shape=(4,)
+    )
+    board = Specs({"board": Unbounded((4, 3)), "info": inner}, Categorical(2, (4,)))
+    assert [o.key for o in Keys.of(board).observations] == ["board"]
+    alone = Specs({"info": inner.clone()}, Categorical(2, (4,)))
+    assert [o.key for o in Keys.of(alone).observations] == [("info", "step")]
 
 
 @pytest.mark.parametrize(

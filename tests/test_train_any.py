@@ -223,6 +223,11 @@ def gymnasium_of(**parts):
         (lambda s: {"seen": lambda self: np.zeros(2)}, "own: reset.* failed: RuntimeError: Shape mismatch"),
         (lambda s: {"step": lambda self, action: (self.seen(), 0.0, False, {})}, "a step of own failed: ValueError"),
         (lambda s: {"action_space": s.Discrete(3, start=1)}, r"Discrete\(3, start=1\) must begin at 0"),
+        (
+            lambda s: {"action_space": s.Dict(a=s.Discrete(3, start=1), b=s.Discrete(2))},
+            r"action_space Dict.*Discrete\(3, start=1\).* must begin at 0",
+        ),
+        (lambda s: {"action_space": s.MultiBinary((2, 2))}, r"one dimension: give MultiBinary\(4\)"),
         (lambda s: {"action_space": s.Tuple((s.Discrete(2), s.Box(0, 1)))}, "TorchRL cannot take Own with .* Tuple"),
         (lambda s: {"action_space": None}, "Own has no action_space, got None"),
         (lambda s: {"observation_space": s.Discrete(2), "seen": lambda self: 5}, "holds 5, .* from 0 to 1"),
@@ -246,6 +251,20 @@ def test_all_of_a_dict_is_observed_and_several_choices_are_one_decision():
         keys = Keys.of(gymnasium_of(**seen, action_space=space).make_env(2))
         assert [o.key for o in keys.observations] == [("sight", "image"), ("sight", "turn"), "age"]
         assert (keys.action.nvec, keys.items, keys.width) == (nvec, (), 12 + 2 + 1)
+
+
+def test_a_goal_beside_the_observation_is_observed_and_a_mask_is_not():
+    spaces = pytest.importorskip("gymnasium").spaces
+    widths = {"observation": 3, "achieved_goal": 2, "desired_goal": 2}
+    shown = {name: np.zeros(width, np.float32) for name, width in widths.items()}
+    boxes = {name: spaces.Box(0, 1, (width,)) for name, width in widths.items()}
+    may = {"action_mask": np.ones(3, np.int8)}
+    for mask in ({}, {"action_mask": spaces.MultiBinary(3)}):
+        seen = shown | may if mask else shown
+        parts = {"observation_space": spaces.Dict({**boxes, **mask}), "seen": lambda self, seen=seen: seen}
+        keys = Keys.of(gymnasium_of(**parts).make_env(2))
+        assert [o.key for o in keys.observations] == ["achieved_goal", "desired_goal", "observation"]
+        assert (keys.width, keys.mask) == (7, next(iter(mask), None))
 
 
 @pytest.mark.filterwarnings("ignore:no update")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
+import numpy as np
 from torchrl.data import MultiCategorical
 from torchrl.envs import EnvBase
 
@@ -30,12 +32,25 @@ def as_lane(env: Any) -> Any:
     for name, space in spaces.items():
         if not isinstance(space, gymnasium.Space):
             raise InputError(f"{type(env).__name__} has no {name}, got {space!r}")
+    _check_flat(env.action_space, env.action_space)
     try:
         lane = GymWrapper(env, categorical_action_encoding=True)
     except Exception as error:  # of what it stumbles over there is no list
         told = ", ".join(f"{name} {space}" for name, space in spaces.items())
         raise InputError(f"TorchRL cannot take {type(env).__name__} with {told}: {_first(error)}") from None
-    return one_decision(lane, env.action_space)
+    return observed_whole(one_decision(lane, env.action_space), env.observation_space)
+
+
+def observed_whole(env: EnvBase, space: Any) -> EnvBase:
+    """An environment that tells `Keys` to observe all parts of a `Dict`, as a goal beside its `observation` is one.
+
+    Args:
+        env: of Gymnasium, one lane. space: of its observations.
+    """
+    from gymnasium import spaces
+
+    env.observed_whole = isinstance(space, spaces.Dict)
+    return env
 
 
 def one_decision(env: EnvBase, space: Any) -> EnvBase:
@@ -52,15 +67,39 @@ def one_decision(env: EnvBase, space: Any) -> EnvBase:
     """
     from gymnasium import spaces
 
-    start = getattr(space, "start", 0) if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
-    if bool((start != 0) if isinstance(start, int) else (start != 0).any()):
-        raise InputError(f"the action_space {space} must begin at 0: give it no start, and add it in step")
+    _check_start(space, space)
     sizes = space.nvec if isinstance(space, spaces.MultiDiscrete) else None
     if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
         env.action_spec = MultiCategorical([2] * space.shape[0], device=env.device)
     elif sizes is not None and sizes.ndim == 1:
         env.action_spec = MultiCategorical(sizes.tolist(), device=env.device)
     return env
+
+
+def _check_start(part: Any, space: Any) -> None:
+    """Refuses choices that do not begin at 0. Args: part: of the space of actions, which may hold others."""
+    from gymnasium import spaces
+
+    if isinstance(part, (spaces.Dict, spaces.Tuple)):
+        for inner in part.values() if isinstance(part, spaces.Dict) else part:
+            _check_start(inner, space)
+    start = getattr(part, "start", 0) if isinstance(part, (spaces.Discrete, spaces.MultiDiscrete)) else 0
+    if bool(np.any(np.asarray(start) != 0)):
+        raise InputError(f"the action_space {space} must begin at 0: give it no start, and add it in step")
+
+
+def _check_flat(part: Any, space: Any) -> None:
+    """Refuses a `MultiBinary` of rows, which TorchRL does not take. Args: as of `_check_start`."""
+    from gymnasium import spaces
+
+    if isinstance(part, (spaces.Dict, spaces.Tuple)):
+        for inner in part.values() if isinstance(part, spaces.Dict) else part:
+            _check_flat(inner, space)
+    if isinstance(part, spaces.MultiBinary) and len(part.shape) != 1:
+        flat = math.prod(part.shape)
+        raise InputError(
+            f"the action_space {space} must have one dimension: give MultiBinary({flat}), and reshape it in step"
+        )
 
 
 def _first(error: Exception) -> str:

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.env_problem import EnvProblem
-from diffpolicy.environments.gym_lane import one_decision
+from diffpolicy.environments.gym_lane import observed_whole, one_decision
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 
@@ -95,7 +95,7 @@ def make_gym(name: str, options: Mapping[str, Any] | None = None, seed: int = 0,
     from torchrl.envs import GymEnv
 
     env = GymEnv(name, categorical_action_encoding=True, device=device, **(options or {}))
-    env = one_decision(env, env.action_space)
+    env = observed_whole(one_decision(env, env.action_space), env.observation_space)
     env.set_seed(seed)
     return env
 

@@ -52,6 +52,8 @@ class Lanes(EnvBase):
             self._of_all([_spec(lane, name) for lane in lanes])
             for name in ("observation_spec", "full_action_spec", "full_reward_spec", "full_done_spec")
         )
+        self.observed_whole = all(vars(lane).get("observed_whole", False) for lane in lanes)
+        """Whether all that is shown is observed, as of a Gymnasium `Dict`."""
         self._last: list[TensorDictBase] = []
 
     def _of_all(self, specs: list[Composite]) -> Composite:

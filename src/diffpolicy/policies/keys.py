@@ -18,6 +18,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import Action, action_of, composite_of, side_by_side
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.protocols import bare
 
 __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
@@ -96,8 +97,8 @@ class Keys:
         Args:
             env: any TorchRL environment.
             action_key: by default its only one, or all of its only group; a list of some of a group.
-            observation_keys: by default `observation` beside the action, or all other keys there, by name, and where
-                the action is at the root what lies in dicts too.
+            observation_keys: by default `observation` beside the action, or all other keys there, by name, or where
+                there are none and the action is at the root, what lies in dicts; all of a Gymnasium `Dict`.
             mask_key: by default `action_mask` beside the action if there is one, and of several the key with `_mask`
                 at its end; None: masks are not read.
             items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
@@ -137,7 +138,9 @@ class Keys:
         valid = beside.get("valid")
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
-        names = [plain(k) for k in observation_keys] if observation_keys is not None else _seen(beside, wanted, shown)
+        names = (
+            [plain(k) for k in observation_keys] if observation_keys is not None else _seen(env, beside, wanted, shown)
+        )
         for name in names:
             _check_free(name, actions, group)
         joint = items == "joint"
@@ -269,19 +272,28 @@ def _last(key: Any) -> str:
     return str(key[-1] if isinstance(key, tuple) else key)
 
 
-def _seen(beside: dict[str, Any], actions: Sequence[NestedKey], shown: Iterable[Any]) -> list[NestedKey]:
-    """What is observed unless a user says. Args: beside: the action, by last name. shown: all keys, of dicts too."""
-    if "observation" in beside:
+def _seen(
+    env: EnvBase, beside: dict[str, Any], actions: Sequence[NestedKey], shown: Mapping[Any, TensorSpec]
+) -> list[NestedKey]:
+    """What is observed unless a user says. Args: beside: the action, by last name. shown: all specs, of dicts too."""
+    # by its own attributes, since `SerialEnv` passes on those that are not its own
+    whole = vars(bare(env)).get("observed_whole", False)
+    if "observation" in beside and not whole:
         return [beside["observation"]]
-    told = {"valid", "action_mask", *(f"{_last(key)}_mask" for key in actions)}
-    inside = () if _group(actions[0]) else (k for k in shown if _group(k))
-    others = sorted([*(k for name, k in beside.items() if name not in told), *inside], key=str)
+    masks = {"action_mask", *(f"{_last(key)}_mask" for key in actions)}
+    others = [k for name, k in beside.items() if name not in masks and name != "valid"]
+    if not _group(actions[0]) and (whole or not others):
+        others += [
+            k
+            for k, spec in shown.items()
+            if _group(k) and _last(k) not in masks and (whole or not isinstance(spec, NonTensor))
+        ]
     if not others:
         raise InputError(
             f"no observation stands beside the action {actions[0]!r}, as 'observation' or under names of its own; the "
             f"environment shows {sorted(map(str, shown))}"
         )
-    return others
+    return sorted(others, key=str)
 
 
 def _check_free(key: NestedKey, actions: Sequence[NestedKey], group: Sequence[str]) -> None:
