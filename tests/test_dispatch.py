@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from diffpolicy._types import Floats
 from diffpolicy.edge.dispatch import (
     ORDERS,
     Account,
@@ -27,7 +29,7 @@ from diffpolicy.edge.dispatch import (
 )
 from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.held import too_slow
-from diffpolicy.edge.dispatch.learned_order import WEIGHTS, LearnedFile, LearnedOrder
+from diffpolicy.edge.dispatch.learned_order import DECISIONS, KEEP, RECENT, SERVICES, WEIGHTS, LearnedFile, LearnedOrder
 from diffpolicy.edge.dispatch.learning import START, Judge, Recipe, train
 from diffpolicy.edge.dispatch.several import simulate_several
 from diffpolicy.edge.dispatch.training_fleets import known_fleets, random_fleet
@@ -178,6 +180,59 @@ def test_a_learned_order_has_no_unit_and_forgets_when_it_begins() -> None:
     servers = [simulate(x, rule, compiled=False).server for x in (a, scaled, a)]
     assert np.array_equal(*servers[:2])
     assert np.array_equal(*servers[1:])
+
+
+def test_a_learned_order_counts_seats_once_and_those_of_servers_that_are_up() -> None:
+    """With a lead a seat is free while its request still ends, and a server that is down has none."""
+    shown: list[tuple[list[int], list[int]]] = []
+
+    class Looks(FirstCome):
+        def scores(self, moment: Moment) -> Floats:
+            shown.append((moment.seats.tolist(), (moment.free + moment.outstanding).tolist()))
+            return super().scores(moment)
+
+    simulate(poisson(40, 1.0, (2.0, 1.0)), Held(Looks(), price=None), seats=2, lead_s=1.0)
+    assert all(seats == [2, 2] for seats, _ in shown)
+    assert any(max(counted) > 2 for _, counted in shown)
+    weights = LearnedFile.bundled().weights
+    alone = Moment.of(service_s=[[4.0], [1.0]], wait_s=[3.0, 0.5], starts_s=[0.0])
+    down = Moment.of(service_s=[[4.0, np.inf], [1.0, np.inf]], wait_s=[3.0, 0.5], starts_s=[0.0, 0.0])
+    orders = [LearnedOrder(weights), LearnedOrder(weights)]
+    for order, moment in zip(orders, (alone, replace(down, seats=np.array([1, 0]))), strict=True):
+        order.see(moment)
+    assert np.array_equal(orders[0].memory, orders[1].memory)
+    arrivals = poisson(300, 0.9, (2.0, 1.0, 0.5))
+    pytest.importorskip("numba")
+    rule = Held(LearnedOrder(weights), price=None)
+    both = [simulate(arrivals, rule, seats=[1, 2, 1], lead_s=0.4, compiled=compiled) for compiled in (True, False)]
+    assert np.array_equal(both[0].finish_s, both[1].finish_s)
+
+
+def test_a_request_that_no_server_can_run_does_not_poison_a_learned_order() -> None:
+    rule = Held(LearnedOrder(LearnedFile.bundled().weights), price=None)
+    moment = Moment.of(service_s=[[np.inf, np.inf], [1.0, 2.0]], wait_s=[1.0, 0.5], starts_s=[0.0, 0.0])
+    assert rule.decide(moment) == (1, 0)
+    assert rule.decide(Moment.of(service_s=[[1.0, 2.0]], wait_s=[1.0], starts_s=[0.0, 0.0])) == (0, 0)
+    assert rule.decide(Moment.of(service_s=[[np.inf, np.inf]], wait_s=[1.0], starts_s=[0.0, 0.0])) is None
+    assert np.isfinite(rule.order.memory).all()  # type: ignore[attr-defined]
+
+
+def test_a_learned_order_counts_each_request_and_each_change_once() -> None:
+    """As `serve` asks: one client after the other, whose numbers are between each other's, again at each tick."""
+    order = LearnedOrder(LearnedFile.bundled().weights)
+    rows = Moment.of(service_s=[[4.0], [8.0]], wait_s=[3.0, 0.5], starts_s=[0.0])
+    first, second = (replace(rows, number=np.array(n)) for n in ([5, 9], [2, 7]))
+    for moment in (first, second) * 5:
+        order.see(moment)
+    assert order.memory[[SERVICES, DECISIONS]].tolist() == [4, 2]
+    for _ in range(2):  # one has gone
+        order.see(replace(second, outstanding=np.array([1])))
+    assert order.memory[[SERVICES, DECISIONS]].tolist() == [4, 3]
+    for start in range(10, 3 * RECENT, 2):
+        order.see(replace(second, number=np.arange(start, start + 2)))
+    services = order.memory[SERVICES]
+    assert len(order._known) <= RECENT
+    assert services == KEEP
 
 
 def test_a_learned_order_of_age_without_patience_is_least_finish() -> None:

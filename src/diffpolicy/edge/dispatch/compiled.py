@@ -1,7 +1,9 @@
 """`simulate` in compiled form (numba, extra `fleet`): a million requests in seconds.
 
-It knows the orders and the weighings that come with the package, and is the only second form of `simulate`, `Held` and
-`OnArrival`; tests hold the two equal, bit by bit.
+It knows the orders and the weighings that come with the package, and is the second form of `simulate`, `Held` and
+`OnArrival`; `test_the_numbers_of_the_definition_are_those_of_the_compiled_form` holds the two equal, bit by bit. What
+`LearnedOrder` is trained by, `quick.delays`, is a third, of that order alone; `test_what_training_plays_is_what_the_
+simulator_plays` ties it to both.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.account import ROUNDING, Account
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
-from diffpolicy.edge.dispatch.learned_order import WEIGHTS, LearnedOrder
+from diffpolicy.edge.dispatch.learned_order import CHANGED, WEIGHTS, LearnedOrder
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
 from diffpolicy.edge.dispatch.orders import (
@@ -86,7 +88,7 @@ def run_compiled(
     whole = whole.reshape(-1)
     rows = np.full(k, -1), np.zeros(k, np.int64), *(np.zeros(k) for _ in range(5))
     order, age, cap, price, weigh = -1, 0.0, -1, -1.0, -1
-    weights, memory = np.zeros(len(WEIGHTS)), np.zeros(5)
+    weights, memory = np.zeros(len(WEIGHTS)), np.zeros(CHANGED + 1)
     if isinstance(dispatcher, Held):
         order = CODES[type(dispatcher.order)]
         age = dispatcher.order.age if isinstance(dispatcher.order, CostMinusAge) else 0.0

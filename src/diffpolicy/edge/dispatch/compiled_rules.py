@@ -13,6 +13,7 @@ from diffpolicy.edge.dispatch.learned_order import (
     AGE,
     AGE_LARGE,
     BACKLOG_S,
+    CHANGED,
     DECISIONS,
     KEEP,
     LATE,
@@ -129,19 +130,22 @@ def soonest(g: Given, f: Setup, s: State, waits: int) -> Any:
             if free[at] > 1:
                 free[at] -= 1
             else:
-                begins[at] += there / max(s.free[at] + s.count[at], 1)
+                begins[at] += there / f.seats[at]
     return found
 
 
 @compile
 def see(s: State, rule: Rule, waits: int, drain: float) -> None:
-    """`LearnedOrder.see`. Args: drain: seconds in which all seats do what waits."""
+    """`LearnedOrder.see`, whose numbers come in order here. Args: drain: seconds in which all seats do what waits."""
     m = rule.memory
     for a in range(waits):
         i = s.waiting[a]
         if i > m[SEEN]:
             m[SEEN], m[SERVICES] = i, min(m[SERVICES] + 1.0, KEEP)
             m[SERVICE_S] += (s.of[i, 1] / s.of[i, 0] - m[SERVICE_S]) / m[SERVICES]
+    if m[CHANGED] == 0.0:
+        return
+    m[CHANGED] = 0.0
     m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
     m[BACKLOG_S] += (drain - m[BACKLOG_S]) / m[DECISIONS]
 
@@ -174,7 +178,7 @@ def held(g: Given, f: Setup, s: State, rule: Rule, now: float, waits: int, passe
     busy = False
     for j in range(servers):
         busy |= s.free[j] <= 0
-        seats += max(s.free[j] + s.count[j], 1)
+        seats += f.seats[j]
     learns = rule.order == LEARNED
     priced = rule.price >= 0.0 and busy
     drain = survey(g, f, s, waits) if priced or learns else 0.0

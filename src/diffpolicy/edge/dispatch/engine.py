@@ -9,6 +9,7 @@ import numpy as np
 from diffpolicy._compile import compile  # noqa: A004
 from diffpolicy.edge.dispatch.compiled_account import Given, Rows, Setup, State, end, expected, load_s, look, opening
 from diffpolicy.edge.dispatch.compiled_rules import Rule, held, on_arrival
+from diffpolicy.edge.dispatch.learned_order import CHANGED
 
 TOO_MANY = 1
 
@@ -50,11 +51,13 @@ def run(g: Given, f: Setup, rule: Rule, rng: Any, out: Rows) -> int:
             if at < 0:
                 break
             end(f, s, at, which, when)
+            rule.memory[CHANGED] = 1.0
         while coming < k and g.arrival[coming] <= now:
             if waits == f.most:
                 return TOO_MANY
             s.waiting[waits] = coming
             waits, coming = waits + 1, coming + 1
+            rule.memory[CHANGED] = 1.0
         while waits > 0:
             some = look(f, s, now)
             if rule.order >= 0:
@@ -86,6 +89,7 @@ def run(g: Given, f: Setup, rule: Rule, rng: Any, out: Rows) -> int:
             place = s.count[j]
             s.sent[j, place], s.begun[j, place] = i, now if place < f.seats[j] else np.nan
             s.count[j] += 1
+            rule.memory[CHANGED] = 1.0
         look(f, s, now)
         for a in range(waits):
             i, could = s.waiting[a], False

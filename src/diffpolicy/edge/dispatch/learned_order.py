@@ -33,8 +33,11 @@ WEIGHTS = (
 """What is learnt, in this order; see `LearnedOrder`."""
 (SHARE, AGE, AGE_LARGE, OLD, OLD_FROM, PASSES, PASSES_FROM, PASSES_SHARE, SLOW, LATE, LATE_FROM, PATIENCE, PRICE, PICKY
  ) = range(len(WEIGHTS))  # fmt: skip
-SEEN, SERVICES, SERVICE_S, DECISIONS, BACKLOG_S = range(5)
-"""Places of an order's memory: the last number seen, of how many the usual service is the mean, and so on."""
+SEEN, SERVICES, SERVICE_S, DECISIONS, BACKLOG_S, CHANGED = range(6)
+"""Places of an order's memory: up to which number all are known, of how many the usual service is the mean, and so on;
+`CHANGED` is of the compiled form: whether a request arrived, was bound or ended since the last decision."""
+RECENT = 20_000
+"""Numbers that are known one by one, as those of several clients do not come in order."""
 
 
 def rough_log2(x: Floats) -> Floats:
@@ -91,26 +94,49 @@ class LearnedOrder:
     weights: Sequence[float]
     tail: float = 1.0
     memory: Floats = field(init=False, repr=False, compare=False)
+    _known: set[int] = field(init=False, repr=False, compare=False, default_factory=set)
+    _backlogs: set[bytes] = field(init=False, repr=False, compare=False, default_factory=set)
+    """Of which requests the backlog was taken up since what the servers have changed; the first tells what they have.
+    """
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(WEIGHTS):
             raise InputError(f"weights must be {len(WEIGHTS)} numbers, got {len(self.weights)}")
         object.__setattr__(self, "weights", tuple(check.number(w, "weights") for w in self.weights))
         check.number(self.tail, "tail", least=0)
-        object.__setattr__(self, "memory", np.zeros(5))
+        object.__setattr__(self, "memory", np.zeros(CHANGED + 1))
         self.begin()
 
     def begin(self) -> None:
         """Forgets what is usual."""
-        self.memory[:] = (-1.0, 0.0, 0.0, 0.0, 0.0)
+        self.memory[:] = (-1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        self._known.clear()
+        self._backlogs.clear()
 
     def see(self, moment: Moment) -> None:
-        """Takes up what is usual. Args: moment: of a decision; requests of numbers that it knows count once."""
+        """Takes up what is usual: of each number once, and the backlog once after something arrived, was sent or ended.
+
+        Args:
+            moment: of a decision. A request that no server can run now is not taken up, as its service is endless.
+        """
         m, each_s = self.memory, _usual_s(moment)
-        for number, seconds in zip(moment.number, each_s, strict=True):
-            if number > m[SEEN]:
-                m[SEEN], m[SERVICES] = number, min(m[SERVICES] + 1.0, KEEP)
+        for number, seconds in zip(moment.number.tolist(), each_s.tolist(), strict=True):
+            if number > m[SEEN] and number not in self._known and np.isfinite(seconds):
+                self._known.add(number)
+                m[SERVICES] = min(m[SERVICES] + 1.0, KEEP)
                 m[SERVICE_S] += (seconds - m[SERVICE_S]) / m[SERVICES]
+        if len(self._known) > RECENT:
+            for number in sorted(self._known)[: RECENT // 2]:
+                self._known.remove(number)
+                m[SEEN] = number
+        # a clock that asks again tells nothing new, and several clients are asked about one after the other
+        sent, waits = b"sent" + moment.outstanding.tobytes(), moment.number.tobytes()
+        if sent not in self._backlogs or len(self._backlogs) > KEEP:
+            self._backlogs.clear()
+            self._backlogs.add(sent)
+        if waits in self._backlogs:
+            return
+        self._backlogs.add(waits)
         m[DECISIONS] = min(m[DECISIONS] + 1.0, KEEP)
         m[BACKLOG_S] += (_drain_s(moment) - m[BACKLOG_S]) / m[DECISIONS]
 
@@ -118,7 +144,7 @@ class LearnedOrder:
         """The scores, `[W, S]`. Args: moment: as everywhere; `see` has taken it up."""
         w, (usual, backlog), seats = self.weights, self._usual(moment), _seats(moment)
         service = moment.service_s.clip(max=1e300)
-        one = _usual_s(moment)[:, None]
+        one = _usual_s(moment).clip(max=1e300)[:, None]
         c = one * _parts(moment)[:, None] / usual
         wait = (moment.wait_s * self.tail)[:, None]
         b, p = wait / backlog, (moment.passes * self.tail / seats)[:, None]
@@ -128,7 +154,8 @@ class LearnedOrder:
         total = total - w[PASSES] * (p - w[PASSES_FROM] - w[PASSES_SHARE] * c).clip(min=0.0)
         total = total + w[SLOW] * ((service - one) / usual)
         late = ((wait + service) / backlog - w[LATE_FROM]).clip(min=0.0)
-        return total + w[LATE] * np.where(service > one * 1.001, late, 0.0)
+        result: Floats = total + w[LATE] * np.where(service > one * 1.001, late, 0.0)
+        return result
 
     def refused(self, moment: Moment) -> Bools:
         """Which requests go on waiting though a server is free, `[W, S]`. Args: moment: `see` has taken it up."""
@@ -157,7 +184,7 @@ class LearnedOrder:
             if free[at] > 1:
                 free[at] -= 1
             elif np.isfinite(ends[at]):
-                begins[at] += service[at] / seats[at]
+                begins[at] += service[at] / max(seats[at], 1)
         return found
 
     def _usual(self, moment: Moment) -> tuple[float, float]:
@@ -168,13 +195,15 @@ class LearnedOrder:
 
 def _seats_of(moment: Moment) -> Ints:
     """How many seats each server has, int64 `[S]`."""
+    if len(moment.seats):
+        return moment.seats
     each: Ints = (moment.free + moment.outstanding).clip(min=1)
     return each
 
 
 def _seats(moment: Moment) -> float:
     """How many seats all servers have together."""
-    return float(_seats_of(moment).sum())
+    return max(float(_seats_of(moment).sum()), 1.0)
 
 
 def _ends_s(moment: Moment) -> Floats:
@@ -184,20 +213,22 @@ def _ends_s(moment: Moment) -> Floats:
 
 def _parts(moment: Moment) -> Floats:
     """How many parts of each request have not been sent, `[W]`."""
-    parts: Floats = (moment.rest_s.min(-1) / moment.service_s.min(-1).clip(min=1e-9)).clip(min=1.0)
+    rest, service = moment.rest_s.min(-1), moment.service_s.min(-1).clip(min=1e-9)
+    parts: Floats = np.divide(rest, service, out=np.ones(len(rest)), where=np.isfinite(service)).clip(min=1.0)
     return np.floor(parts + 0.5)
 
 
 def _usual_s(moment: Moment) -> Floats:
-    """The harmonic mean of a request's service over the servers that can run it, `[W]`."""
-    result: Floats = moment.runs.sum(-1) / rates(moment.service_s)
+    """The harmonic mean of a request's service over the servers that can run it, infinite where none can, `[W]`."""
+    runs = moment.runs.sum(-1)
+    result: Floats = np.divide(runs, rates(moment.service_s), out=np.full(len(runs), np.inf), where=runs > 0)
     return result
 
 
 def _drain_s(moment: Moment) -> float:
-    """Seconds in which all seats do what waits."""
-    servers: int = moment.service_s.shape[1]
-    return drain_s(moment.service_s) * (servers / _seats(moment))
+    """Seconds in which all seats do what waits and some server can run."""
+    servers, runs = int((_seats_of(moment) > 0).sum()), moment.runs.any(-1)
+    return drain_s(moment.service_s[runs]) * (servers / _seats(moment)) if runs.any() else 0.0
 
 
 @dataclass(frozen=True)

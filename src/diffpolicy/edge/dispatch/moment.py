@@ -44,6 +44,8 @@ class Moment:
         number: what the dispatcher calls each request, int64 `[W]`.
         loaded: number of the model that each server has, -1 for none, int64 `[S]`.
         foreign: requests that each server has from others, int64 `[S]`; empty where nobody counts them.
+        seats: requests that each server works on at once, 0 where it is down, int64 `[S]`; empty where nobody says,
+            which then are taken to be those that are free and those of what it was sent.
 
     Example:
         >>> moment = Moment.of(service_s=[[4.0, 8.0], [1.0, 2.0]], wait_s=[3.0, 0.5], starts_s=[0.0, 6.0])
@@ -66,6 +68,7 @@ class Moment:
     number: Ints
     loaded: Ints
     foreign: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    seats: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def of(

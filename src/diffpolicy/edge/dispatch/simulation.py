@@ -162,6 +162,7 @@ class Simulation:
             rows,
             self.loaded.copy(),
             account.foreign_count,
+            np.array(account.seats, np.int64) * self.up,
         )
 
     def bind(self, binding: Binding, moment: Moment) -> int:

@@ -118,6 +118,7 @@ def moment_of(works: Sequence[Work], service_s: Floats, account: Account, now_s:
         number=np.array([work.order for work in works], np.int64),
         loaded=np.full(service_s.shape[1], -1),
         foreign=account.foreign_count,
+        seats=np.array(account.seats, np.int64),
     )
 
 

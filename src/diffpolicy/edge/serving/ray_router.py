@@ -90,6 +90,7 @@ class PolicyRouter(RequestRouter):
             outstanding_cost=self._account.outstanding_cost,
             number=np.zeros(1, np.int64),
             loaded=np.full(service.shape[1], -1),
+            seats=np.array(self._account.seats, np.int64),
         )
         binding = self._policy.decide(moment)
         first = -1 if binding is None else binding.server
