@@ -38,6 +38,7 @@ PROBLEMS = ("25", "40", "50", "fleet")
 LOADS = (0.6, 0.8, 0.95, 1.1, 1.24)
 """Of the random fleets, one a seed."""
 COLUMNS = ["part", "problem", "rule", "seed", "mean_delay_s", "p99_delay_s", "ratio", "us_per_item", "told"]
+COLUMNS += ["share_of_delay"]  # of the episode's, by the critic in hindsight, which knows no delays of single tasks
 RESTARTS = 20
 SEARCHES: dict[str, Search] = {
     "apart": apart,
@@ -76,7 +77,7 @@ def played(scenario: Scenario, rules: dict[str, TurnRule], options: argparse.Nam
 def row(rule: str, seed: int, mean: float, p99: float, base: float, seconds: float, told: str = "") -> Row:
     """A row's cells but for part and problem."""
     numbers = f"{mean:.5f}", f"{p99:.4f}", f"{mean / base:.5f}", f"{1e6 * seconds:.1f}"
-    return dict(zip(COLUMNS[2:], [rule, str(seed), *numbers, told], strict=True))
+    return dict(zip(COLUMNS[2:-1], [rule, str(seed), *numbers, told], strict=True))
 
 
 def search(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
@@ -125,7 +126,8 @@ def knowing(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Ro
     """Costs by a critic that knows the episode; `ratio` is to the delay as played."""
     found = hindsight(scenario_of(problem, seed, options.small), seed, SEARCHES)
     for name, share in found.items():
-        yield row(name, seed, share, 0.0, found["as played"], 0.0)
+        cells = {"rule": name, "seed": str(seed), "ratio": f"{share / found['as played']:.5f}"}
+        yield cells | {"share_of_delay": f"{share:.5f}"}
 
 
 def held(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
@@ -207,11 +209,16 @@ def summary(rows: list[Row]) -> list[list[str]]:
     for (part, problem, rule), of in groups.items():
         second = groups.get((part, problem, SECOND.get(part, "")), {})
         cells = [with_interval([float(x["ratio"]) for x in of.values()])]
-        pairs = [(x["mean_delay_s"], second[seed]["mean_delay_s"]) for seed, x in of.items() if seed in second]
-        cells.append(with_interval([float(mine) / float(theirs) for mine, theirs in pairs]))
-        mean, cost = (np.mean([float(x[name]) for x in of.values()]) for name in ("mean_delay_s", "us_per_item"))
+        pairs = [(_cost(x), _cost(second[seed])) for seed, x in of.items() if seed in second]
+        cells.append(with_interval([mine / theirs for mine, theirs in pairs]))
+        mean, cost = np.mean([(_cost(x), float(x.get("us_per_item") or 0.0)) for x in of.values()], 0)
         lines.append([part, problem, rule, str(len(of)), f"{mean:.4f}", *cells, f"{cost:.0f}"])
     return lines
+
+
+def _cost(row: Row) -> float:
+    """The mean delay, or in hindsight the share of it."""
+    return float(row.get("mean_delay_s") or row["share_of_delay"])
 
 
 def with_interval(ratios: list[float]) -> str:
