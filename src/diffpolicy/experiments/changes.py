@@ -18,7 +18,7 @@ def changed(method: Method, changes: Mapping[str, Any]) -> Method:
     Args:
         method: as it is.
         changes: by field; `field.key` sets one key of a field that is an object, as `learning_rates.actor`. Some bring
-            others with them, unless these are there too: see `Method.beside`.
+            others with them, unless these are there too: see `Method.brought_by`.
 
     Raises:
         InputError: it has no such field, and which it has; or a field does not take the value.
@@ -29,7 +29,7 @@ def changed(method: Method, changes: Mapping[str, Any]) -> Method:
     """
     fields = [field.name for field in dataclasses.fields(method) if field.init]
     values: dict[str, Any] = {}
-    for key, value in {**method.beside(changes), **changes}.items():
+    for key, value in {**method.brought_by(changes), **changes}.items():
         name, dot, inner = key.partition(".")
         if name not in fields:
             raise InputError(f"there is no field {check.show(name)}, but {', '.join(fields)}{meant(name, fields)}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.export.graph import Graph, attribute
-from diffpolicy.export.stacked import beside, unstacked
+from diffpolicy.export.stacked import concatenated, unstacked
 from diffpolicy.export.sums import Array, LinearSum
 
 _NARROW = 64
@@ -113,12 +113,12 @@ def _scaled(graph: Graph, node: Any) -> LinearSum | None:
 def _written(graph: Graph, of: LinearSum) -> str:
     """The nodes of a sum."""
     matrix = np.concatenate(list(of.own.values())).astype(np.float32)
-    result = graph.add("MatMul", beside(graph, list(of.own)), graph.constant(matrix))
+    result = graph.add("MatMul", concatenated(graph, list(of.own)), graph.constant(matrix))
     constant = np.asarray(of.constant, np.float32)
     bias = graph.constant(constant) if constant.any() else None
     if of.shared:
         right = graph.constant(np.concatenate(list(of.shared.values())).astype(np.float32))
-        product = graph.add("MatMul", beside(graph, list(of.shared)), right)
+        product = graph.add("MatMul", concatenated(graph, list(of.shared)), right)
         product = graph.add("Unsqueeze", product, graph.constant(np.array([-2])))
         bias = product if bias is None else graph.add("Add", product, bias)
     return result if bias is None else graph.add("Add", result, bias)

@@ -74,7 +74,7 @@ def unstacked(graph: Graph, node: Any) -> LinearSum | None:
     return LinearSum(sums, flat or None, shared.constant + np.zeros(weight.shape[1]))
 
 
-def beside(graph: Graph, names: list[str]) -> str:
+def concatenated(graph: Graph, names: list[str]) -> str:
     """Values beside each other along the last dimension."""
     return graph.add("Concat", *names, axis=-1) if len(names) > 1 else names[0]
 
@@ -112,7 +112,7 @@ def _around(
     if not both:
         return (graph.constant(constants[0]) if constants[0].any() else None), None
     number = np.concatenate(constants[::-1]) if moved else constants[1]
-    product = graph.add("MatMul", beside(graph, names), _matrix(graph, both, names))
+    product = graph.add("MatMul", concatenated(graph, names), _matrix(graph, both, names))
     product = _plus(graph, product, graph.constant(number) if number.any() else None)
     if not moved:
         return (graph.constant(constants[0]) if constants[0].any() else None), product
@@ -213,7 +213,7 @@ def _upright(graph: Graph, names: list[str], shape: Shape) -> str:
     """Values of one shape along a new last dimension."""
     rank = len(shape) + 1
     sizes = graph.constant(np.array([0] * (rank - 2) + [len(names), -1]))
-    upright = graph.add("Reshape", beside(graph, _whole(graph, names)), sizes)
+    upright = graph.add("Reshape", concatenated(graph, _whole(graph, names)), sizes)
     turned = graph.add("Transpose", upright, perm=[*range(rank - 2), rank - 1, rank - 2])
     graph.shapes[turned] = [*shape, len(names)]
     return turned

@@ -43,7 +43,7 @@ class Method(ABC):
         """Why it trains no policy with such a head, in one clause; empty: it does, which is so unless it says more."""
         return ""
 
-    def beside(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    def brought_by(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
         """What else changes, unless it is among them; nothing, unless a method says more.
 
         Args:

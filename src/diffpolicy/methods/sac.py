@@ -76,7 +76,7 @@ class SACMethod(OffPolicyMethod):
 
     own_policy: ClassVar[type[Policy]] = FeedforwardPolicy
 
-    def beside(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    def brought_by(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Where items become joint, the temperature moves ten times as fast.
 
         Of all items of a row there is one temperature for the row's whole reward, which nobody knows: it must come
