@@ -1,6 +1,7 @@
 """Training and comparing any problem from Python: evaluations along the way, loggers, and what is refused by name."""
 
 import csv
+import importlib
 import inspect
 
 import numpy as np
@@ -213,6 +214,35 @@ def gymnasium_of(**parts):
             return float(np.sum(action))
 
     return EnvProblem(lambda: type("Own", (Own,), parts)(), steps=6, name="own")
+
+
+GAME = """
+import gymnasium
+
+closed = []
+
+
+class Game(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Box(0, 1, (3,)), gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+    def close(self):
+        closed.append(self)
+"""
+
+
+def test_an_environment_that_was_made_to_be_looked_at_is_closed(tmp_path, monkeypatch):
+    pytest.importorskip("gymnasium")
+    (tmp_path / "own_game.py").write_text(GAME)
+    monkeypatch.syspath_prepend(tmp_path)
+    make_problem("own_game:Game")
+    assert len(importlib.import_module("own_game").closed) == 1
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         InputError: a key is not in the rollout, or a value has another shape; names both.
 
     Example:
-        >>> from diffpolicy.policies.keys import Keys, beside
+        >>> from diffpolicy.policies.keys import Keys
         >>> env = Clinic(4)
         >>> rows = step_transitions(env.rollout(50, RandomRule(env)), Keys.of(env))
         >>> rows.batch_size, rows["observation"].shape, bool(rows["next", "terminated"].any())

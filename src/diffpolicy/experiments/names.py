@@ -6,6 +6,7 @@ Names are looked at without loading torch, so that a command can refuse a wrong 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module as import_ours
 from importlib import metadata, resources
 from pathlib import Path
@@ -183,7 +184,10 @@ def _as_problem(value: Any, text: str) -> Problem:
         return EnvProblem(value, name=text)
     with working_folder():
         made = value()
-    if isinstance(as_lane(made), EnvBase):
+    lane = as_lane(made)
+    if isinstance(lane, EnvBase):
+        with suppress(Exception):  # it was made to be looked at, and plays nothing that could fail
+            lane.close(raise_if_closed=False)
         return EnvProblem(value, name=text)
     if not isinstance(made, Problem):
         raise InputError(f"problem {text} must make a Problem or an environment, got {check.show(made)}")
