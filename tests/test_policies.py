@@ -518,6 +518,38 @@ def test_a_denoiser_of_ones_own_is_used():
     assert action_of(play(policy, env)).shape == (8, 7)
 
 
+class Flagged(torch.nn.Module):
+    """A denoiser whose attributes are named like something of ours and mean something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.agents, self.frozen = 2, False
+        self.layer = torch.nn.Linear(3 + 2, 3)
+
+    def forward(self, x, t, cond):
+        return self.layer(torch.cat([x, cond], -1))
+
+
+@pytest.mark.parametrize("agents", [None, 2])
+def test_common_names_in_a_denoiser_of_ones_own_mean_nothing(agents):
+    policy = DiffusionPolicy(choices=3, observation_dim=2, agents=agents, denoiser=Flagged())
+    assert sum(x.numel() for x in policy.denoiser.parameters()) == (agents or 1) * (5 * 3 + 3)
+    rows = [*([agents] if agents else []), 3000]  # more than a block has
+    seen = torch.zeros(*rows, 2)
+    with torch.no_grad():
+        assert policy.end(seen, torch.zeros(*rows, 3), None).shape == (*rows, 3)
+
+
+def test_a_backward_pass_beside_a_decision_in_blocks_trains_the_embedding_of_time():
+    policy = DiffusionPolicy(choices=3, observation_dim=2)
+    denoiser = policy.denoiser
+    with policy.settled():
+        with torch.no_grad():
+            assert denoiser.prepare(torch.zeros(4, 2)).time[0].data_ptr() == denoiser.fixed_time.data_ptr()
+        denoiser(torch.ones(4, 3), 2, denoiser.prepare(torch.zeros(4, 2))).sum().backward()
+    assert all(x.grad is not None for x in denoiser.embedding.parameters())
+
+
 class Greatest(Policy):
     """A rule that is written as a policy: it has no parameters."""
 

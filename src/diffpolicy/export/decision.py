@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from diffpolicy.policies.heads import CompositeHead
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
-from diffpolicy.policies.protocols import Freezes
+from diffpolicy.policies.protocols import frozen
 from diffpolicy.policies.pure_decision import DecidesPurely, DecisionInput, PureDecision, in_eval_mode
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -83,7 +83,7 @@ class Decision(PureDecision):
 
     def frozen(self) -> AbstractContextManager[None]:
         denoiser = self.policy.denoiser if isinstance(self.policy, DiffusionPolicy) else None
-        return denoiser.frozen() if isinstance(denoiser, Freezes) else nullcontext()
+        return frozen(denoiser)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Decides.

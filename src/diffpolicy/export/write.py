@@ -131,7 +131,7 @@ def _export(decision: PureDecision) -> Any:
     free = {n: torch.export.Dim(n, min=1, max=2**20) for n in names}
     shapes = tuple({d: free[n] for d, n in enumerate(i.shape) if isinstance(n, str)} for i in decision.inputs)
     try:
-        with decision.frozen():
+        with decision.frozen(), torch.no_grad():
             return torch.export.export(decision, example, dynamic_shapes=(shapes,)), example
     except Exception as error:  # the tracer raises whatever the traced code made of its symbols
         first = " ".join(str(error).split())[:200]

@@ -124,6 +124,11 @@ class MLPDenoiser(nn.Module):
         self.act = FUNCTIONS[act]
         self.rest = MLP(hidden[0], actions, hidden[1:], act, agents, generator)
 
+    @property
+    def agents_side_by_side(self) -> int | None:
+        """G, which tells a policy that each agent has parameters of its own here; None: there is one for all."""
+        return self.agents
+
     def to_dict(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
         names = ("actions", "condition", "steps", "hidden", "output", "time", "agents")
@@ -156,7 +161,8 @@ class MLPDenoiser(nn.Module):
 
     def prepare(self, condition: Tensor) -> Prepared:
         """The shares of the first layer that the chain does not change. Args: condition: `[M, C]` or `[G, M, C]`."""
-        fixed = self.fixed_time  # read once, since a pass in another thread may end it
+        # read once, since a pass in another thread may end it; what is trained meanwhile needs the time's gradient
+        fixed = None if torch.is_grad_enabled() else self.fixed_time
         time = self.of_time(self.embedding()) if fixed is None else fixed
         if self.of_x.per_agent:
             layers = [self.of_x.columns(), *self.rest.columns()]

@@ -27,21 +27,24 @@ class ReadsItems(Protocol):
 
 @runtime_checkable
 class OfAgents(Protocol):
-    """A network with parameters of all of so many agents, side by side; None: of one."""
+    """A network with parameters of all of so many agents, side by side; None: of one.
 
-    agents: int | None
+    Not `agents`, a name that a network of anybody may have for something else.
+    """
+
+    agents_side_by_side: int | None
 
 
 def agents_of(network: nn.Module) -> int | None:
     """How many agents a network has parameters for, side by side; None: it does not tell, or is of one."""
-    agents = network.agents if isinstance(network, OfAgents) else None
-    if isinstance(agents, int):
-        return agents
+    if isinstance(network, OfAgents):
+        return network.agents_side_by_side
     before = getattr(network, "stack", None)
     if not isinstance(before, int):
         return None
     name = type(network).__name__
-    warnings.warn(f"{name}.stack is {name}.agents now; the old name will go", DeprecationWarning, stacklevel=2)
+    now = f"{name}.agents_side_by_side"
+    warnings.warn(f"{name}.stack is {now} now; the old name will go", DeprecationWarning, stacklevel=2)
     return before
 
 

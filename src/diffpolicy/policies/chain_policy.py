@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from diffpolicy.policies.denoisers import describe, full, rebuild
 from diffpolicy.policies.finite import refuse_unsure
 from diffpolicy.policies.guidance import Guided
 from diffpolicy.policies.masks import mask_logits
-from diffpolicy.policies.protocols import Freezes
+from diffpolicy.policies.protocols import frozen
 from diffpolicy.policies.registry import part_form, part_of, part_with
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -196,7 +196,7 @@ class ChainPolicy(SavedPolicy, base=True):
 
     def settled(self) -> AbstractContextManager[None]:
         """While it lasts, what depends on no row is computed once, such as a denoiser's embedding of time."""
-        return self.denoiser.frozen() if isinstance(self.denoiser, Freezes) else nullcontext()
+        return frozen(self.denoiser)
 
     @property
     def items_read(self) -> int:

@@ -6,7 +6,7 @@ Nobody inherits from these; a policy of your own, or an environment, takes part 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -87,6 +87,11 @@ class Freezes(Protocol):
 
     def frozen(self) -> AbstractContextManager[None]:
         """While it lasts, that is constant."""
+
+
+def frozen(part: object) -> AbstractContextManager[None]:
+    """While it lasts, what depends on no input is constant in a part that `Freezes`; a flag of that name is none."""
+    return part.frozen() if isinstance(part, Freezes) and callable(part.frozen) else nullcontext()
 
 
 def seed_of(policy: object) -> int:
