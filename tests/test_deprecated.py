@@ -84,6 +84,35 @@ def test_a_keyword_of_before_warns_and_is_read_in_files_without_a_word():
         assert f"`{now}=`" in PAGE
 
 
+def test_an_attribute_of_before_warns_and_is_the_new_one():
+    denoiser, critic = MLPDenoiser(3, 2, 5, agents=4), CriticEnsemble(3, 2, agents=4)
+    for thing, name, value in (
+        (denoiser, "stack", 4),
+        (denoiser.embedding, "stack", 4),
+        (denoiser.of_x, "stacked", True),
+        (critic, "stack", 4),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"{type(thing).__name__}.{name} is ") as seen:
+            assert getattr(thing, name) == value
+        assert seen[0].filename == __file__
+
+
+class TakesStack(MLPDenoiser):
+    """A user's, of before."""
+
+    def __init__(self, *args, stack=None, **options):
+        super().__init__(*args, stack=stack, **options)
+        self.stack = stack
+
+
+@pytest.mark.filterwarnings("ignore:.*stack is agents now:DeprecationWarning")
+@pytest.mark.parametrize("key", ["stack", "agents"])
+def test_a_subclass_that_takes_a_keyword_of_before_is_read_from_a_file(key):
+    told = MLPDenoiser(3, 2, 5, agents=4).to_dict()
+    made = TakesStack.from_dict({**{k: v for k, v in told.items() if k != "agents"}, key: 4})
+    assert (made.agents, made.stack) == (4, 4)
+
+
 def test_old_options_stand_on_the_page():
     commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
     old = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -124,6 +125,34 @@ def keeps_keywords(init: Callable[_Arguments, None]) -> Callable[_Arguments, Non
     return taking
 
 
-def with_keywords_of_today(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of ours tells a constructor, of any version. Args: told: by keyword."""
-    return {OLD_KEYWORDS.get(key, key): value for key, value in told.items()}
+class OldAttribute:
+    """An attribute of before, which warns and gives what it is called now; a subclass may set one of that name.
+
+    Args:
+        now: its name.
+    """
+
+    def __init__(self, now: str) -> None:
+        self._now = now
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, thing: object, owner: type) -> Any:
+        if thing is None:
+            return self
+        name = type(thing).__name__
+        said = f"{name}.{self._name} is {name}.{self._now} now; the old name will go"
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(thing, self._now)
+
+
+def with_keywords_of(made: type, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file of ours, of any version, tells a constructor, by the keywords that it takes.
+
+    Args:
+        made: the class; one of a user's may take a keyword of before still. told: by keyword.
+    """
+    names = inspect.signature(made).parameters
+    other = {**OLD_KEYWORDS, **{now: old for old, now in OLD_KEYWORDS.items() if old in names and now not in names}}
+    return {key if key in names else other.get(key, key): value for key, value in told.items()}

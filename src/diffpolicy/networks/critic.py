@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffpolicy._deprecated import keeps_keywords, with_keywords_of_today
+from diffpolicy._deprecated import OldAttribute, keeps_keywords, with_keywords_of
 from diffpolicy.networks.dense import MLP
 
 
@@ -37,6 +37,8 @@ class CriticEnsemble(nn.Module):
         torch.Size([2, 4, 8, 3])
     """
 
+    stack = OldAttribute("agents")
+
     @keeps_keywords
     def __init__(
         self,
@@ -60,7 +62,7 @@ class CriticEnsemble(nn.Module):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CriticEnsemble:
         """The critics that `to_dict` described, with fresh parameters."""
-        return cls(**with_keywords_of_today(data))
+        return cls(**with_keywords_of(cls, data))
 
     def forward(self, x: Tensor) -> Tensor:
         """Values `[K, M, A]` of `[M, F]`, or `[K, G, M, A]` of `[G, M, F]`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpolicy import _validate as check
-from diffpolicy._deprecated import keeps_keywords, with_keywords_of_today
+from diffpolicy._deprecated import OldAttribute, keeps_keywords, with_keywords_of
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import FUNCTIONS, MLP, Columns, Dense, activation, through, width_of
 
@@ -46,6 +46,7 @@ class TimeEmbedding(nn.Module):
     """
 
     sinusoids: Tensor
+    stack = OldAttribute("agents")
 
     @keeps_keywords
     def __init__(self, steps: int, dim: int, agents: int | None, generator: torch.Generator | None = None) -> None:
@@ -88,6 +89,8 @@ class MLPDenoiser(nn.Module):
         >>> denoiser(torch.zeros(8, 3), 5, prepared).shape
         torch.Size([8, 3])
     """
+
+    stack = OldAttribute("agents")
 
     @keeps_keywords
     def __init__(
@@ -137,7 +140,7 @@ class MLPDenoiser(nn.Module):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MLPDenoiser:
         """The denoiser that `to_dict` described, with fresh parameters."""
-        return cls(**with_keywords_of_today(data))
+        return cls(**with_keywords_of(cls, data))
 
     def for_agent(self, agent: int) -> MLPDenoiser:
         """The denoiser of one of G agents, its parameters copied. Args: agent: 0..G - 1."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._deprecated import keeps_keywords
+from diffpolicy._deprecated import OldAttribute, keeps_keywords
 from diffpolicy.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh, "silu": nn.SiLU}
@@ -81,6 +81,8 @@ class Dense(nn.Module):
         >>> Dense(6, 3, agents=None)(torch.zeros(8, 6)).shape, Dense(6, 3, agents=4)(torch.zeros(4, 8, 6)).shape
         (torch.Size([8, 3]), torch.Size([4, 8, 3]))
     """
+
+    stacked = OldAttribute("per_agent")
 
     @keeps_keywords
     def __init__(
