@@ -397,7 +397,8 @@ def test_each_agent_has_a_denoiser_of_its_own(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("agents", nullcontext()), ("stack", pytest.warns(match="OfAll.agents now"))]
+    ("name", "told"),
+    [("agents_side_by_side", nullcontext()), ("stack", pytest.warns(match="OfAll.agents_side_by_side now"))],
 )
 def test_one_agent_of_ones_own_denoiser_of_all_is_refused_in_a_sentence(name, told):
     class OfAll(Plain):
