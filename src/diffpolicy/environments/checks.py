@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.chosen import Choice, check_chosen
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import next_key, plain
+from diffpolicy.policies.nested_keys import next_key, plain
 from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 

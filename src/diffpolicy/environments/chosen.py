@@ -13,8 +13,8 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, On
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import beside, plain
 from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.nested_keys import beside, plain
 
 TOLERANCE = 1e-4
 """By what part of a bound, and of one, an action may pass it, as rounding makes it."""

@@ -15,7 +15,7 @@ from diffpolicy._global_draws import global_draws, seed_globals
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import beside
+from diffpolicy.policies.nested_keys import beside
 from diffpolicy.policies.protocols import bare
 
 SEED = 0

@@ -21,7 +21,8 @@ from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import Keys, plain
+from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.nested_keys import plain
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 LANES, STEPS = 2, 2

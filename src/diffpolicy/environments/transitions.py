@@ -10,8 +10,9 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import Keys, beside
+from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.masks import as_mask
+from diffpolicy.policies.nested_keys import beside
 
 COUNTED = "counted"
 """Which steps of a rollout are of its lanes' episodes, bool of its batch; false after an end. Without it all are."""

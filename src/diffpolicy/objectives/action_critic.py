@@ -17,7 +17,7 @@ from diffpolicy.objectives.action_losses import check_learns_actions
 from diffpolicy.objectives.critics import action_values, check_critic
 from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.objectives.rows import row_masks, wide
-from diffpolicy.policies.keys import next_key
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

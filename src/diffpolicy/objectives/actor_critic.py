@@ -15,7 +15,7 @@ from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.off_policy import OffPolicyLoss
 from diffpolicy.objectives.rows import row_masks, wide
-from diffpolicy.policies.keys import next_key
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

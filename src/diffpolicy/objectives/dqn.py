@@ -16,7 +16,7 @@ from diffpolicy._deprecated import keep_old_names
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import check_rows, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
-from diffpolicy.policies.keys import next_key
+from diffpolicy.policies.nested_keys import next_key
 
 
 class AgentsDQNLoss(DQNLoss):

@@ -20,7 +20,7 @@ from diffpolicy.objectives.rows import wide
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import BoundedHead, VectorHead
-from diffpolicy.policies.keys import next_key
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

@@ -15,7 +15,7 @@ from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import check_rows, row_masks, wide
-from diffpolicy.policies.keys import next_key
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
-from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.masks import as_mask, readable
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
 

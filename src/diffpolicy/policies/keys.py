@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,49 +10,16 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Categorical, MultiCategorical, NonTensor, TensorSpec
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import Action, action_of, composite_of, side_by_side
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.masks import as_mask
-from diffpolicy.policies.protocols import bare
+from diffpolicy.policies.nested_keys import as_json, group_of, last_of, plain
+from diffpolicy.policies.observed import Observed, check_free, observed_of, seen
 
 __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
-
-WRITTEN = ("action_log_prob", "chain", "draws", "latent", "start")
-"""What policies write, or are told, beside the action."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """One observation key.
-
-    Args:
-        key: of it. shape: of one item's value. values: n of an integer below n, or None.
-        shared: whether all items of an agent see the same value, which has no dimension for them.
-    """
-
-    key: NestedKey
-    shape: tuple[int, ...]
-    values: int | None = None
-    shared: bool = False
-
-    @property
-    def width(self) -> int:
-        """Features that it gives: an integer below n gives n, one of them 1, as its size means nothing."""
-        return self.values if self.values is not None else math.prod(self.shape)
-
-    def features(self, value: Tensor, lead: torch.Size, dtype: torch.dtype) -> Tensor:
-        """As networks read it, `[*lead, width]`. Args: value: `[*lead, *shape]`; lead: the items' shape."""
-        if value.shape[len(lead) :] != self.shape:
-            raise InputError(
-                f"observation {self.key!r} has shape {list(value.shape)}, and {[*lead, *self.shape]} is expected"
-            )
-        if self.values is not None:
-            return counted(value, self.values, self.key).to(dtype).view(*lead, -1)
-        return value.reshape(*lead, self.width).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -110,7 +76,7 @@ class Keys:
         actions = [plain(k) for k in env.action_keys]
         wanted = _wanted(action_key, actions)
         key = wanted[0]
-        group = _group(key)
+        group = group_of(key)
         parts = [action_of(k, env.full_action_spec[k], batch) for k in wanted]
         action, beyond = parts[0] if len(parts) == 1 else (composite_of(parts, group), parts[0][1])
         agents, each = (beyond[0], beyond[1:]) if group and beyond else (None, beyond)
@@ -130,23 +96,23 @@ class Keys:
             )
         lead = batch + (agents is not None) + len(each)
         shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
-        beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if _group(k) == group}
+        beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if group_of(k) == group}
         if action.parts:
             action, mask_key = _masked_parts(action, beside, mask_key), None
-        own = beside.get(f"{_last(key)}_mask", beside.get("action_mask"))
+        own = beside.get(f"{last_of(key)}_mask", beside.get("action_mask"))
         mask = own if mask_key == "auto" else None if mask_key is None else plain(mask_key)
         valid = beside.get("valid")
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
         names = (
-            [plain(k) for k in observation_keys] if observation_keys is not None else _seen(env, beside, wanted, shown)
+            [plain(k) for k in observation_keys] if observation_keys is not None else seen(env, beside, wanted, shown)
         )
         for name in names:
-            _check_free(name, actions, group)
+            check_free(name, actions, group)
         joint = items == "joint"
         return cls(
             replace(action, items=each) if joint else action,
-            tuple(_observed(k, shown, lead - len(each), each) for k in names),
+            tuple(observed_of(k, shown, lead - len(each), each) for k in names),
             mask,
             valid,
             _reward(env, group),
@@ -196,51 +162,6 @@ class Keys:
         return joint_row(whole, None if self.valid is None else td[self.valid], joint) if joint else whole
 
 
-def counted(value: Tensor, n: int, key: NestedKey) -> Tensor:
-    """Whole numbers below n as n numbers, of which one is 1, `[*, n]`. Args: value: `[*]`. key: names them.
-
-    Raises:
-        InputError: one is not below n, seen on the CPU.
-    """
-    try:
-        return torch.nn.functional.one_hot(value.long(), n)
-    except RuntimeError:
-        low, high = value.aminmax()
-        worst = int(low if low < 0 else high)
-        raise InputError(
-            f"observation {key!r} holds {worst}, and its spec says whole numbers from 0 to {n - 1}"
-        ) from None
-
-
-def plain(key: Any) -> Any:
-    """A nested key in its plain form: a text, or a tuple of at least two."""
-    if isinstance(key, str) or key is None:
-        return key
-    names = tuple(key) if isinstance(key, Iterable) else (key,)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"a key must be a text or a tuple of texts, got {key!r}")
-    return names[0] if len(names) == 1 else names
-
-
-def next_key(key: NestedKey) -> tuple[str, ...]:
-    """The same key of the next step."""
-    return ("next", *key) if isinstance(key, tuple) else ("next", key)
-
-
-def beside(key: NestedKey, name: str) -> NestedKey:
-    """A key in the same nested tensordict. Args: name: its last part."""
-    return (*key[:-1], name) if isinstance(key, tuple) else name
-
-
-def as_json(key: NestedKey | None) -> str | list[str] | None:
-    """A plain key as JSON holds it."""
-    return list(key) if isinstance(key, tuple) else key
-
-
-def _group(key: Any) -> tuple[str, ...]:
-    return key[:-1] if isinstance(key, tuple) else ()
-
-
 def _wanted(given: Any, actions: list[Any]) -> list[Any]:
     """The keys that are decided. Args: given: of `Keys.of`. actions: all that there are."""
     texts = isinstance(given, list) and all(isinstance(name, str) for name in given)
@@ -249,7 +170,7 @@ def _wanted(given: Any, actions: list[Any]) -> list[Any]:
     for key in wanted:
         if key not in actions:
             raise InputError(f"the environment has no action {key!r}; it has {actions}")
-    if not wanted or len({_group(key) for key in wanted}) > 1:
+    if not wanted or len({group_of(key) for key in wanted}) > 1:
         raise InputError(
             f"the environment has several actions, {actions}: a policy decides those of one group, such as "
             f"action_key={actions[0]!r}; make one for each, and TensorDictSequential(first, second) acts with all"
@@ -265,64 +186,7 @@ def _masked_parts(action: Action, beside: Mapping[str, Any], mask_key: Any) -> A
         )
     if mask_key is None:
         return action
-    return replace(action, parts=tuple(replace(p, mask=beside.get(f"{_last(p.key)}_mask")) for p in action.parts))
-
-
-def _last(key: Any) -> str:
-    return str(key[-1] if isinstance(key, tuple) else key)
-
-
-def _seen(
-    env: EnvBase, beside: dict[str, Any], actions: Sequence[NestedKey], shown: Mapping[Any, TensorSpec]
-) -> list[NestedKey]:
-    """What is observed unless a user says. Args: beside: the action, by last name. shown: all specs, of dicts too."""
-    # by its own attributes, since `SerialEnv` passes on those that are not its own
-    whole = vars(bare(env)).get("observed_whole", False)
-    if "observation" in beside and not whole:
-        return [beside["observation"]]
-    masks = {"action_mask", *(f"{_last(key)}_mask" for key in actions)}
-    others = [k for name, k in beside.items() if name not in masks and name != "valid"]
-    if not _group(actions[0]) and (whole or not others):
-        others += [
-            k
-            for k, spec in shown.items()
-            if _group(k) and _last(k) not in masks and (whole or not isinstance(spec, NonTensor))
-        ]
-    if not others:
-        raise InputError(
-            f"no observation stands beside the action {actions[0]!r}, as 'observation' or under names of its own; the "
-            f"environment shows {sorted(map(str, shown))}"
-        )
-    return sorted(others, key=str)
-
-
-def _check_free(key: NestedKey, actions: Sequence[NestedKey], group: Sequence[str]) -> None:
-    """Refuses to observe what acting overwrites before it is learnt from. Args: key: of an observation."""
-    written = key in actions or (_group(key) == tuple(group) and _last(key) in WRITTEN)
-    if written or key == "next" or _group(key)[:1] == ("next",):
-        raise InputError(
-            f"the observation {key!r} has a key that acting writes too, so that what was observed would be lost; give "
-            f"it another name, such as 'shown_{_last(key)}'"
-        )
-
-
-def _observed(key: NestedKey, shown: dict[Any, TensorSpec], lead: int, items: tuple[int, ...]) -> Observed:
-    """An observation, whose shape is what follows batch, agents and, where it has a value for each, items.
-
-    Args: key: of it. shown: all observations. lead: dimensions of batch and agents. items: shape of them.
-    """
-    if key not in shown:
-        raise InputError(f"the environment has no observation {key!r}; it has {sorted(map(str, shown))}")
-    spec = shown[key]
-    if isinstance(spec, NonTensor):
-        raise InputError(
-            f"the observation {key!r} is no tensor, and policies read numbers; give it as numbers, or not at all"
-        )
-    after = tuple(spec.shape[lead:])
-    each = after[: len(items)] == items
-    shape = after[len(items) :] if each else after
-    integer = isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical) and shape in ((), (1,))
-    return Observed(key, shape, int(spec.space.n) if integer else None, shared=not each)
+    return replace(action, parts=tuple(replace(p, mask=beside.get(f"{last_of(p.key)}_mask")) for p in action.parts))
 
 
 def _reward(env: EnvBase, group: tuple[str, ...]) -> NestedKey:

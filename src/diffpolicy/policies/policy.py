@@ -21,9 +21,9 @@ from diffpolicy.policies.draws import without_chance
 from diffpolicy.policies.finite import why_infinite
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CompositeHead, Head
-from diffpolicy.policies.keys import beside
 from diffpolicy.policies.law import HeadLaw, law_of_items, noise_of_items, recorded_noise
 from diffpolicy.policies.masks import readable
+from diffpolicy.policies.nested_keys import beside
 from diffpolicy.policies.options import ASKED, FreeOptions, check_options
 from diffpolicy.policies.row_policy import RowPolicy
 from diffpolicy.policies.rows import Rows

@@ -18,8 +18,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.policies.heads import CompositeHead, Head, JointHead
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
-from diffpolicy.policies.keys import as_json, plain
 from diffpolicy.policies.masks import aligned_mask, readable
+from diffpolicy.policies.nested_keys import as_json, plain
 from diffpolicy.policies.rows import Rows
 
 FLAG = 0.5

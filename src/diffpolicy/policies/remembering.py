@@ -13,8 +13,8 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import CompositeHead
-from diffpolicy.policies.keys import next_key
 from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
 from diffpolicy.policies.rows import Rows

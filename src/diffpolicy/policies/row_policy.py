@@ -20,7 +20,7 @@ from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.evidence import check_evidence, evidence, is_all_ours
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict, head_of_width
 from diffpolicy.policies.joint import joint_row
-from diffpolicy.policies.keys import as_json, plain
+from diffpolicy.policies.nested_keys import as_json, plain
 from diffpolicy.policies.reading import Reading
 from diffpolicy.policies.rows import in_blocks
 from diffpolicy.policies.saving import SavedPolicy

@@ -19,8 +19,8 @@ from diffpolicy.environments.state import saves_state
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.environments.watch import Watch, begun
 from diffpolicy.errors import InputError
-from diffpolicy.policies.keys import beside
 from diffpolicy.policies.memory import MemoryState
+from diffpolicy.policies.nested_keys import beside
 from diffpolicy.policies.protocols import Decides, Shardable, bare, seed_of
 from diffpolicy.policies.recurrent import RecurrentState, check_batch, with_recurrent_state
 
