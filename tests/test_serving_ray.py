@@ -19,7 +19,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "serving" / "on_ray.py"
 
 
 def task(steps):
-    return Of(sampling_params=Of(width=1000, height=1000, num_inference_steps=steps))
+    """As vLLM-Omni has it: a dictionary."""
+    return {"request_id": "r", "sampling_params": Of(width=1000, height=1000, num_inference_steps=steps)}
 
 
 def test_a_balancer_sends_each_task_where_it_ends_soonest_and_forgets_what_is_over() -> None:
@@ -40,6 +41,13 @@ def test_a_balancer_keeps_a_task_that_its_replica_says_it_has_still() -> None:
     assert len(balancer._account.servers[0]) >= 1
     with pytest.raises(InputError, match="2 speeds and 1 replicas"):
         balancer.select(task(20), [Of()])
+    balancer = PolicyBalancer("least-outstanding", speeds={"a": 10.0, "b": 5.0, "c": 5.0}, clock=lambda: now[0])
+    a, b, c = (Of(input_addr=name, queue_length=9) for name in "abc")
+    assert [balancer.select(task(20), [a]) for _ in range(2)] == [0, 0]
+    assert [balancer.select(task(20), [b, a]) for _ in range(1)] == [0]
+    assert [balancer.select(task(20), [a, b, c]) for _ in range(1)] == [2]  # 2 and 1 outstanding, and none
+    with pytest.raises(InputError, match="speeds has none for replica d"):
+        balancer.select(task(20), [a, Of(input_addr="d")])
     with pytest.raises(InputError, match="speeds must be"):
         PolicyBalancer(speeds=[])
 
@@ -122,6 +130,36 @@ def test_the_router_learns_from_answers_alone(ends_first, monkeypatch) -> None:
     assert expected() == pytest.approx(2.0)
     assert not router._sent
     assert router._account.outstanding.tolist() == [0]
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+def test_the_router_numbers_requests_and_gives_the_places_of_replicas_that_went_to_others(monkeypatch) -> None:
+    from diffpolicy.edge.serving import ray_router
+
+    seen, replicas = [], [Of(replica_id=Of(unique_id=name)) for name in "abc"]
+    router = object.__new__(ray_router.PolicyRouter)
+    router.initialize_state(policy="power-of-two")
+    monkeypatch.setattr(router._policy, "decide", lambda moment: seen.append(moment))
+    monkeypatch.setattr(ray_router.RequestRouter, "update_replicas", lambda self, replicas: None)
+
+    def pending(number):
+        return Of(args=[], metadata=Of(internal_request_id=number))
+
+    async def play():
+        for number in ("r1", "r2", "r1"):  # Ray asks again where a replica was full
+            await router.choose_replicas(replicas[:2], pending(number))
+        router.on_request_routed(pending("r1"), replicas[0].replica_id, Of())
+        router.update_replicas(replicas[1:])
+        await router.choose_replicas(replicas[1:], pending("r3"))
+        router.on_request_completed(replicas[0].replica_id, "r1")
+        router.update_replicas(replicas[:2])
+        await router.choose_replicas(replicas[:2], pending("r4"))
+
+    asyncio.run(play())
+    assert [int(moment.number[0]) for moment in seen] == [0, 1, 0, 2, 3]
+    assert [len(moment.starts_s) for moment in seen] == [2, 2, 2, 3, 3]  # what a left had still to do, kept its place
+    assert router._places == {"b": 1, "a": 0}
+    assert "r1" not in router._numbers
 
 
 @pytest.mark.slow

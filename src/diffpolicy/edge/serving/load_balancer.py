@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +21,21 @@ class PolicyBalancer:
     """Says which replica gets a task.
 
     The interface tells no ends: a task is taken for done once its expected seconds are over, unless its replica has a
-    `queue_length` that says otherwise. The size stands in `task.sampling_params` (`width`, `height`,
-    `num_inference_steps`, `num_outputs_per_prompt`).
+    `queue_length` that says otherwise. The size stands in `task["sampling_params"]` (`width`, `height`,
+    `num_inference_steps`, `num_outputs_per_prompt`). Several threads may ask.
 
     Args:
-        policy: a rule of `diffpolicy serve` that binds on arrival. speeds: of the replicas, units of work a second; a
-            unit is a step of a megapixel. clock: seconds that only go up. seed: of draws.
+        policy: a rule of `diffpolicy serve` that binds on arrival.
+        speeds: units of work a second; a unit is a step of a megapixel. In the order of the replicas, of which then
+            there are always as many; or by their `input_addr`, so that they may come and go.
+        clock: seconds that only go up. seed: of draws.
 
     Raises:
         InputError: there is no such rule, or no replica.
 
     Example:
         >>> from types import SimpleNamespace as Of
-        >>> task = Of(sampling_params=Of(width=1024, height=1024, num_inference_steps=20))
+        >>> task = {"sampling_params": Of(width=1024, height=1024, num_inference_steps=20)}
         >>> balancer = PolicyBalancer("least-finish", speeds=[10.0, 5.0])
         >>> [balancer.select(task, [Of(queue_length=0), Of(queue_length=1)]) for _ in range(1)]
         [0]
@@ -41,41 +45,72 @@ class PolicyBalancer:
         self,
         policy: str = "least-finish",
         *,
-        speeds: Sequence[float],
+        speeds: Sequence[float] | Mapping[str, float],
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
     ) -> None:
         self._dispatcher = make_policy(policy, seed=seed).dispatcher
-        self._speeds, self._clock = np.asarray(speeds, np.float64), clock
+        self._names = list(speeds) if isinstance(speeds, Mapping) else None
+        given = list(speeds.values() if isinstance(speeds, Mapping) else speeds)
+        self._speeds, self._clock = np.asarray(given, np.float64), clock
         if not len(self._speeds) or not (self._speeds > 0).all():
-            raise InputError(f"speeds must be one number above 0 for each replica, got {list(speeds)}")
+            raise InputError(f"speeds must be one number above 0 for each replica, got {given}")
         self._account, self._numbers = Account([1] * len(self._speeds)), itertools.count()
+        self._lock = threading.Lock()
 
     def select(self, task: Any, replicas: Sequence[Any]) -> int:
-        """The number of a replica. Args: task: with `sampling_params`. replicas: in an order that stays.
+        """The number of a replica. Args: task: with `sampling_params`. replicas: of which one is taken.
 
         Raises:
-            InputError: there are more or fewer replicas than speeds.
+            InputError: of a replica nobody told the speed, or there is none.
         """
-        if len(replicas) != len(self._speeds):
-            raise InputError(f"there are {len(self._speeds)} speeds and {len(replicas)} replicas")
-        now, wanted = self._clock(), getattr(task, "sampling_params", None)
-        self._forget(replicas, now)
-        width, height, steps = (getattr(wanted, x, None) for x in ("width", "height", "num_inference_steps"))
-        images = getattr(wanted, "num_outputs_per_prompt", None) or 1
-        size = (width or 1024) * (height or 1024) * (steps or 25) * images / 1e6
-        moment = Moment.of((size / self._speeds)[None].tolist(), [0.0], self._account.starts_s(now))
-        binding = self._dispatcher.decide(moment)
-        j = 0 if binding is None else binding.server
-        self._account.sent(j, next(self._numbers), expected_s=size / float(self._speeds[j]), now_s=now, cost=size)
-        return j
+        with self._lock:
+            return self._select(task, replicas)
 
-    def _forget(self, replicas: Sequence[Any], now: float) -> None:
+    def _select(self, task: Any, replicas: Sequence[Any]) -> int:
+        """See `select`."""
+        places, now, number = self._places(replicas), self._clock(), next(self._numbers)
+        self._forget(places, replicas, now)
+        size = _size(task["sampling_params"] if isinstance(task, Mapping) else getattr(task, "sampling_params", None))
+        account, service = self._account, size / self._speeds[places]
+        moment = Moment.of(service[None].tolist(), [0.0], account.starts_s(now)[places])
+        moment = replace(
+            moment,
+            cost=np.array([size]),
+            outstanding=account.outstanding[places],
+            outstanding_cost=account.outstanding_cost[places],
+            number=np.array([number], np.int64),
+        )
+        binding = self._dispatcher.decide(moment)
+        chosen = 0 if binding is None else binding.server
+        account.sent(places[chosen], number, expected_s=float(service[chosen]), now_s=now, cost=size)
+        return chosen
+
+    def _places(self, replicas: Sequence[Any]) -> list[int]:
+        """Which speeds are those of the replicas."""
+        if self._names is None:
+            if len(replicas) != len(self._speeds):
+                raise InputError(f"there are {len(self._speeds)} speeds and {len(replicas)} replicas")
+            return list(range(len(replicas)))
+        named = [str(getattr(replica, "input_addr", "")) for replica in replicas]
+        unknown = [name for name in named if name not in self._names]
+        if unknown or not named:
+            raise InputError(f"speeds has none for replica {unknown[0]}" if unknown else "there is no replica")
+        return [self._names.index(name) for name in named]
+
+    def _forget(self, places: Sequence[int], replicas: Sequence[Any], now: float) -> None:
         """Takes tasks off the account that should be over, unless their replica says that it has them still."""
-        for j, replica in enumerate(replicas):
-            at, said = self._account.servers[j], getattr(replica, "queue_length", None)
+        for j, one in zip(places, replicas, strict=True):
+            at, said = self._account.servers[j], getattr(one, "queue_length", None)
             while at and (said is None or said < len(at)):
                 end = (now if at[0].begun_s is None else at[0].begun_s) + at[0].expected_s
                 if end > now:
                     break
                 self._account.done(j, at[0].number, end)
+
+
+def _size(wanted: Any) -> float:
+    """Steps times megapixels of a task, of whose fields those that are not told are as common. Args: wanted: of it."""
+    width, height, steps = (getattr(wanted, name, None) for name in ("width", "height", "num_inference_steps"))
+    images = getattr(wanted, "num_outputs_per_prompt", None) or 1
+    return float((width or 1024) * (height or 1024) * (steps or 25) * images / 1e6)

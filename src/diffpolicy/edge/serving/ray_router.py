@@ -6,7 +6,9 @@ Importing it imports Ray. Ray calls its router interface alpha; this is tested o
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ from diffpolicy.edge.dispatch.moment import Moment
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.rules import make_policy
+
+REMEMBERED = 10_000
+"""Requests whose numbers are remembered while they are routed: one that its caller gives up is never told of again."""
 
 
 class PolicyRouter(RequestRouter):
@@ -50,6 +55,8 @@ class PolicyRouter(RequestRouter):
         self._policy = make_policy(policy, seed=seed).dispatcher
         self._slots = slots
         self._places: dict[str, int] = {}
+        self._counting = itertools.count()
+        self._numbers: OrderedDict[Hashable, int] = OrderedDict()
         self._account = Account([])
         self._costs = CostModel(1, first_s=first_s)
         self._sent: dict[Hashable, Sent] = {}
@@ -59,11 +66,29 @@ class PolicyRouter(RequestRouter):
         """The number of a replica, a new one if it is new."""
         name = replica_id.unique_id
         if name not in self._places:
-            j = self._places[name] = len(self._places)
+            taken = {*self._places.values(), *np.flatnonzero(self._account.outstanding).tolist()}
+            j = self._places[name] = next(j for j in itertools.count() if j not in taken)
             self._account.seat(j, self._slots)
-            if j:
-                self._costs.forget(j)
+            self._ended.pop(j, None)
+            self._costs.forget(j)
         return self._places[name]
+
+    def update_replicas(self, replicas: list[Any]) -> None:
+        """Is called by Ray when replicas came or went. Args: replicas: all of them; the places of others are free."""
+        there = {replica.replica_id.unique_id for replica in replicas}
+        self._places = {name: j for name, j in self._places.items() if name in there}
+        super().update_replicas(replicas)
+
+    def _number(self, pending_request: Any) -> int:
+        """What a policy calls a request, the same as often as Ray asks for it."""
+        name = None if pending_request is None else pending_request.metadata.internal_request_id
+        if name is None:
+            return next(self._counting)
+        if name not in self._numbers:
+            self._numbers[name] = next(self._counting)
+            if len(self._numbers) > REMEMBERED:
+                self._numbers.popitem(last=False)
+        return self._numbers[name]
 
     async def choose_replicas(self, candidate_replicas: list[Any], pending_request: Any = None) -> list[list[Any]]:
         """Replicas, each a rank of its own. Args: candidate_replicas: that may be asked. pending_request: for which."""
@@ -72,9 +97,9 @@ class PolicyRouter(RequestRouter):
         request = _read(pending_request)
         now = time.monotonic()
         places = [self._place(replica.replica_id) for replica in candidate_replicas]
-        service = np.full((1, len(self._places)), np.inf)
-        service[0, places] = self._costs.expected_s(request.model, request.size)[places]
         starts = self._account.starts_s(now)
+        service = np.full((1, len(starts)), np.inf)
+        service[0, places] = self._costs.expected_s(request.model, request.size)[places]
         moment = Moment(
             wait_s=np.zeros(1),
             service_s=service,
@@ -88,7 +113,7 @@ class PolicyRouter(RequestRouter):
             starts_s=starts,
             outstanding=self._account.outstanding,
             outstanding_cost=self._account.outstanding_cost,
-            number=np.zeros(1, np.int64),
+            number=np.array([self._number(pending_request)], np.int64),
             loaded=np.full(service.shape[1], -1),
             seats=np.array(self._account.seats, np.int64),
         )
@@ -103,6 +128,7 @@ class PolicyRouter(RequestRouter):
         """Notes where a request went. Args: pending_request: it. replica_id: where. result: of the call."""
         request, j, now = _read(pending_request), self._place(replica_id), time.monotonic()
         number = pending_request.metadata.internal_request_id
+        self._numbers.pop(number, None)
         expected = float(self._costs.expected_s(request.model, request.size)[j])
         self._account.sent(j, number, expected_s=expected, now_s=now, cost=request.size or expected)
         sent = self._sent[number] = Sent(j, now, request)
