@@ -5,8 +5,9 @@
     python benchmarks/nightly.py --only "rules by load,fuzz"
 
 A benchmark is run as its page says and its figures are set beside the file in `docs/_static` that the page shows, row
-by row. Figures of simulated episodes are the same on any machine; those of training have a margin. The
-status is 1 where a command failed or a figure is worse than its record by more than its margin.
+by row. Figures of simulated episodes are the same on any machine; those of training have a margin. Each check has a
+time limit and ends with all that it started; one that fails, or does not end, is a row of the table, and the next one
+begins. The status is 1 where a command failed or a figure is worse than its record by more than its margin.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,40 +53,53 @@ class Record:
 
 @dataclass(frozen=True)
 class Check:
-    """A command. Args: words: of it, with `{out}` for a folder. quick: words of the small form; None: left out."""
+    """A command.
+
+    Args:
+        words: of it, with `{out}` for a folder. quick: words of the small form; None: left out.
+        minutes: after which it is ended; the small form has `QUICK_MINUTES`.
+        records: what it is held to.
+    """
 
     words: str
     quick: str | None
+    minutes: float
     records: tuple[Record, ...] = ()
 
 
+QUICK_MINUTES = 5.0
 FRONT = ("policy", "weight")
 CHECKS = {
-    "slow tests": Check("-m pytest -n 2 -m slow", "-m pytest -m slow tests/test_problems_clinic.py"),
-    "fuzz": Check("tests/fuzz.py --inputs 50000", "tests/fuzz.py --reader policy --inputs 50"),
+    "slow tests": Check("-m pytest -n 2 -m slow", "-m pytest -m slow tests/test_problems_clinic.py", 120),
+    "fuzz": Check("tests/fuzz.py --inputs 50000", "tests/fuzz.py --reader policy --inputs 50", 120),
     "rules by load": Check(
         "benchmarks/load.py --out {out}/load.csv",
         "benchmarks/load.py --tasks 10 --out {out}/load.csv",
+        30,
         (Record("load.csv", ("tasks", "policy"), "mean_delay_s"),),
     ),
     "bounds": Check(
         "benchmarks/bounds.py --out {out}/bounds.csv",
         None,
+        60,
         (Record("bounds.csv", ("tasks", "rule or bound"), "mean delay, s", 1e-3),),
     ),
     "held requests": Check(
         "benchmarks/held.py --out {out}",
         None,
+        60,
         tuple(Record(f"{case}.csv", FRONT, "mean_delay_s") for case in ("held_equal", "held_unlike")),
     ),
     "problems": Check(
         "benchmarks/problems.py --seeds 5 --jobs 2 --minutes 32 --csv {out}/problems.csv",
         None,
+        60,
         (Record("problems.csv", ("problem", "method"), "score", 0.05, high=True),),
     ),
     "methods": Check(
         "benchmarks/methods.py --seeds 5 --jobs 2 --minutes 27 --csv {out}/benchmarks.csv",
         None,
+        60,
         (Record("benchmarks.csv", ("problem", "method"), "score", 0.1, high=True),),
     ),
 }
@@ -140,26 +157,53 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def failure(words: Sequence[str], seconds: float) -> str:
+    """Runs a command of this Python, and ends with it whatever it has started.
+
+    Args:
+        words: of the command. seconds: after which it is ended.
+
+    Returns:
+        Why it did not end well; empty where it did.
+    """
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, start_new_session=True)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f"not done in {seconds / 60:g} minutes"
+    finally:
+        with suppress(ProcessLookupError):  # nothing of it is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return f"ended with status {status}" if status else ""
+
+
+def compared(record: Record, out: Path) -> list[str]:
+    """The columns of a record from the number of figures to the figure of now, and whether it is held."""
+    try:
+        found = compare(read(RECORDS / record.file), read(out / record.file), record)
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        return ["0", f"{record.file}: {type(error).__name__}: {error}", "", "", "NO"]
+    if not found.rows:
+        return ["0", f"{record.file}: nothing to compare", "", "", "NO"]
+    worst = f"{found.worst}: {found.loss:+.2%}"
+    return [str(found.rows), worst, f"{found.recorded:.4g}", f"{found.now:.4g}", "yes" if found.held else "NO"]
+
+
 def run(name: str, check: Check, quick: bool) -> Iterator[list[str]]:
     """The rows of the table that a check makes, `yes` or `NO` in the last column."""
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as out:
         words = [word.format(out=out) for word in str(check.quick if quick else check.words).split()]
         print(f"\n== {name}: python {' '.join(words)}", flush=True)
-        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+        failed = failure(words, 60 * (QUICK_MINUTES if quick else check.minutes))
         seconds = f"{time.perf_counter() - began:.0f}"
-        if status or not check.records:
-            yield [name, "", f"ended with status {status}", "", "", seconds, "NO" if status else "yes"]
+        if failed or not check.records:
+            yield [name, "", failed, "", "", seconds, "NO" if failed else "yes"]
             return
         for record in check.records:
-            found = compare(read(RECORDS / record.file), read(Path(out) / record.file), record)
-            shown = [str(found.rows), f"{found.worst}: {found.loss:+.2%}", f"{found.recorded:.4g}", f"{found.now:.4g}"]
-            yield [
-                name,
-                *(shown if found.rows else ["0", "nothing to compare", "", ""]),
-                seconds,
-                "yes" if found.held else "NO",
-            ]
+            *shown, held = compared(record, Path(out))
+            yield [name, *shown, seconds, held]
 
 
 def main() -> int:
@@ -168,6 +212,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a part of each")
     parser.add_argument("--only", default=",".join(CHECKS), help="checks by name")
     options = parser.parse_args()
+    if unknown := set(options.only.split(",")) - set(CHECKS):
+        parser.error(f"--only: there is no check {min(unknown)!r}, but {', '.join(CHECKS)}")
     chosen = {name: CHECKS[name] for name in options.only.split(",")}
     rows = [
         row

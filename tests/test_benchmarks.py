@@ -1,6 +1,9 @@
 """What the benchmarks compare with is the same problem and the same algorithm."""
 
 import multiprocessing
+import os
+import select
+import shutil
 import sys
 import threading
 import time
@@ -319,6 +322,30 @@ def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
         assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
         for each in check.records:
             assert nightly.figures(nightly.read(nightly.RECORDS / each.file), each)
+
+
+def test_a_check_that_dies_or_never_ends_is_a_row_of_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import nightly
+
+    def row(words, minutes=1.0, file="load.csv", figure="mean_delay_s"):
+        record = nightly.Record(file, ("tasks", "policy"), figure)
+        (found,) = nightly.run("x", nightly.Check(words, None, minutes, (record,)), quick=False)
+        return found[2], found[-1]
+
+    shutil.copy(nightly.RECORDS / "load.csv", tmp_path)
+    copy = f"-c __import__('shutil').copy('{tmp_path}/load.csv','{{out}}')"
+    assert row(copy)[1] == "yes"
+    assert row("-c exit(3)") == ("ended with status 3", "NO")
+    assert row("-c __import__('time').sleep(60)", minutes=0.001) == ("not done in 0.001 minutes", "NO")
+    os.mkfifo(tmp_path / "held")
+    end = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    child = f"__import__('subprocess').Popen(['sleep','60'],stdout=open('{tmp_path}/held','w'))"
+    row(f"-c {child};exit(0)")
+    assert select.select([end], [], [], 10)[0]  # closed, as what the check had started is gone
+    os.close(end)
+    assert row("-c pass") == ("load.csv: nothing to compare", "NO")
+    assert row(copy, figure="gone") == ("load.csv: KeyError: 'gone'", "NO")
 
 
 def test_imports_are_set_beside_torch(monkeypatch):
