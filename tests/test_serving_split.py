@@ -13,6 +13,7 @@ from diffpolicy.edge.serving import events, split
 from diffpolicy.edge.serving.api.metrics import Metrics
 from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.upstream import Answer
 from test_serving_service import Bench
 from virtual_time import run
@@ -42,7 +43,12 @@ def test_images_run_on_all_workers_at_once_and_come_back_in_order_as_one_answer(
             for j in range(2):
                 for _ in range(40):
                     one.service.fleet.costs.observe(j, 1.0 + j)
-            answer = await one.ask("r", body={"n": 4, "seed": 7}).answer()
+            ticket = one.ask("r", body={"n": 4, "seed": 7})
+            await asyncio.sleep(2.5)  # two of three images of the first are here, and one of the other is
+            part = ImageRequest.parse({"prompt": "x", "n": 1, "seed": 7}, "r.1")
+            assert one.service.room.held == 3 * len(images(part))
+            answer = await ticket.answer()
+            assert one.service.room.held == 0
             assert told(answer) == [f"r.{k + 1}/{7 + k}/1" for k in range(4)]
             said = json.loads(answer.body)
             assert (said["created"], said["usage"]) == (5, {"total_tokens": 40, "details": {"text_tokens": 8}})

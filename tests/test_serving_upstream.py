@@ -13,12 +13,16 @@ import httpx
 import pytest
 
 from diffpolicy import InputError
+from diffpolicy.edge.dispatch import OnArrival
 from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.http_connection import HttpConnection
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.room import Room
+from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.upstream import TellsEnd, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -213,12 +217,28 @@ def test_redirects_and_a_key_that_is_not_taken_are_the_workers_fault_and_begin_n
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b'{"data": [', b"{}", b'{"error": 1}', pytest.param(b"[" * 5_000, id="deep")]
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"data": [',
+        b"{}",
+        b'{"error": 1}',
+        b'{"data": []}',
+        pytest.param(b"[" * 5_000, id="deep"),
+    ],
 )
 def test_what_is_no_json_with_images_is_no_answer(body):
-    error = failed(mocked(lambda got: httpx.Response(200, content=body))[0])
-    assert "no JSON object that has 'data'" in str(error)
-    assert error.reached
+    async def chunk(part):
+        raise AssertionError("nothing of it is a stream")
+
+    for asked, more in ((request(), {}), (request(stream=True), {"chunk": chunk})):
+        error = failed(mocked(lambda got: httpx.Response(200, content=body))[0], asked=asked, **more)
+        assert "no JSON object that has images in 'data'" in str(error)
+        assert error.reached
+    silent = httpx.Response(200, headers={"content-type": "text/event-stream"})
+    assert failed(mocked(lambda got: silent)[0], asked=request(stream=True), chunk=chunk).reached
 
 
 def test_of_a_long_answer_the_ends_are_looked_at():
@@ -376,6 +396,70 @@ class Server:
 
 PICTURE = b'{"data": [{"b64_json": "AA=="}]}'
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PICTURE), PICTURE)
+
+
+CUT = {
+    "by its length": WHOLE.replace(b"Length: ", b"Length: 1"),
+    "between chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(PICTURE), PICTURE),
+    "within a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1%x\r\n%s" % (len(PICTURE), PICTURE),
+    "without a length": b"HTTP/1.1 200 OK\r\n\r\n" + PICTURE[:-1],
+}
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT)
+def test_an_answer_that_ends_before_its_body_does_is_none_and_is_asked_for_once_elsewhere(cut):
+    async def go():
+        async with contextlib.AsyncExitStack() as stack:
+            answers = [cut, WHOLE]
+
+            async def url(j):
+                server = Server(
+                    lambda body: answers[j] if body else b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", True
+                )
+                listening = await stack.enter_async_context(await asyncio.start_server(server, "127.0.0.1", 0))
+                return f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+            workers = [WorkerSpec(await url(0), speed=10.0), WorkerSpec(await url(1), speed=1.0)]
+            service = Service(workers, HttpUpstream, OnArrival())
+            await service.start()
+            try:
+                assert (await service.submit(request()).answer()).body == PICTURE
+                answers[1] = cut
+                with pytest.raises(ApiError) as caught:
+                    await service.submit(request()).answer()
+            finally:
+                await service.stop(0)
+            return caught.value, service.counts["Retried"]
+
+    error, retried = asyncio.run(go())
+    assert (error.status, error.code, error.again, retried) == (503, "worker_failed", False, 2)
+
+
+def test_an_answer_counts_among_what_is_held_while_it_comes():
+    room, begun, go_on = Room(), asyncio.Event(), asyncio.Event()
+
+    async def serve(writer):
+        writer.write(WHOLE[:-10])
+        begun.set()
+        await go_on.wait()
+        writer.write(WHOLE[-10:])
+
+    async def go():
+        async with raw(serve) as url:
+            upstream = HttpUpstream(WorkerSpec(url), room=room)
+            calls = [asyncio.ensure_future(upstream.call(request(), timeout_s=30)) for _ in range(2)]
+            await begun.wait()
+            while room.held < 2 * (len(PICTURE) - 10):
+                await asyncio.sleep(0.001)
+            calls[1].cancel()
+            await asyncio.wait([calls[1]])
+            assert room.held == len(PICTURE) - 10
+            go_on.set()
+            assert (await calls[0]).body == PICTURE
+            await upstream.aclose()
+
+    asyncio.run(go())
+    assert room.held == 0
 
 
 def test_connections_are_kept_for_the_next_call():

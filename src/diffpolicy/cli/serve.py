@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _limits
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.api.logs import EventLog
     from diffpolicy.edge.serving.api.recorder import RequestRecorder
     from diffpolicy.edge.serving.limits import Limits
+    from diffpolicy.edge.serving.room import Room
     from diffpolicy.edge.serving.service import Service
     from diffpolicy.edge.serving.workers_source import WorkersSource
 
@@ -148,6 +150,7 @@ def _serve(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.limits import Limits
     from diffpolicy.edge.serving.reach import is_loopback, url_of
+    from diffpolicy.edge.serving.room import Room
     from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.workers_source import WorkersSource
 
@@ -158,7 +161,8 @@ def _serve(options: argparse.Namespace) -> None:
         )
     limits = Limits(queue=options.queue)
     source = WorkersSource(options.workers)
-    service, told = _service(options, source, limits)
+    room = Room(ApiSettings().held_bytes)
+    service, told = _service(options, source, limits, room)
     lines = EventLog(options.log_format, every=options.verbose or options.log_format == "json")
     recorder = _listen_in(options, service, lines)
     listening = listen(options.host, options.port)
@@ -186,7 +190,7 @@ def _serve(options: argparse.Namespace) -> None:
             run_loop(
                 serve_policy(
                     service,
-                    make_app(service, settings),
+                    make_app(service, settings, room),
                     listening,
                     source,
                     grace_s=options.grace,
@@ -199,7 +203,7 @@ def _serve(options: argparse.Namespace) -> None:
             recorder.close()
 
 
-def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits) -> tuple[Service, str]:
+def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits, room: Room) -> tuple[Service, str]:
     """The service, and its policy in words."""
     from diffpolicy.edge.serving.rules import make_policy
     from diffpolicy.edge.serving.service import Service
@@ -229,9 +233,8 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits)
         else:
             settings = replace(settings, share=options.share)
             told = f"{policy} for {100 * options.share:g}% of the requests, {beside} for the rest"
-    service = Service(
-        source.workers, lambda spec: connect(spec, limits), policy.dispatcher, policy.name, settings, **others
-    )
+    connects = partial(connect, limits=limits, room=room)
+    service = Service(source.workers, connects, policy.dispatcher, policy.name, settings, room=room, **others)
     return service, told
 
 

@@ -22,6 +22,7 @@ from diffpolicy.edge.serving.comfy_workflow import Workflow
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.errors import InputError
@@ -43,6 +44,7 @@ class ComfyUpstream:
 
     Args:
         spec: where it is, with its workflow. limits: the longest answer.
+        room: where the bytes of answers count while they come.
         transport: takes the place of the network, in tests; one of httpx.
 
     Raises:
@@ -58,8 +60,10 @@ class ComfyUpstream:
         20
     """
 
-    def __init__(self, spec: WorkerSpec, limits: Limits | None = None, *, transport: Any = None) -> None:
-        self.spec, self._limits = spec, limits or Limits()
+    def __init__(
+        self, spec: WorkerSpec, limits: Limits | None = None, room: Room | None = None, *, transport: Any = None
+    ) -> None:
+        self.spec, self._limits, self._room = spec, limits or Limits(), Room() if room is None else room
         if spec.workflow is None:
             raise InputError(f"worker {spec.name} is ComfyUI, so it needs a workflow in the workers file")
         self.workflow = Workflow.read(spec.workflow, dict(spec.nodes))
@@ -75,6 +79,7 @@ class ComfyUpstream:
             secrets=(*([] if key is None else [key]), *address.secrets),
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             transport=transport,
+            room=self._room,
         )
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
@@ -180,12 +185,14 @@ class ComfyUpstream:
         """The images that a history lists."""
         files = _files(found.get("outputs"))
         left, images = self._limits.response, []
-        for file in files[: self._limits.images]:
-            seen = await self._ask("GET", "/view", None, params=file, most_bytes=left)
-            if seen.status != 200:
-                raise UpstreamError(f"made an image and answers {seen.status} for it", reached=True)
-            left -= len(seen.body)
-            images.append({"b64_json": base64.b64encode(seen.body).decode()})
+        with self._room.share() as share:
+            for file in files[: self._limits.images]:
+                seen = await self._ask("GET", "/view", None, params=file, most_bytes=left)
+                if seen.status != 200:
+                    raise UpstreamError(f"made an image and answers {seen.status} for it", reached=True)
+                left -= len(seen.body)
+                images.append({"b64_json": base64.b64encode(seen.body).decode()})
+                share.add(len(images[-1]["b64_json"]))
         if len(images) < request.images:
             raise UpstreamError(f"made {len(images)} images instead of {request.images}", reached=True)
         kind = PurePosixPath(files[0]["filename"]).suffix.lstrip(".") or "png"

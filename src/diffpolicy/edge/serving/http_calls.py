@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from diffpolicy.edge.hardware.optional import need
+from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.upstream import Answer, Chunk, UpstreamError
 from diffpolicy.edge.serving.within import within
 
@@ -35,6 +36,7 @@ class HttpCalls:
     Args:
         connections: most at once. query: of each call. secrets: texts that no error may show. headers: of each call.
         transport: takes the place of the network, in tests; one of httpx.
+        room: where the bytes of answers count while they come; what becomes of them then is their caller's to count.
         connect_s: longest wait for a connection, within that of the whole call.
     """
 
@@ -46,9 +48,10 @@ class HttpCalls:
         secrets: tuple[str, ...] = (),
         headers: Mapping[str, str] | None = None,
         transport: Any = None,
+        room: Room | None = None,
         connect_s: float = CONNECT_S,
     ) -> None:
-        self._connect_s = connect_s
+        self._connect_s, self._room = connect_s, Room() if room is None else room
         self._httpx = need("httpx", "serving")
         self._urls: dict[str, Any] = {}
         self._secrets, self._query = secrets, query.encode()
@@ -96,7 +99,7 @@ class HttpCalls:
                     request.url = request.url.copy_with(query=own + b"&" + self._query if own else self._query)
                 response = await self._transport.handle_async_request(request)
                 try:
-                    return await _read(response, most_bytes, chunk, begun)
+                    return await _read(response, most_bytes, chunk, begun, self._room)
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -140,6 +143,7 @@ async def _read(
     most_bytes: int,
     chunk: Chunk | None,
     begun: Callable[[int, Mapping[str, str]], None] | None,
+    room: Room,
 ) -> Answer:
     """An answer whose head is there. Args: see `HttpCalls.fetch`."""
     told = {name.lower(): value for name, value in response.headers.items()}
@@ -156,18 +160,23 @@ async def _read(
         async for part in _bounded(response, most_bytes):
             await chunk(part)
         return Answer(response.status_code, kept)
-    body = b"".join([part async for part in _bounded(response, most_bytes)])
-    return Answer(response.status_code, kept, body)
+    parts: list[bytes] = []
+    with room.share() as share:
+        async for part in _bounded(response, most_bytes):
+            share.add(len(part))
+            parts.append(part)
+        return Answer(response.status_code, kept, b"".join(parts))
 
 
 async def _bounded(response: Any, most_bytes: int) -> AsyncIterator[bytes]:
-    """The pieces of an answer as they come."""
+    """The pieces of an answer as they come, none of them empty."""
     size = 0
     async for part in response.stream:
         size += len(part)
         if size > most_bytes:
             raise _too_long(most_bytes)
-        yield part
+        if part:
+            yield part
 
 
 def _too_long(most_bytes: int) -> UpstreamError:

@@ -16,6 +16,7 @@ from diffpolicy.edge.serving import headers, health_report
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import EDITS, ImageRequest
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -36,6 +37,7 @@ class HttpUpstream:
 
     Args:
         spec: where it is. limits: the longest answer, and how many requests there may be.
+        room: where the bytes of answers count while they come.
         transport: takes the place of the network, in tests; one of httpx.
 
     Raises:
@@ -43,14 +45,16 @@ class HttpUpstream:
 
     Example:
         >>> import asyncio, httpx
-        >>> transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": []}))
+        >>> transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [{"b64_json": "AA=="}]}))
         >>> worker = HttpUpstream(WorkerSpec("http://127.0.0.1:8001"), transport=transport)
         >>> request = ImageRequest.parse({"prompt": "a cat"}, "r1")
         >>> asyncio.run(worker.call(request, timeout_s=60)).status
         200
     """
 
-    def __init__(self, spec: WorkerSpec, limits: Limits | None = None, *, transport: Any = None) -> None:
+    def __init__(
+        self, spec: WorkerSpec, limits: Limits | None = None, room: Room | None = None, *, transport: Any = None
+    ) -> None:
         self.spec, self._limits = spec, limits or Limits()
         address = ServerUrl.parse(spec.url)
         key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
@@ -63,6 +67,7 @@ class HttpUpstream:
             secrets=(*([] if key is None else [key]), *address.secrets),
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             transport=transport,
+            room=room,
         )
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
@@ -93,6 +98,13 @@ class HttpUpstream:
         Raises:
             UpstreamError: see `call`.
         """
+        came = False
+
+        async def piece(part: bytes) -> None:
+            nonlocal came
+            came = True
+            assert chunk is not None
+            await chunk(part)
 
         def begun(status: int, told: Mapping[str, str]) -> None:
             if status == 200 and headers.SERVICE_S in told:
@@ -103,12 +115,12 @@ class HttpUpstream:
             self._base + ("/images/edits" if request.path == EDITS else "/images/generations"),
             timeout_s=timeout_s,
             most_bytes=self._limits.response,
-            chunk=chunk,
+            chunk=None if chunk is None else piece,
             begun=begun,
             headers=_headers(request, timeout_s),
             **_content(request),
         )
-        _check(answer, streamed=chunk is not None)
+        _check(answer, streamed=came)
         return replace(answer, service_s=health_report.seconds(answer.headers.get(headers.SERVICE_S)))
 
     async def health(self) -> Health:
@@ -184,17 +196,17 @@ def _field(value: Any) -> str | list[str]:
 
 
 def _check(answer: Answer, *, streamed: bool) -> None:
-    """Refuses what no client should get. Args: streamed: a body that is empty went to the client already."""
+    """Refuses what no client should get. Args: streamed: some of it went to the client already."""
     if 300 <= answer.status < 400:
         raise UpstreamError(f"answers with status {answer.status}; redirects are not followed", reached=False)
     if answer.status in (401, 403):
         raise UpstreamError(f"does not take our key (status {answer.status})", reached=False)
-    if answer.status != 200 or (streamed and not answer.body):
+    if answer.status != 200 or streamed:
         return
-    if _kind(answer.headers) == "text/event-stream":
+    if _kind(answer.headers) == "text/event-stream" and answer.body:
         return
     if not _looks_like_images(answer.body):
-        raise UpstreamError("answers with status 200, but with no JSON object that has 'data'", reached=True)
+        raise UpstreamError("answers with status 200, but with no JSON object that has images in 'data'", reached=True)
 
 
 def _kind(told: Mapping[str, str]) -> str:
@@ -202,7 +214,7 @@ def _kind(told: Mapping[str, str]) -> str:
 
 
 def _looks_like_images(body: bytes) -> bool:
-    """Whether a body is a JSON object with `data`; of a long one only its ends are looked at."""
+    """Whether a body is a JSON object with something in `data`; of a long one only its ends are looked at."""
     if len(body) <= READ_WHOLE:
-        return "data" in health_report.as_object(body)
+        return bool(health_report.as_object(body).get("data"))
     return body[:64].lstrip()[:1] == b"{" and body[-64:].rstrip()[-1:] == b"}" and b'"data"' in body

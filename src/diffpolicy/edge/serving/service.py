@@ -20,6 +20,7 @@ from diffpolicy.edge.serving.decider import Decider, described
 from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.repeats import Repeats
+from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
 from diffpolicy.edge.serving.split import gather, parts_of, splits
@@ -47,6 +48,7 @@ class Service:
         settings: None: the defaults.
         otherwise: decides on the share that the policy does not; or, with `shadow`, on all. name_otherwise: its name.
         shadow: the policy is asked and not followed.
+        room: where images that wait for others of their request count.
         clock: seconds that only go up.
 
     Raises:
@@ -69,10 +71,11 @@ class Service:
         otherwise: Dispatcher | None = None,
         name_otherwise: str = "least-finish",
         shadow: bool = False,
+        room: Room | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings or Settings()
-        self.clock = clock
+        self.clock, self.room = clock, Room() if room is None else room
         within, seed = self.settings.decide_s, self.settings.seed
         self.decider = Decider(policy, name, within_s=within, seed=seed)
         self.other = None if otherwise is None else Decider(otherwise, name_otherwise, within_s=within, seed=seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.upstream import Answer
 from diffpolicy.edge.serving.work import Work
 
@@ -134,16 +135,24 @@ async def gather(service: Service, whole: Work) -> None:
 async def _gathered(service: Service, whole: Work) -> None:
     """Does what `gather` says, as far as workers answer what can be read."""
     waited = {part.result for part in whole.parts}
+    with service.room.share() as share:
+        await _ended(whole, waited, share)
+        if not whole.result.done():
+            await _answer(whole, [part.result.result() for part in whole.parts], service.settings.limits.response)
+
+
+async def _ended(whole: Work, waited: set[asyncio.Future[Answer]], share: Share) -> None:
+    """Waits until all parts have ended, or one of them without an image. Args: share: of what is held."""
     while waited and not whole.result.done():
         ended, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         for result in ended:
             error = result.exception()
             if error is not None:
                 whole.fail(error if isinstance(error, ApiError) else ApiError(500, "a part failed", code="failed"))
-            elif result.result().status != 200 and not whole.result.done():
+                continue
+            share.add(len(result.result().body))
+            if result.result().status != 200 and not whole.result.done():
                 whole.result.set_result(result.result())
-    if not whole.result.done():
-        await _answer(whole, [part.result.result() for part in whole.parts], service.settings.limits.response)
 
 
 async def _answer(whole: Work, answers: Sequence[Answer], most: int) -> None:

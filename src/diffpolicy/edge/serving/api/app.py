@@ -13,7 +13,6 @@ from diffpolicy._validate import show
 from diffpolicy._version import __version__
 from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask, read_timeout_s
-from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import answer_errors, answer_response
 from diffpolicy.edge.serving.api.feed import Feed, plain
 from diffpolicy.edge.serving.api.guard import Guard
@@ -27,14 +26,16 @@ from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
+from diffpolicy.edge.serving.room import Room
 
 
-def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
+def make_app(service: Served, settings: ApiSettings | None = None, room: Room | None = None) -> FastAPI:
     """The app; it listens to the service's events from now on.
 
     Args:
         service: which it stands before; whoever made it starts and stops it.
         settings: None: the defaults of `ApiSettings`.
+        room: of what is held, where the service counts what it holds there, too; None: one of its own.
 
     Returns:
         An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.
@@ -55,15 +56,14 @@ def make_app(service: Served, settings: ApiSettings | None = None) -> FastAPI:
     feed, metrics = Feed(), Metrics(service.snapshot)
     service.listeners += [feed, metrics]
     answer_errors(app)
-    _images(app, service, own)
+    _images(app, service, own, Room(own.held_bytes) if room is None else room)
     app.add_middleware(Guard, hosts=own.hosts)
     _looks(app, service, own, feed, metrics)
     return app
 
 
-def _images(app: FastAPI, service: Served, settings: ApiSettings) -> None:
+def _images(app: FastAPI, service: Served, settings: ApiSettings, room: Room) -> None:
     """Adds the paths that give images."""
-    room = Room(settings.held_bytes)
 
     def refused(number: str, error: ApiError) -> None:
         event = Refused(number, time.monotonic(), error.status, error.code or "")

@@ -9,10 +9,11 @@ import secrets
 from starlette.requests import Request
 
 from diffpolicy.edge.serving import headers
-from diffpolicy.edge.serving.api.bodies import Share, read_body, read_form, read_json
+from diffpolicy.edge.serving.api.bodies import read_body, read_form, read_json
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import EDITS, ImageRequest
+from diffpolicy.edge.serving.room import Share
 
 NUMBER = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 REPEAT = re.compile(r"[ -~]{1,255}")

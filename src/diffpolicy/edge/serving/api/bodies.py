@@ -6,8 +6,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from starlette.datastructures import UploadFile
@@ -20,6 +19,7 @@ from diffpolicy._validate import show
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import SentFile
+from diffpolicy.edge.serving.room import Share
 from diffpolicy.errors import InputError
 
 WHOLE = ("n", "num_inference_steps", "partial_images", "width", "height", "seed", "output_compression")
@@ -36,49 +36,6 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 class ClientGoneError(Exception):
     """Nobody waits for an answer any more."""
-
-
-class Room:
-    """Bytes of bodies that are held at a time. Args: most: of all together, above which no request is taken."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
-
-    @contextmanager
-    def share(self) -> Iterator[Share]:
-        """What one request holds, given back at the end."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            self.held -= share.held
-
-
-class Share:
-    """What one request holds of a room. Args: room: of all."""
-
-    def __init__(self, room: Room) -> None:
-        self.room, self.held = room, 0
-
-    def take(self, count: int) -> None:
-        """Takes bytes.
-
-        Args:
-            count: how many.
-
-        Raises:
-            ApiError: with status 429, when there is no room for them.
-        """
-        if self.room.held + count > self.room.most:
-            raise ApiError(
-                429, "too many bytes of requests and answers are held", code="bodies_full", retry_after_s=2.0
-            )
-        self.add(count)
-
-    def add(self, count: int) -> None:
-        """Takes bytes that are there anyway, such as those of an answer. Args: count: how many."""
-        self.room.held += count
-        self.held += count
 
 
 async def read_body(request: Request, settings: ApiSettings, share: Share) -> bytes:

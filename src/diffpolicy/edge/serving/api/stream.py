@@ -11,13 +11,13 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from diffpolicy.edge.serving.api.bodies import Share
 from diffpolicy.edge.serving.api.errors import answer_response, error_body, error_response
 from diffpolicy.edge.serving.api.paced import send_end, send_paced, send_pieces
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.hanging_up import hang_up
+from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 from diffpolicy.edge.serving.within import within
 

@@ -16,7 +16,6 @@ from diffpolicy._version import __version__
 from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.api import schema
 from diffpolicy.edge.serving.api.asking import ask
-from diffpolicy.edge.serving.api.bodies import Room
 from diffpolicy.edge.serving.api.errors import answer_errors
 from diffpolicy.edge.serving.api.guard import Guard
 from diffpolicy.edge.serving.api.paced import Paced
@@ -24,6 +23,7 @@ from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until
+from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.head_first import HeadFirst
 from diffpolicy.edge.serving.worker.metrics import KIND, WorkerMetrics

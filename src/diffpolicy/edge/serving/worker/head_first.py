@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from diffpolicy.edge.serving.api.bodies import ClientGoneError, Share
+from diffpolicy.edge.serving.api.bodies import ClientGoneError
 from diffpolicy.edge.serving.api.paced import send_end, send_pieces
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.hanging_up import hang_up
+from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.within import within
 from diffpolicy.edge.serving.worker.work import Claim
 
