@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.path import Path
 
 from diffpolicy import ActionMemory, DiffusionPolicy, with_recurrent_state
 from diffpolicy._draw.canvas import THEMES, figure_of, plain
 from diffpolicy._draw.frame import Frame, titled
-from diffpolicy._draw.labels import Label, label_ends, spread
+from diffpolicy._draw.labels import Label, label_ends, label_points, spread
 from diffpolicy._draw.style import METHODS, OTHERS, RULES, STYLES, style_of
 from diffpolicy._draw.ticks import log_ticks
 from diffpolicy.edge import OffloadingProblem, Scenario
@@ -138,6 +139,24 @@ def test_no_label_at_a_lines_end_covers_another():
         boxes = [super(type(t), t).get_window_extent(renderer) for t in axes.texts]
     assert len(boxes) == 8
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_no_label_beside_a_point_covers_another_or_lies_on_a_line():
+    x = np.linspace(0, 1, 5)
+    lines = [np.stack([x, (1 - x) ** 2 + lift], axis=1) for lift in (0, 0.03)]
+    with LIGHT.applied():
+        figure = figure_of(3)
+        axes = figure.subplots()
+        for line in lines:
+            axes.plot(*line.T)
+        label_points(axes, [Label(a, b, f"{a:.2f}", "black") for line in lines for a, b in line], LIGHT, lines)
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        boxes = [super(type(t), t).get_window_extent(renderer) for t in axes.texts]
+    assert len(boxes) == 10
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    drawn = [Path(axes.transData.transform(line)) for line in lines]
+    assert not any(path.intersects_bbox(box, filled=False) for path in drawn for box in boxes)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.backend_bases import RendererBase
 
 from diffpolicy._draw.canvas import SMALL_PT, Theme, plain
+from diffpolicy._types import Floats
 
 GAP = 1.3
 """From one label's middle to the next one's, in heights of the letters."""
 LETTERS = 26
 """Of a line of a name at the end of a line; a longer one is broken between its words."""
-NEAR = 6
+NEAR = 8
 """From a point to its name, in points; a name that is further away has a line to it."""
+DISTANCES = (5, NEAR, 12, 18, 26, 36, 48)
+DIRECTIONS = 16
+STEPS = 12
+TURNS = 3
+"""How often each name beside a point may look for a better place than it has."""
 
 
 @dataclass(frozen=True)
@@ -94,43 +99,87 @@ def _broken(text: str) -> list[str]:
     return textwrap.wrap(shown, LETTERS, break_on_hyphens=False, break_long_words=len(shown) > 2 * LETTERS)
 
 
-def label_points(axes: Axes, labels: Sequence[Label], theme: Theme) -> None:
-    """Writes names beside points, each where it covers no point and no other name, as far as there is room."""
+def label_points(axes: Axes, labels: Sequence[Label], theme: Theme, lines: Sequence[Floats] = ()) -> None:
+    """Writes names beside points, each where it covers nothing else, as far as there is room.
+
+    Each name in turn takes the best of its places while the others stay, and again until all have had `TURNS` turns.
+
+    Args:
+        axes: their limits, lines and legend must be there before. labels: of the points. theme: light or dark.
+        lines: `[N, 2]` each, in the axes' data: what no name should lie on either.
+    """
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    px, legend = figure.dpi / 72, axes.get_legend()
     points = axes.transData.transform([(label.x, label.y) for label in labels]) if labels else np.zeros((0, 2))
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
-    inside = axes.get_window_extent(renderer)
-    leader = {"arrowstyle": "-", "color": theme.faint, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3}
+    passed = [_along(axes.transData.transform(line)) for line in lines]
+    marks = np.concatenate([points - 4, points + 4], axis=1)
+    fixed = [] if legend is None else [legend.get_window_extent(renderer).extents]
+    room = axes.get_window_extent(renderer).extents
+    places = [_places(point, _size(axes, label, renderer), px) for point, label in zip(points, labels, strict=True)]
+    taken: dict[int, tuple[Floats, Floats]] = {}  # the box of each name, and its leader
+    for k in [*range(len(labels))] * TURNS:
+        others = [each for i, each in taken.items() if i != k]
+        names = np.array([*fixed, *(box for box, _ in others)]).reshape(-1, 4)
+        boxes, leaders = places[k]
+        covers = _overlap(boxes, np.concatenate([names, np.delete(marks, k, axis=0)])).sum(1)
+        crossed = sum((_inside(path, boxes).any(0) for path in (*passed, *(way for _, way in others))), np.zeros(1))
+        through = _inside(leaders[:, :, None], names).any(1).sum(1)
+        beyond = (boxes[:, :2] < room[:2]).any(1) * 2 + (boxes[:, 3] > room[3]) * 2 + (boxes[:, 2] > room[2])
+        far = np.repeat(DISTANCES, DIRECTIONS)
+        best = int(np.argmin(4 * covers + 2 * crossed + 2 * through + 4 * beyond + far / 60))
+        taken[k] = boxes[best], leaders[best] if far[best] > NEAR else leaders[best][:0]
     for k, label in enumerate(labels):
-        best = None
-        for distance in (NEAR, 12, 20, 30, 42):
-            for dx, dy in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1)):
-                text = axes.annotate(
-                    plain(label.text),
-                    (label.x, label.y),
-                    xytext=(dx * distance, dy * distance),
-                    textcoords="offset points",
-                    color=label.colour,
-                    fontsize=SMALL_PT,
-                    ha={1: "left", 0: "center", -1: "right"}[dx],
-                    va={1: "bottom", 0: "center", -1: "top"}[dy],
-                    arrowprops=leader if distance > NEAR else None,
-                )
-                text.update_positions(renderer)
-                box = Text.get_window_extent(text, renderer)  # of the word without its line
-                outside = not (inside.x0 <= box.x0 and inside.y0 <= box.y0 and box.y1 <= inside.y1)
-                cost = sum(box.overlaps(other) for i, other in enumerate(taken) if i != k) + 2 * outside
-                if best is None or cost < best[0]:
-                    if best is not None:
-                        best[1].remove()
-                    best = (cost, text, box)
-                else:
-                    text.remove()
-                if cost == 0:
-                    break
-            if best is not None and best[0] == 0:
-                break
-        assert best is not None
-        taken.append(best[2])
+        box, leader = taken[k]
+        at = (leader[-1] - box[:2]) / (box[2:] - box[:2]) if len(leader) else (0.0, 0.0)
+        line = {"arrowstyle": "-", "color": theme.faint, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3, "relpos": at}
+        axes.annotate(
+            plain(label.text),
+            (label.x, label.y),
+            xytext=(box[:2] - points[k]) / px,
+            textcoords="offset points",
+            color=label.colour,
+            fontsize=SMALL_PT,
+            ha="left",
+            va="bottom",
+            arrowprops=line if len(leader) else None,
+        )
+
+
+def _places(point: Floats, size: Floats, px: float) -> tuple[Floats, Floats]:
+    """Boxes `[P, 4]` around a point, the nearest first, and the way to each, `[P, STEPS, 2]`, all in pixels.
+
+    Args:
+        point, size: `[2]`, pixels. px: pixels of a point of type.
+    """
+    angle = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    around = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    away = np.array(DISTANCES)[:, None, None] * px + size / 2
+    low = (point + around * away - size / 2).reshape(-1, 2)
+    return np.concatenate([low, low + size], axis=1), np.linspace(point, np.clip(point, low, low + size), STEPS, axis=1)
+
+
+def _size(axes: Axes, label: Label, renderer: RendererBase) -> Floats:
+    """Of a name as it is written, `[2]`, in pixels."""
+    text = axes.text(0, 0, plain(label.text), fontsize=SMALL_PT)
+    size = text.get_window_extent(renderer).size
+    text.remove()
+    return np.asarray(size)
+
+
+def _along(line: Floats) -> Floats:
+    """Places on a line, `[*, 2]`, at most three pixels from one to the next. Args: line: its corners, `[N, 2]`."""
+    steps = [max(2, int(np.hypot(*(b - a)) / 3)) for a, b in zip(line, line[1:], strict=False)]
+    return np.concatenate([line, *(np.linspace(a, b, n) for a, b, n in zip(line, line[1:], steps, strict=False))])
+
+
+def _inside(places: Floats, boxes: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Which places lie in which boxes, `[*, B]`. Args: places: `[*, 2]` or `[*, 1, 2]`. boxes: `[B, 4]`."""
+    at = places if places.ndim > 2 else places[:, None]
+    return np.asarray(((at >= boxes[:, :2] - 1) & (at <= boxes[:, 2:] + 1)).all(-1))
+
+
+def _overlap(one: Floats, other: Floats) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Which boxes cover which others, `[A, B]`. Args: one: `[A, 4]`. other: `[B, 4]`."""
+    return np.asarray(((one[:, None, :2] < other[:, 2:]) & (other[:, :2] < one[:, None, 2:])).all(-1))

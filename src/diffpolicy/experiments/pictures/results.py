@@ -142,20 +142,30 @@ def weights(frame: Frame, theme: Theme) -> Figure:
     mean = "ratio" if "ratio" in frame else str(frame.starting("mean_"))
     figure = figure_of(4.4)
     axes = figure.subplots()
-    labels = []
+    labels, lines, keys = [], [], []
     for name, _ in names_of(frame, "policy"):
-        rows = frame.where("policy", name)
-        x, y, style = rows.numbers(worst), rows.numbers(mean), theme.of(name)
-        axes.plot(x, y, **style, label=plain(name))
-        labels += [Label(a, b, w or name, style["color"]) for a, b, w in zip(x, y, rows.texts("weight"), strict=True)]
+        rows, colour = frame.where("policy", name), theme.word(name)
+        x, y, told = rows.numbers(worst), rows.numbers(mean), rows.texts("weight")
+        key = _key(told)
+        legend = f"{plain(name)} ({key})" if key else plain(name) if any(told) else None
+        axes.plot(x, y, **theme.of(name), label=legend)
+        labels += [Label(a, b, w.removeprefix(f"{key}=") or name, colour) for a, b, w in zip(x, y, told, strict=True)]
+        lines.append(np.stack([x, y], axis=1))
+        keys.append(key)
     scale_linear(axes.xaxis)
     scale_linear(axes.yaxis)
     axes.set_xlabel(plain(f"99th percentile of the {frame.constant('measure') or titled(worst.removeprefix('p99_'))}"))
     axes.set_ylabel(f"mean: ratio to {baseline_of(frame, 'policy')}" if mean == "ratio" else f"mean, {titled(mean)}")
     axes.legend(loc="upper right")
-    caption(figure, "Numbers at the points: the weight.")
-    label_points(axes, labels, theme)
+    caption(figure, f"Numbers at the points: {'what the legend has in brackets' if any(keys) else 'the weight'}.")
+    label_points(axes, labels, theme, lines)
     return figure
+
+
+def _key(told: Sequence[str]) -> str:
+    """`cap` where weights are told as `cap=2`, `cap=4` and `no cap`; empty where they are told otherwise."""
+    keys = {text.partition("=")[0] for text in told if "=" in text}
+    return keys.pop() if len(keys) == 1 else ""
 
 
 def undominated(x: Floats, y: Floats) -> Sequence[int]:
