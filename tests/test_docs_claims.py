@@ -384,9 +384,9 @@ def test_no_docstring_renders_as_a_list_by_a_single_letter():
 def test_the_example_of_an_own_problem_reaches_what_the_docs_say(capsys):
     runpy.run_path(str(ROOT / "examples" / "extending" / "own_problem.py"), run_name="__main__")
     printed = dict(re.findall(r"cost of a minute, (.*?): +([\d.]+)", capsys.readouterr().out))
-    text = (DOCS / "extending.md").read_text(encoding="utf-8")
+    text = " ".join((DOCS / "extending.md").read_text(encoding="utf-8").split())
     before, after, best = re.search(
-        r"from a cost of ([\d.]+) to less than ([\d.]+) a\s+minute; the best rule, which is known .*? costs ([\d.]+)\.",
+        r"from a cost of ([\d.]+) to less than ([\d.]+) a minute; the best rule, which is known .*? costs ([\d.]+)\.",
         text,
     ).groups()
     # another processor rounds otherwise, and training carries that on, so that the page names a bound
