@@ -303,6 +303,70 @@ def test_a_server_that_is_not_there_has_begun_nothing_and_one_that_goes_may_have
     ).reached
 
 
+def test_all_that_wait_are_looked_for_together_and_a_look_that_fails_loses_none(spec):
+    """Each look at the queue brings the workflows of all, and is answered by the process that makes the images."""
+
+    class Hiccups(Comfy):
+        fails = 0
+
+        def __call__(self, got):
+            if (got.method, got.url.path) == ("GET", "/queue") and self.fails:
+                self.fails -= 1
+                raise httpx.ReadTimeout("busy") if self.fails % 2 else httpx.ReadError("reset")
+            return super().__call__(got)
+
+    async def test(upstream, comfy):
+        tasks = [asyncio.ensure_future(upstream.call(request(), timeout_s=30)) for _ in range(40)]
+        await begun(comfy, 40)
+        looks = [len(comfy.calls)]
+        for k in range(40):
+            comfy.fails = 2 if k % 10 == 5 else 0
+            comfy.done()
+            await asyncio.sleep(0.002)
+        assert {answer.status for answer in await asyncio.gather(*tasks)} == {200}
+        paths = [path for _, path, _ in comfy.calls[looks[0] :]]
+        assert paths.count("/queue") < 150  # of each alone they were a thousand
+        assert sum(path.startswith("/history") for path in paths) == 40
+        comfy.fails = 9
+        error = await failed(upstream.call(request(), timeout_s=30))
+        assert (error.reached, error.late) == (True, False)
+        comfy.fails = 0
+        while comfy.running:  # what was lost sight of is not made twice
+            await asyncio.sleep(0.001)
+        assert ("POST", "/interrupt") in [call[:2] for call in comfy.calls]
+
+    play(spec, test, Hiccups())
+
+
+def test_one_whose_client_left_before_its_number_was_told_is_taken_out_once_it_is_there(spec, monkeypatch):
+    monkeypatch.setattr(comfyui, "AGAIN_S", (0.01, 0.02))
+
+    class Late(Comfy):
+        """It takes a request while it is being given up, as one does that sees to the workflow first."""
+
+        held = None
+
+        async def __call__(self, got):
+            if got.url.path == "/prompt":
+                self.held = json.loads(got.content)
+                await asyncio.sleep(60)
+            return super().__call__(got)
+
+    async def test(upstream, comfy):
+        task = asyncio.ensure_future(upstream.call(request(), timeout_s=30))
+        while comfy.held is None:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        while not any(path == "/queue" for _, path, _ in comfy.calls):
+            await asyncio.sleep(0.001)
+        number = comfy.running = comfy.held["prompt_id"]
+        while comfy.running:
+            await asyncio.sleep(0.001)
+        assert comfy.calls[-1] == ("POST", "/interrupt", {"prompt_id": number})
+
+    play(spec, test, Late())
+
+
 def test_nodes_are_found_by_class_and_by_where_their_text_goes():
     assert Workflow.of(GRAPH).nodes == {"prompt": "6", "negative": "7", "size": "5", "steps": "3", "seed": "3"}
     flow = Workflow.of(ADVANCED)
@@ -312,6 +376,8 @@ def test_nodes_are_found_by_class_and_by_where_their_text_goes():
     for body in ({"size": "64x64"}, {"n": 2}, {"negative_prompt": "x"}, {"seed": -1}):
         with pytest.raises(Exception, match=r"size|n |negative_prompt|seed"):
             flow.filled(request(**body), 9)
+    flux = {**GRAPH, "11": {"class_type": "ModelSamplingFlux", "inputs": {"width": 512, "height": ["5", 0]}}}
+    assert Workflow.of(flux).filled(request(size="64x32"), 9)["11"]["inputs"] == {"width": 64, "height": ["5", 0]}
     two = {**GRAPH, "11": GRAPH["3"]}
     assert Workflow.of(two, {"steps": "11", "seed": "11"}).nodes["seed"] == "11"
 

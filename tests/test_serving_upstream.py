@@ -112,6 +112,16 @@ def test_what_is_sent_names_the_request_its_deadline_and_the_key_and_asks_for_ba
     assert got.headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [({"size": "auto"}, None), ({"width": 64, "height": 32}, "64x32"), ({"width": 64}, None), ({"size": "8x8"}, "8x8")],
+)
+def test_a_size_is_told_as_all_servers_read_it(body, size):
+    upstream, sent = mocked(lambda got: IMAGES)
+    call(upstream, request(**body))
+    assert json.loads(sent[0].content).get("size") == size
+
+
 def test_a_call_logs_no_address_whose_query_may_be_a_key(caplog):
     caplog.set_level("DEBUG")
     upstream, sent = mocked(lambda got: IMAGES, "http://worker:1?api=query-key")

@@ -21,6 +21,8 @@ ROLES: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
     "seed": (re.compile("KSampler.*|RandomNoise"), ("seed", "noise_seed")),
 }
 """What a request sets, the classes of nodes that have it, and the inputs that it is: of `size` both, else the first."""
+SIZED = re.compile("Flux2Scheduler|ModelSamplingFlux")
+"""Nodes whose schedule of noise goes by the size of the image, which therefore follow it."""
 LOADERS = ("ckpt_name", "unet_name")
 """Inputs that name a model."""
 Node = dict[str, Any]
@@ -114,7 +116,12 @@ class Workflow:
             graph[self.nodes["negative"]]["inputs"]["text"] = negative
         if request.width is not None and request.height is not None:
             self._need("size", "size")
-            graph[self.nodes["size"]]["inputs"].update(width=request.width, height=request.height)
+            size = {"width": request.width, "height": request.height}
+            graph[self.nodes["size"]]["inputs"].update(size)
+            for node in graph.values():
+                if SIZED.fullmatch(node["class_type"]):  # what is linked to another node comes from there
+                    own = node["inputs"]
+                    own.update({key: told for key, told in size.items() if not isinstance(own.get(key), list)})
         if request.images > 1:
             self._need("size", "n")
             graph[self.nodes["size"]]["inputs"]["batch_size"] = request.images

@@ -18,6 +18,7 @@ from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving import health_report
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.comfy_queue import MOST_BYTES, ComfyQueue
 from diffpolicy.edge.serving.comfy_workflow import Workflow
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import ImageRequest
@@ -32,7 +33,10 @@ ASK_S = 10.0
 SOONEST_S, LATEST_S, SHARE = 0.05, 0.5, 0.02
 """Between two looks at whether it is done: a share of the time so far, within bounds."""
 LOST = 3
-"""Looks in a row that find a request neither queued nor done before it counts as lost, as after a restart."""
+"""Looks in a row that find a request neither queued nor done before it counts as lost, as after a restart; or that fail
+before the server counts as gone."""
+AGAIN_S = (0.5, 2.0)
+"""After which a request whose number was not told yet is taken out once more: it may have come in since."""
 CONNECTIONS = 64
 
 
@@ -73,6 +77,7 @@ class ComfyUpstream:
         self._anyio = need("anyio", "serving")
         self._client_id = uuid.uuid4().hex
         self._ends: set[asyncio.Task[None]] = set()
+        self._queue = ComfyQueue(lambda: self._ask("GET", "/queue", ASK_S, MOST_BYTES))
         self._calls = HttpCalls(
             CONNECTIONS,
             query=address.query,
@@ -107,8 +112,9 @@ class ComfyUpstream:
         except TimeoutError:
             self._give_up(names)
             raise UpstreamError(f"did not answer in time ({timeout_s:.3g} s)", reached=True, late=True) from None
-        except asyncio.CancelledError:
-            self._give_up(names)
+        except (UpstreamError, asyncio.CancelledError) as error:
+            if not isinstance(error, UpstreamError) or error.reached:  # otherwise nothing was queued
+                self._give_up(names)
             raise
 
     async def health(self) -> Health:
@@ -120,15 +126,12 @@ class ComfyUpstream:
         Raises:
             UpstreamError: nothing.
         """
-        answer = await self._ask("GET", "/queue", ASK_S / 2)
-        if answer.status != 200:
-            return Health(False)
-        running, waiting = _queue(answer.body)
+        look = await self._queue.look(time.monotonic())
         return Health(
             True,
             models=self.workflow.models or None,
-            running=len(running),
-            waiting=len(waiting),
+            running=len(look.running),
+            waiting=len(look.waiting),
             slots=1,
             width=self.workflow.width,
             height=self.workflow.height,
@@ -137,7 +140,11 @@ class ComfyUpstream:
 
     async def aclose(self) -> None:
         """Ends what is given up, and its connections."""
-        await asyncio.gather(*self._ends, return_exceptions=True)
+        if self._ends:
+            _, late = await asyncio.wait(self._ends, timeout=ASK_S)
+            for task in late:
+                task.cancel()
+        await self._queue.aclose()
         await self._calls.aclose()
 
     async def _done(self, names: list[str], graph: Mapping[str, Any], request: ImageRequest) -> Answer:
@@ -157,7 +164,7 @@ class ComfyUpstream:
         if queued.status != 200 or not isinstance(own, str):
             raise UpstreamError("queued a workflow without telling its number", reached=True)
         names.append(own)
-        found = await self._found(own)
+        found = await self._found(own, time.monotonic())
         told_status = found.get("status")
         how: Mapping[str, Any] = told_status if isinstance(told_status, dict) else {}
         messages = _messages(how)
@@ -170,16 +177,32 @@ class ComfyUpstream:
             return _failed(ApiError(500, f"ComfyUI failed in node {where}: {what}", code="of_worker"))
         return await self._answer(found, request, _seconds(messages))
 
-    async def _found(self, number: str) -> Mapping[str, Any]:
-        """What there is of a request, once it is done."""
-        begun, missed = time.monotonic(), 0
-        while (found := await self._history(number)) is None:
-            running, waiting = _queue((await self._ask("GET", "/queue", ASK_S)).body)
-            missed = 0 if number in (*running, *waiting) else missed + 1
+    async def _found(self, number: str, queued_s: float) -> Mapping[str, Any]:
+        """What there is of a request, once it is done. Args: number: of it. queued_s: since when it was there."""
+        since_s, runs, missed = queued_s, False, 0
+        while True:
+            pause_s = min(max(SHARE * (time.monotonic() - since_s), SOONEST_S), LATEST_S)
+            await asyncio.sleep(pause_s)
+            try:
+                look = await self._queue.look(max(time.monotonic() - pause_s / 4, queued_s))
+                if number in look.waiting:
+                    missed = 0
+                    continue
+                if number in look.running:
+                    since_s, runs, missed = since_s if runs else look.begun_s, True, 0
+                    continue
+                # it moves from the queue to what runs, and from there to what is done, at once
+                found = await self._history(number)
+            except UpstreamError:
+                missed += 1
+                if missed >= LOST:
+                    raise
+                continue
+            if found is not None:
+                return found
+            missed += 1
             if missed >= LOST:
                 raise UpstreamError("has lost the request, as after a restart", reached=True)
-            await asyncio.sleep(min(max(SHARE * (time.monotonic() - begun), SOONEST_S), LATEST_S))
-        return found
 
     async def _answer(self, found: Mapping[str, Any], request: ImageRequest, service_s: float | None) -> Answer:
         """The images that a history lists."""
@@ -222,7 +245,8 @@ class ComfyUpstream:
         except UpstreamError as error:
             # of a request that was queued before, the work may have begun
             reached = error.reached or path != "/prompt"
-            raise UpstreamError(str(error), reached=reached, late=error.late, gone=error.gone) from None
+            # nor is the whole request late where one call of it was
+            raise UpstreamError(str(error), reached=reached, gone=error.gone) from None
         if answer.status in (401, 403) or 300 <= answer.status < 400:
             raise UpstreamError(f"answers with status {answer.status}", reached=path != "/prompt")
         return answer
@@ -236,26 +260,17 @@ class ComfyUpstream:
     async def _end(self, names: list[str]) -> None:
         """Takes a request out of the queue, or interrupts it: nothing else, since the server may not be ours alone."""
         with suppress(UpstreamError):
-            await self._ask("POST", "/queue", ASK_S, json={"delete": names})
-            running, _ = _queue((await self._ask("GET", "/queue", ASK_S)).body)
-            for number in {*names} & {*running}:
-                # older releases interrupt what runs, whatever the number; newer ones heed it
-                await self._ask("POST", "/interrupt", ASK_S, json={"prompt_id": number})
+            for pause_s in (0.0, *(AGAIN_S if len(names) == 1 else ())):
+                await asyncio.sleep(pause_s)
+                await self._ask("POST", "/queue", ASK_S, json={"delete": names})
+                look = await self._queue.look(time.monotonic())
+                for number in {*names} & {*look.running}:
+                    # older releases interrupt what runs, whatever the number; newer ones heed it
+                    await self._ask("POST", "/interrupt", ASK_S, json={"prompt_id": number})
 
 
 def _failed(error: ApiError) -> Answer:
     return Answer(error.status, {"content-type": "application/json"}, json.dumps(error.body()).encode())
-
-
-def _queue(body: bytes) -> tuple[list[str], list[str]]:
-    """Numbers of the requests that run and that wait."""
-    told = health_report.as_object(body)
-    lists = (told.get(name) for name in ("queue_running", "queue_pending"))
-    running, waiting = (
-        [str(entry[1]) for entry in (listed if isinstance(listed, list) else []) if _is_entry(entry)]
-        for listed in lists
-    )
-    return running, waiting
 
 
 def _is_entry(entry: Any) -> bool:

@@ -180,6 +180,10 @@ def _content(request: ImageRequest) -> dict[str, Any]:
     body = dict(request.body)
     if body.get("response_format") in (None, "url"):
         body["response_format"] = "b64_json"
+    if body.get("size") in (None, "auto"):  # vLLM-Omni knows neither the word nor fields of width and height
+        body.pop("size", None)
+        if request.width is not None and request.height is not None:
+            body["size"] = f"{request.width}x{request.height}"
     if not request.files:
         return {"json": body}
     fields = {name: _field(value) for name, value in body.items() if value is not None}
