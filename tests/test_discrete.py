@@ -15,6 +15,7 @@ from diffpolicy.diffusion import (
     GaussianProcess,
     MaskedProcess,
     TauLeaping,
+    TokenProcess,
     UniformProcess,
     allowed_by,
 )
@@ -345,6 +346,21 @@ def test_joint_items_keep_to_the_mask(process, tmp_path):
 SPECS = {"observation": Unbounded((4, 3))}, Categorical(5, (4,))
 
 
+class Bare(TokenProcess):
+    """A process that gives no more than it must."""
+
+    steps = 3
+
+    def terminal(self, draws, allowed=None):
+        return torch.zeros(2, dtype=torch.int64)
+
+    def corrupt(self, x0, t, draws, allowed=None):
+        return x0
+
+
+BARE = torch.zeros(2, CHOICES), torch.zeros(2, dtype=torch.int64), 2, 1
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -357,6 +373,12 @@ SPECS = {"observation": Unbounded((4, 3))}, Categorical(5, (4,))
         (lambda: Ancestral().grid(GaussianProcess()), "goes through tokens"),
         (lambda: MaskedProcess(3).corrupt(torch.zeros(2).long(), 1, torch.rand(2)), "pass allowed"),
         (lambda: MaskedProcess(3).terminal(None), "pass allowed"),
+        (lambda: UniformProcess(3).terminal(None), "pass allowed"),
+        (lambda: Bare().kept(1), r"Bare does not tell by kept\(i\)"),
+        (lambda: Bare().posterior(*BARE), "Bare tells no posterior"),
+        (lambda: Bare().jumps(*BARE), "Bare tells no rates"),
+        (lambda: Ancestral().grid(Bare()), "Bare tells no posterior"),
+        (lambda: TauLeaping().grid(Bare()), "Bare tells no rates"),
         (lambda: MaskedProcess(3).squares(1), "no share of signal"),
         (
             lambda: MaskedProcess(3).convert(torch.ones(1), torch.ones(1), 1, given="x0", wanted="noise"),

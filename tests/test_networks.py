@@ -103,6 +103,8 @@ def test_denoisers_refuse_unknown_outputs_and_no_hidden_layer():
         MLPDenoiser(A, F, STEPS, output="relu")
     with pytest.raises(InputError, match="hidden"):
         MLPDenoiser(A, F, STEPS, hidden=())
+    with pytest.raises(InputError, match="even and at least 2, got time = 5"):
+        MLPDenoiser(A, F, STEPS, time=5)
 
 
 # Stacks
@@ -132,6 +134,9 @@ def test_a_stacked_denoiser_equals_a_loop(output, hidden):
     for i in (1, 4, STEPS):
         loop = [denoise(net, x[g], i, c[g]) for g, net in enumerate(singles)]
         torch.testing.assert_close(denoise(stack, x, i, c), torch.stack(loop))
+    of_rows = torch.arange(G * M).view(G, M) % STEPS + 1
+    loop = [denoise(net, x[g], of_rows[g], c[g]) for g, net in enumerate(singles)]
+    torch.testing.assert_close(denoise(stack, x, of_rows, c), torch.stack(loop))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -161,6 +161,7 @@ def test_a_point_has_no_density_and_a_spread_one_has(kind):
     found = spread.log_prob(model, states, None, process)
     expected = (-0.5 * z.square() - math.log(0.05) - 0.5 * math.log(2 * math.pi)).sum(-1)
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(spread.kernel(model, x, 0, None, process).log_prob(states[1]), expected[0])
 
 
 def test_the_command_line_tells_every_name():
