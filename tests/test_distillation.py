@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Bounded, Unbounded
+from torchrl.data import Bounded, MultiCategorical, Unbounded
 
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
-from diffpolicy.diffusion import FlowProcess
+from diffpolicy.diffusion import FlowProcess, MaskedProcess
 from diffpolicy.environments import EnvProblem
 from diffpolicy.experiments import make_method
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import DistillationLoss, divergence
 from diffpolicy.policies import ActionMemory, BestOf
-from diffpolicy.policies.heads import BoundedHead, MultiCategoricalHead, VectorHead
+from diffpolicy.policies.heads import BoundedHead, MultiCategoricalHead, TokenHead, VectorHead
 from diffpolicy.training import fit
 from test_imitation_methods import QUICK, guesses
 from test_keys import Specs
@@ -114,7 +114,34 @@ def test_a_masked_teacher_is_asked_with_its_mask_though_the_student_reads_none(d
     assert found[1] < 0.1 < 15 < found[0]
 
 
+def test_of_a_rule_the_decisions_in_the_rows_are_learnt_by_their_distance_or_their_likelihood():
+    rows = TensorDict({"observation": torch.randn(64, 3), "action": 4 * torch.rand(64, 2)}, [64])
+    student = DiffusionPolicy.from_specs(VECTOR, head=VectorHead(), prediction="x0", sampler="one-step")
+    found = []
+    for law in (None, student.law):
+        student.reseed(3)
+        if law is None:
+            found.append(DistillationLoss(student, torch.nn.Identity())(rows)["loss_actor"])
+        else:
+            x0 = law(rows["observation"], None, None, student.noise(torch.Size([64])))
+            found.append((x0 - student.head.encode(rows["action"])).square().mean())
+    torch.testing.assert_close(*found)
+    student = FeedforwardPolicy.from_specs(GuessEnv(1))
+    rows["action"] = torch.arange(64) % 3
+    chances = student.law(rows["observation"]).softmax(-1).gather(-1, rows["action"].unsqueeze(-1))
+    likelihood = DistillationLoss(student, torch.nn.Identity())(rows)["loss_actor"]
+    torch.testing.assert_close(likelihood, -chances.log().mean())
+
+
+def test_laws_of_too_many_joint_choices_are_learnt_by_what_they_decide():
+    few, many = (Specs({"observation": Unbounded((4, 3))}, MultiCategorical([8] * n, (4, n))) for n in (2, 6))
+    assert [DistillationLoss(p, p).compares for p in map(FeedforwardPolicy.from_specs, (few, many))] == [True, False]
+
+
 def test_mistakes_get_a_sentence():
+    tokens = DiffusionPolicy.from_specs(GuessEnv(1), schedule=MaskedProcess(2), head=TokenHead())
+    with pytest.raises(InputError, match="a student of tokens has no law"):
+        DistillationLoss(tokens, tokens)
     noisy = DiffusionPolicy.from_specs(VECTOR, head=VectorHead(), prediction="x0")
     with pytest.raises(InputError, match=r"draws 5 times; give it a sampler such as ddim"):
         DistillationLoss(noisy.with_sampler("one-step"), noisy)

@@ -328,10 +328,11 @@ def test_a_chain_of_numbers_ends_in_the_action_itself():
 def test_actions_drawn_alike_from_all_that_are_allowed():
     rows, flat = torch.Size([60_000]), torch.tensor([True, False, True, True, False, False, True, True, False])
     tokens = TokenHead(nvec=MULTI.nvec)
-    for head in (MULTI, tokens, JointHead(tokens, (1,))):
+    allowed = MULTI.joint_mask(MULTI.read_mask(flat))
+    several = CompositeHead(tuple(CategoricalHead(choices=n) for n in MULTI.nvec), (True, True, True))
+    for head in (MULTI, tokens, JointHead(tokens, (1,)), several):
         mask = head.read_mask(flat.expand(*rows, 9))
-        index = MULTI.joint_index(head.uniform(rows, mask, draw()).reshape(-1, 3))
-        allowed = MULTI.joint_mask(mask)[0]
+        index = MULTI.joint_index(head.uniform(rows, mask, draw()).reshape(-1, 3).long())
         seen = torch.bincount(index, minlength=MULTI.joint) / len(index)
         assert 0.5 * (seen - allowed / allowed.sum()).abs().sum() < 0.01
     shares = SimplexHead(choices=3).uniform(rows, torch.tensor([True, False, True]).repeat(2).expand(*rows, 6), draw())

@@ -276,6 +276,25 @@ def test_who_has_no_chain_learns_by_minus_the_log_probability():
     assert torch.allclose(found, -chances(policy)[[0, 5, 8]].log(), atol=1e-5)
 
 
+def test_without_a_chain_what_learns_of_steps_learns_of_whole_actions():
+    """One step is the action: on the same draws on-chain and rate losses are that of the weighted actions."""
+    kinds = (MirrorDescentLoss, OnChainMirrorLoss, QDFMLoss)
+    fixed = {QDFMLoss: {"beta": 1.0}}
+    found = [
+        kind(plain_policy(), Known(), samples=16, **fixed.get(kind, {"target_kl": None})).actor_losses(SEEN, MASK)
+        for kind in kinds
+    ]
+    assert found[0]["loss_actor"] == found[1]["loss_actor"]
+    torch.testing.assert_close(found[2]["loss_actor"], found[0]["loss_actor"])
+    policy = plain_policy(seed=2)
+    states = recorded(policy, SEEN.expand(5, -1), MASK.expand(5, -1))
+    number = ended(policy, states)[..., 0] * CHOICES + ended(policy, states)[..., 1]
+    steps = step_log_probs(policy, SEEN.expand(5, -1), MASK.expand(5, -1), states)
+    torch.testing.assert_close(steps, chances(policy)[number].log().unsqueeze(0), rtol=1e-5, atol=1e-5)
+    reverse = ReverseMirrorLoss(policy, Known(), samples=64, target_kl=None)
+    assert reverse.actor_losses(SEEN, MASK)["loss_actor"].abs() < 1e-4  # ratios of 1 to the copy of now
+
+
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
