@@ -1,7 +1,9 @@
 """What may stand after `--policy` and `--workers` of `serve`."""
 
+import asyncio
 import json
 import os
+from types import SimpleNamespace as Of
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from diffpolicy import InputError
 from diffpolicy.edge.dispatch import Held, Moment, OnArrival
 from diffpolicy.edge.serving.reach import is_loopback
 from diffpolicy.edge.serving.rules import LEARNED, NAMES, make_policy
+from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.edge.serving.workers_source import WorkersSource
 
 
@@ -127,6 +130,27 @@ def test_a_workers_file_is_read_when_it_changed_and_said_once_when_it_is_broken(
     write(listed(3))
     assert [w.name[-1] for w in source.changed()] == ["3"]
     assert WorkersSource("http://127.0.0.1:1").changed(always=True) is None
+
+
+def test_a_workers_file_that_fails_in_a_way_nobody_foresaw_is_looked_at_again(caplog):
+    serving_loop = pytest.importorskip("diffpolicy.edge.serving.api.serving_loop")
+    found, taken = [RuntimeError("odd"), None, (WorkerSpec("http://127.0.0.1:1"),)], []
+
+    class Source:
+        def changed(self, *, always=False):
+            now = found.pop(0) if found else None
+            if isinstance(now, Exception):
+                raise now
+            return now
+
+    async def go():
+        watching = asyncio.ensure_future(serving_loop._watch(Of(replace_workers=taken.append), Source(), 0.001))
+        while not taken:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    asyncio.run(go())
+    assert "could not be taken up: RuntimeError: odd" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from diffpolicy.edge.serving import (
     WorkerSpec,
     attempt,
     events,
+    trial,
 )
 from diffpolicy.edge.serving.api_error import ApiError
 from virtual_time import run
@@ -1218,6 +1219,33 @@ def test_foreign_work_of_a_worker_that_died_or_went_is_forgotten() -> None:
                 assert not bench.of(events.FellBack)
 
     run(main())
+
+
+def test_what_nobody_can_read_of_a_worker_keeps_no_service_from_starting(caplog) -> None:
+    async def main():
+        fakes = {0: Fake(WorkerSpec("http://w0:1", "w0"))}
+
+        async def odd():
+            return Health(True, slots="two")
+
+        fakes[0].health = odd
+        bench = Bench(2, OnArrival(), fakes=fakes)
+        async with bench:
+            assert (await bench.ask("r").answer()).status == 200
+
+    run(main())
+    assert "a look at w0 failed" in caplog.text
+
+
+def test_a_trial_of_many_weeks_remembers_the_last_of_them(monkeypatch) -> None:
+    monkeypatch.setattr(trial, "MOST_TURNS", 10)
+    of_turns = trial.Trial(0.5, turn_s=1.0)
+    ends = []
+    for k in range(40):  # worse by far in the first half alone, which is forgotten
+        of_turns.share = 0.5
+        ends.append(of_turns.seen(k % 2 == 0, 9.0 + k % 3 if k % 2 == 0 and k < 20 else 1.0 + k % 3, float(k)))
+    assert (ends[19], ends[39]) == (True, False)
+    assert sorted(map(len, of_turns._turns.values())) == [10, 10]
 
 
 def test_a_listener_that_fails_stops_nobody() -> None:

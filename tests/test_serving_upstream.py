@@ -8,13 +8,14 @@ import json
 import socket
 import struct
 import time
+from types import SimpleNamespace as Of
 
 import httpx
 import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch import OnArrival
-from diffpolicy.edge.serving import headers
+from diffpolicy.edge.serving import headers, http_upstream
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.http_connection import HttpConnection
@@ -655,6 +656,29 @@ def test_a_foreign_worker_without_any_of_it_is_well_if_it_answers_and_is_not_ask
     assert sorted(asked) == ["/health", "/health", "/metrics", "/v1/models"]
     got, _ = health(lambda got: httpx.Response(500))
     assert not got.usable
+
+
+def test_a_worker_whose_list_of_models_fails_once_serves_what_it_did(monkeypatch):
+    """It was taken for one of any model, and requests of others went there, to be refused."""
+    listed = [(404, None), (200, ["a"]), (500, None), (200, ["b", "c"]), (503, None)]
+    asked = []
+
+    def answer(got):
+        if got.url.path != "/v1/models":
+            return httpx.Response(200)
+        status, names = listed[len(asked)]
+        asked.append(status)
+        return httpx.Response(status, json={"data": [{"id": name} for name in names or ()]})
+
+    async def go():
+        upstream, _ = mocked(answer)
+        found = []
+        for minute in range(1, len(listed) + 1):
+            monkeypatch.setattr(http_upstream, "time", Of(monotonic=lambda minute=minute: 61.0 * minute))
+            found.append((await upstream.health()).models)
+        return found
+
+    assert asyncio.run(go()) == [None, ("a",), ("a",), ("b", "c"), ("b", "c")]
 
 
 def test_health_of_nobody_is_an_error():

@@ -64,7 +64,7 @@ class Fleet:
     async def start(self) -> None:
         """Looks at every worker once, and goes on looking."""
         self._started = True
-        await asyncio.gather(*(self.look(j) for j in range(len(self.servers))))
+        await asyncio.gather(*(self._looked(j) for j in range(len(self.servers))))
         for j in range(len(self.servers)):
             self._watches[j] = asyncio.create_task(self._watch(j))
 
@@ -183,12 +183,16 @@ class Fleet:
         # `wait_for` may swallow a cancellation, and another watch has its place by then
         while self._watches.get(j) is asyncio.current_task() and (not server.removed or self._has_any(j)):
             server.doubted.clear()
-            try:
-                soon = await self.look(j)
-            except Exception as error:  # an upstream of somebody else's may say of itself what nobody can read
-                soon = False
-                logger.error("a look at %s failed by %s", server.spec.name, described(error))
+            soon = await self._looked(j)
             await server.doubted.wait(AGAIN_S if soon else self._settings.probe_s)
+
+    async def _looked(self, j: int) -> bool:
+        """See `look`: an upstream of somebody else's may say of itself what nobody can read."""
+        try:
+            return await self.look(j)
+        except Exception as error:
+            logger.error("a look at %s failed by %s", self.servers[j].spec.name, described(error))
+            return False
 
     async def look(self, j: int) -> bool:
         """Looks at a worker's health.

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,10 @@ HEALTH_S = 5.0
 """Longest time in which a worker must say how it is."""
 SPARE_CONNECTIONS = 8
 """Beside one for each request, so that its health can always be asked for."""
+ABSENT = (401, 403, 404, 405)
+"""What a worker answers for what it has not."""
+ABSENT_S = 60.0
+"""After which a foreign worker is asked again for what it had not: a proxy before it may have said so."""
 READ_WHOLE = 2**18
 """Bytes up to which an answer is read as JSON; to read more would keep the event loop, and all other requests, waiting
 for milliseconds."""
@@ -60,7 +65,9 @@ class HttpUpstream:
         key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
         self._base = re.sub("/images/generations$", "", address.endpoint, flags=re.IGNORECASE)
         self._root = VERSION.sub("", self._base)
-        self._absent: set[str] = set()
+        self._absent: dict[str, float] = {}
+        """Until when it is not asked again."""
+        self._models: tuple[str, ...] | None = None
         self._calls = HttpCalls(
             self._limits.queue + (spec.slots or 1) + SPARE_CONNECTIONS,
             query=address.query,
@@ -144,7 +151,9 @@ class HttpUpstream:
             self._asked(self._base + "/models"), self._asked(self._root + "/metrics")
         )
         running, waiting = health_report.counts(measured)
-        return Health(True, models=health_report.models(listed), running=running, waiting=waiting)
+        if listed.status == 200 or listed.status in ABSENT:  # otherwise it serves what it did
+            self._models = health_report.models(listed)
+        return Health(True, models=self._models, running=running, waiting=waiting)
 
     async def aclose(self) -> None:
         """Ends its connections."""
@@ -154,15 +163,15 @@ class HttpUpstream:
         return await self._calls.fetch("GET", url, timeout_s=HEALTH_S, most_bytes=health_report.MOST_BYTES, fresh=fresh)
 
     async def _asked(self, url: str) -> Answer:
-        """What a foreign worker need not have; it is not asked again for what it has not."""
-        if url in self._absent:
+        """What a foreign worker need not have; it is not asked again for what it has not, for a while."""
+        if time.monotonic() < self._absent.get(url, 0.0):
             return Answer(404)
         try:
             answer = await self._get(url)
         except UpstreamError:
             return Answer(500)
-        if answer.status in (401, 403, 404, 405):
-            self._absent.add(url)
+        if answer.status in ABSENT:
+            self._absent[url] = time.monotonic() + ABSENT_S
         return answer
 
 

@@ -12,6 +12,8 @@ LEAST_TURNS = 5
 """Turns of each side before it may, where they take turns."""
 ERRORS = 3.0
 """Standard errors by which the policy's mean must be worse; it is looked at after every answer, hence not two."""
+MOST_TURNS = 2000
+"""Of each side that are remembered, some weeks of them: all are looked at with each answer."""
 LOST = 20.0
 """What counts for a request that failed, in units of its own service."""
 
@@ -69,7 +71,10 @@ class Trial:
             self._sides[arm].add(slowdown)
             ours, others, least = self._sides[True], self._sides[False], LEAST
         else:  # what arrives in one turn shares its luck, so each turn counts once
-            self._turns[arm].setdefault(self.turn(arrived_s), _Mean()).add(slowdown)
+            turns, turn = self._turns[arm], self.turn(arrived_s)
+            turns.setdefault(turn, _Mean()).add(slowdown)
+            if len(turns) > MOST_TURNS:
+                del turns[min(turns)]
             ours, others = (_Mean.of([x.mean for x in self._turns[side].values()]) for side in (True, False))
             least = LEAST_TURNS
         if not 0 < self.share < 1 or min(ours.count, others.count) < least:

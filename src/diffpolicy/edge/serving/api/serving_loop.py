@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.edge.serving.workers_source import WorkersSource
@@ -99,7 +100,10 @@ async def serve_policy(
 async def _watch(service: Dispatching, source: WorkersSource, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
-        _reload(service, source)
+        try:
+            _reload(service, source)
+        except Exception as error:  # whatever it is, the next change of the file must be seen
+            logger.error("the workers file could not be taken up: %s", described(error))
 
 
 def _reload(service: Dispatching, source: WorkersSource, *, always: bool = False) -> None:
