@@ -1,5 +1,6 @@
 """Exported decisions: the same as the policy's on inputs that the export was not checked on, and pure."""
 
+import copy
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -267,6 +268,44 @@ def test_a_chain_that_begins_from_what_is_given_and_whose_best_end_a_critic_take
     given = {"observation": observation, "start": start, "uniform" if head.tokens else "noise": noise, **drawn}
     decided = ExportedDecision(tmp_path / "steered")(**given)["action"]
     torch.testing.assert_close(decided, acted, rtol=1e-5, atol=1e-5)
+
+
+class Tied(BestOf):
+    """Takes another draw than `BestOf`, of those that the critic likes as well: what rounding does to an export."""
+
+    def best(self, policy, condition, action):
+        found = self.values(policy, condition, action).unflatten(-1, (-1, self.draws))
+        return self.draws - 1 - found.flip(-1).argmax(-1)
+
+
+class Worst(BestOf):
+    """Takes the draw that the critic likes least."""
+
+    def best(self, policy, condition, action):
+        return self.values(policy, condition, action).unflatten(-1, (-1, self.draws)).argmin(-1)
+
+
+@pytest.mark.parametrize("make", [vectors, tokens])
+def test_an_export_that_takes_another_of_equally_good_draws_is_right_and_one_that_takes_a_worse_one_is_not(make):
+    _, policy = make()
+    critic = CriticEnsemble(policy.condition_dim + policy.head.feature_width, 1)
+    level = copy.deepcopy(critic)
+    for parameter in level.parameters():
+        torch.nn.init.zeros_(parameter)
+
+    def decided(best):
+        return Decision(policy.with_guidance(best))
+
+    def run(best):
+        return lambda inputs: decided(best)(*inputs)
+
+    with torch.no_grad():
+        assert write.compare(decided(BestOf(level, draws=4)), run(Tied(level, draws=4))) == 0
+        assert write.compare(decided(BestOf(critic, draws=4)), run(BestOf(critic, draws=4))) == 0
+        with pytest.raises(InputError, match=r"differs|chooses otherwise"):
+            write.compare(decided(BestOf(critic, draws=4)), run(Worst(critic, draws=4)))
+        with pytest.raises(InputError, match=r"differs|chooses otherwise"):  # a draw that nobody made
+            write.compare(decided(BestOf(level, draws=4)), lambda x: [y + 1 for y in run(Tied(level, draws=4))(x)])
 
 
 def test_the_same_inputs_give_the_same_outputs_and_the_generator_is_left_alone(written):

@@ -96,30 +96,71 @@ class Decision(PureDecision):
             the next latents.
         """
         given = self.named(tensors)
-        policy, mask = self.policy, self._mask(given)
-        made = self._made(policy.condition(given["observation"]), self._latent(given), given, mask)
-        results, law, x0 = [self.head.refuse(made.action, mask)], made.law, made.x0
+        made, condition = self._all(given)
+        if self.best is not None:
+            assert isinstance(self.policy, DiffusionPolicy)
+            made = self._one(made, self.best.best(self.policy, condition, made.action))
+        return self._told(made, self._latent(given), self._mask(given))
+
+    def nearest(
+        self, theirs: Sequence[Tensor], inputs: Sequence[Tensor], ours: Sequence[Tensor], tolerance: float
+    ) -> Sequence[Tensor]:
+        """Where a critic chooses, of the draws that it likes as well as the best the one nearest to an export's."""
+        if self.best is None:
+            return ours
+        assert isinstance(self.policy, DiffusionPolicy)
+        given, count = self.named(inputs), self.best.draws
+        with torch.no_grad():
+            made, condition = self._all(given)
+            values = self.best.values(self.policy, condition, made.action).unflatten(-1, (-1, count))
+            latent, mask = self._repeated(self._latent(given)), self._repeated(self._mask(given))
+            gaps = []
+            for each, b in zip(self._told(made, latent, mask), theirs, strict=True):
+                drawn = each.unflatten(values.ndim - 2, (-1, count)).to(values)
+                gap = (drawn - b.to(values).unsqueeze(values.ndim - 1)).abs() / drawn.abs().clamp_min(1)
+                gaps.append(gap.reshape(*values.shape, -1).amax(-1))
+            far = torch.stack(gaps).amax(0)
+            slack = tolerance * values.abs().amax(-1, keepdim=True).clamp_min(1)
+            tied = values >= values.amax(-1, keepdim=True) - slack
+            nearest = torch.where(tied, far, torch.inf).argmin(-1)
+            return self._told(self._one(made, nearest), self._latent(given), self._mask(given))
+
+    def _told(self, made: Decided, latent: Tensor | None, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The outputs, in their order. Args: latent, mask: of the rows that were made."""
+        results = [self.head.refuse(made.action, mask)]
         if self.head.x0_is == "parameters":
-            results.append(law)
+            results.append(made.law)
         if self.remembers:
-            results.append(policy.prior.follow(given["latent"], x0, self.head))
+            memory = self.policy.prior
+            assert isinstance(memory, ActionMemory)
+            assert latent is not None
+            results.append(memory.follow(latent, made.x0, self.head))
         return tuple(results)
 
-    def _made(
-        self, condition: Tensor, latent: Tensor | None, given: Mapping[str, Tensor], mask: Tensor | None
-    ) -> Decided:
-        """What a pass makes of rows; where a critic chooses, the best of several. Args: given: the inputs by name."""
+    def _all(self, given: Mapping[str, Tensor]) -> tuple[Decided, Tensor]:
+        """What passes make of rows, K of each where a critic chooses, and what each pass is conditioned on.
+
+        Args:
+            given: the inputs by name.
+        """
+        condition, latent, mask = self.policy.condition(given["observation"]), self._latent(given), self._mask(given)
         noise, draws = None if self.noise is None else given[self.noise.name], self._draws(given)
-        if self.best is None:
-            return self._passed(condition, latent, noise, draws, mask)
-        many = [None if x is None else x.repeat_interleave(self.best.draws, -2) for x in (condition, latent, mask)]
-        assert many[0] is not None
-        rows = condition.ndim - 2
-        noise = None if noise is None else noise.flatten(rows + 1, rows + 2)
-        draws = None if draws is None else draws.flatten(rows, rows + 1)
-        made = self._passed(many[0], many[1], noise, draws, many[2])
-        assert isinstance(self.policy, DiffusionPolicy)
-        return made.picked(self.best.best(self.policy, many[0], made.action), self.best.draws, len(self.head.event))
+        if self.best is not None:
+            rows = condition.ndim - 2
+            noise = None if noise is None else noise.flatten(rows + 1, rows + 2)
+            draws = None if draws is None else draws.flatten(rows, rows + 1)
+            condition = condition.repeat_interleave(self.best.draws, -2)
+            latent, mask = self._repeated(latent), self._repeated(mask)
+        return self._passed(condition, latent, noise, draws, mask), condition
+
+    def _repeated(self, x: Tensor | None) -> Tensor | None:
+        """Each row as often as the critic has draws to choose from. Args: x: `[.., M, *]`."""
+        assert self.best is not None
+        return None if x is None else x.repeat_interleave(self.best.draws, -2)
+
+    def _one(self, made: Decided, index: Tensor) -> Decided:
+        assert self.best is not None
+        return made.picked(index, self.best.draws, len(self.head.event))
 
     def _passed(
         self, condition: Tensor, latent: Tensor | None, noise: Tensor | None, draws: Tensor | None, mask: Tensor | None

@@ -44,6 +44,17 @@ class PureDecision(nn.Module):
         """Inputs by name. Args: tensors: in their order."""
         return dict(zip((i.name for i in self.inputs), tensors, strict=True))
 
+    def nearest(
+        self, theirs: Sequence[Tensor], inputs: Sequence[Tensor], ours: Sequence[Tensor], tolerance: float
+    ) -> Sequence[Tensor]:
+        """Of the outputs that are right, whichever way rounding breaks a tie, those that are nearest to an export's.
+
+        Args:
+            theirs: outputs of an export. inputs, ours: of the decision. All in their order.
+            tolerance: of a number, relative to the larger of it and 1.
+        """
+        return ours
+
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
         """Whether choices are right but for rounding, bool of the action's shape.
 
