@@ -297,6 +297,19 @@ def test_a_goal_beside_the_observation_is_observed_and_a_mask_is_not():
         assert (keys.width, keys.mask) == (7, next(iter(mask), None))
 
 
+def test_a_mask_that_would_mask_nothing_is_told_of():
+    spaces, may = pytest.importorskip("gymnasium").spaces, np.ones(3, np.int8)
+    inner = spaces.Dict({"sight": spaces.Box(0, 1, (2,)), "action_mask": spaces.MultiBinary(3)})
+    shown = {"robot": {"sight": np.zeros(2, np.float32), "action_mask": may}}
+    problem = gymnasium_of(observation_space=spaces.Dict({"robot": inner}), seen=lambda self: shown)
+    with pytest.raises(InputError, match=r"mask \('robot', 'action_mask'\) lies within a Dict.* at the top"):
+        check_problem(problem)
+    assert Keys.of(problem.make_env(2), mask_key=("robot", "action_mask")).masked
+    problem = gymnasium_of(reset=lambda self, seed=None: (self.seen(), {"action_mask": may}))
+    with pytest.warns(UserWarning, match="Own tells an action_mask in info, where it masks nothing"):
+        problem.make_env(1).reset()
+
+
 @pytest.mark.filterwarnings("ignore:no update")
 def test_a_reward_that_is_no_number_ends_a_run_before_anything_is_learnt_from_it():
     problem = gymnasium_of(reward=lambda self, action: float("nan") if self.t == 5 else 0.0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
+from tensordict import TensorDictBase
 from torchrl.data import MultiCategorical
 from torchrl.envs import EnvBase
 
@@ -50,7 +54,30 @@ def observed_whole(env: EnvBase, space: Any) -> EnvBase:
     from gymnasium import spaces
 
     env.observed_whole = isinstance(space, spaces.Dict)
+    env.set_info_dict_reader(_MaskInInfo(type(env.unwrapped).__name__))
     return env
+
+
+class _MaskInInfo:
+    """Warns of a mask that a Gymnasium environment tells in `info`, where no policy reads it. Args: name: of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, info: Mapping[str, Any], td: TensorDictBase) -> TensorDictBase:
+        """Looks at what a reset or a step told. Args: info: of it. td: what it showed, which stays as it is."""
+        if "action_mask" in info and "action_mask" not in td.keys():
+            _tell_of_mask(self.name)
+        return td
+
+
+@cache  # once for all lanes: Python's own "once" begins anew wherever filters change
+def _tell_of_mask(name: str) -> None:
+    warnings.warn(
+        f"{name} tells an action_mask in info, where it masks nothing; to have it read, give a Dict of observations "
+        "with an action_mask at its top",
+        stacklevel=1,  # it is no fault of whoever stepped
+    )
 
 
 def one_decision(env: EnvBase, space: Any) -> EnvBase:

@@ -17,7 +17,7 @@ from diffpolicy.policies.actions import Action, action_of, composite_of, side_by
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.nested_keys import as_json, group_of, last_of, plain
-from diffpolicy.policies.observed import Observed, check_free, observed_of, seen
+from diffpolicy.policies.observed import Observed, check_free, check_masks, observed_of, seen
 
 __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
@@ -70,7 +70,8 @@ class Keys:
             items: whether each item is decided alone, or all of a row (an environment's, or an agent's) together.
 
         Raises:
-            InputError: a key is not in the specs, the action is of a kind that no head takes, or there are no items.
+            InputError: a key is not in the specs, the action is of a kind that no head takes, there are no items, or a
+                mask lies within a Gymnasium `Dict`.
         """
         batch = len(env.batch_size)
         actions = [plain(k) for k in env.action_keys]
@@ -97,6 +98,8 @@ class Keys:
         lead = batch + (agents is not None) + len(each)
         shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
         beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if group_of(k) == group}
+        if mask_key == "auto":
+            check_masks(env, wanted, shown)
         if action.parts:
             action, mask_key = _masked_parts(action, beside, mask_key), None
         own = beside.get(f"{last_of(key)}_mask", beside.get("action_mask"))

@@ -71,11 +71,9 @@ def seen(
     env: EnvBase, beside: dict[str, Any], actions: Sequence[NestedKey], shown: Mapping[Any, TensorSpec]
 ) -> list[NestedKey]:
     """What is observed unless a user says. Args: beside: the action, by last name. shown: all specs, of dicts too."""
-    # by its own attributes, since `SerialEnv` passes on those that are not its own
-    whole = vars(bare(env)).get("observed_whole", False)
+    whole, masks = _whole(env), _masks(actions)
     if "observation" in beside and not whole:
         return [beside["observation"]]
-    masks = {"action_mask", *(f"{last_of(key)}_mask" for key in actions)}
     others = [k for name, k in beside.items() if name not in masks and name != "valid"]
     if not group_of(actions[0]) and (whole or not others):
         others += [
@@ -89,6 +87,27 @@ def seen(
             f"environment shows {sorted(map(str, shown))}"
         )
     return sorted(others, key=str)
+
+
+def check_masks(env: EnvBase, actions: Sequence[NestedKey], shown: Mapping[Any, TensorSpec]) -> None:
+    """Refuses a mask within the dicts of a Gymnasium environment, where none is looked for. Args: of `seen`."""
+    inner = [k for k in shown if group_of(k) and last_of(k) in _masks(actions)]
+    if inner and _whole(env):
+        raise InputError(
+            f"the mask {inner[0]!r} lies within a Dict, where it would mask nothing; give it at the top of what is "
+            f"observed, as {last_of(inner[0])!r}, or pass mask_key"
+        )
+
+
+def _whole(env: EnvBase) -> bool:
+    """Whether an environment tells that all parts of what it shows are observed, as `observed_whole` makes it do."""
+    # by its own attributes, since `SerialEnv` passes on those that are not its own
+    return bool(vars(bare(env)).get("observed_whole", False))
+
+
+def _masks(actions: Sequence[NestedKey]) -> set[str]:
+    """The last names of masks of actions."""
+    return {"action_mask", *(f"{last_of(key)}_mask" for key in actions)}
 
 
 def check_free(key: NestedKey, actions: Sequence[NestedKey], group: Sequence[str]) -> None:
