@@ -228,7 +228,7 @@ def test_who_pays_is_what_its_files_say():
     for weight, *cells in body:
         true = [front[f"pretrained:{n}", weight][of] for n in ("live", "stale") for of in ("ratio", "p99_delay_s")]
         assert all(map(agrees, cells, true)), weight
-    text = (DOCS / "deciding.md").read_text(encoding="utf-8")
+    text = " ".join((DOCS / "deciding.md").read_text(encoding="utf-8").split())
     greatest = re.search(r"under `pretrained:live` from ([\d.]+) to ([\d.]+) s", text).groups()
     assert all(map(agrees, greatest, [front["pretrained:live", w]["max_delay_s"] for w in ("0", "1")]))
 
@@ -257,7 +257,7 @@ def test_policies_on_traces_are_those_of_their_files(of, file):
     for name, *cells in body:
         assert all(map(agrees, cells, [cell.removesuffix(" %") for cell in true[named(name)]])), name
     ratio = {name: float(row[0]) / float(true["opt-ts"][0]) for name, row in true.items()}
-    text = (DOCS / "deciding.md").read_text(encoding="utf-8")
+    text = " ".join((DOCS / "deciding.md").read_text(encoding="utf-8").split())
     pattern = {
         "traces_alibaba": r"is ([\d.]+) \(`live`\), ([\d.]+) \(`price`\) and ([\d.]+) \(`stale`\)",
         "traces_gpu_mix": r"on `gpu-mix` ([\d.]+), ([\d.]+) and ([\d.]+)",
@@ -343,7 +343,7 @@ def test_the_sweeps_show_their_files(column, key):
 
 
 def test_the_parameters_of_the_bundled_policies_are_those_that_the_docs_count():
-    text = (DOCS / "deciding.md").read_text(encoding="utf-8")
+    text = " ".join((DOCS / "deciding.md").read_text(encoding="utf-8").split())
     one, two = map(
         int, re.search(r"network of (\d+) parameters .*?; (\d+) where it denoises", text, re.DOTALL).groups()
     )
