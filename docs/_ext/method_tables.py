@@ -8,7 +8,7 @@ stands for what presets can train, of all that serve any problem where none is n
     ```{parameters} d2sac lad
     ```
 
-for every field of these presets' dataclasses: what it is, its default, and what each preset says instead.
+for every field of these presets' dataclasses: what it is, its default, and what presets say instead.
 """
 
 from __future__ import annotations
@@ -65,11 +65,20 @@ def parameters(names: Sequence[str]) -> Iterator[str]:
     meaning: dict[str, str] = {}
     for method in methods.values():
         meaning |= {name: text for name, text in meanings(type(method)).items() if name not in meaning}
-    yield f"| parameter | what it is | default | {' | '.join(f'`{name}`' for name in names)} |"
-    yield "| --- " * (3 + len(names)) + "|"
+    yield f"| parameter | what it is | default | {f'`{names[0]}`' if len(names) == 1 else 'presets that differ'} |"
+    yield "| --- | --- | --- | --- |"
     for name, field in every.items():
-        cells = [_value(told[preset][name]) if name in told[preset] else "" for preset in names]
-        yield f"| `{name}` | {meaning[name]} | {_default(field)} | {' | '.join(cells)} |"
+        given = {preset: told[preset][name] for preset in names if name in told[preset]}
+        cells = {preset: _value(it, ", ") for preset, it in given.items() if _value(it) != _default(field)}
+        yield f"| `{name}` | {meaning[name]} | {_default(field)} | {_of_presets(cells, len(names))} |"
+
+
+def _of_presets(cells: Mapping[str, str], number: int) -> str:
+    """What presets say instead, each value once, with those that have it. Args: number: of all presets."""
+    if not cells or (len(cells) == number and len(set(cells.values())) == 1):
+        return next(iter(cells.values()), "") + " (all)" * bool(cells and number > 1)
+    whose = {value: [name for name, given in cells.items() if given == value] for value in cells.values()}
+    return "<br>".join(f"{value} ({', '.join(f'[{x}]{{.kept}}' for x in names)})" for value, names in whose.items())
 
 
 def written(name: str) -> dict[str, Any]:
@@ -118,10 +127,10 @@ def _default(field: Field[Any]) -> str:
     return _value(field.default_factory()) if field.default_factory is not MISSING else "to be given"
 
 
-def _value(value: Any) -> str:
-    """A value as a YAML file has it."""
+def _value(value: Any, between: str = "<br>") -> str:
+    """A value as a YAML file has it. Args: between: two entries of a mapping."""
     if isinstance(value, Mapping):
-        return "<br>".join(f"`{key}: {_plain(each)}`" for key, each in value.items())
+        return between.join(f"`{key}: {_plain(each)}`" for key, each in value.items())
     return f"`{_plain(value)}`"
 
 
