@@ -32,6 +32,7 @@ class Snapshot:
     time_s: float = 0.0
     policy: str = "least-finish"
     share: float = 1.0
+    trial: dict = field(default_factory=dict)
     holds: bool = False
     draining: bool = False
     counts: dict = field(default_factory=dict)

@@ -29,6 +29,7 @@ from diffpolicy.edge.serving.api.logs import EventLog
 from diffpolicy.edge.serving.api.metrics import Metrics
 from diffpolicy.edge.serving.api.recorder import HEADER, OLD_HEADER, RequestRecorder
 from diffpolicy.edge.serving.api.spans import Spans
+from diffpolicy.edge.serving.trial import Side
 from serving_fakes import Snapshot
 
 
@@ -74,6 +75,12 @@ def test_metrics_count_what_happened_and_tell_dead_time_apart_from_waiting():
     assert value(metrics, "requests_total", worker="", outcome="refused") == 1
     assert value(metrics, "worker_state", worker="a", state="ready") == 1
     assert value(metrics, "queue_depth") == 0
+    tried = Metrics(lambda: Snapshot(trial={"policy": Side(3, 2.5), "other": Side(0, None)})).text().decode()
+    assert [line for line in tried.splitlines() if line.startswith("diffpolicy_trial")] == [
+        'diffpolicy_trial_answers{side="policy"} 3.0',
+        'diffpolicy_trial_answers{side="other"} 0.0',
+        'diffpolicy_trial_slowdown{side="policy"} 2.5',
+    ]
     assert value(Metrics(Snapshot), "wait_seconds_count") == 0  # another service has its own
     assert b"diffpolicy_decision_seconds_bucket" in metrics.text()
 

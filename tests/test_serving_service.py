@@ -1427,6 +1427,9 @@ def test_a_rule_that_holds_and_one_that_does_not_take_turns_on_trial() -> None:
                 await asyncio.sleep(generator.exponential(1.25))
             await asyncio.gather(*(ticket.answer() for ticket in tickets))
             assert bench.service.trial.share == 0.5  # the better rule is not rolled back
+            sides = bench.service.snapshot().trial
+            assert sides["policy"].slowdown < sides["other"].slowdown
+            assert min(side.answers for side in sides.values()) > 5  # turns
             assert {e.by for e in bench.of(events.Bound)} == {"policy", "least-finish"}
 
     run(main())

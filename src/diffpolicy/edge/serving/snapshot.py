@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from diffpolicy.edge.serving.trial import Side
+
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service
 
@@ -56,6 +58,7 @@ class Snapshot:
 
     Args:
         time_s: of the dispatcher's clock. policy: its name. share: of the requests that it decides on.
+        trial: what was seen of `policy` and of `other`, which decides on the rest; empty where there is none.
         holds: whether requests wait for a free worker. draining: it takes no more requests.
         counts: of events by name, such as answered, failed, retried, fell-back.
         servers: in order. waiting: in order of arrival, at most the first hundred; queue: how many there are.
@@ -64,6 +67,7 @@ class Snapshot:
     time_s: float
     policy: str
     share: float
+    trial: Mapping[str, Side]
     holds: bool
     draining: bool
     counts: Mapping[str, int]
@@ -84,6 +88,7 @@ class Snapshot:
             now,
             service.decider.name,
             service.trial.share,
+            service.trial.sides,
             service.decider.holds,
             service.draining,
             dict(service.counts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 LEAST = 50
 """Answers of each side before a trial may end."""
@@ -16,6 +17,19 @@ MOST_TURNS = 2000
 """Of each side that are remembered, some weeks of them: all are looked at with each answer."""
 LOST = 20.0
 """What counts for a request that failed, in units of its own service."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What was seen of one side.
+
+    Args:
+        answers: requests, or turns where they take turns. slowdown: their mean delay over what they take alone on the
+            fastest worker; None without any.
+    """
+
+    answers: int
+    slowdown: float | None
 
 
 class Trial:
@@ -38,9 +52,23 @@ class Trial:
     """
 
     def __init__(self, share: float, seed: int = 0, turn_s: float | None = None) -> None:
-        self.share, self.turn_s, self._seed = share, turn_s, seed
+        self.share, self.turn_s, self._seed, self._tries = share, turn_s, seed, share < 1
         self._sides = {True: _Mean(), False: _Mean()}
         self._turns: dict[bool, dict[int, _Mean]] = {True: {}, False: {}}
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """What was seen of the `policy` and of what decides on the rest; nothing of a policy that decides on all."""
+        if not self._tries:
+            return {}
+        means = {"policy": self._mean(True), "other": self._mean(False)}
+        return {name: Side(mean.count, mean.mean if mean.count else None) for name, mean in means.items()}
+
+    def _mean(self, arm: bool) -> _Mean:
+        """Of what counts on a side: of each turn its mean, since what arrives in one turn shares its luck."""
+        if self.turn_s is None:
+            return self._sides[arm]
+        return _Mean.of([turn.mean for turn in self._turns[arm].values()])
 
     def turn(self, now_s: float) -> int:
         """The number of a turn. Args: now_s: the time."""
@@ -69,15 +97,15 @@ class Trial:
         """
         if self.turn_s is None:
             self._sides[arm].add(slowdown)
-            ours, others, least = self._sides[True], self._sides[False], LEAST
-        else:  # what arrives in one turn shares its luck, so each turn counts once
+        else:
             turns, turn = self._turns[arm], self.turn(arrived_s)
             turns.setdefault(turn, _Mean()).add(slowdown)
             if len(turns) > MOST_TURNS:
                 del turns[min(turns)]
-            ours, others = (_Mean.of([x.mean for x in self._turns[side].values()]) for side in (True, False))
-            least = LEAST_TURNS
-        if not 0 < self.share < 1 or min(ours.count, others.count) < least:
+        if not 0 < self.share < 1:
+            return False
+        ours, others = self._mean(True), self._mean(False)
+        if min(ours.count, others.count) < (LEAST if self.turn_s is None else LEAST_TURNS):
             return False
         error = math.sqrt(ours.variance / ours.count + others.variance / others.count)
         if ours.mean - others.mean <= ERRORS * error:

@@ -64,7 +64,7 @@ def messages_to(log: EventLog) -> Iterator[None]:
     """Within it what this package and the server say goes to a log, and what a reader of forms says nowhere.
 
     Args:
-        log: takes warnings and errors.
+        log: takes them, warnings and errors alone of the server.
     """
     # a reader of forms shows bytes of broken ones, whose senders are told by a status what is wrong
     handlers = {
@@ -77,7 +77,7 @@ def messages_to(log: EventLog) -> Iterator[None]:
     try:
         for logger, handler in zip(loggers, handlers.values(), strict=True):
             logger.handlers, logger.propagate = [handler], False
-            logger.setLevel(logging.WARNING)
+            logger.setLevel(logging.INFO if logger.name == "diffpolicy.serving" else logging.WARNING)
         yield
     finally:
         for logger, (logger.handlers, logger.propagate, level) in zip(loggers, before, strict=True):

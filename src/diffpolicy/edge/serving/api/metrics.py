@@ -34,8 +34,8 @@ class Metrics:
     """A listener with a registry of its own, so that two services in one process have two.
 
     Args:
-        snapshot: of the service, a dataclass whose `servers` have `name`, `state`, `outstanding` and whose `queue`
-            is a number; asked when metrics are.
+        snapshot: of the service, a dataclass whose `servers` have `name`, `state`, `outstanding`, whose `queue`
+            is a number and whose `trial` has sides by their names; asked when metrics are.
     """
 
     def __init__(self, snapshot: Callable[[], Any]) -> None:
@@ -162,4 +162,12 @@ class _Standing(Collector):
         for server in now.servers:
             sent.add_metric([server.name], server.outstanding)
             state.add_metric([server.name, server.state], 1)
-        yield from (sent, state)
+        seen = GaugeMetricFamily("diffpolicy_trial_answers", "answers, or turns, of a side of --share", labels=["side"])
+        slower = GaugeMetricFamily(
+            "diffpolicy_trial_slowdown", "of a side of --share: mean delay over what it takes alone", labels=["side"]
+        )
+        for name, side in now.trial.items():
+            seen.add_metric([name], side.answers)
+            if side.slowdown is not None:
+                slower.add_metric([name], side.slowdown)
+        yield from (sent, state, seen, slower)

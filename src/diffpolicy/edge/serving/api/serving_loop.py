@@ -115,4 +115,4 @@ def _reload(service: Dispatching, source: WorkersSource, *, always: bool = False
         return
     if workers is not None:
         service.replace_workers(workers)
-        logger.warning("the workers are %s now", ", ".join(worker.name for worker in workers))
+        logger.info("the workers are %s now", ", ".join(worker.name for worker in workers))
