@@ -368,7 +368,7 @@ def summary(rows: list[list[str]]) -> list[list[str]]:
         holds = reached < aim.most if aim.errors else reached <= aim.most
         if aim.also is not None:
             holds = holds and mean(cost) < mean(_beside(row[8])[aim.also] for row in each)
-        asked = f"<= {aim.most:g}" if not aim.errors else f"+ {aim.errors:g} s.e. < {aim.most:g}"
+        asked = f"<= {aim.most:g}" if not aim.errors else f"mean + {aim.errors:g} s.e. < {aim.most:g}"
         asked += f", below {aim.also}" if aim.also else ""
         told = (f"{mean(cost):.4g}", f"{mean(score):.3f}", aim.says, f"{mean(measure):.4g}", f"{error:.2g}")
         lines.append([problem, method, str(len(each)), *told, asked, "yes" if holds else "no"])

@@ -1,4 +1,4 @@
-"""What may break and what may not: the sign of an interval, a formula and its comma, and the cells of tables.
+"""What may break and what may not: the sign of an interval, a formula and its comma, code, and the cells of tables.
 
 A cell of a few characters (a number, a name) stays on one line, and one of a sentence has room to be read; the page's
 style does it by the classes `short` and `long`. A session of Python ends with an empty line where doctest reads it,
@@ -16,6 +16,8 @@ SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
 SHORT, LONG = 24, 40
 """Characters up to which a cell stays on one line, and beyond which it is a sentence."""
+WORD = 32
+"""Characters of a word of code that stay on one line, on a phone too."""
 
 
 def keep_together(app: Sphinx, tree: nodes.document, page: str) -> None:
@@ -34,6 +36,13 @@ def keep_punctuation(app: Sphinx, tree: nodes.document, page: str) -> None:
             parent.replace(after, nodes.Text(after[mark.end() :]))
             parent.replace(formula, kept)
             kept += [formula, nodes.Text(mark.group())]
+
+
+def keep_code(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Gives code with a word that may break the class `breaks`; browsers would break `--seeds` behind its dashes."""
+    for code in list(tree.findall(nodes.literal)) if app.builder.format == "html" else ():
+        if max(map(len, code.astext().split()), default=0) > WORD:
+            code["classes"].append("breaks")
 
 
 def end_sessions(app: Sphinx, tree: nodes.document, page: str) -> None:
@@ -56,6 +65,7 @@ def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", keep_together)
     app.connect("doctree-resolved", keep_punctuation)
+    app.connect("doctree-resolved", keep_code)
     app.connect("doctree-resolved", end_sessions)
     app.connect("doctree-resolved", mark_cells)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
