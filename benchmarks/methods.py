@@ -4,10 +4,10 @@ python benchmarks/methods.py --csv docs/_static/benchmarks.csv --seeds 5 --jobs 
 python benchmarks/methods.py --problems cartpole --methods qvpo,sac --seeds 1 --csv runs/benchmarks.csv
 
 With `--jobs` there are as many processes of one thread each, and with `--minutes` each training gets such a part of the
-processor time that its problem names that all of them end. What is in the file already is not trained again, so that an
-interrupted run goes on where it was, with as many seconds for each as those had. The file holds a row for each problem,
-method and seed; beside it, with `_table` in its name, lies the table of means and intervals. A problem or a method is
-added by a line in `PROBLEMS` or `METHODS`.
+processor time that its problem names that all of them end, or the part that `--part` says. What is in the file already
+is not trained again, so that an interrupted run goes on where it was, with as many seconds for each as those had. The
+file holds a row for each problem, method and seed; beside it, with `_table` in its name, lies the table of means and
+intervals. A problem or a method is added by a line in `PROBLEMS` or `METHODS`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Task:
         worst, best: mean returns of random play and of the best possible, or the rules that have them.
         episodes, environments: of training. changes: fields of every method's preset, where it has them.
         methods: on which it makes sense; none: all. seconds: of training, where there is a budget.
-        chance: whether policies decide with chance, as they were trained.
+        chance: whether policies decide with chance, as they were trained. teacher: the rule that imitation copies.
     """
 
     make: Callable[[int], Any]
@@ -119,6 +119,7 @@ class Task:
     methods: tuple[str, ...] = ()
     seconds: float = 30.0
     chance: bool = True
+    teacher: str | None = None
 
     def score(self, returned: float, of_rules: Mapping[str, float] | None = None) -> float:
         """0 for random play, 1 for the best possible. Args: of_rules: mean returns of rules by their names."""
@@ -129,7 +130,9 @@ class Task:
 TOKENS = {"steps": ITEMS, "token_sampler": {"kind": "Ancestral", "order": "confidence"}}
 CALM = {"entropy_share": 0.15, "learning_rates.alpha": 0.003}
 SHARES = {"updates": 4, "batch_size": 256, "start_after": 1000, "tau": 0.02}
-OF_CHOICES = ("d2sac", "sac", "qvpo", "qvpo-plain", "rl-d2", "rl-d2-plain", "qdfm", "qdfm-plain")
+OF_CHOICES = ("d2sac", "sac", "qvpo", "qvpo-plain", "rl-d2", "rl-d2-plain", "qdfm", "qdfm-plain", "dppo", "ppo")
+TAUGHT = ("bc", "bc-plain", "distill", "distill-plain")
+"""Methods that learn of somebody, on problems that name them."""
 PROBLEMS: dict[str, Task] = {
     "pair gains": Task(
         lambda seed: EnvProblem(PairGains, steps=1, name="pair gains"),
@@ -152,8 +155,9 @@ PROBLEMS: dict[str, Task] = {
         "dearest-first",
         episodes=640,
         environments=16,
-        methods=OF_CHOICES,
+        methods=(*OF_CHOICES, *TAUGHT),
         seconds=30.0,
+        teacher="dearest-first",
     ),
     "power-allocation": Task(
         lambda seed: "power-allocation",
@@ -222,10 +226,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "qdfm-plain": {},
     "fql": {},
     "fql-plain": {},
+    # of short play, so that there are some tens of updates
+    "dppo": {"collect": 400, "batch_size": 100},
+    "ppo": {"collect": 400, "batch_size": 100},
+    "bc": {},
+    "bc-plain": {},
+    "distill": {},
+    "distill-plain": {},
 }
 """Presets, and what of them is changed on every problem."""
-CONTROLS = {"d2sac": "sac", "rl-d2-onpolicy": "rl-d2-plain"}
+CONTROLS = {"d2sac": "sac", "rl-d2-onpolicy": "rl-d2-plain", "dppo": "ppo"}
 """Controls that are not the preset's name with `-plain`."""
+TEACHERS = {"distill": "d2sac", "distill-plain": "d2sac"}
+"""Whose teacher is trained too, in the first half of the time."""
 VECTORS = ("fql", "fql-plain")
 """Methods of vectors alone, on problems that name them."""
 CHAINS_OF_ONE_TOKEN_A_STEP = ("qvpo", "rl-d2", "rl-d2-onpolicy")
@@ -241,8 +254,10 @@ def changes_of(problem: str, method: str) -> dict[str, Any]:
     """Fields of a preset on a problem, those that it has. Args: both by name."""
     from diffpolicy.experiments import make_method
 
-    known = vars(make_method(method))
-    given = {**PROBLEMS[problem].changes, **METHODS[method]}
+    known, task = vars(make_method(method)), PROBLEMS[problem]
+    given = {**task.changes, **METHODS[method]}
+    if task.teacher is not None:
+        given["teacher"] = task.teacher
     if problem == "pair gains" and method in CHAINS_OF_ONE_TOKEN_A_STEP:
         given |= TOKENS
     rates = known["learning_rates"]
@@ -264,18 +279,16 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
     made = task.make(seed)
     made = make_problem(made) if isinstance(made, str) else made
     episodes = max(task.environments, round(share * task.episodes))
-    start = time.process_time()
+    start, lived, teacher, changes = time.process_time(), 0, TEACHERS.get(method), changes_of(problem, method)
     with tempfile.TemporaryDirectory() as folder:
-        fitted = train(
-            made,
-            method,
-            episodes=episodes,
-            callbacks=[] if seconds is None else [EndsAfter(seconds)],
-            environments=task.environments,
-            seed=seed,
-            changes=changes_of(problem, method),
-            out=Path(folder) / "run",
-        )
+        learn = partial(train, made, episodes=episodes, environments=task.environments, seed=seed)
+        if teacher is not None:
+            half, chain = [] if seconds is None else [EndsAfter(seconds / 2)], str(Path(folder) / "teacher")
+            lived = learn(teacher, callbacks=half, changes=changes_of(problem, teacher), out=chain).episodes
+            changes["teacher"] = chain
+        until = [] if seconds is None else [EndsAfter(seconds - (time.process_time() - start))]
+        fitted = learn(method, callbacks=until, changes=changes, out=Path(folder) / "run")
+        lived += fitted.episodes
         spent = time.process_time() - start
         name, rules = str(Path(folder) / "run"), [end for end in (task.worst, task.best) if isinstance(end, str)]
         count, judged = min(eval_episodes, 8) if made.steps and made.steps > 1000 else eval_episodes, 10_000 + seed
@@ -284,7 +297,7 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
         played |= evaluate(made, rules, episodes=count, seed=judged).results if rules else {}
     returned = {of: -result.costs.mean for of, result in played.items()}
     told = (f"{returned[name]:.4g}", f"{task.score(returned[name], returned):.4f}", f"{spent:.1f}")
-    return [problem, method, str(seed), str(fitted.episodes), *told, "" if seconds is None else f"{seconds:g}"]
+    return [problem, method, str(seed), str(lived), *told, "" if seconds is None else f"{seconds:g}"]
 
 
 def summary(rows: list[list[str]]) -> list[list[str]]:
@@ -312,6 +325,7 @@ def main() -> None:
     parser.add_argument("--eval-episodes", type=int, default=32)
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--minutes", type=float, help="of all; none: as long as it takes")
+    parser.add_argument("--part", type=float, help="of its problem's seconds that each training gets")
     parser.add_argument("--csv", "--out", dest="out", type=Path, required=True)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -319,12 +333,13 @@ def main() -> None:
     rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     known = {tuple(row[:3]) for row in rows}
     asked = itertools.product(options.problems.split(","), options.methods.split(","), range(options.seeds))
+    bounded = options.minutes is not None or options.part is not None
     jobs = []
     for problem, method, seed in asked:
         task = PROBLEMS[problem]
-        fits = method in task.methods if task.methods else method not in VECTORS
+        fits = method in task.methods if task.methods else method not in (*VECTORS, *TAUGHT)
         if fits and (problem, method, str(seed)) not in known:
-            work = partial(_job, problem, method, seed, options.share, options.eval_episodes, options.minutes)
+            work = partial(_job, problem, method, seed, options.share, options.eval_episodes, bounded)
             jobs.append(Job((problem, method, str(seed)), work, task.seconds, beside=6.0))
 
     def done(job: Job, row: Any, why: str) -> None:
@@ -336,8 +351,9 @@ def main() -> None:
         write(options.out.with_name(f"{options.out.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
         print(" ".join(row), flush=True)
 
-    given = [(PROBLEMS[row[0]].seconds, row[GIVEN]) for row in rows if row[0] in PROBLEMS]
-    run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done, part_given(given))
+    given = part_given((PROBLEMS[row[0]].seconds, row[GIVEN]) for row in rows if row[0] in PROBLEMS)
+    part = given if options.part is None else options.part
+    run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done, part)
     print(table(list(SUMMARY), summary(rows)))
     print(machine())
 
@@ -346,9 +362,9 @@ LONG = 1e4
 """Minutes, where there is no budget."""
 
 
-def _job(problem: str, method: str, seed: int, share: float, episodes: int, minutes: Any, seconds: float) -> list[str]:
+def _job(problem: str, method: str, seed: int, share: float, episodes: int, bounded: bool, seconds: float) -> list[str]:
     """`run`, within a job's seconds where there is a budget."""
-    return run(problem, method, seed, share, episodes, None if minutes is None else seconds)
+    return run(problem, method, seed, share, episodes, seconds if bounded else None)
 
 
 def write(path: Path, lines: list[list[str]]) -> None:

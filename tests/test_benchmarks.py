@@ -163,6 +163,21 @@ def test_rows_of_methods_become_means_with_students_intervals(monkeypatch):
     ]
     for method in methods.METHODS:
         assert methods.changes_of("pair gains", method)["items"] == "joint"
+        taught = methods.changes_of("clinic", method).get("teacher")  # of the students it is a chain that is trained
+        assert (taught == "dearest-first") == (method in methods.TAUGHT)
+
+
+def test_mirror_descent_with_known_values_goes_on_by_the_share_that_its_copy_follows(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import mirror_speed
+
+    pairs = mirror_speed.Pairs.drawn(20)
+    assert pairs.allowed.gather(1, pairs.nearest.unsqueeze(1)).all()
+    course = mirror_speed.course(pairs, "qdfm", {"tau": 0.05, "reward_scale": 0.1, "beta": 5.0})
+    costs = [next(course) for _ in range(41)]
+    assert costs[40] == pytest.approx(pairs.mean(0.5 * (1 + 0.05 * 40)))
+    assert pairs.mean(0) > costs[0] > costs[40] > pairs.mean(1e6)
+    assert pairs.step(0.0, 0.5) > pairs.step(0.4, 0.5) > 0
 
 
 def test_jobs_share_a_budget_so_that_the_last_of_them_ends_within_it(monkeypatch):
