@@ -856,8 +856,9 @@ def test_a_failed_request_may_be_tried_again_under_its_key() -> None:
 
 def test_deadlines_refuse_what_cannot_be_done_and_end_what_was_not() -> None:
     async def main():
-        bench = Bench(1)
+        bench = Bench(1, first_s=5.0)
         async with bench:
+            assert (await bench.ask("in time", deadline_s=1.2).answer()).status == 200  # 5 s are made up
             first = bench.ask("a")
             await asyncio.sleep(0.1)
             with pytest.raises(ApiError) as caught:
@@ -868,7 +869,7 @@ def test_deadlines_refuse_what_cannot_be_done_and_end_what_was_not() -> None:
             with pytest.raises(ApiError, match="deadline passed"):
                 await third.answer()
             await asyncio.gather(first.answer(), second.answer())
-            assert bench.fakes[0].ended == ["a", "b"]
+            assert bench.fakes[0].ended == ["in time", "a", "b"]
 
     run(main())
 

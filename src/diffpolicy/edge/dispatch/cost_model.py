@@ -86,6 +86,10 @@ class CostModel:
         if self.answers <= EARLY or self.answers % REFIT == 0:
             self._guessed.clear()
 
+    def knows(self, model: str = "") -> bool:
+        """Whether a server has answered a request of a model. Args: model: its name."""
+        return any(name == model and counts.any() for (name, _), (_, counts) in self._kinds.items())
+
     def expected_s(self, model: str = "", size: float | None = None) -> Floats:
         """Seconds on each server, `[S]`.
 

@@ -42,7 +42,8 @@ def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1
             code="queue_full",
             retry_after_s=min(max(seconds / 2, 1.0), 60.0),
         )
-    if np.isfinite(request.deadline_s):
+    # before the first answer the seconds are made up, and if all were refused by them there would never be one
+    if np.isfinite(request.deadline_s) and service.fleet.costs.knows(request.model):
         part = request if parts == 1 else replace(request, images=1)
         each_s = service.fleet.costs_now(now).soon_s(part)
         end = earliest_end_s(service.fleet.account.starts_s(now), each_s, parts)
