@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from diffpolicy.policies.heads import (
     BoundedHead,
     CategoricalHead,
     CompositeHead,
+    Head,
     JointHead,
     MultiCategoricalHead,
     SimplexHead,
@@ -343,3 +345,84 @@ def test_actions_drawn_alike_from_all_that_are_allowed():
         action = head.features(head.uniform(rows, None, draw()))
         assert (action.abs() <= 1).all()
         assert action.square().mean(0).sub(1 / 3).abs().max() < 0.01
+
+
+def test_what_an_action_memory_keeps_of_several_is_what_it_keeps_of_each():
+    several, joint = CompositeHead((CategoricalHead(choices=3),) * 2), JointHead(CategoricalHead(choices=3), (2,))
+    x0 = 2 * x0_of(joint, 5)
+    for name in ("probabilities", "remember"):
+        each = torch.cat([getattr(joint.each, name)(part) for part in x0.split(3, -1)], -1)
+        assert torch.equal(getattr(joint, name)(x0), each)
+    assert torch.equal(several.probabilities(x0), joint.probabilities(x0))
+    law = joint.law(x0)
+    assert torch.equal(several.spread(law, torch.rand(5, 2)), several.entropy(law))  # in closed form
+    torch.testing.assert_close(several.entropy(law), joint.entropy(law))
+    vectors = CompositeHead((BOUNDED, SIMPLEX))
+    law = vectors.law(x0_of(vectors, 5))
+    volume = sum(part.log_volume(own) for part, own in zip(vectors.parts, vectors._laws(law), strict=True))
+    assert torch.equal(torch.as_tensor(vectors.log_volume(law)), torch.as_tensor(volume))
+
+
+def test_slots_and_items_without_a_choice_are_marked_alone():
+    flat = torch.tensor([[False, False, True, False, True, False, False, True, True]])
+    action, marked = torch.tensor([[1, 0, 2]]), [[1, 0, 2]]
+    for head in (MULTI, TokenHead(nvec=MULTI.nvec)):
+        assert head.refuse(action, None) is action
+        assert head.refuse(action, head.read_mask(flat)).tolist() == marked
+        none = flat.clone()
+        none[0, 3:5] = False
+        assert head.refuse(action, head.read_mask(none)).tolist() == [[1, -1, 2]]
+    joint = JointHead(CategoricalHead(choices=2), (2,))
+    assert joint.refuse(action[:, :2], None).tolist() == [[1, 0]]
+    assert joint.refuse(action[:, :2], torch.tensor([[True, True, False, False]])).tolist() == [[1, -1]]
+    several = CompositeHead((CategoricalHead(choices=3), CategoricalHead(choices=2)), (True, True))
+    assert several.maskable
+    for head, first in ((several, [1, 0, 0, 1, 0]), (joint, [1, 0, 1, 0])):  # of what does not exist
+        assert head.first().tolist() == [bool(x) for x in first]
+        with pytest.raises(InputError, match=rf"of {len(first)} choices"):
+            head.read_mask(torch.ones(len(first) + 1, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Fixed(Head):
+    """A head that gives no more than it must: always 0."""
+
+    kinds = ("categorical",)
+    width, event = 2, ()
+
+    def sized(self, action):
+        return self
+
+    def sample(self, law, draws):
+        return self.mode(law)
+
+    def mode(self, law):
+        return torch.zeros(law.shape[:-1], dtype=torch.int64)
+
+
+LAW, NUMBERS = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda head: head.mask_width, "has no choices that a mask could forbid"),
+        (lambda head: head.encode(NUMBERS), "holds a law's parameters"),
+        (lambda head: head.uniform(torch.Size([3]), None, draw()), "how an action is drawn alike"),
+        (lambda head: head.feature_width, "how a critic reads"),
+        (lambda head: head.features(NUMBERS), "how a critic reads"),
+        (lambda head: head.log_prob(LAW, NUMBERS), "no log-probability"),
+        (lambda head: head.spread(LAW, NUMBERS), "no closed form"),
+        (lambda head: head.probabilities(LAW), "store x0"),
+        (lambda head: head.joint, "cannot be enumerated"),
+        (lambda head: head.joint_log_prob(LAW), "cannot be enumerated"),
+        (lambda head: head.joint_mask(LAW > 0), "cannot be enumerated"),
+        (lambda head: head.joint_index(NUMBERS), "cannot be enumerated"),
+        (lambda head: head.with_log_prob(LAW, NUMBERS), "has no gradient"),
+        (lambda head: head.freedom(LAW), "has no gradient"),
+        (lambda head: head.log_volume(LAW), "has no gradient"),
+    ],
+)
+def test_what_a_head_of_ones_own_does_not_give_is_refused_by_its_name(ask, words):
+    with pytest.raises(InputError, match=f"Fixed.*{words}"):
+        ask(Fixed())
