@@ -6,11 +6,12 @@ import re
 import pytest
 import torch
 from tensordict import TensorDict
-from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
 from diffpolicy.edge import OffloadingEnv, task_transitions
 from diffpolicy.environments import Cost, EnvProblem, Lanes, RandomRule, gym_problem, step_transitions
+from diffpolicy.environments.checks import check_env
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.environments.transitions import COUNTED
 from diffpolicy.errors import InputError
@@ -45,6 +46,12 @@ class Countdown(EnvBase):
 
     def _set_seed(self, seed):
         self.draws.manual_seed(seed)
+
+
+def with_done(spec):
+    env = GuessEnv(4)
+    env.full_done_spec = spec
+    return env
 
 
 def guess(batch, seed):
@@ -217,6 +224,13 @@ def test_items_keep_their_place():
         (lambda: Cost("cost", per="slot"), "'slot'"),
         (lambda: EnvProblem(lambda batch: GuessEnv(3)).make_env(4), r"\[3\]"),
         (lambda: EnvProblem(lambda: 3).make_env(4), "environment of TorchRL or Gymnasium"),
+        (lambda: Cost(""), "label must be a word"),
+        (lambda: check_env(3), "must be a TorchRL EnvBase, got 3"),
+        (
+            lambda: check_env(with_done(Composite(done=Binary(1, (4, 1)), shape=(4,)))),
+            "'done' of GuessEnv must be bool",
+        ),
+        (lambda: check_env(with_done(Composite(over=Binary(1, (4, 1)), shape=(4,)))), "no 'done' at the root"),
         (lambda: Lanes([]), "at least one"),
         (lambda: Lanes([GuessEnv(2)]), r"\[2\]"),
     ],

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.evaluation import off_policy_value
-from diffpolicy.policies import BestOf
+from diffpolicy.policies import ActionMemory, BestOf
 from diffpolicy.policies.heads import BoundedHead
 from toys import GuessEnv
 
@@ -220,3 +220,20 @@ def test_a_folder_of_decisions_may_hold_folders_and_keys_of_any_name(tmp_path):
 def test_mistakes_get_a_sentence(change, words):
     with pytest.raises(InputError, match=words):
         off_policy_value(POLICY, change(log_of(0)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (DiffusionPolicy.from_specs(GuessEnv(1), prior=ActionMemory()), "without a memory"),
+        (FeedforwardPolicy.from_specs(GuessEnv(1, mask=True)), "the log has no 'mask_0'"),
+        (lambda td: td.set("action", td["nothing"]), "nothing.*, which the log does not hold"),
+        (lambda td: td.set("action", torch.zeros(400, 2)), r"decides \[400, 2\], and the log's actions are \[400\]"),
+    ],
+)
+def test_what_no_such_log_can_judge_is_refused(policy, words):
+    with pytest.raises(InputError, match=words):
+        off_policy_value(policy, log_of(0))
+    vectors = log_of(0).set("action", torch.rand(400, 2))
+    with pytest.raises(InputError, match="none of which it repeats"):
+        off_policy_value(lambda td: td.set("action", torch.rand(400, 2)), vectors)
