@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from tensordict import TensorDict
 
-from diffpolicy import DiffusionPolicy, InputError
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.experiments import make_method
-from diffpolicy.training import ImitationModule, fit
+from diffpolicy.objectives import LikelihoodLoss
+from diffpolicy.training import ImitationModule, OfflineModule, fit
 from diffpolicy.training.averaging import averaged
 from toys import GuessEnv, same_tensors
 
@@ -29,6 +31,22 @@ def test_the_average_follows_by_its_decay():
         mean.update_parameters(line)
         expected = line.weight.clone() if expected is None else 0.9 * expected + 0.1 * line.weight
     torch.testing.assert_close(mean.module.weight, expected)
+
+
+def test_of_rows_too_the_average_acts():
+    policy = FeedforwardPolicy.from_specs(GuessEnv(1), hidden=[4])
+    rows = TensorDict({"observation": torch.randn(20, 3), "action": torch.arange(20) % 3}, [20])
+    loss, rates = LikelihoodLoss(policy), {"actor": 0.1}
+    module = OfflineModule(policy, loss, rows, learning_rates=rates, batch_size=20, ema=0.75)
+    fit(module, episodes=1)
+    assert same_tensors(module.policy, policy)  # the first weights are taken as they are
+    before = [p.clone() for p in module.policy.parameters()]
+    fit(module, episodes=1)
+    for was, mean, now in zip(before, module.policy.parameters(), policy.parameters(), strict=True):
+        torch.testing.assert_close(mean, 0.75 * was + 0.25 * now)
+    for wrong, words in ((rows[:0], "no rows"), (rows.set("valid", torch.zeros(20)), "valid must be bool")):
+        with pytest.raises(InputError, match=words):
+            OfflineModule(policy, loss, wrong, learning_rates=rates)
 
 
 def test_the_average_acts_and_shares_draws_and_statistics():

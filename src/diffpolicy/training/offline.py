@@ -67,7 +67,7 @@ class OfflineModule(ObjectiveModule):
     ) -> None:
         super().__init__(policy, objective, learning_rates=learning_rates)
         self.batch_size = check.integer(batch_size, "batch_size", least=1)
-        if not rows.numel():
+        if not rows.batch_size.numel():  # of a TensorDict without rows numel says 1
             raise InputError("there are no rows to learn from")
         valid = rows.get("valid", None)
         if valid is not None and (valid.dtype != torch.bool or not bool(valid.any(-1).all())):
