@@ -1,5 +1,6 @@
 """Processes and samplers against closed forms, in double precision, and additions from outside the package."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ import torch
 
 from diffpolicy import DiffusionPolicy
 from diffpolicy.diffusion import DDIM, FlowProcess, GaussianProcess, NoiseSchedule, Point, Sampler, reverse_steps
+from diffpolicy.diffusion.kernels import Categorical, Gaussian
 from diffpolicy.diffusion.processes import PREDICTIONS, Process
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
@@ -119,6 +121,17 @@ def test_the_density_is_that_of_what_is_drawn():
     kernel = sampler.kernel(exact(process), x, 0, None, process)
     grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64).unsqueeze(-1)
     assert float(torch.trapezoid(kernel.log_prob(grid).exp(), grid.squeeze(-1))) == pytest.approx(1, abs=1e-6)
+
+
+def test_of_several_slots_each_has_a_probability_of_its_own():
+    mean, logits = normal(2, 3, 4), normal(2, 3, 5, seed=1)
+    states, tokens = normal(2, 3, 4, seed=2), torch.arange(6).view(2, 3) % 5
+    found = Gaussian(mean, 0.5).log_prob(states), Categorical(logits).log_prob(tokens)
+    for row, slot in itertools.product(range(2), range(3)):
+        law = torch.distributions.Normal(mean[row, slot], 0.5).log_prob(states[row, slot]).sum()
+        torch.testing.assert_close(found[0][row, slot], law)
+        law = torch.distributions.Categorical(logits=logits[row, slot]).log_prob(tokens[row, slot])
+        torch.testing.assert_close(found[1][row, slot], law)
 
 
 @pytest.mark.parametrize(

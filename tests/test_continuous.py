@@ -176,6 +176,8 @@ def test_a_policy_on_any_schedule_is_saved(schedule, tmp_path):
     again = DiffusionPolicy.load(tmp_path)
     assert (again.process, again.sampling) == (policy.process, policy.sampling)
     assert again.process.schedule == schedule
+    kind = {"kind": f"elsewhere:{type(schedule).__name__}"}  # as a file names a class of another module
+    assert Schedule.from_dict({**vars(schedule), **kind}) == schedule
 
 
 @pytest.mark.parametrize(
@@ -184,10 +186,12 @@ def test_a_policy_on_any_schedule_is_saved(schedule, tmp_path):
         (lambda: VPSchedule(b_min=3.0, b_max=1.0), "got 3.0 and 1.0"),
         (lambda: CosineSchedule(end=1.0), "1.0"),
         (lambda: FlowSchedule(end=2.0), "2.0"),
+        (lambda: FlowSchedule(end=0.0), "0.0"),
         (lambda: EDMSchedule(sigma_min=0.0), "got 0.0, 80.0"),
         (lambda: GaussianProcess(FlowSchedule(), 4), "take a FlowProcess"),
         (lambda: GaussianProcess(VPSchedule(), 0), "levels"),
         (lambda: Schedule.from_dict({"kind": "Sqrt"}), "'Sqrt'"),
+        (lambda: Schedule.from_dict({"end": 1.0}), "schedule must be one of"),
         (lambda: Schedule.from_dict({"kind": "VPSchedule", "b": 1}), "schedule VPSchedule"),
         (lambda: replace(EDMSchedule(), rho=-1.0), "rho above 0"),
     ],

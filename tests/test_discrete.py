@@ -93,6 +93,19 @@ def test_marginals_and_posteriors_are_those_of_the_forward_matrices(kind, shape,
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_over_a_short_step_expected_jumps_are_the_posterior_chances(kind):
+    process = kind(1000, shape="cosine")
+    logits = torch.stack([uniform(2, CHOICES), uniform(2, CHOICES, seed=1)]).masked_fill(~ALLOWED[1], -1e9)
+    x = torch.tensor([[0, CHOICES], [2, 0]]) if kind is MaskedProcess else torch.tensor([[0, 2], [2, 0]])
+    for i in (200, 700):
+        jumps, law = process.jumps(logits, x, i, i - 1), process.posterior(logits, x, i, i - 1)
+        stands = torch.nn.functional.one_hot(x, process.vocabulary(CHOICES)).bool()
+        assert jumps.shape == law.shape
+        assert (jumps[stands] == 0).all()
+        torch.testing.assert_close(jumps[~stands], law[~stands], rtol=0.01, atol=0)  # but for the square of the step
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_corrupted_tokens_are_drawn_from_the_marginal(kind):
     process, rows = kind(4), 20_000
     x0 = torch.arange(3).repeat(rows, 1)
@@ -402,12 +415,17 @@ def test_mistakes_get_a_sentence(make, words):
 def test_a_chain_tells_when_each_slot_was_shown_and_how_often_it_was_hidden_again():
     process, allowed = MaskedProcess(8), torch.ones(64, 5, CHOICES, dtype=torch.bool)
 
+    told = []
+
     def model(x, t, cond):
+        told.append((t, cond))
         return torch.zeros(*x.shape, CHOICES)
 
     start = process.terminal(None, allowed)
-    chain = Ancestral(remask=2.0).chain(model, start, None, process, uniform(8, 64, 5).float())
+    chain = Ancestral(remask=2.0).chain(model, start, "seen", process, uniform(8, 64, 5).float())
+    assert told == [(t, "seen") for t in range(8, 0, -1)]
     assert (chain.remasks > 0).any()
+    assert (Ancestral(steps=1).chain(model, start, None, process, uniform(1, 64, 5).float()).shown_at == 1).all()
     for row, slot in itertools.product(range(64), range(5)):
         hidden = [int(token) == CHOICES for token in chain.states[:, row, slot]]
         reveals = [k for k in range(1, 9) if hidden[k - 1] and not hidden[k]]

@@ -149,19 +149,21 @@ def test_exact_predictions_lead_to_a_mixture(sampler, process):
 @pytest.mark.parametrize("kind", [*SOLVERS, OneStep], ids=lambda kind: kind.__name__)
 def test_a_point_has_no_density_and_a_spread_one_has(kind):
     process, x = PROCESSES[0], normal(6, 2)
-    model = exact(process)
+    plain = exact(process)
+    model = lambda x, i, cond: cond + plain(x, i, cond)  # noqa: E731 (what is seen comes through)
     sampler = kind()
     assert sampler.noisy_steps(process) == 0
     with pytest.raises(InputError, match="no density"):
-        sampler.log_prob(model, sampler.chain(model, x, None, process).states, None, process)
+        sampler.log_prob(model, sampler.chain(model, x, 0.5, process).states, 0.5, process)
     spread = kind(min_std=0.05)
     n = len(spread.grid(process)) - 1
+    assert spread.grid(process) == ((12, 0) if kind is OneStep else tuple(range(12, -1, -1)))
     z = normal(n, 6, 2, seed=1)
-    states = spread.chain(model, x, None, process, z).states
-    found = spread.log_prob(model, states, None, process)
+    states = spread.chain(model, x, 0.5, process, z).states
+    found = spread.log_prob(model, states, 0.5, process)
     expected = (-0.5 * z.square() - math.log(0.05) - 0.5 * math.log(2 * math.pi)).sum(-1)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(spread.kernel(model, x, 0, None, process).log_prob(states[1]), expected[0])
+    torch.testing.assert_close(spread.kernel(model, x, 0, 0.5, process).log_prob(states[1]), expected[0])
 
 
 def test_the_command_line_tells_every_name():
