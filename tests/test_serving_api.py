@@ -12,6 +12,7 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge import serving as serving_package
+from diffpolicy.edge.serving import running
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
 from diffpolicy.edge.serving.limits import Limits
@@ -429,6 +430,39 @@ def test_a_connection_that_nobody_reads_counts_among_what_is_held_and_then_is_dr
 
     asyncio.run(go())
     assert not caplog.records
+
+
+def test_a_connection_without_a_whole_head_of_a_request_is_ended_and_no_other(monkeypatch):
+    monkeypatch.setattr(running, "SILENT_S", 0.2)
+
+    async def behave(request, chunk):
+        await asyncio.sleep(0.4)
+        return image()
+
+    async def go():
+        listening = listen("127.0.0.1", 0)
+        get = b"GET /live HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        body = b'{"prompt": "x"}'
+        post = b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+
+        async def said(sent):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.write(sent)
+            try:
+                return await reader.read()
+            except ConnectionError:
+                return b""
+            finally:
+                writer.close()
+
+        async with serving(make_app(FakeService(behave)), listening):
+            asked = (b"", get, get + b"\r\n" + get, post % (PATH.encode(), len(body), body))
+            return await asyncio.wait_for(asyncio.gather(*map(said, asked)), 30)
+
+    silent, half, second, whole = asyncio.run(go())
+    assert silent == half == b""
+    assert second.count(b"200 OK") <= 1  # the end comes at once, maybe before that answer was read
+    assert b"b64_json" in whole
 
 
 # Keys, names, other sites

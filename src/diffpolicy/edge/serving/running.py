@@ -15,6 +15,7 @@ import uvicorn
 from diffpolicy import _signals
 from diffpolicy._validate import show
 from diffpolicy.edge.serving.hanging_up import with_hang_up
+from diffpolicy.edge.serving.silent import end_silent
 from diffpolicy.errors import InputError
 
 BACKLOG = 2048
@@ -23,6 +24,8 @@ FLUSH_S = 5
 KEEP_S = 75
 """How long an idle connection is kept: longer than clients (httpx 5 s, as is uvicorn's default) and proxies (60 s) do,
 so that none sends a request into a connection that is just being closed."""
+SILENT_S = 90
+"""After which a connection without a whole head of a request is ended: longer than an idle one is kept."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -109,11 +112,13 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
     )
     server = Server(config)
     server.ended = asyncio.create_task(server.serve(sockets=[listening]))
+    silent = asyncio.create_task(end_silent(server.server_state.connections, SILENT_S))
     try:
         while not server.started and not server.ended.done():
             await asyncio.sleep(0.002)
         yield server
     finally:
+        silent.cancel()
         server.should_exit = True
         await server.ended
         listening.close()
