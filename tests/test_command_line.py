@@ -82,7 +82,7 @@ def test_an_option_means_the_same_in_every_command():
     for option in ("--tasks", "--steps"):
         assert set(kinds[option]) == {"train", "compare", "evaluate"}
         assert len({(a.metavar, a.help) for a in kinds[option].values()}) == 1
-    assert all("go on with the same, stopped before, in --out" in a.help for a in kinds["--resume"].values())
+    assert all("continue the same run in --out, if it was stopped" in a.help for a in kinds["--resume"].values())
 
 
 def test_old_spellings_are_read_and_one_line_says_what_is_typed_now(cli, scenario_file, write_tasks, tmp_path):

@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 from diffpolicy.cli.known import word_of
 from diffpolicy.cli.main import COMMANDS, GROUPS, command_name, parser
 
-SHARED = "of every command"
+SHARED = "common to all commands"
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

@@ -15,9 +15,11 @@ SAMPLERS = ("ddpm", "ddim", "dpm++", "edm-heun", "flow-euler", "flow-heun", "one
 def add_sampler(parser: argparse.ArgumentParser) -> None:
     """`--sampler` and `--sampler-steps`."""
     names = f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}"
-    parser.add_argument("--sampler", choices=SAMPLERS, help=f"of diffusion policies, instead of their own: {names}")
     parser.add_argument(
-        "--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="denoising steps of that sampler"
+        "--sampler", choices=SAMPLERS, help=f"sampler of diffusion policies, instead of their own: {names}"
+    )
+    parser.add_argument(
+        "--sampler-steps", type=whole(1, _limits.CHAIN), metavar="K", help="denoising steps of --sampler"
     )
 
 
@@ -43,6 +45,7 @@ def add_guidance(parser: argparse.ArgumentParser) -> None:
         "--guidance",
         type=guidance,
         metavar="KIND:NUMBER",
-        help="of diffusion policies, instead of their own: best-of:K of K draws or q-gradient:SCALE, by the critic "
-        "that was saved with the policy; classifier-free:W, of one that was trained with a condition_drop; or none",
+        help="guidance of diffusion policies, instead of their own: best-of:K (of K draws) or q-gradient:SCALE, "
+        "by the critic saved with the policy; classifier-free:W, for policies trained with a "
+        "condition_drop; or none",
     )

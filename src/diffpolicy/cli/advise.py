@@ -7,7 +7,7 @@ import argparse
 from diffpolicy.cli import options as opt
 from diffpolicy.edge.workload.table_values import UNITS
 
-HELP = "say from a service's log whether another rule would have been better"
+HELP = "tell from a service's log whether another rule would have been better"
 EXAMPLES = (
     "diffpolicy advise requests.csv",
     "diffpolicy advise requests.csv --columns arrival_s=created_at,end_s=done_at,server=gpu --json",
@@ -20,30 +20,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         metavar="LOG",
-        help="CSV with arrival_s, server, end_s in seconds or as dates (or arrival_ms, ...), start_s where it is known "
-        "(it tells how many requests a server works on at once), and cost, or steps and where known model, width, "
-        "height, images",
+        help="CSV with arrival_s, server and end_s, in seconds or as dates (or arrival_ms, ...); start_s if "
+        "known, which shows how many requests a server works on at once; and cost, or steps and, if known, "
+        "model, width, height and images",
     )
     parser.add_argument(
         "--columns",
         type=opt.columns,
         default={},
         metavar="NAME=COLUMN,...",
-        help="where they have other names: arrival_s=created_at,server=gpu,...",
+        help="names of these columns in the file: arrival_s=created_at,server=gpu,...",
     )
-    parser.add_argument("--unit", choices=UNITS[:-1], default="s", help="of times that are numbers (default s)")
+    parser.add_argument("--unit", choices=UNITS[:-1], default="s", help="unit of times that are numbers (default s)")
     parser.add_argument(
         "--fleet",
         metavar="FILE",
-        help="advise for other servers: a scenario, or a service's workers file; JSON with names, and where they are "
-        "known slots and speeds",
+        help="give advice for other servers: a scenario, or a service's workers file (JSON with names and, if "
+        "known, slots and speeds)",
     )
     parser.add_argument(
         "--policies",
         type=opt.names,
         default=[],
         metavar="POLICY,POLICY",
-        help="replay these too, such as price,pretrained:live; each decision of theirs takes milliseconds",
+        help="also replay these policies, such as price,pretrained:live; each of their decisions takes milliseconds",
     )
     opt.add_common(parser)
 

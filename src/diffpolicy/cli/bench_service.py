@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.load.plan import Ask
     from diffpolicy.edge.serving.load.report import LoadReport
 
-HELP = "ask a service for images at a given rate, and tell its delays"
+HELP = "send requests for images to a service at a given rate, and print its delays"
 EXAMPLES = (
     "diffpolicy bench-service http://127.0.0.1:8000 --requests 500 --rate 2.5",
     "diffpolicy bench-service http://127.0.0.1:8000 --requests 100",
@@ -27,40 +27,49 @@ LATE = 0.01
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("url", metavar="URL", help="of the service")
+    parser.add_argument("url", metavar="URL", help="URL of the service")
     parser.add_argument(
-        "--requests", type=opt.whole(1, _limits.TASKS), metavar="N", help="how many (default 100; of a trace, all)"
+        "--requests",
+        type=opt.whole(1, _limits.TASKS),
+        metavar="N",
+        help="number of requests (default 100; of a trace: all)",
     )
     when = parser.add_mutually_exclusive_group()
     when.add_argument(
-        "--rate", type=opt.positive, metavar="R", help="a second, on average, Poisson (default: all at once)"
+        "--rate", type=opt.positive, metavar="R", help="requests a second on average, Poisson (default: all at once)"
     )
     when.add_argument(
         "--concurrency",
         type=opt.whole(1, 100_000),
         metavar="N",
-        help="requests under way at any time instead: a closed loop, whose delays flatter a slow service",
+        help="instead: requests under way at any time; a closed loop, which flatters a slow service",
     )
-    when.add_argument("--trace", metavar="FILE", help="CSV with arrival_s, and width, height, steps, images, model")
+    when.add_argument(
+        "--trace", metavar="FILE", help="instead: CSV with arrival_s, and width, height, steps, images, model"
+    )
     parser.add_argument(
-        "--cv", type=opt.positive, metavar="CV", help="of --rate: gamma arrivals of this coefficient of variation"
+        "--cv", type=opt.positive, metavar="CV", help="with --rate: gamma arrivals with this coefficient of variation"
     )
     parser.add_argument(
         "--mix",
         metavar="FILE",
         help="JSON list of {width, height, num_inference_steps, weight} (default: vLLM-Omni's mixed workload)",
     )
-    parser.add_argument("--model", default="", metavar="NAME", help="asked for (default: none is named)")
+    parser.add_argument("--model", default="", metavar="NAME", help="model to ask for (default: none)")
     parser.add_argument("--within", type=opt.positive, metavar="S", help="goodput counts answers within S seconds")
     parser.add_argument(
-        "--timeout", type=opt.positive, default=3600.0, metavar="S", help="of a request, seconds (default 3600)"
+        "--timeout",
+        type=opt.positive,
+        default=3600.0,
+        metavar="S",
+        help="time-out of a request, seconds (default 3600)",
     )
     parser.add_argument(
         "--time-scale",
         type=opt.positive,
         default=1.0,
         metavar="F",
-        help="of emulated workers: arrivals come so much closer together, delays are divided by it (default 1)",
+        help="for emulated workers: arrivals come this much closer together, and delays are divided by it (default 1)",
     )
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the API key")
     opt.add_common(parser)

@@ -15,38 +15,39 @@ if TYPE_CHECKING:
 
 def add_binding(parser: argparse.ArgumentParser) -> None:
     """`--binding` and how requests are held: when a request is given a server, and which one is."""
-    group = parser.add_argument_group("when a request is given its server")
+    group = parser.add_argument_group("binding requests to servers")
     group.add_argument(
         "--binding",
         choices=("arrival", "free"),
         default="arrival",
-        help="when it arrives (default), or when a server is free; a policy then says which of the free ones",
+        help="bind a request when it arrives (default), or when a server is free; the policy then chooses among "
+        "the free servers",
     )
     group.add_argument(
         "--order",
         metavar="ORDER",
-        help="which waiting request goes first: first-come, shortest-first, highest-response-ratio, cost-minus-age, "
-        "weighted-shortest, earliest-deadline, with options such as shortest-first:cap=6 (the default) or "
-        "cost-minus-age:age=0.5,price=3; pretrained:dispatch, which was learnt; a file of train-fleet dispatch; or "
-        "module:attribute",
+        help="which waiting request goes first: first-come, shortest-first, highest-response-ratio, "
+        "cost-minus-age, weighted-shortest, earliest-deadline, with options such as shortest-first:cap=6 "
+        "(the default) or cost-minus-age:age=0.5,price=3; pretrained:dispatch, a learned order; a file of "
+        "train-fleet dispatch; or module:attribute",
     )
     group.add_argument(
         "--dead-time",
         type=float,
         metavar="S",
-        help="seconds from a binding to the start: what a call costs (default 0)",
+        help="seconds from a binding to the start, which is what a call costs (default 0)",
     )
     group.add_argument(
         "--lead",
         type=float,
         metavar="S",
-        help="a server counts as free so many seconds before its request is expected to end (default 0)",
+        help="a server counts as free this many seconds before its request should end (default 0)",
     )
     group.add_argument(
         "--split",
         action="store_true",
-        help="send a request's images one by one, in order of all that is left of the request; where no server makes "
-        "several faster together",
+        help="send a request's images one by one, ordered by all that is left of the request; only where no "
+        "server makes several faster together",
     )
 
 

@@ -18,28 +18,33 @@ EXAMPLES = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "profiles", nargs="+", metavar="PROFILE", help="measured servers, one or more, each as often as it is there"
+        "profiles",
+        nargs="+",
+        metavar="PROFILE",
+        help="profiles of measured servers, one or more; repeat one for several equal servers",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="the scenario (JSON) to write; needed")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the scenario (JSON) to write; required")
     parser.add_argument(
-        "--load", type=opt.positive, default=0.8, metavar="L", help="work offered / capacity, default 0.8"
+        "--load", type=opt.positive, default=0.8, metavar="L", help="work offered / capacity (default 0.8)"
     )
-    parser.add_argument("--mix", metavar="WxH:N,W:N", help="sizes and steps asked for (default: what all measured)")
+    parser.add_argument(
+        "--mix", metavar="WxH:N,W:N", help="sizes and steps of the requests (default: those that all profiles measured)"
+    )
     parser.add_argument(
         "--slots",
         type=opt.whole(1, _limits.SLOTS),
         default=200,
         metavar="T",
-        help="requests of an episode, default 200",
+        help="requests of an episode (default 200)",
     )
     parser.add_argument(
-        "--rate", type=opt.positive, default=1000.0, metavar="R", help="Mbit/s of each link, default 1000"
+        "--rate", type=opt.positive, default=1000.0, metavar="R", help="Mbit/s of each link (default 1000)"
     )
-    parser.add_argument("--batching", action="store_true", help="like requests that wait share a batch")
+    parser.add_argument("--batching", action="store_true", help="waiting requests that are alike share a batch")
     parser.add_argument("--cold", action="store_true", help="each server must load its model first")
     parser.add_argument("--mtbf", type=opt.positive, metavar="S", help="mean time between failures of each server")
     parser.add_argument("--mttr", type=opt.positive, metavar="S", help="mean time to repair")
-    parser.add_argument("--accept-poor-fit", action="store_true", help="take profiles with R2 under 0.9")
+    parser.add_argument("--accept-poor-fit", action="store_true", help="accept profiles with R2 under 0.9")
     opt.add_common(parser)
 
 

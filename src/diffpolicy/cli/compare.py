@@ -42,20 +42,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--methods",
         type=opt.names,
         metavar="METHOD,METHOD",
-        help="what is trained; default: the methods of the problem",
+        help="methods to train (default: those of the problem)",
     )
-    opt.add_set(parser, "; of all methods, or of one: lad-ts.steps=5")
+    opt.add_set(parser, "; for all methods, or for one: lad-ts.steps=5")
     parser.add_argument(
         "--policies",
         type=opt.names,
         metavar="POLICY,POLICY",
-        help="policies that are played too, trained already; default: the problem's, of offloading pretrained:live and "
-        "pretrained:stale where numba is installed",
+        help="trained policies to play as well (default: the problem's; for offloading pretrained:live and "
+        "pretrained:stale if numba is installed)",
     )
     parser.add_argument(
         "--episodes",
         type=opt.whole(1, _limits.TRAINING),
-        help="training episodes of each method; default: as many as fit into the time",
+        help="training episodes of each method (default: as many as fit into the time)",
         metavar="N",
     )
     parser.add_argument(
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=opt.whole(1, _limits.ENVIRONMENTS),
         default=1,
         metavar="E",
-        help="played side by side in each training, as in train (default 1)",
+        help="environments played side by side in each training, as in train (default 1)",
     )
     parser.add_argument(
         "--seeds", type=opt.whole(1, _limits.SEEDS), help="training seeds of each method (default 1)", metavar="K"
@@ -72,37 +72,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="time for all of it (default 5, or no limit with --episodes or --full)",
+        help="minutes for the whole comparison (default 5; no limit with --episodes or --full)",
         metavar="M",
     )
     parser.add_argument("--full", action="store_true", help="500 episodes, five seeds, every preset, no time limit")
     parser.add_argument(
         "--processes",
         type=opt.whole(1, _limits.PROCESSES),
-        help="trainings and evaluations side by side (default 2, or the processors of --cluster); 1: all in this "
-        "process",
+        help="trainings and evaluations side by side (default 2, or the processors of --cluster); 1: all in "
+        "this process",
         metavar="P",
     )
     parser.add_argument(
         "--cluster",
         type=_cluster,
         metavar="ray[:ADDRESS]",
-        help="do the work as tasks of Ray: of the cluster at ADDRESS, or of the one that Ray finds, or starts on this "
-        "machine; what is written comes back to --out",
+        help="run the work as tasks of Ray: on the cluster at ADDRESS, or on the one that Ray finds, or starts "
+        "on this machine; results come back to --out",
     )
     parser.add_argument(
         "--sweep",
         metavar="KEY=V,V",
-        help="at each value of a knob: of the problem (of offloading tasks, stations, slots, capacity, steps), or of "
-        "the methods (denoising-steps, temperature, discount, updates)",
+        help="repeat everything at each value of a parameter: of the problem (for offloading tasks, stations, "
+        "slots, capacity, steps), or of the methods (denoising-steps, temperature, discount, updates)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
+    parser.add_argument("--resume", action="store_true", help="continue the same run in --out, if it was stopped")
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
     parser.add_argument(
         "--out",
         default="runs/compare",
         metavar="DIR",
-        help="folder of tables, pictures and policies (default runs/compare)",
+        help="folder for tables, pictures and policies (default runs/compare)",
     )
     opt.add_scenario(parser)
     opt.add_binding(parser)

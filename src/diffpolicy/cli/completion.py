@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.known import KNOWN, word_of
 
-HELP = "print a script by which a shell completes commands, options and names"
+HELP = "print a script that lets a shell complete commands, options and names"
 EXAMPLES = (
     'eval "$(diffpolicy completion bash)"                                       # in ~/.bashrc',
     'autoload -U compinit; compinit; eval "$(diffpolicy completion zsh)"        # in ~/.zshrc',

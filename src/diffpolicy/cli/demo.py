@@ -12,7 +12,7 @@ from diffpolicy.cli.progress import bar
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.demo import Row
 
-HELP = "serve a load on three emulated GPU servers by a rule, and by what others do, on this machine"
+HELP = "serve a load on three emulated GPU servers on this machine, by a rule and by what others do"
 EXAMPLES = (
     "diffpolicy demo",
     "diffpolicy demo --policy least-finish --requests 300 --load 0.9",
@@ -25,23 +25,31 @@ MODULES = ("fastapi", "uvicorn", "httpx", "prometheus_client", "python_multipart
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "--policy", default="least-finish", metavar="RULE", help="as `serve` has it (default least-finish)"
+        "--policy", default="least-finish", metavar="RULE", help="rule, as in serve (default least-finish)"
     )
     parser.add_argument(
         "--binding",
         choices=("arrival", "free"),
         default="free",
-        help="when it arrives, or when a server is free (default)",
-    )
-    parser.add_argument("--order", metavar="ORDER", help="of --binding free (default cost-minus-age:age=0.5)")
-    parser.add_argument(
-        "--requests", type=opt.whole(10, 100_000), default=60, metavar="N", help="that count (default 60)"
+        help="bind a request when it arrives, or when a server is free (default)",
     )
     parser.add_argument(
-        "--load", type=opt.positive, default=0.85, metavar="L", help="share of what the servers can do (default 0.85)"
+        "--order",
+        metavar="ORDER",
+        help="with --binding free: which waiting request goes first (default cost-minus-age:age=0.5)",
     )
     parser.add_argument(
-        "--time-scale", type=opt.positive, default=0.2, metavar="F", help="times are multiplied by it (default 0.2)"
+        "--requests", type=opt.whole(10, 100_000), default=60, metavar="N", help="requests that count (default 60)"
+    )
+    parser.add_argument(
+        "--load",
+        type=opt.positive,
+        default=0.85,
+        metavar="L",
+        help="load, as a share of what the servers can do (default 0.85)",
+    )
+    parser.add_argument(
+        "--time-scale", type=opt.positive, default=0.2, metavar="F", help="factor of all times (default 0.2)"
     )
     opt.add_common(parser)
 

@@ -32,22 +32,24 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policies", nargs="+", metavar="POLICY", help="what is played, one or more")
+    parser.add_argument("policies", nargs="+", metavar="POLICY", help="policies to play, one or more")
     opt.add_problem(parser)
     opt.add_eval_episodes(parser, 16)
     parser.add_argument("--episodes", action=opt.OldSpelling, instead="--eval-episodes", **opt.EVAL_EPISODES)
     parser.add_argument(
-        "--baseline", metavar="POLICY", help="to which ratios are; default: the problem's first rule (opt-ts)"
+        "--baseline",
+        metavar="POLICY",
+        help="policy that ratios refer to (default: the first rule of the problem, opt-ts)",
     )
     parser.add_argument(
         "--log",
         metavar="FILE",
-        help="play nothing: estimate what the policies would have earned by the decisions of a CSV or folder, which "
-        "holds how probable each was",
+        help="play nothing: estimate from logged decisions what the policies would have earned; a CSV or folder "
+        "that says how probable each decision was",
     )
     opt.add_sampler(parser)
     opt.add_guidance(parser)
-    parser.add_argument("--out", metavar="DIR", help="write tables and their pictures there")
+    parser.add_argument("--out", metavar="DIR", help="folder for tables and pictures")
     opt.add_scenario(parser)
     opt.add_binding(parser)
     opt.add_common(parser)

@@ -18,9 +18,14 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("policy", metavar="POLICY", help="what is written; no rule, which has no network")
+    parser.add_argument("policy", metavar="POLICY", help="the policy to write; rules have no network")
     parser.add_argument("--format", choices=["onnx", "aoti"], default="onnx", help="onnx (default) or aoti")
-    parser.add_argument("--out", required=True, metavar="FILE", help="needed; FILE.json describes inputs and outputs")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="file to write; required; FILE.json describes its inputs and outputs",
+    )
     parser.add_argument("--agent", type=opt.whole(0), metavar="B", help="only the networks of this station")
     opt.add_scenario(parser, overrides=False)
     opt.add_common(parser)

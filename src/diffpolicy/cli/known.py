@@ -32,15 +32,15 @@ KNOWN: Mapping[str, Known] = {
     "PROBLEM": Known(
         "problems",
         lambda: [*PROBLEMS, *entry_names("problem")],
-        "gym:ID of Gymnasium, or module:attribute, a Problem or what makes one or an environment",
+        "gym:ID of Gymnasium, or module:attribute: a Problem, a function that makes one, or an environment",
     ),
     "METHOD": Known(
-        "methods", lambda: [*METHOD_NAMES, *entry_names("method")], "a YAML file, or module:attribute, a Method"
+        "methods", lambda: [*METHOD_NAMES, *entry_names("method")], "a YAML file, or module:attribute: a Method"
     ),
     "POLICY": Known(
         "policies",
         lambda: [*HEURISTIC_NAMES, *(PRETRAINED + name for name in PRETRAINED_NAMES)],
-        "a policy's folder, or module:attribute; of another problem a rule of its own, or random",
+        "a policy's folder, or module:attribute; for another problem one of its rules, or random",
     ),
     "SCENARIO": Known("scenarios", lambda: list(SCENARIO_NAMES), "a JSON file"),
     "PROFILE": Known("profiles", profiles, "a JSON file"),

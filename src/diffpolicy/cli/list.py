@@ -8,7 +8,7 @@ from typing import Any
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.known import KNOWN
 
-HELP = "show what there is: problems, methods, policies, scenarios, profiles"
+HELP = "list problems, methods, policies, scenarios and profiles"
 EXAMPLES = (
     "diffpolicy list methods",
     "diffpolicy list --json",

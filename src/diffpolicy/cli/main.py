@@ -43,10 +43,10 @@ from diffpolicy.errors import InputError, WorkError
 GROUPS: Mapping[str, Sequence[ModuleType]] = {
     "on any problem": (compare, train, evaluate, plot),
     "on the offloading problem": (replay, tasks, train_fleet, advise),
-    "its servers, measured": (profile, calibrate),
-    "as a service": (serve, worker, demo, bench_service),
-    "to take along": (export,),
-    "this program": (listing, completion),
+    "measuring servers": (profile, calibrate),
+    "serving": (serve, worker, demo, bench_service),
+    "exporting": (export,),
+    "help": (listing, completion),
 }
 """All commands, as help shows them."""
 COMMANDS = tuple(module for modules in GROUPS.values() for module in modules)
@@ -69,7 +69,7 @@ def parser() -> Parser:
         prog="diffpolicy",
         usage="diffpolicy COMMAND ...",
         description=f"Diffusion policies that decide: train, compare and deploy them.\n\n{_overview()}",
-        after=lambda: _examples(EXAMPLES) + "\n\ndiffpolicy COMMAND --help tells a command's options.",
+        after=lambda: _examples(EXAMPLES) + "\n\ndiffpolicy COMMAND --help lists the options of a command.",
     )
     top.add_argument("--version", action="version", version=f"diffpolicy {__version__}")
     commands = top.add_subparsers(

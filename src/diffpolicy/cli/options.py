@@ -52,48 +52,44 @@ def check_name(text: str, option: str = "") -> None:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """What every command takes: `--seed`, `--threads`, `--json`, `-q`, `-v`."""
-    group = parser.add_argument_group("of every command")
-    group.add_argument(
-        "--seed", type=whole(0), default=0, metavar="N", help="seed of everything that is drawn (default 0)"
-    )
+    group = parser.add_argument_group("common to all commands")
+    group.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of all random numbers (default 0)")
     group.add_argument(
         "--threads",
         type=whole(1, _limits.PROCESSES),
         default=1,
         metavar="N",
-        help="threads of torch; more than one is slower on networks this small (default 1)",
+        help="threads of torch; more than one is slower for networks this small (default 1)",
     )
     group.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout, with version and seed, and nothing else"
+        "--json", action="store_true", help="print only one JSON object on stdout, with version and seed"
     )
     loud = group.add_mutually_exclusive_group()
     loud.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr; warnings and errors stay")
     loud.add_argument(
-        "-v", "--verbose", action="store_true", help="progress in lines where stderr is no terminal; tracebacks"
+        "-v", "--verbose", action="store_true", help="progress in lines if stderr is no terminal; tracebacks"
     )
 
 
 def add_scenario(parser: argparse.ArgumentParser, *, overrides: bool = True) -> None:
     """`--scenario` and the overrides of the paper's knobs."""
     group = parser.add_argument_group("the offloading problem") if overrides else parser
-    group.add_argument(
-        "--scenario", default="lad-ts", metavar="SCENARIO", help="the fleet and what arrives at it (default lad-ts)"
-    )
+    group.add_argument("--scenario", default="lad-ts", metavar="SCENARIO", help="fleet and workload (default lad-ts)")
     if not overrides:
         return
     group.add_argument(
-        "--tasks", type=whole(1, _limits.TASKS), help="at most N tasks of a station in a slot", metavar="N"
+        "--tasks", type=whole(1, _limits.TASKS), help="at most N tasks per station and slot", metavar="N"
     )
     group.add_argument(
         "--stations",
         type=whole(1, _limits.SERVERS),
-        help="B stations, each with a server of its own, all drawn anew",
+        help="B stations, each with its own server, all drawn anew",
         metavar="B",
     )
     group.add_argument("--slots", type=whole(1, _limits.SLOTS), help="slots of an episode", metavar="T")
-    group.add_argument("--capacity", type=bounds, help="capacities of U{LO..HI} Gcycles/s, drawn anew", metavar="LO:HI")
+    group.add_argument("--capacity", type=bounds, help="capacities, U{LO..HI} Gcycles/s, drawn anew", metavar="LO:HI")
     group.add_argument(
-        "--steps", type=bounds, help="denoising steps of requests of U{LO..HI-1}, drawn anew", metavar="LO:HI"
+        "--steps", type=bounds, help="denoising steps of requests, U{LO..HI-1}, drawn anew", metavar="LO:HI"
     )
 
 
@@ -103,7 +99,7 @@ OF_SCENARIO = ("--scenario", "--tasks", "--stations", "--slots", "--capacity", "
 def add_problem(parser: argparse.ArgumentParser) -> None:
     """`--problem`."""
     parser.add_argument(
-        "--problem", default="offloading", metavar="PROBLEM", help="what is decided (default offloading)"
+        "--problem", default="offloading", metavar="PROBLEM", help="the problem to decide (default offloading)"
     )
 
 
@@ -129,8 +125,7 @@ def add_set(parser: argparse.ArgumentParser, whose: str = "") -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another value, as in YAML, of a method's field: steps=5 or learning_rates.actor=1e-4; may be repeated"
-        + whose,
+        help="set a field of a method to a YAML value: steps=5 or learning_rates.actor=1e-4; may be repeated" + whose,
     )
 
 

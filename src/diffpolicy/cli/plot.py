@@ -23,11 +23,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="comparison.csv, learning_curves.csv, training.csv, sweep.csv... ; which it is, its columns say",
+        help="comparison.csv, learning_curves.csv, training.csv, sweep.csv... ; its columns say which kind it is",
     )
-    parser.add_argument("--format", choices=FORMATS, help="of the pictures; default: png and svg")
-    parser.add_argument("--dark", action="store_true", help="for dark pages; names then end with -dark")
-    parser.add_argument("--out", metavar="DIR", help="folder of the pictures; default: that of each file")
+    parser.add_argument("--format", choices=FORMATS, help="format of the pictures (default: png and svg)")
+    parser.add_argument("--dark", action="store_true", help="for dark pages; file names then end with -dark")
+    parser.add_argument("--out", metavar="DIR", help="folder for the pictures (default: that of each file)")
     opt.add_common(parser)
 
 

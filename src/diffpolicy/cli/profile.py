@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
     from diffpolicy.edge.hardware.server_adapter import ServerAdapter
 
-HELP = "measure what a model's calls take on this machine, or on a server behind a URL"
+HELP = "measure how long calls of a model take, on this machine or on a server behind a URL"
 EXAMPLES = (
     "diffpolicy profile --model tiny --out tiny.json                       # half a minute on a processor",
     "diffpolicy profile --model sd3-medium --grid 'steps=4,10,20;sizes=512,1024;batch=1,2'",
@@ -37,9 +37,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default sd3-medium with a GPU, tiny without)",
     )
     parser.add_argument(
-        "--weights", default="random", metavar="PATH", help="of --model: random, or a folder or hub id (default random)"
+        "--weights",
+        default="random",
+        metavar="PATH",
+        help="weights of --model: random, or a folder or hub id (default random)",
     )
-    parser.add_argument("--device", help="cpu or cuda:INDEX (default cuda:0, or cpu where there is none)")
+    parser.add_argument("--device", help="cpu or cuda:INDEX (default: cuda:0 if there is one, else cpu)")
     parser.add_argument("--dtype", help="float16, bfloat16 or float32 (default float16 on a GPU, float32 on a CPU)")
     parser.add_argument("--t5", action="store_true", help="keep SD3's third text encoder, T5")
     parser.add_argument(
@@ -55,8 +58,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--grid",
         metavar="GRID",
         help="denoising steps, sizes in pixels and images of a call, any of them, as "
-        "'steps=4,10,20;sizes=64,96x128;batch=1,2' (default: such steps and batches, with --url batch=1; the model's "
-        "sizes)",
+        "'steps=4,10,20;sizes=64,96x128;batch=1,2' (default: these steps and batches, with --url batch=1; "
+        "the sizes of the model)",
     )
     parser.set_defaults(steps=None, sizes=None, batches=None)
     grid.add_argument("--steps", action=opt.OldSpelling, instead="--grid 'steps=...'")
@@ -66,20 +69,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=opt.whole(1, _limits.CALLS), default=5, help="timed calls of each point (default 5)"
     )
     grid.add_argument(
-        "--warmup", type=opt.whole(0, _limits.CALLS), default=1, help="calls of each size before them (default 1)"
+        "--warmup",
+        type=opt.whole(0, _limits.CALLS),
+        default=1,
+        help="untimed calls of each size before them (default 1)",
     )
     remote = parser.add_argument_group("a server that runs already")
-    remote.add_argument("--url", help="it speaks OpenAI's POST /v1/images/generations")
+    remote.add_argument("--url", help="a server that speaks OpenAI's POST /v1/images/generations")
     remote.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds its bearer token")
     remote.add_argument(
-        "--concurrency", type=opt.whole(1, _limits.PROCESSES), default=1, help="most requests at once (default 1)"
+        "--concurrency",
+        type=opt.whole(1, _limits.PROCESSES),
+        default=1,
+        help="largest number of requests at once (default 1)",
     )
-    parser.add_argument("--name", help="what the server is called in the profile (default MODEL-DEVICE)")
+    parser.add_argument("--name", help="the server's name in the profile (default MODEL-DEVICE)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print parameters, memory and operations; measure nothing"
     )
     parser.add_argument(
-        "--out", default="profile.json", metavar="FILE", help="the profile is written there (default profile.json)"
+        "--out", default="profile.json", metavar="FILE", help="the profile to write (default profile.json)"
     )
     opt.add_common(parser)
 

@@ -18,8 +18,8 @@ EXAMPLES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--scenario", required=True, metavar="SCENARIO", help="whose servers do the tasks; needed")
-    parser.add_argument("--task-file", metavar="FILE", help="CSV of tasks in order of arrival; needed")
+    parser.add_argument("--scenario", required=True, metavar="SCENARIO", help="the servers that do the tasks; required")
+    parser.add_argument("--task-file", metavar="FILE", help="CSV of tasks in order of arrival; required")
     parser.add_argument("--tasks", action=opt.OldSpelling, dest="task_file", instead="--task-file")
     parser.add_argument("--policy", metavar="POLICY", help="decides instead of the file's column 'server'")
     opt.add_sampler(parser)

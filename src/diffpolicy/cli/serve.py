@@ -41,84 +41,92 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         required=True,
         metavar="FILE|URL,...",
-        help="addresses of OpenAI-compatible servers, or a JSON file that lists them; the file is read again when it "
-        "changes, and on SIGHUP",
+        help="addresses of OpenAI-compatible servers, or a JSON file that lists them; the file is read again "
+        "when it changes, and on SIGHUP",
     )
-    decides = parser.add_argument_group("who gets which request")
+    decides = parser.add_argument_group("choosing a server")
     decides.add_argument(
         "--policy",
         default="least-finish",
         metavar="RULE|POLICY",
-        help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin, random; "
-        "price, pretrained:live or a policy's folder, which load torch; a .onnx file of export, which does not; or "
-        "module:attribute, a function of a Moment or a Dispatcher",
+        help="least-finish (default), least-cost, least-outstanding, least-work, power-of-two, round-robin or "
+        "random; price, pretrained:live or a policy's folder, which need torch; a .onnx file of export, "
+        "which does not; or module:attribute, a function of a Moment or a Dispatcher",
     )
     decides.add_argument(
         "--binding",
         choices=("arrival", "free"),
         default="arrival",
-        help="when it arrives (default), or when a server is free",
+        help="bind a request when it arrives (default), or when a server is free",
     )
     decides.add_argument(
         "--order",
         metavar="ORDER",
-        help="of --binding free: which waiting request goes first, as `evaluate` has it (default shortest-first:cap=6)",
+        help="with --binding free: which waiting request goes first, as in evaluate (default shortest-first:cap=6)",
     )
     decides.add_argument(
         "--lead",
         type=opt.positive,
         metavar="S",
-        help="of --binding free: send the next request so many seconds before the one at a server should end, so that "
-        "the call hides behind it (default: when it has ended)",
+        help="with --binding free: send the next request this many seconds before the current one should end, "
+        "which hides the time of the call (default: when it has ended)",
     )
     decides.add_argument(
         "--beside",
         metavar="RULE",
-        help="the rule of --share and --shadow that you had before, bound on arrival (default least-outstanding)",
+        help="with --share and --shadow: the rule that you had before, bound on arrival (default least-outstanding)",
     )
     decides.add_argument(
         "--split",
         action="store_true",
-        help="send a request's images one by one, in order of all that is left of the request; where no worker makes "
-        "several at once",
+        help="send a request's images one by one, ordered by all that is left of the request; only where no "
+        "worker makes several at once",
     )
     tried = decides.add_mutually_exclusive_group()
     tried.add_argument(
         "--share",
         type=opt.positive,
         metavar="P",
-        help="the policy decides on this share of the requests, the rule --beside on the rest, until it proves worse",
+        help="let the policy decide on this share of the requests, and the rule --beside on the rest, until the "
+        "policy proves worse",
     )
-    tried.add_argument(
-        "--shadow", action="store_true", help="the policy is asked and recorded, and the rule --beside is followed"
-    )
+    tried.add_argument("--shadow", action="store_true", help="ask and record the policy, but follow the rule --beside")
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--queue", type=opt.whole(1, _limits.TASKS), default=1000, metavar="N", help="requests that wait (default 1000)"
+        "--queue",
+        type=opt.whole(1, _limits.TASKS),
+        default=1000,
+        metavar="N",
+        help="requests that may wait (default 1000)",
     )
-    limits.add_argument("--deadline", type=opt.positive, metavar="S", help="the most that a request may take")
+    limits.add_argument(
+        "--deadline", type=opt.positive, metavar="S", help="longest time that a request may take, seconds"
+    )
     limits.add_argument(
         "--grace",
         type=opt.positive,
         default=30.0,
         metavar="S",
-        help="seconds to end what it has on SIGTERM (default 30)",
+        help="seconds to finish requests after SIGTERM (default 30)",
     )
-    reached = parser.add_argument_group("how it is reached")
+    reached = parser.add_argument_group("network")
     reached.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    reached.add_argument("--port", type=opt.whole(0, 65535), default=8000, help="0 for one that is free (default 8000)")
+    reached.add_argument(
+        "--port", type=opt.whole(0, 65535), default=8000, help="port to listen on; 0: any free one (default 8000)"
+    )
     keys = reached.add_mutually_exclusive_group()
     keys.add_argument("--token-file", metavar="FILE", help="file of API keys, one a line, NAME=KEY or a key alone")
-    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds them")
-    told = parser.add_argument_group("what it tells")
-    told.add_argument("--log", metavar="FILE", help="CSV of all requests, which `advise` reads; it is added to")
+    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds the keys")
+    told = parser.add_argument_group("logging")
+    told.add_argument("--log", metavar="FILE", help="CSV to which a line is added for each request; advise reads it")
     told.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="of stderr: lines about what goes wrong (default), with -v about everything; or a JSON object an event",
+        help="format of stderr: lines about what goes wrong (default), with -v about everything; or a JSON "
+        "object for each event",
     )
-    told.add_argument("--spans", action="store_true", help="an OpenTelemetry span a request")
+    told.add_argument("--spans", action="store_true", help="an OpenTelemetry span for each request")
     opt.add_common(parser)
 
 

@@ -22,31 +22,43 @@ FORMATS = ("alibaba", "azure", "vllm-omni", "csv")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("trace", metavar="TRACE", help="the recorded file; azure-sample: the one that comes along")
+    parser.add_argument("trace", metavar="TRACE", help="the recorded file; azure-sample is bundled")
     of_trace: dict[str, Any] = {"dest": "trace_format", "choices": FORMATS}
-    parser.add_argument("--trace-format", **of_trace, help="what the file that is read is; azure for azure-sample")
+    parser.add_argument("--trace-format", **of_trace, help="format of TRACE (for azure-sample: azure)")
     parser.add_argument("--format", action=opt.OldSpelling, instead="--trace-format", **of_trace)
     parser.add_argument("--out", required=True, metavar="FILE", help="the task file (CSV) to write")
     parser.add_argument(
         "--columns",
         type=opt.columns,
         metavar="NAME=COLUMN,...",
-        help="which columns of a csv are what: arrival_s=at,model=net,steps=n,...",
+        help="with csv: names of the columns, arrival_s=at,model=net,steps=n,...",
     )
     parser.add_argument(
-        "--unit", choices=("s", "ms", "us", "ns", "datetime"), help="in which a csv has arrivals (default s)"
+        "--unit", choices=("s", "ms", "us", "ns", "datetime"), help="with csv: unit of arrivals (default s)"
     )
     parser.add_argument(
-        "--max-broken", type=float, default=0.01, metavar="SHARE", help="of rows that may be unreadable (default 0.01)"
+        "--max-broken",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="share of rows that may be unreadable (default 0.01)",
     )
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="leave out what arrives before, s")
-    parser.add_argument("--end", type=float, default=math.inf, metavar="S", help="leave out what arrives from here, s")
-    parser.add_argument("--keep", type=float, metavar="SHARE", help="keep each request with this chance")
+    parser.add_argument(
+        "--start", type=float, default=0.0, metavar="S", help="leave out requests that arrive before S, in seconds"
+    )
+    parser.add_argument(
+        "--end",
+        type=float,
+        default=math.inf,
+        metavar="S",
+        help="leave out requests that arrive at S or later, in seconds",
+    )
+    parser.add_argument("--keep", type=float, metavar="SHARE", help="keep each request with this probability")
     parser.add_argument(
         "--scenario",
         default="lad-ts",
         metavar="SCENARIO",
-        help="gives stations, capacity and, to azure, a mix of requests (default lad-ts)",
+        help="scenario that gives stations, capacity and, for azure, a mix of requests (default lad-ts)",
     )
     parser.add_argument("--load", type=float, help="stretch time so that work offered / capacity is this")
     of_requests: dict[str, Any] = {"dest": "request_steps", "type": opt.whole(1, _limits.STEPS)}
@@ -54,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--request-steps",
         **of_requests,
         metavar="N",
-        help="denoising steps of every request, where the trace does not say",
+        help="denoising steps of every request, if the trace does not say",
     )
     parser.add_argument("--steps", action=opt.OldSpelling, instead="--request-steps", **of_requests)
     parser.add_argument(

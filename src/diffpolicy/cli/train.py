@@ -32,7 +32,7 @@ FEW = 1000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("method", metavar="METHOD", help="what is trained")
+    parser.add_argument("method", metavar="METHOD", help="the method to train")
     opt.add_problem(parser)
     opt.add_set(parser)
     parser.add_argument(
@@ -40,41 +40,42 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=opt.whole(1, _limits.TRAINING),
         default=60,
         metavar="N",
-        help="training episodes in all, also when resuming (default 60)",
+        help="training episodes in total, also when resuming (default 60)",
     )
     parser.add_argument(
         "--environments",
         type=opt.whole(1, _limits.ENVIRONMENTS),
         default=1,
         metavar="E",
-        help="played side by side; each step of all of them is followed by the same number of updates (default 1)",
+        help="environments played side by side; each step of all of them is followed by the same number of "
+        "updates (default 1)",
     )
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="learn from a data set instead of play, by bc, bc-plain, fql or fql-plain: a folder of TensorDict.memmap, "
-        "an .npz, a .safetensors or a .csv; an episode is then a pass over its rows",
+        help="learn from a data set instead of play (bc, bc-plain, fql, fql-plain): a folder of "
+        "TensorDict.memmap, an .npz, a .safetensors or a .csv; an episode is then a pass over its rows",
     )
     parser.add_argument(
-        "--out", default=None, metavar="DIR", help="folder of the policy and its history (default runs/METHOD)"
+        "--out", default=None, metavar="DIR", help="folder for the policy and its history (default runs/METHOD)"
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const=OUT,
         metavar="DIR|CKPT",
-        help="go on with the same, stopped before, in --out; or with the run of a folder or checkpoint",
+        help="continue the same run in --out, if it was stopped; or the run of a folder or checkpoint",
     )
-    seen = parser.add_argument_group("what is seen of it")
+    seen = parser.add_argument_group("evaluation and logging")
     seen.add_argument(
         "--evaluate-every",
         type=opt.whole(1, _limits.TRAINING),
         metavar="N",
-        help="episodes of training between two evaluations on the same episodes, which go to training.csv",
+        help="training episodes between two evaluations on the same episodes; results go to training.csv",
     )
     opt.add_eval_episodes(seen, 4, ", each time")
     seen.add_argument(
-        "--logger", choices=list(LOGGERS), help="log there too: csv, tensorboard or wandb, through Lightning"
+        "--logger", choices=list(LOGGERS), help="also log to csv, tensorboard or wandb, through Lightning"
     )
     seen.add_argument(
         "--tensorboard",
@@ -84,16 +85,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="logger",
         instead="--logger tensorboard",
     )
-    machine = parser.add_argument_group("the machine")
+    machine = parser.add_argument_group("hardware")
     machine.add_argument(
         "--accelerator",
         default="cpu",
         metavar="A",
-        help="where it trains, in Lightning's words: cpu, gpu, auto (default cpu)",
+        help="Lightning's accelerator: cpu, gpu, auto (default cpu)",
     )
-    machine.add_argument("--devices", default="1", metavar="D", help="how many of these, or which (default 1)")
+    machine.add_argument("--devices", default="1", metavar="D", help="number of devices, or which ones (default 1)")
     machine.add_argument(
-        "--precision", default=None, metavar="P", help="of numbers, in Lightning's words: 32, bf16-mixed (default 32)"
+        "--precision", default=None, metavar="P", help="Lightning's precision: 32, bf16-mixed (default 32)"
     )
     machine.add_argument("--compile", action="store_true", help="compile the updates (half a minute, then faster)")
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")

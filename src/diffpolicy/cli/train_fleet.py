@@ -12,7 +12,7 @@ from diffpolicy.cli.surroundings import without_matplotlib
 from diffpolicy.edge.names import TRAINED_NAMES
 from diffpolicy.errors import InputError
 
-HELP = "train a policy that decides for any fleet, over random fleets and loads"
+HELP = "train a policy for any fleet, over random fleets and loads"
 EXAMPLES = (
     "diffpolicy train-fleet live --out runs/live",
     "diffpolicy train-fleet price --out runs/price --objective cvar:0.95 --resume",
@@ -26,23 +26,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     known = (*TRAINED_NAMES, "price", ORDER)
     parser.add_argument("name", choices=known, metavar="NAME", help=f"which of the bundled ones: {', '.join(known)}")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy; needed")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the policy; required")
     parser.add_argument(
         "--objective",
         default="mean",
         metavar="WHAT",
-        help="what evolution lowers: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
+        help="what evolution minimises: mean (default), slowdown, cvar:LEVEL, late:SECONDS or size:FAIRNESS",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the same, stopped before, in --out")
+    parser.add_argument("--resume", action="store_true", help="continue the same run in --out, if it was stopped")
     parser.add_argument(
         "--rounds",
         type=opt.whole(1, _limits.CALLS),
-        help="rounds of price iteration, which comes first (default: as bundled)",
+        help="rounds of price iteration, which comes first (default: as for the bundled ones)",
     )
     parser.add_argument(
         "--generations",
         type=opt.whole(1, _limits.CALLS),
-        help="generations of evolution, which follows (default: as bundled)",
+        help="generations of evolution, which follows (default: as for the bundled ones)",
     )
     opt.add_common(parser)
 

@@ -31,15 +31,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="MODEL",
-        help="tiny, sd3-medium, sdxl or sd15 with random weights; a folder or hub id with a diffusers pipeline; or "
-        "emulate:PROFILE[@SPEED], which takes the times of a server profile, SPEED times as fast, and makes black "
-        "pictures; or module:attribute, an engine of yours",
+        help="tiny, sd3-medium, sdxl or sd15 with random weights; a folder or hub id with a diffusers pipeline; "
+        "emulate:PROFILE[@SPEED], which takes the times of a server profile, SPEED times as fast, and "
+        "makes black pictures; or module:attribute, your own engine",
     )
-    parser.add_argument("--port", type=opt.whole(0, 65535), default=8001, help="0 for one that is free (default 8001)")
+    parser.add_argument(
+        "--port", type=opt.whole(0, 65535), default=8001, help="port to listen on; 0: any free one (default 8001)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--name", help="the model's name for clients (default: of the model)")
-    parser.add_argument("--device", help="cpu or cuda:INDEX (default cuda:0, or cpu where there is none)")
-    parser.add_argument("--slots", type=opt.whole(1, 64), default=1, help="of emulate: requests at once (default 1)")
+    parser.add_argument("--name", help="the model's name for clients (default: that of the model)")
+    parser.add_argument("--device", help="cpu or cuda:INDEX (default: cuda:0 if there is one, else cpu)")
+    parser.add_argument("--slots", type=opt.whole(1, 64), default=1, help="with emulate: requests at once (default 1)")
     parser.add_argument(
         "--queue", type=opt.whole(0, _limits.TASKS), default=16, help="requests that may wait (default 16)"
     )
@@ -48,18 +50,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=opt.positive,
         default=1.0,
         metavar="F",
-        help="of emulate: times are multiplied by it; refused where this machine is too slow for it (default 1)",
+        help="with emulate: factor of all times; refused if this machine is too slow for it (default 1)",
     )
     parser.add_argument(
         "--grace",
         type=opt.positive,
         default=30.0,
         metavar="S",
-        help="seconds to end what it has on SIGTERM (default 30)",
+        help="seconds to finish requests after SIGTERM (default 30)",
     )
     keys = parser.add_mutually_exclusive_group()
-    keys.add_argument("--token-file", metavar="FILE", help="file with the bearer token, one a line")
-    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds it")
+    keys.add_argument("--token-file", metavar="FILE", help="file with bearer tokens, one a line")
+    keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     opt.add_common(parser)
 
 
