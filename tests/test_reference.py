@@ -250,3 +250,9 @@ def test_arguments_on_the_first_line_of_a_docstring_become_a_section():
     lines = ["What it is. Args: a: A. b: two.", ""]
     docstrings().one_a_line(None, "function", "f", lambda a, b: None, None, lines)
     assert lines[:5] == ["What it is.", "", "Args:", r"    a: \A.", "    b: two."]  # A. alone would begin a list
+
+
+def test_what_stands_before_a_colon_in_the_docstring_of_a_property_is_no_type():
+    lines = ["the greatest, if there is one.", "", ":type: What is kept", ""]  # as napoleon leaves them
+    docstrings().whole(None, "property", "f", None, None, lines)
+    assert lines == ["What is kept: the greatest, if there is one.", "", ""]

@@ -85,6 +85,14 @@ def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
     lines[begin:end] = [f"    {', '.join(names)}: {text}" for names, text in told] + [""]
 
 
+def whole(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Puts the docstring of a property together again; napoleon takes what stands before its first colon for a type."""
+    at = next((k for k, line in enumerate(lines) if line.startswith(":type: ")), 0)
+    if at and what in {"property", "attribute", "data"}:
+        lines[0] = f"{lines.pop(at).removeprefix(':type: ')}: {lines[0]}"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", one_a_line, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", whole, priority=600)  # behind it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""What may break and what may not: the sign of an interval, a formula and its comma, code, and the cells of tables.
+"""What may break and what may not: the sign of an interval, formulas, code, and the cells of tables.
 
 A cell of a few characters (a number, a name) stays on one line, and one of a sentence has room to be read; the page's
 style does it by the classes `short` and `long`. A session of Python ends with an empty line where doctest reads it,
@@ -13,6 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+ESCAPED = re.compile(r"\\(\W)")
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
 SHORT, LONG = 24, 40
 """Characters up to which a cell stays on one line, and beyond which it is a sentence."""
@@ -45,6 +46,15 @@ def keep_code(app: Sphinx, tree: nodes.document, page: str) -> None:
             code["classes"].append("breaks")
 
 
+def keep_formulas(app: Sphinx, tree: nodes.document) -> None:
+    """Makes the indented lines of a docstring, which are formulas, a block whose lines stay as they stand there."""
+    for quote in list(tree.findall(nodes.block_quote)):
+        texts = [child.rawsource for child in quote if isinstance(child, nodes.paragraph)]
+        if "docstring of" in (quote.source or "") and len(texts) == len(quote):
+            text = ESCAPED.sub(r"\1", "\n\n".join(texts))
+            quote.replace_self(nodes.literal_block(text, text, language="text"))
+
+
 def end_sessions(app: Sphinx, tree: nodes.document, page: str) -> None:
     """Takes the empty lines from the end of each block of code."""
     for block in list(tree.findall(nodes.literal_block)) if app.builder.format == "html" else ():
@@ -63,6 +73,7 @@ def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-read", keep_formulas)
     app.connect("doctree-resolved", keep_together)
     app.connect("doctree-resolved", keep_punctuation)
     app.connect("doctree-resolved", keep_code)

@@ -101,7 +101,7 @@ class Plan:
             name: of the method.
 
         Returns:
-            Values by field: those that are set in all methods, then those in this one alone.
+            Values by field, those that are set in all methods, then those in this one alone.
 
         Raises:
             InputError: a field is to be set in all of them, and only some have it.

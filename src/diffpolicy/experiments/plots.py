@@ -104,7 +104,7 @@ def draw(
         dark: for dark pages; then `-dark` ends the pictures' names.
 
     Returns:
-        The pictures that were written: FILE.png and FILE.svg, and for some kinds further ones.
+        The pictures that were written, FILE.png and FILE.svg, and for some kinds further ones.
 
     Raises:
         InputError: the file is of no known kind, or holds what is no number; or there is no such format.

@@ -92,7 +92,7 @@ class Decision(PureDecision):
             tensors: the inputs, in their order.
 
         Returns:
-            The outputs, in their order: actions, logits where x_0 is a law's parameters, and where the policy remembers
+            The outputs in their order, actions, logits where x_0 is a law's parameters, and where the policy remembers
             the next latents.
         """
         given = self.named(tensors)

@@ -91,7 +91,7 @@ def difference_rewards(
     """-(own delay + externality) of each task, seconds `[E, T, B, N]`; with a price, -(price x own delay + ...).
 
     Args:
-        as for `externality_s`.
+        rollout, scenario, counterfactual, price: of `externality_s`.
 
     Example:
         >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[8], information="stale")
