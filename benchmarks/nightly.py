@@ -97,7 +97,7 @@ CHECKS = {
         (Record("problems.csv", ("problem", "method"), "score", 0.05, high=True),),
     ),
     "methods": Check(
-        "benchmarks/methods.py --seeds 5 --jobs 2 --minutes 27 --csv {out}/benchmarks.csv",
+        "benchmarks/methods.py --seeds 5 --jobs 2 --minutes 31 --csv {out}/benchmarks.csv",
         None,
         60,
         (Record("benchmarks.csv", ("problem", "method"), "score", 0.1, high=True),),
