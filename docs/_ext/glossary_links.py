@@ -18,19 +18,24 @@ NOUNS = (
     *(
         "breaker",
         "dead time",
+        "control",
         "denoiser",
         "digest",
         "dispatcher",
         "episode",
         "item",
+        "lane",
+        "least finish",
+        "least outstanding cost",
         "mask",
         "method",
         "observation",
         "policy",
+        "preset",
         "prior",
         "problem",
     ),
-    *("ratio", "rule", "sampler", "scenario", "slot", "station", "task", "workload"),
+    *("ratio", "rule", "sampler", "scenario", "slot", "station", "task", "token", "workload"),
 )
 OTHERWISE = {
     "extending": ("slot", "ratio"),
@@ -40,8 +45,12 @@ OTHERWISE = {
     "methods/mirror_descent": ("ratio",),
     "concepts/joint_actions": ("slot",),
     "deciding": ("method",),
-    "profiling": ("method",),
-    "training": ("ratio",),
+    "neighbours": ("token",),
+    "profiling": ("method", "token"),
+    "serving/running": ("token",),
+    "serving/serve": ("token",),
+    "serving/worker": ("token",),
+    "training": ("ratio", "token"),
 }
 """Words by page that mean something else there."""
 NOT_IN = (
