@@ -1,7 +1,9 @@
 """Learning from a data set on disk: what is read, what is refused in one sentence, and that it learns and resumes."""
 
 import dataclasses
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -241,6 +243,26 @@ def test_an_array_beyond_all_bounds_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(InputError, match=r"array 'observation' must have at most 100 numbers, got \[50, 3\]"):
         read_data(tmp_path / "data.npz")
+
+
+def test_what_a_file_says_of_its_size_is_compared_with_the_file_and_with_memory_before_it_is_taken(
+    tmp_path, monkeypatch
+):
+    """NumPy takes all memory that a header asks for before it looks whether the numbers are there."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (2**33,)})
+    with zipfile.ZipFile(tmp_path / "told.npz", "w") as packed:
+        packed.writestr("observation.npy", file.getvalue() + bytes(80))
+    np.savez_compressed(tmp_path / "packed.npz", observation=np.zeros((50, 3)), action=np.zeros(50, int))
+    safetensors.torch.save_file({"observation": torch.zeros(50, 3)}, tmp_path / "data.safetensors")
+    decisions().memmap(tmp_path / "folder")
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(InputError, match=r"array 'observation' cannot be read: it holds less than the \[8589934592\]"):
+        read_data(tmp_path / "told.npz")
+    monkeypatch.setattr("diffpolicy._memory.free_bytes", lambda: 100)
+    for name in ("packed.npz", "data.safetensors", "folder"):
+        with pytest.raises(InputError, match=rf"{name}.* would take 0.0 GiB of memory, and 0.0 GiB are free"):
+            read_data(tmp_path / name)
 
 
 def test_complex_numbers_other_flags_and_two_rewards_get_a_sentence(tmp_path):

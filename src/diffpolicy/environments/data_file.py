@@ -15,6 +15,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy import _limits
+from diffpolicy._memory import check_free
 from diffpolicy._read import show_path, what_is
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.environments.tensor_folder import read_folder
@@ -74,7 +75,7 @@ def read_data(path: str | Path) -> TensorDict:
     if file.suffix not in (".npz", ".safetensors"):
         raise InputError(f"{name} must be a folder of TensorDict.memmap, or end in .npz, .safetensors or .csv")
     try:
-        arrays = _npz(file) if file.suffix == ".npz" else safetensors.torch.load_file(file)
+        arrays = _npz(file) if file.suffix == ".npz" else _safetensors(file)
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError) as error:
@@ -112,20 +113,33 @@ def _places(keys: list[str], name: str) -> dict[tuple[str, ...], str]:
     return found
 
 
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    check_free(file.stat().st_size, f"data {show_path(file)}")
+    return safetensors.torch.load_file(file)
+
+
 def _npz(file: Path) -> dict[str, Tensor]:
+    name, need = f"data {show_path(file)}", 0
     with zipfile.ZipFile(file) as packed:  # of which a small file may hold terabytes
         for entry in packed.infolist():
-            shape = _shape_in(packed, entry)
+            shape, size = _header_in(packed, entry)
+            array = f"{name}: array {entry.filename.removesuffix('.npy')!r}"
             if math.prod(shape) > _limits.REPLAYED or entry.file_size > 16 * _limits.REPLAYED:
-                said = f"must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}"
-                raise InputError(f"data {show_path(file)}: array {entry.filename.removesuffix('.npy')!r} {said}")
+                raise InputError(f"{array} must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}")
+            if math.prod(shape) * size > entry.file_size:
+                raise InputError(f"{array} cannot be read: it holds less than the {list(shape)} numbers that it tells")
+            need += entry.file_size
+    check_free(need, name)
     with np.load(file, allow_pickle=False) as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
-def _shape_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[int, ...]:
-    """The shape of an array of an `.npz`, of whose numbers none is read; () where NumPy is to say what is wrong."""
+def _header_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], int]:
+    """The shape of an array of an `.npz` and the bytes of a number; none is read. ((), 0): NumPy says what is wrong."""
     with packed.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        return () if read is None else read(file)[0]
+        if read is None:
+            return (), 0
+        shape, _, dtype = read(file)
+        return shape, dtype.itemsize

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._memory import check_free
 from diffpolicy._read import show_path
 from diffpolicy.errors import InputError
 
@@ -101,6 +102,7 @@ def _tensor(file: Path | None, name: str, entry: Mapping[str, Any], batch: tuple
     if has.st_size != count * dtype.itemsize:
         said = f"{count * dtype.itemsize} bytes, {list(shape)} of {dtype}"
         raise InputError(f"{name} must have {said}, and its file has {has.st_size}")
+    check_free(has.st_size, name)
     # any other byte than 0 and 1 is no bool, and means something else to each operation
     stored = torch.uint8 if dtype == torch.bool else dtype
     values = torch.from_file(str(file), shared=False, size=count, dtype=stored).reshape(shape)

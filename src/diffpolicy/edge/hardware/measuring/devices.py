@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from diffpolicy import _memory
 from diffpolicy._validate import show
 from diffpolicy.edge.hardware.measuring.telemetry import Telemetry
 from diffpolicy.edge.hardware.schema.records import ServerInfo, Software
@@ -57,13 +58,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def free_bytes(device: torch.device) -> int | None:
     """Free memory of the device or of the host, None if it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else _memory.free_bytes()
 
 
 def check_memory(need: int, device: torch.device, what: str) -> None:
