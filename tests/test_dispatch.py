@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -320,6 +321,15 @@ def test_an_account_knows_when_a_request_would_begin() -> None:
     assert account.free(2.5).tolist() == [0]
     with pytest.raises(InputError, match="server 0 was not sent request 'b'"):
         account.done(0, "b", now_s=3.0)
+
+
+def test_the_cost_of_what_a_server_has_is_the_same_bits_in_all_pythons(monkeypatch) -> None:
+    """From 3.12 on `sum` makes up for rounding, as `fsum` does here, so that ties would be decided otherwise."""
+    monkeypatch.setattr("diffpolicy.edge.dispatch.account.sum", math.fsum, raising=False)
+    account = Account([1])
+    for number, cost in enumerate((2.0**53, 1.0, 1.0)):
+        account.sent(0, number, expected_s=1.0, now_s=0.0, cost=cost)
+    assert account.outstanding_cost.tolist() == [2.0**53]
 
 
 def test_deadlines_come_before_what_has_none() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _files, _limits, _signals
+from diffpolicy._total import total
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.config import read_config
 from diffpolicy.cli.surroundings import without_matplotlib
@@ -161,7 +162,7 @@ def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) ->
             file=sys.stderr,
         )
     last = [row for row in result.history if row["episode"] > result.episodes - 10]
-    mean = sum(row[cost.column] for row in last) / len(last) if last else None
+    mean = total(row[cost.column] for row in last) / len(last) if last else None
     if options.json:
         problem = {} if options.problem == "offloading" else {"problem": options.problem}
         told: dict[str, Any] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from diffpolicy import _validate as check
+from diffpolicy._total import total
 from diffpolicy._types import Floats, Ints
 from diffpolicy.errors import InputError
 
@@ -216,7 +217,7 @@ class Account:
     @property
     def outstanding_cost(self) -> Floats:
         """Their declared cost, `[S]`."""
-        return np.array([sum(x.cost for x in at) for at in self.servers], np.float64)
+        return np.array([total(x.cost for x in at) for at in self.servers], np.float64)
 
 
 def _packed(work_s: Sequence[float], seats: int) -> list[float]:

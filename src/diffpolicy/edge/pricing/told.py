@@ -12,6 +12,8 @@ from diffpolicy.edge.physics.queueing import SlotTasks
 from diffpolicy.edge.pricing.slot import possible_tasks
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.edge.workload.lad_ts import Workload
+from diffpolicy.edge.workload.recorded import TraceWorkload
+from diffpolicy.edge.workload.requests import RequestWorkload
 from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 
@@ -33,7 +35,8 @@ class Told:
     def of_scenario(self, scenario: Scenario) -> Told:
         """With a scenario's law of arrivals and the usual length of its steps."""
         law = scenario.workload if isinstance(scenario.workload, Workload) else None
-        rate = getattr(scenario.workload, "rate_per_s", None)
+        requests = scenario.workload
+        rate = requests.rate_per_s if isinstance(requests, (RequestWorkload, TraceWorkload)) else None
         return replace(self, workload=law, step_s=1 / rate if rate else scenario.slot_s)
 
     def of_tasks(self, tasks: TaskList) -> Told:

@@ -14,6 +14,7 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._read import show_path, what_is
 from diffpolicy._suggest import meant
+from diffpolicy._total import total
 from diffpolicy.edge.names import SCENARIO_NAMES
 from diffpolicy.edge.scenario import released
 from diffpolicy.edge.scenario.draws import overridden
@@ -93,7 +94,8 @@ class Scenario:
         without = [a for a, server in enumerate(servers) if server.service is None]
         if without and len(without) < len(servers):
             raise InputError(f"servers[{without[0]}] lacks the key 'service', which other servers have")
-        for model in getattr(self.workload, "models", ()) if not without else ():
+        asked = self.workload.models if isinstance(self.workload, (RequestWorkload, TraceWorkload)) else ()
+        for model in asked if not without else ():
             for a, server in enumerate(servers):
                 if server.service is not None and server.service.times(model) is None:
                     raise InputError(
@@ -107,8 +109,7 @@ class Scenario:
         if isinstance(self.workload, Workload):
             length_s = self.slots * self.slot_s
         else:
-            rate: float = self.workload.rate_per_s or getattr(self.workload, "recorded_rate_per_s")  # noqa: B009
-            length_s = self.slots / rate
+            length_s = self.slots / self.workload.mean_rate_per_s
         for a, server in enumerate(servers):
             if server.availability is None or server.availability.mtbf_s is None:
                 continue
@@ -128,7 +129,7 @@ class Scenario:
     def capacity_gcycles_per_s(self) -> float:
         """Work that the fleet does in a second, outages counted off."""
         up = [1.0 if s.availability is None else s.availability.share_up() for s in self.servers]
-        return sum(s.capacity_gcycles_per_s * x for s, x in zip(self.servers, up, strict=True))
+        return total(s.capacity_gcycles_per_s * x for s, x in zip(self.servers, up, strict=True))
 
     @classmethod
     def load(cls, source: str | Path) -> Scenario:

@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._total import total
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 
@@ -168,7 +169,7 @@ class Daily:
         if self.amplitude is not None:
             peak = 1 + self.amplitude
         else:
-            peak = 24 * max(self.hourly_weights or ()) / sum(self.hourly_weights or ())
+            peak = 24 * max(self.hourly_weights or ()) / total(self.hourly_weights or ())
         keep = rng.spawn(1)[0]
         last, kept, found = 0.0, [np.empty(0)], 0
         for tried in itertools.count():

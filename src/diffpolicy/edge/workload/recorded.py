@@ -99,9 +99,14 @@ class TraceWorkload:
         """Mean number of requests in a second of the file as it stands."""
         return (len(self) - 1) / float(self._arrival_s[-1] - self._arrival_s[0])
 
+    @property
+    def mean_rate_per_s(self) -> float:
+        """Mean number of requests in a second, as recorded unless times are stretched."""
+        return self.rate_per_s or self.recorded_rate_per_s
+
     def mean_work_gcycles_per_s(self) -> float:
         """Work that arrives in a second in the mean over the whole file and all stations."""
-        return float((self.rate_per_s or self.recorded_rate_per_s) * self._table.work.mean())
+        return float(self.mean_rate_per_s * self._table.work.mean())
 
     def with_load(self, load: float, capacity_gcycles_per_s: float) -> TraceWorkload:
         """The same requests with times stretched so that they offer `load` times the capacity.
@@ -112,10 +117,8 @@ class TraceWorkload:
         Raises:
             InputError: a number is out of range, or the trace has no work.
         """
-        rate = self.rate_per_s or self.recorded_rate_per_s
-        return replace(
-            self, rate_per_s=rate * rate_factor(self.mean_work_gcycles_per_s(), load, capacity_gcycles_per_s)
-        )
+        factor = rate_factor(self.mean_work_gcycles_per_s(), load, capacity_gcycles_per_s)
+        return replace(self, rate_per_s=self.mean_rate_per_s * factor)
 
     def draw(self, seed: int, stream: Stream, episode: int, count: int, stations: int) -> Requests:
         """A window of the trace: a function of its arguments alone.

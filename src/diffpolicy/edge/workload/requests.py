@@ -101,6 +101,11 @@ class RequestWorkload:
         object.__setattr__(self, "_table", TypeTable.of(mix))
 
     @property
+    def mean_rate_per_s(self) -> float:
+        """Mean number of requests in a second over all stations."""
+        return self.rate_per_s
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The distinct models of the mix, in its order."""
         return self._table.models

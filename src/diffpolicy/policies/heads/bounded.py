@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from diffpolicy._total import total
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.bounds import WithinBounds
 from diffpolicy.policies.heads.head import draw_of
@@ -87,7 +88,7 @@ class BoundedHead(WithinBounds):
         return float(len(self.low))
 
     def log_volume(self, law: Tensor) -> float:
-        return sum(math.log((high - low) / 2) for low, high in zip(self.low, self.high, strict=True))
+        return total(math.log((high - low) / 2) for low, high in zip(self.low, self.high, strict=True))
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Density at actions; those on a bound count as a hair within it."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diffpolicy._total import total
 from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import side_by_side
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
@@ -257,10 +258,10 @@ class CompositeHead(Head):
         return self.together([action for action, _ in pairs]), torch.stack([p for _, p in pairs]).sum(0)
 
     def freedom(self, law: Tensor) -> Tensor | float:
-        return sum(part.freedom(own) for part, own in zip(self.parts, self._laws(law), strict=True))
+        return total(part.freedom(own) for part, own in zip(self.parts, self._laws(law), strict=True))
 
     def log_volume(self, law: Tensor) -> Tensor | float:
-        return sum(part.log_volume(own) for part, own in zip(self.parts, self._laws(law), strict=True))
+        return total(part.log_volume(own) for part, own in zip(self.parts, self._laws(law), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from diffpolicy._total import total
 from diffpolicy.edge.hardware.measuring.grid import Grid
 from diffpolicy.edge.hardware.measuring.telemetry import Telemetry, Window
 from diffpolicy.edge.hardware.measuring.throughput import CALLS_EACH, concurrent_throughput, levels
@@ -141,7 +142,7 @@ class Measurement:
             text_s=_median([call.text_s for call in calls]),
             decode_s=_median([call.decode_s for call in calls]),
             peak_bytes=max((call.peak_bytes for call in calls if call.peak_bytes is not None), default=None),
-            energy_j=sum(energies) / len(energies) / batch if energies else None,
+            energy_j=total(energies) / len(energies) / batch if energies else None,
             network_calls_per_step=statistics.fmean(runs) / count if runs else None,
         )
 

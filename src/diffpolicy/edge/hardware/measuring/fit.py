@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from diffpolicy._total import total
 from diffpolicy.edge.hardware.schema.records import Fit, Point, SizeFit, percentile
 
 GOOD_R2 = 0.9
@@ -40,9 +41,9 @@ def fit_points(points: Sequence[Point]) -> Fit:
     medians = [p.latency_s.p50 for p in points]
     residuals = [p.latency_s.p50 - lines[p.size][0] - p.steps * lines[p.size][1] for p in points]
     free = len(points) - sum(min(2, len(group)) for group in groups.values())
-    mean = sum(medians) / len(medians)
-    total = sum((x - mean) ** 2 for x in medians)
-    r2 = 1 - sum(x * x for x in residuals) / total if free > 0 and total > 0 else None
+    mean = total(medians) / len(medians)
+    spread = total((x - mean) ** 2 for x in medians)
+    r2 = 1 - total(x * x for x in residuals) / spread if free > 0 and spread > 0 else None
     logs = [math.log(x / p.latency_s.p50) for p in points if p.latency_s.p50 > 0 for x in p.latency_s.values if x > 0]
     # a point with one sample says nothing of scatter
     degrees = sum(len(p.latency_s.values) - 1 for p in points)
@@ -51,7 +52,7 @@ def fit_points(points: Sequence[Point]) -> Fit:
         sizes=sizes,
         r2=r2,
         resid_p95_s=percentile(sorted(abs(x) for x in residuals), 95),
-        scatter_sigma=math.sqrt(sum(x * x for x in logs) / degrees) if degrees > 0 else None,
+        scatter_sigma=math.sqrt(total(x * x for x in logs) / degrees) if degrees > 0 else None,
         ok=r2 is not None and r2 >= GOOD_R2,
     )
 
@@ -60,16 +61,16 @@ def _line(group: Sequence[Point]) -> tuple[float, float]:
     """Constant and seconds a step of one size, neither below zero."""
     steps = [p.steps for p in group]
     times = [p.latency_s.p50 for p in group]
-    n, mean_steps, mean_time = len(group), sum(steps) / len(group), sum(times) / len(group)
-    spread = sum((x - mean_steps) ** 2 for x in steps)
+    n, mean_steps, mean_time = len(group), sum(steps) / len(group), total(times) / len(group)
+    spread = total((x - mean_steps) ** 2 for x in steps)
     if spread == 0:
         known = [(p.text_s or 0.0) + (p.decode_s or 0.0) for p in group]
-        constant = min(sum(known) / n, mean_time)
+        constant = min(total(known) / n, mean_time)
         return constant, max((mean_time - constant) / mean_steps, LEAST_STEP_S)
-    slope = sum((x - mean_steps) * (y - mean_time) for x, y in zip(steps, times, strict=True)) / spread
+    slope = total((x - mean_steps) * (y - mean_time) for x, y in zip(steps, times, strict=True)) / spread
     constant = mean_time - slope * mean_steps
     if slope < LEAST_STEP_S:
         return mean_time, LEAST_STEP_S
     if constant < 0:  # then the best line that is not negative goes through the origin
-        return 0.0, sum(x * y for x, y in zip(steps, times, strict=True)) / sum(x * x for x in steps)
+        return 0.0, total(x * y for x, y in zip(steps, times, strict=True)) / sum(x * x for x in steps)
     return constant, slope

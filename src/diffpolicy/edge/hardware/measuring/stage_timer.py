@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffpolicy._total import total
+
 
 class StageTimer:
     """A context in which one call of a pipeline is timed.
@@ -76,7 +78,7 @@ class StageTimer:
 
     def _sum(self, stage: str) -> float | None:
         pairs = self._marks[stage]
-        return sum(self._seconds(*pair) for pair in pairs) if pairs else None
+        return total(self._seconds(*pair) for pair in pairs) if pairs else None
 
     def _before_network(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         text = kwargs.get("encoder_hidden_states")
@@ -147,7 +149,7 @@ def per_step(calls_s: Sequence[float], steps: int) -> tuple[float, ...]:
     """
     runs = len(calls_s)
     if runs < steps:
-        return (sum(calls_s) / steps,) * steps if runs else ()
+        return (total(calls_s) / steps,) * steps if runs else ()
     each, more = divmod(runs, steps)
     ends = [step * each + min(step, more) for step in range(steps + 1)]
-    return tuple(sum(calls_s[begin:end]) for begin, end in zip(ends[:-1], ends[1:], strict=True))
+    return tuple(total(calls_s[begin:end]) for begin, end in zip(ends[:-1], ends[1:], strict=True))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffpolicy import _validate as check
+from diffpolicy._total import total
 from diffpolicy.edge.hardware.schema._record import (
     Record,
     amount,
@@ -44,8 +45,8 @@ class Spread(Record):
     def of(cls, samples: Sequence[float]) -> Spread:
         """The spread of at least one sample. Args: samples: seconds."""
         ordered = sorted(samples)
-        mean = sum(ordered) / len(ordered)
-        std = math.sqrt(sum((x - mean) ** 2 for x in ordered) / len(ordered))
+        mean = total(ordered) / len(ordered)
+        std = math.sqrt(total((x - mean) ** 2 for x in ordered) / len(ordered))
         p50, p90, p95, p99 = (percentile(ordered, q) for q in (50, 90, 95, 99))
         return cls(mean, std, p50, p90, p95, p99, tuple(samples))
 

@@ -13,6 +13,7 @@ from typing import Any
 from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy._read import what_is
+from diffpolicy._total import total
 from diffpolicy.edge.hardware.schema._record import Record, flag, item, optional, several, whole
 from diffpolicy.edge.hardware.schema.records import (
     ColdStart,
@@ -204,8 +205,8 @@ def _at_pixels(sizes: Sequence[SizeFit], pixels: int) -> tuple[float, float]:
     for size in sizes:
         at[size.width * size.height].append(size)
     known = sorted(at)
-    step_s = [sum(s.step_s for s in at[p]) / len(at[p]) for p in known]
-    decode_s = [sum(s.decode_s for s in at[p]) / len(at[p]) for p in known]
+    step_s = [total(s.step_s for s in at[p]) / len(at[p]) for p in known]
+    decode_s = [total(s.decode_s for s in at[p]) / len(at[p]) for p in known]
     return _line(known, step_s, pixels), _line(known, decode_s, pixels)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import time
 
+from diffpolicy._total import total
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 from diffpolicy.edge.serving.worker.engine import Run, StoppedError
 from diffpolicy.edge.serving.worker.job import Job, Standard
@@ -47,7 +48,7 @@ class EmulatedEngine:
         """Seconds of a request, on average over the sizes and steps that were measured, one image each."""
         points = {(p.width, p.height, p.steps) for p in self.profile.points}
         points = points or {(self.standard.width, self.standard.height, self.standard.steps)}
-        return sum(self._seconds(*point, 1) for point in points) / len(points)
+        return total(self._seconds(*point, 1) for point in points) / len(points)
 
     async def load(self) -> None:
         """Takes no time."""
