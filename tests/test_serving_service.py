@@ -47,8 +47,8 @@ class Fake:
         mode = self.mode() if callable(self.mode) else self.mode
         if mode == "refuses":
             raise UpstreamError("cannot be reached", reached=False)
-        if mode == "full":
-            return Answer(429, {"retry-after": "2"})
+        if mode in ("full", "later"):
+            return Answer(429 if mode == "full" else 503, {"retry-after": "2"})
         self.begun.append(request.number)
         try:
             async with self.turn:
@@ -740,7 +740,8 @@ def test_one_connection_that_is_refused_ends_no_calls() -> None:
     run(main())
 
 
-def test_workers_that_say_they_are_full_are_asked_again_later_and_not_taken_for_broken() -> None:
+@pytest.mark.parametrize("says", ["full", "later"])
+def test_workers_that_say_they_take_no_more_are_asked_again_later_and_not_taken_for_broken(says) -> None:
     async def main():
         bench = Bench(2)
         async with bench:
@@ -748,13 +749,15 @@ def test_workers_that_say_they_are_full_are_asked_again_later_and_not_taken_for_
 
             def mode():
                 storm["left"] -= 1
-                return "full" if storm["left"] > 0 else "well"
+                return says if storm["left"] > 0 else "well"
 
             bench.fakes[0].mode = bench.fakes[1].mode = mode
             answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(5)))
             assert all(a.status == 200 for a in answers)
             assert not bench.of(events.Retried)
             assert all(s.breaker.in_a_row == 0 for s in bench.service.fleet.servers)
+            bound = [e for e in bench.of(events.Bound) if e.number == "4"]
+            assert [e.attempt for e in bound] == list(range(1, len(bound) + 1))  # waits count for the first alone
 
     run(main())
 

@@ -66,7 +66,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
     try:
         answer = await _call(service, work, j, min(own, left))
         work.called_s = None  # whatever is found out of its worker from here on
-        if answer.status != FULL and not answer.fault:
+        if not answer.later and not answer.fault:
             server.breaker.success()
             service.fleet.show(j)
             work.full_s = None
@@ -77,14 +77,18 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             _answered(service, work, j, answer, sent if work.began_s is None else work.began_s, now, base_s)
             return
         now = _over(service, work, j)
-        if answer.status == FULL:
+        if answer.later:
             wait = _retry_after_s(answer)
             server.full_until_s = now + wait
             work.full_s = now if work.full_s is None else work.full_s
+            if answer.status != FULL:
+                server.doubted.ring()  # it may drain
             if now - work.full_s < settings.patience_s:
                 service.again(work)
-            else:
+            elif answer.status == FULL:
                 failure = ApiError(FULL, "all workers are full", code="workers_full", retry_after_s=wait)
+            else:
+                failure = ApiError(503, "no worker takes requests now", code="no_worker", retry_after_s=wait)
         else:
             failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
     except UpstreamError as error:

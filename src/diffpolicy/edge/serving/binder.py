@@ -178,8 +178,9 @@ class Binder:
         account.sent(j, work.order, expected_s=expected_s, now_s=now, cost=work.request.size or expected_s)
         self._running[work.order] = work
         number, wait_s, name = work.request.number, now - work.arrived_s, self._fleet.servers[j].spec.name
+        work.bindings += 1
         # it may have come while the policy thought about another
-        attempts, lag_s = len(work.begun) + 1, max(now - max(self._since_s, work.arrived_s), 0.0)
+        attempts, lag_s = work.bindings, max(now - max(self._since_s, work.arrived_s), 0.0)
         self._tell(events.Bound(number, now, name, wait_s, expected_s, decision.seconds, decision.by, attempts, lag_s))
         for ticket in (work.whole or work).tickets:
             ticket.bound()

@@ -58,7 +58,7 @@ class Bound:
 
     Args:
         wait_s: since it arrived. expected_s: that it should take there. decision_s: that deciding took.
-        by: the rule or policy that decided. attempt: 1 or 2.
+        by: the rule or policy that decided. attempt: the how manyeth binding of the request it is, from 1.
         lag_s: since what let it go, its arrival or the end of another: for so long the dispatcher made it wait.
     """
 

@@ -31,9 +31,17 @@ class Answer:
     service_s: float | None = None
 
     @property
+    def later(self) -> bool:
+        """Whether the worker says that it has begun nothing, and is to be asked again later.
+
+        It is full (429), or it drains or loads and tells when to ask (503 with `retry-after`).
+        """
+        return self.status == 429 or (self.status == 503 and "retry-after" in self.headers)
+
+    @property
     def fault(self) -> bool:
-        """Whether the worker failed; what is wrong with the request (4xx), or comes too often (429), is no fault."""
-        return self.status >= 500
+        """Whether the worker failed; what is wrong with the request (4xx), or comes too early, is no fault."""
+        return self.status >= 500 and not self.later
 
 
 class UpstreamError(Exception):

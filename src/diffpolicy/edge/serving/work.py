@@ -19,7 +19,7 @@ class Work:
     Args:
         request: what is asked for. arrived_s: when, of the dispatcher's clock.
         order: it is the how manyeth. arm: whether the policy decides on it, where it does so on a share.
-        result: its answer. passes: later arrivals that were bound before it.
+        result: its answer. passes: later arrivals that were bound before it. bindings: how often it was.
         begun: workers that may have begun it and failed. refused: workers that could not be reached with it.
         server: where it is; None while it waits. expected_s: that it should take there.
         streamed: pieces that came so far. tickets: of those who wait for it.
@@ -39,6 +39,7 @@ class Work:
     arm: bool
     result: asyncio.Future[Answer]
     passes: int = 0
+    bindings: int = 0
     begun: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     server: int | None = None
