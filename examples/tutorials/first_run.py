@@ -22,9 +22,9 @@ for server in scenario.servers:
     print(f"{server.capacity_gcycles_per_s:.0f} Gcycles/s")
 
 # %%
-# Work is counted in Gcycles, of which a task here has 0.2 to 3.7; so the first server does some 35 tasks a
-# second. The :term:`load` is the work that arrives over the work that the servers can do. Above 1, queues grow whatever
-# anybody decides.
+# Work is counted in Gcycles. A task here has 0.2 to 3.7 of them, so the first server does some 35 tasks a second. The
+# :term:`load` is the work that arrives over the work that the servers can do. Above 1, queues grow whatever the
+# decisions are.
 #
 # Two rules
 # ---------
@@ -73,8 +73,8 @@ figure.tight_layout()
 # Beside the rules
 # ----------------
 #
-# A folder stands for its policy, wherever a policy's name may stand. ``capacity-proportional`` is a rule that knows how
-# fast each server is, and nothing else: it draws servers with chances in proportion. All play the same eight episodes:
+# You can use the folder wherever a policy's name is expected. ``capacity-proportional`` is a rule that knows how fast
+# each server is, and nothing else: it draws servers with chances in proportion. All play the same eight episodes:
 
 evaluation = evaluate(["runs/first", "opt-ts", "capacity-proportional", "random"], scenario, episodes=8)
 for name, result in evaluation.results.items():
@@ -82,7 +82,7 @@ for name, result in evaluation.results.items():
     print(f"{name:>22}: {result.delays.mean_delay_s:.2f} s, {low:.2f} to {high:.2f} times opt-ts")
 
 # %%
-# The two numbers are the ends of a 95 % interval over the episodes; where both are below 1, users wait less than under
+# The two numbers are the ends of a 95 % interval over the episodes. If both are below 1, users wait less than under
 # ``opt-ts``.
 #
 # The same on the command line

@@ -12,9 +12,9 @@ picture of who gains, and the name of one rule. Nothing needs to be trained.
 # The log
 # -------
 #
-# Your log is a CSV: a row a request. This one is made up: a shop that asks for product pictures. Requests come in
-# bursts, as they do in real logs. Four in five ask for 4 :term:`steps <step>` of a fast model, the others for 30
-# steps of a large one.
+# Your log is a CSV with a row for each request. This one is made up: a shop that asks for product pictures. Requests
+# come in bursts, as they do in real logs. Four in five ask for 4 :term:`steps <step>` of a fast model, the others for
+# 30 steps of a large one.
 
 import csv
 import random
@@ -49,7 +49,7 @@ print(
 )
 
 # %%
-# The coefficient of variation is of the gaps between two requests. It is 1 where customers are independent; if it is
+# The coefficient of variation is that of the gaps between two requests. It is 1 if customers are independent; if it is
 # larger, requests come in bursts.
 #
 # The servers
@@ -73,8 +73,8 @@ fleet = Scenario(
 )
 
 # %%
-# A step of ``sdxl`` takes the large server 0.25 s, one of ``flux`` 0.7 s. Do you not know yours?
-# :doc:`profile_a_server` measures them. With that the log becomes a file of :term:`tasks <task>`:
+# A step of ``sdxl`` takes the large server 0.25 s, one of ``flux`` 0.7 s. If you do not know yours,
+# :doc:`profile_a_server` measures them. With these times the log becomes a file of :term:`tasks <task>`:
 
 
 def work_of_a_step(trace):
@@ -109,8 +109,8 @@ for name in sorted(means, key=means.get):
 # Who gains, who pays
 # -------------------
 #
-# A rule may lower the mean and let a few wait very long. The delays of all requests, sorted, say so: the further
-# left a line, the better, and its top are those who wait longest.
+# A rule may lower the mean and let a few wait very long. The sorted delays of all requests show that: the further left
+# a line is, the better, and its top is those who wait longest.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -181,8 +181,8 @@ cli.main("plot runs/shop/evaluation.csv --format svg".split())
 #     $ diffpolicy replay --scenario fleet.json --task-file tasks.csv --policy pretrained:live
 #     $ diffpolicy evaluate opt-ts price pretrained:live --scenario fleet.json --out runs/shop
 #
-# There every step is the same work, ``--gcycles-per-step``. :doc:`/workloads` says which other logs can be read, and
-# :doc:`/calibrating` how servers are described that load models, batch, or fail.
+# Here every step is the same work, ``--gcycles-per-step``. :doc:`/workloads` says which other logs can be read, and
+# :doc:`/calibrating` how to describe servers that load models, batch, or fail.
 #
-# Does your log say which server made each image, and when it was there? Then it tells how fast they are, too, and
-# ``diffpolicy advise`` needs nothing else: :doc:`hold_or_bind`. And :doc:`serve_a_policy` puts the rule to work.
+# If your log says which server made each image, and when it was done, then it also tells how fast the servers are, and
+# ``diffpolicy advise`` needs nothing else: :doc:`hold_or_bind`. :doc:`serve_a_policy` puts the rule to work.

@@ -2,7 +2,7 @@ r"""
 Hold a request, or send it at once?
 ===================================
 
-Every router sends a request to a server the moment it arrives. It may as well *hold* it until a server is free, and
+Every router sends a request to a server the moment it arrives. It could instead *hold* it until a server is free, and
 choose then. Does that pay for *you*?
 
 After this lesson you know what it gains, what takes the gain away, and what your own log says: ``diffpolicy serve
@@ -71,8 +71,8 @@ for load, *rows in zip(loads, *against_load.values(), strict=True):
 # ------------------------
 #
 # A server that has to wait for its next request stands still meanwhile. That is :term:`dead time`: a call over the
-# network, or the time that an engine takes to say that it is done. Here in per cent of the mean service, at a load
-# of .85:
+# network, or the time until an engine says that it is done. Here it is shown in per cent of the mean service, at a
+# load of .85:
 
 shares = [0.0, 0.01, 0.02, 0.05, 0.1]
 mean_s = (SECONDS @ SHARES) * len(SPEEDS) / SPEEDS.sum()
@@ -103,12 +103,12 @@ for axes, xs, found, label in (
 panels[0].legend(frameon=False)
 
 # %%
-# * **The load.** Where nobody waits there is nothing to choose: holding pays from about a half on. At a low load it
-#   even costs a little here, since a slow server is refused while a faster one is about to be free.
-# * **Who goes first.** On unlike servers holding alone gains little; that the short ones go first gains more. The
-#   slowest hundredth pays for it where the weight of a second waited (``age``) is small.
-# * **Dead time.** A per cent of the service costs some of the gain, three all of it. Sent at once, a request waits at
-#   its server, which so never stands still.
+# * **The load.** If nobody waits there is nothing to choose: holding pays from about a half on. At a low load it even
+#   costs a little here, since a slow server is refused while a faster one is about to become free.
+# * **Who goes first.** On unlike servers holding alone gains little; letting the short ones go first gains more. The
+#   slowest hundredth pays for it if the weight of a second waited (``age``) is small.
+# * **Dead time.** One per cent of the service costs some of the gain, three cost all of it. A request that is sent at
+#   once waits at its server, so that server never stands still.
 # * **Several dispatchers** that do not see each other take the gain away too: :doc:`/concepts/late_binding` has the
 #   figures.
 #
@@ -139,10 +139,10 @@ from diffpolicy.cli import main as cli
 cli.main("advise ../../docs/_static/serve_log.csv".split())
 
 # %%
-# * *replayed with fitted times* is the log's own decisions, played by the simulator. Here it is as the log has it.
-#   If it is far from that, the model of your servers is wrong, and nothing is named.
+# * *replayed with fitted times* is the log's own decisions, played by the simulator. Here it matches the log. If it is
+#   far from the log, the model of your servers is wrong, and no rule is named.
 # * The interval is of the gain. A rule whose interval includes zero has not been shown to be better.
-# * The last line is for the day after: when to go back.
+# * The last line is for the day after: it says when to go back.
 #
 # From Python the same is :py:func:`~diffpolicy.edge.dispatch.advise`. Every rule has a *verdict*:
 

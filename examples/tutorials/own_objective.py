@@ -2,11 +2,10 @@ r"""
 Your own objective
 ==================
 
-An :term:`objective` is the loss that trains a :term:`policy`. After this lesson you have written one of your
-own, seen on a case that can be solved by hand that it is right, made a :term:`method` of it, and trained it by
-its name: ``mine_method:method``.
+An :term:`objective` is the loss that trains a :term:`policy`. In this lesson you write your own, check it on a case
+that can be solved by hand, turn it into a :term:`method`, and train it by its name: ``mine_method:method``.
 
-The :term:`problem` is that of :doc:`own_problem`. Objective and method stand in one file, ``mine_method.py``
+The :term:`problem` is that of :doc:`own_problem`. Objective and method are in one file, ``mine_method.py``
 (:download:`get it <../../examples/tutorials/mine_method.py>`).
 """
 
@@ -14,9 +13,9 @@ The :term:`problem` is that of :doc:`own_problem`. Objective and method stand in
 # The idea
 # --------
 #
-# A *critic* :math:`Q(s, a)` learns what choice :math:`a` in state :math:`s` is worth, by the reward and what
-# comes after. The policy :math:`\pi` is to choose in proportion to :math:`e^{Q/T}`: mostly the best, and the
-# others the more often, the larger the temperature :math:`T`. So the actor's loss is the cross-entropy
+# A *critic* :math:`Q(s, a)` learns what choice :math:`a` in state :math:`s` is worth, from the reward and what comes
+# after. The policy :math:`\pi` should choose in proportion to :math:`e^{Q/T}`: mostly the best choice, and the others
+# more often the larger the temperature :math:`T` is. So the actor's loss is the cross-entropy
 #
 # .. math:: L = - \sum_a p(a) \log \pi(a), \qquad p = \mathrm{softmax}(Q / T),
 #
@@ -25,21 +24,21 @@ The :term:`problem` is that of :doc:`own_problem`. Objective and method stand in
 # The loss
 # --------
 #
-# An objective is a ``LossModule`` of TorchRL. It reads a batch of :term:`transitions <transition>` and gives
-# losses; what is called ``loss...`` is added up.
+# An objective is a ``LossModule`` of TorchRL. It reads a batch of :term:`transitions <transition>` and returns losses;
+# those named ``loss...`` are added up.
 #
 # .. literalinclude:: ../../examples/tutorials/mine_method.py
 #    :pyobject: BoltzmannLoss.forward
 #    :dedent: 4
 #
-# The heart of it is two lines: ``policy.noise`` draws a chain's noise, and ``policy.law`` runs the chain and
-# gives the law of the choices. What is not allowed has no chance there.
+# Its core is two lines: ``policy.noise`` draws a chain's noise, and ``policy.law`` runs the chain and returns the
+# distribution of the choices. Forbidden choices have chance zero there.
 #
 # .. literalinclude:: ../../examples/tutorials/mine_method.py
 #    :pyobject: BoltzmannLoss.log_chances
 #    :dedent: 4
 #
-# Two more methods are needed: what is optimised, and what follows after an update.
+# Two more methods are needed. They say what is optimised, and what follows after an update.
 #
 # .. literalinclude:: ../../examples/tutorials/mine_method.py
 #    :pyobject: BoltzmannLoss.parameter_groups
@@ -52,9 +51,8 @@ The :term:`problem` is that of :doc:`own_problem`. Objective and method stand in
 # Is it right?
 # ------------
 #
-# Before anything is trained on a real problem: a case that can be solved by hand. One state, four choices,
-# rewards 0, 1, 2 and 3, and then it is over. With :math:`T = 1` the chances must become the softmax of the
-# rewards.
+# Before training on a real problem, take a case that can be solved by hand. It has one state, four choices, rewards 0,
+# 1, 2 and 3, and then it is over. With :math:`T = 1` the chances must become the softmax of the rewards.
 
 import torch
 from mine import Fires
@@ -85,7 +83,7 @@ print("by hand:", *(f"{p:.3f}" for p in torch.arange(4.0).softmax(-1)))
 # The method
 # ----------
 #
-# A method puts policy and objective together, with all settings. One that learns from a replay is an
+# A method assembles policy and objective, with all settings. One that learns from a replay is an
 # :py:class:`~diffpolicy.methods.OffPolicyMethod`. It says which policy, with which arguments, and which objective:
 #
 # .. literalinclude:: ../../examples/tutorials/mine_method.py
@@ -117,8 +115,8 @@ cli.main(
 cli.main("plot runs/fires/objective/learning_curves.csv --format svg".split())
 
 # %%
-# The curve jumps, since the fires of one round begin larger than those of another. The table is what counts: all of it
-# was played on the same 64 episodes.
+# The curve jumps, since the fires of one round begin larger than those of another. The table is what counts:
+# everything in it was played on the same 64 episodes.
 #
 # A setting is a field of the method: ``--set temperature=2`` is another run. A field that it does not have is
 # refused:

@@ -2,20 +2,20 @@ r"""
 Your own policy
 ===============
 
-A :term:`diffusion policy <policy>` has a few joints: what it reads, the network that denoises, and what the end
-of its :term:`chain` means. After this lesson you have put a part of your own into each of them, trained it,
-saved it, and looked at how it decides.
+A :term:`diffusion policy <policy>` has a few parts that you can replace: what it reads, the network that denoises, and
+what the end of its :term:`chain` means. After this lesson you have written one of each, trained the policy, saved it,
+and looked at how it decides.
 
-The :term:`problem` is that of :doc:`own_problem`: four fires, one plane. The policy stands in one file,
-``mine_policy.py`` (:download:`get it <../../examples/tutorials/mine_policy.py>`).
+The :term:`problem` is that of :doc:`own_problem`: four fires, one plane. The policy is in one file, ``mine_policy.py``
+(:download:`get it <../../examples/tutorials/mine_policy.py>`).
 """
 
 # %%
 # What it reads
 # -------------
 #
-# ``embed`` makes of an :term:`observation` what the network is conditioned on. Networks like numbers near 1, so the
-# sizes are divided by 6. And we know something that helps: which fires a single load of water puts out.
+# ``embed`` turns an :term:`observation` into the network's condition. Networks like numbers near 1, so the sizes are
+# divided by 6. And we know something that helps: which fires a single load of water puts out.
 #
 # .. literalinclude:: ../../examples/tutorials/mine_policy.py
 #    :pyobject: Firefighter.embed
@@ -38,7 +38,7 @@ The :term:`problem` is that of :doc:`own_problem`: four fires, one plane. The po
 #
 # The end of the chain is four numbers. A :term:`head` says what they mean. In a
 # :py:class:`~diffpolicy.policies.CategoricalHead` they are the logits of the :term:`choices <choice>`, and one is
-# drawn. Ours draws from a short list: what is much less probable than the best is left out.
+# drawn. Ours draws from a short list: whatever is much less probable than the best is left out.
 #
 # .. literalinclude:: ../../examples/tutorials/mine_policy.py
 #    :pyobject: Shortlist
@@ -49,13 +49,13 @@ The :term:`problem` is that of :doc:`own_problem`: four fires, one plane. The po
 # All together
 # ------------
 #
-# ``from_specs`` reads off the environment what it can. Ours adds its own parts to what a :term:`method` asks for:
+# ``from_specs`` reads what it can from the environment. Ours adds its own parts to what a :term:`method` asks for:
 #
 # .. literalinclude:: ../../examples/tutorials/mine_policy.py
 #    :pyobject: Firefighter.from_specs
 #    :dedent: 4
 #
-# Does it fit the environment? :py:func:`~diffpolicy.check_policy` says in one sentence if not. Nothing is played.
+# Does it fit the environment? If not, :py:func:`~diffpolicy.check_policy` says so in one sentence, without playing.
 
 from mine import Fires, problem
 from mine_policy import Firefighter
@@ -107,7 +107,7 @@ again = Policy.load("runs/fires/policy")
 print(type(again).__name__, again.head, type(again.denoiser).__name__)
 
 # %%
-# What is the head worth? The same policy with the whole list, ``share=0``, beside it:
+# What is the head worth? Compare it with the same policy with the whole list, ``share=0``:
 
 from mine_policy import Shortlist
 
@@ -136,5 +136,5 @@ cli.main("plot runs/fires/look/chain.csv --format svg".split())
 # %%
 # Each column is a state, each row a choice, and dark is probable.
 #
-# Next: :doc:`own_objective` trains a policy by a loss of your own. :doc:`/extending` has processes and samplers
-# of your own, too.
+# Next: :doc:`own_objective` trains a policy by your own loss. :doc:`/extending` shows your own processes and samplers,
+# too.

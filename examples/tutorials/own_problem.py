@@ -2,21 +2,21 @@ r"""
 Your own problem
 ================
 
-You have a decision to make again and again, and it is not the one of these pages. After this lesson it is a
-:term:`problem` of yours: any :term:`method` trains on it, and your own :term:`rules <rule>` stand beside what was
-learnt, in one table and one picture.
+You have a decision to make again and again, and it is not one of those on these pages. After this lesson it is a
+:term:`problem` of your own: any :term:`method` trains on it, and your own :term:`rules <rule>` appear beside what was
+learned, in one table and one picture.
 
-The example: four fires and one plane. Each minute the plane drops its water on one of them. The fires grow,
-each at a speed of its own. Which one next?
+The example is four fires and one plane. Each minute the plane drops its water on one of them. The fires grow, each at
+its own speed. Which one should be next?
 """
 
 # %%
 # The environment
 # ---------------
 #
-# All of it stands in one file, ``mine.py`` (:download:`get it <../../examples/tutorials/mine.py>`). An
-# environment is a class of TorchRL, :py:class:`~torchrl.envs.EnvBase`. It plays many fires side by side:
-# ``batch`` *lanes*, each an :term:`episode` of its own. It begins by saying what can be seen and done:
+# All of it is in one file, ``mine.py`` (:download:`get it <../../examples/tutorials/mine.py>`). An environment is a
+# class of TorchRL, :py:class:`~torchrl.envs.EnvBase`. It plays many fires side by side: ``batch`` *lanes*, each with
+# its own :term:`episode`. It begins by saying what can be observed and done:
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :pyobject: Fires.__init__
@@ -25,16 +25,16 @@ each at a speed of its own. Which one next?
 # * ``observation``: what a :term:`policy` sees. Here the four sizes, in hectares.
 # * ``action_mask``: which :term:`choices <choice>` are allowed. See :term:`mask`.
 # * ``action_spec``: one of four choices.
-# * ``generator``: where chance comes from. Draw from it alone, and the same seed gives the same fires.
+# * ``generator``: the source of all random numbers. Draw only from it, and the same seed gives the same fires.
 #
-# An :term:`episode` begins:
+# ``_reset`` begins an episode:
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :pyobject: Fires._reset
 #    :dedent: 4
 #
-# Lanes end at different times. One that has ended begins again while the others go on: ``_reset`` in what is handed
-# over says which ones those are. Leave the others alone: training refuses an environment that does not.
+# Lanes end at different times. One that has ended begins again while the others go on; ``_reset`` in the tensordict
+# says which ones. Leave the others alone: training refuses an environment that does not.
 #
 # A :term:`step` is a minute: the plane puts out ``DROP`` hectares, then each fire grows by its own ``SPREAD``, more or
 # less with the wind. Both are constants at the head of the file. A step gives a reward, of which you want much, so
@@ -44,16 +44,16 @@ each at a speed of its own. Which one next?
 #    :pyobject: Fires._step
 #    :dedent: 4
 #
-# And what is shown after both. Two things end an episode. ``terminated`` is an end of the matter: nothing burns any
-# more. ``truncated`` is an end of our patience: an hour has gone, and the fires would go on. A method that learns
-# what the future costs must know which of the two it was.
+# ``shown`` returns what is observed after both. Two things end an episode. ``terminated`` means that it is really
+# over: nothing burns any more. ``truncated`` means that we stop watching: an hour has passed, and the fires would go
+# on. A method that learns what the future costs must know which of the two it was.
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :pyobject: Fires.shown
 #    :dedent: 4
 #
-# A seed makes chance begin anew. TorchRL asks every environment for this method: without it none can be made, and
-# Python says ``Can't instantiate abstract class``. These lines follow ``shown``:
+# A seed restarts the random numbers. TorchRL requires this method of every environment; without it Python says
+# ``Can't instantiate abstract class``. These lines follow ``shown``:
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :pyobject: Fires._set_seed
@@ -62,13 +62,13 @@ each at a speed of its own. Which one next?
 # The problem
 # -----------
 #
-# A rule is a function that writes ``action``. The first one is the :term:`baseline`: all others are measured
-# against it. ``steps`` is the most that an episode may have.
+# A rule is a function that writes ``action``. The first one is the :term:`baseline`: all others are compared with it.
+# ``steps`` is the largest number of steps of an episode.
 #
 # .. literalinclude:: ../../examples/tutorials/mine.py
 #    :start-at: def largest
 #
-# Is all of that as it should be? :py:func:`~diffpolicy.check_problem` plays a few steps, and says nothing if it is:
+# Is all of this right? :py:func:`~diffpolicy.check_problem` plays a few steps, and says nothing if it is:
 
 from mine import problem
 
@@ -77,7 +77,7 @@ from diffpolicy import check_problem
 check_problem(problem)
 
 # %%
-# If not, one sentence says what is wrong. Here somebody forgot to make the size of the fires a number a lane:
+# If not, one sentence says what is wrong. Here somebody forgot to give the size of the fires a number for each lane:
 
 from mine import Fires
 
@@ -98,14 +98,14 @@ except InputError as error:
 # The rules first
 # ---------------
 #
-# Before anything is trained: what do rules reach? If all of them cost the same, there is nothing to learn.
+# Before you train anything, look at what rules reach. If all of them cost the same, there is nothing to learn.
 
 from diffpolicy.experiments import evaluate
 
 print(evaluate(problem, ["largest", "fastest", "random"], episodes=64).table())
 
 # %%
-# The :term:`ratio` is the cost in relation to the baseline. The largest fire first is not a good idea: the
+# The :term:`ratio` is the cost relative to the baseline. Going for the largest fire first is not a good idea: the
 # fastest one first burns less.
 #
 # Training
@@ -121,12 +121,12 @@ for row in run.history[2::3]:
     print(f"after {row['episode']:3} episodes: {row['cost']:5.1f} ha x min in the last eight")
 
 # %%
-# A run's folder stands for its policy, wherever a policy's name may stand:
+# You can use a run's folder wherever a policy's name is expected:
 
 print(evaluate(problem, ["runs/fires/d2sac", "fastest", "largest"], episodes=64).table())
 
 # %%
-# The rule ``fastest`` knows how fast each fire grows. The policy has to find that out, and has not yet.
+# The rule ``fastest`` knows how fast each fire grows. The policy has to find that out, and has not done so yet.
 #
 # The same as commands
 # --------------------

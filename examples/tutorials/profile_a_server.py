@@ -2,11 +2,11 @@ r"""
 Profile a GPU server
 ====================
 
-How long does an image take on your machine? And if three machines stand side by side, which should make which image?
+How long does an image take on your machine? And if you have three machines, which should make which image?
 
-After this lesson you have measured a server, fitted a law of its times, made a :term:`scenario` of three such servers,
-and compared :term:`rules <rule>` on it. The servers here are simulated, so that the page builds anywhere. One line
-changes for a real GPU, and one for a server behind a URL.
+In this lesson you measure a server, fit a formula to its times, make a :term:`scenario` of three such servers, and
+compare :term:`rules <rule>` on it. The servers here are simulated, so that the page builds anywhere. Change one line
+for a real GPU, and one for a server behind a URL.
 """
 
 # %%
@@ -26,9 +26,9 @@ constant_s = h100.fit.text_s + law.decode_s
 print(f"seconds of an image = {constant_s:.3f} + steps x {law.step_s:.4f}, R2 {h100.fit.r2:.4f}")
 
 # %%
-# The published figures tell only of whole calls, so the constant is nothing here; on a machine of yours it is the
-# text's encoding and the picture's decoding. R2 near 1 says that the law fits. Under 0.9, measure again on an idle
-# machine. Every call that was made, and the law:
+# The published figures are only of whole calls, so the constant is zero here. On your own machine it is the text's
+# encoding and the picture's decoding. R2 near 1 says that the formula fits. Under 0.9, measure again on an idle
+# machine. Every call that was made, and the formula:
 
 import matplotlib.pyplot as plt
 
@@ -46,7 +46,7 @@ axes.grid(alpha=0.3)
 axes.legend(frameon=False)
 
 # %%
-# A profile is a file, so that a machine is measured once:
+# A profile is a file, so you measure a machine only once:
 
 from pathlib import Path
 
@@ -88,8 +88,8 @@ a100.save("runs/servers/a100.json")
 # From profiles to a scenario
 # ---------------------------
 #
-# :py:func:`~diffpolicy.edge.hardware.calibrate` puts the servers behind one dispatcher. Requests come at random, as
-# many as make a :term:`load` of 0.8. What they ask for is what was measured.
+# :py:func:`~diffpolicy.edge.hardware.calibrate` puts the servers behind one dispatcher. Requests come at random, at a
+# :term:`load` of 0.8. They ask for what was measured.
 
 from diffpolicy.edge.hardware import ServerProfile, calibrate
 
@@ -103,8 +103,8 @@ print(f"{scenario.workload.rate_per_s:.2f} requests a second")
 # Compare
 # -------
 #
-# All on the same requests. ``opt-ts`` sends each where it is done first. ``price`` and ``pretrained:live`` count those
-# who will wait behind it, too (:doc:`/deciding`); they have never seen these servers.
+# All policies play the same requests. ``opt-ts`` sends each where it is done first. ``price`` and ``pretrained:live``
+# also count those who will wait behind it (:doc:`/deciding`); they have never seen these servers.
 
 import json
 
@@ -123,7 +123,7 @@ cli.main("plot runs/servers/evaluation.csv --format svg".split())
 
 # %%
 # Left of 1 is better than the greedy rule. ``weighted-round-robin``, which looks at no queue, loses little, since the
-# profiles told it how fast each server is; ``random`` does not know that, and loses most.
+# profiles told it how fast each server is. ``random`` does not know that, and loses most.
 #
 # Next: :doc:`from_a_csv` takes your own requests in place of random ones. :doc:`/calibrating` has servers that load
 # models, batch, or fail, and what came out when the simulator was set beside real workers.

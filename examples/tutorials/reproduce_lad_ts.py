@@ -2,10 +2,10 @@ r"""
 Reproduce LAD-TS
 ================
 
-The paper LAD-TS (:doc:`/references`) sends image-generation :term:`tasks <task>` to 20 edge servers, and says that
-its diffusion :term:`policy` with an :term:`action memory` waits less than all others. After this lesson you have
-trained it on the paper's own system for a few :term:`episodes <episode>`, you know the commands of the full
-run, and you know which claims of the paper hold here.
+The paper LAD-TS (:doc:`/references`) sends image-generation :term:`tasks <task>` to 20 edge servers. It claims that
+its diffusion :term:`policy` with an :term:`action memory` waits less than all others. In this lesson you train it on
+the paper's own system for a few :term:`episodes <episode>`. You learn the commands of the full run, and which claims
+of the paper hold here.
 """
 
 # %%
@@ -23,8 +23,8 @@ print(
 )
 
 # %%
-# The :term:`load` is above 1: more work comes than the servers can do. Queues grow all the time, whatever anybody
-# decides.
+# The :term:`load` is above 1: more work comes than the servers can do. Queues grow all the time, whatever the
+# decisions are.
 #
 # Rules first. ``opt-ts`` is the paper's own yardstick: greedy, and it sees every earlier decision.
 # ``capacity-proportional`` sees nothing but how fast the servers are.
@@ -46,7 +46,7 @@ run = train("lad-ts", scenario, episodes=6, out="runs/lad-ts", overwrite=True)
 print("delay of each training episode, s:", *(f"{row['delay_s']:.1f}" for row in run.history))
 
 # %%
-# Is that how the full run began? Its curve stands in a file of this site, means of ten episodes and five seeds:
+# Did the full run begin like that? Its curve is in a file of this site, as means of ten episodes and five seeds:
 
 import csv
 
@@ -70,20 +70,20 @@ for row in (curve[0], curve[5], curve[-1]):
 #     $ diffpolicy compare --full --compile --out runs/full \
 #         --methods lad-ts,lad-ts-released,d2sac-ts,sac-ts,dqn-ts
 #
-# With ``--resume`` behind it, it goes on where it was stopped. A smaller one tells most of it:
+# With ``--resume`` it continues where it was stopped. A smaller run shows most of it:
 #
 # .. code-block:: console
 #
 #     $ diffpolicy compare --methods lad-ts,d2sac-ts --episodes 60 --out runs/sixty
 #
-# What it learned, episode by episode:
+# This is what it learned, episode by episode:
 
 from diffpolicy.cli import main as cli
 
 cli.main("plot ../../docs/_static/full_curves.csv --format svg --out runs/lad-ts".split())
 
 # %%
-# What came of it:
+# And this is the result:
 
 cli.main("plot ../../docs/_static/full_comparison.csv --format svg --out runs/lad-ts".split())
 
@@ -109,5 +109,5 @@ for name in ("d2sac-ts", "lad-ts", "sac-ts", "dqn-ts", "opt-ts", "capacity-propo
 # * **The yardstick is not a bound, and none of them passes it.** A rule that sees no queue at all,
 #   ``capacity-proportional``, is ahead of every method.
 #
-# The file was made on 24 November 2026; :doc:`/results/reproduction` has the whole table with its intervals. What
-# is ahead of the greedy rule is another idea, the :term:`price`: :doc:`/deciding`.
+# The file was made on 24 November 2026; :doc:`/results/reproduction` has the whole table with its intervals. Another
+# idea is ahead of the greedy rule, the :term:`price`: :doc:`/deciding`.

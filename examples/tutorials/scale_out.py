@@ -2,12 +2,12 @@ r"""
 Scale out with Ray
 ==================
 
-One service on one machine stands before some dozens of GPU servers. Are your servers deployments of Ray Serve? Then a
-rule or :term:`policy` goes in there, at one of two places.
+One service on one machine serves some dozens of GPU servers. If your servers are deployments of Ray Serve, a rule or
+:term:`policy` can go into Ray itself, at one of two places.
 
-After this lesson you know both, and what they gained over Ray's own choice. It needs the extra ``ray`` (Ray 2.48 or
-later). Ray takes half a minute to start and stop, so this page does not run it: what it shows is the output of the
-command at its end, kept in a file.
+This lesson shows both, and what they gained over Ray's own choice. It needs the extra ``ray`` (Ray 2.48 or later). Ray
+takes half a minute to start and stop, so this page does not run it: it shows the output of the command at its end,
+kept in a file.
 """
 
 # %%
@@ -92,7 +92,7 @@ axes.legend(frameon=False)
 # Comparisons on a cluster
 # ------------------------
 #
-# Training and comparing grow too. ``diffpolicy compare`` does each training and each evaluation as a task of Ray,
+# Training and comparing scale out too. ``diffpolicy compare`` runs each training and each evaluation as a task of Ray,
 # on the machines of a cluster, with the same bits as on one machine:
 #
 # .. code-block:: console

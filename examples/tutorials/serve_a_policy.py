@@ -2,12 +2,13 @@ r"""
 Put a policy in front of your servers
 =====================================
 
-You have a few GPU servers that make images, and clients that ask one of them. Who gets which request?
+You have a few GPU servers that make images, and clients that send them requests. Which server should get which
+request?
 
-After this lesson ``diffpolicy serve`` stands before three servers, and has been compared with a rule that you may
-have today, on the same arrivals. Then somebody tries a rule with a mistake in it: it is taken back, first by
-itself, then by hand. Nothing here needs a GPU: the servers are emulated, and twenty times as fast as real ones. It
-needs the extra ``serving``.
+In this lesson you put ``diffpolicy serve`` in front of three servers, and compare it with a rule that you may have
+today, on the same arrivals. Then you try a rule with a mistake in it, and see it taken back: first automatically, then
+by hand. You need no GPU: the servers are emulated, and twenty times as fast as real ones. You need the extra
+``serving``.
 """
 
 # %%
@@ -42,20 +43,21 @@ urls = ",".join(url(worker) for worker in workers)
 print(len(workers), "servers")
 
 # %%
-# One fast, one of about half its speed, one of half that again. Your own servers are there already: any that speak
+# One is fast, one has about half its speed, and one half of that. Your own servers exist already: any that speak
 # OpenAI's Images API, or ComfyUI (:doc:`/serving/serve`).
 #
 # The service
 # -----------
 #
-# ``serve`` is told where they are. Nobody tells it how fast they are: it learns that from their answers.
-# ``--binding free`` lets a request wait here until a server is free, instead of sending it on at once.
+# ``serve`` is given their addresses. Nobody tells it how fast they are: it learns that from their answers.
+# ``--binding free`` lets a request wait at the service until a server is free, instead of sending it on at once.
 
 serve = start(f"serve --workers {urls} --binding free --order cost-minus-age:age=0.5")
 service = url(serve)
 
 # %%
-# A client asks it as it asked one server. Any HTTP client does; OpenAI's own needs ``base_url=f"{service}/v1"``.
+# Clients talk to it as they talked to one server. Any HTTP client works; OpenAI's own needs
+# ``base_url=f"{service}/v1"``.
 
 import httpx
 
@@ -67,10 +69,10 @@ print(answer.status_code, answer.headers["content-type"], len(answer.json()["dat
 # What does it gain?
 # ------------------
 #
-# A copy of the three servers gets the other rule: ``least-work`` sends each request at once to the server whose
-# queue is the shortest in seconds. Both are asked for the same images at the same moments, by a load as
-# ``diffpolicy bench-service`` makes it: Poisson arrivals of four sizes, a :term:`load` of .85. The first 20 answers
-# do not count, since both rules learn from them how fast the servers are.
+# A copy of the three servers gets the other rule: ``least-work`` sends each request at once to the server with the
+# shortest queue in seconds. Both get the same requests at the same moments, from a load like that of
+# ``diffpolicy bench-service``: Poisson arrivals of four sizes, a :term:`load` of .85. The first 20 answers do not
+# count, since both rules learn from them how fast the servers are.
 
 import asyncio
 
@@ -110,14 +112,14 @@ axes.grid(alpha=0.3)
 axes.legend(frameon=False)
 
 # %%
-# So few requests say what happens and not how much: :doc:`/concepts/late_binding` has five seeds of 200,000.
+# So few requests show what happens but not how much: :doc:`/concepts/late_binding` has five seeds of 200,000.
 #
 # What it tells
 # -------------
 #
-# Open the service's address in a browser: the page shows the servers, who waits, and every decision. ``/metrics``
-# is for Prometheus. Here it says how many requests each server got, and which share of the time that they took a
-# server stood still before, because the next request had to be sent first:
+# Open the service's address in a browser: the page shows the servers, who waits, and every decision. ``/metrics`` is
+# for Prometheus. Here it says how many requests each server got. It also says how long a server stood still because
+# its next request had to be sent first, as a share of the service time:
 
 text = httpx.get(f"{service}/metrics").text
 found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -129,15 +131,15 @@ for name in urls.replace("http://", "").split(","):
     print(f"{name}: {count:.0f} requests, dead time {dead:.1%} of the service")
 
 # %%
-# That is :term:`dead time`. Before servers that are twenty times too fast a call's milliseconds weigh twenty times
-# too much, and more if the machine that built this page was busy. Above some per cent holding gains nothing any
-# more, and the picture shows it: :doc:`hold_or_bind`.
+# That is :term:`dead time`. With servers that are twenty times too fast, a call's milliseconds weigh twenty times too
+# much, and more if the machine that built this page was busy. Above some per cent holding gains nothing, as the
+# picture in :doc:`hold_or_bind` shows.
 #
 # Try before you trust
 # --------------------
 #
-# Now a rule of your own, in a file ``mine_router.py``: a function of a :py:class:`~diffpolicy.edge.dispatch.Moment`
-# that says what each server costs. The smallest cost wins, and this one got a sign wrong:
+# Now write your own rule, in a file ``mine_router.py``: a function of a :py:class:`~diffpolicy.edge.dispatch.Moment`
+# that says what each server costs. The smallest cost wins, and this one has a sign wrong:
 #
 # .. literalinclude:: ../../examples/tutorials/mine_router.py
 #    :pyobject: fewest_seconds
@@ -179,12 +181,12 @@ trial.terminate()
 print(*(line for line in trial.communicate()[1].splitlines() if "rolled-back" in line), sep="\n")
 
 # %%
-# * A rule that raises an error, is late, or names a server that cannot be, costs no request either: it goes where it
-#   ends soonest, and ``fallbacks_total`` says why.
+# * A rule that raises an error, is late, or names an impossible server loses no request either: the request goes where
+#   it ends soonest, and ``fallbacks_total`` says why.
 # * ``--shadow`` asks the new rule and follows the old one. Nobody waits for the new one; ``-v`` writes what it would
 #   have done.
-# * Where one of the two rules holds, they take turns of five minutes, since a rule that holds finds no free server
-#   beside one that does not. At least five turns of each pass before the trial can end.
+# * If one of the two rules holds requests, they take turns of five minutes, since a rule that holds finds no free
+#   server beside one that does not. At least five turns of each pass before the trial can end.
 #
 # Going back
 # ----------
