@@ -32,6 +32,8 @@ anything = st.recursive(
 
 def of_schema(schema):
     """Values that a schema of a field allows."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     least, most = schema.get("minimum"), schema.get("maximum")
     by_kind = {

@@ -45,6 +45,8 @@ def test_a_prompt_alone_is_a_request_and_unknown_fields_go_on() -> None:
         ({"prompt": "x", "partial_images": 4}, "partial_images"),
         ({"prompt": "x", "stream": "yes"}, "stream"),
         ({"prompt": "x", "model": 3}, "model"),
+        ({"prompt": "x", "response_format": "file"}, "response_format"),
+        ({"prompt": "x", "response_format": ["url"]}, "response_format"),
     ],
 )
 def test_what_is_no_request_is_refused_by_400_that_names_the_parameter(body: object, param: str | None) -> None:

@@ -17,6 +17,8 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 PARTIAL = 3
 """Most partial images of a stream."""
+FORMATS = ("b64_json", "url")
+"""Of OpenAI's responses; a server that answers by a file, as vLLM-Omni does for `file`, would count as broken."""
 LONGEST_NAME = 200
 """Characters of a model's name."""
 
@@ -150,6 +152,9 @@ class ImageRequest:
         if model is not None and (not isinstance(model, str) or len(model) > LONGEST_NAME):
             raise _wrong("model", f"must be a name of at most {LONGEST_NAME} characters, got {show(model)}")
         width, height = _pixels(body, most)
+        wanted = body.get("response_format")
+        if wanted is not None and wanted not in FORMATS:
+            raise _wrong("response_format", f"must be {' or '.join(FORMATS)}, got {show(wanted)}")
         stream = body.get("stream")
         if stream is not None and not isinstance(stream, bool):
             raise _wrong("stream", f"must be true or false, got {show(stream)}")

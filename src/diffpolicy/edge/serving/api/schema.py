@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from diffpolicy.edge.serving import headers
-from diffpolicy.edge.serving.image_request import LONGEST_NAME, PARTIAL
+from diffpolicy.edge.serving.image_request import FORMATS, LONGEST_NAME, PARTIAL
 from diffpolicy.edge.serving.limits import Limits
 
 ERROR = {
@@ -53,7 +53,7 @@ def fields(limits: Limits) -> dict[str, Any]:
         "guidance_scale": {"type": ["number", "null"]},
         "negative_prompt": text,
         "quality": text,
-        "response_format": text,
+        "response_format": {**text, "enum": [*FORMATS, None]},
         "output_format": text,
         "user": text,
     }
