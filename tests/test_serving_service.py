@@ -762,6 +762,39 @@ def test_workers_that_say_they_take_no_more_are_asked_again_later_and_not_taken_
     run(main())
 
 
+def test_a_request_that_every_worker_fails_is_held_against_none_of_them() -> None:
+    """Otherwise a client whose requests nobody can run stops the service of all others, for a minute at last."""
+
+    async def main():
+        bench = Bench(3, OnArrival("least-outstanding"), seconds=lambda j: lambda request: 0.01)
+
+        def answers(fake, plain):
+            async def answer(request, chunk):
+                if request.number.startswith("bad"):
+                    await asyncio.sleep(0.005)
+                    return Answer(500)
+                return await plain(request, chunk)
+
+            fake.answer = answer
+
+        async with bench:
+            for fake in bench.fakes.values():
+                answers(fake, fake.answer)
+            for burst in range(10):
+                tickets = [bench.ask(f"bad{burst}.{k}") for k in range(10)]
+                for ticket in tickets:
+                    with pytest.raises(ApiError, match="two workers failed"):
+                        await ticket.answer()
+                assert {server.state for server in bench.service.snapshot().servers} == {"ready"}
+            assert (await bench.ask("good").answer()).status == 200
+            assert all(s.breaker.in_a_row == 0 for s in bench.service.fleet.servers)
+            bench.fakes[1].mode = "500"  # and one that fails what others do not is found out
+            assert {(await bench.ask(k).answer()).status for k in range(12)} == {200}
+            assert [s.state for s in bench.service.snapshot().servers] == ["ready", "open", "ready"]
+
+    run(main())
+
+
 def test_what_is_wrong_with_a_request_goes_to_its_client_and_is_no_fault_of_the_worker() -> None:
     async def main():
         bench = Bench(1)

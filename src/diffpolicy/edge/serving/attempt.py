@@ -90,7 +90,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             else:
                 failure = ApiError(503, "no worker takes requests now", code="no_worker", retry_after_s=wait)
         else:
-            failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True)
+            failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True, answered=True)
     except UpstreamError as error:
         begun = service.fleet.account.begun_s(j, work.order)
         now = _over(service, work, j)
@@ -213,9 +213,23 @@ def _learn(service: Service, work: Work, j: int, seconds: float) -> None:
     service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=size)
 
 
-def _fault(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:
-    """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is."""
-    service.fleet.servers[j].breaker.fault(now)
+def _fault(
+    service: Service, work: Work, j: int, now: float, why: str, *, reached: bool, answered: bool = False
+) -> ApiError | None:
+    """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is.
+
+    One that two workers answer so is at fault itself, and is held against neither: some such requests of one client
+    would otherwise open the breakers of all.
+    """
+    servers = service.fleet.servers
+    if answered and work.blamed is not None:
+        work.blamed.forgive()
+        for i, server in enumerate(servers):
+            if server.breaker is work.blamed:
+                service.fleet.show(i)
+    else:
+        servers[j].breaker.fault(now)
+        work.blamed = servers[j].breaker if answered else None
     service.fleet.show(j, why)
     return _again(service, work, j, now, why, reached=reached)
 

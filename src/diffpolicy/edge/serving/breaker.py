@@ -44,6 +44,12 @@ class Breaker:
             self.until_s = now_s + min(self.open_s * 2.0**self.openings, self.longest_s)
             self.openings += 1
 
+    def forgive(self) -> None:
+        """A fault that was counted was none of the server's."""
+        self.in_a_row = max(self.in_a_row - 1, 0)
+        if self.until_s is not None and self.in_a_row < self.faults:
+            self.until_s, self.openings = None, max(self.openings - 1, 0)
+
     def success(self) -> None:
         """A call was answered."""
         self.in_a_row, self.openings, self.until_s = 0, 0, None
