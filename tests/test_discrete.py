@@ -74,6 +74,9 @@ def test_marginals_and_posteriors_are_those_of_the_forward_matrices(kind, shape,
         whole = torch.linalg.multi_dot([*steps[:i], torch.eye(size, dtype=torch.float64)])
         found = process.marginal(torch.arange(CHOICES), i, allowed)
         torch.testing.assert_close(found[allowed], whole[:CHOICES][allowed])
+        torch.testing.assert_close(
+            process.marginal(torch.zeros(1).long(), i, allowed)[0], whole[0]
+        )  # of the first alone
         for j in range(i):
             one = torch.eye(size, dtype=torch.float64)
             before = torch.linalg.multi_dot([one, one, *steps[:j]])
@@ -103,6 +106,12 @@ def test_over_a_short_step_expected_jumps_are_the_posterior_chances(kind):
         assert jumps.shape == law.shape
         assert (jumps[stands] == 0).all()
         torch.testing.assert_close(jumps[~stands], law[~stands], rtol=0.01, atol=0)  # but for the square of the step
+    leaping = TauLeaping(steps=4)
+    jumps = process.jumps(logits, x, *leaping.grid(process)[1:3])
+    stays = (-jumps.sum(-1, keepdim=True)).exp()  # a Poisson number of jumps, of which the first counts
+    expected = torch.where(stands, stays, (1 - stays) * jumps / jumps.sum(-1, keepdim=True).clamp_min(1e-30))
+    kernel = leaping.kernel(lambda x, t, cond: logits, x, 1, None, process)
+    torch.testing.assert_close(kernel.logits.exp(), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

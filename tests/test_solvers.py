@@ -158,6 +158,7 @@ def test_a_point_has_no_density_and_a_spread_one_has(kind):
     spread = kind(min_std=0.05)
     n = len(spread.grid(process)) - 1
     assert spread.grid(process) == ((12, 0) if kind is OneStep else tuple(range(12, -1, -1)))
+    assert spread.noisy_steps(process) == n
     z = normal(n, 6, 2, seed=1)
     states = spread.chain(model, x, 0.5, process, z).states
     found = spread.log_prob(model, states, 0.5, process)
