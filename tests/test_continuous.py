@@ -180,6 +180,13 @@ def test_a_policy_on_any_schedule_is_saved(schedule, tmp_path):
     assert Schedule.from_dict({**vars(schedule), **kind}) == schedule
 
 
+def test_levels_of_edm_begin_at_the_least_noise_and_end_at_the_most():
+    for levels in (2, 3, 9):
+        sigma = EDMSchedule(rho=0.5).level(torch.tensor([1.0, float(levels)], dtype=torch.float64), levels).sigma
+        torch.testing.assert_close(sigma, torch.tensor([0.002, 80.0], dtype=torch.float64))
+    assert EDMSchedule().time(1, 1) == 1
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -193,7 +200,9 @@ def test_a_policy_on_any_schedule_is_saved(schedule, tmp_path):
         (lambda: Schedule.from_dict({"kind": "Sqrt"}), "'Sqrt'"),
         (lambda: Schedule.from_dict({"end": 1.0}), "schedule must be one of"),
         (lambda: Schedule.from_dict({"kind": "VPSchedule", "b": 1}), "schedule VPSchedule"),
-        (lambda: replace(EDMSchedule(), rho=-1.0), "rho above 0"),
+        (lambda: EDMSchedule(sigma_min=1.0, sigma_max=1.0), "got 1.0, 1.0"),
+        (lambda: EDMSchedule(sigma_max=math.inf), "got 0.002, inf"),
+        *((lambda rho=rho: replace(EDMSchedule(), rho=rho), "rho above 0") for rho in (-1.0, 0.0, math.inf)),
     ],
 )
 def test_mistakes_get_a_sentence(make, words):

@@ -95,6 +95,12 @@ def test_marginals_and_posteriors_are_those_of_the_forward_matrices(kind, shape,
                 assert float(posterior.sum()) == pytest.approx(1, abs=1e-12)
 
 
+def test_a_uniform_chain_starts_from_any_allowed_choice_alike_and_from_all_where_none_is():
+    allowed = torch.tensor([[True, False, True], [False, False, False], [False, True, False]]).expand(3, 3, 3)
+    draws = torch.tensor([0.1, 0.45, 0.9]).unsqueeze(-1).expand(3, 3)
+    assert UniformProcess(3).terminal(draws, allowed).tolist() == [[0, 0, 1], [0, 1, 1], [2, 2, 1]]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_over_a_short_step_expected_jumps_are_the_posterior_chances(kind):
     process = kind(1000, shape="cosine")
