@@ -187,11 +187,21 @@ def test_levels_of_edm_begin_at_the_least_noise_and_end_at_the_most():
     assert EDMSchedule().time(1, 1) == 1
 
 
+def test_numbers_at_the_ends_of_their_ranges_are_schedules():
+    steady = VPSchedule(b_min=1.0, b_max=1.0).at(torch.tensor(0.5, dtype=torch.float64))
+    assert float(steady.alpha) == pytest.approx(math.exp(-0.25))  # constant betas: log alpha = -t / 2
+    assert VPSchedule(b_min=0.0).rest < 0.01
+    assert float(CosineSchedule(s=0.0).at(torch.tensor(0.0, dtype=torch.float64)).alpha) == 1
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: VPSchedule(b_min=3.0, b_max=1.0), "got 3.0 and 1.0"),
+        (lambda: VPSchedule(b_max=math.inf), "inf"),
         (lambda: CosineSchedule(end=1.0), "1.0"),
+        (lambda: CosineSchedule(end=0.0), "0.0"),
+        (lambda: CosineSchedule(s=math.inf), "inf"),
         (lambda: FlowSchedule(end=2.0), "2.0"),
         (lambda: FlowSchedule(end=0.0), "0.0"),
         (lambda: EDMSchedule(sigma_min=0.0), "got 0.0, 80.0"),

@@ -269,6 +269,17 @@ def test_dpm_solver_is_that_of_diffusers():
     torch.testing.assert_close(found, state, rtol=1e-5, atol=1e-5)
 
 
+def test_heuns_steps_are_the_mean_of_two_slopes_but_for_the_last():
+    process, x, sampler = GaussianProcess(EDMSchedule(sigma_max=20.0), 4), normal(5, 2), EDMHeun()
+    sigma = [0.0, *(math.sqrt(process.squares(i)[1]) for i in range(1, 5))]
+    for k, (i, j) in enumerate([(4, 3), (3, 2), (2, 1), (1, 0)]):
+        slope = network(x, i)
+        if j > 0:
+            slope = (slope + network(x + (sigma[j] - sigma[i]) * slope, j)) / 2
+        found = sampler.kernel(lambda x, i, cond: network(x, i), x, k, None, process).sample(None)
+        torch.testing.assert_close(found, x + (sigma[j] - sigma[i]) * slope)
+
+
 def test_heuns_method_is_that_of_diffusers():
     schedulers = pytest.importorskip("diffusers.schedulers")
     scheduler = schedulers.FlowMatchHeunDiscreteScheduler(num_train_timesteps=1000)
