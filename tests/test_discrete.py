@@ -394,6 +394,8 @@ BARE = torch.zeros(2, CHOICES), torch.zeros(2, dtype=torch.int64), 2, 1
     [
         (lambda: MaskedProcess(shape="square"), "'square'"),
         (lambda: UniformProcess(0), "levels"),
+        (lambda: UniformProcess(10**9), "levels"),
+        (lambda: MaskedProcess(1).squares(1), "no share of signal"),
         (lambda: Ancestral(order="random"), "'random'"),
         (lambda: Ancestral(order="confidence", remask=1.0), "goes with the order chance"),
         (lambda: Ancestral(min_std=0.1), "no min_std"),
