@@ -361,6 +361,16 @@ def test_every_command_takes_the_options_that_all_share(capsys):
         assert (command.get_default("seed"), command.get_default("threads")) == (0, 1)
 
 
+def test_coverage_stands_as_it_was_measured():
+    measured = {row["layer"]: row for row in rows("coverage.csv")}
+    shown = table("docs/releasing.md", "layer", "lines run, %")
+    assert {row["layer"].strip("`") for row in shown} == set(measured)
+    for row in shown:
+        of_layer = measured[row["layer"].strip("`")]
+        assert all(row[column].replace(",", "") == of_layer[column] for column in row if column != "layer")
+    assert min(float(measured["the core"][column]) for column in ("lines run, %", "branches taken, %")) >= 90
+
+
 def test_no_page_installs_a_release_that_is_not_there():
     for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
         assert not re.search(r"pip install '?\"?diffpolicy|install diffpolicy\[", path.read_text(encoding="utf-8")), (
