@@ -9,12 +9,10 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving.answered import hand_on, learn
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
-from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
@@ -74,7 +72,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             for _ in range(TURNS if service.waiting else 0):
                 await asyncio.sleep(0)
             now = _over(service, work, j)
-            _answered(service, work, j, answer, sent if work.began_s is None else work.began_s, now, base_s)
+            hand_on(service, work, j, answer, sent if work.began_s is None else work.began_s, now, base_s)
             return
         now = _over(service, work, j)
         if answer.later:
@@ -95,7 +93,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         begun = service.fleet.account.begun_s(j, work.order)
         now = _over(service, work, j)
         if error.late and own < left and begun is not None:  # so it takes at least as long
-            _learn(service, work, j, now - begun)
+            learn(service, work, j, now - begun)
         if error.late and left <= own:
             if now - sent > LATE * (starts_s + work.expected_s):
                 server.breaker.fault(now)
@@ -177,40 +175,6 @@ def _over(service: Service, work: Work, j: int) -> float:
         if (other := next(kept, None)) is not None:
             _free(service, other, j)
     return now
-
-
-def _answered(service: Service, work: Work, j: int, answer: Answer, begun: float, now: float, base_s: float) -> None:
-    """Hands an answer on, and learns from it. Args: begun: when it began there, as far as the account knows."""
-    server, freed = service.fleet.servers[j], now if work.freed_s is None else work.freed_s
-    seconds = freed - begun if answer.service_s is None else min(answer.service_s, now - work.arrived_s)
-    if answer.status == 200:
-        server.drift.observe(seconds, expected_s=base_s)
-        _learn(service, work, j, seconds)
-    delay = now - work.arrived_s
-    if not work.result.done():
-        work.result.set_result(answer)
-    name, number = server.spec.name, work.request.number
-    start = freed - seconds
-    service.tell(events.Answered(number, now, name, answer.status, start, seconds, delay, work.expected_s, freed))
-    service.answered(work, now, delay / _alone_s(service, work))
-
-
-def _alone_s(service: Service, work: Work) -> float:
-    """Seconds of a request on the fastest worker that has its model: what a delay is measured by.
-
-    By those of the worker that it was sent to, a rule that takes slow workers would look as good as any.
-    """
-    request, fleet = work.request, service.fleet
-    able = [x.serves(request.model) and not x.removed for x in fleet.servers]
-    seconds = expected_s(fleet.costs, fleet.servers, request)
-    return max(float(min(seconds[able], default=np.inf)), 1e-9)
-
-
-def _learn(service: Service, work: Work, j: int, seconds: float) -> None:
-    """Takes up how long a worker took; where nobody tells the size, for each image."""
-    size = service.fleet.servers[j].size_of(work.request)
-    images = 1 if size is not None else work.request.images
-    service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=size)
 
 
 def _fault(

@@ -16,7 +16,7 @@ from typing import Any
 from diffpolicy.edge.hardware.adapters.api_key import read_api_key
 from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
 from diffpolicy.edge.hardware.optional import need
-from diffpolicy.edge.serving import health_report
+from diffpolicy.edge.serving import comfy_history, health_report
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.comfy_queue import MOST_BYTES, ComfyQueue
 from diffpolicy.edge.serving.comfy_workflow import Workflow
@@ -159,7 +159,9 @@ class ComfyUpstream:
         told = health_report.as_object(queued.body)
         if queued.status >= 400:
             status = 400 if queued.status < 500 else 500
-            return _failed(ApiError(status, f"ComfyUI refuses the workflow: {_reason(told)}", code="of_worker"))
+            return _failed(
+                ApiError(status, f"ComfyUI refuses the workflow: {comfy_history.reason(told)}", code="of_worker")
+            )
         own = told.get("prompt_id")
         if queued.status != 200 or not isinstance(own, str):
             raise UpstreamError("queued a workflow without telling its number", reached=True)
@@ -167,7 +169,7 @@ class ComfyUpstream:
         found = await self._found(own, time.monotonic())
         told_status = found.get("status")
         how: Mapping[str, Any] = told_status if isinstance(told_status, dict) else {}
-        messages = _messages(how)
+        messages = comfy_history.messages(how)
         if "execution_interrupted" in messages:
             raise UpstreamError("was told by somebody else to interrupt the request", reached=True)
         if how.get("status_str") == "error":
@@ -175,7 +177,7 @@ class ComfyUpstream:
             # what the exception says may hold a prompt
             where, what = (str(wrong.get(key, "?"))[:100] for key in ("node_type", "exception_type"))
             return _failed(ApiError(500, f"ComfyUI failed in node {where}: {what}", code="of_worker"))
-        return await self._answer(found, request, _seconds(messages))
+        return await self._answer(found, request, comfy_history.seconds(messages))
 
     async def _found(self, number: str, queued_s: float) -> Mapping[str, Any]:
         """What there is of a request, once it is done. Args: number: of it. queued_s: since when it was there."""
@@ -206,7 +208,7 @@ class ComfyUpstream:
 
     async def _answer(self, found: Mapping[str, Any], request: ImageRequest, service_s: float | None) -> Answer:
         """The images that a history lists."""
-        files = _files(found.get("outputs"))
+        files = comfy_history.files(found.get("outputs"))
         left, images = self._limits.response, []
         with self._room.share() as share:
             for file in files[: self._limits.images]:
@@ -271,47 +273,3 @@ class ComfyUpstream:
 
 def _failed(error: ApiError) -> Answer:
     return Answer(error.status, {"content-type": "application/json"}, json.dumps(error.body()).encode())
-
-
-def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) > 1
-
-
-def _messages(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What happened to a request, by the events' names."""
-    listed = status.get("messages")
-    pairs = [x for x in (listed if isinstance(listed, list) else []) if _is_entry(x) and isinstance(x[1], dict)]
-    return {str(name): told for name, told, *_ in pairs}
-
-
-def _seconds(messages: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """How long it ran, by its own clock in milliseconds."""
-    begun, ended = (messages.get(name, {}).get("timestamp") for name in ("execution_start", "execution_success"))
-    known = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (begun, ended))
-    return max((ended - begun) / 1000.0, 0.0) if known and begun is not None and ended is not None else None
-
-
-def _files(outputs: Any) -> list[dict[str, str]]:
-    """The files that nodes have saved; pictures that were only shown count where nothing was saved."""
-    found: list[dict[str, str]] = []
-    for node in outputs.values() if isinstance(outputs, dict) else ():
-        for image in node.get("images", ()) if isinstance(node, dict) else ():
-            if isinstance(image, dict) and isinstance(image.get("filename"), str):
-                found.append({key: str(image.get(key, "")) for key in ("filename", "subfolder", "type")})
-    saved = [file for file in found if file["type"] == "output"]
-    return saved or found
-
-
-def _reason(told: Mapping[str, Any]) -> str:
-    """Why a workflow is refused: ComfyUI's error, and the nodes that it names."""
-    error = told.get("error")
-    said = error.get("message") if isinstance(error, dict) else error
-    wrong = told.get("node_errors")
-    nodes = [
-        f"{node.get('class_type', key)}: {entry.get('message', '')}"
-        for key, node in (wrong.items() if isinstance(wrong, dict) else ())
-        if isinstance(node, dict)
-        for entry in node.get("errors", ())
-        if isinstance(entry, dict)
-    ]
-    return "; ".join(filter(None, [str(said or ""), *nodes[:4]]))[:500] or "it does not say why"
