@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffpolicy import _signals
 from diffpolicy.edge import Scenario, make_policy, play_episodes
 from diffpolicy.edge.env.transitions import released_transitions
 from diffpolicy.edge.training import build
@@ -125,7 +127,9 @@ def main() -> None:
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     columns = ["variant", "seeds", "ratio", "ci95", "worst", "train_s"]
     waiting: dict[Any, str] = {}
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        options.processes, multiprocessing.get_context("spawn"), _signals.end_with, (os.getpid(),)
+    ) as pool:
         while jobs or waiting:
             while jobs and len(waiting) < options.processes and time.monotonic() - start < 60 * options.minutes:
                 job = jobs.pop(0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import heapq
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
+
+from diffpolicy import _signals
 
 FAIR = 0.9
 """Of what the others have, that a job which comes late is given at least; with less it would be another measure."""
@@ -129,10 +132,16 @@ def _makespan(seconds: Sequence[float], processes: int) -> float:
 def _started() -> _Process:
     spawning = multiprocessing.get_context("spawn")
     here, there = spawning.Pipe()
-    process = spawning.Process(target=_serve, args=(there,), daemon=True)
+    process = spawning.Process(target=_attend, args=(there, os.getpid()), daemon=True)
     process.start()
     there.close()
     return _Process(process, here)
+
+
+def _attend(pipe: Any, parent: int) -> None:
+    """What a process does. Args: parent: process id of who asks, at whose end, a kill -9 too, it ends amid a job."""
+    _signals.end_with(parent)
+    _serve(pipe)
 
 
 def _serve(pipe: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 import pictures
+from diffpolicy import _signals
 
 
 def curve(job: tuple[str, int, int]) -> list[float]:
@@ -45,7 +47,9 @@ def main() -> None:
     methods = options.methods.split(",")
     start = time.monotonic()
     jobs = [(method, seed, options.episodes) for method in methods for seed in range(options.seeds)]
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        options.processes, multiprocessing.get_context("spawn"), _signals.end_with, (os.getpid(),)
+    ) as pool:
         results = list(pool.map(curve, jobs))
     with (options.out / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import time
 from statistics import median
 from typing import Any
 
 import torch
 
+from diffpolicy import _signals
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream
 from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
 from diffpolicy.experiments.names import make_method
@@ -102,12 +104,12 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rows = []
     for size in sizes:
-        with context.Pool(1) as pool:
+        with context.Pool(1, _signals.end_with, (os.getpid(),)) as pool:
             rate, of_cpu, worked, grid, peak = pool.map(speed, [(options.method, size, options.slots, 0.0)])[0]
         shown = [f"{rate:,.0f}", f"{of_cpu:,.0f}", f"{1 - 1 / grid:.0%}", f"{1 - 1 / worked:.0%}", f"{peak:.0f}"]
         rows.append([str(size), "1", *shown])
     size = sizes[-1]
-    with context.Pool(options.processes) as pool:
+    with context.Pool(options.processes, _signals.end_with, (os.getpid(),)) as pool:
         at = time.time() + 15
         together = pool.map(speed, [(options.method, size, 2 * options.slots, at)] * options.processes, chunksize=1)
     rate, of_cpu = (sum(each[k] for each in together) for k in (0, 1))

@@ -14,6 +14,7 @@ import asyncio
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import pictures
+from diffpolicy import _signals
 from timing import table, write_csv
 
 SIZES = {"cpu-small": (64, 64), "cpu-large": (128, 128)}
@@ -29,6 +31,12 @@ STEPS = (8, 16, 32)
 PUBLISHED = "mlenergy-h100-sd3-medium"
 NOMINAL = (1024, 1024)
 """What requests ask for; each worker answers in its own size."""
+
+
+def attend(parent: int, worker: Callable[..., None], *arguments: Any) -> None:
+    """A worker's process. Args: parent: process id of who asks, with whom it ends, amid a request too."""
+    _signals.end_with(parent)
+    worker(*arguments)
 
 
 def work(pipe: Connection, size: tuple[int, int], core: int, profile_steps: tuple[int, ...], repeats: int) -> None:
@@ -159,10 +167,10 @@ def main() -> None:
     for i, size in enumerate(SIZES.values()):
         here, there = context.Pipe()
         job = (there, size, cores[i % len(cores)], profile_steps, options.repeats)
-        processes.append(context.Process(target=work, args=job, daemon=True))
+        processes.append(context.Process(target=attend, args=(os.getpid(), work, *job), daemon=True))
         pipes.append(here)
     here, there = context.Pipe()
-    processes.append(context.Process(target=sleep, args=(there, SCATTER), daemon=True))
+    processes.append(context.Process(target=attend, args=(os.getpid(), sleep, there, SCATTER), daemon=True))
     pipes.append(here)
     for process in processes:
         process.start()

@@ -34,6 +34,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from diffpolicy import _signals
 from diffpolicy.edge import Scenario
 from diffpolicy.edge.training import build
 from diffpolicy.objectives.protocols import PureLosses
@@ -218,8 +219,9 @@ def released(pipe: Connection, folder: str) -> None:
         runpy.run_path("main_lad.py", run_name="__main__")
 
 
-def work(pipe: Connection, contender: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """A contender's process."""
+def work(pipe: Connection, parent: int, contender: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """A contender's process. Args: parent: process id of who asks, with whom it ends."""
+    _signals.end_with(parent)
     torch.set_num_threads(1)
     contender(pipe, *arguments)
 
@@ -236,7 +238,7 @@ class Contender:
         self.name = name
         self.pipe, theirs = context.Pipe()
         # a daemon: if this process fails, it does not wait for the others
-        self.process = context.Process(target=work, args=(theirs, contender, arguments), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, os.getpid(), contender, arguments), daemon=True)
         self.process.start()
         theirs.close()
 

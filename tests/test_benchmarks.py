@@ -196,6 +196,22 @@ def asleep(seconds):
     return seconds
 
 
+def test_processes_of_benchmarks_end_with_the_one_that_started_them(monkeypatch):
+    """Also where that is killed amid a job, when nobody reads a pipe that is closed."""
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(benchmarks)
+    import jobs
+
+    seen, (here, there) = [], jobs.multiprocessing.Pipe()
+    here.close()
+    monkeypatch.setattr(jobs._signals, "end_with", seen.append)
+    jobs._attend(there, 5)
+    assert seen == [5]
+    spawning = [path for path in benchmarks.glob("*.py") if 'get_context("spawn")' in path.read_text()]
+    assert "training.py" in {path.name for path in spawning}
+    assert [path.name for path in spawning if "_signals.end_with" not in path.read_text()] == []
+
+
 def test_jobs_that_are_left_get_what_those_before_had_and_late_ones_nothing(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
     import jobs
