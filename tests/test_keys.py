@@ -6,6 +6,7 @@ from tensordict import TensorDict
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, NonTensor, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
+from diffpolicy import ActionMemory, DiffusionPolicy, with_recurrent_state
 from diffpolicy.edge import OffloadingEnv
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys, Observed, plain
@@ -99,6 +100,16 @@ def test_where_no_key_is_the_observation_all_others_are_by_name():
     keys = Keys.of(Specs(seen, Categorical(2, (4,))))
     assert [o.key for o in keys.observations] == ["age", "pixels"]
     assert (keys.width, keys.mask) == (1 + 6, "action_mask")
+
+
+def test_what_a_policy_remembers_is_none_of_what_is_observed():
+    env = Specs({"sight": Unbounded((4, 2)), "age": Unbounded((4,))}, Categorical(4, (4,)))
+    primed = with_recurrent_state(env, DiffusionPolicy.from_specs(env, prior=ActionMemory()))
+    assert "latent" in primed.reset()
+    assert Keys.of(primed) == Keys.of(env)
+    own = Specs({"sight": Unbounded((4, 2)), "latent": Unbounded((4,))}, Categorical(4, (4,)))
+    with pytest.raises(InputError, match="observation 'latent' has a key that acting writes too"):
+        Keys.of(own)
 
 
 def test_what_lies_in_dicts_is_observed_only_where_nothing_stands_beside_the_action():

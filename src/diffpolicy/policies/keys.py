@@ -18,6 +18,7 @@ from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.nested_keys import as_json, group_of, last_of, plain
 from diffpolicy.policies.observed import Observed, check_free, check_masks, observed_of, seen
+from diffpolicy.policies.recurrent import remembered_keys
 
 __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
@@ -96,7 +97,8 @@ class Keys:
                 f"the actions {wanted} are decided together of one item, and joint items have one action each"
             )
         lead = batch + (agents is not None) + len(each)
-        shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True)}
+        carried = remembered_keys(env)  # by a policy, and none of what is observed
+        shown = {plain(k): env.observation_spec[k] for k in env.observation_spec.keys(True, True) if k not in carried}
         beside = {k[-1] if isinstance(k, tuple) else k: k for k in shown if group_of(k) == group}
         if mask_key == "auto":
             check_masks(env, wanted, shown)

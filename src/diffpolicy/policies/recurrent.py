@@ -93,6 +93,16 @@ class RecurrentEnv(TransformedEnv):
         return stepped
 
 
+def remembered_keys(env: EnvBase) -> set[Any]:
+    """The recurrent keys that an environment shows since `with_recurrent_state` gave it them. Args: env: any."""
+    found: set[Any] = set()
+    while isinstance(env, TransformedEnv):
+        if isinstance(env.transform, RecurrentState):
+            found |= set(env.transform.recurrent_keys)
+        env = env.base_env
+    return found
+
+
 def check_batch(env: EnvBase, who: str) -> None:
     """Raises InputError if an environment's batch is not `[E]`. Args: who: needs it."""
     if len(env.batch_size) != 1:
