@@ -5,8 +5,11 @@ import contextlib
 import errno
 import gzip
 import json
+import shutil
 import socket
+import ssl
 import struct
+import subprocess
 import time
 from types import SimpleNamespace as Of
 
@@ -91,6 +94,37 @@ def failed_at(serve, timeout_s=5.0, limits=None):
             return caught.value
 
     return asyncio.run(once())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate by it")
+def test_a_certificate_is_taken_if_the_environment_vouches_for_it_and_for_that_name_alone(tmp_path, monkeypatch):
+    own = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "own.pem")]
+    command = ["openssl", "req", "-x509", "-nodes", "-subj", "/CN=worker", "-days", "2", *own, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem", tmp_path / "key.pem")
+
+    async def go(host):
+        async with await asyncio.start_server(Server(lambda body: WHOLE), "127.0.0.1", 0, ssl=context) as server:
+            upstream = HttpUpstream(WorkerSpec(f"https://{host}:{server.sockets[0].getsockname()[1]}"))
+            try:
+                return await upstream.call(request(), timeout_s=30)
+            except UpstreamError as error:
+                return error
+            finally:
+                await upstream.aclose()
+
+    unknown = asyncio.run(go("127.0.0.1"))
+    assert "CERTIFICATE_VERIFY_FAILED" in str(unknown)
+    assert (unknown.reached, unknown.gone) == (False, False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "own.pem"))
+    assert asyncio.run(go("127.0.0.1")).body == PICTURE
+    assert "CERTIFICATE_VERIFY_FAILED" in str(asyncio.run(go("localhost")))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    with pytest.raises(InputError, match="certificates of SSL_CERT_FILE .* cannot be read"):
+        HttpUpstream(WorkerSpec("https://worker:1"))
+    HttpUpstream(WorkerSpec("http://worker:1"))  # which needs none
 
 
 def test_what_is_sent_names_the_request_its_deadline_and_the_key_and_asks_for_base64(monkeypatch):

@@ -85,6 +85,7 @@ class ComfyUpstream:
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             transport=transport,
             room=self._room,
+            tls=spec.url.lower().startswith("https:"),
         )
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:

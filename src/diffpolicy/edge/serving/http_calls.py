@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from diffpolicy._validate import show
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.upstream import Answer, Chunk, UpstreamError
 from diffpolicy.edge.serving.within import within
+from diffpolicy.errors import InputError
 
 CONNECT_S = 5.0
 KEEP_S = 2.0
@@ -23,6 +26,8 @@ FRESH = "diffpolicy.fresh"
 """Of a request's extensions: it has a connection of its own."""
 WAITS = "diffpolicy.waits"
 """Of a request's extensions: whether it waits for a connection, so that nothing of it was sent."""
+AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Of the environment: who may vouch for servers, of which the first is heeded."""
 HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "set-cookie", "date")
 """Headers of a connection or of its server rather than of an answer."""
 
@@ -37,7 +42,12 @@ class HttpCalls:
         connections: most at once. query: of each call. secrets: texts that no error may show. headers: of each call.
         transport: takes the place of the network, in tests; one of httpx.
         room: where the bytes of answers count while they come; what becomes of them then is their caller's to count.
+        tls: whether addresses may be of `https`, whose certificates are checked by `SSL_CERT_FILE` or `SSL_CERT_DIR` of
+            the environment, or else by certifi's.
         connect_s: longest wait for a connection, within that of the whole call.
+
+    Raises:
+        InputError: the environment's certificates cannot be read.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class HttpCalls:
         headers: Mapping[str, str] | None = None,
         transport: Any = None,
         room: Room | None = None,
+        tls: bool = True,
         connect_s: float = CONNECT_S,
     ) -> None:
         self._connect_s, self._room = connect_s, Room() if room is None else room
@@ -56,7 +67,7 @@ class HttpCalls:
         self._urls: dict[str, Any] = {}
         self._secrets, self._query = secrets, query.encode()
         self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "diffpolicy", **(headers or {})}
-        self._transport = transport or _transport(connections)
+        self._transport = transport or _transport(connections, tls)
 
     async def fetch(
         self,
@@ -189,13 +200,18 @@ def _length(headers: Mapping[str, str]) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def _transport(connections: int) -> Any:
+def _transport(connections: int, tls: bool) -> Any:
     from diffpolicy.edge.serving.http_transport import HttpTransport
 
-    return HttpTransport(_tls(), connections=connections, idle=IDLE, keep_s=KEEP_S)
+    context = _context(*(os.environ.get(name, "") for name in AUTHORITIES)) if tls else None
+    return HttpTransport(context, connections=connections, idle=IDLE, keep_s=KEEP_S)
 
 
-@functools.lru_cache(maxsize=1)
-def _tls() -> Any:
+@functools.lru_cache(maxsize=4)
+def _context(file: str, folder: str) -> Any:
     """One for all servers: to read the authorities' certificates takes longer than to start a client."""
-    return need("httpx", "serving").create_ssl_context(trust_env=False)
+    try:
+        return need("httpx", "serving").create_ssl_context()  # which reads both variables
+    except OSError as error:  # ssl.SSLError is one
+        name = AUTHORITIES[0] if file else AUTHORITIES[1]
+        raise InputError(f"the certificates of {name} {show(file or folder)} cannot be read: {error}") from None

@@ -29,10 +29,11 @@ class HttpTransport(httpx.AsyncBaseTransport):
     most of a dispatcher's time.
 
     Args:
-        tls: for `https`. connections: most at once. idle: kept for the next request, at most. keep_s: for how long.
+        tls: for `https`; None: there is none. connections: most at once.
+        idle: kept for the next request, at most. keep_s: for how long.
     """
 
-    def __init__(self, tls: ssl.SSLContext, *, connections: int, idle: int, keep_s: float) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, *, connections: int, idle: int, keep_s: float) -> None:
         self._tls, self._most_idle, self._keep_s = tls, idle, keep_s
         self._room = asyncio.Semaphore(connections)
         self._idle: deque[tuple[HttpConnection, float]] = deque()
@@ -82,7 +83,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
     async def _connect(self, request: httpx.Request) -> HttpConnection:
         """A new connection, to the first of the server's addresses that answers."""
         url, within_s = request.url, request.extensions.get("timeout", {}).get("connect")
-        if url.scheme not in ("http", "https"):
+        if url.scheme not in ("http", "https") or (url.scheme == "https" and self._tls is None):
             raise httpx.UnsupportedProtocol(f"{url.scheme} is no protocol that is spoken here")
         tls = url.scheme == "https"
         port = url.port or (443 if tls else 80)

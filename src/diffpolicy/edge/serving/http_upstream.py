@@ -46,7 +46,8 @@ class HttpUpstream:
         transport: takes the place of the network, in tests; one of httpx.
 
     Raises:
-        InputError: the environment variable of its key is not set, or httpx is not installed.
+        InputError: the environment variable of its key is not set, its certificates cannot be read, or httpx is not
+            installed.
 
     Example:
         >>> import asyncio, httpx
@@ -75,6 +76,7 @@ class HttpUpstream:
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             transport=transport,
             room=room,
+            tls=spec.url.lower().startswith("https:"),
         )
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
