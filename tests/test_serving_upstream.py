@@ -122,7 +122,7 @@ def test_a_certificate_is_taken_if_the_environment_vouches_for_it_and_for_that_n
     assert asyncio.run(go("127.0.0.1")).body == PICTURE
     assert "CERTIFICATE_VERIFY_FAILED" in str(asyncio.run(go("localhost")))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
-    with pytest.raises(InputError, match="certificates of SSL_CERT_FILE .* cannot be read"):
+    with pytest.raises(InputError, match=r"certificates of SSL_CERT_FILE .* cannot be read"):
         HttpUpstream(WorkerSpec("https://worker:1"))
     HttpUpstream(WorkerSpec("http://worker:1"))  # which needs none
 
