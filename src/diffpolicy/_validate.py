@@ -84,6 +84,12 @@ def integer(value: Any, key: str, *, least: int | None = None, most: int | None 
     return int(value)
 
 
+def no_class(value: Any, key: str) -> None:
+    """Refuses a class where what it makes is asked for. Args: value: that is given. key: names it."""
+    if isinstance(value, type):
+        raise InputError(f"{key} is the class {value.__name__}; give what it makes, as {value.__name__}(...) does")
+
+
 @contextmanager
 def within(key: str) -> Iterator[None]:
     """Puts a key before the names in the refusals of what is checked within: `servers[2].` before `name must be`."""

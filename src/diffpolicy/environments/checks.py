@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.chosen import Choice, check_chosen
 from diffpolicy.errors import InputError
-from diffpolicy.policies.nested_keys import next_key, plain
+from diffpolicy.policies.nested_keys import elsewhere, next_key, plain
 from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -72,6 +72,7 @@ def check_policy(policy: Decides, env: EnvBase) -> None:
         diffpolicy.errors.InputError: 'action' of the policy must have shape [1], got [1, 3]
     """
     check_env(env)
+    check_is_policy(policy)
     if not callable(policy):
         raise InputError(f"a policy must be a module or a function of a tensordict, got {check.show(policy)}")
     if isinstance(policy, SavedPolicy):
@@ -81,6 +82,21 @@ def check_policy(policy: Decides, env: EnvBase) -> None:
     if not isinstance(policy, SavedPolicy):
         with suppress(ArithmeticError, RuntimeError, TypeError):  # zeros may be nothing that it can act on
             check_acts(copy.deepcopy(policy), env, specimen(env))
+
+
+def check_is_policy(policy: Any) -> None:
+    """Refuses what cannot decide: a class of policies, and an environment.
+
+    Args:
+        policy: anything.
+
+    Raises:
+        InputError: names what is wanted.
+    """
+    check.no_class(policy, "the policy")
+    if isinstance(policy, EnvBase):
+        name = type(policy).__name__
+        raise InputError(f"a policy must be a module or a function of a tensordict, got the environment {name}")
 
 
 def check_reads(policy: Decides, env: EnvBase) -> None:
@@ -138,7 +154,7 @@ def check_acts(
     for key in map(plain, env.action_keys):
         action = result.get(key, None)
         if action is None:
-            raise InputError(f"{who} writes no action {key!r}")
+            raise InputError(f"{who} writes no action {key!r}{elsewhere(key, result.keys(True, True))}")
         check_value(key, action, env.full_action_spec[key], who)
     if choices is not None:
         check_chosen(result, choices, env.batch_size, who)

@@ -16,7 +16,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy._identity import describe
 from diffpolicy.environments.cost import Cost
-from diffpolicy.environments.gym_lane import as_lane
+from diffpolicy.environments.gym_lane import SHARED, as_lane, is_made, told_made
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem, Split
 from diffpolicy.environments.seeds import episode_seed
@@ -37,7 +37,7 @@ class EnvProblem(Problem):
             of Gymnasium is always such a lane. One that names no `seed` has its environment seeded by `set_seed`.
         steps: of an episode; None: until it is done, within 10,000.
         rules: untrained policies by name, the first the baseline: a function of a tensordict, a tensordict module, or
-            a class or function that makes one of a `seed`. By default `random`.
+            a class or function that makes one of a `seed`, a class of nothing too. By default `random`.
         cost: its label, or a `Cost`; the cost of an episode is minus the sum of its rewards.
         name: of the problem; by default the factory's.
         version: of the problem; where it is given, other source with the same version is the same problem.
@@ -65,6 +65,8 @@ class EnvProblem(Problem):
         transitions: Callable[[TensorDictBase], TensorDict] | None = None,
         methods: Sequence[str] = Problem.methods,
     ) -> None:
+        if is_made(make_env):  # its state would be that of all lanes and seeds
+            raise InputError(f"make_env is {told_made(make_env)}")
         if not callable(make_env):
             raise InputError(f"make_env must be a function that makes an environment, got {check.show(make_env)}")
         if steps is not None:
@@ -80,6 +82,7 @@ class EnvProblem(Problem):
                 raise InputError(
                     f"rule {rule!r} must be a function of a tensordict or a module, got {check.show(policy)}"
                 )
+            _check_rule(rule, policy)
         self._transitions = transitions
 
     def make_env(
@@ -94,7 +97,10 @@ class EnvProblem(Problem):
                     f"problem {self.name}: make_env(batch={batch}) gave an environment of batch {list(env.batch_size)}"
                 )
             return env
-        return Lanes([self._make(episode_seed(seed, k), chosen) for k in range(batch)])
+        lanes = [self._make(episode_seed(seed, k), chosen) for k in range(batch)]
+        if len({id(getattr(lane, "_env", lane)) for lane in lanes}) < batch:  # what Gymnasium's stand in is a fresh one
+            raise InputError(f"problem {self.name}: make_env {SHARED}")
+        return Lanes(lanes)
 
     def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
         try:
@@ -195,6 +201,27 @@ def _name(make_env: Any) -> str:
     return "problem" if name == "<lambda>" else name
 
 
+def _check_rule(name: str, policy: Any) -> None:
+    """Refuses an environment for a rule, and a class or function that asks for another thing than it is given."""
+    if is_made(policy) or (isinstance(policy, type) and issubclass(policy, EnvBase)):
+        raise InputError(f"rule {name!r} must be a function of a tensordict or a module, got an environment")
+    try:
+        signature = inspect.signature(policy)
+    except (TypeError, ValueError):
+        return
+    try:
+        if isinstance(policy, type):
+            signature.bind(**({"seed": 0} if "seed" in signature.parameters else {}))
+        elif list(signature.parameters) != ["seed"]:
+            signature.bind(None)
+    except TypeError:
+        what = "a class" if isinstance(policy, type) else "a function"
+        raise InputError(
+            f"rule {name!r} must be a function of a tensordict, a module, or what makes one of a seed, got {what} "
+            f"of {signature}"
+        ) from None
+
+
 def _seeded(policy: Decides | Callable[..., Decides], seed: int) -> Decides:
     """A rule as an experiment plays it: a class or a function of `seed` is called with it."""
     if isinstance(policy, nn.Module):
@@ -204,7 +231,11 @@ def _seeded(policy: Decides | Callable[..., Decides], seed: int) -> Decides:
     except (TypeError, ValueError):
         return policy
     makes: Any = policy
-    made: Decides = makes(seed=seed) if names == ["seed"] or (isinstance(policy, type) and "seed" in names) else makes
+    is_class = isinstance(policy, type)
+    if names == ["seed"] or (is_class and "seed" in names):
+        made: Decides = makes(seed=seed)
+    else:
+        made = makes() if is_class else makes
     return made
 
 

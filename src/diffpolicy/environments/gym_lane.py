@@ -16,6 +16,9 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 
+SHARED = "gives the same environment each time; it must make a fresh one, whose state is its own"
+"""What a function does that makes no environment, but gives one that is there already."""
+
 
 def as_lane(env: Any) -> Any:
     """A Gymnasium environment as TorchRL has it, choices as whole numbers; anything else as it is.
@@ -43,6 +46,18 @@ def as_lane(env: Any) -> Any:
         told = ", ".join(f"{name} {space}" for name, space in spaces.items())
         raise InputError(f"TorchRL cannot take {type(env).__name__} with {told}: {_first(error)}") from None
     return observed_whole(one_decision(lane, env.action_space), env.observation_space)
+
+
+def is_made(env: Any) -> bool:
+    """Whether what stands where something makes environments is one already, of TorchRL or of Gymnasium."""
+    gymnasium = sys.modules.get("gymnasium")
+    return isinstance(env, EnvBase) or (gymnasium is not None and isinstance(env, gymnasium.Env))
+
+
+def told_made(env: Any) -> str:
+    """What is given instead of an environment that is made already. Args: env: of `is_made`."""
+    name = type(getattr(env, "unwrapped", env)).__name__
+    return f"an environment, made already; give the class {name}, or a function that makes one, not an instance"
 
 
 def observed_whole(env: EnvBase, space: Any) -> EnvBase:

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.env_problem import EnvProblem
-from diffpolicy.environments.gym_lane import observed_whole, one_decision
+from diffpolicy.environments.gym_lane import is_made, observed_whole, one_decision
 from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 
@@ -58,6 +58,9 @@ def gym_problem(
         >>> gym_problem("FrozenLake-v1?is_slippery=false,map_name=8x8").name
         'gym:FrozenLake-v1?is_slippery=false,map_name=8x8'
     """
+    if not isinstance(name, str):
+        hint = "; EnvProblem takes what makes an environment of your own" if callable(name) or is_made(name) else ""
+        raise InputError(f"the name of a problem of Gymnasium must be a text, got {check.show(name)}{hint}")
     plain, given = _apart(name)
     given |= options or {}
     for key, value in given.items():

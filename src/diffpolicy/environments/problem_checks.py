@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
 from diffpolicy.environments.chosen import choices_of
 from diffpolicy.environments.env_problem import EnvProblem
+from diffpolicy.environments.gym_lane import SHARED, is_made
 from diffpolicy.environments.lane_checks import begins_all, follows_first, reset_fault
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
@@ -22,10 +24,10 @@ from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
-from diffpolicy.policies.nested_keys import plain
+from diffpolicy.policies.nested_keys import elsewhere, group_of, last_of, plain
 from diffpolicy.policies.recurrent import with_recurrent_state
 
-LANES, STEPS = 2, 2
+LANES, STEPS, ACTS = 2, 2, 4
 READ = ("observation", "action", "reward", ("next", "observation"))
 """What every objective reads of transitions."""
 
@@ -33,7 +35,7 @@ READ = ("observation", "action", "reward", ("next", "observation"))
 def check_problem(problem: Any) -> None:
     """Whether a problem's environment, transitions and rules are what training and comparing need.
 
-    It makes environments of two lanes and plays a few steps at random, and one step of each rule. It warns where two
+    It makes environments of two lanes and plays a few steps at random, and a few of each rule. It warns where two
     seeds give the same, where one seed does not give the same again, and where a reset of one lane begins all anew,
     which is right as long as all end together; training and playing refuse that as soon as they do not.
 
@@ -49,6 +51,9 @@ def check_problem(problem: Any) -> None:
         Traceback (most recent call last):
         diffpolicy.errors.InputError: 'action' of rule 'all' must have shape [2], got [2, 3]
     """
+    if is_made(problem) or (isinstance(problem, type) and issubclass(problem, EnvBase)):
+        name = problem.__name__ if isinstance(problem, type) else type(problem).__name__
+        raise InputError(f"a problem must be a Problem, such as EnvProblem({name}), got the environment itself")
     if not isinstance(problem, Problem):
         raise InputError(f"a problem must be a Problem, such as EnvProblem(make_env), got {check.show(problem)}")
     if problem.steps is not None:
@@ -62,6 +67,8 @@ def check_problem(problem: Any) -> None:
     keys, rollout = Keys.of(env), _played(env, problem.name if isinstance(env, Lanes) else None)
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
+    if problem.make_env(LANES, 0) is env:
+        raise InputError(f"problem {problem.name}: make_env {SHARED}")
     _check_seeds(problem, rollout)
     if not isinstance(env, Lanes):
         _check_lanes(problem)
@@ -97,6 +104,7 @@ def _stepped(env: EnvBase, acting: TensorDictBase, name: str) -> tuple[TensorDic
     try:
         step, root = env.step_and_maybe_reset(acting.clone())
     except Exception as error:
+        _check_place(env, acting, name)
         # what TorchRL stumbles over stands in what the environment itself gives
         raw = _done(lambda: env._step(acting.clone()), f"a step of {name}")
         for specs in every:
@@ -105,6 +113,37 @@ def _stepped(env: EnvBase, acting: TensorDictBase, name: str) -> tuple[TensorDic
     for specs in every:
         _check_values(step.get("next"), specs, f"a step of {name}")
     return step, root
+
+
+def _check_place(env: EnvBase, acting: TensorDictBase, name: str) -> None:
+    """Refuses an action that the step, which failed, finds elsewhere than where its spec has it.
+
+    Args:
+        env: whose. acting: what the step was given. name: of it.
+    """
+    if _steps(env, acting):
+        return  # and TorchRL stumbled over what came of it
+    groups = {(), *(group_of(plain(key)) for key in env.full_observation_spec.keys(True, True))}
+    for key in map(plain, env.action_keys):
+        for group in sorted(groups - {group_of(key)}):
+            other, moved = plain((*group, last_of(key))), None
+            with suppress(Exception):  # a shape that does not fit there
+                moved = acting.clone().set(other, acting[key])
+            if moved is not None and _steps(env, moved):
+                place = "the root" if not group else f"the Composite of {group[-1]!r}"
+                raise InputError(
+                    f"a step of {name} reads its action at {other!r}, and the action_spec has it at {key!r}; put the "
+                    f"spec under {place}, where the step reads it"
+                )
+
+
+def _steps(env: EnvBase, acting: TensorDictBase) -> bool:
+    """Whether a step goes well. Args: env: whose. acting: what it is given."""
+    try:
+        env._step(acting.clone())
+    except Exception:  # it fails of something else
+        return False
+    return True
 
 
 def _done(work: Any, what: str) -> TensorDictBase:
@@ -122,7 +161,12 @@ def _done(work: Any, what: str) -> TensorDictBase:
 def _check_values(td: TensorDictBase, specs: Any, who: str) -> None:
     """Whether values are of the specs' shapes and types, and finite."""
     for key, spec in specs.items(True, True):
-        check_value(plain(key), td.get(key, None), spec, who)
+        value = td.get(key, None)
+        if value is None:
+            raise InputError(
+                f"{who} does not give {plain(key)!r}, which the specs name{elsewhere(plain(key), td.keys(True, True))}"
+            )
+        check_value(plain(key), value, spec, who)
 
 
 def _check_transitions(problem: Problem, rollout: TensorDict, keys: Keys) -> None:
@@ -144,20 +188,24 @@ def _check_transitions(problem: Problem, rollout: TensorDict, keys: Keys) -> Non
 
 
 def _check_rules(problem: Problem) -> None:
-    """Whether each rule makes a policy that writes the environment's action."""
+    """Whether each rule makes a policy that writes the environment's action, at each of a few steps."""
     for name, make in problem.rules().items():
         policy = make(0)
         if not callable(policy):
             raise InputError(f"rule {name!r} must make a policy of a seed, got {check.show(policy)}")
         env = with_recurrent_state(problem.make_env(LANES, 0), policy)
         choices = choices_of(env, masks=isinstance(problem, EnvProblem))
-        check_acts(policy, env, env.reset(), f"rule {name!r}", choices)
+        td = env.reset()
+        for _ in range(ACTS):  # a rule that does not ask the mask may be in luck at first
+            check_acts(policy, env, td, f"rule {name!r}", choices)
+            td = env.step_and_maybe_reset(td)[1]
 
 
 def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
     """Warns where a seed does not tell what an environment draws."""
     again, other = (_played(problem.make_env(LANES, seed)) for seed in (0, 1))
     if not _same(rollout, again):
+        problem.repeats = False
         warnings.warn(
             f"problem {problem.name} gives something else each time with the same seed and actions, so nothing can be "
             "repeated: does it draw from a generator of its own?",

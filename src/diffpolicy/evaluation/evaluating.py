@@ -14,6 +14,7 @@ from diffpolicy import _validate as check
 from diffpolicy._table import render
 from diffpolicy._version import __version__
 from diffpolicy.environments import Cost, Problem
+from diffpolicy.environments.checks import check_is_policy
 from diffpolicy.environments.entrants import make_policy, rules_of
 from diffpolicy.environments.env_problem import EnvProblem
 from diffpolicy.errors import InputError
@@ -218,6 +219,7 @@ def evaluate(
     played = {}
     for name, policy in entrants.items():
         with naming(name):
+            check_is_policy(policy)
             tell = None if heard is None else partial(heard, name)
             played[name] = play_episodes(problem, policy, episodes, seed, tell)
     base = played[baseline]
@@ -230,7 +232,7 @@ def evaluate(
         baseline,
         problem.summarise(base, episodes),
         problem.noun,
-        problem.alike,
+        problem.played_as(),
         tuple(rules_of(problem)),
         played,
     )

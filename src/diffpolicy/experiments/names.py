@@ -153,7 +153,7 @@ def checked_problem(problem: Problem | str) -> Problem:
     from diffpolicy.environments.problem_checks import check_problem as check_sound
 
     made = make_problem(problem) if isinstance(problem, str) else problem
-    if not made.sound:
+    if not getattr(made, "sound", False):  # what is no problem has no such thing
         check_sound(made)
     return made
 
@@ -165,11 +165,13 @@ def _as_problem(value: Any, text: str) -> Problem:
     from torchrl.envs import EnvBase
 
     from diffpolicy.environments.env_problem import GIVEN, EnvProblem
-    from diffpolicy.environments.gym_lane import as_lane
+    from diffpolicy.environments.gym_lane import as_lane, is_made, told_made
     from diffpolicy.environments.problem import Problem
 
     if isinstance(value, Problem):
         return value
+    if is_made(value):
+        raise InputError(f"problem {text} is {told_made(value)}")
     if not callable(value):
         raise InputError(
             f"problem {text} must be a Problem or a function that returns an environment, got {check.show(value)}"
@@ -182,6 +184,16 @@ def _as_problem(value: Any, text: str) -> Problem:
         asks = set()
     if makes_env or (not makes_problem and asks):
         return EnvProblem(value, name=text)
+    try:
+        inspect.signature(value).bind()
+    except TypeError:
+        lacking = ", ".join(name for name, p in inspect.signature(value).parameters.items() if p.default is p.empty)
+        raise InputError(
+            f"problem {text} must be a Problem, or what makes one or an environment of nothing or of "
+            f"{', '.join(GIVEN)}, got one that asks for {lacking}{_problem_beside(text)}"
+        ) from None
+    except ValueError:  # of what is written in C
+        pass
     with working_folder():
         made = value()
     lane = as_lane(made)
@@ -192,6 +204,17 @@ def _as_problem(value: Any, text: str) -> Problem:
     if not isinstance(made, Problem):
         raise InputError(f"problem {text} must make a Problem or an environment, got {check.show(made)}")
     return made
+
+
+def _problem_beside(text: str) -> str:
+    """`; did you mean mine:problem?` where a module holds a problem. Args: text: another thing of it."""
+    import sys
+
+    from diffpolicy.environments.problem import Problem
+
+    name = text.partition(":")[0]
+    there = [key for key, value in vars(sys.modules.get(name, sys)).items() if isinstance(value, Problem)]
+    return f"; did you mean {name}:{there[0]}?" if there else ""
 
 
 def check_method(text: str) -> str:

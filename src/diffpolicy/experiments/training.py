@@ -85,7 +85,11 @@ def build(
     """
     check.integer(environments, "environments", least=1)
     given = make_problem(problem) if isinstance(problem, str) else problem
+    check.no_class(given, "the problem")
     made = make_method(method) if isinstance(method, str) else method
+    check.no_class(made, "the method")
+    if not isinstance(made, Method):
+        raise InputError(f"a method must be a Method or the name of one, got {check.show(made)}")
     try:
         made = changed(made, changes or {})
         with global_draws(seed):

@@ -56,6 +56,8 @@ class ChainPolicy(SavedPolicy, base=True):
 
         prediction: what the denoiser predicts.
         """
+        for name, part in (("schedule", process), ("sampler", sampler)):
+            check.no_class(part, name)
         self.prediction = prediction
         self.process = process if isinstance(process, Process) else GaussianProcess(process, levels)
         ancestral = "ancestral" if self.process.discrete else "ddpm"

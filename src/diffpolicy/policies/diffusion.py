@@ -81,6 +81,7 @@ class DiffusionPolicy(RecordingPolicy):
         **others: Unpack[ChoiceOptions],
     ) -> None:
         super().__init__(**others)
+        check.no_class(denoiser, "denoiser")
         self._set_prior(prior)
         if denoiser is not None and not isinstance(denoiser, (Mapping, nn.Module)):
             raise InputError(f"denoiser must be options or a module, got {denoiser!r}")

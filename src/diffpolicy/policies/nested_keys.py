@@ -30,6 +30,21 @@ def beside(key: NestedKey, name: str) -> NestedKey:
     return (*key[:-1], name) if isinstance(key, tuple) else name
 
 
+def elsewhere(key: NestedKey, there: Iterable[NestedKey]) -> str:
+    """`; it gives ('agents', 'reward')` where a key's last name stands under another one; empty where it does not.
+
+    Args:
+        key: that is lacking, plain. there: keys that are given.
+
+    Example:
+        >>> elsewhere("reward", [("agents", "reward"), "done"])
+        "; it gives ('agents', 'reward')"
+    """
+    name = key[-1] if isinstance(key, tuple) else key
+    found = [k for k in map(plain, there) if (k[-1] if isinstance(k, tuple) else k) == name and k != key]
+    return f"; it gives {found[0]!r}" if found else ""
+
+
 def as_json(key: NestedKey | None) -> str | list[str] | None:
     """A plain key as JSON holds it."""
     return list(key) if isinstance(key, tuple) else key

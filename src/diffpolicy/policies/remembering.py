@@ -32,6 +32,7 @@ class RememberingPolicy(Policy, base=True):
     def _set_prior(self, prior: Prior | None) -> None:
         self.prior = prior if prior is not None else GaussianPrior()
         if not isinstance(self.prior, Prior):
+            check.no_class(prior, "prior")
             raise InputError(f"prior must be a Prior, such as ActionMemory(), got {check.show(prior)}")
         self.prior_network = self.prior.network(self.condition_dim, self.choices, self.agents, self.generator)
         if self.prior.remembers:

@@ -64,6 +64,7 @@ class RowPolicy(SavedPolicy, base=True):
         check.flag(normalize, "normalize")
         self._start(seed, information, agents)
         self.choices, self.observation_dim = choices, observation_dim
+        check.no_class(head, "head")
         self.head = CategoricalHead() if head is None else head
         self.reading = Reading.of(
             observation_dim,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tensordict.utils import NestedKey
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import CompositeHead, Head, for_items, head_for, named_head
 from diffpolicy.policies.heads.registry import NAMED
@@ -31,6 +32,8 @@ def read_specs(
     Raises:
         InputError: a key is not in the specs or of a shape that does not fit the action's, or no head takes the action.
     """
+    check.no_class(env, "the environment")
+    check.no_class(head, "head")
     keys = Keys.of(env, action_key=action_key, observation_keys=observation_keys, mask_key=mask_key, items=items)
     if head is not None and not isinstance(head, (Head, str)):
         raise InputError(f"head must be a Head, {' or '.join(NAMED)}, sample or argmax, got {head!r}")

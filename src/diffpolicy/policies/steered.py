@@ -60,6 +60,7 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
 
     def _set_guidance(self, guidance: Guidance | None) -> None:
         if guidance is not None and not isinstance(guidance, Guidance):
+            check.no_class(guidance, "guidance")
             raise InputError(f"guidance must be a Guidance, such as ClassifierFree(1.0), got {check.show(guidance)}")
         if guidance is not None:
             guidance.check(self)
