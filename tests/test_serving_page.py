@@ -13,7 +13,8 @@ from diffpolicy.edge.serving.api import ApiKeys, ApiSettings, make_app
 from diffpolicy.edge.serving.events import Answered, Bound, FellBack
 from diffpolicy.edge.serving.reach import url_of
 from diffpolicy.edge.serving.running import listen, serving
-from serving_fakes import FakeService
+from diffpolicy.edge.serving.trial import Side
+from serving_fakes import FakeService, Snapshot
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -53,6 +54,8 @@ def dom_of(app, folder):
 def test_a_browser_shows_servers_decisions_and_delays_and_asks_for_a_key_where_one_is_needed(tmp_path):
     """Its script and style pass its own content security policy, and what a client sent is text, never markup."""
     service = FakeService()
+    sides = {"policy": Side(3, 2.5), "other": Side(0, None)}
+    service.snapshot = lambda: Snapshot(trial=sides)
     app = make_app(service)
     for event in (
         Bound("<b>r1</b>", 1.0, "a", 0.5, 2.0, 0.001, "least-finish"),
@@ -62,7 +65,16 @@ def test_a_browser_shows_servers_decisions_and_delays_and_asks_for_a_key_where_o
         service.listeners[0](event)
     page, complaints = dom_of(app, tmp_path / "a")
     assert not complaints
-    for shown in ("ready, version", "least-finish on arrival", "<circle", "→ a", "✓ a", "fell back", "tiny"):
+    for shown in (
+        "ready, version",
+        "least-finish on arrival",
+        "<circle",
+        "→ a",
+        "✓ a",
+        "fell back",
+        "tiny",
+        "policy 2.50 (3)",
+    ):
         assert shown in page
     assert "&lt;b&gt;r1" in page
     assert "<b>r1" not in page
