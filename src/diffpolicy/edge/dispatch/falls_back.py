@@ -20,7 +20,8 @@ class FallsBack:
         otherwise: decides while a server has foreign work.
 
     Attributes:
-        times: how often it fell back. bound: how many requests it bound by `otherwise`.
+        times: how often it fell back.
+        bound: how many requests it bound by `otherwise`.
 
     Example:
         >>> from dataclasses import replace

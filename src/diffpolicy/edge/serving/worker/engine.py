@@ -87,8 +87,11 @@ class Engine(Protocol):
     """One model on one device. All of it is called in the event loop.
 
     Attributes:
-        model: its name. standard: what it makes where a request does not say. kinds: formats that it writes, the
-            first by default. edits: whether it takes images. slots: requests at once, at most.
+        model: its name.
+        standard: what it makes where a request does not say.
+        kinds: formats that it writes, the first by default.
+        edits: whether it takes images.
+        slots: requests at once, at most.
 
     Example:
         >>> isinstance(make_engine("emulate:tiny-cpu"), Engine)
