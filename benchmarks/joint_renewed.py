@@ -16,6 +16,7 @@ from diffpolicy.edge.pricing.chains import PriceChain
 from diffpolicy.edge.pricing.compiled import Moment, Network, moved_on, network_of, priced_s, renew, room, rows_of
 from diffpolicy.edge.pricing.compiled_placing import _packed
 from diffpolicy.edge.pricing.imagined import Met
+from joint_search import keep_least
 
 
 @compile
@@ -41,14 +42,7 @@ def _beam(block: Any, up: Any, total_f: float, of: Any, queue: Any, count: int, 
             for a in range(servers):
                 score = delay_s[i, a] + state.load[a] / state.capacity[a] + priced_s(a, state, moment, service_s[i, a])
                 score += total[w]
-                if number == width and score >= least[width - 1]:
-                    continue
-                number = min(number + 1, width)
-                k = number - 1
-                while k > 0 and least[k - 1] > score:
-                    least[k], source[k] = least[k - 1], source[k - 1]
-                    k -= 1
-                least[k], source[k] = score, w * servers + a
+                number = keep_least(least, source, number, score, w * servers + a)
         turn = turns[i]
         new_blocks, new_loads, new_chosen = np.zeros_like(blocks), np.zeros(width), np.zeros_like(chosen)
         for k in range(number):

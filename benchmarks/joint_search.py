@@ -70,6 +70,26 @@ def _best(i: int, alone: Any, service: Any, slope: Any, busy: Any) -> int:
 
 
 @compile
+def keep_least(least: Any, source: Any, number: int, score: float, place: int) -> int:
+    """Puts a partial assignment among the least costly ones, and gives how many these are now.
+
+    Args:
+        least, source: of these, in order, costs and where they come from, `[width]`; changed. number: of them.
+        score, place: of the one that may be kept; of two that cost the same the earlier stays before.
+    """
+    width = len(least)
+    if number == width and score >= least[width - 1]:
+        return number
+    number = min(number + 1, width)
+    k = number - 1
+    while k > 0 and least[k - 1] > score:
+        least[k], source[k] = least[k - 1], source[k - 1]
+        k -= 1
+    least[k], source[k] = score, place
+    return number
+
+
+@compile
 def best_of_beam(alone: Any, service: Any, slope: Any, width: int) -> Any:
     """The best of so many partial assignments, task by task. Args: width: how many are kept."""
     n, servers = alone.shape
@@ -80,14 +100,7 @@ def best_of_beam(alone: Any, service: Any, slope: Any, width: int) -> Any:
         for w in range(kept):
             for a in range(servers):
                 score = total[w] + alone[i, a] + busy[w, a] * (1.0 + slope[a] * service[i, a])
-                if number == width and score >= least[width - 1]:
-                    continue
-                number = min(number + 1, width)
-                k = number - 1
-                while k > 0 and least[k - 1] > score:
-                    least[k], source[k] = least[k - 1], source[k - 1]
-                    k -= 1
-                least[k], source[k] = score, w * servers + a
+                number = keep_least(least, source, number, score, w * servers + a)
         new_busy, new_chosen = np.zeros((width, servers)), np.zeros((width, n), np.int64)
         for k in range(number):
             w, a = source[k] // servers, source[k] % servers

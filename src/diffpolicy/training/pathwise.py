@@ -17,8 +17,9 @@ from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.objectives.pathwise import PathwiseLoss
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.protocols import Reseedable, seed_of
+from diffpolicy.training.played_module import PlayedModule
 from diffpolicy.training.stream import pass_seed
-from diffpolicy.training.trainable import Trainable, check_rates, env_content, part_content, policy_content
+from diffpolicy.training.trainable import check_rates, part_content
 
 COST_WAS = {"delay_s": "cost"}
 """What a checkpoint of an earlier version calls the cost of an update, and what it is called."""
@@ -41,7 +42,7 @@ class PathwiseStream(IterableDataset[int]):
         yield 0
 
 
-class PathwiseModule(Trainable):
+class PathwiseModule(PlayedModule):
     """Gradient descent on the cost of whole episodes; one training step plays E of them and is an epoch.
 
     For environments whose steps are differentiable in what the policy gives: the gradient of the cost goes through all
@@ -102,21 +103,10 @@ class PathwiseModule(Trainable):
         self.episodes = 0
         self.history: list[dict[str, float]] = []
 
-    @property
-    def lanes(self) -> int:
-        """Episodes of an update."""
-        return int(self.stream.base_env.batch_size.numel())
-
     def content(self) -> dict[str, Any]:
-        """What can be seen of what it was built from."""
         return {
-            "module": type(self),
-            "environments": self.lanes,
+            **super().content(),
             "rollout": part_content(self.__dict__["rollout"]),
-            "env": env_content(self.stream.base_env),
-            "policy": policy_content(self.policy),
-            "objective": part_content(self.objective),
-            "learning_rates": self.learning_rates,
             "clip_norm": self.clip_norm,
             "anneal": self.anneal,
         }

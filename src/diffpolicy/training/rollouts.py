@@ -18,13 +18,14 @@ from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.specs import keys_of
 from diffpolicy.training import distributed
 from diffpolicy.training.objective_module import ObjectiveModule
+from diffpolicy.training.played_module import PlayedModule
 from diffpolicy.training.stream import RolloutStream
-from diffpolicy.training.trainable import described, env_content, part_content, policy_content
+from diffpolicy.training.trainable import described
 
 Transitions = Callable[[TensorDictBase], TensorDict]
 
 
-class RolloutModule(ObjectiveModule):
+class RolloutModule(PlayedModule, ObjectiveModule):
     """Trains a policy by an objective on what a stream plays; a subclass says in `training_step` how.
 
     One epoch is one pass of the stream, an episode of each of its environments. The losses of the objective (its
@@ -59,23 +60,12 @@ class RolloutModule(ObjectiveModule):
             tally = Tally(Cost(), keys.reward, keys.valid)
         self.tally = tally
 
-    @property
-    def lanes(self) -> int:
-        """Environments side by side."""
-        return int(self.stream.base_env.batch_size.numel())
-
     def content(self) -> dict[str, Any]:
-        """What can be seen of what it was built from."""
         return {
-            "module": type(self),
-            "environments": self.lanes,
+            **super().content(),
             "episode_steps": self.stream.episode_steps,
             "rollout_steps": self.stream.steps,
-            "env": env_content(self.stream.base_env),
-            "policy": policy_content(self.policy),
-            "objective": part_content(self.objective),
             "transitions": described(self.transitions),
-            "learning_rates": self.learning_rates,
         }
 
     def check(self) -> None:

@@ -78,15 +78,7 @@ class ComfyUpstream:
         self._client_id = uuid.uuid4().hex
         self._ends: set[asyncio.Task[None]] = set()
         self._queue = ComfyQueue(lambda: self._ask("GET", "/queue", ASK_S, MOST_BYTES))
-        self._calls = HttpCalls(
-            CONNECTIONS,
-            query=address.query,
-            secrets=(*([] if key is None else [key]), *address.secrets),
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
-            transport=transport,
-            room=self._room,
-            tls=spec.url.lower().startswith("https:"),
-        )
+        self._calls = HttpCalls.to(address, key, CONNECTIONS, transport=transport, room=self._room)
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
         """Queues a request and waits for its images; see `Upstream`. One that is given up is taken out or interrupted.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from diffpolicy._validate import show
+from diffpolicy.edge.hardware.adapters.server_url import ServerUrl
 from diffpolicy.edge.hardware.optional import need
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.upstream import Answer, Chunk, UpstreamError
@@ -68,6 +69,37 @@ class HttpCalls:
         self._secrets, self._query = secrets, query.encode()
         self._headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "diffpolicy", **(headers or {})}
         self._transport = transport or _transport(connections, tls)
+
+    @classmethod
+    def to(
+        cls,
+        address: ServerUrl,
+        key: str | None,
+        connections: int,
+        *,
+        transport: Any = None,
+        room: Room | None = None,
+        connect_s: float = CONNECT_S,
+    ) -> HttpCalls:
+        """Calls of one server, which take its query and its key, and show none of its secrets.
+
+        Args:
+            address: of it. key: sent as `Bearer`; None: there is none.
+            connections, transport, room, connect_s: of `HttpCalls`.
+
+        Raises:
+            InputError: as `HttpCalls`.
+        """
+        return cls(
+            connections,
+            query=address.query,
+            secrets=(*([] if key is None else [key]), *address.secrets),
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            transport=transport,
+            room=room,
+            tls=address.endpoint.lower().startswith("https:"),
+            connect_s=connect_s,
+        )
 
     async def fetch(
         self,

@@ -69,15 +69,8 @@ class HttpUpstream:
         self._absent: dict[str, float] = {}
         """Until when it is not asked again."""
         self._models: tuple[str, ...] | None = None
-        self._calls = HttpCalls(
-            self._limits.queue + (spec.slots or 1) + SPARE_CONNECTIONS,
-            query=address.query,
-            secrets=(*([] if key is None else [key]), *address.secrets),
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
-            transport=transport,
-            room=room,
-            tls=spec.url.lower().startswith("https:"),
-        )
+        connections = self._limits.queue + (spec.slots or 1) + SPARE_CONNECTIONS
+        self._calls = HttpCalls.to(address, key, connections, transport=transport, room=room)
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
         """Sends a request and waits for its answer; see `Upstream`.

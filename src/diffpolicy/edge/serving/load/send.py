@@ -61,14 +61,7 @@ async def send(
         5
     """
     address = ServerUrl.parse(url)
-    calls = HttpCalls(
-        max(len(asks), 1),
-        query=address.query,
-        secrets=(*([] if key is None else [key]), *address.secrets),
-        headers={} if key is None else {"Authorization": f"Bearer {key}"},
-        transport=transport,
-        connect_s=CONNECT_S,
-    )
+    calls = HttpCalls.to(address, key, max(len(asks), 1), transport=transport, connect_s=CONNECT_S)
     outcomes: list[Outcome | None] = [None] * len(asks)
     gate = None if at_once is None else asyncio.Semaphore(at_once)
     ends = [0.0]
