@@ -120,6 +120,12 @@ def test_an_environment_goes_on_from_its_saved_state():
         action = a["agents", "action_mask"].float().argmax(-1, keepdim=True).expand(a["agents", "valid"].shape).clone()
         a["agents", "action"], b["agents", "action"] = action, action.clone()
         a, b = first._step(a), second._step(b)
+    for system in (fleet, base):  # nothing is under way yet, or nothing ever fails
+        first, second = (OffloadingEnv(system, [2]) for _ in range(2))
+        first.reset()
+        second.set_extra_state(first.get_extra_state())
+        again = second.observe()
+        assert all(torch.equal(x, again[k]) for k, x in first.observe().items(True, True))
 
 
 def test_a_method_trains_with_masks_and_its_policy_never_chooses_a_server_that_is_down(tmp_path):
