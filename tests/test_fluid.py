@@ -46,6 +46,11 @@ def draw(batch=(3,), seed=0):
 def test_with_chances_of_zero_and_one_it_is_the_queue_itself(batch):
     slot, server, queue, fleet, slot_s = draw(batch)
     result = fluid_slot(torch.nn.functional.one_hot(server, S).double(), slot, queue, fleet, slot_s)
+    none = SlotTasks(*(x[..., :0] for x in vars(slot).values()))
+    empty = fluid_slot(torch.zeros(*server.shape[:-1], 0, S).double(), none, queue, fleet, slot_s)
+    torch.testing.assert_close(
+        empty.next_queue_gcycles, next_queue_gcycles(queue, torch.zeros_like(queue), fleet, slot_s)
+    )
     delay = result.delay_s.gather(-1, server.unsqueeze(-1)).squeeze(-1)
     assert torch.allclose(delay, slot_delays_s(server, slot, queue, fleet), rtol=0, atol=1e-12)
     sent = work_sent_gcycles(server, slot.work_gcycles, S)

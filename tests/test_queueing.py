@@ -216,3 +216,13 @@ def test_a_slot_without_tasks_is_no_special_case():
     assert slot_delays_s(server, slot, queue, fleet).shape == (2, 0)
     assert torch.equal(work_sent_gcycles(server, slot.work_gcycles, S), torch.zeros_like(queue))
     assert assign_in_order(lambda k, q: q, slot, queue).shape == (2, 0)
+
+
+def test_a_task_may_add_to_each_queue_work_of_its_own():
+    slot, _, queue, _ = draw((3,))
+    own = 4 * torch.rand(3, K, S, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    decided, live = assign_in_order(lambda k, q: q, slot, queue, own), queue.clone()
+    for k in range(K):
+        server = live.argmin(-1, keepdim=True)
+        assert torch.equal(decided[:, k], server.squeeze(-1))
+        live.scatter_add_(-1, server, own[:, k].gather(-1, server))
