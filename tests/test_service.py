@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,49 @@ def test_a_slot_of_several_tasks_is_played_in_their_order():
     assert through[0, :3].tolist() == pytest.approx([1.0, 9.0, 1.0])
     assert sent.tolist() == [pytest.approx([9.0, 1.0])]
     assert after.loaded.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(("queue", "batches"), [(10.0, [3, 1]), (0.5, [3, 1]), (0.0, [1, 3])])
+def test_a_batch_takes_in_what_comes_before_it_begins_until_it_is_full(queue, batches):
+    """Of four alike: at an idle server the first begins at once, and the others wait for it together."""
+    service, base = MeasuredService([FAST], ["a"], torch.float64), 2.0
+    numbers, real = torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.float64)
+    tasks = Measured(base * real.unsqueeze(-1), numbers, numbers, real, 0 * real)
+    state = replace(ServiceState.fresh(1, 1, torch.float64), loaded=torch.zeros(1, 1, dtype=torch.int64))
+    fleet = ServerSpeeds(torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    start = torch.full((1, 1), queue, dtype=torch.float64)
+    through, _, after = service.play(numbers, tasks, real > 0, start, state, fleet)
+    took = [base * x for n in batches for x in (1.0, 0.6, 0.5)[:n]]  # (1, 2 * 0.8, 3 * 0.7): what each adds
+    assert through[0].tolist() == pytest.approx(np.cumsum([queue + took[0], *took[1:]]).tolist())
+    assert float(after.images) == batches[-1]
+    assert float(after.begins_s) == pytest.approx(queue + sum(took[: batches[0]]))
+
+
+def test_environments_are_played_as_each_alone():
+    service, draws = MeasuredService([FAST, SLOW], ["a", "b"], torch.float64), torch.Generator().manual_seed(0)
+
+    def whole(most, *shape):
+        return torch.randint(most, shape, generator=draws)
+
+    tasks = Measured(
+        1 + torch.rand(3, 12, 2, generator=draws, dtype=torch.float64),
+        whole(2, 3, 12),
+        whole(2, 3, 12),
+        1.0 + whole(2, 3, 12).double(),
+        torch.randn(3, 12, generator=draws, dtype=torch.float64),
+    )
+    server, valid = whole(2, 3, 12), torch.rand(3, 12, generator=draws) < 0.8
+    queue = 3 * torch.rand(3, 2, generator=draws, dtype=torch.float64)
+    fleet = ServerSpeeds(torch.tensor([1.0, 0.25]).double(), torch.ones(2, dtype=torch.float64))
+    state = ServiceState.fresh(3, 2, torch.float64)
+    *found, after = service.play(server, tasks, valid, queue, state, fleet)
+    for e in range(3):
+        row = slice(e, e + 1)
+        one = Measured(*(x[row] for x in vars(tasks).values()))
+        alone = ServiceState(*(x[row] for x in vars(state).values()))
+        *expected, then = service.play(server[row], one, valid[row], queue[row], alone, fleet)
+        for a, b in zip([*found, *vars(after).values()], [*expected, *vars(then).values()], strict=True):
+            assert torch.equal(a[row], b)
 
 
 def test_a_greedy_rule_stays_with_the_model_that_is_loaded():
