@@ -20,6 +20,9 @@ SHORT, LONG = 24, 40
 WORD = 32
 """Characters of a word of code that stay on one line, on a phone too."""
 
+PRINTED, RULE, COLUMNS = "sphx-glr-script-out", "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 2, 100
+"""The class of what a tutorial printed, what stands below the head of a table, and how wide tables are."""
+
 
 def keep_together(app: Sphinx, tree: nodes.document, page: str) -> None:
     """Replaces the spaces around each ± of the text; code stays as it is."""
@@ -63,6 +66,14 @@ def end_sessions(app: Sphinx, tree: nodes.document, page: str) -> None:
             block[:] = [nodes.Text(block.rawsource)]
 
 
+def wrap_sentences(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Gives what a tutorial printed the class `sentences` where it is too long for a line and no table."""
+    for block in list(tree.findall(nodes.literal_block)) if app.builder.format == "html" else ():
+        text = block.astext()
+        if PRINTED in block["classes"] and RULE not in text and max(map(len, text.splitlines()), default=0) > COLUMNS:
+            block["classes"].append("sentences")
+
+
 def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
     """Gives each cell of a table its class by the length of its text; a formula is of no known length."""
     for cell in list(tree.findall(nodes.entry)) if app.builder.format == "html" else ():
@@ -78,5 +89,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", keep_punctuation)
     app.connect("doctree-resolved", keep_code)
     app.connect("doctree-resolved", end_sessions)
+    app.connect("doctree-resolved", wrap_sentences)
     app.connect("doctree-resolved", mark_cells)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
