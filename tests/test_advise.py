@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from diffpolicy.edge.dispatch.advised_fleet import AdvisedFleet
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS
 from diffpolicy.edge.dispatch.request_log import RequestLog
 from diffpolicy.edge.dispatch.service_fit import ServiceFit
+from diffpolicy.edge.dispatch.verdicts import Advice, Verdict
 from diffpolicy.edge.scenario.scenario import Scenario, Server
 from diffpolicy.errors import InputError
 
@@ -149,6 +150,19 @@ def test_nothing_is_named_by_times_that_are_mostly_extrapolated(tmp_path: Path) 
     advice = advise(RequestLog.read(log.path))
     assert min(v.extrapolated for v in advice.verdicts.values()) > 0.5
     assert advice.named is None
+
+
+def test_the_advice_says_why_the_best_is_not_named_and_that_an_hour_may_be_of_another_unit() -> None:
+    sure, unsure = Verdict(2.0, 9.0, 0.5, 0.4, 0.6, 0.0, 0), Verdict(1.0, 9.0, 0.7, 0.6, 0.8, 0.9, 0)
+    verdicts = {"best, on arrival": unsure, "named, on arrival": sure}
+    advice = Advice("log", 9, 2, 4000.0, 9e3, 4000.0, verdicts, "named, on arrival", "why", False, {}, {}, {}, None)
+    assert "more than 50% of the work is unsure: best, on arrival." in advice.table()
+    assert "--unit ms" in advice.table()
+    plain = replace(advice, recorded_mean_s=4.0, verdicts={"named, on arrival": sure}, left_out={"without an end": 1})
+    assert "unsure:" in plain.table()  # the note alone
+    assert "Not named" not in plain.table()
+    assert "--unit" not in plain.table()
+    assert "1 row without" in plain.table()
 
 
 def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def run(options: argparse.Namespace) -> None:
     spans = trace.arrival_s[-1] > trace.arrival_s[0]
     summary: dict[str, Any] = {
         "out": str(options.out),
+        "scenario": scenario.name,
+        "stations": len(scenario.stations),
         "read": len(read),
         "broken": read.broken.count,
         "first_broken": list(read.broken.first),
@@ -184,6 +186,9 @@ def _text(summary: dict[str, Any]) -> str:
             f"  {summary['rate_per_s']:.4g} requests/s over {summary['span_s']:,.0f} s; load {summary['load']:.3g}; "
             f"inter-arrival CV {summary['gap_cv']:.2f}"
         )
+    lines.append(
+        f"  each comes in at one of the {summary['stations']} stations of {summary['scenario']}, drawn at random"
+    )
     models = "1 model" if summary["models"] == 1 else f"{summary['models']} models"
     lines.append(f"  {models}; {summary['switch_share']:.0%} of requests need another than the one before")
     return "\n".join(lines)

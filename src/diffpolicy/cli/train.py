@@ -177,7 +177,8 @@ def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) ->
         before = max((int(row["episode"]) for row in result.history if row not in last), default=0)
         covered = result.episodes - before
         unit = f" {cost.unit}" if cost.unit else ""
-        print(f"{result.episodes} episodes; mean {cost.label} of the last {covered}: {mean:.3f}{unit}; policy in {out}")
+        played = _many(result.episodes, "episode")
+        print(f"{played}; mean {cost.label} of the last {covered}: {mean:.3f}{unit}; policy in {out}")
     return _status(result, out)
 
 
@@ -189,8 +190,12 @@ def _told_of_data(options: argparse.Namespace, result: Fitted, out: Path) -> int
         opt.print_json({**told, "last": last, "out": str(out)}, options)
     else:
         shown = ", ".join(f"{key} {value:.4g}" for key, value in last.items())
-        print(f"{result.episodes} passes over {options.data}; in the last one {shown}; policy in {out}")
+        print(f"{_many(result.episodes, 'pass', 'es')} over {options.data}; in the last one {shown}; policy in {out}")
     return _status(result, out)
+
+
+def _many(n: int, one: str, ending: str = "s") -> str:
+    return f"{n} {one}" if n == 1 else f"{n} {one}{ending}"
 
 
 def _status(result: Fitted, out: Path) -> int:
@@ -198,5 +203,8 @@ def _status(result: Fitted, out: Path) -> int:
     if result.signal is None:
         return 0
     name, path = _signals.name(result.signal), out / "checkpoint.ckpt"
-    print(f"diffpolicy: {name} after {result.episodes} episodes; go on with --resume {path}", file=sys.stderr)
+    print(
+        f"diffpolicy: {name} after {_many(result.episodes, 'episode')}; go on with --resume {path}",
+        file=sys.stderr,
+    )
     return _signals.exit_status(result.signal)

@@ -26,7 +26,7 @@ class RequestLog:
 
     The file has the columns `arrival_s`, `server` and `end_s`, and `start_s` where it is known; what a request asks for
     stands in `model`, `width`, `height`, `steps` and `images`, or in `cost`; where cells are empty it has the mean size
-    of its model. Rows without an end, or of another `status` than `ok`, are left out and counted.
+    of its model. Rows without an end, or of a `status` that is not one of `DONE`, are left out and counted.
 
     Args:
         name: of the file.

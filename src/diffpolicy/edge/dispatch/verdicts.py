@@ -9,6 +9,8 @@ from typing import Any
 
 from diffpolicy._table import WIDTH, render
 
+AN_HOUR = 3600.0
+"""Mean delay in seconds above which the log's times may be of another unit."""
 SURE = 0.5
 """Share of a rule's work that may be extrapolated where it is named."""
 
@@ -95,6 +97,22 @@ class Advice:
         maps = {name: dict(getattr(self, name)) for name in ("speeds", "seats", "left_out", "told", "seats_before")}
         return {**vars(self), **maps, "gone": list(self.gone), "verdicts": rules}
 
+    def _of_units(self) -> list[str]:
+        """A hint where delays are so long that times may be of another unit."""
+        if self.recorded_mean_s <= AN_HOUR:
+            return []
+        return ["A mean delay above an hour is rare: if the log's times are in milliseconds, say so by --unit ms."]
+
+    def _passed_over(self) -> list[str]:
+        """Why what stands above the rule that is named is not named."""
+        if self.named is None:
+            return []
+        best = self.verdicts[self.named].gain
+        above = [name for name, v in self.verdicts.items() if v.gain > best and v.low > 0 and not v.proven]
+        if not above:
+            return []
+        return [f"Not named, since more than {SURE:.0%} of the work is unsure: {'; '.join(above)}."]
+
     def table(self) -> str:
         """As `advise` prints it."""
         rows = [
@@ -117,7 +135,9 @@ class Advice:
         head = ["rule", "bound", "mean s", "p99", "gain", "95 % interval", "unsure", "passes"]
         lines = [render(title, head, rows), NOTES]
         if self.left_out:
-            lines.append("Left out: " + ", ".join(f"{n:,} rows {why}" for why, n in self.left_out.items()) + ".")
+            lines.append(
+                "Left out: " + ", ".join(f"{n:,} row{'s' * (n != 1)} {why}" for why, n in self.left_out.items()) + "."
+            )
         if self.more_parts:
             parts = self.requests + self.more_parts
             lines.append(f"Delays are of whole requests, which were sent in {parts:,} parts; passes are of parts.")
@@ -133,7 +153,9 @@ class Advice:
             lines.append(f"In the log a server worked on another number at once: {before}.")
         if self.gone or self.told or self.seats_before:
             lines.append("Gains are against the log's own decisions on its own servers.")
+        lines += self._of_units()
         lines.append(self.why)
+        lines += self._passed_over()
         if self.closed_loop:
             lines.append(
                 "Arrivals follow ends at once, as of clients that wait for an answer: under another rule they would "

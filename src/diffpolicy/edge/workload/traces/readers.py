@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffpolicy import _validate as check
 from diffpolicy._read import read_text, show_path
-from diffpolicy._tables import TABLE_BYTES, split_lines
+from diffpolicy._tables import TABLE_BYTES, read_table, split_lines
 from diffpolicy.edge.workload.seeds import Purpose, drawer
 from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment
 from diffpolicy.edge.workload.traces.rows import (
@@ -17,6 +17,7 @@ from diffpolicy.edge.workload.traces.rows import (
     Request,
     call,
     gather,
+    gather_rows,
     gather_table,
     image_size,
     moment,
@@ -163,7 +164,8 @@ def read_csv(
     Args:
         path: a CSV with a header; its rows may stand in any order.
         columns: which of its columns holds what: `arrival_s`, and optionally `model`, `steps`, `images`, `width`,
-            `height` and `exec_s`. Without `steps` only times of arrival are read.
+            `height` and `exec_s`. A column that bears one of these names needs none; without `steps` only times of
+            arrival are read.
         unit: of the times of arrival: `s`, `ms`, `us`, `ns` or `datetime` (`2024-11-15 16:57:50.25`, `T` and a
             zone allowed). `exec_s` is in seconds.
         size: width and height of images in pixels where there are no such columns.
@@ -183,6 +185,12 @@ def read_csv(
     size = image_size(size)
     if unit not in UNITS:
         raise InputError(f"unit must be one of {', '.join(UNITS)}, got {check.show(unit)}")
+    table = read_table(path, WHAT, tuple(columns.values()), list_columns=True)
+    taken = set(columns.values())
+    columns = {
+        **columns,
+        **{name: name for name in COLUMNS if name in table.header and name not in taken | set(columns)},
+    }
 
     def count(row: Mapping[str, str], name: str, default: int) -> int:
         return whole(row, columns[name], name) if name in columns else default
@@ -198,7 +206,7 @@ def read_csv(
             seconds(row, columns["exec_s"]) if "exec_s" in columns else float("nan"),
         )
 
-    return gather_table(path, tuple(columns.values()), parse, max_broken)
+    return gather_rows(table, parse, max_broken)
 
 
 def _check_columns(columns: Mapping[str, object]) -> None:

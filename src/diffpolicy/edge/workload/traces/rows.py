@@ -102,7 +102,11 @@ def gather_table(
     max_broken: float,
 ) -> Trace:
     """`gather` on a CSV with the columns `needed`."""
-    table: Table = read_table(path, WHAT, tuple(needed), list_columns=True)
+    return gather_rows(read_table(path, WHAT, tuple(needed), list_columns=True), parse, max_broken)
+
+
+def gather_rows(table: Table, parse: Callable[[Mapping[str, str]], Request | str], max_broken: float) -> Trace:
+    """`gather` on a table that was read."""
     rows = zip(table.lines, (dict(zip(table.header, row, strict=True)) for row in table.rows), strict=True)
     return gather(table.name, rows, parse, max_broken, broken=table.broken, blank=table.blank)
 
