@@ -15,8 +15,8 @@ from sphinx.application import Sphinx
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 ESCAPED = re.compile(r"\\(\W)")
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
-SHORT, LONG = 24, 40
-"""Characters up to which a cell stays on one line, and beyond which it is a sentence."""
+TINY, SHORT, LONG = 10, 24, 40
+"""Characters up to which a cell stays on one line always, or where there is room; beyond the last it is a sentence."""
 WORD = 32
 """Characters of a word of code that stay on one line, on a phone too."""
 
@@ -81,6 +81,7 @@ def mark_cells(app: Sphinx, tree: nodes.document, page: str) -> None:
         length = max(map(len, parts), default=0)
         if not any(True for _ in cell.findall(nodes.math)) and not isinstance(cell.parent.parent, nodes.thead):
             cell["classes"] += ["short"] if length <= SHORT else ["long"] if length > LONG else []
+            cell["classes"] += ["kept"] if length <= TINY else []
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
