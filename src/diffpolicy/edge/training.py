@@ -1,4 +1,8 @@
-"""Training a method on the edge problem."""
+"""Training a method on the edge problem, as `experiments.train` does it on any.
+
+It stands for what runs are called: a checkpoint's identity is the digest of the scenario, and not the source of the
+problem, and a policy's folder names its scenario, so that what an earlier version wrote resumes.
+"""
 
 from __future__ import annotations
 
