@@ -384,7 +384,7 @@ def test_evolution_finds_the_minimum_of_a_parabola() -> None:
         module
     )
     assert np.allclose(net.weight.detach().numpy(), aim, atol=0.03)
-    with pytest.raises(InputError, match="sigma must be above 0"):
+    with pytest.raises(InputError, match="sigma must be greater than 0, got 0"):
         EvolutionModule(net, lambda thetas, _: thetas[..., 0], generations=1, sigma=0)
 
 

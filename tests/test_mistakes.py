@@ -31,6 +31,7 @@ from diffpolicy.objectives import (
     LatentBoundedSACLoss,
     LatentDiscreteSACLoss,
     PathwiseLoss,
+    choice_probabilities,
 )
 from diffpolicy.policies.heads import BoundedHead, CategoricalHead
 from diffpolicy.training import (
@@ -139,7 +140,20 @@ def on_policy(env=None, policy=None, **options):
 def pathwise(env, policy=None, **options):
     """A module that plays in an environment, by default with a policy made for another one."""
     policy = made(FeedforwardPolicy) if policy is None else policy
-    return PathwiseModule(policy, PathwiseLoss(policy, lambda td: td["cost"]), SimpleNamespace(env=env), **options)
+    return PathwiseModule(policy, PathwiseLoss(policy, lambda td: td["cost"]), Played(env), **options)
+
+
+class Played(SimpleNamespace):
+    """What plays an environment, and tells its cost alone."""
+
+    def __init__(self, env):
+        super().__init__(env=env)
+
+    def __call__(self, policy):
+        return TensorDict(cost=torch.zeros(()))
+
+
+VECTORS = specs(Bounded(-1.0, 1.0, (4, 2)))
 
 
 def rounds(kind, policy=None, env=None, **options):
@@ -393,6 +407,43 @@ TRAINING = {
     ),
     "a learning rate below zero": (lambda: module(learning_rates={**RATES, "actor": -1}), "learning_rates.actor"),
     "a batch of nothing": (lambda: module(batch_size=0), "batch_size must be at least 1, got 0"),
+    "half a batch": (lambda: module(batch_size=2.5), "batch_size must be a whole number, got 2.5"),
+    "half a replay": (lambda: PackedReplay(2.5, None), "the replay's capacity must be a whole number, got 2.5"),
+    "a word for a temperature": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), alpha="warm"),
+        "alpha must be a number, got 'warm'",
+    ),
+    "a word for an entropy": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), target_entropy="half"),
+        "target_entropy must be a number, got 'half'",
+    ),
+    "more than all of the entropy": (
+        lambda: LatentDiscreteSACLoss(
+            made(FeedforwardPolicy), CriticEnsemble(3, 3), target_entropy="share", entropy_share=2
+        ),
+        "entropy_share must be at most 1, got 2",
+    ),
+    "no chains for an entropy": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), entropy="marginal", samples=0),
+        "samples must be at least 1, got 0",
+    ),
+    "half an interval": (
+        lambda: AgentsDQNLoss(made(GreedyValuePolicy), target_interval=1.5),
+        "target_interval must be a whole number, got 1.5",
+    ),
+    "a word for a norm": (lambda: pathwise(GuessEnv(4), clip_norm="one"), "clip_norm must be a number, got 'one'"),
+    "chances of a vector": (
+        lambda: choice_probabilities(FeedforwardPolicy.from_specs(VECTORS), VECTORS.reset()),
+        "needs a CategoricalHead, of one choice an item, and this is a BoundedHead",
+    ),
+    "a normaliser that is shown nothing": (
+        lambda: fit(pathwise(GuessEnv(4), FeedforwardPolicy.from_specs(GuessEnv(4), normalize=True)), episodes=4),
+        "the rollout must give 'observation' and 'valid', of which the policy's normaliser learns, and gives cost",
+    ),
+    "a word for a clip": (
+        lambda: ChainPPOLoss(made(FeedforwardPolicy), CriticEnsemble(3, 1), clip="some"),
+        "clip must be a number, got 'some'",
+    ),
     "transitions that are no function": (
         lambda: SACMethod(transitions="mine", learning_rates=RATES),
         "transitions must be a function, got 'mine'",

@@ -10,6 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_losses import check_drops_nothing
@@ -91,8 +92,7 @@ class SoftActorCriticLoss(OffPolicyLoss):
     ) -> None:
         check_drops_nothing(policy, f"a {type(self).__name__}")
         super().__init__(policy, critic, gamma=gamma, tau=tau, target_actor=target_actor, reward_scale=reward_scale)
-        if not alpha > 0:
-            raise InputError(f"alpha must be greater than 0, got {alpha}")
+        check.number(alpha, "alpha", above=0)
         self.critic_latent = critic_latent
         if critic_latent and not self.reads_latent:
             raise InputError("critic_latent needs a policy that remembers its actions")

@@ -11,6 +11,8 @@ from tensordict.nn import dispatch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble, least
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
@@ -73,6 +75,10 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
     ) -> None:
         if entropy not in ("conditional", "marginal"):
             raise InputError(f"entropy must be conditional or marginal, got {entropy!r}")
+        if target_entropy != "share":
+            check.number(target_entropy, "target_entropy")
+        check.number(entropy_share, "entropy_share", least=0, most=1)
+        check.integer(samples, "samples", least=1, most=_limits.DRAWN)
         choices = policy.head.joint
         super().__init__(policy, critic, **shared)
         self.head = policy.head

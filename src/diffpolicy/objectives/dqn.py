@@ -12,8 +12,8 @@ from torch import nn
 from torchrl.modules import QValueModule
 from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
+from diffpolicy import _validate as check
 from diffpolicy._deprecated import keep_old_names
-from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import check_rows, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
 from diffpolicy.policies.nested_keys import next_key
@@ -52,8 +52,7 @@ class AgentsDQNLoss(DQNLoss):
     def __init__(
         self, policy: GreedyValuePolicy, *, gamma: float = 0.95, target_interval: int = 200, double: bool = False
     ) -> None:
-        if target_interval < 1:
-            raise InputError(f"target_interval must be at least 1, got {target_interval}")
+        check.integer(target_interval, "target_interval", least=1)
         network = TensorDictSequential(
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),
             QValueModule(action_space="categorical", action_mask_key="action_mask"),

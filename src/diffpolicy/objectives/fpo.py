@@ -12,6 +12,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
+from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_critic import repeated
@@ -70,10 +72,10 @@ class FPOLoss(LossModule):
         samples: int = 8,
     ) -> None:
         super().__init__()
-        if not 0 < clip < 1:
+        if not 0 < check.number(clip, "clip") < 1:
             raise InputError(f"clip must be between 0 and 1, got {clip}")
-        if samples < 1:
-            raise InputError(f"samples must be at least 1, got {samples}")
+        check.number(critic_weight, "critic_weight", above=0)
+        check.integer(samples, "samples", least=1, most=_limits.DRAWN)
         DenoisingLoss(policy)  # which says what its chain must be
         check_drops_nothing(policy, "an FPOLoss")
         check_critic(critic, policy, policy.observation_dim, 1)

@@ -11,6 +11,7 @@ from tensordict.nn import dispatch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.objectives.critics import action_values, check_critic
@@ -82,8 +83,7 @@ class FQLLoss(OffPolicyLoss):
         wanted = BoundedHead if flow is None else VectorHead
         if not isinstance(policy.head, wanted):
             raise InputError(f"this loss needs a {wanted.__name__}, got a {type(policy.head).__name__}")
-        if not alpha >= 0:
-            raise InputError(f"alpha must be at least 0, got {alpha}")
+        check.number(alpha, "alpha", least=0)
         super().__init__(policy, critic, gamma=gamma, tau=tau, reward_scale=reward_scale)
         if self.reads_latent:
             raise InputError("FQLLoss trains policies that start from noise, and this one remembers its actions")

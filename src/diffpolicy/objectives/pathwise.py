@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType
 from torchrl.objectives.common import LossModule
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_losses import check_drops_nothing
+from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.policy import Policy
 
 
@@ -93,7 +95,8 @@ def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: flo
         Chances `[*, A]` of the A choices of each item, in the policy's dtype.
 
     Raises:
-        InputError: the policy remembers its actions, or the temperature is not greater than 0.
+        InputError: the policy remembers its actions, its head has no chances of single choices, or the temperature is
+            not greater than 0.
 
     Example:
         >>> policy = FeedforwardPolicy.from_specs(Clinic(1))
@@ -103,8 +106,12 @@ def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: flo
     """
     if policy.remembers:
         raise InputError("a policy with an ActionMemory has no chances of one slot alone; take a GaussianPrior")
-    if not temperature > 0:
-        raise InputError(f"temperature must be greater than 0, got {temperature}")
+    if not isinstance(policy.head, CategoricalHead):
+        raise InputError(
+            f"choice_probabilities needs a CategoricalHead, of one choice an item, and this is a "
+            f"{type(policy.head).__name__}"
+        )
+    check.number(temperature, "temperature", above=0)
     rows = policy.rows(td)
     observation = policy.read_observation(td, rows)
     logits = policy.logits(observation, mask=policy.read_mask(td, rows))

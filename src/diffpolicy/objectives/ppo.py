@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives import ClipPPOLoss
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.action_losses import check_drops_nothing
@@ -118,12 +118,10 @@ class ChainPPOLoss(ClipPPOLoss):
         entropy: float = 0.0,
         critic_weight: float = 0.5,
     ) -> None:
-        if not 0 < clip < 1:
+        if not 0 < check.number(clip, "clip") < 1:
             raise InputError(f"clip must be between 0 and 1, got {clip}")
-        if not 0 <= entropy < math.inf:
-            raise InputError(f"entropy must be at least 0, got {entropy}")
-        if not 0 < critic_weight < math.inf:
-            raise InputError(f"critic_weight must be greater than 0, got {critic_weight}")
+        check.number(entropy, "entropy", least=0)
+        check.number(critic_weight, "critic_weight", above=0)
         check_law(policy, entropy)
         check_drops_nothing(policy, f"a {type(self).__name__}")
         check_critic(critic, policy, policy.observation_dim, 1)

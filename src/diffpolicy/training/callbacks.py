@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffpolicy import _files
+from diffpolicy import _validate as check
 from diffpolicy._global_draws import global_draws, global_state, seed_globals, set_global_state
 from diffpolicy._signals import StopRequests
 from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import Decides
 from diffpolicy.training import checkpoint, distributed
+from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.trainable import Trainable
 
 
@@ -34,8 +36,7 @@ class EveryEpisodes:
     """
 
     def __init__(self, every: int) -> None:
-        if every < 1:
-            raise InputError(f"the episodes between two checkpoints or evaluations must be at least 1, got {every}")
+        check.integer(every, "the episodes between two checkpoints or evaluations", least=1)
         self.every, self.before = every, 0
 
     def passed(self, episodes: int) -> bool:
@@ -70,7 +71,7 @@ class GlobalDraws(L.Callback):
 
 
 class EpisodeProgress(L.Callback):
-    """A bar over episodes on stderr, with the last pass's delay in it. Args: label: of the bar."""
+    """A bar over episodes on stderr, with what the last pass cost in it. Args: label: of the bar."""
 
     def __init__(self, label: str) -> None:
         columns = (
@@ -96,7 +97,9 @@ class EpisodeProgress(L.Callback):
             return
         last = pl_module.history[-1]
         shown = next((f"{key} {last[key]:.3g}" for key in ("cost", "loss") if key in last), "")
-        shown = f"delay {last['delay_s']:.2f} s" if "delay_s" in last else shown
+        if isinstance(pl_module, RolloutModule):
+            cost = pl_module.tally.cost
+            shown = f"{cost.label} {last[cost.column]:.4g} {cost.unit}".rstrip()
         self.progress.update(self.bar, completed=pl_module.episodes, description=f"{self.label}  {shown}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

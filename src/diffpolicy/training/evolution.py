@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy._types import Floats
-from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_losses import check_drops_nothing
 from diffpolicy.training.rounds import RoundsModule, require_functions
 from diffpolicy.training.trainable import described
@@ -80,11 +80,10 @@ class EvolutionModule(RoundsModule):
         require_functions(cost=cost)
         check_drops_nothing(module, "an EvolutionModule")
         for name, value in {"generations": generations, "pairs": pairs}.items():
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            check.integer(value, name, least=1)
         for name, real in {"sigma": sigma, "learning_rate": learning_rate, "clip": clip}.items():
-            if not 0 < real < math.inf:
-                raise InputError(f"{name} must be above 0, got {real}")
+            check.number(real, name, above=0)
+        check.number(average, "average", least=0, most=1)
         self.cost = cost
         self.generations, self.pairs, self.sigma, self.clip, self.average = generations, pairs, sigma, clip, average
         self.learning_rate = learning_rate

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
-from diffpolicy.errors import InputError
+from diffpolicy import _validate as check
 from diffpolicy.policies.draws import Draws
 from diffpolicy.training.averaging import averaged
 from diffpolicy.training.rounds import RoundsModule, require_functions
@@ -72,8 +72,8 @@ class ImitationModule(RoundsModule):
         super().__init__(module, rounds=rounds, env=env)
         require_functions(collect=collect, loss=loss)
         for name, value in {"rounds": rounds, "updates": updates, "keep": keep, "batch_size": batch_size}.items():
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            check.integer(value, name, least=1)
+        check.number(learning_rate, "learning_rate", least=0)
         self.collect, self.loss = collect, loss
         self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
         self.learning_rate, self.ema = learning_rate, ema

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
@@ -80,8 +81,7 @@ class OffPolicyModule(RolloutModule):
             ("updates", updates, 0),
             ("start_after", start_after, 0),
         ):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+            check.integer(value, name, least=least)
         self.averaged = None if ema is None else averaged(policy, ema)
         if self.averaged is not None:
             self.__dict__.update(learner=policy, policy=self.averaged.module)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from diffpolicy import _validate as check
 from diffpolicy.environments.checks import check_policy
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
@@ -91,10 +92,9 @@ class PathwiseModule(PlayedModule):
         groups = objective.parameter_groups()
         rates = dict(learning_rates) if learning_rates is not None else dict.fromkeys(groups, 0.01)
         check_rates(groups, rates)
-        if not clip_norm > 0:
-            raise InputError(f"clip_norm must be greater than 0, got {clip_norm}")
-        if anneal is not None and anneal < 1:
-            raise InputError(f"anneal must be at least 1, got {anneal}")
+        check.number(clip_norm, "clip_norm", above=0)
+        if anneal is not None:
+            check.integer(anneal, "anneal", least=1)
         # not submodules: the objective holds the policy's parameters, and they must not be saved twice
         self.__dict__.update(policy=policy, rollout=rollout, stream=PathwiseStream(rollout.env))
         self.automatic_optimization = False
@@ -153,6 +153,11 @@ class PathwiseModule(PlayedModule):
         if not saves_state(self.stream.base_env):
             self.stream.base_env.set_seed(pass_seed(seed_of(self.policy), self.current_epoch))
         played = self.__dict__["rollout"](self.policy)
+        if self.policy.normalizer is not None and not {"observation", "valid"} <= set(played.keys()):
+            raise InputError(
+                "the rollout must give 'observation' and 'valid', of which the policy's normaliser learns, and gives "
+                f"{', '.join(sorted(map(str, played.keys())))}"
+            )
         losses = self.objective(played)
         total = sum(value for key, value in losses.items() if key.startswith("loss"))
         if not torch.isfinite(total):
