@@ -17,8 +17,8 @@ ESCAPED = re.compile(r"\\(\W)")
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
 TINY, SHORT, LONG = 10, 24, 40
 """Characters up to which a cell stays on one line always, or where there is room; beyond the last it is a sentence."""
-WORD = 32
-"""Characters of a word of code that stay on one line, on a phone too."""
+PART, WORD = 16, 32
+"""Characters of a word of code that stay on one line: in a cell of a table, and elsewhere, on a phone too."""
 
 PRINTED, RULE, COLUMNS = "sphx-glr-script-out", "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * 2, 100
 """The class of what a tutorial printed, what stands below the head of a table, and how wide tables are."""
@@ -43,10 +43,10 @@ def keep_punctuation(app: Sphinx, tree: nodes.document, page: str) -> None:
 
 
 def keep_code(app: Sphinx, tree: nodes.document, page: str) -> None:
-    """Gives code with a word that may break the class `breaks`; browsers would break `--seeds` behind its dashes."""
+    """Tells by `whole` and `breaks` which words of code may break; browsers would break `--seeds` behind its dashes."""
     for code in list(tree.findall(nodes.literal)) if app.builder.format == "html" else ():
-        if max(map(len, code.astext().split()), default=0) > WORD:
-            code["classes"].append("breaks")
+        longest = max(map(len, code.astext().split()), default=0)
+        code["classes"] += ["whole"] if longest <= PART else ["breaks"] if longest > WORD else []
 
 
 def keep_formulas(app: Sphinx, tree: nodes.document) -> None:
