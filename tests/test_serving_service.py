@@ -762,6 +762,32 @@ def test_workers_that_say_they_take_no_more_are_asked_again_later_and_not_taken_
     run(main())
 
 
+def test_a_worker_that_is_full_is_not_sent_all_that_wait_again_and_again_nor_left_idle() -> None:
+    async def main():
+        bench = Bench(2, OnArrival("least-finish"), seconds=lambda j: lambda request: 0.1, patience_s=2.0)
+        refused = []
+
+        def bounded(fake, plain):
+            async def answer(request, chunk):
+                if len(fake.begun) - len(fake.ended) >= 4:
+                    refused.append(request.number)
+                    await asyncio.sleep(0.001)
+                    return Answer(429, {"retry-after": "1"})
+                return await plain(request, chunk)
+
+            fake.answer = answer
+
+        async with bench:
+            for fake in bench.fakes.values():
+                bounded(fake, fake.answer)
+            answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(200)))
+            assert {answer.status for answer in answers} == {200}
+            assert asyncio.get_running_loop().time() == pytest.approx(10.0, rel=0.1)  # of 200 at 20 a second
+            assert len(refused) < 192 + 200  # the first burst, and some that tried whether there is more room
+
+    run(main())
+
+
 def test_a_request_that_every_worker_fails_is_held_against_none_of_them() -> None:
     """Otherwise a client whose requests nobody can run stops the service of all others, for a minute at last."""
 

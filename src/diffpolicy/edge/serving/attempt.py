@@ -13,6 +13,7 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.answered import hand_on, learn
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
+from diffpolicy.edge.serving.server import MORE
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
@@ -66,6 +67,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         work.called_s = None  # whatever is found out of its worker from here on
         if not answer.later and not answer.fault:
             server.breaker.success()
+            server.most, server.answered_s = server.most + MORE, service.clock()
             service.fleet.show(j)
             work.full_s = None
             _free(service, work, j, whole=True)
@@ -77,11 +79,14 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         now = _over(service, work, j)
         if answer.later:
             wait = _retry_after_s(answer)
-            server.full_until_s = now + wait
-            work.full_s = now if work.full_s is None else work.full_s
-            if answer.status != FULL:
+            if answer.status == FULL:
+                server.full(int(service.fleet.account.outstanding[j]), now + wait)
+            else:
+                server.full_until_s = now + wait
                 server.doubted.ring()  # it may drain
-            if now - work.full_s < settings.patience_s:
+            work.full_s = now if work.full_s is None else work.full_s
+            # one that waits while others are answered is in a queue, which has a bound of its own
+            if now - max(work.full_s, server.answered_s) < settings.patience_s:
                 service.again(work)
             elif answer.status == FULL:
                 failure = ApiError(FULL, "all workers are full", code="workers_full", retry_after_s=wait)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from diffpolicy.edge.dispatch.account import Account
@@ -244,6 +245,7 @@ class Fleet:
                 server.anew = 0
             else:
                 server.breaker.success()
+                server.most = math.inf
                 if old.boot is not None and health.boot is not None:
                     # a third start right after a second takes with it what was called between the two
                     server.anew, server.anew_s = SURE, asked_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ SURE = 6
 """Looks in a row, each by a connection of its own, that must find a worker started anew before its calls are ended:
 where several machines answer at its address, one of them is soon another again."""
 
+MORE = 0.5
+"""By how much each answer of a worker that once was full raises how many requests it is sent at a time."""
+
 BOOTS = 64
 """Starts of a worker that are remembered."""
 
@@ -33,7 +37,9 @@ class Server:
         gone_s: since when it refuses connections; None: it does not.
         removed: it is no longer configured, and gets no more requests.
         retired: ways in which it was called before, until what began by them has ended.
-        full_until_s: when it may be asked again after it said that it is full.
+        full_until_s: when it may be asked again after it said that it is full, or takes none now.
+        most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
+        answered_s: when it answered last.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with, whose seats others have.
@@ -52,6 +58,8 @@ class Server:
     removed: bool = False
     retired: list[Upstream] = field(default_factory=list)
     full_until_s: float = 0.0
+    most: float = math.inf
+    answered_s: float = -math.inf
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     coming: int = 0
@@ -61,6 +69,19 @@ class Server:
     anew_s: float = 0.0
     shown: str = "unknown"
     """The state that listeners were told last."""
+
+    def full(self, outstanding: int, until_s: float) -> None:
+        """It refused a request since it is full.
+
+        With requests of ours there, the end of one of them tells when there is room again, and all that wait need not
+        be sent there time and again; without, others have filled it.
+
+        Args:
+            outstanding: requests of ours there. until_s: when it says to ask again.
+        """
+        self.most = float(max(outstanding, 1))
+        if not outstanding:
+            self.full_until_s = until_s
 
     @property
     def slots(self) -> int:
@@ -103,6 +124,6 @@ class Server:
                 open gets one alone, until its whole answer is here.
         """
         state = self.state(now_s)
-        if now_s < self.full_until_s:
+        if now_s < self.full_until_s or outstanding + 1 > self.most:
             return False
         return state == "ready" or (state == "half-open" and outstanding == 0 and self.coming == 0)
