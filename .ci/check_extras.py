@@ -44,7 +44,7 @@ EXTRAS = {
     "gym": Extra(*2 * ("evaluate random --problem gym:CartPole-v1 --eval-episodes 1",), "the extra 'gym'"),
     "export": Extra(*2 * ("export pretrained:live --out live.onnx",), ".[export]"),
     "hardware": Extra(*2 * ("profile --model tiny --device cpu --dry-run",), ".[hardware]"),
-    "serving": Extra(*2 * ("demo --requests 10 --time-scale 0.05",), ".[serving]"),
+    "serving": Extra(*2 * ("demo --requests 10",), ".[serving]"),
     "ray": Extra(
         "-c import ray.serve, diffpolicy.edge.serving.ray_router", f"compare {SMALL} --cluster ray --out run", ".[ray]"
     ),

@@ -27,14 +27,14 @@ VECTOR = Specs({"observation": Unbounded((4, 3))}, Bounded(0.0, 4.0, (4, 2)))
 
 def test_divergences_are_those_of_torch():
     head = MultiCategoricalHead(nvec=(3, 2))
-    p, q = head.law(torch.randn(2, 9, head.width))
+    p, q = head.law(torch.randn(2, 4, 3, head.width))
     slots = [
         torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=x[..., a:b]) for x in (p, q)))
         for a, b in ((0, 3), (3, 5))
     ]
     assert torch.allclose(divergence(head, p, q), sum(slots), atol=1e-5)
-    head = BoundedHead(low=(0.0, 0.0), high=(1.0, 3.0))
-    p, q = head.law(torch.randn(2, 9, head.width))
+    head = BoundedHead(low=(0.0, 0.0, -1.0), high=(1.0, 3.0, 1.0))
+    p, q = head.law(torch.randn(2, 4, 3, head.width))
     normal = [torch.distributions.Normal(*x.chunk(2, -1)) for x in (p, q)]
     assert torch.allclose(divergence(head, p, q), torch.distributions.kl_divergence(*normal).sum(-1), atol=1e-5)
 

@@ -11,6 +11,7 @@ from torchrl.data import Binary, Bounded, Categorical, Unbounded
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.diffusion import Ancestral, FlowProcess, GaussianProcess, MaskedProcess, TauLeaping, UniformProcess
 from diffpolicy.objectives import (
+    DenoisingLoss,
     MirrorDescentLoss,
     OnChainMirrorLoss,
     QDFMLoss,
@@ -374,11 +375,20 @@ def test_at_its_bound_the_divergence_is_what_was_asked_for():
     assert kl[-1] == pytest.approx(0.2, abs=0.02)
 
 
+def test_giving_uniform_actions_costs_their_mean_loss_in_units_of_what_was_weighed():
+    policy, weight = plain_policy(seed=2), torch.tensor([[1.0, 2.0], [0.5, 0.0]])
+    loss = QVPOLoss(policy, Known(), entropy=0.5, uniform=4000)
+    found = loss.more(SEEN.expand(2, -1), MASK.expand(2, -1), weight)["loss_entropy"]
+    mean = -chances(policy)[POSSIBLE].log().mean()
+    assert found.item() == pytest.approx(0.5 * (3.0 + 0.5) / 2 * mean.item(), rel=0.03)
+
+
 def test_values_of_next_states():
-    q = torch.tensor([[0.0, 1.0, 5.0]])
+    q = torch.tensor([[[0.0, 1.0, 5.0], [2.0, 2.0, 8.0]], [[3.0, 0.0, 0.0], [7.0, 1.0, 1.0]]])
     chain = chain_policy()
-    assert torch.equal(MirrorDescentLoss(chain, Known()).value(q), torch.tensor([2.0]))
-    flow = QDFMLoss(uniform(0), Known(), beta=0.5)
+    assert torch.equal(MirrorDescentLoss(chain, Known()).value(q), torch.tensor([[2.0, 4.0], [1.0, 3.0]]))
+    flow = QDFMLoss(uniform(0), Known(), beta=0.5, samples=7)
+    assert flow.samples == 7
     chance = (0.5 * q).softmax(-1)
     assert torch.allclose(flow.value(q), (chance * q).sum(-1))
 
@@ -387,8 +397,15 @@ def test_values_of_next_states():
     ("make", "words"),
     [
         (lambda: ReverseMirrorLoss(chain_policy(), Known()), "order='chance'"),
+        (lambda: DenoisingLoss(plain_policy()), "the FeedforwardPolicy has no chain"),
+        (lambda: DenoisingLoss(chain_policy()), "goes through a MaskedProcess to a JointHead; take a VectorHead"),
+        (
+            lambda: DenoisingLoss(DiffusionPolicy.from_specs(bandit(), items="joint")),
+            "goes through a GaussianProcess to a JointHead",
+        ),
         (lambda: QDFMLoss(vectors(), Known()), "rates of tokens, and those of a GaussianProcess"),
         (lambda: OnChainMirrorLoss(vectors(), Known()), "recorded chains are of tokens"),
+        (lambda: QDFMLoss(uniform(0), Known(), beta=0.0), "beta must be greater than 0"),
         (lambda: MirrorDescentLoss(chain_policy(), Known(), temperature=0), "temperature"),
         (
             lambda: MirrorDescentLoss(chain_policy(), action_critic(plain_policy(), ensemble=2), target_kl=-1),
