@@ -375,6 +375,18 @@ def test_at_its_bound_the_divergence_is_what_was_asked_for():
     assert kl[-1] == pytest.approx(0.2, abs=0.02)
 
 
+def test_the_first_reverse_step_goes_along_the_value_of_what_may_be_chosen():
+    """The gradient of E[Q] by enumeration; a state in which nothing may be chosen counts as one of no gradient."""
+    policy = plain_policy(seed=2)
+    value = (policy.head.joint_log_prob(policy.law(SEEN, None, MASK))[0].exp() * GAIN)[POSSIBLE].sum()
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(-value / 2, list(policy.parameters()))])
+    loss = ReverseMirrorLoss(policy, Known(), samples=20_000, target_kl=None)
+    masks = torch.cat([MASK, torch.zeros_like(MASK)])
+    loss.actor_losses(SEEN.expand(2, -1), masks)["loss_actor"].backward()
+    found = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    assert (found - expected).norm() < 0.05 * expected.norm()
+
+
 def test_giving_uniform_actions_costs_their_mean_loss_in_units_of_what_was_weighed():
     policy, weight = plain_policy(seed=2), torch.tensor([[1.0, 2.0], [0.5, 0.0]])
     loss = QVPOLoss(policy, Known(), entropy=0.5, uniform=4000)
