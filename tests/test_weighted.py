@@ -387,6 +387,34 @@ def test_the_first_reverse_step_goes_along_the_value_of_what_may_be_chosen():
     assert (found - expected).norm() < 0.05 * expected.norm()
 
 
+def test_the_copy_that_records_is_renewed_every_few_updates_and_not_by_a_look():
+    policy = plain_policy()
+    loss = ReverseMirrorLoss(policy, Known(), samples=4, refresh=2, target_kl=None)
+    renewed = []
+    for _ in range(4):
+        with torch.no_grad():
+            for p in policy.parameters():
+                p.add_(0.1)
+            loss.actor_losses(SEEN, MASK)
+        loss.actor_losses(SEEN, MASK)
+        renewed.append(all(map(torch.equal, loss.recorder.parameters(), policy.parameters())))
+    assert renewed == [True, False, True, False]
+
+
+def test_losses_of_actions_draw_from_the_policys_own_generator():
+    chain, numbers = chain_policy(), vectors()
+    for policy, *given in (
+        (chain, SEEN.expand(2, -1), ACTIONS[[0, 8]], MASK.expand(2, -1)),
+        (numbers, torch.ones(2, 3), torch.ones(2, 2), None),
+    ):
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            policy.reseed(3)
+            found.append(action_losses(policy, *given))
+        assert torch.equal(*found)
+
+
 def test_giving_uniform_actions_costs_their_mean_loss_in_units_of_what_was_weighed():
     policy, weight = plain_policy(seed=2), torch.tensor([[1.0, 2.0], [0.5, 0.0]])
     loss = QVPOLoss(policy, Known(), entropy=0.5, uniform=4000)
