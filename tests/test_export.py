@@ -411,7 +411,8 @@ def test_what_a_call_gives_stays_and_the_memory_of_its_inputs_does_not_matter(wr
         ({"observation": torch.zeros(2, 4)}, r"observation must be float32 \[2, 5\]"),
         ({"uniform": torch.zeros(2).double()}, "got float64"),
         ({"uniform": [0.5, 0.5]}, "must be a torch tensor, got list"),
-        ({"more": torch.zeros(2)}, "takes observation, uniform, got observation, uniform, more"),
+        ({"more": torch.zeros(2)}, "takes observation, uniform; more is none of them$"),
+        ({"observation": torch.zeros(3, 3, 5)}, r"observation must be float32 \[3, 5\], got float32 \[3, 3, 5\]"),
     ],
 )
 def test_a_wrong_input_is_refused_also_after_right_ones(change, says, written):
@@ -430,8 +431,10 @@ def test_damaged_files_and_wrong_inputs_are_refused(written, tmp_path):
     whole = written("sac-ts", 0)[1].path
     for name in (path.name, f"{path.name}.json"):
         shutil.copy(whole.with_name(name), tmp_path)
-    with pytest.raises(InputError, match="takes observation, uniform"):
+    with pytest.raises(InputError, match=r"takes observation, uniform; it lacks uniform$"):
         ExportedDecision(path)(observation=torch.zeros(1, 5))
+    with pytest.raises(InputError, match="it lacks uniform and unifrom is none of them; did you mean uniform"):
+        ExportedDecision(path)(observation=torch.zeros(1, 5), unifrom=torch.zeros(1))
     path.write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"decision\.onnx cannot be read"):
         ExportedDecision(path)

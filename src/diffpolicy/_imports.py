@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from diffpolicy._read import one_line, show_path
+from diffpolicy._read import one_line, read_text, show_path, what_is
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 
@@ -54,11 +57,12 @@ def import_module(name: str, where: str, hint: str = "") -> ModuleType:
         raise InputError(f"{where}: importing '{show_path(name)}' fails: {_reason(error)}") from error
 
 
-def meant_attribute(text: str) -> str:
+def meant_attribute(text: str, wanted: str = "") -> str:
     """`; did you mean mine:problem?` where a text names a Python file, `mine.py:problem`; empty of any other.
 
     Args:
-        text: what was typed.
+        text: what was typed; also a name alone, `mine`, if `mine.py` is in the working folder.
+        wanted: what such a file probably calls what is meant; it is named if it stands there.
 
     Example:
         >>> meant_attribute("mine.py:problem"), meant_attribute("mine.py"), meant_attribute("mine:problem")
@@ -66,6 +70,13 @@ def meant_attribute(text: str) -> str:
     """
     file, _, name = text.partition(":")
     module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+    path = f"{module.replace('.', '/')}.py"
+    if not name and what_is(path) == "file":
+        file = path
+        with suppress(InputError):
+            # what assigns, defines or imports it at the file's top, which is not run for that
+            found = re.search(rf"^(?:(?:def|class) )?{wanted}\b *[=:(]", read_text(Path(path), "module"), re.MULTILINE)
+            name = wanted if wanted and found else ""
     named = f"{module}:{name or 'NAME'}"
     if not file.endswith(".py") or not is_attribute(named):
         return ""
@@ -100,7 +111,8 @@ def import_attribute(text: str, what: str) -> Any:
         try:
             value = getattr(value, name)
         except AttributeError:
-            raise InputError(f"{what} {text}: {module_name} has no attribute {path!r}") from None
+            near = meant(name, vars(value)) if hasattr(value, "__dict__") else ""
+            raise InputError(f"{what} {text}: {module_name} has no attribute {path!r}{near}") from None
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffpolicy._read import LIMIT, show_path
 from diffpolicy._read import read_text as read_text
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 DEEPEST = 64
@@ -110,7 +111,8 @@ def choice(value: Any, key: str, words: Iterable[Any]) -> Any:
     """One of some words."""
     known = tuple(words)
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{key} must be one of {', '.join(known)}, got {show(value)}")
+        near = meant(value, known) if isinstance(value, str) else ""
+        raise InputError(f"{key} must be one of {', '.join(known)}, got {show(value)}{near}")
     return value
 
 
@@ -119,7 +121,7 @@ def known(options: Mapping[str, Any], allowed: Iterable[str], key: str) -> None:
     names = tuple(allowed)
     for name in options:
         if name not in names:
-            raise InputError(f"{key} has no option {show(name)}; there are {', '.join(names)}")
+            raise InputError(f"{key} has no option {show(name)}; there are {', '.join(names)}{meant(str(name), names)}")
 
 
 def product(counts: Mapping[str, int], most: int, what: str) -> None:
@@ -160,7 +162,8 @@ def mapping(value: Any, key: str, *, allowed: Iterable[str], required: Iterable[
     known = list(allowed)
     for name in value:
         if name not in known:
-            raise InputError(f"{key} has the unknown key {show(name)}; known are {', '.join(known)}")
+            near = meant(str(name), known)
+            raise InputError(f"{key} has the unknown key {show(name)}; known are {', '.join(known)}{near}")
     for name in required:
         if name not in value:
             raise InputError(f"{key} lacks the key '{name}'")

@@ -27,8 +27,6 @@ EXAMPLES = (
 )
 OUT = object()
 """What stands for the folder of `--out` where `--resume` names none."""
-FEW = 1000
-"""Updates below which whoever trains is told how to make more of them."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -154,13 +152,6 @@ def _told(options: argparse.Namespace, result: Fitted, cost: Cost, out: Path) ->
     """Prints what came of it, and gives the exit status."""
     if options.data is not None:
         return _told_of_data(options, result, out)
-    few = result.updates is not None and 0 < result.updates < FEW
-    if few and options.resume is None and result.signal is None and not options.quiet:
-        print(
-            f"diffpolicy: the networks were updated {result.updates} times, and mostly it takes thousands: more "
-            "--episodes, fewer --environments or, where there is a replay, --set updates=8 make more of them",
-            file=sys.stderr,
-        )
     last = [row for row in result.history if row["episode"] > result.episodes - 10]
     mean = total(row[cost.column] for row in last) / len(last) if last else None
     if options.json:

@@ -41,8 +41,7 @@ class KeptProcess(TokenProcess):
 
     def __post_init__(self) -> None:
         check.integer(self.levels, "levels", least=1, most=_limits.CHAIN)
-        if self.shape not in SHAPES:
-            raise InputError(f"shape must be one of {', '.join(SHAPES)}, got {check.show(self.shape)}")
+        check.choice(self.shape, "shape", SHAPES)
 
     @property
     def steps(self) -> int:

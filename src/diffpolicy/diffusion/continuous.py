@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy import _validate as check
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 Level = TypeVar("Level", Tensor, float)
@@ -84,7 +85,7 @@ class Schedule(ABC):
         kind = str(told.pop("kind", None))
         kinds = {cls.__qualname__: cls for cls in _below(Schedule)}
         if kind.rpartition(":")[2] not in kinds:
-            raise InputError(f"schedule must be one of {', '.join(kinds)}, got {check.show(form)}")
+            raise InputError(f"schedule must be one of {', '.join(kinds)}, got {check.show(form)}{meant(kind, kinds)}")
         try:
             return kinds[kind.rpartition(":")[2]](**told)
         except TypeError as error:

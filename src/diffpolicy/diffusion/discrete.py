@@ -99,8 +99,7 @@ class Ancestral(TokenSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in ORDERS:
-            raise InputError(f"order must be one of {', '.join(ORDERS)}, got {check.show(self.order)}")
+        check.choice(self.order, "order", ORDERS)
         if not 0 <= self.remask < math.inf or (self.remask and self.order != "chance"):
             raise InputError(f"remask must be at least 0, and goes with the order chance, got {self.remask}")
 

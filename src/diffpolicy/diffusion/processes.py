@@ -103,8 +103,7 @@ class Process(ABC):
             InputError: no such prediction.
         """
         for word in (given, wanted):
-            if word not in PREDICTIONS:
-                raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {word!r}")
+            check.choice(word, "prediction", PREDICTIONS)
         if given == wanted:
             return value
         alpha, sigma = map(math.sqrt, self.squares(t)) if isinstance(t, int) else self.coefficients(t, x)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from diffpolicy import _validate as check
 from diffpolicy.diffusion.kernels import Gaussian, Kernel, Point
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.errors import InputError
@@ -190,8 +191,7 @@ class Sampler(ABC):
 
 def predicts(prediction: str) -> None:
     """Raises InputError if no chain of numbers goes by such a prediction. Args: prediction: of a sampler."""
-    if prediction not in ("noise", "x0", "velocity"):
-        raise InputError(f"prediction must be one of noise, x0, velocity, got {prediction!r}")
+    check.choice(prediction, "prediction", ("noise", "x0", "velocity"))
 
 
 @dataclass(frozen=True)

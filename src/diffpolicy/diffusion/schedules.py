@@ -46,8 +46,7 @@ class NoiseSchedule(nn.Module):
     @classmethod
     def named(cls, name: str, steps: int) -> NoiseSchedule:
         """`vp`, `linear` or `cosine`, with I = `steps`."""
-        if not isinstance(name, str) or name not in SCHEDULES:
-            raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {check.show(name)}")
+        check.choice(name, "schedule", SCHEDULES)
         steps = check.integer(steps, "steps", least=1, most=_limits.CHAIN)
         bars, product = [], 1.0
         for beta in SCHEDULES[name](steps):

@@ -20,7 +20,7 @@ from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.changes import changed
 from diffpolicy.experiments.names import make_method
-from diffpolicy.experiments.training import Trained, evaluations, run
+from diffpolicy.experiments.training import Trained, evaluations, run, warn_of_few
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.training.loggers import LoggerName
 from diffpolicy.training.trainable import Trainable
@@ -96,7 +96,7 @@ def train(
         "scenario": scenario.name.rsplit(os.sep, 1)[-1],
         "scenario_sha256": scenario.digest(),
     }
-    return run(
+    result = run(
         module,
         trained,
         seed=seed,
@@ -110,3 +110,6 @@ def train(
         logger=logger,
         **trainer,
     )
+    if resume is None:
+        warn_of_few(result)
+    return result

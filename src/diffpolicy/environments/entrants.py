@@ -51,11 +51,17 @@ def check_policy(text: str, rules: Sequence[str], bundled: Sequence[str]) -> str
         raise InputError(f"policy {check.show(text)} is not bundled; there are {there}{near}")
     if is_attribute(text):
         return "attribute"
-    near = meant_attribute(text) or meant(text, [*rules, *(PRETRAINED + name for name in bundled)])
+    near = _run_beside(text) or meant_attribute(text) or meant(text, [*rules, *(PRETRAINED + name for name in bundled)])
     raise InputError(
         f"policy {check.show(text)} is neither a rule ({', '.join(rules)}), nor pretrained:NAME, "
         f"nor a policy folder, nor module:attribute{near}"
     )
+
+
+def _run_beside(text: str) -> str:
+    """`; did you mean runs/mine?` where `train` has left a policy of that name. Args: text: what was typed."""
+    path = Path("runs") / text
+    return f"; did you mean {path}?" if what_is(path / "policy.json") == "file" else ""
 
 
 def _seeds(path: Path) -> str:

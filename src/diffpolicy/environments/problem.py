@@ -14,6 +14,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy._suggest import meant
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
@@ -242,7 +243,7 @@ class Problem(ABC):
         Raises:
             InputError: it has no such knob, or the value is out of range.
         """
-        raise InputError(f"problem {self.name} has no {key!r} to vary")
+        raise InputError(f"problem {self.name} has no {key!r} to vary{meant(key, self.knobs())}")
 
     def description(self) -> dict[str, Any]:
         """What the problem is, by content, as JSON holds it; what was trained on another is not resumed on it."""

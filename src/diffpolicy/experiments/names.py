@@ -107,7 +107,7 @@ def check_problem(text: str) -> str:
     raise InputError(
         f"problem {check.show(text)} is neither one of {', '.join([*PROBLEMS, *entry_names('problem')])}, "
         f"nor gym:ID, nor module:attribute"
-        f"{meant_attribute(text) or meant(text, [*PROBLEMS, *entry_names('problem')])}"
+        f"{meant_attribute(text, 'problem') or meant(text, [*PROBLEMS, *entry_names('problem')])}"
     )
 
 
@@ -236,8 +236,14 @@ def check_method(text: str) -> str:
     raise InputError(
         f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *entry_names('method')])}), "
         f"nor a YAML file, nor module:attribute"
-        f"{meant_attribute(text) or meant(text, [*PRESETS, *entry_names('method')])}"
+        f"{_yaml_beside(text) or meant_attribute(text) or meant(text, [*PRESETS, *entry_names('method')])}"
     )
+
+
+def _yaml_beside(text: str) -> str:
+    """`; did you mean mine.yaml?` where there is such a file. Args: text: a name without its end."""
+    there = [f"{text}{end}" for end in (".yaml", ".yml") if what_is(f"{text}{end}") == "file"]
+    return f"; did you mean {there[0]}?" if there else ""
 
 
 def make_method(source: str) -> Method:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ from diffpolicy.training.callbacks import EvaluateEvery
 from diffpolicy.training.fit import Fitted, fit
 from diffpolicy.training.loggers import LoggerName, make_logger
 from diffpolicy.training.trainable import Trainable
+
+FEW = 1000
+"""Updates below which whoever trains is told how to make more of them."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def train(
     module = build(given, method, data=data, environments=environments, seed=seed, changes=changes)
     module.problem = None  # it was checked before anything was built
     trained = {"method": _name(method), "problem": given.name, "seed": seed}
-    return run(
+    result = run(
         module,
         trained,
         seed=seed,
@@ -179,6 +183,23 @@ def train(
         compiled=compiled,
         logger=logger,
     )
+    if data is None and resume is None:
+        warn_of_few(result)
+    return result
+
+
+def warn_of_few(result: Fitted) -> None:
+    """Warns of a whole run that made so few updates that hardly anything can have been learnt.
+
+    A run without any warns of that itself. Args: result: what came of a run from its beginning.
+    """
+    if result.first and result.signal is None and result.updates is not None and 0 < result.updates < FEW:
+        times = "once" if result.updates == 1 else f"{result.updates} times"
+        warnings.warn(
+            f"the networks were updated {times}, and mostly it takes thousands: more episodes, fewer environments or, "
+            "where there is a replay, the method's field updates, as 8, make more of them",
+            stacklevel=3,
+        )
 
 
 def _of_data(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy._read import what_is
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 from diffpolicy.export import description
 from diffpolicy.export.description import Described
@@ -86,7 +87,7 @@ class ExportedDecision:
             if len(inputs) > len(tensors):
                 raise KeyError
         except KeyError:
-            raise InputError(f"the decision takes {', '.join(self.input_names)}, got {', '.join(inputs)}") from None
+            raise InputError(self._told_apart(list(inputs))) from None
         last = self._last
         try:
             same = [*map(_FORM, tensors)] == last.form  # then nothing is to be checked: most callers' shapes stay
@@ -102,6 +103,15 @@ class ExportedDecision:
             results = last.run(tensors)
         return dict(zip(self.output_names, results, strict=True))
 
+    def _told_apart(self, given: list[str]) -> str:
+        """What is wrong with the names of inputs. Args: given: names."""
+        lacking = [name for name in self.input_names if name not in given]
+        beyond = [name for name in given if name not in self.input_names]
+        lacks = f"it lacks {', '.join(lacking)}" if lacking else ""
+        has = f"{', '.join(beyond)} {'is none' if len(beyond) == 1 else 'are none'} of them" if beyond else ""
+        near = meant(beyond[0], lacking) if beyond else ""
+        return f"the decision takes {', '.join(self.input_names)}; {' and '.join(filter(None, (lacks, has)))}{near}"
+
     def _check(self, tensors: list[Tensor]) -> None:
         """Raises InputError if a shape or a type is not the described one, or a free size is not the same in all."""
         sizes: dict[str, int] = {}
@@ -112,10 +122,15 @@ class ExportedDecision:
                 for n, m in zip(spec.shape, x.shape, strict=True):
                     sizes.setdefault(str(n), m if isinstance(n, str) else n)
             expected = [sizes.get(str(n), n) for n in spec.shape]
+            if list(x.shape) != expected:
+                # a free size of an input with a dimension too many or too few is still told as a number
+                free = {str(n): m for n, m in zip(spec.shape, x.shape, strict=False) if isinstance(n, str)}
+                expected = [sizes.get(str(n), free.get(str(n), n)) for n in spec.shape]
             if list(x.shape) != expected or x.dtype != getattr(torch, spec.dtype):
                 found = str(x.dtype).removeprefix("torch.")
+                told = ", ".join(map(str, expected))
                 raise InputError(
-                    f"the decision's {spec.name} must be {spec.dtype} {expected}, got {found} {list(x.shape)}"
+                    f"the decision's {spec.name} must be {spec.dtype} [{told}], got {found} {list(x.shape)}"
                 )
 
 

@@ -107,8 +107,7 @@ class MLPDenoiser(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if output not in OUTPUTS:
-            raise InputError(f"denoiser output must be one of {', '.join(OUTPUTS)}, got {output!r}")
+        check.choice(output, "denoiser output", OUTPUTS)
         if not check.sequence(hidden, "hidden"):
             raise InputError("a denoiser needs hidden widths of at least 1, got hidden = []")
         hidden = [width_of(width, f"hidden[{k}]") for k, width in enumerate(hidden)]

@@ -12,7 +12,6 @@ from torch.nn import functional
 from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy._deprecated import OldAttribute, keeps_keywords
-from diffpolicy.errors import InputError
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh, "silu": nn.SiLU}
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,8 +36,7 @@ def width_of(value: Any, name: str) -> int:
 
 def activation(name: str) -> nn.Module:
     """A module by its name."""
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    check.choice(name, "activation", ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from diffpolicy import _validate as check
+from diffpolicy._suggest import meant
 from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.processes import GaussianProcess, Process
 from diffpolicy.diffusion.sampler import DDIM, Sampler
@@ -73,7 +74,8 @@ class ChainPolicy(SavedPolicy, base=True):
             self.sampling = part_with(SAMPLERS[sampler](self.prediction), steps=steps)
             self.sampler = sampler
         else:
-            raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}; or pass a Sampler")
+            near = meant(sampler, SAMPLERS) if isinstance(sampler, str) else ""
+            raise InputError(f"sampler must be one of {', '.join(SAMPLERS)} or a Sampler, got {sampler!r}{near}")
         if self.sampling.tokens != self.process.discrete:
             kind = "tokens" if self.process.discrete else "numbers"
             fit = [name for name, make in SAMPLERS.items() if make("x0").tokens == self.process.discrete]

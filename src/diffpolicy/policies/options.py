@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from tensordict.utils import NestedKey
 from torch import nn
 from typing_extensions import Required, TypedDict
 
+from diffpolicy._suggest import meant
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.diffusion.sampler import Sampler
 from diffpolicy.errors import InputError
@@ -111,6 +111,6 @@ def check_options(cls: type[Any], options: Iterable[str], told: Iterable[str]) -
                 f"{name} of a {cls.__name__} is read off the environment, and cannot be given to from_specs"
             )
         if name not in free:
-            near = difflib.get_close_matches(name, free, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(free))}"
-            raise InputError(f"a {cls.__name__} takes no argument {name!r}; {hint}")
+            # where one is near, it says more than the list of all, which is long
+            hint = meant(name, free) or f"; it takes {', '.join(sorted(free))}"
+            raise InputError(f"a {cls.__name__} takes no argument {name!r}{hint}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy import _validate as check
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 from diffpolicy.policies.class_names import file_name, is_ours, where
 
@@ -91,8 +92,9 @@ def part_of(form: Any, base: type[Part], what: str) -> Part:
         raise InputError(f"{what} must be a name or an object with its 'kind', got {check.show(form)}")
     kinds = [c for c in _below(base) if file_name(c) == form["kind"]]
     if not kinds and ":" not in form["kind"]:
-        ours = ", ".join(c.__name__ for c in _below(base) if is_ours(c) and not isabstract(c) and c is not base)
-        raise InputError(f"{what} must be one of {ours}, or module:Class, got {check.show(form['kind'])}")
+        ours = [c.__name__ for c in _below(base) if is_ours(c) and not isabstract(c) and c is not base]
+        got = f"{check.show(form['kind'])}{meant(form['kind'], ours)}"
+        raise InputError(f"{what} must be one of {', '.join(ours)}, or module:Class, got {got}")
     if not kinds:
         raise InputError(f"its {what} {where(form['kind'], None)}; import it first")
     if len(kinds) > 1 and "<locals>" in form["kind"]:

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
 from diffpolicy._identity import describe
+from diffpolicy._suggest import meant
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.problem_checks import check_problem
 from diffpolicy.errors import InputError
@@ -112,7 +113,8 @@ def check_rates(groups: Iterable[str], rates: Mapping[str, float]) -> None:
     """
     names = list(groups)
     if sorted(names) != sorted(rates):
-        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(rates)}")
+        near = next((found for name in rates if name not in names and (found := meant(name, names))), "")
+        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(rates)}{near}")
     for name, rate in rates.items():
         if not 0 <= rate < float("inf"):
             raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")

@@ -12,7 +12,15 @@ import numpy as np
 from diffpolicy import _validate as check
 from diffpolicy._tables import Table, read_table
 from diffpolicy._types import Floats, Ints
-from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment, first_long_gap, to_moment, to_number
+from diffpolicy.edge.workload.table_values import (
+    LONGEST_GAP_S,
+    UNITS,
+    Moment,
+    check_roles,
+    first_long_gap,
+    to_moment,
+    to_number,
+)
 from diffpolicy.errors import InputError
 
 TIMES = ("arrival", "end", "start")
@@ -56,6 +64,7 @@ class LogColumns:
         Raises:
             InputError: a column lacks; says how to name it.
         """
+        check_roles(columns, KNOWN)
         check.known(columns, KNOWN, "columns")
         check.choice(unit, "unit", UNITS)
         wanted = {name: _spellings(name, columns) for name in KNOWN}

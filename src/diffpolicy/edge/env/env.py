@@ -13,7 +13,6 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._validate import show
 from diffpolicy.edge.env.measured_tasks import service_tables
 from diffpolicy.edge.env.observation import Sight
 from diffpolicy.edge.env.request_sources import Source, make_source
@@ -87,8 +86,7 @@ class OffloadingEnv(EnvBase):
         size = torch.Size([batch_size] if isinstance(batch_size, int) else batch_size)
         if len(size) != 1 or size[0] < 1:
             raise InputError(f"batch_size must be [E] with E >= 1, got {list(size)}")
-        if information not in LEVELS:
-            raise InputError(f"information must be one of {', '.join(LEVELS)}, got {show(information)}")
+        check.choice(information, "information", LEVELS)
         if first_episode < 0:
             raise InputError(f"first_episode must be at least 0, got {first_episode}")
         if seed < 0:

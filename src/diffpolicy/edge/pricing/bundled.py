@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from diffpolicy._suggest import meant
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.errors import InputError
@@ -55,7 +56,8 @@ def load_bundled(name: str) -> FleetPolicy:
         InputError: no such policy.
     """
     if name not in (*PRETRAINED_NAMES, "price"):
-        raise InputError(f"pretrained policy {name!r} is not bundled; there are {', '.join(PRETRAINED_NAMES)}")
+        near = meant(name, PRETRAINED_NAMES)
+        raise InputError(f"pretrained policy {name!r} is not bundled; there are {', '.join(PRETRAINED_NAMES)}{near}")
     source = "stale" if name == "private" else name
     with resources.as_file(resources.files("diffpolicy.edge") / "pretrained" / source) as folder:
         policy = FleetPolicy.load(Path(folder))

@@ -268,6 +268,5 @@ def _workload(data: Any, folder: Path) -> Workload | RequestWorkload | TraceWork
     if kind == SizedWorkload.own_kind:
         return SizedWorkload.from_dict(data)
     if kind is not None and kind != "lad-ts":
-        known = ", ".join(("lad-ts", SizedWorkload.own_kind, *REQUEST_KINDS, "trace"))
-        raise InputError(f"workload.kind must be one of {known}, got {check.show(kind)}")
+        check.choice(kind, "workload.kind", ("lad-ts", SizedWorkload.own_kind, *REQUEST_KINDS, "trace"))
     return Workload.from_dict(data)

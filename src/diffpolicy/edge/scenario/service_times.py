@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy._suggest import meant
 from diffpolicy._types import Floats
 from diffpolicy.errors import InputError
 
@@ -248,5 +249,6 @@ class ServerService:
         if times is None:
             raise InputError(
                 f"no server times are known of model {check.show(model)}; known are {', '.join(self.models)}"
+                f"{meant(model, self.models)}"
             )
         return times.seconds(megapixels, steps) * self.batch_factor(images)

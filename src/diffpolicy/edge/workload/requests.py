@@ -69,8 +69,7 @@ class RequestWorkload:
     _table: TypeTable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in REQUEST_KINDS:
-            raise InputError(f"workload.kind must be one of {', '.join(REQUEST_KINDS)}, got {check.show(self.kind)}")
+        check.choice(self.kind, "workload.kind", REQUEST_KINDS)
         given = {name: getattr(self, name) for name in _ALL if getattr(self, name) is not None}
         for name in given:
             if name not in _PARAMETERS[self.kind]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
+from diffpolicy.errors import InputError
 
 MOST = {"width": 100_000, "height": 100_000, "steps": _limits.STEPS, "images": 1_000_000}
 """The most that a request may ask for, wherever it is written: their products stay far below 2^63."""
@@ -39,6 +40,23 @@ class Moment:
     ns: int
     said: str = ""
     zoned: bool = False
+
+
+def check_roles(columns: Mapping[str, str], known: Sequence[str]) -> None:
+    """Refuses a map of columns whose sides are swapped.
+
+    Args:
+        columns: names in the file by those of the reader. known: the reader's.
+
+    Raises:
+        InputError: says which is meant instead.
+    """
+    for name, column in columns.items():
+        if name not in known and column in known:
+            raise InputError(
+                f"columns has no option {check.show(name)}: the reader's name stands first and the file's second; did "
+                f"you mean {column}={check.show(name)[1:-1]}?"
+            )
 
 
 def to_number(text: str) -> float:

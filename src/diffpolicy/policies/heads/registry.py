@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffpolicy import _validate as check
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.bounded import BoundedHead
 from diffpolicy.policies.heads.categorical import CategoricalHead
@@ -72,7 +73,10 @@ def named_head(word: str) -> Head:
         SimplexHead(draw='sample', choices=0)
     """
     if word not in NAMED:
-        raise InputError(f"head must be a Head, {' or '.join(NAMED)}, sample or argmax, got {word!r}")
+        words = [*NAMED, "sample", "argmax"]
+        raise InputError(
+            f"head must be a Head, {' or '.join(NAMED)}, sample or argmax, got {word!r}{meant(str(word), words)}"
+        )
     return NAMED[word]()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from diffpolicy import _memory
+from diffpolicy import _validate as check
 from diffpolicy._validate import show
 from diffpolicy.edge.hardware.measuring.telemetry import Telemetry
 from diffpolicy.edge.hardware.schema.records import ServerInfo, Software
@@ -46,8 +47,7 @@ def check_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """The type of the weights: by default half precision on a GPU and float32 on a processor."""
     if name is None:
         return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {show(name)}")
+    check.choice(name, "dtype", DTYPES)
     return DTYPES[name]
 
 

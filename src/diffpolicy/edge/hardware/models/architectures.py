@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
 Config = Mapping[str, Any]
@@ -260,7 +261,7 @@ def architecture(name: str, *, t5: bool = False) -> Architecture:
     """
     found = ARCHITECTURES.get(name)
     if found is None:
-        raise InputError(f"model {name!r} is none of {', '.join(ARCHITECTURES)}")
+        raise InputError(f"model {name!r} is none of {', '.join(ARCHITECTURES)}{meant(name, ARCHITECTURES)}")
     if not t5:
         return found
     if found is not SD3_MEDIUM:

@@ -64,9 +64,7 @@ def one_of(*words: str) -> Check:
     """The rule of a text that is one of some words."""
 
     def rule(value: Any, key: str) -> str:
-        if value not in words:
-            raise InputError(f"{key} must be one of {', '.join(words)}, got {check.show(value)}")
-        return str(value)
+        return str(check.choice(value, key, words))
 
     return rule
 

@@ -13,6 +13,7 @@ from typing import Any
 from diffpolicy import _files
 from diffpolicy import _validate as check
 from diffpolicy._read import what_is
+from diffpolicy._suggest import meant
 from diffpolicy._total import total
 from diffpolicy.edge.hardware.schema._record import Record, flag, item, optional, several, whole
 from diffpolicy.edge.hardware.schema.records import (
@@ -141,6 +142,7 @@ class ServerProfile(Record):
         elif not what_is(path) and path.suffix != ".json":
             raise InputError(
                 f"server profile {check.show(str(source))} is neither shipped ({', '.join(shipped())}) nor a file"
+                f"{meant(str(source), shipped())}"
             )
         try:
             return cls.from_dict(check.read_json(path, "server profile"))

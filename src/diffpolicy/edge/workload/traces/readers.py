@@ -10,7 +10,7 @@ from diffpolicy import _validate as check
 from diffpolicy._read import read_text, show_path
 from diffpolicy._tables import TABLE_BYTES, read_table, split_lines
 from diffpolicy.edge.workload.seeds import Purpose, drawer
-from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment
+from diffpolicy.edge.workload.table_values import LONGEST_GAP_S, UNITS, Moment, check_roles
 from diffpolicy.edge.workload.traces.rows import (
     SIZE,
     WHAT,
@@ -180,11 +180,12 @@ def read_csv(
         >>> trace.arrival_s.tolist(), trace.model
         ([0.0, 0.5], ('flux', 'sdxl'))
     """
+    if isinstance(columns, Mapping):
+        check_roles(columns, COLUMNS)
     columns = check.mapping(columns, "columns", allowed=COLUMNS, required=("arrival_s",))
     _check_columns(columns)
     size = image_size(size)
-    if unit not in UNITS:
-        raise InputError(f"unit must be one of {', '.join(UNITS)}, got {check.show(unit)}")
+    check.choice(unit, "unit", UNITS)
     table = read_table(path, WHAT, tuple(columns.values()), list_columns=True)
     taken = set(columns.values())
     columns = {
