@@ -213,6 +213,11 @@ def test_items_keep_their_place():
         assert torch.equal(rows[key], by_task[key])
 
 
+def specs_of(width, choices):
+    """A lane that shows so many numbers and has so many choices."""
+    return Specs({"observation": Unbounded((1, width))}, Categorical(choices, (1,)), batch=(1,))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -233,6 +238,11 @@ def test_items_keep_their_place():
         (lambda: check_env(with_done(Composite(over=Binary(1, (4, 1)), shape=(4,)))), "no 'done' at the root"),
         (lambda: Lanes([]), "at least one"),
         (lambda: Lanes([GuessEnv(2)]), r"\[2\]"),
+        (
+            lambda: Lanes([specs_of(2, 3), specs_of(3, 3)]),
+            r"lane 1 shows 'observation' as \[1, 3\] of torch.float32, and in lane 0 \[1, 2\] of torch.float32",
+        ),
+        (lambda: Lanes([specs_of(2, 3), specs_of(2, 4)]), "lane 1 decides otherwise than lane 0 under 'action'"),
     ],
 )
 def test_mistakes_get_a_sentence(make, words):

@@ -44,10 +44,8 @@ class Lanes(EnvBase):
         super().__init__(device=lanes[0].device, batch_size=torch.Size([len(lanes)]))
         self.lanes = list(lanes)
         self._flat = lanes[0].batch_size == torch.Size([])
-        specs = [_spec(lane, "observation_spec") for lane in lanes]
-        for k, spec in enumerate(specs):
-            if set(spec.keys(True, True)) != set(specs[0].keys(True, True)):
-                raise InputError(f"lane {k} shows {sorted(map(str, spec.keys(True, True)))}, unlike lane 0")
+        for k, lane in enumerate(lanes[1:], 1):
+            _check_alike(k, lane, lanes[0])
         self.observation_spec, self.action_spec, self.reward_spec, self.done_spec = (
             self._of_all([_spec(lane, name) for lane in lanes])
             for name in ("observation_spec", "full_action_spec", "full_reward_spec", "full_done_spec")
@@ -91,6 +89,26 @@ class Lanes(EnvBase):
         """Each lane its own, by the seed and its number."""
         for k, lane in enumerate(self.lanes):
             lane.set_seed(episode_seed(seed or 0, k))
+
+
+def _check_alike(k: int, lane: EnvBase, first: EnvBase) -> None:
+    """Refuses a lane whose specs are not lane 0's, which stand for all: its actions would be taken for others.
+
+    Args:
+        k: number of the lane.
+    """
+    shown, before = (_spec(x, "observation_spec") for x in (lane, first))
+    if set(shown.keys(True, True)) != set(before.keys(True, True)):
+        raise InputError(f"lane {k} shows {sorted(map(str, shown.keys(True, True)))}, unlike lane 0")
+    for key in shown.keys(True, True):
+        now, was = shown[key], before[key]
+        if (now.shape, now.dtype) != (was.shape, was.dtype):
+            told = f"{list(now.shape)} of {now.dtype}, and in lane 0 {list(was.shape)} of {was.dtype}"
+            raise InputError(f"lane {k} shows {key!r} as {told}; lanes must be alike")
+    chosen, others = (_spec(x, "full_action_spec") for x in (lane, first))
+    for key in {*chosen.keys(True, True), *others.keys(True, True)}:
+        if chosen.get(key, None) != others.get(key, None):
+            raise InputError(f"lane {k} decides otherwise than lane 0 under {key!r}; lanes must have one action spec")
 
 
 def _spec(lane: EnvBase, name: str) -> Composite:

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: progress by episodes, checkpoints, evaluation on common arrivals, a clean stop."""
+"""Callbacks of a training run: progress by episodes, checkpoints, evaluation on the same episodes, a clean stop."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def history_csv(history: list[dict[str, float]]) -> str:
 
 
 class EvaluateEvery(L.Callback):
-    """Evaluates the policy on common arrivals after every so many episodes, and adds the figures to the history.
+    """Evaluates the policy after every so many episodes, always on the same ones, and adds the figures to the history.
 
     Args:
         evaluate: from the policy to named figures. every: episodes.
