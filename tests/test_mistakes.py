@@ -393,6 +393,18 @@ TRAINING = {
         "10000 joint choices",
     ),
     "no tau": (lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), tau=0), "tau .* got 0"),
+    "a discount of two, of a loss": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), gamma=2),
+        "gamma must be at most 1, got 2",
+    ),
+    "a discount of two, of action values": (
+        lambda: AgentsDQNLoss(made(GreedyValuePolicy), gamma=2),
+        "gamma must be at most 1, got 2",
+    ),
+    "a word for a reward's scale": (
+        lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), reward_scale="big"),
+        "reward_scale must be a number, got 'big'",
+    ),
     "a target interval of zero": (
         lambda: AgentsDQNLoss(made(GreedyValuePolicy), target_interval=0),
         "target_interval must be at least 1, got 0",

@@ -53,6 +53,7 @@ class AgentsDQNLoss(DQNLoss):
         self, policy: GreedyValuePolicy, *, gamma: float = 0.95, target_interval: int = 200, double: bool = False
     ) -> None:
         check.integer(target_interval, "target_interval", least=1)
+        check.number(gamma, "gamma", least=0, most=1)
         network = TensorDictSequential(
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),
             QValueModule(action_space="categorical", action_mask_key="action_mask"),

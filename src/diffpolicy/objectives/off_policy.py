@@ -13,6 +13,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.objectives.common import LossModule
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.rows import check_rows, row_masks, wide
 from diffpolicy.policies.nested_keys import next_key
@@ -71,8 +72,10 @@ class OffPolicyLoss(LossModule):
         reward_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 < tau <= 1:
+        if not 0 < check.number(tau, "tau") <= 1:
             raise InputError(f"tau must be greater than 0 and at most 1, got {tau}")
+        check.number(gamma, "gamma", least=0, most=1)
+        check.number(reward_scale, "reward_scale")
         self.policy, self.critic = policy, critic
         self.target_critic = frozen_copy(critic)
         self.target_policy = frozen_copy(policy) if target_actor else None
