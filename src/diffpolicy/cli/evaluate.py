@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="POLICY",
-        help="policy that ratios refer to (default: the first rule of the problem, opt-ts)",
+        help="policy that ratios refer to (default: the problem's first rule; for offloading opt-ts)",
     )
     parser.add_argument(
         "--log",

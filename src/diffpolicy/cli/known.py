@@ -32,7 +32,7 @@ KNOWN: Mapping[str, Known] = {
     "PROBLEM": Known(
         "problems",
         lambda: [*PROBLEMS, *entry_names("problem")],
-        "gym:ID of Gymnasium, or module:attribute: a Problem, a function that makes one, or an environment",
+        "gym:ID of Gymnasium, or module:attribute: a Problem, or what makes one or makes an environment",
     ),
     "METHOD": Known(
         "methods", lambda: [*METHOD_NAMES, *entry_names("method")], "a YAML file, or module:attribute: a Method"
