@@ -149,7 +149,9 @@ def test_no_label_beside_a_point_covers_another_or_lies_on_a_line():
         axes = figure.subplots()
         for line in lines:
             axes.plot(*line.T)
-        label_points(axes, [Label(a, b, f"{a:.2f}", "black") for line in lines for a, b in line], LIGHT, lines)
+        labels = [Label(a, b, f"{a:.2f}", "black") for line in lines for a, b in line]
+        missing = Label(0.5, float("nan"), "is not drawn", "black")
+        label_points(axes, [*labels, missing], LIGHT, [*lines, np.array([[0.5, np.nan]])])
         figure.draw_without_rendering()
         renderer = figure.canvas.get_renderer()
         boxes = [super(type(t), t).get_window_extent(renderer) for t in axes.texts]

@@ -105,9 +105,10 @@ def label_points(axes: Axes, labels: Sequence[Label], theme: Theme, lines: Seque
     Each name in turn takes the best of its places while the others stay, and again until all have had `TURNS` turns.
 
     Args:
-        axes: their limits, lines and legend must be there before. labels: of the points. theme: light or dark.
-        lines: `[N, 2]` each, in the axes' data: what no name should lie on either.
+        axes: their limits, lines and legend must be there before. labels: of the points; where a number is missing
+            there is none. theme: light or dark. lines: `[N, 2]` each, in the axes' data: what no name should lie on.
     """
+    labels = [label for label in labels if np.isfinite((label.x, label.y)).all()]
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -124,7 +125,8 @@ def label_points(axes: Axes, labels: Sequence[Label], theme: Theme, lines: Seque
         names = np.array([*fixed, *(box for box, _ in others)]).reshape(-1, 4)
         boxes, leaders = places[k]
         covers = _overlap(boxes, np.concatenate([names, np.delete(marks, k, axis=0)])).sum(1)
-        crossed = sum((_inside(path, boxes).any(0) for path in (*passed, *(way for _, way in others))), np.zeros(1))
+        ways = np.array([way for _, way in others if len(way)]).reshape(-1, STEPS, 1, 2)
+        crossed = sum((_inside(line, boxes).any(0) for line in passed), _inside(ways, boxes).any(1).sum(0))
         through = _inside(leaders[:, :, None], names).any(1).sum(1)
         beyond = (boxes[:, :2] < room[:2]).any(1) * 2 + (boxes[:, 3] > room[3]) * 2 + (boxes[:, 2] > room[2])
         far = np.repeat(DISTANCES, DIRECTIONS)
@@ -170,6 +172,7 @@ def _size(axes: Axes, label: Label, renderer: RendererBase) -> Floats:
 
 def _along(line: Floats) -> Floats:
     """Places on a line, `[*, 2]`, at most three pixels from one to the next. Args: line: its corners, `[N, 2]`."""
+    line = line[np.isfinite(line).all(axis=1)]
     steps = [max(2, int(np.hypot(*(b - a)) / 3)) for a, b in zip(line, line[1:], strict=False)]
     return np.concatenate([line, *(np.linspace(a, b, n) for a, b, n in zip(line, line[1:], steps, strict=False))])
 
