@@ -33,7 +33,9 @@ from diffpolicy.objectives import (
     PathwiseLoss,
     choice_probabilities,
 )
+from diffpolicy.policies import BestOf
 from diffpolicy.policies.heads import BoundedHead, CategoricalHead
+from diffpolicy.policies.systematic import SystematicDraws
 from diffpolicy.training import (
     EvolutionModule,
     ImitationModule,
@@ -404,6 +406,20 @@ TRAINING = {
     "a word for a reward's scale": (
         lambda: LatentDiscreteSACLoss(made(FeedforwardPolicy), CriticEnsemble(3, 3), reward_scale="big"),
         "reward_scale must be a number, got 'big'",
+    ),
+    "systematic draws of a vector": (
+        lambda: SystematicDraws(FeedforwardPolicy.from_specs(VECTORS), "observation"),
+        "one choice an item, a CategoricalHead's, got a BoundedHead",
+    ),
+    "systematic draws among which a critic chooses": (
+        lambda: SystematicDraws(made(head="sample").with_guidance(BestOf(CriticEnsemble(6, 1))), "observation"),
+        "a critic chooses among several draws of this policy",
+    ),
+    "a word for the entropy of vectors": (
+        lambda: LatentBoundedSACLoss(
+            FeedforwardPolicy.from_specs(VECTORS), CriticEnsemble(5, 1), target_entropy="share"
+        ),
+        "target_entropy must be a number, got 'share'",
     ),
     "a target interval of zero": (
         lambda: AgentsDQNLoss(made(GreedyValuePolicy), target_interval=0),

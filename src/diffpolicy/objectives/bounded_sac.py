@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 from typing_extensions import Unpack
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.networks.critic import CriticEnsemble
 from diffpolicy.objectives.actor_critic import SoftActorCriticLoss, SoftActorCriticOptions
@@ -72,7 +73,7 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         self.head = policy.head
         state = policy.observation_dim + self.critic_latent * policy.choices
         check_critic(critic, policy, state + self.head.feature_width, 1)
-        self.target_entropy = None if target_entropy == "auto" else target_entropy
+        self.target_entropy = None if target_entropy == "auto" else check.number(target_entropy, "target_entropy")
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:

@@ -13,8 +13,11 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.draws import without_chance
+from diffpolicy.policies.guidance import BestOf
+from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.steered import SteeredPolicy
 
 CLASSES = 64
 """Classes of amounts, an eighth of an octave wide; they repeat after eight octaves."""
@@ -37,7 +40,7 @@ class SystematicDraws(TensorDictModuleBase):
         information: what the environment must show, where it has levels of that; by default what the policy says.
 
     Raises:
-        InputError: the policy draws nothing.
+        InputError: the policy draws nothing, has another head, or a critic chooses among its draws.
 
     Example:
         >>> env = OffloadingEnv(Scenario.load("lad-ts"), batch_size=[2], information="stale")
@@ -58,6 +61,15 @@ class SystematicDraws(TensorDictModuleBase):
         super().__init__()
         if not policy.draws_choice:
             raise InputError("the policy draws no choices, so there is nothing to draw systematically")
+        if not isinstance(policy.head, CategoricalHead):
+            raise InputError(
+                f"systematic draws are of one choice an item, a CategoricalHead's, got a {type(policy.head).__name__}"
+            )
+        if isinstance(policy, SteeredPolicy) and isinstance(policy.guidance, BestOf):
+            raise InputError(
+                "a critic chooses among several draws of this policy, and systematic draws are one an item; guide "
+                "none, with_guidance(None)"
+            )
         self.policy, self.amount_key, self.seed_key = policy, amount_key, seed_key
         self.information = policy.information if information is None else information
         self.generator = policy.generator
