@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("extra", "packages", "MB", "with it", "without it")
+SERVICE = "diffpolicy.edge.serving.api.app, diffpolicy.edge.serving.worker.app, uvicorn, httpx, multipart"
 SMALL = "--stations 2 --slots 4 --tasks 20 --episodes 1"
 
 
@@ -44,7 +45,7 @@ EXTRAS = {
     "gym": Extra(*2 * ("evaluate random --problem gym:CartPole-v1 --eval-episodes 1",), "the extra 'gym'"),
     "export": Extra(*2 * ("export pretrained:live --out live.onnx",), ".[export]"),
     "hardware": Extra(*2 * ("profile --model tiny --device cpu --dry-run",), ".[hardware]"),
-    "serving": Extra(*2 * ("demo --requests 10",), ".[serving]"),
+    "serving": Extra(f"-c import {SERVICE}", "demo", ".[serving]"),
     "ray": Extra(
         "-c import ray.serve, diffpolicy.edge.serving.ray_router", f"compare {SMALL} --cluster ray --out run", ".[ray]"
     ),
@@ -77,8 +78,8 @@ def tried(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_line(text: str) -> str:
-    """The last line that is not empty."""
-    return (text.strip().splitlines() or [""])[-1]
+    """The last line that is not empty, without the command that says it."""
+    return (text.strip().splitlines() or [""])[-1].removeprefix("diffpolicy: ")
 
 
 def size_mb(folder: Path) -> float:

@@ -371,6 +371,16 @@ def test_coverage_stands_as_it_was_measured():
     assert min(float(measured["the core"][column]) for column in ("lines run, %", "branches taken, %")) >= 90
 
 
+def test_each_extra_stands_as_it_was_tried():
+    tried = {row["extra"]: row for row in rows("extras.csv")}
+    shown = table("docs/releasing.md", "extra", "without it")
+    assert [row["extra"].strip("`") for row in shown] == list(tried)
+    for row in shown:
+        of_extra = tried[row["extra"].strip("`")]
+        assert all(row[column].strip("`") == of_extra[column] for column in of_extra)
+        assert of_extra["with it"] == "runs"
+
+
 def test_no_page_installs_a_release_that_is_not_there():
     for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
         assert not re.search(r"pip install '?\"?diffpolicy|install diffpolicy\[", path.read_text(encoding="utf-8")), (
