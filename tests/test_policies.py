@@ -179,7 +179,7 @@ def test_several_choices_are_remembered(prior):
     [
         ({"schedule": "quadratic"}, "quadratic"),
         ({"steps": 0}, "got 0"),
-        ({"sampler": "euler"}, "tau-leaping, got 'euler'"),
+        ({"sampler": "euler"}, "tau-leaping or a Sampler, got 'euler'; did you mean flow-euler"),
         ({"steps": 3, "sampler_steps": 4}, "got 4"),
         ({"denoiser": {"act": "gelu"}}, "gelu"),
         ({"denoiser": {"output": "relu"}}, "relu"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +30,10 @@ from diffpolicy.environments import Cost, Problem, step_transitions
 from diffpolicy.environments.problem import Kind, Split
 from diffpolicy.environments.schedule import Schedule
 from diffpolicy.errors import InputError
+from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ChecksEnv, Decides, ReadsKeys, RemembersAlike, ShowsLevel
+from diffpolicy.policies.saving import SavedPolicy
 
 if TYPE_CHECKING:
     from diffpolicy.evaluation.playing import Played
@@ -178,6 +181,11 @@ class OffloadingProblem(Problem):
 
     def check(self, policy: Decides, env: EnvBase) -> None:
         """Refuses a policy that was made for another shape, or reads what its level of information hides."""
+        if isinstance(policy, SavedPolicy):
+            with self._of_another(policy):
+                self._check_servers(policy)
+                policy.check_env(env)
+            return
         if isinstance(policy, ChecksEnv):
             policy.check_env(env)
             return
@@ -190,6 +198,18 @@ class OffloadingProblem(Problem):
             if key not in known and last not in primed:
                 level = env.information  # an OffloadingEnv's
                 raise InputError(f"the policy reads {key!r}, which its level of information, {level}, does not have")
+
+    def _check_servers(self, policy: SavedPolicy) -> None:
+        """Refuses a policy that was trained for another number of servers."""
+        servers, head = len(self.scenario.servers), getattr(policy, "head", None)
+        ours = "scenario" in policy.trained or policy.trained.get("problem") == self.name.rsplit(os.sep, 1)[-1]
+        if not ours or not isinstance(head, CategoricalHead) or head.choices == servers:
+            return
+        raise InputError(
+            f"the policy was made for {head.choices} servers, and scenario {self.scenario.name} has {servers}; it "
+            f"holds for one number of them: play it where there are {head.choices}, as --stations {head.choices} "
+            "makes of lad-ts, or train it for these"
+        )
 
     def check_episodes(self, episodes: int) -> None:
         workload = self.scenario.workload

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensordict import TensorDict, TensorDictBase
@@ -14,6 +15,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy._suggest import meant
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
@@ -176,7 +178,22 @@ class Problem(ABC):
             InputError: it says why.
         """
         if isinstance(policy, SavedPolicy):
-            policy.check_env(env)
+            with self._of_another(policy):
+                policy.check_env(env)
+
+    @contextmanager
+    def _of_another(self, policy: SavedPolicy) -> Iterator[None]:
+        """Says of a policy that is refused what it was trained on, where that is another problem."""
+        try:
+            yield
+        except InputError as error:
+            found = [(noun, policy.trained[noun]) for noun in ("problem", "scenario") if noun in policy.trained]
+            if not found or found[0][1] == self.name.rsplit(os.sep, 1)[-1]:
+                raise
+            noun, name = found[0]
+            raise InputError(
+                f"{error}; it was trained on {noun} {check.show(name)[1:-1]}, and this is {self.noun} {self.name}"
+            ) from None
 
     def check_episodes(self, episodes: int) -> None:
         """Refuses more episodes than can be played.

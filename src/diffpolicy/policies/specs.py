@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads import CompositeHead, Head, for_items, head_for, named_head
+from diffpolicy.policies.heads import CategoricalHead, CompositeHead, Head, JointHead, for_items, head_for, named_head
 from diffpolicy.policies.heads.registry import NAMED
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.protocols import ShowsLevel, bare
@@ -116,6 +116,14 @@ def _check(env: EnvBase, keys: Keys, head: Head) -> None:
             raise InputError(f"the mask {mask!r} must have shape {[*lead, choices]}, got {list(shape)}")
 
 
+def _chosen(head: Head) -> str:
+    """What a head decides, in words: a joint one's width is no number of choices. Args: head: sized."""
+    if isinstance(head, JointHead):
+        items = "one item that is" if head.count == 1 else f"{head.count} items that are"
+        return f"{items} decided together, {_chosen(head.each)} each"
+    return f"{head.width} {'choices' if isinstance(head, CategoricalHead) else 'numbers'}"
+
+
 def check_specs(policy: Any, env: EnvBase) -> None:
     """Raises InputError if a policy does not fit an environment's actions, agents and observations."""
     for key in policy.action_keys:
@@ -126,8 +134,10 @@ def check_specs(policy: Any, env: EnvBase) -> None:
             raise InputError(f"the policy reads {key!r}, which the environment does not show")
     keys = keys_of(policy, env)
     theirs = policy.head.sized(keys.action)
+    if policy.choices != theirs.width and isinstance(theirs, (CategoricalHead, JointHead)):
+        raise InputError(f"the policy was made for {_chosen(policy.head)}, and the environment has {_chosen(theirs)}")
     mine = {
-        "choices": (policy.choices, theirs.width),
+        "numbers of an action's law": (policy.choices, theirs.width),
         "agents": (policy.agents, None if policy.agents is None else keys.agents),
         "observed features": (policy.observation_dim, keys.width),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diffpolicy import _validate as check
 from diffpolicy._types import Bools
 from diffpolicy.edge.dispatch.advised_policies import coming_of, scenario_of
 from diffpolicy.edge.dispatch.arrivals import Arrivals
@@ -17,7 +18,9 @@ from diffpolicy.edge.env.env import OffloadingEnv
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.edge.serving.alone import alone
 from diffpolicy.edge.serving.shown_speeds import ShownSpeeds, finite
+from diffpolicy.errors import InputError
 from diffpolicy.policies.protocols import ShowsLevel
+from diffpolicy.policies.saving import SavedPolicy
 
 
 class LearnedChoice:
@@ -59,4 +62,21 @@ class LearnedChoice:
         policy: Any = make_policy(self._name, scenario, seed=self._seed)
         level: Any = policy.information if isinstance(policy, ShowsLevel) else "paper"
         env = OffloadingEnv(scenario, [1], information=level, dtype=torch.float64)
+        if isinstance(policy, SavedPolicy):
+            _check_own(policy, env, self._name)
         self._choice = PolicyChoice(env, policy, coming_of(Arrivals(np.zeros(1), rows[:1])))
+
+
+def _check_own(policy: SavedPolicy, env: OffloadingEnv, name: str) -> None:
+    """Refuses a policy that does not fit, one of another problem as such. Args: name: that was typed."""
+    try:
+        policy.check_env(env)
+    except InputError as error:
+        if "scenario" in policy.trained:
+            raise InputError(f"policy {name}: {error}") from None
+        of = policy.trained.get("problem")
+        told = "is of another problem than offloading" if of is None else f"is of problem {check.show(of)[1:-1]}"
+        raise InputError(
+            f"policy {name} {told}, and serve takes those of offloading: {error}; a policy of your own problem decides "
+            "in your process, as it is or by ExportedDecision"
+        ) from None
