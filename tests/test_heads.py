@@ -75,6 +75,14 @@ def test_joint_chances_sum_to_one_and_are_those_of_single_actions(head):
     assert torch.allclose(head.entropy(law), -(joint.exp() * joint).sum(-1))
 
 
+@pytest.mark.parametrize("rows_last", [False, True])
+def test_of_equal_logits_the_first_is_the_mode(rows_last):
+    law = torch.randint(0, 3, (5, 4, 7), generator=draw()).float()
+    law = law.mT if rows_last else law.mT.contiguous()
+    mode = CategoricalHead(choices=4).mode(law)
+    assert mode.tolist() == [[row.index(max(row)) for row in agent] for agent in law.tolist()]
+
+
 def test_a_categorical_head_agrees_with_torch():
     law = CATEGORICAL.law(x0_of(CATEGORICAL, 9))
     law_of_torch = torch.distributions.Categorical(logits=law)

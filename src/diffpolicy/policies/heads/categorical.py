@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffpolicy.networks.layout import log_softmax, softmax
+from diffpolicy.networks.layout import greatest, log_softmax, softmax
 from diffpolicy.policies.heads.head import Head, draw_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
@@ -97,10 +97,10 @@ class CategoricalHead(Head):
         return torch.rand(rows, generator=generator, device=generator.device)
 
     def sample(self, law: Tensor, draws: Tensor | None) -> Tensor:
-        return self.written(law.argmax(-1) if self.draw == "argmax" or draws is None else inverted(law, draws))
+        return self.written(greatest(law) if self.draw == "argmax" or draws is None else inverted(law, draws))
 
     def mode(self, law: Tensor) -> Tensor:
-        return self.written(law.argmax(-1))
+        return self.written(greatest(law))
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         return law.log_softmax(-1).gather(-1, self.joint_index(action).unsqueeze(-1)).squeeze(-1)
@@ -151,4 +151,4 @@ class CategoricalHead(Head):
 
     def choose_at(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
         """Choices, int64 `[*]`; a sample inverts the running sum at `uniform`, U[0, 1) of shape `[*]`."""
-        return logits.argmax(-1) if self.draw == "argmax" or uniform is None else inverted(logits, uniform)
+        return greatest(logits) if self.draw == "argmax" or uniform is None else inverted(logits, uniform)
