@@ -162,8 +162,8 @@ def divergence(head: Head, teacher: Tensor, law: Tensor) -> Tensor:
         tensor(0.6931)
     """
     if isinstance(head, BoundedHead):
-        (m, s), (far, wide_) = teacher.chunk(2, -1), law.chunk(2, -1)
-        each = (wide_ / s).log() + (s.square() + (m - far).square()) / (2 * wide_.square()) - 0.5
+        (m, s), (own_m, own_s) = teacher.chunk(2, -1), law.chunk(2, -1)
+        each = (own_s / s).log() + (s.square() + (m - own_m).square()) / (2 * own_s.square()) - 0.5
         return each.sum(-1)
     log_p, log_q = head.joint_log_prob(teacher), head.joint_log_prob(law)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
