@@ -151,12 +151,13 @@ def test_rows_may_stand_in_any_order(write):
     assert trace.exec_s.tolist() == [2, 3, 1]
 
 
-def test_columns_that_bear_our_names_need_not_be_named(write):
-    trace = read_csv(write("at,model,width,n", "1,x,512,4", "2,y,768,5"), {"arrival_s": "at", "steps": "n"})
-    assert trace.model == ("x", "y")
-    assert trace.width.tolist() == [512, 768]
+def test_columns_that_bear_our_names_and_are_not_read_are_told(write):
+    trace = read_csv(write("at,model,width,n", "1,x,512,4", "2,,768,5"), {"arrival_s": "at", "steps": "n"})
+    assert trace.unread == ("model", "width")
+    assert trace.window(0.5, 2.0).unread == trace.unread
     other = read_csv(write("at,model,name", "1,x,a", "2,y,b"), {"arrival_s": "at", "model": "name"})
-    assert other.model == ("a", "b")  # what was named goes before
+    assert other.unread == ()
+    assert other.model == ("a", "b")
 
 
 def test_a_few_broken_rows_are_counted_and_many_are_refused(write):

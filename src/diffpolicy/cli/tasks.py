@@ -116,6 +116,7 @@ def run(options: argparse.Namespace) -> None:
         "broken": read.broken.count,
         "first_broken": list(read.broken.first),
         "skipped": dict(read.skipped),
+        "unread": list(read.unread),
         "written": len(trace),
         "span_s": float(trace.arrival_s[-1]),
         "rate_per_s": trace.rate_per_s() if spans else None,
@@ -181,6 +182,10 @@ def _text(summary: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in summary["first_broken"]]
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in summary["skipped"].items())
     lines += [f"  left out: {skipped}"] if skipped else []
+    if unread := summary["unread"]:
+        lines.append(
+            f"  not read: {', '.join(unread)}; read them by --columns {','.join(f'{x}={x}' for x in unread)},..."
+        )
     if summary["rate_per_s"] is not None:
         lines.append(
             f"  {summary['rate_per_s']:.4g} requests/s over {summary['span_s']:,.0f} s; load {summary['load']:.3g}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -164,8 +165,8 @@ def read_csv(
     Args:
         path: a CSV with a header; its rows may stand in any order.
         columns: which of its columns holds what: `arrival_s`, and optionally `model`, `steps`, `images`, `width`,
-            `height` and `exec_s`. A column that bears one of these names needs none; without `steps` only times of
-            arrival are read.
+            `height` and `exec_s`. Without `steps` only times of arrival are read. What is not named is not read;
+            `Trace.unread` has the columns that bear one of these names all the same.
         unit: of the times of arrival: `s`, `ms`, `us`, `ns` or `datetime` (`2024-11-15 16:57:50.25`, `T` and a
             zone allowed). `exec_s` is in seconds.
         size: width and height of images in pixels where there are no such columns.
@@ -187,11 +188,7 @@ def read_csv(
     size = image_size(size)
     check.choice(unit, "unit", UNITS)
     table = read_table(path, WHAT, tuple(columns.values()), list_columns=True)
-    taken = set(columns.values())
-    columns = {
-        **columns,
-        **{name: name for name in COLUMNS if name in table.header and name not in taken | set(columns)},
-    }
+    unread = tuple(name for name in COLUMNS if name in table.header and name not in {*columns.values(), *columns})
 
     def count(row: Mapping[str, str], name: str, default: int) -> int:
         return whole(row, columns[name], name) if name in columns else default
@@ -207,7 +204,7 @@ def read_csv(
             seconds(row, columns["exec_s"]) if "exec_s" in columns else float("nan"),
         )
 
-    return gather_rows(table, parse, max_broken)
+    return replace(gather_rows(table, parse, max_broken), unread=unread)
 
 
 def _check_columns(columns: Mapping[str, object]) -> None:

@@ -51,6 +51,7 @@ class Trace:
         gcycles_per_step, input_mbit, result_mbit: not-a-number where `work_gcycles` and `to_tasks` are to say, `[K]`.
         name: where it is from. broken: what could not be read.
         skipped: how many rows were left out, by reason. With these and the broken ones every row of the file counts.
+        unread: columns of a CSV that bear the name of a field, and that nobody asked to be read.
     """
 
     arrival_s: Floats
@@ -66,6 +67,7 @@ class Trace:
     name: str = "trace"
     broken: Broken = Broken()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -109,9 +111,7 @@ class Trace:
         if not len(rows):
             raise InputError(f"{self.name} has no request left by {what}")
         arrays = {
-            f.name: getattr(self, f.name)[rows]
-            for f in fields(self)
-            if f.name not in ("model", "name", "broken", "skipped")
+            f.name: getattr(self, f.name)[rows] for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)
         }
         arrays["arrival_s"] = arrays["arrival_s"] - arrays["arrival_s"][0]
         return replace(self, model=tuple(self.model[k] for k in rows), **arrays)
