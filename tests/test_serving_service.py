@@ -783,7 +783,79 @@ def test_a_worker_that_is_full_is_not_sent_all_that_wait_again_and_again_nor_lef
             answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(200)))
             assert {answer.status for answer in answers} == {200}
             assert asyncio.get_running_loop().time() == pytest.approx(10.0, rel=0.1)  # of 200 at 20 a second
-            assert len(refused) < 192 + 200  # the first burst, and some that tried whether there is more room
+            assert len(refused) < 192 + 120  # the first burst, and some that tried whether there is more room
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("workers", "status", "retry", "bad", "every", "longest"),
+    [
+        (2, 429, "1", 1, 10, 1.0),
+        (1, 429, "30", 1, 60, 1.0),
+        (1, 429, "1", 5, 1000, 5.0),
+        (1, 503, "30", 1, 60, 1.0),
+        (3, 503, "30", 3, 1000, 1.0),
+    ],
+)
+def test_a_request_that_no_worker_ever_takes_keeps_no_other_waiting_and_is_given_up(
+    workers, status, retry, bad, every, longest
+) -> None:
+    """As by a limit of a model or of a size: a worker says 429, or 503, of that request alone."""
+
+    async def main():
+        bench = Bench(workers, OnArrival("least-finish"), seconds=lambda j: lambda request: 0.1)
+        tries = Counter()
+
+        def answers(fake, plain):
+            async def answer(request, chunk):
+                if request.number.startswith("bad"):
+                    tries[request.number] += 1
+                    return Answer(status, {"retry-after": retry})
+                return await plain(request, chunk)
+
+            fake.answer = answer
+
+        async with bench:
+            for fake in bench.fakes.values():
+                answers(fake, fake.answer)
+            refused, good = [], []
+            for k in range(120):
+                refused += [bench.ask(f"bad{k}.{i}") for i in range(bad if k % every == 0 else 0)]
+                good.append(bench.ask(k))
+                await asyncio.sleep(1.0)
+            assert {(await ticket.answer()).status for ticket in good} == {200}
+            assert max(e.delay_s for e in bench.of(events.Answered)) < longest
+            for ticket in refused:
+                with pytest.raises(ApiError) as caught:
+                    await ticket.answer()
+                assert caught.value.status == status
+            assert max(n for number, n in tries.items() if int(number[3:-2]) < 60) <= 12 * workers  # others came
+            assert {server.state for server in bench.service.snapshot().servers} == {"ready"}
+
+    run(main())
+
+
+def test_a_worker_that_others_have_filled_is_asked_by_two_and_not_by_all_that_wait() -> None:
+    async def main():
+        bench = Bench(1, patience_s=20.0)
+        tries = Counter()
+
+        def answers(fake, plain):
+            async def answer(request, chunk):
+                if asyncio.get_running_loop().time() < 10.0:
+                    tries[request.number] += 1
+                    return Answer(429, {"retry-after": "2"})
+                return await plain(request, chunk)
+
+            fake.answer = answer
+
+        async with bench:
+            answers(bench.fakes[0], bench.fakes[0].answer)
+            tickets = [bench.ask(k) for k in range(20)]
+            assert {(await ticket.answer()).status for ticket in tickets} == {200}
+            assert tries.total() <= 12  # two each two seconds
+            assert asyncio.get_running_loop().time() < 33
 
     run(main())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -13,7 +12,7 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.answered import hand_on, learn
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
-from diffpolicy.edge.serving.server import MORE
+from diffpolicy.edge.serving.refused import refused
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
@@ -21,14 +20,10 @@ if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service
 
 logger = logging.getLogger("diffpolicy.serving")
-FULL = 429
 MOST_BEGUN = 2
 """Workers that may begin one request: images cost too much to try again and again."""
 LATE = 3.0
 """Times the expected end after which a worker that has not answered by a client's deadline counts as faulty."""
-MOST_FULL_S = 30.0
-"""Longest for which a worker that says it is full is not asked again."""
-LEAST_FULL_S, UNTOLD_S = 0.05, 0.5
 TURNS = 3
 """Of the event loop, for which an answer waits while others wait for its worker: the first binds the next request, and
 the second sends it, or the third where an upstream calls in a task. What is learnt and told of the answer takes longer
@@ -66,8 +61,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         answer = await _call(service, work, j, min(own, left))
         work.called_s = None  # whatever is found out of its worker from here on
         if not answer.later and not answer.fault:
-            server.breaker.success()
-            server.most, server.answered_s = server.most + MORE, service.clock()
+            server.answered(service.clock())
             service.fleet.show(j)
             work.full_s = None
             _free(service, work, j, whole=True)
@@ -78,20 +72,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             return
         now = _over(service, work, j)
         if answer.later:
-            wait = _retry_after_s(answer)
-            if answer.status == FULL:
-                server.full(int(service.fleet.account.outstanding[j]), now + wait)
-            else:
-                server.full_until_s = now + wait
-                server.doubted.ring()  # it may drain
-            work.full_s = now if work.full_s is None else work.full_s
-            # one that waits while others are answered is in a queue, which has a bound of its own
-            if now - max(work.full_s, server.answered_s) < settings.patience_s:
-                service.again(work)
-            elif answer.status == FULL:
-                failure = ApiError(FULL, "all workers are full", code="workers_full", retry_after_s=wait)
-            else:
-                failure = ApiError(503, "no worker takes requests now", code="no_worker", retry_after_s=wait)
+            failure = refused(service, work, j, answer, now)
         else:
             failure = _fault(service, work, j, now, f"answered {answer.status}", reached=True, answered=True)
     except UpstreamError as error:
@@ -224,12 +205,3 @@ def _again(service: Service, work: Work, j: int, now: float, why: str, *, reache
         work.refused.clear()  # it began at none of these, so it may go there once one is back
     service.again(work)
     return None
-
-
-def _retry_after_s(answer: Answer) -> float:
-    """What a worker that is full asks for, within bounds."""
-    try:
-        told = float(answer.headers.get("retry-after", ""))
-    except ValueError:
-        told = UNTOLD_S
-    return min(max(told, LEAST_FULL_S), MOST_FULL_S) if math.isfinite(told) else UNTOLD_S

@@ -44,6 +44,7 @@ class Costs:
 
     def __init__(self, model: CostModel, servers: Sequence[Server], now_s: float, outstanding: Sequence[int]) -> None:
         self._model, self._servers = model, servers
+        self._now_s = now_s
         self._kinds: dict[tuple[object, ...], Floats] = {}
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
@@ -85,10 +86,13 @@ class Costs:
         found = []
         for work in works:
             request = work.request
-            key = (request.kind, frozenset(work.begun | work.refused) if work.begun or work.refused else 0)
+            gone = frozenset(work.begun | work.refused) if work.begun or work.refused else 0
+            later = work.later(self._now_s) if work.refusals else ()
+            key = (request.kind, gone, later)
             row = rows.get(key)
             if row is None:
                 row = rows[key] = np.where(self.could(work), self.first_s(request), np.inf)
+                row[list(later)] = np.inf
             found.append(row)
         return np.array(found)
 

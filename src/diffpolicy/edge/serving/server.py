@@ -37,9 +37,9 @@ class Server:
         gone_s: since when it refuses connections; None: it does not.
         removed: it is no longer configured, and gets no more requests.
         retired: ways in which it was called before, until what began by them has ended.
-        full_until_s: when it may be asked again after it said that it is full, or takes none now.
+        full_until_s: when it may be asked again after it said of two requests in a row that it is full.
         most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
-        answered_s: when it answered last.
+        answered_s: when it answered last. refused: order of the request that it refused since, with none of ours there.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with, whose seats others have.
@@ -60,6 +60,7 @@ class Server:
     full_until_s: float = 0.0
     most: float = math.inf
     answered_s: float = -math.inf
+    refused: int | None = None
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     coming: int = 0
@@ -70,18 +71,10 @@ class Server:
     shown: str = "unknown"
     """The state that listeners were told last."""
 
-    def full(self, outstanding: int, until_s: float) -> None:
-        """It refused a request since it is full.
-
-        With requests of ours there, the end of one of them tells when there is room again, and all that wait need not
-        be sent there time and again; without, others have filled it.
-
-        Args:
-            outstanding: requests of ours there. until_s: when it says to ask again.
-        """
-        self.most = float(max(outstanding, 1))
-        if not outstanding:
-            self.full_until_s = until_s
+    def answered(self, now_s: float) -> None:
+        """It answered a request and did not fail it. Args: now_s: when."""
+        self.breaker.success()
+        self.most, self.answered_s, self.refused = self.most + MORE, now_s, None
 
     @property
     def slots(self) -> int:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.refusal import Refusal
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 
 
@@ -27,7 +28,8 @@ class Work:
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
         blamed: breaker of a worker that answered it by a fault, which was held against that worker.
-        full_s: since when workers say that they are full. refused_s: since when one could not be reached with it.
+        full_s: since when workers say that they are full. refusals: what such workers said of it, by their places.
+        refused_s: since when one could not be reached with it.
         called_s: when its worker was called; None again once it has answered.
         lost: why that call is known to be in vain; None: it is not.
         comes: its worker is done with it, though its answer may still be on the way. freed_s: when it gave its seat
@@ -52,6 +54,7 @@ class Work:
     stranded_s: float | None = None
     blamed: Breaker | None = None
     full_s: float | None = None
+    refusals: dict[int, Refusal] = field(default_factory=dict)
     refused_s: float | None = None
     called_s: float | None = None
     lost: str | None = None
@@ -75,6 +78,10 @@ class Work:
     def deadline_s(self) -> float:
         """When it must be done, of the dispatcher's clock."""
         return self.arrived_s + self.request.deadline_s
+
+    def later(self, now_s: float) -> tuple[int, ...]:
+        """Places of workers that are to be asked again later. Args: now_s: the time."""
+        return tuple(j for j, refusal in self.refusals.items() if now_s < refusal.until_s)
 
     def fail(self, error: ApiError) -> None:
         """Ends it without an answer. Args: error: what clients are told."""
