@@ -1611,6 +1611,31 @@ def test_a_policy_on_trial_decides_on_its_share_and_is_rolled_back_when_it_is_wo
     run(main())
 
 
+@pytest.mark.parametrize("how", ["fails", "leaves"])
+def test_a_trial_that_ends_without_an_answer_tells_so(how, caplog) -> None:
+    async def main():
+        async with Bench(1, OnArrival(), otherwise=OnArrival(), share=0.5) as bench:
+            for j, arm in enumerate([False] * 50 + [True] * 60):
+                work = bench.service._work(ImageRequest.parse({"prompt": "x"}, f"r{j}"), bench.service.clock(), arm)
+                if not arm:
+                    bench.service.answered(work, 1.0, 1.0 + j % 5)
+                elif how == "fails":
+                    bench.service.failed(work, "w0", ApiError(502, "no"))
+                else:
+                    work.arrived_s -= 30.0
+                    bench.service.drop(work)
+            assert bench.service.trial.share == 0.0
+            assert [e.why for e in bench.of(events.FellBack)] == ["rolled-back"]
+
+    run(main())
+    (told,) = [r.getMessage() for r in caplog.records if "taken back" in r.getMessage()]
+    slower = {"fails": "20", "leaves": "30"}[how]
+    assert told == (
+        f"the share of policy is taken back: its mean delay was {slower} times what its requests take alone, that of "
+        "least-finish 3 times; least-finish decides on all from now on"
+    )
+
+
 def test_a_policy_in_the_shadow_is_asked_and_not_followed() -> None:
     async def main():
         policy = OnArrival(lambda moment: -moment.service_s[0])

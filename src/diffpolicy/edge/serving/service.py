@@ -24,7 +24,7 @@ from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
 from diffpolicy.edge.serving.split import gather, parts_of, splits
-from diffpolicy.edge.serving.trial import Trial
+from diffpolicy.edge.serving.trial import LOST, Trial
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Upstream
 from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -241,7 +241,7 @@ class Service:
         now = self.clock()
         server = None if work.server is None else self.fleet.servers[work.server].spec.name
         self.tell(events.Cancelled(work.request.number, now, server))
-        self.trial.seen(work.arm, (now - work.arrived_s) / max(self.fleet.costs.mean_s, 1e-9), work.arrived_s)
+        self._seen(work, (now - work.arrived_s) / max(self.fleet.costs.mean_s, 1e-9))
         work.fail(ApiError(GONE, "the client went away", code="client_gone"))
         if work in self.waiting:
             self.waiting.remove(work)
@@ -282,15 +282,30 @@ class Service:
             return
         now = self.clock()
         work.fail(error)
-        self.trial.lost(work.arm, work.arrived_s)
+        self._seen(work, LOST)
         self.tell(events.Failed(work.request.number, now, server, error.status, error.code or ""))
         self._repeats.ended(work, now)
 
     def answered(self, work: Work, now: float, measure: float) -> None:
         """A request was answered. Args: work: it. now: when. measure: its delay over what it should take alone."""
         self._repeats.ended(work, now)
-        if self.trial.seen(work.arm, measure, work.arrived_s):
-            self.tell(events.FellBack(now, "rolled-back"))
+        self._seen(work, measure)
+
+    def _seen(self, work: Work, slowdown: float) -> None:
+        """Takes up for the trial how a request ended, and tells when that ends it. Args: slowdown: of it."""
+        if not self.trial.seen(work.arm, slowdown, work.arrived_s) or self.other is None:
+            return
+        self.tell(events.FellBack(self.clock(), "rolled-back"))
+        sides = self.trial.sides
+        logger.warning(
+            "the share of %s is taken back: its mean delay was %.3g times what its requests take alone, that of %s "
+            "%.3g times; %s decides on all from now on",
+            self.decider.name,
+            sides["policy"].slowdown,
+            self.other.name,
+            sides["other"].slowdown,
+            self.other.name,
+        )
 
     def snapshot(self) -> Snapshot:
         """How things stand."""

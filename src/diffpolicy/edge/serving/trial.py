@@ -82,15 +82,11 @@ class Trial:
         drawn = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()[:8]
         return int.from_bytes(drawn, "big") / 2.0**64 < self.share
 
-    def lost(self, arm: bool, arrived_s: float) -> None:
-        """A request failed. Args: arm: whose. arrived_s: when it came."""
-        self.seen(arm, LOST, arrived_s)
-
     def seen(self, arm: bool, slowdown: float, arrived_s: float) -> bool:
-        """Takes an answer up.
+        """Takes up how a request ended.
 
         Args:
-            arm: whose. slowdown: its. arrived_s: when it came.
+            arm: whose. slowdown: its, `LOST` if it failed. arrived_s: when it came.
 
         Returns:
             Whether the policy is given up with it.
