@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace as Of
 
+import numpy as np
 import pytest
 
 from diffpolicy import InputError
@@ -50,6 +51,29 @@ def test_a_balancer_keeps_a_task_that_its_replica_says_it_has_still() -> None:
         balancer.select(task(20), [a, Of(input_addr="d")])
     with pytest.raises(InputError, match="speeds must be"):
         PolicyBalancer(speeds=[])
+
+
+def test_a_balancer_reads_sizes_from_dictionaries_too_and_names_what_is_no_number() -> None:
+    small = {"width": 64, "height": np.int64(500), "num_inference_steps": 1, "num_outputs_per_prompt": None}
+    for params, size in ((small, 0.032), (Of(**small), 0.032), (None, 26.2144), ({}, 26.2144)):
+        balancer = PolicyBalancer(speeds=np.array([1.0], np.float32))
+        balancer.select({"sampling_params": params}, [Of()])
+        assert balancer._account.outstanding_cost.tolist() == pytest.approx([size])
+    for task in ({}, None):
+        balancer.select(task, [Of()])
+    assert balancer._account.outstanding_cost.tolist() == pytest.approx([3 * 26.2144])
+    for width in ("64", float("nan"), -1, [64]):
+        with pytest.raises(InputError, match=r"sampling_params\.width must be"):
+            balancer.select({"sampling_params": {"width": width}}, [Of()])
+    assert balancer._account.outstanding.tolist() == [3]
+    wrong = {
+        "speeds must be one number": (5, "12", {}, None, np.array(1.0)),
+        r"speeds\[0\] must be": (["x"], [[1, 2], [3, 4]], [0.0], [float("inf")], np.ones((2, 2)), [True]),
+        r"speeds\['a'\] must be": ({"a": "x"},),
+    }
+    for match, speeds in ((match, given) for match, all_ in wrong.items() for given in all_):
+        with pytest.raises(InputError, match=match):
+            PolicyBalancer(speeds=speeds)
 
 
 class Handle:
@@ -160,6 +184,37 @@ def test_the_router_numbers_requests_and_gives_the_places_of_replicas_that_went_
     assert [len(moment.starts_s) for moment in seen] == [2, 2, 2, 3, 3]  # what a left had still to do, kept its place
     assert router._places == {"b": 1, "a": 0}
     assert "r1" not in router._numbers
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+def test_the_router_learns_nothing_of_a_new_replica_from_the_one_whose_place_it_has(monkeypatch) -> None:
+    from diffpolicy.edge.serving import ray_router
+
+    now = [0.0]
+    monkeypatch.setattr(ray_router, "time", Of(monotonic=lambda: now[0]))
+    monkeypatch.setattr(ray_router.RequestRouter, "update_replicas", lambda self, replicas: None)
+    router = object.__new__(ray_router.PolicyRouter)
+    router.initialize_state(first_s=5.0)
+    old, new = (Of(replica_id=Of(unique_id=name)) for name in ("old", "new"))
+
+    async def play():
+        value = asyncio.get_running_loop().create_future()
+
+        async def reference():
+            return value
+
+        pending = Of(args=[{"num_inference_steps": 10}], metadata=Of(internal_request_id="r"))
+        router.on_request_routed(pending, old.replica_id, Of(to_object_ref_async=reference))
+        now[0] = 40.0
+        router.on_request_completed(old.replica_id, "r")
+        router.update_replicas([new])
+        await router.choose_replicas([new], pending)
+        value.set_result({})
+        await asyncio.sleep(0.001)
+
+    asyncio.run(play())
+    assert router._places == {"new": 0}
+    assert router._costs.expected_s("", 10.0)[0] == 5.0
 
 
 @pytest.mark.slow

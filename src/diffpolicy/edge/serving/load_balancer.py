@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from diffpolicy import _validate as check
 from diffpolicy.edge.dispatch.account import Account
 from diffpolicy.edge.dispatch.moment import Moment
 from diffpolicy.edge.serving.rules import make_policy
 from diffpolicy.errors import InputError
+
+COMMON = {"width": 1024, "height": 1024, "num_inference_steps": 25, "num_outputs_per_prompt": 1}
+"""Of a task that does not tell them."""
 
 
 class PolicyBalancer:
@@ -22,7 +26,8 @@ class PolicyBalancer:
 
     The interface tells no ends: a task is taken for done once its expected seconds are over, unless its replica has a
     `queue_length` that says otherwise. The size stands in `task["sampling_params"]` (`width`, `height`,
-    `num_inference_steps`, `num_outputs_per_prompt`). Several threads may ask.
+    `num_inference_steps`, `num_outputs_per_prompt`), as attributes or in a dictionary; what is not told there counts
+    as common. Several threads may ask.
 
     Args:
         policy: a rule of `diffpolicy serve` that binds on arrival.
@@ -31,7 +36,7 @@ class PolicyBalancer:
         clock: seconds that only go up. seed: of draws.
 
     Raises:
-        InputError: there is no such rule, or no replica.
+        InputError: there is no such rule, or no replica, or a speed is no number above 0.
 
     Example:
         >>> from types import SimpleNamespace as Of
@@ -50,11 +55,13 @@ class PolicyBalancer:
         seed: int = 0,
     ) -> None:
         self._dispatcher = make_policy(policy, seed=seed).dispatcher
-        self._names = list(speeds) if isinstance(speeds, Mapping) else None
-        given = list(speeds.values() if isinstance(speeds, Mapping) else speeds)
-        self._speeds, self._clock = np.asarray(given, np.float64), clock
-        if not len(self._speeds) or not (self._speeds > 0).all():
-            raise InputError(f"speeds must be one number above 0 for each replica, got {given}")
+        given = speeds.tolist() if isinstance(speeds, np.ndarray) else speeds
+        if not isinstance(given, (Mapping, Sequence)) or isinstance(given, (str, bytes)) or not len(given):
+            raise InputError(f"speeds must be one number above 0 for each replica, got {check.show(given)}")
+        named = given if isinstance(given, Mapping) else dict(enumerate(given))
+        found = [_number(speed, f"speeds[{check.show(key)}]", above=0) for key, speed in named.items()]
+        self._names = list(given) if isinstance(given, Mapping) else None
+        self._speeds, self._clock = np.array(found), clock
         self._account, self._numbers = Account([1] * len(self._speeds)), itertools.count()
         self._lock = threading.Lock()
 
@@ -62,7 +69,7 @@ class PolicyBalancer:
         """The number of a replica. Args: task: with `sampling_params`. replicas: of which one is taken.
 
         Raises:
-            InputError: of a replica nobody told the speed, or there is none.
+            InputError: of a replica nobody told the speed, or there is none; or a size is no number.
         """
         with self._lock:
             return self._select(task, replicas)
@@ -71,7 +78,7 @@ class PolicyBalancer:
         """See `select`."""
         places, now, number = self._places(replicas), self._clock(), next(self._numbers)
         self._forget(places, replicas, now)
-        size = _size(task["sampling_params"] if isinstance(task, Mapping) else getattr(task, "sampling_params", None))
+        size = _size(_field(task, "sampling_params"))
         account, service = self._account, size / self._speeds[places]
         moment = Moment.of(service[None].tolist(), [0.0], account.starts_s(now)[places])
         moment = replace(
@@ -111,6 +118,18 @@ class PolicyBalancer:
 
 def _size(wanted: Any) -> float:
     """Steps times megapixels of a task, of whose fields those that are not told are as common. Args: wanted: of it."""
-    width, height, steps = (getattr(wanted, name, None) for name in ("width", "height", "num_inference_steps"))
-    images = getattr(wanted, "num_outputs_per_prompt", None) or 1
-    return float((width or 1024) * (height or 1024) * (steps or 25) * images / 1e6)
+    size = 1e-6
+    for name, common in COMMON.items():
+        told = _field(wanted, name)
+        size *= (0 if told is None else _number(told, f"sampling_params.{name}", least=0)) or common
+    return size
+
+
+def _field(of: Any, name: str) -> Any:
+    """What a mapping has under a name, or another object as an attribute; None where it has nothing."""
+    return of.get(name) if isinstance(of, Mapping) else getattr(of, name, None)
+
+
+def _number(value: Any, key: str, **bounds: float) -> float:
+    """A number, of NumPy's too."""
+    return check.number(value.item() if isinstance(value, np.generic) else value, key, **bounds)

@@ -55,6 +55,7 @@ class PolicyRouter(RequestRouter):
         self._policy = make_policy(policy, seed=seed).dispatcher
         self._slots = slots
         self._places: dict[str, int] = {}
+        self._holders: dict[int, str] = {}
         self._counting = itertools.count()
         self._numbers: OrderedDict[Hashable, int] = OrderedDict()
         self._account = Account([])
@@ -68,6 +69,7 @@ class PolicyRouter(RequestRouter):
         if name not in self._places:
             taken = {*self._places.values(), *np.flatnonzero(self._account.outstanding).tolist()}
             j = self._places[name] = next(j for j in itertools.count() if j not in taken)
+            self._holders[j] = name
             self._account.seat(j, self._slots)
             self._ended.pop(j, None)
             self._costs.forget(j)
@@ -131,7 +133,7 @@ class PolicyRouter(RequestRouter):
         self._numbers.pop(number, None)
         expected = float(self._costs.expected_s(request.model, request.size)[j])
         self._account.sent(j, number, expected_s=expected, now_s=now, cost=request.size or expected)
-        sent = self._sent[number] = Sent(j, now, request)
+        sent = self._sent[number] = Sent(j, replica_id.unique_id, now, request)
         sent.watch = asyncio.ensure_future(self._watch(sent, result))
 
     async def _watch(self, sent: Sent, result: Any) -> None:
@@ -157,7 +159,8 @@ class PolicyRouter(RequestRouter):
 
     def _learn(self, sent: Sent) -> None:
         """Takes up what a request took, once it is known that it has ended and was answered."""
-        if sent.answered and sent.seconds is not None:
+        # what it came to may be told when its replica has gone and another has the place
+        if sent.answered and sent.seconds is not None and self._holders[sent.place] == sent.replica:
             self._costs.observe(sent.place, sent.seconds, model=sent.request.model, size=sent.request.size)
 
 
@@ -166,12 +169,13 @@ class Sent:
     """A request at a replica.
 
     Args:
-        place: of the replica. at_s: when it went there.
+        place: of the replica. replica: its name. at_s: when it went there.
         answered: whether it was; None: that is not known yet. seconds: of its service, once it has ended.
         watch: waits for its answer.
     """
 
     place: int
+    replica: str
     at_s: float
     request: ImageRequest
     answered: bool | None = None
