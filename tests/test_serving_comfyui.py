@@ -11,7 +11,7 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch.cost_model import CostModel
-from diffpolicy.edge.serving import comfyui
+from diffpolicy.edge.serving import comfy_history, comfyui
 from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.comfy_workflow import Workflow
 from diffpolicy.edge.serving.comfyui import ComfyUpstream
@@ -258,7 +258,12 @@ def test_what_goes_wrong_there_is_told_in_openais_shape_and_without_the_prompt(s
         edit = await upstream.call(request(files=[SentFile("image", "a", "image/png", b"")]), timeout_s=30)
         assert (edit.status, json.loads(edit.body)["error"]["code"]) == (400, "no_edits")
         wrong = {"node_type": "VAEDecode", "exception_type": "RuntimeError", "exception_message": "a cat"}
-        for messages, status in (([["execution_error", wrong]], 500), ([["execution_interrupted", {}]], None)):
+        untold = dict.fromkeys(wrong)
+        for messages, status, said in (
+            ([["execution_error", wrong]], 500, "VAEDecode: RuntimeError"),
+            ([["execution_error", untold]], 500, "?: ?"),
+            ([["execution_interrupted", {}]], None, ""),
+        ):
             task = asyncio.ensure_future(upstream.call(request(), timeout_s=30))
             await begun(comfy, len(comfy.graphs) + 1)
             comfy.done(status_str="error", messages=messages)
@@ -266,13 +271,26 @@ def test_what_goes_wrong_there_is_told_in_openais_shape_and_without_the_prompt(s
                 assert (await failed(task)).reached
             else:
                 message = json.loads((await task).body)["error"]["message"]
-                assert message == "ComfyUI failed in node VAEDecode: RuntimeError"
+                assert message == f"ComfyUI failed in node {said}"
         task = asyncio.ensure_future(upstream.call(request(n=2), timeout_s=30))
         await begun(comfy, len(comfy.graphs) + 1)
         comfy.done(images=1)
         assert "made 1 images instead of 2" in str(await failed(task))
 
     play(spec, test)
+
+
+def test_null_in_what_comfyui_says_is_what_it_does_not_say():
+    assert comfy_history.messages({"messages": None}) == {}
+    assert comfy_history.seconds({"execution_start": {"timestamp": None}, "execution_success": {}}) is None
+    image = {"filename": "a.png", "subfolder": None, "type": None}
+    nodes = {"1": None, "2": {"images": None}, "3": {"images": {}}, "4": {"images": [None, image]}}
+    assert comfy_history.files(nodes) == [{"filename": "a.png", "subfolder": "", "type": ""}]
+    assert comfy_history.files(None) == []
+    told = {"message": "no"}
+    wrong = {"1": None, "2": {"errors": None}, "3": {"class_type": None, "errors": [None, told, {"message": None}]}}
+    assert comfy_history.reason({"error": told, "node_errors": wrong}) == "no; 3: no; 3: "
+    assert comfy_history.reason({"error": {"message": None}, "node_errors": None}) == "it does not say why"
 
 
 def test_images_together_are_bounded(spec):

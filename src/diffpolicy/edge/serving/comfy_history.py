@@ -8,8 +8,7 @@ from typing import Any
 
 def messages(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What happened to a request, by the events' names. Args: status: of its history."""
-    listed = status.get("messages")
-    pairs = [x for x in (listed if isinstance(listed, list) else []) if _is_entry(x) and isinstance(x[1], dict)]
+    pairs = [x for x in _list(status.get("messages")) if _is_entry(x) and isinstance(x[1], dict)]
     return {str(name): told for name, told, *_ in pairs}
 
 
@@ -32,9 +31,9 @@ def files(outputs: Any) -> list[dict[str, str]]:
     """
     found: list[dict[str, str]] = []
     for node in outputs.values() if isinstance(outputs, dict) else ():
-        for image in node.get("images", ()) if isinstance(node, dict) else ():
+        for image in _list(node.get("images")) if isinstance(node, dict) else ():
             if isinstance(image, dict) and isinstance(image.get("filename"), str):
-                found.append({key: str(image.get(key, "")) for key in ("filename", "subfolder", "type")})
+                found.append({key: _text(image.get(key)) for key in ("filename", "subfolder", "type")})
     saved = [file for file in found if file["type"] == "output"]
     return saved or found
 
@@ -45,13 +44,22 @@ def reason(told: Mapping[str, Any]) -> str:
     said = error.get("message") if isinstance(error, dict) else error
     wrong = told.get("node_errors")
     nodes = [
-        f"{node.get('class_type', key)}: {entry.get('message', '')}"
+        f"{_text(node.get('class_type')) or key}: {_text(entry.get('message'))}"
         for key, node in (wrong.items() if isinstance(wrong, dict) else ())
         if isinstance(node, dict)
-        for entry in node.get("errors", ())
+        for entry in _list(node.get("errors"))
         if isinstance(entry, dict)
     ]
     return "; ".join(filter(None, [str(said or ""), *nodes[:4]]))[:500] or "it does not say why"
+
+
+def _list(value: Any) -> list[Any]:
+    """A list; an empty one for `null`, which stands for what is not there, and for all else."""
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _is_entry(entry: Any) -> bool:

@@ -168,7 +168,7 @@ class ComfyUpstream:
         if how.get("status_str") == "error":
             wrong = messages.get("execution_error", {})
             # what the exception says may hold a prompt
-            where, what = (str(wrong.get(key, "?"))[:100] for key in ("node_type", "exception_type"))
+            where, what = (str(wrong.get(key) or "?")[:100] for key in ("node_type", "exception_type"))
             return _failed(ApiError(500, f"ComfyUI failed in node {where}: {what}", code="of_worker"))
         return await self._answer(found, request, comfy_history.seconds(messages))
 
