@@ -24,6 +24,7 @@ from diffpolicy.edge.serving import (
     trial,
 )
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.breaker import Breaker
 from virtual_time import run
 
 
@@ -860,7 +861,7 @@ def test_a_worker_that_others_have_filled_is_asked_by_two_and_not_by_all_that_wa
     run(main())
 
 
-def test_a_request_that_every_worker_fails_is_held_against_none_of_them() -> None:
+def test_a_request_that_every_worker_fails_is_held_against_none_of_them_that_answer_others() -> None:
     """Otherwise a client whose requests nobody can run stops the service of all others, for a minute at last."""
 
     async def main():
@@ -879,18 +880,75 @@ def test_a_request_that_every_worker_fails_is_held_against_none_of_them() -> Non
             for fake in bench.fakes.values():
                 answers(fake, fake.answer)
             for burst in range(10):
+                good = [bench.ask(f"{burst}.{k}") for k in range(3)]
+                assert {(await ticket.answer()).status for ticket in good} == {200}
                 tickets = [bench.ask(f"bad{burst}.{k}") for k in range(10)]
                 for ticket in tickets:
                     with pytest.raises(ApiError, match="two workers failed"):
                         await ticket.answer()
                 assert {server.state for server in bench.service.snapshot().servers} == {"ready"}
             assert (await bench.ask("good").answer()).status == 200
-            assert all(s.breaker.in_a_row == 0 for s in bench.service.fleet.servers)
+            assert all(s.breaker.openings == 0 for s in bench.service.fleet.servers)
             bench.fakes[1].mode = "500"  # and one that fails what others do not is found out
-            assert {(await bench.ask(k).answer()).status for k in range(12)} == {200}
+            assert {(await bench.ask(k).answer()).status for k in range(36)} == {200}
             assert [s.state for s in bench.service.snapshot().servers] == ["ready", "open", "ready"]
 
     run(main())
+
+
+@pytest.mark.parametrize("broken", [(0, 1), (0, 1, 2)])
+@pytest.mark.parametrize(("well_before", "most"), [(False, 8), (True, 24)])
+def test_workers_that_fail_together_open_their_breakers_and_clear_each_other_not(broken, well_before, most) -> None:
+    """They answer fast and look idle, so a rule sends a request to one and then to the other."""
+
+    async def main():
+        seconds = {j: 0.02 if j in broken else 1.0 for j in range(3)}
+        bench = Bench(3, OnArrival("least-finish"), seconds=lambda j: lambda request: seconds[j])
+        async with bench:
+            if well_before:
+                await asyncio.gather(*(bench.ask(f"well{k}").answer() for k in range(6)))
+            for j in broken:
+                bench.fakes[j].mode = "500"
+            lost, refused, tickets = [], [], []
+            for k in range(60):
+                try:
+                    tickets.append(bench.ask(k))
+                except ApiError as error:
+                    refused.append(error.code)
+                await asyncio.sleep(0.1)
+            for ticket in tickets:
+                try:
+                    assert (await ticket.answer()).status == 200
+                except ApiError as error:
+                    lost.append(error.code)
+            assert set(lost) == {"worker_failed"}
+            assert len(lost) <= most
+            states = [server.state for server in bench.service.snapshot().servers]
+            assert all(state in ("open", "half-open") for state in states[: len(broken)])
+            assert all(state == "ready" for state in states[len(broken) :])
+            assert set(refused) == (set() if len(broken) < 3 else {"no_worker"})
+
+    run(main())
+
+
+def test_a_fault_that_is_forgiven_leaves_a_breaker_as_if_it_had_not_been() -> None:
+    def after(*faults, forgiven=()):
+        breaker = Breaker(3, 2.0, 60.0)
+        for fault_s in faults:
+            breaker.fault(fault_s)
+        for fault_s in forgiven:
+            breaker.forgive(fault_s)
+        return breaker.in_a_row, breaker.openings, breaker.until_s
+
+    assert after(0.0, 0.1, 0.2, 2.5, forgiven=[2.5]) == after(0.0, 0.1, 0.2) == (3, 1, 2.2)  # the one that tried
+    assert after(0.0, 0.1, 0.2, 2.5, forgiven=[0.1]) == after(0.0, 0.2, 2.5)
+    assert after(0.0, 0.1, 0.2, forgiven=[0.0, 0.2, 0.1]) == (0, 0, None)
+    breaker = Breaker(3, 2.0, 60.0)
+    breaker.fault(0.0)
+    breaker.success()
+    breaker.fault(1.0)
+    breaker.forgive(0.0)  # which the answer had ended
+    assert breaker.in_a_row == 1
 
 
 def test_what_is_wrong_with_a_request_goes_to_its_client_and_is_no_fault_of_the_worker() -> None:

@@ -168,18 +168,20 @@ def _fault(
 ) -> ApiError | None:
     """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is.
 
-    One that two workers answer so is at fault itself, and is held against neither: some such requests of one client
-    would otherwise open the breakers of all.
+    One that two workers answer so may be at fault itself, and is held against neither that answers others well: some
+    such requests of one client would otherwise open the breakers of all.
     """
-    servers = service.fleet.servers
-    if answered and work.blamed is not None:
-        work.blamed.forgive()
-        for i, server in enumerate(servers):
-            if server.breaker is work.blamed:
-                service.fleet.show(i)
-    else:
-        servers[j].breaker.fault(now)
-        work.blamed = servers[j].breaker if answered else None
+    server, first = service.fleet.servers[j], work.blamed
+    if answered and first is not None:
+        blamed, fault_s = first
+        if blamed.spare(fault_s):
+            blamed.breaker.forgive(fault_s)
+            for i, each in enumerate(service.fleet.servers):
+                if each is blamed:
+                    service.fleet.show(i)
+    if not (answered and first is not None and server.spare(now)):
+        server.breaker.fault(now)
+    work.blamed = (server, now) if answered else None
     service.fleet.show(j, why)
     return _again(service, work, j, now, why, reached=reached)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+
+LAST = 64
+"""Faults in a row that may be forgiven."""
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Breaker:
     openings: int = 0
     until_s: float | None = None
     """When it is half open; None while it is closed."""
+    _before: deque[tuple[float, tuple[int, int, float | None]]] = field(default_factory=lambda: deque(maxlen=LAST))
+    """Times of the last faults in a row, and what was counted before each."""
 
     def state(self, now_s: float) -> str:
         """closed, open or half-open. Args: now_s: the time."""
@@ -38,18 +44,29 @@ class Breaker:
 
     def fault(self, now_s: float) -> None:
         """A call failed. Args: now_s: the time."""
+        self._before.append((now_s, (self.in_a_row, self.openings, self.until_s)))
         self.in_a_row += 1
         state = self.state(now_s)
         if state == "half-open" or (state == "closed" and self.in_a_row >= self.faults):
             self.until_s = now_s + min(self.open_s * 2.0**self.openings, self.longest_s)
             self.openings += 1
 
-    def forgive(self) -> None:
-        """A fault that was counted was none of the server's."""
-        self.in_a_row = max(self.in_a_row - 1, 0)
-        if self.until_s is not None and self.in_a_row < self.faults:
-            self.until_s, self.openings = None, max(self.openings - 1, 0)
+    def forgive(self, fault_s: float) -> None:
+        """A fault was none of the server's: all is as if it had not been. Args: fault_s: when it was."""
+        later = []
+        for _ in range(len(self._before)):
+            time_s, before = self._before.pop()
+            if time_s == fault_s:
+                self.in_a_row, self.openings, self.until_s = before
+                break
+            later.append((time_s, before))
+        else:  # an answer has ended its row since
+            self._before.extend(reversed(later))
+            return
+        for time_s, _ in reversed(later):
+            self.fault(time_s)
 
     def success(self) -> None:
         """A call was answered."""
         self.in_a_row, self.openings, self.until_s = 0, 0, None
+        self._before.clear()

@@ -23,6 +23,9 @@ where several machines answer at its address, one of them is soon another again.
 MORE = 0.5
 """By how much each answer of a worker that once was full raises how many requests it is sent at a time."""
 
+WELL_S, SPARED = 60.0, 6
+"""For how long, and for how many faults of requests that another fails too, an answer says that a worker is well."""
+
 BOOTS = 64
 """Starts of a worker that are remembered."""
 
@@ -40,6 +43,7 @@ class Server:
         full_until_s: when it may be asked again after it said of two requests in a row that it is full.
         most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
         answered_s: when it answered last. refused: order of the request that it refused since, with none of ours there.
+        spared: faults since then that were not held against it.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with, whose seats others have.
@@ -61,6 +65,7 @@ class Server:
     most: float = math.inf
     answered_s: float = -math.inf
     refused: int | None = None
+    spared: int = 0
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     coming: int = 0
@@ -74,7 +79,16 @@ class Server:
     def answered(self, now_s: float) -> None:
         """It answered a request and did not fail it. Args: now_s: when."""
         self.breaker.success()
-        self.most, self.answered_s, self.refused = self.most + MORE, now_s, None
+        self.most, self.answered_s, self.refused, self.spared = self.most + MORE, now_s, None, 0
+
+    def spare(self, fault_s: float) -> bool:
+        """Whether a fault of a request that another worker failed too is not held against it, since it is well.
+
+        Otherwise two workers that fail all at once, and look idle, would each clear the other. Args: fault_s: when.
+        """
+        well = self.spared < SPARED and self.answered_s >= fault_s - WELL_S
+        self.spared += well
+        return well
 
     @property
     def slots(self) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.breaker import Breaker
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.refusal import Refusal
+from diffpolicy.edge.serving.server import Server
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 
 
@@ -27,7 +27,7 @@ class Work:
         streamed: pieces that came so far. tickets: of those who wait for it.
         task: that calls the worker.
         stranded_s: since when no worker can take it; None while one can.
-        blamed: breaker of a worker that answered it by a fault, which was held against that worker.
+        blamed: the worker that answered it by a fault, which was held against it, and when.
         full_s: since when workers say that they are full. refusals: what such workers said of it, by their places.
         refused_s: since when one could not be reached with it.
         called_s: when its worker was called; None again once it has answered.
@@ -52,7 +52,7 @@ class Work:
     tickets: list[Ticket] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     stranded_s: float | None = None
-    blamed: Breaker | None = None
+    blamed: tuple[Server, float] | None = None
     full_s: float | None = None
     refusals: dict[int, Refusal] = field(default_factory=dict)
     refused_s: float | None = None
