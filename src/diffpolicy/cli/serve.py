@@ -123,8 +123,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="format of stderr: lines about what goes wrong (default), with -v about everything; or a JSON "
-        "object for each event",
+        help="format of stderr: lines about what goes wrong and about workers that change (default), with -v about "
+        "everything; or a JSON object for each event",
     )
     told.add_argument("--spans", action="store_true", help="an OpenTelemetry span for each request")
     opt.add_common(parser)

@@ -35,7 +35,8 @@ def make_app(service: Served, settings: ApiSettings | None = None, room: Room | 
     Args:
         service: which it stands before; whoever made it starts and stops it.
         settings: None: the defaults of `ApiSettings`.
-        room: of what is held, where the service counts what it holds there, too; None: one of its own.
+        room: of what is held, where the service and its upstreams count what they hold there, too; its bound takes
+            the place of `held_bytes`. None: one of that many bytes, in which bodies and answers to clients alone count.
 
     Returns:
         An ASGI app without documentation pages, which would load scripts from elsewhere; `/openapi.json` is there.

@@ -16,7 +16,8 @@ from diffpolicy.edge.serving.events import Event, Failed, FellBack, Refused, Ret
 
 FORMATS = ("text", "json")
 TROUBLE = (Refused, Retried, Failed, FellBack, WorkerChanged)
-"""What people are told; the rest is routine."""
+"""What people are told, besides what the package's own messages say: what goes wrong, and how workers are, which may
+be that one is well again. The rest is routine."""
 
 
 class EventLog:

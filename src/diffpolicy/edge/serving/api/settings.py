@@ -18,7 +18,9 @@ class ApiSettings:
         hosts: names under which browsers and clients may ask; None: any. Without keys it keeps pages of other sites,
             which a browser on this machine shows, from sending requests.
         deadline_s: the most that a request may take, whatever its client allows; infinite for none.
-        held_bytes: of all bodies together that are read or wait, and of answers on their way to clients.
+        held_bytes: of all bodies together that are read or wait, of answers on their way from workers and to clients,
+            and of images that wait for others of their request. Above it no body is taken; answers are, and count.
+            Where `make_app` is given a room, the room's own bound holds instead.
         read_s: seconds in which a body must be there.
         comment_s: between two comments of a stream that is held.
         stall_s: after which a client that does not read its answer counts as gone.
