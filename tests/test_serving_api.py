@@ -448,12 +448,15 @@ def test_a_connection_without_a_whole_head_of_a_request_is_ended_and_no_other(mo
         async def said(sent):
             reader, writer = await asyncio.open_connection(*listening.getsockname())
             writer.write(sent)
+            got = b""
             try:
-                return await reader.read()
-            except ConnectionError:
-                return b""
+                while piece := await reader.read(2**16):
+                    got += piece
+            except ConnectionError:  # of a connection that is ended; what came before counts
+                pass
             finally:
                 writer.close()
+            return got
 
         async with serving(make_app(FakeService(behave)), listening):
             asked = (b"", get, get + b"\r\n" + get, post % (PATH.encode(), len(body), body))
@@ -461,7 +464,7 @@ def test_a_connection_without_a_whole_head_of_a_request_is_ended_and_no_other(mo
 
     silent, half, second, whole = asyncio.run(go())
     assert silent == half == b""
-    assert second.count(b"200 OK") <= 1  # the end comes at once, maybe before that answer was read
+    assert second.count(b"200 OK") == 1  # which came before the end
     assert b"b64_json" in whole
 
 
