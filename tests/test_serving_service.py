@@ -1066,6 +1066,36 @@ def test_deadlines_refuse_what_cannot_be_done_and_end_what_was_not() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("loads_s", "most_begun", "answered"), [(1e9, 18, 0), (60.0, 4, 180), (0.0, 0, 200)])
+def test_deadlines_that_no_worker_meets_take_it_now_and_then_alone(loads_s, most_begun, answered) -> None:
+    """A worker takes ten seconds for ever, until its model is loaded, or never; clients wait for five."""
+
+    async def main():
+        bench = Bench(1, OnArrival(), first_s=10.0)
+        async with bench:
+            now = asyncio.get_running_loop().time
+            bench.fakes[0].seconds = lambda request: 10.0 if now() < loads_s else 1.0
+            ends = Counter()
+
+            async def one(k):
+                try:
+                    ends[(await bench.ask(k, deadline_s=5.0).answer()).status] += 1
+                except ApiError as error:
+                    ends[error.code] += 1
+
+            tasks = []
+            for k in range(200):
+                tasks.append(asyncio.create_task(one(k)))
+                await asyncio.sleep(6.0)
+            await asyncio.gather(*tasks)
+            begun = len(bench.fakes[0].begun) - ends[200]
+            assert begun <= most_begun
+            assert ends[200] >= answered
+            assert ends.total() == ends[200] + ends["deadline"] == 200
+
+    run(main())
+
+
 class Odd:
     """A policy that does what it should not."""
 

@@ -42,15 +42,19 @@ def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1
             code="queue_full",
             retry_after_s=min(max(seconds / 2, 1.0), 60.0),
         )
-    # before the first answer the seconds are made up, and if all were refused by them there would never be one
-    if np.isfinite(request.deadline_s) and service.fleet.costs.knows(request.model):
+    if np.isfinite(request.deadline_s):
         part = request if parts == 1 else replace(request, images=1)
         each_s = service.fleet.costs_now(now).soon_s(part)
         end = earliest_end_s(service.fleet.account.starts_s(now), each_s, parts)
         if end > request.deadline_s:
+            known = service.fleet.costs.knows(request.model)
+            if not known and service.trust.tries(request.model, now):
+                return
+            unknown = "none of its model has been answered yet, and others took longer than they had"
+            why = f"the earliest end is in {end:.3g} s" if known else unknown
             raise ApiError(
                 504,
-                f"the request cannot be done within its {request.deadline_s:g} s: the earliest end is in {end:.3g} s",
+                f"the request cannot be done within its {request.deadline_s:g} s: {why}",
                 code="deadline",
                 again=False,
             )

@@ -84,6 +84,8 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             if now - sent > LATE * (starts_s + work.expected_s):
                 server.breaker.fault(now)
                 service.fleet.show(j, str(error))
+            if not service.fleet.costs.knows(work.request.model):
+                service.trust.failed(work.request.model, now)
             failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
         else:
             failure = _fault(service, work, j, now, str(error), reached=error.reached)

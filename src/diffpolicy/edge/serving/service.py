@@ -25,6 +25,7 @@ from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
 from diffpolicy.edge.serving.split import gather, parts_of, splits
 from diffpolicy.edge.serving.trial import LOST, Trial
+from diffpolicy.edge.serving.trust import Trust
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Upstream
 from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -88,6 +89,7 @@ class Service:
         self.waiting: list[Work] = []
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
+        self.trust = Trust(self.settings.first_s)
         self._repeats = Repeats(self.settings)
         self._gathering: set[asyncio.Task[None]] = set()
         self.ended = False
