@@ -6,10 +6,14 @@ from diffpolicy import DiffusionPolicy
 from diffpolicy.diffusion import Ancestral
 from diffpolicy.edge import OffloadingEnv, Scenario
 from diffpolicy.edge.dispatch import RequestLog
+from diffpolicy.edge.hardware.models.architectures import architecture
+from diffpolicy.edge.pricing.bundled import load_bundled
+from diffpolicy.edge.scenario import ModelTimes, ServerService
 from diffpolicy.edge.workload.traces.readers import read_csv
 from diffpolicy.environments.entrants import make_policy
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import build, make_method, make_problem
+from diffpolicy.training.trainable import check_rates
 from toys import GuessEnv
 
 MINE = """
@@ -65,3 +69,23 @@ def test_a_name_that_is_near_is_told(name, tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         refused()
     assert str(error.value).endswith(words)
+
+
+TIMES = ServerService({"sd3": ModelTimes(text_s=0.1, megapixels=(1.0,), step_s=(0.08,), decode_s=(0.4,))})
+LIST = r"^columns must be an object, got \['at'\]"
+NO_TEXT = {
+    "an architecture": (lambda: architecture(None), "^model None is none of"),
+    "a bundled policy": (lambda: load_bundled(5), "^pretrained policy 5 is not bundled"),
+    "a model of a server": (lambda: TIMES.seconds(5, 1.0, 1.0, 1.0), "^no server times are known of model 5;"),
+    "names of rates": (lambda: check_rates(["actor"], {1: 0.1, "a": 0.1}), "^learning_rates must name actor, got 1, a"),
+    "a rate": (lambda: check_rates(["actor"], {"actor": "fast"}), "^learning_rates.actor must be a number, got 'fast'"),
+    "columns of a log": (lambda: RequestLog.read("log.csv", columns=["at"]), LIST),
+    "columns of a trace": (lambda: read_csv("log.csv", ["at"]), LIST),
+}
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
+def test_what_is_no_text_is_near_to_no_name_and_is_refused_all_the_same(name):
+    refused, words = NO_TEXT[name]
+    with pytest.raises(InputError, match=words):
+        refused()

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy._identity import describe
 from diffpolicy._suggest import meant
 from diffpolicy.environments.problem import Problem
@@ -106,18 +107,20 @@ class Numbers(IterableDataset[int]):
 
 
 def check_rates(groups: Iterable[str], rates: Mapping[str, float]) -> None:
-    """Refuses learning rates of other groups than an objective's, or below 0. Args: groups: of it. rates: by name.
+    """Refuses learning rates of other groups than an objective's, or that are no numbers of at least 0.
+
+    Args:
+        groups: of it. rates: by name.
 
     Raises:
         InputError: names the rate.
     """
     names = list(groups)
-    if sorted(names) != sorted(rates):
+    if set(names) != set(rates):
         near = next((found for name in rates if name not in names and (found := meant(name, names))), "")
-        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(rates)}{near}")
+        raise InputError(f"learning_rates must name {', '.join(names)}, got {', '.join(map(str, rates))}{near}")
     for name, rate in rates.items():
-        if not 0 <= rate < float("inf"):
-            raise InputError(f"learning_rates.{name} must be at least 0, got {rate}")
+        check.number(rate, f"learning_rates.{name}", least=0)
 
 
 def described(value: Any) -> Any:

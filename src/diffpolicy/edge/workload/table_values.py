@@ -43,7 +43,7 @@ class Moment:
 
 
 def check_roles(columns: Mapping[str, str], known: Sequence[str]) -> None:
-    """Refuses a map of columns whose sides are swapped.
+    """Refuses what is no map of columns, and a map whose sides are swapped.
 
     Args:
         columns: names in the file by those of the reader. known: the reader's.
@@ -51,6 +51,8 @@ def check_roles(columns: Mapping[str, str], known: Sequence[str]) -> None:
     Raises:
         InputError: says which is meant instead.
     """
+    if not isinstance(columns, Mapping):
+        raise InputError(f"columns must be an object, got {check.show(columns)}")
     for name, column in columns.items():
         if name not in known and column in known:
             raise InputError(

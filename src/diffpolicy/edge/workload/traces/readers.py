@@ -181,8 +181,7 @@ def read_csv(
         >>> trace.arrival_s.tolist(), trace.model
         ([0.0, 0.5], ('flux', 'sdxl'))
     """
-    if isinstance(columns, Mapping):
-        check_roles(columns, COLUMNS)
+    check_roles(columns, COLUMNS)
     columns = check.mapping(columns, "columns", allowed=COLUMNS, required=("arrival_s",))
     _check_columns(columns)
     size = image_size(size)
