@@ -237,6 +237,12 @@ def test_arrays_that_have_no_place_of_their_own_get_a_sentence(arrays, words, tm
         read_data(tmp_path / "data.npz")
 
 
+def test_an_array_of_objects_is_not_unpickled_and_that_is_said(tmp_path):
+    np.savez(tmp_path / "data.npz", observation=np.array([None] * 1000, dtype=object), action=np.zeros(1000, int))
+    with pytest.raises(InputError, match=r"array 'observation' must hold numbers, .* objects, which are not unpickled"):
+        read_data(tmp_path / "data.npz")
+
+
 def test_an_array_beyond_all_bounds_is_not_read(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "data.npz", observation=np.zeros((50, 3)), action=np.zeros(50, int))
     monkeypatch.setattr(_limits, "REPLAYED", 100)

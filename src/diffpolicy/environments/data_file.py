@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -122,11 +123,13 @@ def _npz(file: Path) -> dict[str, Tensor]:
     name, need = f"data {show_path(file)}", 0
     with zipfile.ZipFile(file) as packed:  # of which a small file may hold terabytes
         for entry in packed.infolist():
-            shape, size = _header_in(packed, entry)
+            shape, kind = _header_in(packed, entry)
             array = f"{name}: array {entry.filename.removesuffix('.npy')!r}"
+            if kind.hasobject:
+                raise InputError(f"{array} must hold numbers, and it holds Python objects, which are not unpickled")
             if math.prod(shape) > _limits.REPLAYED or entry.file_size > 16 * _limits.REPLAYED:
                 raise InputError(f"{array} must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}")
-            if math.prod(shape) * size > entry.file_size:
+            if math.prod(shape) * kind.itemsize > entry.file_size:
                 raise InputError(f"{array} cannot be read: it holds less than the {list(shape)} numbers that it tells")
             need += entry.file_size
     check_free(need, name)
@@ -134,12 +137,12 @@ def _npz(file: Path) -> dict[str, Tensor]:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
-def _header_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], int]:
-    """The shape of an array of an `.npz` and the bytes of a number; none is read. ((), 0): NumPy says what is wrong."""
+def _header_in(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of an array of an `.npz` and what its numbers are; none is read. () and no bytes: NumPy says why."""
     with packed.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
-            return (), 0
+            return (), np.dtype("V0")
         shape, _, dtype = read(file)
-        return shape, dtype.itemsize
+        return shape, dtype
