@@ -306,6 +306,9 @@ def test_a_mask_that_would_mask_nothing_is_told_of():
     with pytest.raises(InputError, match=r"mask \('robot', 'action_mask'\) lies within a Dict.* at the top"):
         check_problem(problem)
     assert Keys.of(problem.make_env(2), mask_key=("robot", "action_mask")).masked
+    spaces_of = spaces.Dict({"robot": inner, "action_mask": spaces.MultiBinary(3)})
+    both = gymnasium_of(observation_space=spaces_of, seen=lambda self: {**shown, "action_mask": may})
+    assert Keys.of(both.make_env(2)).mask == "action_mask"
     problem = gymnasium_of(reset=lambda self, seed=None: (self.seen(), {"action_mask": may}))
     with pytest.warns(UserWarning, match="Own tells an action_mask in info, where it masks nothing"):
         problem.make_env(1).reset()

@@ -90,9 +90,13 @@ def seen(
 
 
 def check_masks(env: EnvBase, actions: Sequence[NestedKey], shown: Mapping[Any, TensorSpec]) -> None:
-    """Refuses a mask within the dicts of a Gymnasium environment, where none is looked for. Args: of `seen`."""
-    inner = [k for k in shown if group_of(k) and last_of(k) in _masks(actions)]
-    if inner and _whole(env):
+    """Refuses a mask within the dicts of a Gymnasium environment, where none is looked for, unless one is at the top.
+
+    Args: of `seen`.
+    """
+    masks = [k for k in shown if last_of(k) in _masks(actions)]
+    inner = [k for k in masks if group_of(k)]
+    if inner and len(inner) == len(masks) and _whole(env):
         raise InputError(
             f"the mask {inner[0]!r} lies within a Dict, where it would mask nothing; give it at the top of what is "
             f"observed, as {last_of(inner[0])!r}, or pass mask_key"
