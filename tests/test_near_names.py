@@ -45,6 +45,9 @@ REFUSED = {
     "a file of a method": (lambda: make_method("mine"), "did you mean mine.yaml?"),
     "a file of a problem": (lambda: make_problem("shop"), "did you mean shop:problem?"),
     "a file of another problem": (lambda: make_problem("hall"), "did you mean hall:NAME, of what stands there?"),
+    "an import of a file": (lambda: make_problem("mall"), "did you mean mall:problem?"),
+    "a long import of a file": (lambda: make_problem("fair"), "did you mean fair:problem?"),
+    "an import by another name": (lambda: make_problem("dock"), "did you mean dock:NAME, of what stands there?"),
     "a thing of a file": (lambda: make_problem("shop:problm"), "did you mean problem?"),
     "a run": (lambda: make_policy("lately", make_problem("clinic")), "did you mean runs/lately?"),
     "a level": (lambda: OffloadingEnv(Scenario.load("lad-ts"), [1], information="papr"), "did you mean paper?"),
@@ -62,6 +65,9 @@ def test_a_name_that_is_near_is_told(name, tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(MINE)
     (tmp_path / "shop.py").write_text("problem = 3\n")
     (tmp_path / "hall.py").write_text("def other():\n    problem = 3\n")
+    (tmp_path / "mall.py").write_text("from shop import market as problem\n")
+    (tmp_path / "fair.py").write_text("from shop import (\n    other,\n    problem,\n)\n")
+    (tmp_path / "dock.py").write_text("import shop.problem\nfrom shop import problem as market\n")
     (tmp_path / "log.csv").write_text("at,server,end_s,cost\n0,0,1,1\n")
     (tmp_path / "runs" / "lately").mkdir(parents=True)
     (tmp_path / "runs" / "lately" / "policy.json").write_text("{}")

@@ -74,13 +74,18 @@ def meant_attribute(text: str, wanted: str = "") -> str:
     if not name and what_is(path) == "file":
         file = path
         with suppress(InputError):
-            # what assigns, defines or imports it at the file's top, which is not run for that
-            found = re.search(rf"^(?:(?:def|class) )?{wanted}\b *[=:(]", read_text(Path(path), "module"), re.MULTILINE)
-            name = wanted if wanted and found else ""
+            name = wanted if wanted and _stands(wanted, read_text(Path(path), "module")) else ""
     named = f"{module}:{name or 'NAME'}"
     if not file.endswith(".py") or not is_attribute(named):
         return ""
     return f"; did you mean {named}{'' if name else ', of what stands there'}?"
+
+
+def _stands(name: str, source: str) -> bool:
+    """Whether a name is assigned, defined or imported at a file's top, which is not run for that."""
+    made = rf"(?:(?:def|class) )?{name}\b *[=:(]"
+    brought = rf"(?:from \S+ )?import (?:\([^)]*|[^(\n#]*)(?<![\w.]){name}\b(?! +as\b)"
+    return re.search(rf"^(?:{made}|{brought})", source, re.MULTILINE) is not None
 
 
 def is_attribute(text: str) -> bool:
