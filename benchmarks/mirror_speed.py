@@ -3,9 +3,10 @@
 python benchmarks/mirror_speed.py --csv docs/_static/mirror_speed.csv
 
 An update pulls a policy towards pi_old exp(Q / lambda), and pi_old follows with a share tau of it. Of a policy that is
-there after each update, and of values of actions that are known, both laws are exp(eta Q) of some eta: after an update
+there after each update, and of values of actions that are known, both laws are exp(eta Q) of some eta, at first 0. An
+update makes of them
 
-    eta_old = eta_old + tau / lambda,   eta = eta_old + 1 / lambda,
+    eta = eta_old + 1 / lambda,   and then   eta_old = eta_old + tau / lambda,
 
 and the mean cost of each is a sum over the sixteen pairs of shelves. `qdfm` has beta for 1 / lambda; `rl-d2` moves the
 logarithm of lambda by Adam, to its bound on the divergence. No training reaches more with these numbers.
@@ -68,12 +69,13 @@ class Pairs:
 
 
 def course(pairs: Pairs, name: str, changes: dict[str, float]) -> Iterator[float]:
-    """The cost of an episode after each update. Args: name: of a preset. changes: of its fields."""
+    """The cost of an episode at the start and after each update. Args: name: of a preset. changes: of its fields."""
     fields = {**vars(make_method(name)), **changes}
     tau, scale, beta = fields["tau"], fields["reward_scale"], fields.get("beta")
     lam = torch.tensor(math.log(fields["temperature"] if beta is None else 1 / beta), requires_grad=True)
     adam = torch.optim.Adam([lam], lr=fields["learning_rates"].get("temperature", 0.0))
     eta = 0.0
+    yield pairs.mean(eta)
     while True:
         push = scale / math.exp(lam.item())
         yield pairs.mean(eta + push)

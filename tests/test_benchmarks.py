@@ -174,9 +174,10 @@ def test_mirror_descent_with_known_values_goes_on_by_the_share_that_its_copy_fol
     pairs = mirror_speed.Pairs.drawn(20)
     assert pairs.allowed.gather(1, pairs.nearest.unsqueeze(1)).all()
     course = mirror_speed.course(pairs, "qdfm", {"tau": 0.05, "reward_scale": 0.1, "beta": 5.0})
-    costs = [next(course) for _ in range(41)]
-    assert costs[40] == pytest.approx(pairs.mean(0.5 * (1 + 0.05 * 40)))
-    assert pairs.mean(0) > costs[0] > costs[40] > pairs.mean(1e6)
+    costs = [next(course) for _ in range(42)]
+    assert costs[0] == pairs.mean(0)
+    assert costs[41] == pytest.approx(pairs.mean(0.5 * (1 + 0.05 * 40)))
+    assert costs[0] > costs[1] > costs[41] > pairs.mean(1e6)
     assert pairs.step(0.0, 0.5) > pairs.step(0.4, 0.5) > 0
 
 
