@@ -134,19 +134,29 @@ def figures(rows: Sequence[Mapping[str, str]], record: Record) -> dict[tuple[str
     return {names: sum(each) / len(each) for names, each in found.items()}
 
 
-def compare(recorded: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]], record: Record) -> Compared:
-    """The rows that both have. A quick run may have fewer; one that is not recorded yet counts nothing."""
+def compare(
+    recorded: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]], record: Record, *, whole: bool = False
+) -> Compared:
+    """The rows that both have; one that is not recorded yet counts nothing. What is not finite is infinitely worse.
+
+    Args:
+        recorded, now: rows. record: what they are figures of. whole: whether a row that lacks now is as bad; a quick
+            run may have fewer.
+    """
     before, after = figures(recorded, record), figures(now, record)
     both = [names for names in after if names in before]
 
     def loss(names: tuple[str, ...]) -> float:
-        worse = before[names] - after[names] if record.high else after[names] - before[names]
-        return worse / max(abs(before[names]), 1e-12)
+        found = after.get(names, math.nan)
+        worse = before[names] - found if record.high else found - before[names]
+        share = worse / max(abs(before[names]), 1e-12)
+        return share if math.isfinite(share) else math.inf
 
     if not both:
         return Compared()
-    worst = max(both, key=loss)
-    return Compared(len(both), ", ".join(worst), before[worst], after[worst], loss(worst), record.margin)
+    worst = max(before if whole else both, key=loss)
+    now_worst = after.get(worst, math.nan)
+    return Compared(len(both), ", ".join(worst), before[worst], now_worst, loss(worst), record.margin)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -178,10 +188,10 @@ def failure(words: Sequence[str], seconds: float) -> str:
     return f"ended with status {status}" if status else ""
 
 
-def compared(record: Record, out: Path) -> list[str]:
+def compared(record: Record, out: Path, whole: bool) -> list[str]:
     """The columns of a record from the number of figures to the figure of now, and whether it is held."""
     try:
-        found = compare(read(RECORDS / record.file), read(out / record.file), record)
+        found = compare(read(RECORDS / record.file), read(out / record.file), record, whole=whole)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         return ["0", f"{record.file}: {type(error).__name__}: {error}", "", "", "NO"]
     if not found.rows:
@@ -202,7 +212,7 @@ def run(name: str, check: Check, quick: bool) -> Iterator[list[str]]:
             yield [name, "", failed, "", "", seconds, "NO" if failed else "yes"]
             return
         for record in check.records:
-            *shown, held = compared(record, Path(out))
+            *shown, held = compared(record, Path(out), not quick)
             yield [name, *shown, seconds, held]
 
 

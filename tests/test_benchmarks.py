@@ -350,6 +350,12 @@ def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
     assert nightly.compare(before, before, low).held
     assert not nightly.compare(before, rows(a=(0.9001,)), low).held
     assert not nightly.compare(before, [], low).held  # what compares nothing shows nothing
+    for figure in ("nan", "inf", "-inf"):
+        assert not nightly.compare(before, rows(a=(0.9,), b=(figure,)), low).held
+    for less in (rows(a=(0.9,)), rows(a=(0.9,), b=("",))):  # a quick run has some of the rows
+        assert nightly.compare(before, less, low).held
+        found = nightly.compare(before, less, low, whole=True)
+        assert (found.held, found.worst) == (False, "b")
     for check in nightly.CHECKS.values():
         assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
         for each in check.records:
