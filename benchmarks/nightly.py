@@ -25,7 +25,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
+from diffpolicy import _signals
 from timing import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +170,17 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def listen() -> None:
+    """Lets a request to end reach `finally`: a check has a session of its own, of which no terminal is told."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(_signals.exit_status(number))
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, end)
+
+
 def failure(words: Sequence[str], seconds: float) -> str:
     """Runs a command of this Python, and ends with it whatever it has started.
 
@@ -224,6 +238,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.only.split(",")) - set(CHECKS):
         parser.error(f"--only: there is no check {min(unknown)!r}, but {', '.join(CHECKS)}")
+    listen()
     chosen = {name: CHECKS[name] for name in options.only.split(",")}
     rows = [
         row

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import select
 import shutil
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -384,6 +386,24 @@ def test_a_check_that_dies_or_never_ends_is_a_row_of_the_table(monkeypatch, tmp_
     os.close(end)
     assert row("-c pass") == ("load.csv: nothing to compare", "NO")
     assert row(copy, figure="gone") == ("load.csv: KeyError: 'gone'", "NO")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_nightly_run_that_is_asked_to_end_leaves_no_check_behind(number, tmp_path):
+    os.mkfifo(tmp_path / "held")
+    end = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    child = f"import time; f = open('{tmp_path}/held', 'w'); f.write('x'); f.flush(); time.sleep(60)"
+    script = "import sys, nightly; nightly.CHECKS = {'x': nightly.Check('', None, 1)}; "
+    run = f"nightly.run = lambda *_: [[nightly.failure(['-c', {child!r}], 60)]]; sys.argv = ['x']; nightly.main()"
+    folder = Path(__file__).parents[1] / "benchmarks"
+    process = subprocess.Popen([sys.executable, "-c", script + run], cwd=folder)
+    assert select.select([end], [], [], 30)[0]
+    assert os.read(end, 1) == b"x"
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert select.select([end], [], [], 10)[0]
+    assert os.read(end, 1) == b""  # closed, as the check is gone
+    os.close(end)
 
 
 def test_imports_are_set_beside_torch(monkeypatch):
