@@ -1,6 +1,7 @@
 """Classes where instances are asked for and the reverse, and actions, rewards and rules that are out of place."""
 
 import sys
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 from torchrl.data import Binary, Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, GymEnv, SerialEnv
 
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, check_policy, check_problem
 from diffpolicy.diffusion import FlowProcess
@@ -54,6 +55,35 @@ class Halls(EnvBase):
     def _set_seed(self, seed):
         self.count = 0
         self.generator.manual_seed(seed or 0)
+
+
+class Table(Halls):
+    """Rows of a table, past whose end nothing can be read."""
+
+    rows = 2
+
+    def _reset(self, tensordict=None, **_):
+        self.row = 0
+        return self._shown()
+
+    def _step(self, td):
+        if self.row == self.rows:
+            raise IndexError("the table is at its end")
+        self.row += 1
+        return super()._step(td)
+
+
+class OneRow(Table):
+    rows = 1
+
+
+class Uneven(Halls):
+    """The first lane ends at its second step, the other goes on."""
+
+    def _step(self, td):
+        now = super()._step(td)
+        now["terminated"] = now["done"] = torch.tensor([[self.count % 3 == 0], [False]])
+        return now
 
 
 class AtRoot(Halls):
@@ -170,6 +200,42 @@ def test_another_kind_of_thing_meets_one_sentence(name):
 def test_a_class_of_rules_that_asks_for_nothing_makes_one():
     check_problem(halls(rule=Rule))
     assert evaluate(halls(rule=Rule), ["mine"], 1).results["mine"].costs.count == 1
+
+
+RULES = {
+    "a copy": lambda td: allowed(td.clone()),
+    "the action alone": lambda td: TensorDict(
+        agents=TensorDict(action=allowed(td)["agents", "action"], batch_size=[*td.batch_size, 2]),
+        batch_size=td.batch_size,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_may_give_back_another_tensordict(name):
+    rule = RULES[name]
+    check_problem(halls(rule=rule))
+    mine, known = (evaluate(problem, ["mine"], 1).results["mine"] for problem in (halls(rule=rule), halls()))
+    assert mine.costs == known.costs
+
+
+@pytest.mark.parametrize(("env", "steps"), [(Table, 2), (OneRow, 1)])
+def test_no_step_past_an_episodes_last_is_checked(env, steps):
+    problem = EnvProblem(env, steps=steps, rules={"mine": allowed}, name="table")
+    check_problem(problem)
+    with pytest.raises(InputError, match=r"step of .* failed: IndexError: the table is at its end"):
+        check_problem(EnvProblem(env, steps=steps + 1, rules={"mine": allowed}))
+
+
+@pytest.mark.filterwarnings("ignore:_reset of Uneven begins all lanes:UserWarning")
+def test_lanes_that_end_within_the_check_do_not_break_it():
+    check_problem(EnvProblem(Uneven, steps=4, rules={"mine": RULES["the action alone"]}))
+
+
+def test_lanes_that_are_put_together_of_others_are_fresh():
+    pytest.importorskip("gymnasium")
+    make = partial(SerialEnv, 1, partial(GymEnv, "CartPole-v1", categorical_action_encoding=True))
+    assert EnvProblem(lambda: make(), steps=5).make_env(4).batch_size == (4,)
 
 
 @pytest.fixture

@@ -132,12 +132,15 @@ def check_device(policy: Decides, env: EnvBase) -> None:
 
 def check_acts(
     policy: Any, env: EnvBase, td: TensorDictBase, who: str = "the policy", choices: list[Choice] | None = None
-) -> None:
+) -> TensorDictBase:
     """Whether a policy writes the environment's actions, in their type and shape, and in range and allowed.
 
     Args:
         policy: a module or a function; it is called once. env: says what actions are. td: what it sees.
         who: names it. choices: of `choices_of`; None: what it sees is made up, and any number will do.
+
+    Returns:
+        What it gave back, with the actions in it.
 
     Raises:
         InputError: it fails, or what it writes is no action.
@@ -157,7 +160,8 @@ def check_acts(
             raise InputError(f"{who} writes no action {key!r}{elsewhere(key, result.keys(True, True))}")
         check_value(key, action, env.full_action_spec[key], who)
     if choices is not None:
-        check_chosen(result, choices, env.batch_size, who)
+        check_chosen(result, choices, env.batch_size, who, shown=td)
+    return result
 
 
 def check_value(key: NestedKey, value: Any, spec: TensorSpec, who: str) -> None:

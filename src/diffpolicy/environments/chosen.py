@@ -83,7 +83,12 @@ def aligned(mask: Tensor, items: torch.Size) -> Tensor:
 
 
 def check_chosen(
-    td: TensorDictBase, choices: list[Choice], lead: torch.Size, who: str, going: Tensor | None = None
+    td: TensorDictBase,
+    choices: list[Choice],
+    lead: torch.Size,
+    who: str,
+    going: Tensor | None = None,
+    shown: TensorDictBase | None = None,
 ) -> None:
     """Whether the actions of a tensordict are in range and allowed.
 
@@ -91,7 +96,8 @@ def check_chosen(
 
     Args:
         td: holds the actions and what they were chosen of. choices: of `choices_of`. lead: the environment's batch.
-        who: chose. going: lanes that count, bool `[E]`; None: all.
+        who: chose. going: lanes that count, bool `[E]`; None: all. shown: what they were chosen of, where `td` may hold
+            the actions alone.
 
     Raises:
         InputError: names the lane, the key and the value.
@@ -104,7 +110,8 @@ def check_chosen(
         if isinstance(spec, Bounded):
             _check_bounds(value, choice, lead, who, going)
         elif isinstance(spec, (Categorical, MultiCategorical, OneHot)):
-            _check_slots(value, choice, td, lead, who, going)
+            lacks = any(key is not None and td.get(key, None) is None for key in (choice.valid, choice.mask))
+            _check_slots(value, choice, shown if lacks and shown is not None else td, lead, who, going)
 
 
 def _check_bounds(value: Tensor, choice: Choice, lead: torch.Size, who: str, going: Tensor | None) -> None:

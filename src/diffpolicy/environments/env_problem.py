@@ -98,7 +98,10 @@ class EnvProblem(Problem):
                 )
             return env
         lanes = [self._make(episode_seed(seed, k), chosen) for k in range(batch)]
-        if len({id(getattr(lane, "_env", lane)) for lane in lanes}) < batch:  # what Gymnasium's stand in is a fresh one
+        # what Gymnasium's stand in is a fresh one; a lane's own attribute is asked, as an environment put together of
+        # others gives for theirs what it makes anew each time
+        held = [vars(lane).get("_env", lane) for lane in lanes]
+        if len({id(env) for env in held}) < batch:
             raise InputError(f"problem {self.name}: make_env {SHARED}")
         return Lanes(lanes)
 

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from diffpolicy import _validate as check
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
 from diffpolicy.environments.chosen import choices_of
+from diffpolicy.environments.ends import ended
 from diffpolicy.environments.env_problem import EnvProblem
 from diffpolicy.environments.gym_lane import SHARED, is_made
 from diffpolicy.environments.lane_checks import begins_all, follows_first, reset_fault
@@ -64,7 +65,7 @@ def check_problem(problem: Any) -> None:
         raise InputError(
             f"problem {problem.name}: make_env({LANES}) must give batch [{LANES}], got {list(env.batch_size)}"
         )
-    keys, rollout = Keys.of(env), _played(env, problem.name if isinstance(env, Lanes) else None)
+    keys, rollout = Keys.of(env), _played(env, problem.steps, _called(problem, env))
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
     if problem.make_env(LANES, 0) is env:
@@ -74,18 +75,28 @@ def check_problem(problem: Any) -> None:
         _check_lanes(problem)
 
 
-def _played(env: EnvBase, called: str | None = None) -> TensorDict:
+def _called(problem: Problem, env: EnvBase) -> str:
+    """What sentences call an environment. Args: problem: its. env: of it, as it was made."""
+    return problem.name if isinstance(env, Lanes) else type(env).__name__
+
+
+def _within(steps: int, problem_steps: int | None) -> range:
+    """As many steps as are to be looked at, but none past an episode's last, which there need not be."""
+    return range(steps if problem_steps is None else min(steps, problem_steps))
+
+
+def _played(env: EnvBase, most: int | None, called: str | None = None) -> TensorDict:
     """Steps at random, `[E, T]`, each compared with the specs, and with itself after the others.
 
     Args:
-        env: that is played. called: what sentences call it; None: its class.
+        env: that is played. most: steps of an episode. called: what sentences call it; None: its class.
     """
     name, rule, steps = called or type(env).__name__, RandomRule(env), []
     td = _done(env.reset, f"a reset of {name}")
     for specs in (env.full_observation_spec, env.full_done_spec):
         _check_values(td, specs, f"a reset of {name}")
     given = [(td, td.clone())]
-    for _ in range(STEPS):
+    for _ in _within(STEPS, most):
         acting = rule(td.clone())
         step, td = _stepped(env, acting, name)
         check_untouched(step, acting, f"a step of {name} {TOUCHED}")
@@ -178,12 +189,13 @@ def _check_transitions(problem: Problem, rollout: TensorDict, keys: Keys) -> Non
         if rows.get(key, None) is None:
             raise InputError(f"transitions of problem {problem.name} do not give {key!r}")
     agents = () if keys.agents is None else (keys.agents,)
-    most = LANES * STEPS * math.prod(agents) * math.prod(keys.items)
+    steps = rollout.batch_size[1]
+    most = LANES * steps * math.prod(agents) * math.prod(keys.items)
     if tuple(rows.batch_size[: 1 + len(agents)]) != (LANES, *agents) or rows.numel() > most:
         wanted = ["lanes", *(["agents"] if agents else []), "steps", *(["items"] if keys.items else [])]
         raise InputError(
             f"transitions of problem {problem.name} must have batch [{', '.join(wanted)}], "
-            f"{[LANES, *agents, STEPS, *keys.items]} of {STEPS} steps, got {list(rows.batch_size)}"
+            f"{[LANES, *agents, steps, *keys.items]} of {steps} step{'s' * (steps > 1)}, got {list(rows.batch_size)}"
         )
 
 
@@ -193,17 +205,21 @@ def _check_rules(problem: Problem) -> None:
         policy = make(0)
         if not callable(policy):
             raise InputError(f"rule {name!r} must make a policy of a seed, got {check.show(policy)}")
-        env = with_recurrent_state(problem.make_env(LANES, 0), policy)
+        made = problem.make_env(LANES, 0)
+        called, env = _called(problem, made), with_recurrent_state(made, policy)
         choices = choices_of(env, masks=isinstance(problem, EnvProblem))
         td = env.reset()
-        for _ in range(ACTS):  # a rule that does not ask the mask may be in luck at first
-            check_acts(policy, env, td, f"rule {name!r}", choices)
-            td = env.step_and_maybe_reset(td)[1]
+        for _ in _within(ACTS, problem.steps):  # a rule that does not ask the mask may be in luck at first
+            # what it gives back is what is played, which need not be the tensordict that it was shown
+            acting = check_acts(policy, env, td, f"rule {name!r}", choices)
+            step, td = _stepped(env, acting, called)
+            if ended(step.get("next"), LANES).all():
+                break  # as playing does
 
 
 def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
     """Warns where a seed does not tell what an environment draws."""
-    again, other = (_played(problem.make_env(LANES, seed)) for seed in (0, 1))
+    again, other = (_played(problem.make_env(LANES, seed), problem.steps) for seed in (0, 1))
     if not _same(rollout, again):
         problem.repeats = False
         warnings.warn(
@@ -228,10 +244,10 @@ def _begins_by_seed(problem: Problem) -> bool:
     fresh, used = (problem.make_env(LANES, seed) for seed in (0, 1))
     if saves_state(fresh):
         return True
-    _played(used)
+    _played(used, problem.steps)
     for env in (fresh, used):
         env.set_seed(0)
-    return _same(_played(fresh), _played(used))
+    return _same(_played(fresh, problem.steps), _played(used, problem.steps))
 
 
 def _check_lanes(problem: Problem) -> None:

@@ -193,9 +193,9 @@ def play(
             if not going.any():
                 break
             start = time.perf_counter()
-            root = policy(root)
+            shown, root = root, policy(root)
             seconds += time.perf_counter() - start
-            check_chosen(root, choices, env.batch_size, "the policy", going)
+            check_chosen(root, choices, env.batch_size, "the policy", going, shown)
             # the last step resets nothing, which would be for nobody
             step, root = env.step_and_maybe_reset(root) if t + 1 != steps else (env.step(root), root)
             if watch is not None:
