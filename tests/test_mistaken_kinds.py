@@ -1,6 +1,7 @@
 """Classes where instances are asked for and the reverse, and actions, rewards and rules that are out of place."""
 
 import sys
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from torchrl.envs import EnvBase, GymEnv, SerialEnv
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, check_policy, check_problem
 from diffpolicy.diffusion import FlowProcess
 from diffpolicy.diffusion.solvers import FlowHeun
-from diffpolicy.environments import EnvProblem, gym_problem
+from diffpolicy.environments import EnvProblem, Problem, gym_problem
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import build, evaluate, make_problem, train
 from diffpolicy.methods import SACMethod
@@ -255,6 +256,19 @@ def shop(monkeypatch):
 def test_another_thing_than_a_problem_is_refused_by_name(shop, text, words):
     with pytest.raises(InputError, match=words):
         make_problem(text)
+
+
+@dataclass(frozen=True)
+class Frozen(Problem):
+    steps = 4
+
+    def make_env(self, batch=1, seed=0, **_):
+        return Global(batch, seed)
+
+
+def test_a_frozen_problem_that_cannot_be_repeated_is_warned_of():
+    with pytest.warns(UserWarning, match="nothing can be repeated"):
+        check_problem(Frozen())
 
 
 def test_episodes_that_cannot_be_repeated_are_not_called_identical():

@@ -221,12 +221,13 @@ def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
     """Warns where a seed does not tell what an environment draws."""
     again, other = (_played(problem.make_env(LANES, seed), problem.steps) for seed in (0, 1))
     if not _same(rollout, again):
-        problem.repeats = False
         warnings.warn(
             f"problem {problem.name} gives something else each time with the same seed and actions, so nothing can be "
             "repeated: does it draw from a generator of its own?",
             stacklevel=3,
         )
+        with suppress(AttributeError):  # one that is frozen is warned of all the same
+            problem.repeats = False
     elif _same(rollout, other):
         warnings.warn(
             f"problem {problem.name} shows the same with seed 0 and seed 1: does its seed do nothing?", stacklevel=3
