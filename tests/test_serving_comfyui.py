@@ -283,6 +283,9 @@ def test_what_goes_wrong_there_is_told_in_openais_shape_and_without_the_prompt(s
 def test_null_in_what_comfyui_says_is_what_it_does_not_say():
     assert comfy_history.messages({"messages": None}) == {}
     assert comfy_history.seconds({"execution_start": {"timestamp": None}, "execution_success": {}}) is None
+    begun = {"execution_start": {"timestamp": 0}}
+    for wrong in (10**400, float("nan"), -1):
+        assert comfy_history.seconds({**begun, "execution_success": {"timestamp": wrong}}) is None
     image = {"filename": "a.png", "subfolder": None, "type": None}
     nodes = {"1": None, "2": {"images": None}, "3": {"images": {}}, "4": {"images": [None, image]}}
     assert comfy_history.files(nodes) == [{"filename": "a.png", "subfolder": "", "type": ""}]

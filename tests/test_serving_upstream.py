@@ -19,7 +19,10 @@ import pytest
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch import OnArrival
 from diffpolicy.edge.serving import headers, http_upstream
+from diffpolicy.edge.serving.api.errors import error_body
+from diffpolicy.edge.serving.api.stream import completed
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.health_report import own_health
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.http_connection import HttpConnection
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
@@ -27,7 +30,7 @@ from diffpolicy.edge.serving.image_request import ImageRequest, SentFile
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.service import Service
-from diffpolicy.edge.serving.upstream import TellsEnd, Upstream, UpstreamError
+from diffpolicy.edge.serving.upstream import Answer, TellsEnd, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 IMAGES = {"data": [{"b64_json": "AA=="}]}
@@ -721,3 +724,12 @@ def test_health_of_nobody_is_an_error():
 
     with pytest.raises(UpstreamError, match="cannot be reached"):
         asyncio.run(mocked(refuse)[0].health())
+
+
+def test_numbers_of_many_digits_and_bodies_of_many_levels_are_what_a_worker_does_not_say():
+    told = own_health(Answer(200, {}, b'{"status": "ready", "boot": "a", "remaining_s": 1' + b"0" * 400 + b"}"))
+    assert told is not None
+    assert told.remaining_s is None
+    for body in (b"[" * 100_000, b"[" * 900 + b"]" * 900):
+        assert error_body(Answer(500, {}, body))["error"]["message"] == "the worker answered 500"
+    assert b"no images" in b"".join(completed(b"[" * 100_000, "image_generation.completed"))

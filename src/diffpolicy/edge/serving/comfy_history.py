@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LATEST_MS = 1e15
+"""A time above is none: some thirty thousand years after 1970."""
+
 
 def messages(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What happened to a request, by the events' names. Args: status: of its history."""
@@ -15,7 +18,7 @@ def messages(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def seconds(told: Mapping[str, Mapping[str, Any]]) -> float | None:
     """How long it ran, by its own clock in milliseconds. Args: told: its messages."""
     begun, ended = (told.get(name, {}).get("timestamp") for name in ("execution_start", "execution_success"))
-    known = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (begun, ended))
+    known = all(isinstance(x, (int, float)) and not isinstance(x, bool) and 0 <= x < LATEST_MS for x in (begun, ended))
     return max((ended - begun) / 1000.0, 0.0) if known and begun is not None and ended is not None else None
 
 

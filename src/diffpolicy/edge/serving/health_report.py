@@ -18,6 +18,8 @@ GAUGE = re.compile(
 )
 """vLLM-Omni's counts of requests, in the spellings that its releases and its design note have."""
 LONGEST = 200
+LONGEST_S = 1e9
+"""Seconds from which on a time is none: some thirty years."""
 
 
 def own_health(answer: Answer) -> Health | None:
@@ -96,7 +98,7 @@ def seconds(text: str | None) -> float | None:
 
 def _seconds(value: Any) -> float | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) and value >= 0 else None
+    return float(value) if number and 0 <= value < LONGEST_S else None
 
 
 def _count(value: Any) -> int | None:

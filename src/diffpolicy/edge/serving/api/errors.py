@@ -17,6 +17,8 @@ PASSED_ON = ("content-type", "retry-after", "x-should-retry")
 """Headers of a worker that clients get."""
 LONGEST = 2000
 """Characters of what a worker says of an error."""
+DEEP = 8
+"""Levels of lists and objects in which that is looked for."""
 
 
 def error_response(error: ApiError) -> Response:
@@ -84,7 +86,7 @@ def error_body(answer: Answer) -> dict[str, Any]:
     """
     try:
         said: Any = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     error = said.get("error") if isinstance(said, dict) else None
     if isinstance(error, dict) and isinstance(error.get("message"), str):
@@ -94,16 +96,18 @@ def error_body(answer: Answer) -> dict[str, Any]:
     return ApiError(status, message[:LONGEST], code="of_worker").body()
 
 
-def _told(said: Any) -> str:
+def _told(said: Any, deep: int = DEEP) -> str:
     """What other servers say of an error: a text, FastAPI's list of details, or a field that holds one of them."""
     if isinstance(said, str):
         return said
+    if deep == 0:
+        return ""
     if isinstance(said, list):
-        return "; ".join(filter(None, map(_told, said[:8])))
+        return "; ".join(filter(None, (_told(part, deep - 1) for part in said[:8])))
     if not isinstance(said, dict):
         return ""
     if isinstance(said.get("msg"), str):
         where = said.get("loc")
         names = [str(part) for part in where[1:]] if isinstance(where, list) else []
         return ": ".join([".".join(names), said["msg"]] if names else [said["msg"]])
-    return next((text for key in ("detail", "message") if (text := _told(said.get(key)))), "")
+    return next((text for key in ("detail", "message") if (text := _told(said.get(key), deep - 1))), "")

@@ -153,7 +153,7 @@ def completed(body: bytes, event: str) -> Iterator[bytes]:
     try:
         said: Any = json.loads(body)
         images = list(said["data"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         yield frame("error", ApiError(502, "the worker's answer holds no images", code="of_worker").body())
         return
     shared = {key: said[key] for key in ("background", "output_format", "quality", "size", "usage") if key in said}
