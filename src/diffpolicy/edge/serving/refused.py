@@ -6,9 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.refusal import Refusal
 from diffpolicy.edge.serving.upstream import Answer
-from diffpolicy.edge.serving.work import Work
+from diffpolicy.edge.serving.work import Refusal, Work
 
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.service import Service

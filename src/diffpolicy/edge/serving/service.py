@@ -298,16 +298,7 @@ class Service:
         if not self.trial.seen(work.arm, slowdown, work.arrived_s) or self.other is None:
             return
         self.tell(events.FellBack(self.clock(), "rolled-back"))
-        sides = self.trial.sides
-        logger.warning(
-            "the share of %s is taken back: its mean delay was %.3g times what its requests take alone, that of %s "
-            "%.3g times; %s decides on all from now on",
-            self.decider.name,
-            sides["policy"].slowdown,
-            self.other.name,
-            sides["other"].slowdown,
-            self.other.name,
-        )
+        logger.warning("%s", self.trial.verdict(self.decider.name, self.other.name))
 
     def snapshot(self) -> Snapshot:
         """How things stand."""

@@ -64,6 +64,14 @@ class Trial:
         means = {"policy": self._mean(True), "other": self._mean(False)}
         return {name: Side(mean.count, mean.mean if mean.count else None) for name, mean in means.items()}
 
+    def verdict(self, policy: str, other: str) -> str:
+        """Why the share is taken back, in a sentence. Args: policy: its name. other: of what decides on the rest."""
+        ours, others = self._mean(True).mean, self._mean(False).mean
+        return (
+            f"the share of {policy} is taken back: its mean delay was {ours:.3g} times what its requests take alone, "
+            f"that of {other} {others:.3g} times; {other} decides on all from now on"
+        )
+
     def _mean(self, arm: bool) -> _Mean:
         """Of what counts on a side: of each turn its mean, since what arrives in one turn shares its luck."""
         if self.turn_s is None:
