@@ -12,7 +12,7 @@ from torch import nn
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase, GymEnv, SerialEnv
 
-from diffpolicy import DiffusionPolicy, FeedforwardPolicy, check_policy, check_problem
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, check_policy, check_problem, evaluation
 from diffpolicy.diffusion import FlowProcess
 from diffpolicy.diffusion.solvers import FlowHeun
 from diffpolicy.environments import EnvProblem, Problem, gym_problem
@@ -273,7 +273,9 @@ def test_a_frozen_problem_that_cannot_be_repeated_is_warned_of():
 
 def test_episodes_that_cannot_be_repeated_are_not_called_identical():
     assert ": 1 identical episodes" in evaluate(halls(), ["mine"], 1).table()
-    with pytest.warns(UserWarning, match="nothing can be repeated"):
-        found = evaluate(halls(Global), ["mine"], 1)
-    assert "identical" not in found.table()
-    assert "as they cannot be repeated" in found.table()
+    for problem, name in ((halls(Global), "mine"), (Frozen(), "random")):  # as no check of it has changed either
+        before = torch.get_rng_state()
+        found = evaluation.evaluate(problem, [name], 1)
+        assert "identical" not in found.table()
+        assert "as they cannot be repeated" in found.table()
+        assert torch.equal(torch.get_rng_state(), before)

@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 from diffpolicy._global_draws import global_draws, seed_globals
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
+from diffpolicy.environments.repeating import same
 from diffpolicy.errors import InputError
 from diffpolicy.policies.nested_keys import beside
 from diffpolicy.policies.protocols import bare
@@ -90,9 +91,9 @@ def _alike(make: Callable[[], EnvBase], tries: Callable[[list[EnvBase], int], Ou
                 if outcomes is None:
                     continue
                 mixed, apart, common = (outcome[1] for outcome in outcomes)
-                if not _same(mixed, common):
+                if not same(mixed, common):
                     return False
-                found = found or not _same(mixed, apart)
+                found = found or not same(mixed, apart)
         except Exception:  # an environment that cannot be led so tells nothing, and it is played in earnest soon
             return False
     return found
@@ -101,7 +102,7 @@ def _alike(make: Callable[[], EnvBase], tries: Callable[[list[EnvBase], int], Ou
 def _reset_apart(envs: list[EnvBase], steps: int) -> Outcomes | None:
     """What a step shows after a reset of the first lane, of none, and of all; None: they had not played the same."""
     roots = [_after(env, steps) for env in envs]
-    if not all(_same(roots[0], root) for root in roots):
+    if not all(same(roots[0], root) for root in roots):
         return None
     first = torch.arange(envs[0].batch_size[0]) == 0
     roots[0] = _begun(envs[0], roots[0], first)
@@ -116,7 +117,7 @@ def _reset_apart(envs: list[EnvBase], steps: int) -> Outcomes | None:
 def _acted_apart(envs: list[EnvBase], steps: int) -> Outcomes | None:
     """What a step shows by the actions (a, b), (b, b) and (a, a); None: they had not played the same."""
     roots = [_after(env, steps) for env in envs]
-    if not all(_same(roots[0], root) for root in roots):
+    if not all(same(roots[0], root) for root in roots):
         return None
     actions = [RandomRule(envs[0])(roots[0].clone()) for _ in envs]
     for key in envs[0].action_keys:
@@ -158,8 +159,3 @@ def _seed(env: EnvBase) -> None:
     """Seeds what an environment draws, from generators of its own or the process's."""
     env.set_seed(SEED)
     seed_globals(SEED)
-
-
-def _same(a: TensorDictBase, b: TensorDictBase) -> bool:
-    """Whether two states show the same."""
-    return all(torch.equal(value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))

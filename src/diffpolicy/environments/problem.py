@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["whole", "number", "LO:HI"]
 """What a value of a knob is, as it is typed."""
-UNLIKE = "episodes, each policy's its own, as they cannot be repeated"
-"""What an evaluation plays where a seed gives something else each time."""
 Split = Literal["train", "evaluate"]
 """Which episodes: those that are trained on, or those on which policies are judged; the two never meet."""
 
@@ -57,9 +55,8 @@ class Problem(ABC):
             False: from step to step, the items of one being decided at once.
         masks: whether a choice is ever forbidden; False: no policy need read a mask.
         sound: whether it is known to be what experiments need, so that none plays a few steps of it before its work.
-        repeats: whether one seed always gives the same episodes; `check_problem` sets it where it finds otherwise.
         references: rules that plots draw as lines, besides the baseline.
-        alike: what an evaluation plays, in titles of tables.
+        alike: what an evaluation plays, in titles of tables, where its episodes can be repeated.
         noun: what files call the problem.
         given: what `subject` is, in messages.
         level: what `levels` are called in files, with their unit.
@@ -82,7 +79,6 @@ class Problem(ABC):
     sequential: bool = False
     masks: bool = True
     sound: bool = False
-    repeats: bool = True
     references: Sequence[str] = ()
     alike: str = "identical episodes"
     noun: str = "problem"
@@ -153,10 +149,6 @@ class Problem(ABC):
         return ""
 
     # What an evaluation asks
-
-    def played_as(self) -> str:
-        """What an evaluation plays, in titles of tables: `alike`, unless the episodes cannot be repeated."""
-        return self.alike if self.repeats else UNLIKE
 
     @property
     def subject(self) -> object:

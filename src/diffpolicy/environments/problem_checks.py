@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
-from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
@@ -22,13 +21,14 @@ from diffpolicy.environments.lane_checks import begins_all, follows_first, reset
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
+from diffpolicy.environments.repeating import STEPS, same
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.nested_keys import elsewhere, group_of, last_of, plain
 from diffpolicy.policies.recurrent import with_recurrent_state
 
-LANES, STEPS, ACTS = 2, 2, 4
+LANES, ACTS = 2, 4
 READ = ("observation", "action", "reward", ("next", "observation"))
 """What every objective reads of transitions."""
 
@@ -220,15 +220,13 @@ def _check_rules(problem: Problem) -> None:
 def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
     """Warns where a seed does not tell what an environment draws."""
     again, other = (_played(problem.make_env(LANES, seed), problem.steps) for seed in (0, 1))
-    if not _same(rollout, again):
+    if not same(rollout, again):
         warnings.warn(
             f"problem {problem.name} gives something else each time with the same seed and actions, so nothing can be "
             "repeated: does it draw from a generator of its own?",
             stacklevel=3,
         )
-        with suppress(AttributeError):  # one that is frozen is warned of all the same
-            problem.repeats = False
-    elif _same(rollout, other):
+    elif same(rollout, other):
         warnings.warn(
             f"problem {problem.name} shows the same with seed 0 and seed 1: does its seed do nothing?", stacklevel=3
         )
@@ -248,7 +246,7 @@ def _begins_by_seed(problem: Problem) -> bool:
     _played(used, problem.steps)
     for env in (fresh, used):
         env.set_seed(0)
-    return _same(_played(fresh, problem.steps), _played(used, problem.steps))
+    return same(_played(fresh, problem.steps), _played(used, problem.steps))
 
 
 def _check_lanes(problem: Problem) -> None:
@@ -264,8 +262,3 @@ def _check_lanes(problem: Problem) -> None:
         )
     if begins_all(make):
         warnings.warn(f"{reset_fault(make())}; that is right only as long as all lanes end together", stacklevel=3)
-
-
-def _same(a: TensorDict, b: TensorDict) -> bool:
-    """Whether two rollouts show the same."""
-    return all(torch.equal(value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))

@@ -17,6 +17,7 @@ from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.checks import check_is_policy
 from diffpolicy.environments.entrants import make_policy, rules_of
 from diffpolicy.environments.env_problem import EnvProblem
+from diffpolicy.environments.repeating import repeats
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played, play, undisturbed
 from diffpolicy.evaluation.results import Result
@@ -25,6 +26,8 @@ from diffpolicy.policies.protocols import Decides
 
 BATCH = 16
 """Episodes that are played side by side."""
+UNLIKE = "episodes, each policy's its own, as they cannot be repeated"
+"""What is played where a seed gives something else each time."""
 
 
 @runtime_checkable
@@ -159,6 +162,11 @@ def play_episodes(
     return Played.join(parts)
 
 
+def played_as(problem: Problem, seed: int) -> str:
+    """What an evaluation plays, in titles of tables. Args: problem: whose episodes. seed: of them."""
+    return problem.alike if repeats(problem, seed) else UNLIKE
+
+
 class _Ticks:
     """Tells of episodes that are played side by side, step by step.
 
@@ -232,7 +240,7 @@ def evaluate(
         baseline,
         problem.summarise(base, episodes),
         problem.noun,
-        problem.played_as(),
+        played_as(problem, seed),
         tuple(rules_of(problem)),
         played,
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.environments import Cost
+from diffpolicy.environments import Cost, Problem
+from diffpolicy.evaluation.evaluating import played_as
 from diffpolicy.evaluation.intervals import Interval, pooled_interval
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.evaluation.results import Result
@@ -41,6 +42,7 @@ class Comparison:
         rows: a line each of a method, a rule or a trained policy, with its `result`.
         played: what the evaluation's episodes cost, item by item, by the lines' names.
         seconds: that it took.
+        alike: what was played, in the table's title.
 
     Example:
         >>> problem = EnvProblem(Clinic, steps=50, rules={"longest": longest_queue}, cost="waiting")
@@ -53,6 +55,7 @@ class Comparison:
     rows: list[Row]
     played: dict[str, Played]
     seconds: float
+    alike: str = Problem.alike
 
     def row(self, name: str) -> Row:
         """The line of that name."""
@@ -66,7 +69,8 @@ class Comparison:
     def of(cls, plan: Plan, outcomes: list[Outcome], seconds: float) -> Comparison:
         """From the outcomes of all jobs, in any order. Args: seconds: that it took."""
         lines = _rows(plan, outcomes)
-        return cls(plan, lines, {row.name: _pooled(outcomes, row.name) for row in lines}, seconds)
+        played = {row.name: _pooled(outcomes, row.name) for row in lines}
+        return cls(plan, lines, played, seconds, played_as(plan.problem, plan.seed))
 
 
 def _of(outcomes: list[Outcome], name: str) -> list[Outcome]:

@@ -23,7 +23,7 @@ def comparison_table(comparison: Comparison) -> str:
     over = "training seeds (rules: episodes)" if many else "episodes"
     told = "".join(f", {name} {figure:.2f}" for name, figure in comparison.rows[0].told.items())
     title = (
-        f"{plan.problem.name}: {plan.eval_episodes} {plan.problem.played_as()}{told}; "
+        f"{plan.problem.name}: {plan.eval_episodes} {comparison.alike}{told}; "
         f"± is a 95 % interval over {over}; ratio to {plan.baseline}"
     )
     mean, _, p95, _, _, ratio, speed = cost_columns(cost)

@@ -1,0 +1,56 @@
+"""Whether one seed always gives the same episodes, found out by playing the beginning of one twice."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from diffpolicy._global_draws import global_draws
+from diffpolicy.environments.problem import Problem
+from diffpolicy.environments.random_rule import RandomRule
+
+STEPS = 2
+"""Of an episode that are played twice."""
+
+
+def repeats(problem: Problem, seed: int = 0) -> bool:
+    """Whether the first episode on which policies are judged is the same when it is played again.
+
+    Two environments of it are led by the same random actions for a few steps. One that draws from the process's global
+    generators finds them elsewhere the second time, as a policy that draws from them too would leave them.
+
+    Args:
+        problem: that is known to be sound, or one that `play_episodes` plays. seed: of its episodes.
+
+    Returns:
+        Whether both show the same; True where they cannot be led so.
+
+    Example:
+        >>> repeats(EnvProblem(Clinic, steps=50))
+        True
+    """
+    if problem.sound:
+        return True
+    with global_draws():
+        try:
+            first, again = (_beginning(problem.make_episodes(0, 1, seed), problem.steps) for _ in range(2))
+        except Exception:  # an environment that random actions break tells nothing
+            return True
+    return all(map(same, first, again))
+
+
+def same(a: TensorDictBase, b: TensorDictBase) -> bool:
+    """Whether two rollouts or states show the same."""
+    return all(torch.equal(value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))
+
+
+def _beginning(env: EnvBase, most: int | None) -> list[TensorDictBase]:
+    """What a reset and a few steps at random show. Args: most: steps of an episode."""
+    root, rule = env.reset(), RandomRule(env)
+    shown = [root.clone()]
+    for _ in range(STEPS if most is None else min(STEPS, most)):
+        step, root = env.step_and_maybe_reset(rule(root))
+        shown.append(step.clone())
+    return shown
