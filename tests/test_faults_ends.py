@@ -446,9 +446,10 @@ def test_an_item_that_does_not_exist_costs_nothing_in_training_either():
         tally.add(rollout)
         assert tally.take(episodes=2) == (12.0, 12.0)
     shared = TensorDict({"valid": valid, "next": {"reward": torch.full((2, 3, 1), -1.0)}}, [2, 3])
-    tally = Tally(Cost(), "reward", "valid")
-    tally.add(shared)
-    assert tally.take(episodes=2) == (6.0, 2.0)
+    for per, count in (("episode", 2.0), ("step", 6.0), ("item", 6.0)):  # as `play` counts a reward that all share
+        tally = Tally(Cost(per=per), "reward", "valid")
+        tally.add(shared)
+        assert tally.take(episodes=2) == (6.0, count)
 
 
 def test_a_ratio_of_unequal_counts_spreads_as_the_derivatives_say():

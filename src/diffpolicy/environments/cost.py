@@ -16,7 +16,8 @@ class Cost:
         label: what it is called in tables and plots, such as `delay`.
         unit: e.g. `s`; empty where it has none.
         per: what a mean is taken over: `episode` (an episode's costs are added up), `step` (all agents' and items'
-            costs of a step are added up), or `item`.
+            costs of a step are added up), or `item` (each reward of an item that exists; one that all items of a step
+            share counts once, as nobody knows whose part is which).
         column: what it is called in files, e.g. `delay_s`.
         counted: what `per` is called in tables and files; by default `episodes`, `steps` or `items`.
 

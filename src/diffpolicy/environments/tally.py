@@ -19,7 +19,7 @@ class Tally:
     Args:
         cost: what a mean is taken over, and the column of the history under which it stands.
         reward: its key.
-        valid: the key of which items exist, bool of the reward's shape; None: all.
+        valid: the key of which items exist; None, or where they share a reward: all rewards count.
 
     Example:
         >>> from tensordict import TensorDict
@@ -42,19 +42,18 @@ class Tally:
     def add(self, rollout: TensorDictBase) -> None:
         """Counts a rollout. Args: rollout: batch `[E, T]`, with `counted` where not all of it counts."""
         reward, counted = rollout["next"][self.reward], rollout.get(COUNTED, None)
-        here = torch.ones_like(reward, dtype=torch.bool) if self.valid is None else rollout[self.valid]
-        if counted is not None:
-            reward = torch.where(_like(counted, reward), reward, 0)
-            here = here & _like(counted, here)
-        if self.valid is not None and here.numel() == reward.numel():
+        here = torch.ones_like(reward, dtype=torch.bool)
+        if self.valid is not None and rollout[self.valid].numel() == reward.numel():
             # what is rewarded of an item that does not exist means nothing; a reward that all share has no such part
-            reward = torch.where(here.view_as(reward), reward, 0)
-        self.total = self.total - reward.sum().double()
+            here = rollout[self.valid].view_as(reward)
+        if counted is not None:
+            here = here & _like(counted, reward)
+        self.total = self.total - torch.where(here, reward, 0).sum().double()
         self.steps += rollout.numel() if counted is None else int(counted.sum())
         self.count(rollout, here)
 
     def count(self, rollout: TensorDictBase, here: Tensor) -> None:
-        """Counts the items of a rollout. Args: here: which of them count, bool `[E, T, *items]`."""
+        """Counts the items of a rollout. Args: here: which of them count, bool of the reward's shape."""
         self.items += int(here.sum())
 
     def take(self, episodes: int) -> tuple[float, float]:

@@ -159,7 +159,7 @@ def play(
         valid_key: of the reward's shape; by default `valid` beside the reward, where there is one of that shape;
             None: all entries count.
         note_keys: of the same shape, collected beside the cost of items.
-        per: what a cost is of: an `item`, all items of a lane's `step`, or all of an `episode`.
+        per: what a cost is of: an `item`, all items of a lane's `step`, or all of an `episode`, as `Cost` says.
         first_episode: number of lane 0's episode.
         watch: sees each step that is played.
         forbid: whether a choice that the mask beside it forbids is refused; else the environment says what it does.

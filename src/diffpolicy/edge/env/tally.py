@@ -21,5 +21,5 @@ class TaskTally(Tally):
             super().count(rollout, here)
             return
         rows = here.nonzero()[:, 0]
-        self._seen.update(zip(rows.tolist(), task[here].tolist(), strict=True))
+        self._seen.update(zip(rows.tolist(), task[here.view_as(task)].tolist(), strict=True))
         self.items = len(self._seen)
