@@ -165,6 +165,23 @@ def test_the_advice_says_why_the_best_is_not_named_and_that_an_hour_may_be_of_an
     assert "1 row without" in plain.table()
 
 
+def test_a_very_bad_rule_leaves_names_whole_and_a_lone_jump_back_is_said(tmp_path: Path) -> None:
+    names = [f"{name}, held" for name in HELD]
+    bad = Verdict(836.0, 3905.2, -207.777, -317.5, -109.267, 0.0, 6)
+    advice = Advice("log", 9, 2, 4.0, 9.0, 4.0, dict.fromkeys(names, bad), None, "why", False, {}, {}, {}, None)
+    lines = advice.table().splitlines()
+    assert all(any(name.rpartition(", ")[0] in line and "836.00" in line for line in lines) for name in names)
+    assert "Sorted" not in advice.table()
+
+    path = tmp_path / "log.csv"
+    rows = [f"{k},{'ab'[k % 2]},{k + 1.5},1" for k in range(100)]
+    rows[5] = "-3.0,b,6.5,1"
+    path.write_text("\n".join(["arrival_s,server,end_s,cost", *rows]))
+    assert "1 row arrives before the row above, in line 7: '-3.0' after '4'" in advise(RequestLog.read(path)).table()
+    path.write_text("\n".join(["arrival_s,server,end_s,cost", *reversed(rows)]))
+    assert not RequestLog.read(path).out_of_order  # another order, such as that of ends
+
+
 def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) -> None:
     known = RequestLog.read(hidden(tmp_path, 5, count=300, starts=True).path)
     (tmp_path / "guessed").mkdir()

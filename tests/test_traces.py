@@ -149,6 +149,8 @@ def test_rows_may_stand_in_any_order(write):
     assert trace.arrival_s.tolist() == [0, 1, 2]
     assert trace.model == ("y", "x", "x")
     assert trace.exec_s.tolist() == [2, 3, 1]
+    assert trace.out_of_order == "1 row arrives before the row above, in line 3: '1' after '3'"
+    assert not read_csv(write("at", *"4321"), {"arrival_s": "at"}).out_of_order  # another order, and no mistake
 
 
 def test_columns_that_bear_our_names_and_are_not_read_are_told(write):

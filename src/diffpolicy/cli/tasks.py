@@ -117,6 +117,7 @@ def run(options: argparse.Namespace) -> None:
         "first_broken": list(read.broken.first),
         "skipped": dict(read.skipped),
         "unread": list(read.unread),
+        "out_of_order": read.out_of_order,
         "written": len(trace),
         "span_s": float(trace.arrival_s[-1]),
         "rate_per_s": trace.rate_per_s() if spans else None,
@@ -182,6 +183,8 @@ def _text(summary: dict[str, Any]) -> str:
     lines += [f"  {line}" for line in summary["first_broken"]]
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in summary["skipped"].items())
     lines += [f"  left out: {skipped}"] if skipped else []
+    if told := summary["out_of_order"]:
+        lines.append(f"  sorted by arrival, but {told}")
     if unread := summary["unread"]:
         lines.append(
             f"  not read: {', '.join(unread)}; read them by --columns {','.join(f'{x}={x}' for x in unread)},..."

@@ -132,6 +132,7 @@ def advise(
         {name: fastest_s / float(x) for name, x in zip(names, mean_s, strict=True) if name not in log.servers},
         {name: count for name, count in by_name.items() if known.get(name, count) != count},
         len(log) - len(delays_s),
+        log.out_of_order,
     )
 
 

@@ -18,6 +18,7 @@ from diffpolicy.edge.workload.table_values import (
     Moment,
     check_roles,
     first_long_gap,
+    out_of_order,
     to_moment,
     to_number,
 )
@@ -137,6 +138,11 @@ class LogColumns:
         for j in np.flatnonzero(end - arrival > LONGEST_GAP_S)[:1]:
             self._refuse_gap(int(rows[j]), "end_s", int(rows[j]))
         return values
+
+    def out_of_order(self, rows: Ints, arrival_s: Floats) -> str:
+        """A few rows that arrive before the row above, in words. Args: rows: which. arrival_s: of each."""
+        lines = [self.table.lines[k] for k in rows]
+        return out_of_order(arrival_s.tolist(), lines, self.texts("arrival_s", rows))
 
     def _refuse_gap(self, row: int, name: str, before: int) -> NoReturn:
         """Says that a time is too late. Args: row: its. name: of `KNOWN`. before: the row of the arrival before it."""

@@ -40,6 +40,7 @@ class RequestLog:
         started: whether the file tells when requests began.
         request: of which request each is a part, in order of arrival from 0, int64 `[K]`: rows of one arrival that name
             one `request`, such as its images where they are sent one by one. Without that column each is one.
+        out_of_order: of rows that arrive before the row above, where those are few; otherwise empty.
 
     Raises:
         InputError: on reading, a column lacks, or a value is wrong; names line, column and value.
@@ -65,6 +66,7 @@ class RequestLog:
     left_out: Mapping[str, int]
     started: bool
     request: Ints
+    out_of_order: str = ""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -165,6 +167,7 @@ class RequestLog:
             left_out,
             started,
             _requests(table, rows[order], arrival[order]),
+            table.out_of_order(rows, arrival),
         )
 
 

@@ -14,6 +14,9 @@ AN_HOUR = 3600.0
 SURE = 0.5
 """Share of a rule's work that may be extrapolated where it is named."""
 
+WORST = -9.99
+"""Gain below which a table says no more than that it is below."""
+
 NOTES = (
     "bound: at once when a request arrives, or when a server is free; of those that wait, the order says who goes "
     "first. unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind. "
@@ -66,6 +69,7 @@ class Advice:
             file tells them, the fastest of the log being 1. seats_before: requests that a server worked on at once in
             the log, by name, where the fleet has it work on another number.
         more_parts: rows of the log beyond one a request, where images of a request were sent one by one.
+        out_of_order: of a few rows that arrive before the row above; empty where there is none.
 
     Example:
         >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
@@ -90,6 +94,7 @@ class Advice:
     told: Mapping[str, float] = field(default_factory=dict)
     seats_before: Mapping[str, int] = field(default_factory=dict)
     more_parts: int = 0
+    out_of_order: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
@@ -121,8 +126,8 @@ class Advice:
                 "when free" if name.endswith("held") else "at once",
                 f"{v.mean_s:.2f}",
                 f"{v.p99_s:.1f}",
-                f"{v.gain:+.1%}",
-                f"{v.low:+.1%} .. {v.high:+.1%}",
+                _percent(v.gain),
+                f"{_percent(v.low)} .. {_percent(v.high)}",
                 f"{v.extrapolated:.0%}",
                 str(v.most_passes),
             ]
@@ -138,6 +143,8 @@ class Advice:
             lines.append(
                 "Left out: " + ", ".join(f"{n:,} row{'s' * (n != 1)} {why}" for why, n in self.left_out.items()) + "."
             )
+        if self.out_of_order:
+            lines.append(f"Sorted by arrival, but {self.out_of_order}. A wrong time makes delays long.")
         if self.more_parts:
             parts = self.requests + self.more_parts
             lines.append(f"Delays are of whole requests, which were sent in {parts:,} parts; passes are of parts.")
@@ -167,3 +174,8 @@ class Advice:
                 "row; by chance alone one window in forty does once."
             )
         return "\n".join([lines[0], *(textwrap.fill(line, WIDTH) for line in lines[1:])])
+
+
+def _percent(gain: float) -> str:
+    """A gain as a table shows it: how far below the worst would widen it until names break."""
+    return f"{gain:+.1%}" if gain >= WORST else f"< {WORST:.0%}"

@@ -17,6 +17,8 @@ MOST = {"width": 100_000, "height": 100_000, "steps": _limits.STEPS, "images": 1
 """The most that a request may ask for, wherever it is written: their products stay far below 2^63."""
 LONGEST_GAP_S = 366 * 86_400
 """Between two successive arrivals of a file; more is a wrong time or unit, such as a 0 among seconds since 1970."""
+FEW_BACK = 0.01
+"""Share of a file's rows above which arrivals that step back are its order, such as that of ends, and no mistake."""
 UNITS = ("s", "ms", "us", "ns", "datetime")
 _NS_PER = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _NS_MOST = 2**63
@@ -144,6 +146,24 @@ def first_long_gap(arrival_s: Sequence[float]) -> int | None:
     """The first k for which k + 1 arrives more than `LONGEST_GAP_S` after k; None where there is none."""
     pairs = zip(arrival_s, arrival_s[1:], strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if b - a > LONGEST_GAP_S), None)
+
+
+def out_of_order(arrival_s: Sequence[float], lines: Sequence[int], said: Sequence[str]) -> str:
+    """The few rows that arrive before the row above them, as where a sign or a digit is wrong, in words.
+
+    Args:
+        arrival_s: in the order of the file, in any unit. lines: of the rows. said: as it stands there.
+
+    Returns:
+        How many there are and where the first is; empty where there is none, or more than `FEW_BACK`.
+    """
+    back = [k for k in range(1, len(arrival_s)) if arrival_s[k] < arrival_s[k - 1]]
+    if not back or len(back) > max(1.0, FEW_BACK * len(arrival_s)):
+        return ""
+    k = back[0]
+    count = "1 row arrives" if len(back) == 1 else f"{len(back):,} rows arrive"
+    where = f"{'' if len(back) == 1 else 'the first '}in line {lines[k]}"
+    return f"{count} before the row above, {where}: {check.show(said[k])} after {check.show(said[k - 1])}"
 
 
 def refuse(column: str, what: str, value: str) -> ValueError:

@@ -19,6 +19,7 @@ from diffpolicy.edge.workload.table_values import (
     MOST,
     Moment,
     first_long_gap,
+    out_of_order,
     to_moment,
     to_number,
     to_whole,
@@ -90,9 +91,12 @@ def gather(
     if not requests:
         raise InputError(f"{name} has no requests to read in its {total} rows")
     _check_zones(name, requests)
+    told = out_of_order(
+        [r.time.ns for _, r in requests], [line for line, _ in requests], [r.time.said for _, r in requests]
+    )
     requests.sort(key=_time_ns)
     _check_gaps(name, requests)
-    return _trace(name, [r for _, r in requests], Broken(len(wrong), first), dict(skipped))
+    return _trace(name, [r for _, r in requests], Broken(len(wrong), first), dict(skipped), told)
 
 
 def gather_table(
@@ -138,7 +142,7 @@ def _check_gaps(name: str, requests: list[tuple[int, Request]]) -> None:
     )
 
 
-def _trace(name: str, requests: list[Request], broken: Broken, skipped: dict[str, int]) -> Trace:
+def _trace(name: str, requests: list[Request], broken: Broken, skipped: dict[str, int], told: str) -> Trace:
     unknown = np.full(len(requests), np.nan)
     return Trace(
         arrival_s=np.array([r.time.ns - requests[0].time.ns for r in requests]) / 1e9,
@@ -154,6 +158,7 @@ def _trace(name: str, requests: list[Request], broken: Broken, skipped: dict[str
         name=name,
         broken=broken,
         skipped=skipped,
+        out_of_order=told,
     )
 
 

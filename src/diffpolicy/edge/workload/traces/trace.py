@@ -51,6 +51,7 @@ class Trace:
         gcycles_per_step, input_mbit, result_mbit: not-a-number where `work_gcycles` and `to_tasks` are to say, `[K]`.
         name: where it is from. broken: what could not be read.
         skipped: how many rows were left out, by reason. With these and the broken ones every row of the file counts.
+        out_of_order: of rows that arrive before the row above, where those are few; otherwise empty.
         unread: columns of a CSV that bear the name of a field, and that nobody asked to be read.
     """
 
@@ -68,6 +69,7 @@ class Trace:
     broken: Broken = Broken()
     skipped: Mapping[str, int] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    out_of_order: str = ""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
