@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -241,12 +242,17 @@ def test_a_tracer_that_raises_costs_spans_and_never_an_answer(caplog):
 
 
 def test_a_json_line_an_event_and_words_for_people_only_of_trouble():
-    events = [*life("r1"), WorkerChanged(0.0, "a", "open", "5 failures\x1b[31m"), FellBack(1.0, "late")]
+    """Times are seconds before the line, since nobody else has the dispatcher's clock."""
+    *begun, last = life("r1", at=7000.0)
+    begun += [replace(last, freed_s=last.time_s - 0.25)]
+    events = [*begun, WorkerChanged(0.0, "a", "open", "5 failures\x1b[31m"), FellBack(1.0, "late")]
     stream = io.StringIO()
     told(EventLog("json", every=True, stream=stream), events)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["Arrived", "Bound", "Answered", "WorkerChanged", "FellBack"]
     assert lines[1]["number"] == "r1"
+    assert (lines[2]["start_ago_s"], lines[2]["freed_ago_s"]) == pytest.approx((2.05, 0.25))
+    assert not any(isinstance(value, float) and value > 60 for line in lines for value in line.values())
     stream = io.StringIO()
     told(EventLog("text", every=False, stream=stream), events)
     assert len(stream.getvalue().splitlines()) == 2

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from types import SimpleNamespace as Of
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch import Held, Moment, OnArrival
+from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.reach import is_loopback
 from diffpolicy.edge.serving.rules import LEARNED, NAMES, make_policy
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -132,25 +134,42 @@ def test_a_workers_file_is_read_when_it_changed_and_said_once_when_it_is_broken(
     assert WorkersSource("http://127.0.0.1:1").changed(always=True) is None
 
 
-def test_a_workers_file_that_fails_in_a_way_nobody_foresaw_is_looked_at_again(caplog):
+def test_a_workers_file_is_looked_at_again_after_what_nobody_foresaw_and_a_slow_disk_holds_nobody_up(caplog):
     serving_loop = pytest.importorskip("diffpolicy.edge.serving.api.serving_loop")
-    found, taken = [RuntimeError("odd"), None, (WorkerSpec("http://127.0.0.1:1"),)], []
+    read, disk = [], threading.Event()
 
     class Source:
         def changed(self, *, always=False):
-            now = found.pop(0) if found else None
+            read.append(always)
+            now = next(found, None)
             if isinstance(now, Exception):
                 raise now
+            if now is not None:
+                disk.wait(30)
             return now
 
+    found = iter([RuntimeError("odd"), None, (WorkerSpec("http://127.0.0.1:1"),), InputError("w.json is broken"), None])
+
     async def go():
-        watching = asyncio.ensure_future(serving_loop._watch(Of(replace_workers=taken.append), Source(), 0.001))
-        while not taken:
-            await asyncio.sleep(0.001)
+        taken, told = [], Bell()
+        watching = asyncio.ensure_future(serving_loop._watch(Of(replace_workers=taken.append), Source(), 0.001, told))
+
+        async def until(true):
+            while not true():
+                await asyncio.sleep(0.001)
+
+        await until(lambda: len(read) == 3)  # the disk is slow, and this loop goes on
+        told.ring()
+        assert not taken
+        disk.set()
+        await until(lambda: len(read) >= 5)
+        assert len(taken) == 1
         watching.cancel()
 
     asyncio.run(go())
+    assert read[:5] == [False, False, False, True, False]
     assert "could not be taken up: RuntimeError: odd" in caplog.text
+    assert "w.json is broken; the workers stay as they were" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffpolicy.edge.dispatch import Arrivals, Binding, Held, OnArrival, ShortestFirst, make_held, simulate
+from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS
 from diffpolicy.edge.serving import (
     Answer,
     Health,
@@ -20,6 +21,7 @@ from diffpolicy.edge.serving import (
     UpstreamError,
     WorkerSpec,
     attempt,
+    ending,
     events,
     trial,
 )
@@ -386,7 +388,7 @@ def test_the_next_request_is_sent_before_anything_is_told_of_an_answer() -> None
 
 
 @pytest.mark.parametrize(
-    "order", ["shortest-first:cap=3,price=none", "cost-minus-age:age=0.5,price=none", "on-arrival"]
+    "order", ["shortest-first:cap=3,price=none", "cost-minus-age:age=0.5,price=none", "least-finish", "least-cost"]
 )
 def test_it_does_in_time_what_the_simulator_does_on_the_same_arrivals(order) -> None:
     generator = np.random.default_rng(0)
@@ -394,8 +396,8 @@ def test_it_does_in_time_what_the_simulator_does_on_the_same_arrivals(order) -> 
     steps = generator.choice([5, 10, 40], 300)
     speed = np.array([2.0, 1.0])
     service_s = steps[:, None] / 20 / speed
-    policy = OnArrival("least-finish") if order == "on-arrival" else make_held(order)
-    expected = simulate(Arrivals(arrival, service_s), policy)
+    policy = OnArrival(order) if order in WEIGHINGS else make_held(order)  # of which one draws among equals
+    expected = simulate(Arrivals(arrival, service_s, cost=steps * 1.0), policy)
 
     async def main():
         bench = Bench(2, policy, seconds=lambda j: lambda request: request.steps / 20 / speed[j])
@@ -1706,12 +1708,12 @@ def test_a_trial_that_ends_without_an_answer_tells_so(how, caplog) -> None:
             for j, arm in enumerate([False] * 50 + [True] * 60):
                 work = bench.service._work(ImageRequest.parse({"prompt": "x"}, f"r{j}"), bench.service.clock(), arm)
                 if not arm:
-                    bench.service.answered(work, 1.0, 1.0 + j % 5)
+                    ending.answered(bench.service, work, 1.0, 1.0 + j % 5)
                 elif how == "fails":
-                    bench.service.failed(work, "w0", ApiError(502, "no"))
+                    ending.failed(bench.service, work, "w0", ApiError(502, "no"))
                 else:
                     work.arrived_s -= 30.0
-                    bench.service.drop(work)
+                    ending.dropped(bench.service, work)
             assert bench.service.trial.share == 0.0
             assert [e.why for e in bench.of(events.FellBack)] == ["rolled-back"]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.ending import failed
 from diffpolicy.edge.serving.image_request import ImageRequest
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def give_up(service: Service, now: float) -> None:
     able: Bools = np.asarray(np.isfinite(costs.service_s(service.waiting)).any(-1))
     for work, can in zip(list(service.waiting), able, strict=True):
         if work.deadline_s <= now:
-            service.failed(work, None, ApiError(504, "the deadline passed", code="deadline", again=False))
+            failed(service, work, None, ApiError(504, "the deadline passed", code="deadline", again=False))
             continue
         if can:
             work.stranded_s = None
@@ -93,9 +94,11 @@ def give_up(service: Service, now: float) -> None:
         could = costs.could(work)
         work.stranded_s = now if work.stranded_s is None else work.stranded_s
         if not could.any():
-            service.failed(work, None, ApiError(503, "no other worker can run the request", code="failed", again=False))
+            failed(
+                service, work, None, ApiError(503, "no other worker can run the request", code="failed", again=False)
+            )
         elif now - work.stranded_s >= service.settings.patience_s and _nobody(service, could, now):
-            service.failed(work, None, ApiError(503, "no worker is usable", code="no_worker", retry_after_s=5))
+            failed(service, work, None, ApiError(503, "no worker is usable", code="no_worker", retry_after_s=5))
 
 
 def _nobody(service: Service, could: Bools, now: float) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffpolicy.edge.serving import events
+from diffpolicy.edge.serving import ending, events
 from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.upstream import Answer
 from diffpolicy.edge.serving.work import Work
@@ -34,7 +34,7 @@ def hand_on(service: Service, work: Work, j: int, answer: Answer, begun: float, 
     name, number = server.spec.name, work.request.number
     start = freed - seconds
     service.tell(events.Answered(number, now, name, answer.status, start, seconds, delay, work.expected_s, freed))
-    service.answered(work, now, delay / _alone_s(service, work))
+    ending.answered(service, work, now, delay / _alone_s(service, work))
 
 
 def learn(service: Service, work: Work, j: int, seconds: float) -> None:

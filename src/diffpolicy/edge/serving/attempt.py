@@ -12,6 +12,7 @@ from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.answered import hand_on, learn
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
+from diffpolicy.edge.serving.ending import failed
 from diffpolicy.edge.serving.refused import refused
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
@@ -47,7 +48,7 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
         # an upstream of somebody else's may also say that it was cancelled, which nobody did
         if work.task is asyncio.current_task() and not work.result.done():
             _over(service, work, j)
-            service.failed(work, name, ApiError(500, "the call of a worker failed", code="failed", again=False))
+            failed(service, work, name, ApiError(500, "the call of a worker failed", code="failed", again=False))
 
 
 async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
@@ -103,7 +104,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
     finally:
         service.wake()
     if failure is not None:
-        service.failed(work, server.spec.name, failure)
+        failed(service, work, server.spec.name, failure)
 
 
 def _call(service: Service, work: Work, j: int, timeout_s: float) -> Awaitable[Answer]:

@@ -8,6 +8,9 @@ import asyncio
 class Bell:
     """An event for one who waits, without a task for each time that he does: a dispatcher waits after every binding.
 
+    Attributes:
+        rung: whether it has rung since it was cleared.
+
     Example:
         >>> async def once() -> None:
         ...     bell = Bell()
@@ -17,21 +20,21 @@ class Bell:
     """
 
     def __init__(self) -> None:
-        self._rung = False
+        self.rung = False
         self._waiter: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
         """Wakes who waits, or who will."""
-        self._rung = True
+        self.rung = True
         _end(self._waiter)
 
     def clear(self) -> None:
         """What has rung is forgotten."""
-        self._rung = False
+        self.rung = False
 
     async def wait(self, within_s: float | None) -> None:
         """Waits until it rings. Args: within_s: at most so long; None: for ever."""
-        if self._rung:
+        if self.rung:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()

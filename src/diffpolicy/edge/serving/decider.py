@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
 from diffpolicy.edge.dispatch.on_arrival import OnArrival
+from diffpolicy.edge.serving.aside import Aside
 
 logger = logging.getLogger("diffpolicy.serving")
 OURS = (Held, OnArrival)
@@ -65,7 +63,7 @@ class Decider:
             policy.choose is not None or not type(policy.order).__module__.startswith("diffpolicy.")
         )
         inside |= isinstance(policy, OnArrival) and not isinstance(policy.weigh, str)
-        self._thread = None if type(policy) in OURS and not inside else _Thread()
+        self._thread = None if type(policy) in OURS and not inside else Aside("policy")
         self._late: Future[Any] | None = None
         self._told = False
 
@@ -133,33 +131,3 @@ def _possible(binding: Any, moment: Moment, holds: bool) -> Binding | None:
     if 0 <= request < rows and 0 <= server < columns and bool(may[request, server]):
         return Binding(request, server)
     return None
-
-
-class _Thread:
-    """Calls one after the other in a thread that the process does not wait for at its end."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="diffpolicy-policy", daemon=True).start()
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Begins a call once those before it have ended. Args: call: of no arguments."""
-        future: Future[Any] = Future()
-        self._calls.put((future, call))
-        return future
-
-    def close(self) -> None:
-        """Begins no more."""
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (given := self._calls.get()) is not None:
-            future, call = given
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = call()
-            except BaseException as error:  # it belongs to whoever waits
-                future.set_exception(error)
-            else:
-                future.set_result(result)

@@ -17,6 +17,7 @@ from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.attempt import attempt
 from diffpolicy.edge.serving.binder import Binder
 from diffpolicy.edge.serving.decider import Decider, described
+from diffpolicy.edge.serving.ending import failed, left
 from diffpolicy.edge.serving.fleet import Fleet
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.repeats import Repeats
@@ -24,15 +25,13 @@ from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.edge.serving.snapshot import Snapshot
 from diffpolicy.edge.serving.split import gather, parts_of, splits
-from diffpolicy.edge.serving.trial import LOST, Trial
+from diffpolicy.edge.serving.trial import Trial
 from diffpolicy.edge.serving.trust import Trust
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Upstream
 from diffpolicy.edge.serving.work import Ticket, Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
 logger = logging.getLogger("diffpolicy.serving")
-GONE = 499
-"""nginx's status for a client that went away; nobody reads it."""
 
 
 class Service:
@@ -90,7 +89,7 @@ class Service:
         self.running: dict[int, Work] = {}
         self.draining, self._order = False, 0
         self.trust = Trust(self.settings.first_s)
-        self._repeats = Repeats(self.settings)
+        self.repeats = Repeats(self.settings)
         self._gathering: set[asyncio.Task[None]] = set()
         self.ended = False
         self._binder = Binder(
@@ -125,7 +124,7 @@ class Service:
         self.ended = self._binder.ended = True
         for work in [*self.waiting, *self.running.values()]:
             name = None if work.server is None else self.fleet.servers[work.server].spec.name
-            self.failed(work, name, ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
+            failed(self, work, name, ApiError(503, "the service is being stopped", code="stopping", retry_after_s=5))
         tasks: list[asyncio.Future[None]] = [work.task for work in self.running.values() if work.task is not None]
         tasks += [self._binding] if self._binding is not None else []
         tasks += self._binder.asking
@@ -189,9 +188,9 @@ class Service:
         """
         now = self.clock()
         try:
-            known = self._repeats.find(request, now)
+            known = self.repeats.find(request, now)
             if known is not None:
-                return Ticket(known, chunk, self._left)
+                return Ticket(known, chunk, partial(left, self))
             split = splits(self, request)
             admit(self, request, now, parts=request.images if split else 1)
         except ApiError as error:
@@ -204,12 +203,12 @@ class Service:
             gathering = asyncio.create_task(gather(self, work))
             self._gathering.add(gathering)
             gathering.add_done_callback(self._gathering.discard)
-        self._repeats.add(work)
+        self.repeats.add(work)
         for each in work.parts or (work,):
             self.waiting.append(each)
             r, whole = each.request, "" if each is work else request.number
             self.tell(events.Arrived(r.number, now, r.model, r.width, r.height, r.steps, r.images, r.client, whole))
-        ticket = Ticket(work, chunk, self._left)
+        ticket = Ticket(work, chunk, partial(left, self))
         self.wake()
         return ticket
 
@@ -218,38 +217,6 @@ class Service:
         self._order += 1
         result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         return Work(request, now, self._order - 1, arm, result, whole=whole)
-
-    def _left(self, work: Work) -> None:
-        """The last client of a request went away."""
-        if work.parts and not work.result.done():
-            work.fail(ApiError(GONE, "the client went away", code="client_gone"))
-            self._repeats.ended(work, self.clock())
-        for each in work.parts or (work,):
-            self.drop(each)
-
-    def over(self, work: Work) -> None:
-        """A request that was split has ended, and its parts are not needed any more. Args: work: it."""
-        work.parts, now = (), self.clock()
-        error = work.result.exception()
-        status = work.result.result().status if error is None else error.status if isinstance(error, ApiError) else 500
-        number, images = work.request.number, work.request.images
-        self.tell(events.Joined(number, now, status, images, now - work.arrived_s))
-        self._repeats.ended(work, now)
-
-    def drop(self, work: Work) -> None:
-        """Ends a request that nobody wants any more, if it has not ended. Args: work: it, or a part."""
-        if work.result.done():
-            return
-        now = self.clock()
-        server = None if work.server is None else self.fleet.servers[work.server].spec.name
-        self.tell(events.Cancelled(work.request.number, now, server))
-        self._seen(work, (now - work.arrived_s) / max(self.fleet.costs.mean_s, 1e-9))
-        work.fail(ApiError(GONE, "the client went away", code="client_gone"))
-        if work in self.waiting:
-            self.waiting.remove(work)
-        if work.task is not None:
-            work.task.cancel()
-        self._repeats.ended(work, now)
 
     def _lost(self, j: int, called_s: float, why: str, spare: bool) -> None:
         """Ends the calls of a worker that are in vain.
@@ -275,30 +242,6 @@ class Service:
         work.comes = False
         place = next((i for i, other in enumerate(self.waiting) if other.order > work.order), len(self.waiting))
         self.waiting.insert(place, work)
-
-    def failed(self, work: Work, server: str | None, error: ApiError) -> None:
-        """A request ends without an answer. Args: work: it. server: where it was last. error: what is told."""
-        if work in self.waiting:
-            self.waiting.remove(work)
-        if work.result.done():
-            return
-        now = self.clock()
-        work.fail(error)
-        self._seen(work, LOST)
-        self.tell(events.Failed(work.request.number, now, server, error.status, error.code or ""))
-        self._repeats.ended(work, now)
-
-    def answered(self, work: Work, now: float, measure: float) -> None:
-        """A request was answered. Args: work: it. now: when. measure: its delay over what it should take alone."""
-        self._repeats.ended(work, now)
-        self._seen(work, measure)
-
-    def _seen(self, work: Work, slowdown: float) -> None:
-        """Takes up for the trial how a request ended, and tells when that ends it. Args: slowdown: of it."""
-        if not self.trial.seen(work.arm, slowdown, work.arrived_s) or self.other is None:
-            return
-        self.tell(events.FellBack(self.clock(), "rolled-back"))
-        logger.warning("%s", self.trial.verdict(self.decider.name, self.other.name))
 
     def snapshot(self) -> Snapshot:
         """How things stand."""

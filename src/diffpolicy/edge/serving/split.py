@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from diffpolicy.edge.serving import ending
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.room import Share
@@ -127,9 +128,9 @@ async def gather(service: Service, whole: Work) -> None:
         whole.fail(ApiError(502, "the workers' answers cannot be put together", code="of_worker", again=False))
         try:
             for part in whole.parts:
-                service.drop(part)
+                ending.dropped(service, part)
         finally:
-            service.over(whole)
+            ending.joined(service, whole)
 
 
 async def _gathered(service: Service, whole: Work) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 from diffpolicy._read import printable
 from diffpolicy.edge.serving.api.feed import kind_of, plain
@@ -37,10 +37,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         if not (self.every or isinstance(event, TROUBLE)):
             return
-        told = plain(event)
-        for key in ("time_s", "start_s"):  # of a clock that nobody else has
-            told.pop(key, None)
-        said = {"time": _now(), "event": kind_of(event), **told}
+        said = {"time": _now(), "event": kind_of(event), **_since(plain(event))}
         self.write(json.dumps(said) if self.format == "json" else _text(said))
 
     def write(self, line: str) -> None:
@@ -95,6 +92,16 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         said = {"time": _now(), "event": record.levelname.lower(), "message": record.getMessage()}
         self.log.write(json.dumps(said) if self.log.format == "json" else _text(said))
+
+
+def _since(told: dict[str, Any]) -> dict[str, Any]:
+    """An event with times of the dispatcher's clock, which nobody else has, as seconds before it happened."""
+    now = told.pop("time_s")
+    for key in ("start_s", "freed_s"):
+        then = told.pop(key, None)
+        if then is not None:
+            told[key.replace("_s", "_ago_s")] = now - then
+    return told
 
 
 def _now() -> str:

@@ -9,8 +9,11 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
+from diffpolicy.edge.serving.aside import Aside
+from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -73,9 +76,10 @@ async def serve_policy(
         Stopped: a signal came, and everything has ended.
     """
     watching: list[asyncio.Task[None]] = []
+    told = Bell()
 
     def hang_up() -> None:
-        _reload(service, source, always=True)
+        told.ring()
         for each in again:
             try:
                 each()
@@ -86,7 +90,7 @@ async def serve_policy(
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         await service.start()
-        watching.append(asyncio.ensure_future(_watch(service, source, every_s)))
+        watching.append(asyncio.ensure_future(_watch(service, source, every_s, told)))
         ready()
 
     async def stop(grace_s: float) -> None:
@@ -97,22 +101,27 @@ async def serve_policy(
     await run_app(app, listening, start=start, stop=stop, grace_s=grace_s)
 
 
-async def _watch(service: Dispatching, source: WorkersSource, every_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            _reload(service, source)
-        except Exception as error:  # whatever it is, the next change of the file must be seen
-            logger.error("the workers file could not be taken up: %s", described(error))
-
-
-def _reload(service: Dispatching, source: WorkersSource, *, always: bool = False) -> None:
-    """Takes another fleet, where the file has one; a broken file is said once, and nothing changes."""
+async def _watch(service: Dispatching, source: WorkersSource, every_s: float, told: Bell) -> None:
+    """Looks at the file now and then, in a thread: a disk that is slow, or gone, keeps no request waiting."""
+    aside = Aside("workers-file")
     try:
-        workers = source.changed(always=always)
-    except InputError as error:
-        logger.error("%s; the workers stay as they were", error)
-        return
+        while True:
+            await told.wait(every_s)
+            always = told.rung
+            told.clear()
+            try:
+                read = aside.submit(partial(source.changed, always=always))
+                _take(service, await asyncio.wrap_future(read))
+            except InputError as error:  # said once for each state of the file
+                logger.error("%s; the workers stay as they were", error)
+            except Exception as error:  # whatever it is, the next change of the file must be seen
+                logger.error("the workers file could not be taken up: %s", described(error))
+    finally:
+        aside.close()
+
+
+def _take(service: Dispatching, workers: Sequence[WorkerSpec] | None) -> None:
+    """Takes another fleet. Args: service: with workers. workers: None: those that it has."""
     if workers is not None:
         service.replace_workers(workers)
         logger.info("the workers are %s now", ", ".join(worker.name for worker in workers))
