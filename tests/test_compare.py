@@ -219,8 +219,10 @@ def test_a_plan_needs_an_end_and_names_each_method_once(tmp_path):
 def test_a_plan_takes_a_folder_by_its_name_and_refuses_what_is_none(tmp_path):
     assert Plan(PROBLEM, [], str(tmp_path), episodes=2).out == tmp_path
     for options, says in (
-        ({"out": 3}, "out must be a folder, got 3"),
+        ({"out": 3}, "out must be a path, got 3"),
         ({"methods": "lad-ts"}, "methods must be a list of names, got 'lad-ts'"),
+        ({"methods": 3}, "methods must be a list of names, got 3"),
+        ({"policies": "random"}, "policies must be a list of names, got 'random'"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"eval_episodes": 1.5}, "eval_episodes must be a whole number, got 1.5"),
         ({"episodes": 0}, "episodes must be at least 1, got 0"),

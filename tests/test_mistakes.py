@@ -16,12 +16,16 @@ from diffpolicy import (
     FeedforwardPolicy,
     GreedyValuePolicy,
     NoiseSchedule,
+    Policy,
     check_policy,
     check_problem,
 )
 from diffpolicy.edge import OffloadingEnv
-from diffpolicy.environments import Cost, EnvProblem
+from diffpolicy.edge.hardware.models.architectures import architecture
+from diffpolicy.environments import Cost, EnvProblem, read_data
 from diffpolicy.errors import InputError
+from diffpolicy.experiments import Plan, build, evaluate, make_method, make_problem, train
+from diffpolicy.experiments.sweep import Sweep
 from diffpolicy.methods import PPOMethod, SACMethod
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.networks.denoiser import MLPDenoiser
@@ -60,6 +64,10 @@ def specs(action=None, reward=None, **observed):
 
 def made(cls=DiffusionPolicy, **options):
     return cls.from_specs(specs(), **options)
+
+
+def guesses(**options):
+    return EnvProblem(lambda batch, seed: GuessEnv(batch), steps=2, **options)
 
 
 def checked(env, policy=None):
@@ -218,6 +226,32 @@ CONSTRUCTING = {
     "an action without bounds": (
         lambda: FeedforwardPolicy.from_specs(specs(Unbounded((4, 2)))),
         "'action' is a vector without bounds",
+    ),
+    "no observation": (lambda: made(observation_keys=[]), "observation_keys name none"),
+    "one observation as its letters": (lambda: made(observation_keys="state"), "must be a list of keys, got 'state'"),
+    "a list for a sampler": (lambda: made(sampler=[]), r"sampler must be one of .* got \[\]"),
+    "no policies": (lambda: evaluate(guesses(), []), "policies must name at least one, got none"),
+    "one policy as its letters": (lambda: evaluate(guesses(), "random"), "must be a list of names, got 'random'"),
+    "a policy that decides nothing": (
+        lambda: evaluate(guesses(), {"mine": 3}),
+        "policy mine: a policy must be .* got 3",
+    ),
+    "methods as letters": (lambda: guesses(methods="dqn"), "methods must be a list of names, got 'dqn'"),
+    "a list for a method": (lambda: make_method([]), r"or the name of one, got \[\]"),
+    "a list for a problem": (lambda: make_problem([]), r"must be a text, got \[\]"),
+    "a list for a model": (lambda: architecture([]), r"model \[\] is none of sd3-medium"),
+    "a list for a policy's folder": (lambda: Policy.load([]), r"must be a path, got \[\]"),
+    "a list for data": (lambda: read_data([]), r"data must be a path, got \[\]"),
+    "a list for a folder": (lambda: train(guesses(), "dqn", episodes=1, out=[]), r"out must be a path, got \[\]"),
+    "a list for a checkpoint": (
+        lambda: train(guesses(), "dqn", episodes=1, resume=[]),
+        r"resume must be a path, got \[\]",
+    ),
+    "changes as pairs": (lambda: build(guesses(), "dqn", changes=[("gamma", 1)]), "changes must be values by field"),
+    "no value of a sweep": (lambda: Sweep("discount", ()), "a sweep needs values"),
+    "no key of a sweep": (
+        lambda: Sweep("gama", (1,)).apply(Plan(guesses(), ["dqn"], "runs"), 1),
+        "the key of a sweep must be one of .* got 'gama'",
     ),
 }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,19 @@ def shallow(value: Any, what: str) -> Any:
         if not level:
             return value
     raise InputError(f"{what} is nested too deeply: at most {DEEPEST} lists or objects may lie in each other")
+
+
+def path(value: Any, key: str) -> Path:
+    """A path, as a text or one of `os`."""
+    if not isinstance(value, (str, PathLike)):
+        raise InputError(f"{key} must be a path, got {show(value)}")
+    return Path(value)
+
+
+def names(value: Any, key: str, what: str) -> None:
+    """Refuses what is no list of names, a single name too, whose letters would be taken for some. Args: what: of."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise InputError(f"{key} must be a list of {what}, got {show(value)}")
 
 
 def sequence(value: Any, key: str, *, length: int | None = None) -> list[Any]:

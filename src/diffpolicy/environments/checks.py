@@ -73,8 +73,6 @@ def check_policy(policy: Decides, env: EnvBase) -> None:
     """
     check_env(env)
     check_is_policy(policy)
-    if not callable(policy):
-        raise InputError(f"a policy must be a module or a function of a tensordict, got {check.show(policy)}")
     if isinstance(policy, SavedPolicy):
         policy.check_env(env)
     check_reads(policy, env)
@@ -85,7 +83,7 @@ def check_policy(policy: Decides, env: EnvBase) -> None:
 
 
 def check_is_policy(policy: Any) -> None:
-    """Refuses what cannot decide: a class of policies, and an environment.
+    """Refuses what cannot decide: a class of policies, an environment, and what cannot be called.
 
     Args:
         policy: anything.
@@ -97,6 +95,8 @@ def check_is_policy(policy: Any) -> None:
     if isinstance(policy, EnvBase):
         name = type(policy).__name__
         raise InputError(f"a policy must be a module or a function of a tensordict, got the environment {name}")
+    if not callable(policy):
+        raise InputError(f"a policy must be a module or a function of a tensordict, got {check.show(policy)}")
 
 
 def check_reads(policy: Decides, env: EnvBase) -> None:

@@ -16,6 +16,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy import _limits
+from diffpolicy import _validate as check
 from diffpolicy._memory import check_free
 from diffpolicy._read import show_path, what_is
 from diffpolicy.environments.decision_log import read_decisions
@@ -61,7 +62,7 @@ def read_data(path: str | Path) -> TensorDict:
         >>> read_data("data.npz")["action_mask"].shape
         torch.Size([5, 3])
     """
-    file = Path(path)
+    file = check.path(path, "data")
     name = f"data {show_path(path)}"
     if what_is(file) == "folder":
         found = read_folder(file, "data")

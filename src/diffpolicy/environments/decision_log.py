@@ -59,7 +59,7 @@ def read_decisions(path: str | Path) -> TensorDict:
         >>> rows["observation"], rows["action"], rows["propensity"]
         (tensor([[0.5000, 1.0000]]), tensor([2]), tensor([0.2500]))
     """
-    file = Path(path)
+    file = check.path(path, WHAT)
     return _folder(file) if what_is(file) == "folder" else _table(read_table(file, WHAT, NEEDED).complete("rows"))
 
 

@@ -75,6 +75,7 @@ class EnvProblem(Problem):
         self.steps, self.version = steps, version
         self.cost = cost if isinstance(cost, Cost) else Cost(cost)
         self.name = name or _name(make_env)
+        check.names(methods, "methods", "names")
         self.methods = tuple(methods)
         self._rules = dict(rules or {})
         for rule, policy in self._rules.items():

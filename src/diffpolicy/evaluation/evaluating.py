@@ -136,6 +136,7 @@ def play_episodes(
     """
     check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
     problem.check_episodes(episodes)
+    check_is_policy(policy)
     parts = []
     with undisturbed(policy, seed):
         if isinstance(problem, PlaysEpisodes) and (whole := problem.play(policy, episodes, seed, heard)) is not None:
@@ -210,7 +211,7 @@ def evaluate(
         A `Result` of each policy beside the baseline; `table()` shows them, `to_dict()` is what `--json` prints.
 
     Raises:
-        InputError: a policy does not exist or does not fit, or `episodes` is out of range.
+        InputError: there is no policy, one does not exist or does not fit, or `episodes` is out of range.
 
     Example:
         >>> problem = EnvProblem(Clinic, steps=50, cost="waiting")
@@ -219,7 +220,10 @@ def evaluate(
         (8, True)
     """
     if not isinstance(policies, Mapping):
+        check.names(policies, "policies", "names")
         policies = {str(name): make_policy(name, problem, seed=seed) for name in policies}
+    if not policies:
+        raise InputError("policies must name at least one, got none")
     baseline = next(iter(rules_of(problem))) if baseline is None else baseline
     entrants = dict(policies)
     if baseline not in entrants:
@@ -227,7 +231,6 @@ def evaluate(
     played = {}
     for name, policy in entrants.items():
         with naming(name):
-            check_is_policy(policy)
             tell = None if heard is None else partial(heard, name)
             played[name] = play_episodes(problem, policy, episodes, seed, tell)
     base = played[baseline]

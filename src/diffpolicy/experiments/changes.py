@@ -27,6 +27,8 @@ def changed(method: Method, changes: Mapping[str, Any]) -> Method:
         >>> changed(make_method("d2sac"), {"steps": 5, "learning_rates.actor": 1e-4}).steps
         5
     """
+    if not isinstance(changes, Mapping):
+        raise InputError(f"changes must be values by field, got {check.show(changes)}")
     fields = [field.name for field in dataclasses.fields(method) if field.init]
     values: dict[str, Any] = {}
     for key, value in {**method.brought_by(changes), **changes}.items():

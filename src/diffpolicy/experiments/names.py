@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module as import_ours
 from importlib import metadata, resources
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ def check_problem(text: str) -> str:
     Raises:
         InputError: none.
     """
+    if not isinstance(text, str):
+        raise InputError(f"a problem's name must be a text, got {check.show(text)}")
     if text in PROBLEMS:
         return "built-in"
     if text.startswith(GYM) and text != GYM:
@@ -223,6 +226,8 @@ def check_method(text: str) -> str:
     Raises:
         InputError: none.
     """
+    if not isinstance(text, (str, PathLike)):
+        raise InputError(f"a method must be a Method or the name of one, got {check.show(text)}")
     if text in PRESETS:
         return "preset"
     if Path(text).suffix in (".yaml", ".yml"):

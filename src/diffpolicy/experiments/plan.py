@@ -6,7 +6,6 @@ import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +115,10 @@ class Plan:
         return changes_of({name: make_method(name) for name in self.methods}, name, self.changes)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.out, (str, PathLike)):
-            raise InputError(f"out must be a folder, got {check.show(self.out)}")
-        object.__setattr__(self, "out", Path(self.out))
-        if isinstance(self.methods, str):
-            raise InputError(f"methods must be a list of names, got {self.methods!r}")
+        object.__setattr__(self, "out", check.path(self.out, "out"))
+        check.names(self.methods, "methods", "names")
+        if self.policies is not None:
+            check.names(self.policies, "policies", "names")
         for name, most in COUNTS.items():
             check.integer(getattr(self, name), name, least=1, most=most)
         check.integer(self.seed, "seed", least=0)

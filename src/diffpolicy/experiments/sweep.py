@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from diffpolicy import _files
+from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy._suggest import meant
-from diffpolicy._validate import show
 from diffpolicy.environments.problem import Kind, Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.results import unit_suffix
@@ -41,7 +41,10 @@ class Sweep:
 
     Args:
         key: of the problem's `knobs` or of `METHOD_KEYS`.
-        values: in the order of the plot; pairs (LO, HI) for ranges.
+        values: in the order of the plot, at least one; pairs (LO, HI) for ranges.
+
+    Raises:
+        InputError: there is no value.
 
     Example:
         >>> Sweep.parse("tasks=10,20,30", OffloadingProblem()).values
@@ -50,6 +53,10 @@ class Sweep:
 
     key: str
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise InputError(f"a sweep needs values, got {check.show(self.values)}")
 
     @classmethod
     def parse(cls, text: str, problem: Problem) -> Sweep:
@@ -65,13 +72,15 @@ class Sweep:
         known = {**problem.knobs(), **METHOD_KINDS}
         if not equals or key not in known:
             near = meant(key, known)
-            raise InputError(f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {show(text)}{near}")
+            raise InputError(
+                f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {check.show(text)}{near}"
+            )
         words = [word.strip() for word in rest.split(",") if word.strip()]
         if not words:
-            raise InputError(f"a sweep needs values, got {show(text)}")
+            raise InputError(f"a sweep needs values, got {check.show(text)}")
         values = tuple(_value(key, known[key], word) for word in words)
         if len(set(values)) < len(values):
-            raise InputError(f"a sweep's values must differ, got {show(text)}")
+            raise InputError(f"a sweep's values must differ, got {check.show(text)}")
         return cls(key, values)
 
     def label(self, value: Any) -> str:
@@ -85,12 +94,13 @@ class Sweep:
             plan: of the whole sweep. value: one of `values`.
 
         Raises:
-            InputError: a method does not have the field, or the problem cannot take the value.
+            InputError: there is no such key, a method does not have the field, or the problem cannot take the value.
         """
         share = None if plan.seconds is None else plan.seconds / len(self.values)
         here = replace(plan, out=plan.out / f"{self.key}={self.label(value).replace(':', '-')}", seconds=share)
         if self.key in plan.problem.knobs():
             return replace(here, problem=plan.problem.vary(self.key, value))
+        check.choice(self.key, "the key of a sweep", [*plan.problem.knobs(), *METHOD_KEYS])
         field = METHOD_KEYS[self.key]
         for name in plan.methods:
             if field not in {f.name for f in fields(make_method(name))}:
@@ -109,7 +119,7 @@ def _value(key: str, kind: Kind, word: str) -> Any:
         return float(word) if kind == "number" else int(word)
     except ValueError:
         wanted = "LO:HI" if kind == "LO:HI" else "a number"
-        raise InputError(f"a value of the sweep over {key} must be {wanted}, got {show(word)}") from None
+        raise InputError(f"a value of the sweep over {key} must be {wanted}, got {check.show(word)}") from None
 
 
 def run_sweep(

@@ -243,6 +243,7 @@ def run(
     **options: Any,
 ) -> Trained:
     """Trains a module, and saves its policy into the folder. Args: trained: what the policy tells of how it was."""
+    out = None if out is None else check.path(out, "out")
     used = make_logger(logger, out, str(options.get("label") or trained.get("method", "run")))
     policy = module.policy
     if not isinstance(policy, SavedPolicy):
@@ -262,7 +263,9 @@ def run(
 
 def _checkpoint(resume: str | Path) -> Path:
     """The checkpoint that is meant. Args: resume: it, or the folder that holds it."""
-    path = Path(resume) / "checkpoint.ckpt" if what_is(resume) == "folder" else Path(resume)
+    path = check.path(resume, "resume")
+    if what_is(path) == "folder":
+        path = path / "checkpoint.ckpt"
     if not what_is(path):
         read_bytes(path, "checkpoint")  # says so, before the folder of this run is made where it was looked for
     return path

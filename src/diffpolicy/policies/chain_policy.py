@@ -70,7 +70,7 @@ class ChainPolicy(SavedPolicy, base=True):
         if isinstance(sampler, Sampler):
             self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
             self.sampler = file_name(type(sampler))
-        elif sampler in SAMPLERS:
+        elif isinstance(sampler, str) and sampler in SAMPLERS:
             self.sampling = part_with(SAMPLERS[sampler](self.prediction), steps=steps)
             self.sampler = sampler
         else:

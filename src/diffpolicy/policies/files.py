@@ -86,7 +86,7 @@ def folder_of(path: str | Path) -> Path:
     name = show_path(path)
     if not str(path):
         raise InputError("a policy's folder must be named, got ''")
-    path = Path(path)
+    path = check.path(path, "a policy's folder")
     if what_is(path) == "folder":
         if not any((path / file).exists() for file in NAMES):
             raise InputError(f"policy folder {name} has no policy.json")

@@ -12,6 +12,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import Action, action_of, composite_of, side_by_side
 from diffpolicy.policies.joint import joint_mask, joint_row, joint_width
@@ -109,9 +110,13 @@ class Keys:
         valid = beside.get("valid")
         if mask is not None and mask not in shown:
             raise InputError(f"the environment has no mask {mask!r}; it has {sorted(map(str, shown))}")
-        names = (
-            [plain(k) for k in observation_keys] if observation_keys is not None else seen(env, beside, wanted, shown)
-        )
+        if observation_keys is not None:
+            check.names(observation_keys, "observation_keys", "keys")
+            names = [plain(k) for k in observation_keys]
+        else:
+            names = seen(env, beside, wanted, shown)
+        if not names and not each:
+            raise InputError("a policy reads at least one observation, and observation_keys name none")
         for name in names:
             check_free(name, actions, group)
         joint = items == "joint"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diffpolicy import _validate as check
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
 
@@ -259,9 +260,9 @@ def architecture(name: str, *, t5: bool = False) -> Architecture:
     Raises:
         InputError: there is none of that name, or it has no variant with T5.
     """
-    found = ARCHITECTURES.get(name)
+    found = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if found is None:
-        raise InputError(f"model {name!r} is none of {', '.join(ARCHITECTURES)}{meant(name, ARCHITECTURES)}")
+        raise InputError(f"model {check.show(name)} is none of {', '.join(ARCHITECTURES)}{meant(name, ARCHITECTURES)}")
     if not t5:
         return found
     if found is not SD3_MEDIUM:
