@@ -1,6 +1,6 @@
 """What the dispatcher adds to a request that costs its worker nothing, beside a bare proxy.
 
-python benchmarks/service_latency.py --out docs/_static/service_latency.csv     # a minute; wants two quiet cores
+python benchmarks/service_latency.py     # a minute; wants two quiet cores
 
 An empty worker is asked 300 times a second: itself, through a bare proxy (FastAPI and httpx on uvicorn), and through
 the dispatcher on arrival and held, by turns. Added is a path's quantile minus the worker's own of the same round.
@@ -52,6 +52,8 @@ async def forward(request: Request):
     answer = await client.post("/v1/images/generations", content=await request.body(), headers=kind)
     return Response(answer.content, answer.status_code, media_type="application/json")
 """
+ATTENDED = "from diffpolicy.cli.attended import attend; attend(); import uvicorn; uvicorn.main()"
+"""uvicorn, which ends when this process has gone, however it went."""
 ASKED = json.dumps({"prompt": "a lighthouse", "size": "512x512", "num_inference_steps": 20}).encode()
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -156,10 +158,11 @@ async def latency(options: argparse.Namespace, folder: Path) -> list[dict[str, o
 
     async def app(name: str, text: str, port: int, **env: str) -> tuple[str, int]:
         (folder / f"{name}.py").write_text(text)
-        command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--port", str(port), "--log-level", "error"]
+        command = [sys.executable, "-c", ATTENDED, f"{name}:app", "--port", str(port), "--log-level", "error"]
         process = await asyncio.create_subprocess_exec(
             # a session of its own, as `Children` gives the dispatcher: sessions share the processor among them
             *command,
+            stdin=asyncio.subprocess.PIPE,
             cwd=folder,
             env={**os.environ, **env},
             start_new_session=True,

@@ -28,6 +28,11 @@ def watch() -> None:
     os._exit(_signals.exit_status(signal.SIGTERM))
 
 
-if __name__ == "__main__":
+def attend() -> None:
+    """Ends this process when its stdin does."""
     threading.Thread(target=watch, name="end-with-stdin", daemon=True).start()
+
+
+if __name__ == "__main__":
+    attend()
     sys.exit(main())
