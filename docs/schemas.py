@@ -31,6 +31,7 @@ FLAG: Schema = {"type": "boolean"}
 POSITIVE: Schema = {"type": "number", "exclusiveMinimum": 0}
 AMOUNT: Schema = {"type": "number", "minimum": 0}
 WHOLE: Schema = {"type": "integer", "minimum": 1}
+COUNT: Schema = {"type": "integer", "minimum": 0}
 SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 
@@ -204,7 +205,10 @@ def outcome() -> Schema:
     row = {"type": "object", "additionalProperties": {"type": "number"}, "required": ["episode"]}
     return document(
         "diffpolicy outcome",
-        thing({"job": {"type": "object"}, "finished": FLAG, "train_seconds": AMOUNT, "history": several(row)}),
+        thing(
+            {"job": {"type": "object"}, "finished": FLAG, "train_seconds": AMOUNT, "history": several(row)},
+            {"updates": said(nullable(COUNT), "of parameters; null: not counted")},
+        ),
     )
 
 

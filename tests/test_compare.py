@@ -356,7 +356,7 @@ def test_what_was_finished_is_taken_up_and_gives_the_same_table(tmp_path, method
     for row in first.rows:
         other = again.row(row.name)
         assert other.result.to_dict(DELAY) == row.result.to_dict(DELAY)
-        assert (other.curves, other.train_seconds) == (row.curves, row.train_seconds)
+        assert (other.curves, other.train_seconds, other.updates) == (row.curves, row.train_seconds, row.updates)
 
 
 def test_another_run_is_not_taken_for_this_one(tmp_path, methods):
@@ -398,13 +398,24 @@ def test_a_sweep_compares_at_every_value(tmp_path, methods):
     assert [path.name for path in draw(tmp_path / "sweep.csv")] == ["sweep.png", "sweep.svg"]
 
 
-def test_a_sweep_over_a_methods_knob_trains_with_it(tmp_path, methods):
+def test_a_sweep_over_a_methods_knob_trains_with_it_and_tells_where_nothing_was_learnt(tmp_path, methods):
     sweep = Sweep.parse("denoising-steps=1,3", PROBLEM)
     played = {"episodes": 1, "eval_episodes": 1, "policies": ["opt-ts"]}
-    plan = Plan(PROBLEM, methods[:1], tmp_path, **played, seconds=None, processes=1)
-    run_sweep(plan, sweep)
+    late = quick_method("lad-ts", tmp_path, start_after=99)
+    plan = Plan(PROBLEM, [methods[0], late], tmp_path, **played, seconds=None, processes=1)
+    with pytest.warns(UserWarning, match="no update of") as heard:
+        results = run_sweep(plan, sweep)
     steps = [Policy.load(path).schedule.steps for path in sorted(tmp_path.rglob("policy.json"))]
-    assert steps == [1, 3]
+    assert steps == [1, 1, 3, 3]
+    told = [str(each.message).split(": no update")[0] for each in heard if "no update of" in str(each.message)]
+    assert told == [f"{late}, seed 0, denoising-steps={count}" for count in (1, 3)]
+    for result in results:
+        assert [(result.row(name).updates > 0, result.row(name).converged) for name in plan.methods] == [
+            (True, False),
+            (False, False),
+        ]
+        assert all(text in comparison_table(result) for text in ("1*", "* not converged", "1†", "† not trained"))
+        assert comparison_json(result)["methods"][late]["updates"] == 0
 
 
 def test_a_sweeps_time_is_shared_by_its_values(tmp_path):

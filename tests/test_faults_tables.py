@@ -19,6 +19,7 @@ from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.task_file import TaskTable
 from diffpolicy.edge.workload.traces.readers import azure_sample, read_alibaba, read_azure, read_csv, read_vllm_omni
+from diffpolicy.experiments.plots import draw
 
 HEAD = "arrival_s,origin,input_mbit,result_mbit,gcycles_per_step,steps,width,height,images,model"
 ROW = "{},0,1,1,1,1,512,512,1,m"
@@ -122,6 +123,14 @@ def test_a_broken_row_is_one_line_with_its_reason(write, line, says):
     assert table.lines == (2, 4, 5)
     assert table.broken == ((3, says),)
     assert says in said(TaskTable.read, write("a,b", "1,2", line))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 2}', "{", "[", '[{"a": 1}]', "{}"])
+def test_json_is_told_as_such(write, tmp_path, text):
+    (tmp_path / "outcome.json").write_text(text)
+    assert "outcome.json is JSON, and pictures are drawn of CSV files" in said(draw, tmp_path / "outcome.json")
+    assert "is JSON, and a CSV with a header in line 1 is expected" in said(read_table, write(text, "}"), "table")
+    assert read_table(write("[s],{x}", "1,2"), "table").header == ("[s]", "{x}")
 
 
 def test_an_open_quote_swallows_no_rows(write):

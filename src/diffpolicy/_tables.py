@@ -20,6 +20,8 @@ LINE = MIB
 LINES_OF_A_ROW = 1_000
 OPEN = "a quote is opened and not closed"
 _SEPARATORS = {";": "semicolons (;)", "\t": "tabs", "|": "bars (|)", " ": "spaces"}
+_JSON = re.compile(r"\s*[{\[]\s*(?:[\"{}\[\]]|\Z)")
+"""How the first line of a file of JSON begins, and that of a table does not."""
 _VALUE = re.compile(r'"([^"]*(?:""[^"]*)*)"(?=,|\Z)|([^",\r\n]*)(?=,|\Z)')
 
 
@@ -123,6 +125,8 @@ def _header(
     line = lines[0].rstrip("\r\n")
     if not line.strip():
         raise InputError(f"{name} begins with a blank line; its header must be line 1")
+    if _JSON.match(line):
+        raise InputError(f"{name} is JSON, and a CSV with a header in line 1 is expected")
     try:
         header = tuple(value.strip() for value in _values(line))
     except ValueError as error:

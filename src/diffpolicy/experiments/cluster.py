@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from diffpolicy import _signals
 from diffpolicy.errors import InputError, WorkError
 from diffpolicy.experiments.parcels import Parcel, Reply, keep, pack
 from diffpolicy.experiments.plan import Job, Outcome, portable
-from diffpolicy.experiments.workers import GRACE_S, checked, named
+from diffpolicy.experiments.workers import GRACE_S, checked
 
 LOOK_S = 0.5
 """Between two looks at whether a signal has come, at most."""
@@ -84,12 +85,11 @@ def _taken(cluster: Cluster, task: Any, job: Job) -> Outcome:
     try:
         reply = cluster.result(task)
     except WorkError as error:
-        raise WorkError(f"{named(job)} failed: {error}") from None
+        raise WorkError(f"{job.named()} failed: {error}") from None
     keep(reply, job)
     if reply.outcome is None:
-        raise WorkError(f"{named(job)} failed: somebody else stopped its task")
-    outcome = checked(reply.outcome, job)
-    return Outcome(job, outcome.played, outcome.history, outcome.train_seconds, outcome.taken)
+        raise WorkError(f"{job.named()} failed: somebody else stopped its task")
+    return replace(checked(reply.outcome, job), job=job)
 
 
 def _stop(cluster: Cluster, running: dict[Any, Job]) -> None:

@@ -21,7 +21,12 @@ from diffpolicy.experiments.plan import Outcome, Plan
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Args: converged: None for a rule. told: what the problem says of the episodes."""
+    """One line of the table.
+
+    Args:
+        converged: None for a rule. told: what the problem says of the episodes.
+        updates: of parameters, of the seed that made fewest; None for a rule, and where nobody counted them.
+    """
 
     name: str
     result: Result
@@ -29,6 +34,7 @@ class Row:
     episodes: int = 0
     seeds: int = 0
     converged: bool | None = None
+    updates: int | None = None
     train_seconds: float = 0.0
     curves: list[list[float]] = field(default_factory=list)
 
@@ -93,6 +99,7 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
             continue
         if len(mine) >= 3:
             result = over_seeds(result, [o.played for o in mine], baseline)
+        updates = min((o.updates for o in mine if o.updates is not None), default=None)
         curves = [[row[plan.problem.cost.column] for row in o.history] for o in mine]
         rows.append(
             Row(
@@ -101,7 +108,8 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[Row]:
                 told,
                 episodes=min(int(o.history[-1]["episode"]) if o.history else 0 for o in mine),
                 seeds=len(mine),
-                converged=all(converged(curve) for curve in curves),
+                converged=updates != 0 and all(converged(curve) for curve in curves),
+                updates=updates,
                 train_seconds=float(np.mean([o.train_seconds for o in mine])),
                 curves=curves,
             )

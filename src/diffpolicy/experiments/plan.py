@@ -54,6 +54,7 @@ class Plan:
         resume: whether what an earlier run finished in `out` is taken from there.
         policies: trained ones that are played too; None: those that the problem names.
         cluster: whose machines do the work; None: processes of this one.
+        at: at which value of a sweep, in messages; empty: it is part of none.
 
     Raises:
         InputError: there is neither a number of episodes nor a time, a value is out of range or of another kind, or a
@@ -81,6 +82,7 @@ class Plan:
     policies: Sequence[str] | None = None
     environments: int = 1
     cluster: Cluster | None = field(default=None, repr=False)
+    at: str = ""
 
     @property
     def baseline(self) -> str:
@@ -142,7 +144,7 @@ class Job:
         eval_episodes: to judge it on. seed: of training. arrivals_seed: of those episodes.
         trained: whether it is a method's. episodes: of training; None: as many as fit into the time.
         seconds: that training has, by the clock; share_s: by the plan, before the clock began.
-        out: folder for what is trained. compiled, changes, resume, environments: as in `Plan`.
+        out: folder for what is trained. compiled, changes, resume, environments, at: as in `Plan`.
     """
 
     name: str
@@ -159,11 +161,17 @@ class Job:
     changes: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False
     environments: int = 1
+    at: str = ""
 
     @property
     def effort(self) -> float:
         """About how much work it is: an episode that is played counts 1, one that is learnt from 4."""
         return self.eval_episodes + (4.0 * (self.episodes or 100) if self.trained else 0.0)
+
+    def named(self) -> str:
+        """What it is called in messages."""
+        name = f"{self.name}, seed {self.seed}" if self.trained else self.name
+        return f"{name}, {self.at}" if self.at else name
 
     def identity(self) -> dict[str, Any]:
         """What its training depends on, as JSON holds it; of the time its share, which no clock moves.
@@ -199,6 +207,7 @@ class Outcome:
     Args:
         history: a row a training episode. train_seconds: of training alone.
         taken: whether an earlier run had trained it.
+        updates: of parameters; None: nobody counted them.
     """
 
     job: Job
@@ -206,6 +215,7 @@ class Outcome:
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
     taken: bool = False
+    updates: int | None = None
 
 
 def jobs_of(plan: Plan, started: float) -> list[Job]:
@@ -218,6 +228,7 @@ def jobs_of(plan: Plan, started: float) -> list[Job]:
         "problem": plan.problem,
         "eval_episodes": plan.eval_episodes,
         "arrivals_seed": plan.seed,
+        "at": plan.at,
     }
     pairs = [(name, plan.seed + k) for k in range(plan.seeds) for name in plan.methods]
     changes = {name: plan.changes_of(name) for name in plan.methods}

@@ -117,6 +117,11 @@ def draw(
     if unknown := [form for form in formats if form not in FORMATS]:
         raise InputError(f"formats must be of {', '.join(FORMATS)}, got {unknown[0]!r}")
     path = Path(path)
+    if path.suffix == ".json":
+        raise InputError(
+            f"{show_path(path)} is JSON, and pictures are drawn of CSV files: of a training its training.csv, of a "
+            "comparison its learning_curves.csv or comparison.csv"
+        )
     frame = Frame.read(path)
     kind, theme = kind_of(frame), THEMES[dark]
     folder = path.parent if out is None else _files.writable_folder(out)

@@ -19,7 +19,7 @@ from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves
 from diffpolicy.experiments.first_episode import first_episode
 from diffpolicy.experiments.names import checked_problem, make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
-from diffpolicy.experiments.workers import named, run_jobs
+from diffpolicy.experiments.workers import run_jobs
 
 
 def compare(
@@ -146,7 +146,7 @@ def _run(
     def hear(job: Job, share: float) -> None:
         """Of a share of one job, as a share of all."""
         key = (job.name, job.seed)
-        heard(named(job), job.effort * (share - before.get(key, 0.0)) / whole)
+        heard(job.named(), job.effort * (share - before.get(key, 0.0)) / whole)
         before[key] = share
 
     outcomes = (

@@ -97,7 +97,8 @@ class Sweep:
             InputError: there is no such key, a method does not have the field, or the problem cannot take the value.
         """
         share = None if plan.seconds is None else plan.seconds / len(self.values)
-        here = replace(plan, out=plan.out / f"{self.key}={self.label(value).replace(':', '-')}", seconds=share)
+        at = f"{self.key}={self.label(value)}"
+        here = replace(plan, out=plan.out / at.replace(":", "-"), seconds=share, at=at)
         if self.key in plan.problem.knobs():
             return replace(here, problem=plan.problem.vary(self.key, value))
         check.choice(self.key, "the key of a sweep", [*plan.problem.knobs(), *METHOD_KEYS])

@@ -16,7 +16,8 @@ def comparison_table(comparison: Comparison) -> str:
     for row in comparison.rows:
         mean, _, p95, _, _, ratio, speed = cost_cells(row.result, cost.unit)
         seeds = f" x {row.seeds}" if row.seeds > 1 else ""
-        trained = f"{row.episodes}{seeds}{'' if row.converged else '*'}" if row.seeds else ""
+        mark = "†" if row.updates == 0 else "" if row.converged else "*"
+        trained = f"{row.episodes}{seeds}{mark}" if row.seeds else ""
         seconds = f"{row.train_seconds:.0f}" if row.seeds else ""
         rows.append([row.name, mean, p95, ratio, trained, seconds, speed])
     many = any(row.seeds >= 3 for row in comparison.rows)
@@ -28,8 +29,10 @@ def comparison_table(comparison: Comparison) -> str:
     )
     mean, _, p95, _, _, ratio, speed = cost_columns(cost)
     table = render(title, ["method", mean, p95, ratio, "trained", "train s", speed], rows)
-    if any(row.converged is False for row in comparison.rows):
+    if any(row.converged is False and row.updates != 0 for row in comparison.rows):
         table += f"\n* not converged: fewer than 20 episodes, or its training {cost.label} was still falling"
+    if any(row.updates == 0 for row in comparison.rows):
+        table += "\n† not trained: no update was made"
     return table
 
 
@@ -47,6 +50,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "episodes": row.episodes or None,
                 "training_seeds": row.seeds or None,
                 "converged": row.converged,
+                "updates": row.updates,
                 "training_s": row.train_seconds if row.seeds else None,
                 "decisions_per_second": row.result.decisions_per_second,
             }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,13 @@ def recorded(job: Job) -> dict[str, Any] | None:
     try:
         data = check.read_json(path, "outcome file", OUTCOME)
     except InputError as error:
-        warnings.warn(f"{error}; so {job.name}, seed {job.seed} is trained again", stacklevel=2)
+        warnings.warn(f"{error}; so {job.named()} is trained again", stacklevel=2)
         return None
     if not isinstance(data, dict) or data.get("job") != job.identity():
         return None
     if not _is_record(data, job.problem.cost.column):
         warnings.warn(
-            f"outcome file {path} does not hold what a run leaves behind; so {job.name}, seed {job.seed} is trained "
-            "again",
+            f"outcome file {path} does not hold what a run leaves behind; so {job.named()} is trained again",
             stacklevel=2,
         )
         return None
@@ -55,6 +55,8 @@ def _is_record(data: dict[str, Any], column: str) -> bool:
     Args:
         data: of the file. column: in which the history has the problem's cost.
     """
+    if not _is_count(data.get("updates")):
+        return False
     history = data.get("history")
     if not isinstance(data.get("finished"), bool) or not _is_seconds(data.get("train_seconds")):
         return False
@@ -62,6 +64,11 @@ def _is_record(data: dict[str, Any], column: str) -> bool:
         isinstance(row, dict) and {"episode", column} <= row.keys() and all(map(_is_number, row.values()))
         for row in history
     )
+
+
+def _is_count(value: Any) -> bool:
+    """Whether a file may hold this as `updates`; those of earlier versions hold none."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
 
 
 def _is_number(value: Any) -> bool:
@@ -84,7 +91,7 @@ def finished(job: Job) -> Outcome | None:
     assert job.out is not None
     policy = make_policy(str(job.out), job.problem, seed=job.seed)
     played = play_episodes(job.problem, policy, job.eval_episodes, job.arrivals_seed)
-    return Outcome(job, played, data["history"], data["train_seconds"], taken=True)
+    return Outcome(job, played, data["history"], data["train_seconds"], taken=True, updates=data.get("updates"))
 
 
 def unfinished(job: Job, identity: Any) -> Path | None:
@@ -99,7 +106,7 @@ def unfinished(job: Job, identity: Any) -> Path | None:
     try:
         run = checkpoint.read(path)["run"]
     except InputError as error:
-        warnings.warn(f"{error}; so {job.name}, seed {job.seed} is trained from the beginning", stacklevel=2)
+        warnings.warn(f"{error}; so {job.named()} is trained from the beginning", stacklevel=2)
         return None
     try:
         now = checkpoint.describe_run(describe(identity, "run"), compiled=job.compiled, processes=1, episodes=0)
@@ -148,28 +155,43 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
     if job.out is not None and before is None:
         (job.out / "outcome.json").unlink(missing_ok=True)  # of what is trained anew here
     start = time.monotonic()
-    fitted = run(
-        module,
-        {"method": _stem(job.name), "seed": job.seed, **job.problem.trained()},
-        episodes=job.episodes,
-        max_seconds=None if job.seconds is None else max(job.seconds - spent, 1e-9),
-        seed=job.seed,
-        out=job.out,
-        resume=last,
-        overwrite=True,
-        compiled=job.compiled,
-        callbacks=[] if heard is None else [Shares(job, spent, heard)],
-    )
+    with _warned_of(job):
+        fitted = run(
+            module,
+            {"method": _stem(job.name), "seed": job.seed, **job.problem.trained()},
+            episodes=job.episodes,
+            max_seconds=None if job.seconds is None else max(job.seconds - spent, 1e-9),
+            seed=job.seed,
+            out=job.out,
+            resume=last,
+            overwrite=True,
+            compiled=job.compiled,
+            callbacks=[] if heard is None else [Shares(job, spent, heard)],
+        )
     seconds = spent + time.monotonic() - start
+    earlier = 0 if last is None else None if before is None else before.get("updates")
+    updates = None if fitted.updates is None or earlier is None else earlier + fitted.updates
     if job.out is not None:
-        kept = {"job": job.identity(), "finished": fitted.signal is None, "train_seconds": seconds}
+        kept = {"job": job.identity(), "finished": fitted.signal is None, "train_seconds": seconds, "updates": updates}
         _files.write_text(job.out / "outcome.json", json.dumps({**kept, "history": fitted.history}) + "\n")
     if fitted.signal is not None:
         raise Stopped(fitted.signal)
     learned = fitted.policy
     learned.generator.manual_seed(job.seed)  # as when it is loaded from its file
     played = play_episodes(job.problem, learned, job.eval_episodes, job.arrivals_seed)
-    return Outcome(job, played, fitted.history, seconds)
+    return Outcome(job, played, fitted.history, seconds, updates=updates)
+
+
+@contextmanager
+def _warned_of(job: Job) -> Iterator[None]:
+    """Warns of what a training warns of under its name: many run at once, and none knows of the others."""
+    heard: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            yield
+    finally:
+        for each in heard:
+            warnings.warn(f"{job.named()}: {each.message}", each.category, stacklevel=4)
 
 
 def _stem(method: str) -> str:

@@ -67,7 +67,7 @@ class Worker:
             InputError, WorkError: it failed, or its process was killed; the sentence names the job.
         """
         assert self.job is not None
-        name = named(self.job)
+        name = self.job.named()
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -122,16 +122,11 @@ def run_jobs(
         _stop(workers)
 
 
-def named(job: Job) -> str:
-    """A job in messages."""
-    return f"{job.name}, seed {job.seed}" if job.trained else job.name
-
-
 def checked(came: Outcome | Failure, job: Job) -> Outcome:
     """An outcome, unless it is none. Args: came: of a job. job: which, in the sentence."""
     if isinstance(came, Failure):
         kind = InputError if came.input else WorkError
-        raise kind(f"{named(job)} failed: {came.reason}") from RuntimeError(came.details)
+        raise kind(f"{job.named()} failed: {came.reason}") from RuntimeError(came.details)
     return came
 
 
