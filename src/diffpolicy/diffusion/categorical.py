@@ -112,14 +112,14 @@ class MaskedProcess(KeptProcess):
 
         With `again` = s a token that is shown is hidden again with probability s, and hidden ones are shown with
         (kept_j - (1 - s) kept_i) / (1 - kept_i), so that the marginal of x_j is the same (Wang et al. 2025, arXiv
-        2503.00307); s is at most (1 - kept_j) / kept_i.
+        2503.00307); s is at most 1 and (1 - kept_j) / kept_i.
 
         Args:
             logits, x, i, j, again: of `TokenProcess.posterior`.
         """
         choices = logits.shape[-1]
         now, then = self.kept(i), self.kept(j)
-        s = min(again, (1 - then) / now) if now > 0 else 0.0
+        s = min(again, 1.0, (1 - then) / now) if now > 0 else 0.0
         shown = (then - (1 - s) * now) / (1 - now)
         law = pad(logits.masked_fill(~allowed_by(logits), -torch.inf).softmax(-1), (0, 1))
         hidden = one_hot(torch.full_like(x, choices), choices + 1).to(law)
