@@ -1,6 +1,7 @@
 """Losses that weigh a policy's own actions: the laws that are reached on problems that can be enumerated."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -431,6 +432,9 @@ def test_values_of_next_states():
     assert flow.samples == 7
     chance = (0.5 * q).softmax(-1)
     assert torch.allclose(flow.value(q), (chance * q).sum(-1))
+    told = flow.more(SEEN, MASK, chance)["kl"]  # how far weights are from even ones
+    assert told.item() == pytest.approx(math.log(3) - (-chance * chance.log()).sum(-1).mean().item(), rel=1e-4)
+    assert flow.more(SEEN, MASK, torch.full((2, 2, 3), 1 / 3))["kl"].abs() < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from diffpolicy.objectives.action_critic import ActionCriticOptions, repeated
 from diffpolicy.objectives.denoising import spread
 from diffpolicy.objectives.recorded import check_records, ended, recorded
 from diffpolicy.objectives.token_imitation import token_errors
-from diffpolicy.objectives.weighted import WeightedActionLoss
+from diffpolicy.objectives.weighted import WeightedActionLoss, from_even
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.policy import Policy
@@ -91,8 +91,7 @@ class MirrorDescentLoss(WeightedActionLoss):
 
     def more(self, observation: Tensor, mask: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
         """What lambda is to lessen, and lambda."""
-        kl = (weight * (weight * weight.shape[-1]).clamp_min(torch.finfo(weight.dtype).tiny).log()).sum(-1)
-        return self.dual(kl.mean(-1))
+        return self.dual(from_even(weight).mean(-1))
 
     def dual(self, kl: Tensor) -> dict[str, Tensor]:
         """The loss of lambda. Args: kl: nats from pi_old, a mean over states, `[]`, or `[G]`."""

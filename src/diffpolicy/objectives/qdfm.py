@@ -12,7 +12,7 @@ from diffpolicy.diffusion.tokens import TokenProcess
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.action_critic import ActionCriticOptions
 from diffpolicy.objectives.denoising import spread
-from diffpolicy.objectives.weighted import WeightedActionLoss
+from diffpolicy.objectives.weighted import WeightedActionLoss, from_even
 from diffpolicy.policies.diffusion import DiffusionPolicy
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.policy import Policy
@@ -28,7 +28,9 @@ class QDFMLoss(WeightedActionLoss):
         L = sum_n w_n sum over slots and y other than x of (u(y | x) - 1[y = a_n] / (1 - t))^2,
 
     which is least where p is the weighted law of a_n given x_t. The value of a next state is sum_j softmax_j(beta Q_j)
-    Q_j. Levels stand for time, t being the chance `kept`; a chain goes back by the rates of the same process.
+    Q_j. Levels stand for time, t being the chance `kept`; a chain goes back by the rates of the same process. What it
+    writes as `kl` is how far weights are from even ones, in nats: near 0 values say next to nothing, and beta or
+    reward_scale is to be greater.
 
     Args:
         policy: a chain of tokens, as published of a `UniformProcess`; what a `MaskedProcess` hides jumps once. Or a
@@ -63,6 +65,10 @@ class QDFMLoss(WeightedActionLoss):
 
     def value(self, q: Tensor) -> Tensor:
         return (self.weights(q) * q).sum(-1)
+
+    def more(self, observation: Tensor, mask: Tensor | None, weight: Tensor) -> dict[str, Tensor]:
+        """How much the values say."""
+        return {"kl": from_even(weight).mean()}
 
     def given(self, observation: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         policy = self.policy

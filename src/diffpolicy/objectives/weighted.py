@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from diffpolicy.objectives.action_critic import ActionCriticLoss, repeated
@@ -70,6 +71,15 @@ class WeightedActionLoss(ActionCriticLoss):
             observation, mask: of `actor_losses`. weight: `[.., M, n]` of those that are learnt.
         """
         return {}
+
+
+def from_even(weight: Tensor) -> Tensor:
+    """Nats of a state's weights from even ones, sum_n w_n log(N w_n), `[..]`: 0 where values say nothing, to log N.
+
+    Args:
+        weight: `[.., N]`, which add up to 1; or 0 all, of which nothing is told.
+    """
+    return (weight * (weight * weight.shape[-1]).clamp_min(torch.finfo(weight.dtype).tiny).log()).sum(-1)
 
 
 def of_each_state(action: Tensor, index: Tensor, samples: int) -> Tensor:
