@@ -166,7 +166,7 @@ PROBLEMS: dict[str, Task] = {
         episodes=960,
         environments=32,
         changes=SHARES,
-        methods=("d2sac", "sac", "qvpo", "qvpo-plain", "fql", "fql-plain"),
+        methods=("d2sac", "sac", "qvpo", "qvpo-plain", "fql", "fql-plain", "fpo", "ppo"),
         seconds=50.0,
         chance=False,
     ),
@@ -188,7 +188,7 @@ PROBLEMS: dict[str, Task] = {
         episodes=96,
         environments=16,
         changes={**CALM, "updates": 2, "batch_size": 256, "reward_scale": 1.0, "gamma": 0.0},
-        methods=("d2sac", "sac"),
+        methods=("d2sac", "sac", "qvpo", "qvpo-plain"),
         seconds=120.0,
         chance=False,
     ),
@@ -228,6 +228,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fql-plain": {},
     # of short play, so that there are some tens of updates
     "dppo": {"collect": 400, "batch_size": 100},
+    "fpo": {"collect": 400, "batch_size": 100},
     "ppo": {"collect": 400, "batch_size": 100},
     "bc": {},
     "bc-plain": {},
@@ -235,13 +236,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "distill-plain": {},
 }
 """Presets, and what of them is changed on every problem."""
-CONTROLS = {"d2sac": "sac", "rl-d2-onpolicy": "rl-d2-plain", "dppo": "ppo"}
+CONTROLS = {"d2sac": "sac", "rl-d2-onpolicy": "rl-d2-plain", "dppo": "ppo", "fpo": "ppo"}
 """Controls that are not the preset's name with `-plain`."""
 TEACHERS = {"distill": "d2sac", "distill-plain": "d2sac"}
 """Whose teacher is trained too, in the first half of the time."""
-VECTORS = ("fql", "fql-plain")
+VECTORS = ("fql", "fql-plain", "fpo")
 """Methods of vectors alone, on problems that name them."""
 CHAINS_OF_ONE_TOKEN_A_STEP = ("qvpo", "rl-d2", "rl-d2-onpolicy")
+
+
+def fits(problem: str, method: str) -> bool:
+    """Whether a method is run on a problem. Args: both by name."""
+    named = PROBLEMS[problem].methods
+    return method in named if named else method not in (*VECTORS, *TAUGHT)
 
 
 def control_of(method: str) -> str:
@@ -332,15 +339,20 @@ def main() -> None:
     rows = list(csv.reader(options.out.open()))[1:] if options.out.exists() else []
     rows = [[*row, *[""] * (len(COLUMNS) - len(row))] for row in rows]
     known = {tuple(row[:3]) for row in rows}
-    asked = itertools.product(options.problems.split(","), options.methods.split(","), range(options.seeds))
+    problems, methods = options.problems.split(","), options.methods.split(",")
+    for option, names, there in (("--problems", problems, PROBLEMS), ("--methods", methods, METHODS)):
+        unknown = [name for name in names if name not in there]
+        if unknown:
+            parser.error(f"{option} must be of {', '.join(there)}, got {unknown[0]}")
+    pairs = [(problem, method) for problem, method in itertools.product(problems, methods) if fits(problem, method)]
+    if not pairs:
+        parser.error(f"none of {options.methods} is run on {options.problems}; see PROBLEMS in this file")
     bounded = options.minutes is not None or options.part is not None
     jobs = []
-    for problem, method, seed in asked:
-        task = PROBLEMS[problem]
-        fits = method in task.methods if task.methods else method not in (*VECTORS, *TAUGHT)
-        if fits and (problem, method, str(seed)) not in known:
+    for (problem, method), seed in itertools.product(pairs, range(options.seeds)):
+        if (problem, method, str(seed)) not in known:
             work = partial(_job, problem, method, seed, options.share, options.eval_episodes, bounded)
-            jobs.append(Job((problem, method, str(seed)), work, task.seconds, beside=6.0))
+            jobs.append(Job((problem, method, str(seed)), work, PROBLEMS[problem].seconds, beside=6.0))
 
     def done(job: Job, row: Any, why: str) -> None:
         if row is None:
