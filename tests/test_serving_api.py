@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -234,12 +235,51 @@ def test_the_official_client_reads_a_stream_that_was_held():
     asyncio.run(go())
 
 
-def test_a_worker_that_sends_no_stream_is_streamed_as_completed_events():
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_comments_and_errors_stand_between_the_events_of_a_worker_whatever_pieces_they_come_in(cut, end):
+    async def behave(request, chunk):
+        data = b'data: {"type": "image_generation.partial_image", "b64_json": "YQ=="}'
+        for piece in (data[:30], data[30:] + b"\r\n\r", b"\n" + data[:40], data[40:] + end):
+            await chunk(piece)
+            await asyncio.sleep(0.03)
+        if cut:
+            raise ApiError(503, "the worker failed in the middle of the stream", again=False)
+        return Answer(200, {"content-type": "text/event-stream"})
+
     async def go():
-        stream = await official(make_app(FakeService())).images.generate(prompt="x", stream=True)
-        assert [(e.type, e.b64_json, e.size) async for e in stream] == [
-            ("image_generation.completed", IMAGE["data"][0]["b64_json"], "64x64")
-        ]
+        app, read = make_app(FakeService(behave), ApiSettings(comment_s=0.01)), []
+        stream = await official(app).images.generate(prompt="x", stream=True, partial_images=1)
+        with pytest.raises(openai.APIError, match="in the middle") if cut else nullcontext():
+            async for event in stream:
+                read.append(event.b64_json)
+        whole = not cut or end == b"\r\n\r\n"
+        assert read == ["YQ=="] * (2 if whole else 1)
+
+    asyncio.run(go())
+
+
+def test_a_worker_that_sends_no_stream_is_streamed_as_completed_events_whatever_it_says_beside_its_images():
+    told = [IMAGE | {"created": told, "usage": None} for told in (1.0, None, "7", "now", True)]
+    told[0]["data"] = [None, {"b64_json": None, "url": ""}, {"b64_json": "YQ==", "created_at": None, "type": 3}, "x"]
+    told += [{}, {"data": None}, {"data": []}, {"data": [{}]}, {"data": "b64_json"}, []]
+    left = [json.dumps(each).encode() for each in told]
+
+    async def behave(request, chunk):
+        return Answer(200, {"content-type": "application/json"}, left.pop(0))
+
+    async def go():
+        app, found = make_app(FakeService(behave)), []
+        while len(left) > 6:
+            stream = await official(app).images.generate(prompt="x", stream=True)
+            found += [event async for event in stream]
+        assert [(e.type, e.size) for e in found] == [("image_generation.completed", "64x64")] * 5
+        assert [e.b64_json for e in found] == ["YQ==", *[IMAGE["data"][0]["b64_json"]] * 4]
+        assert [e.created_at for e in found[:1] + found[2:3]] == [1, 7]
+        assert all(type(e.created_at) is int and e.created_at > 1e9 for e in (found[1], *found[3:]))
+        while left:
+            with pytest.raises(openai.APIError, match="holds no images"):
+                [event async for event in await official(app).images.generate(prompt="x", stream=True)]
 
     asyncio.run(go())
 
@@ -347,7 +387,7 @@ def test_a_client_that_leaves_in_the_midst_of_its_body_reaches_nobody():
 def test_a_client_that_does_not_read_its_stream_is_gone():
     async def behave(request, chunk):
         while True:
-            await chunk(b"x")
+            await chunk(b"x\n\n")
 
     async def go():
         service = FakeService(behave)
@@ -361,14 +401,14 @@ def test_a_client_that_does_not_read_its_stream_is_gone():
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_waits_for_its_slow_client_among_the_bytes_that_are_held_and_not_for_ever(stream):
-    served = []
+    served, event = [], b"x" * 99_998 + b"\n\n"
 
     async def behave(request, chunk):
         if chunk is None:
             served.append(request.number)
-            return Answer(200, {"content-type": "application/json"}, b"x" * 300_000)
+            return Answer(200, {"content-type": "application/json"}, event * 3)
         for _ in range(3):
-            await chunk(b"x" * 100_000)
+            await chunk(event)
         served.append(request.number)  # its worker is free
         return Answer(200)
 
@@ -384,7 +424,7 @@ def test_an_answer_waits_for_its_slow_client_among_the_bytes_that_are_held_and_n
         taken = Caller(app, PATH, body)  # what the client that read nothing held is given back
         await taken.task
         assert (taken.status, len(served)) == (200, 2)
-        assert taken.body == b"x" * 300_000
+        assert taken.body == event * 3
         assert max(len(message.get("body", b"")) for message in taken.sent) <= 100_000
 
     asyncio.run(go())

@@ -197,16 +197,17 @@ def test_what_holds_no_images_is_said_to_hold_none() -> None:
     run(main())
 
 
-def test_usage_beyond_measure_is_as_the_first_says_it() -> None:
+def test_usage_beyond_measure_is_as_the_first_says_it_and_the_time_is_a_number() -> None:
     def deep(levels):
         return {"a": deep(levels - 1)} if levels else 1
 
     def answer(usage):
-        return Answer(200, {}, json.dumps({"data": [{}], "usage": usage}).encode())
+        return Answer(200, {}, json.dumps({"created": None, "data": [{"url": "a"}], "usage": usage}).encode())
 
     def summed(*usages):
         return json.loads(split.joined([answer(usage) for usage in usages]).body)["usage"]
 
+    assert json.loads(split.joined([answer(1), answer(2)]).body)["created"] > 1e9
     assert summed({"t": 10**400, "u": 1}, {"t": 1.5, "u": 2}) == {"t": 10**400, "u": 3}
     assert summed({"t": 1.5}, {"t": 10**400}) == {"t": 1.5}
     assert summed(deep(7), deep(7)) == {"a": {"a": {"a": {"a": {"a": {"a": {"a": 2}}}}}}}

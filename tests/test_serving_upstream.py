@@ -274,6 +274,7 @@ def test_redirects_and_a_key_that_is_not_taken_are_the_workers_fault_and_begin_n
         b"{}",
         b'{"error": 1}',
         b'{"data": []}',
+        b'{"data": [null, {"b64_json": null, "url": ""}]}',
         pytest.param(b"[" * 5_000, id="deep"),
     ],
 )

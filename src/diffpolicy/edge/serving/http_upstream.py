@@ -18,6 +18,7 @@ from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import EDITS, ImageRequest
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.room import Room
+from diffpolicy.edge.serving.told_images import images_of
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -222,7 +223,7 @@ def _kind(told: Mapping[str, str]) -> str:
 
 
 def _looks_like_images(body: bytes) -> bool:
-    """Whether a body is a JSON object with something in `data`; of a long one only its ends are looked at."""
+    """Whether a body is a JSON object with an image in `data`; of a long one only its ends are looked at."""
     if len(body) <= READ_WHOLE:
-        return bool(health_report.as_object(body).get("data"))
+        return bool(images_of(health_report.as_object(body)))
     return body[:64].lstrip()[:1] == b"{" and body[-64:].rstrip()[-1:] == b"}" and b'"data"' in body

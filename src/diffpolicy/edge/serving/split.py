@@ -13,6 +13,7 @@ from diffpolicy.edge.serving import ending
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.room import Share
+from diffpolicy.edge.serving.told_images import created_s, images_of
 from diffpolicy.edge.serving.upstream import Answer
 from diffpolicy.edge.serving.work import Work
 
@@ -83,7 +84,8 @@ def joined(answers: Sequence[Answer]) -> Answer:
         b'{"created": 1, "data": [{"b64_json": "1"}, {"b64_json": "2"}]}'
     """
     told = [_images(answer) for answer in answers]
-    body = {**told[0], "data": [image for each in told for image in each["data"]]}
+    images = [image for each in told for image in images_of(each)]
+    body = {**told[0], "created": created_s(told[0]), "data": images}
     usages = [each.get("usage") for each in told]
     if all(isinstance(usage, dict) for usage in usages):
         body["usage"] = _sum(usages)
@@ -97,7 +99,7 @@ def _images(answer: Answer) -> Mapping[str, Any]:
         said = json.loads(answer.body)
     except (ValueError, RecursionError):
         said = None
-    if not isinstance(said, dict) or not isinstance(said.get("data"), list):
+    if not isinstance(said, dict) or not images_of(said):
         raise ApiError(502, "a worker's answer holds no images", code="of_worker")
     return said
 

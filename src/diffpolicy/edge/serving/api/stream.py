@@ -15,22 +15,27 @@ from diffpolicy.edge.serving.api.errors import answer_response, error_body, erro
 from diffpolicy.edge.serving.api.paced import send_end, send_paced, send_pieces
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
+from diffpolicy.edge.serving.api.whole_events import WholeEvents
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.hanging_up import hang_up
 from diffpolicy.edge.serving.room import Share
+from diffpolicy.edge.serving.told_images import created_s, images_of
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 from diffpolicy.edge.serving.within import within
 
 KIND = "text/event-stream"
 COMMENT = b": held\n\n"
 """Readers of events skip it, and proxies see that the connection lives; an event `ping` would be read as an image."""
+SHARED = ("background", "output_format", "quality", "size", "usage")
+"""Fields of an answer that each of its events has."""
 
 
 class HeldStream(Response):
     """Sends pieces as they come and comments between them.
 
-    The status line waits for the first of: a piece, an answer, `comment_s`. So a refusal that comes at once has its
-    own status, and one that comes later is an event `error`, which OpenAI's client raises.
+    The status line waits for the first of: a whole event, an answer, `comment_s`. So a refusal that comes at once has
+    its own status, and one that comes later is an event `error`, which OpenAI's client raises. What a worker that is
+    gone left of an event is dropped: with the `error` behind it no client could read either.
 
     Args:
         pieces: of the worker's stream. comment_s, stall_s: see `ApiSettings`.
@@ -40,7 +45,7 @@ class HeldStream(Response):
     def __init__(self, pieces: asyncio.Queue[bytes], *, comment_s: float, stall_s: float, event: str) -> None:
         super().__init__()
         self.pieces, self.comment_s, self.stall_s, self.event = pieces, comment_s, stall_s, event
-        self.begun = False
+        self.begun, self.whole, self.sent_s = False, WholeEvents(), 0.0
 
     def take(self, ticket: Ticket, share: Share, until: ExitStack) -> None:
         """What it waits for.
@@ -54,16 +59,24 @@ class HeldStream(Response):
         answer = asyncio.ensure_future(self.ticket.answer())
         gone = asyncio.ensure_future(disconnected(receive))
         piece: asyncio.Future[bytes] = asyncio.ensure_future(self.pieces.get())
+        clock = asyncio.get_running_loop().time
+        self.sent_s = clock()
         try:
             while not (gone.done() or (answer.done() and not piece.done())):
                 waited: set[asyncio.Future[Any]] = {answer, gone, piece}
-                done, _ = await asyncio.wait(waited, timeout=self.comment_s, return_when=asyncio.FIRST_COMPLETED)
-                if piece.done():
-                    await self._send(send, piece.result())
+                left_s = max(self.sent_s + self.comment_s - clock(), 0.0)
+                await asyncio.wait(waited, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                came, whole = piece.done(), b""
+                if came:
+                    whole = self.whole.take(piece.result())
                     piece = asyncio.ensure_future(self.pieces.get())
+                # an event that comes slowly is no sign of life to the client until it is whole
+                late = clock() >= self.sent_s + self.comment_s and not answer.done()
+                if whole or late:
+                    await self._send(send, whole or COMMENT)
+                    self.sent_s = clock()
+                if came:
                     await asyncio.sleep(0)  # lets it take what waits
-                elif not done:
-                    await self._send(send, COMMENT)
             if not gone.done():
                 await self._end(answer, scope, send)
         except TimeoutError:
@@ -85,7 +98,7 @@ class HeldStream(Response):
             if result.status >= 400 and not self.begun:
                 await self._refuse(answer_response(result), scope, send)
                 return
-            last = b"".join(self._last(result))
+            last = self.whole.rest() + b"".join(self._last(result))
         self.share.add(len(last))
         await self._send(send, last)
         await send_end(scope, send, self.stall_s)
@@ -152,11 +165,13 @@ def completed(body: bytes, event: str) -> Iterator[bytes]:
     """
     try:
         said: Any = json.loads(body)
-        images = list(said["data"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, RecursionError):
+        said = None
+    images = images_of(said)
+    if not images:
         yield frame("error", ApiError(502, "the worker's answer holds no images", code="of_worker").body())
         return
-    shared = {key: said[key] for key in ("background", "output_format", "quality", "size", "usage") if key in said}
+    shared = {key: said[key] for key in SHARED if said.get(key) is not None}
     for image in images:
-        own = image if isinstance(image, dict) else {}
-        yield frame(event, {"type": event, "created_at": said.get("created", 0), **shared, **own})
+        own = {key: value for key, value in image.items() if value is not None}
+        yield frame(event, {**shared, **own, "type": event, "created_at": created_s(said)})
