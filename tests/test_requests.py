@@ -1,12 +1,14 @@
 """Workloads of single requests: what is drawn, that it depends on nothing else, and what is refused."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from diffpolicy import InputError
+from diffpolicy.edge import Scenario
+from diffpolicy.edge.pricing.told import Told
 from diffpolicy.edge.workload.mix import RequestType
 from diffpolicy.edge.workload.recorded import TraceWorkload
 from diffpolicy.edge.workload.requests import REQUEST_KINDS, RequestWorkload
@@ -216,6 +218,9 @@ def test_a_trace_is_brought_to_a_rate_or_a_load(trace_file):
     assert fast.rate_per_s == pytest.approx(2.0)
     np.testing.assert_allclose(np.diff(fast.draw(0, Stream.TRAINING, 0, 4, 3).arrival_s), 0.5)
     assert fast.mean_work_gcycles_per_s() == pytest.approx(90.0)
+    for workload, usual_s in ((work, 2.0), (fast, 0.5)):  # as a task file of the same requests tells it
+        scenario = replace(Scenario.load("lad-ts"), workload=workload, slots=4)
+        assert Told().of_scenario(scenario).step_s == pytest.approx(usual_s)
 
 
 def test_the_json_form_of_a_trace_reads_back(trace_file):

@@ -36,8 +36,9 @@ class Told:
         """With a scenario's law of arrivals and the usual length of its steps."""
         law = scenario.workload if isinstance(scenario.workload, Workload) else None
         requests = scenario.workload
-        rate = requests.rate_per_s if isinstance(requests, (RequestWorkload, TraceWorkload)) else None
-        return replace(self, workload=law, step_s=1 / rate if rate else scenario.slot_s)
+        if isinstance(requests, (RequestWorkload, TraceWorkload)):
+            return replace(self, workload=law, step_s=1 / requests.mean_rate_per_s)
+        return replace(self, workload=law, step_s=scenario.slot_s)
 
     def of_tasks(self, tasks: TaskList) -> Told:
         """With the mean distance and work of a task file's requests, where each of its steps is one request."""
