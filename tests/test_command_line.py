@@ -105,7 +105,7 @@ def test_old_spellings_are_read_and_one_line_says_what_is_typed_now(cli, scenari
 def test_an_old_spelling_in_a_config_file_is_read_too(refused, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "c.yaml").write_text("tensorboard: true\n")
-    refused("train", "sac-ts", "--config", "c.yaml", says=["logger tensorboard", "pip install tensorboard"])
+    refused("train", "sac-ts", "--config", "c.yaml", says=["logger tensorboard", ".[tensorboard]"])
 
 
 def test_the_grid_of_a_profile_takes_the_old_options():

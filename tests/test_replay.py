@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from diffpolicy import InputError
+from diffpolicy import InputError, _limits
 from diffpolicy.training import PackedReplay
 
 G = 3
@@ -189,6 +189,14 @@ def test_nothing_can_be_drawn_of_nothing():
     replay.extend(TensorDict(action=torch.arange(0), batch_size=[0]))
     with pytest.raises((InputError, RuntimeError), match=r".+"):
         replay.sample(3)
+
+
+def test_more_than_there_is_room_for_is_refused(monkeypatch):
+    monkeypatch.setattr(_limits, "REPLAYED", 2**62)
+    with pytest.raises(
+        InputError, match=r"1,125,899,906,842,624 transitions of 1 numbers .* GiB, more than there is on"
+    ):
+        PackedReplay(2**50, None).extend(TensorDict(action=torch.arange(2), batch_size=[2]))
 
 
 @pytest.mark.parametrize("capacity", [0, -1])

@@ -81,3 +81,9 @@ def test_any_environment_with_amounts_will_do() -> None:
     td = TensorDict(seen=torch.zeros(3, 2, 8, 2), size=torch.ones(3, 2, 8), batch_size=[3])
     spread = (SystematicDraws(policy, "size").uniforms(td) * 8).floor().long().sort(-1).values
     assert (spread.diff(dim=-1) <= 2).all()  # no run of the eight places is left out
+    td["seed"] = torch.zeros(3, 2, dtype=torch.long)
+    with pytest.raises(InputError, match=r"one 'seed' an environment, 3, got \[3, 2\]"):
+        SystematicDraws(policy, "size", "seed").uniforms(td)
+    td["size"] = torch.ones(3, 8)
+    with pytest.raises(InputError, match=r"'size' of \[environments, agents, items\], got \[3, 8\]"):
+        SystematicDraws(policy, "size").uniforms(td)

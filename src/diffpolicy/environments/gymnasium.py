@@ -69,7 +69,7 @@ def gym_problem(
     try:
         import gymnasium
     except ImportError:
-        raise InputError(f"problem gym:{name} needs Gymnasium; install the extra 'gym'") from None
+        raise InputError(f"problem gym:{name} needs the extra 'gym': pip install -c constraints.txt '.[gym]'") from None
     try:
         limit = _tried(plain, given) if given else gymnasium.spec(plain).max_episode_steps
     except (gymnasium.error.Error, TypeError, ValueError, KeyError) as error:

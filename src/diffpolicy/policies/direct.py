@@ -15,6 +15,7 @@ from diffpolicy import _validate as check
 from diffpolicy._deprecated import keep_old_names
 from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import MLP
+from diffpolicy.networks.layout import greatest
 from diffpolicy.policies.draws import generator_on
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import masked_value
@@ -121,7 +122,7 @@ class GreedyValuePolicy(Policy):
         return self.network(condition)  # type: ignore[no-any-return]
 
     def choose(self, logits: Tensor) -> Tensor:
-        best = logits.argmax(-1)
+        best = greatest(logits)
         explores = self.training or exploration_type() is ExplorationType.RANDOM
         assert isinstance(self.head, CategoricalHead)
         if not explores:

@@ -81,9 +81,21 @@ class SystematicDraws(TensorDictModuleBase):
         return [self.amount_key, *([] if self.seed_key is None else [self.seed_key])]
 
     def uniforms(self, td: TensorDictBase) -> Tensor:
-        """U[0, 1) of each item, `[E, B, N]`."""
+        """U[0, 1) of each item, `[E, B, N]`.
+
+        Raises:
+            InputError: an amount or a seed has another shape.
+        """
         amount = td[self.amount_key]
+        if amount.ndim != 3:
+            raise InputError(
+                f"systematic draws read {self.amount_key!r} of [environments, agents, items], got {list(amount.shape)}"
+            )
         e, b, _ = amount.shape
+        if self.seed_key is not None and td[self.seed_key].numel() != e:
+            raise InputError(
+                f"systematic draws read one {self.seed_key!r} an environment, {e}, got {list(td[self.seed_key].shape)}"
+            )
         key = self.policy.valid_key
         valid = torch.ones_like(amount, dtype=torch.bool) if key is None else td[key]
         if self.seed_key is None:

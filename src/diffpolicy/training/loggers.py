@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 LOGGERS: dict[str, str | None] = {"csv": None, "tensorboard": "tensorboard", "wandb": "wandb"}
 """Names of loggers, and what each needs to be installed."""
+INSTALLED_BY = {"tensorboard": "pip install -c constraints.txt '.[tensorboard]'", "wandb": "pip install wandb"}
+"""What brings that in: an extra, where there is one."""
 
 
 def check_logger(name: str) -> str:
@@ -26,7 +28,7 @@ def check_logger(name: str) -> str:
     check.choice(name, "logger", LOGGERS)
     needs = LOGGERS[name]
     if needs is not None and importlib.util.find_spec(needs) is None:
-        raise InputError(f"logger {name} needs {needs}, which is not installed: pip install {needs}")
+        raise InputError(f"logger {name} needs {needs}, which is not installed: {INSTALLED_BY[name]}")
     return name
 
 

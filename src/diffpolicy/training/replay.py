@@ -89,7 +89,7 @@ class PackedReplay(nn.Module):
             counts = {"agents": self.agents or 1, "transitions": self.capacity, "numbers": width}
             check.product(counts, _limits.REPLAYED, "the replay")
             if self.data.shape[-1] != width:
-                self.data = self.data.new_zeros(*self.data.shape[:-1], width)
+                self.data = self._zeros(width)
         packed = torch.cat(columns, -1).to(self.data)
         valid = valid.to(packed.device)
         if agent_dim is not None and self.agents is not None:
@@ -131,6 +131,18 @@ class PackedReplay(nn.Module):
             if before.get(key) != shapes.get(key):
                 was, now = (f"shape {list(x[key])}" if key in x else "none" for x in (before, shapes))
                 raise InputError(f"the replay holds {key!r} of {was}, and the new transitions give {now}")
+
+    def _zeros(self, width: int) -> Tensor:
+        """Room for all transitions, which the system may lend before there is any. Args: width: of each, numbers."""
+        shape = (*self.data.shape[:-1], width)
+        try:
+            return self.data.new_zeros(shape)
+        except RuntimeError:  # the allocator's, of the processor or of a card
+            size = math.prod(shape) * self.data.element_size() / 2**30
+            raise InputError(
+                f"a replay of {self.capacity:,} transitions of {width:,} numbers each would take {size:,.1f} GiB, more "
+                f"than there is on {self.data.device}; lower its capacity"
+            ) from None
 
     def _write(self, packed: Tensor, valid: Tensor) -> None:
         """Puts the valid ones of rows `[G, M, D]` into the rings, in their order; of too many the last ones stay."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.networks.layout import greatest
 from diffpolicy.policies.heads.categorical import inverted
 from diffpolicy.policies.heads.head import MOST_JOINT, draw_of
 from diffpolicy.policies.heads.slots import SlotsHead, none_of, of_one_hots, one_hots
@@ -95,7 +96,7 @@ class MultiCategoricalHead(SlotsHead):
         return self.written(inverted(self._slots(law), draws))
 
     def mode(self, law: Tensor) -> Tensor:
-        return self.written(self._slots(law).argmax(-1))
+        return self.written(greatest(self._slots(law)))
 
     def written(self, choice: Tensor) -> Tensor:
         """Choices as the environment takes them, `[.., *event]`. Args: choice: int64 `[.., K]`."""
