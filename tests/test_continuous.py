@@ -10,6 +10,7 @@ import torch
 from diffpolicy import DiffusionPolicy, InputError, NoiseSchedule
 from diffpolicy.diffusion import (
     CosineSchedule,
+    DPMSolver,
     EDMSchedule,
     FlowProcess,
     FlowSchedule,
@@ -79,6 +80,11 @@ def test_a_flow_process_has_the_levels_of_its_schedule():
     process, at = FlowProcess(10), FlowSchedule(end=1.0).at(torch.arange(10, dtype=torch.float64) / 10)
     for i in range(10):
         assert process.squares(i) == pytest.approx((float(at.alpha[i]) ** 2, float(at.sigma[i]) ** 2))
+    assert process.squares(10) == (1e-6, 0.999**2)
+    fine = FlowProcess(1001)  # whose last steps are shorter than what is left: no two levels are the same
+    assert all(fine.squares(i)[0] > fine.squares(i + 1)[0] for i in range(1001))
+    end = DPMSolver(prediction="x0").sample(lambda x, i, cond: x + 1, torch.zeros(1), None, fine)
+    assert torch.isfinite(end).all()
 
 
 def test_edm_sigmas_are_those_of_the_paper():
@@ -207,6 +213,8 @@ def test_numbers_at_the_ends_of_their_ranges_are_schedules():
         (lambda: EDMSchedule(sigma_min=0.0), "got 0.0, 80.0"),
         (lambda: GaussianProcess(FlowSchedule(), 4), "take a FlowProcess"),
         (lambda: GaussianProcess(VPSchedule(), 0), "levels"),
+        (lambda: FlowProcess(0), "levels"),
+        (lambda: FlowProcess(4, least=1.0), "least must be above 0 and below 1, got 1.0"),
         (lambda: Schedule.from_dict({"kind": "Sqrt"}), "'Sqrt'"),
         (lambda: Schedule.from_dict({"end": 1.0}), "schedule must be one of"),
         (lambda: Schedule.from_dict({"kind": "VPSchedule", "b": 1}), "schedule VPSchedule"),

@@ -218,11 +218,15 @@ class FlowProcess(Process):
 
     From Lipman et al. (2023, arXiv 2210.02747) and rectified flow (Liu et al. 2023, arXiv 2209.03003).
 
-    The last level is a hair before noise alone, so that x_0 can be told of it: alpha_I = `least`.
+    The last level is a hair before noise alone, so that x_0 can be told of it: alpha_I = `least`, or half of alpha at
+    the level before where that is less, so that no two levels are the same.
 
     Args:
         levels: their number I.
-        least: the share of x_0 that is left at the end.
+        least: the share of x_0 that is left at the end, above 0 and below 1.
+
+    Raises:
+        InputError: no level, or such a share is not between 0 and 1.
 
     Example:
         >>> process = FlowProcess(levels=4)
@@ -234,12 +238,17 @@ class FlowProcess(Process):
     levels: int = 10
     least: float = 1e-3
 
+    def __post_init__(self) -> None:
+        check.integer(self.levels, "levels", least=1, most=_limits.CHAIN)
+        if not 0 < check.number(self.least, "least") < 1:
+            raise InputError(f"least must be above 0 and below 1, got {self.least}")
+
     @property
     def steps(self) -> int:
         return self.levels
 
     def squares(self, i: int) -> tuple[float, float]:
-        alpha = max(1 - i / self.levels, self.least)
+        alpha = min(self.least, 0.5 / self.levels) if i == self.levels else 1 - i / self.levels
         return alpha**2, (1 - alpha) ** 2
 
     def along(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
