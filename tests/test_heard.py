@@ -12,6 +12,7 @@ from diffpolicy.edge.physics.queueing import SlotTasks
 from diffpolicy.edge.pricing import heard, imagined
 from diffpolicy.edge.pricing.heard import Heard
 from diffpolicy.edge.pricing.policy import FleetPolicy
+from diffpolicy.edge.pricing.slot import turns
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.policies.recurrent import with_recurrent_state
 from test_fleet import lively, small
@@ -33,6 +34,18 @@ def test_spans_tell_stations_in_turn_from_mixed_ones() -> None:
     told = heard.span_learnt(torch.zeros(2, 2), torch.tensor([[0.0, 0.0, -1.0], [0.9, 0.8, -1.0]]))
     assert told[:, 1].tolist() == [2, 2]
     assert heard.mixed(told).tolist() == [False, True]
+
+
+def test_what_is_left_where_stations_come_mixed() -> None:
+    """Half of what is usual less what came, half of it in the measure in which the station itself has tasks left."""
+    valid = torch.tensor([[[True, True, True], [True, False, False]]])
+    order, mu = torch.tensor([[0, 3, 1, 2]]), torch.tensor([[4.0]], dtype=torch.float64)
+    turn, left = turns(order, valid, mu, torch.tensor([True]))
+    expected = torch.tensor([(7 + 8 * 2 / 3) / 2, 6 / 2, (5 + 8 / 3) / 2, 4 / 2], dtype=torch.float64)
+    assert torch.allclose(left[0], expected / 8, rtol=1e-15)
+    assert torch.allclose(turn[0], torch.arange(1, 5) / (torch.arange(1, 5) + expected), rtol=1e-15)
+    in_turn = turns(order, valid, mu, torch.tensor([False]))[1]
+    assert torch.allclose(in_turn[0] * 8, torch.tensor([2 + 4.0, 0, 1, 0], dtype=torch.float64))
 
 
 def tasks_of_counts(counts: list[list[int]], n: int) -> SlotTasks:

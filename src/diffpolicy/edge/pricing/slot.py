@@ -26,8 +26,11 @@ READS: list[NestedKey] = [
 def turns(order: Tensor, valid: Tensor, mu: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of the slot's tasks that have come and are still to come after each task, `[E, K]` each.
 
-    The station whose task it is knows how many it has. Where stations come in turn, mu are expected of each that was
-    not heard of yet; where they come mixed, what is usual of the whole slot beyond those that have come.
+    The station whose task it is knows that it has n and that m of them are left. Where stations come in turn, mu are
+    expected of each that was not heard of yet. Where the tasks of B come mixed and k have come, there are two estimates
+    of what is left, what is usual less k, and as large a part of it as the station itself has left; their mean is
+
+        max((max(B mu - k, 0) + B mu m / n) / 2, m).
 
     Args:
         order: flat index of each task in order of arrival, `[E, K]`. valid: `[E, B, N]`. mu: `[E, 1]`.
@@ -45,7 +48,9 @@ def turns(order: Tensor, valid: Tensor, mu: Tensor, mixed: Tensor) -> tuple[Tens
     left = own + (b - heard) * mu
     done = first + 1
     if b > 1 and mixed.any():
-        left = torch.where(mixed.unsqueeze(-1), torch.maximum(b * mu - done, own.to(mu)), left)
+        usual = b * mu
+        both = (usual - done).clamp_min(0) + usual * (own.to(mu) / counts.gather(1, station).clamp_min(1))
+        left = torch.where(mixed.unsqueeze(-1), torch.maximum(0.5 * both, own.to(mu)), left)
     return done / (done + left), left / (b * mu)
 
 

@@ -40,8 +40,8 @@ class File(NamedTuple):
 
     Args:
         starts, duration_s: of the steps, as in `FileSteps`. home, input_mbit, result_mbit, work: of the tasks, `[K]`.
-        own_left, unheard: tasks of its own station that come after each in its step, and stations that were not heard
-            of by then, `[K]`. stations: as the rule counts them.
+        own, own_left, unheard: tasks of its own station in the step of each, those of them that come after it, and
+            stations that were not heard of by then, `[K]`. stations: as the rule counts them.
         mixed: in which steps the rule takes stations to come mixed, bool `[T]`.
     """
 
@@ -51,6 +51,7 @@ class File(NamedTuple):
     input_mbit: Any
     result_mbit: Any
     work: Any
+    own: Any
     own_left: Any
     unheard: Any
     stations: float
@@ -87,7 +88,7 @@ def _play(
         block: the fleet before the first task, `[ROWS, S]`, which moves on. rate: of the links, `[S]`.
         order: of the servers whose prices are renewed in turn, `[S]`. chosen: takes the decisions, `[K]`.
     """
-    starts, duration_s, home, input_mbit, result_mbit, works, own_left, unheard, stations, mixed = file
+    starts, duration_s, home, input_mbit, result_mbit, works, own, own_left, unheard, stations, mixed = file
     state, servers = rows_of(block), rate.shape[0]
     capacity, up = state.capacity, np.ones(servers, np.bool_)
     scratch = room(network)
@@ -110,7 +111,8 @@ def _play(
             i = first + k
             left = own_left[i] + unheard[i] * mu
             if mixed[t]:
-                left = max(usual - (k + 1), float(own_left[i]))
+                both = max(usual - (k + 1), 0.0) + usual * (own_left[i] / own[i])
+                left = max(0.5 * both, float(own_left[i]))
             turn[k], rest[k + 1] = (k + 1) / (k + 1 + left), left / (stations * mu)
             for a in range(servers):
                 service = works[i] / capacity[a]
@@ -169,6 +171,7 @@ def play(
         tasks.input_mbit.numpy(),
         tasks.result_mbit.numpy(),
         tasks.work_gcycles.numpy(),
+        own_left + steps.place + 1,
         own_left,
         0 * unheard if single else unheard,
         1.0 if single else float(steps.stations),
