@@ -83,7 +83,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             learn(service, work, j, now - begun)
         if error.late and left <= own:
             if now - sent > LATE * (starts_s + work.expected_s):
-                server.breaker.fault(now)
+                server.fault(now)
                 service.fleet.show(j, str(error))
             if not service.fleet.costs.knows(work.request.model):
                 service.trust.failed(work.request.model, now)
@@ -182,8 +182,9 @@ def _fault(
             for i, each in enumerate(service.fleet.servers):
                 if each is blamed:
                     service.fleet.show(i)
+    server.failing = True
     if not (answered and first is not None and server.spare(now)):
-        server.breaker.fault(now)
+        server.fault(now)
     work.blamed = (server, now) if answered else None
     service.fleet.show(j, why)
     return _again(service, work, j, now, why, reached=reached)

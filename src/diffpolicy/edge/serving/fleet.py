@@ -244,7 +244,7 @@ class Fleet:
             if self._shared(server, health.boot):
                 server.anew = 0
             else:
-                server.breaker.success()
+                server.well()
                 server.most = math.inf
                 if old.boot is not None and health.boot is not None:
                     # a third start right after a second takes with it what was called between the two

@@ -49,6 +49,7 @@ class Costs:
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
         self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
+        self._failing: Bools = np.array([server.failing for server in servers])
         self._serves: dict[str, Bools] = {}
 
     def base_s(self, request: ImageRequest) -> Floats:
@@ -81,18 +82,27 @@ class Costs:
         return np.where(self.takes & self._able(request.model), self.base_s(request) * self._drift, np.inf)
 
     def service_s(self, works: Sequence[Work]) -> Floats:
-        """Seconds on each server as it is of late, infinite where it may not go now, `[W, S]`. Args: works: any."""
+        """Seconds on each server as it is of late, infinite where it may not go now, `[W, S]`.
+
+        A work that a server failed has one try left, which servers whose last calls failed get where nobody else may:
+        several that fail at once would otherwise take both tries of a work each, until their breakers open.
+
+        Args:
+            works: any.
+        """
         rows = self._rows
         found = []
         for work in works:
             request = work.request
             gone = frozenset(work.begun | work.refused) if work.begun or work.refused else 0
             later = work.later(self._now_s) if work.refusals else ()
-            key = (request.kind, gone, later)
+            key = (request.kind, gone, later, bool(work.begun))
             row = rows.get(key)
             if row is None:
                 row = rows[key] = np.where(self.could(work), self.first_s(request), np.inf)
                 row[list(later)] = np.inf
+                if work.begun and np.isfinite(row[~self._failing]).any():
+                    row[self._failing] = np.inf
             found.append(row)
         return np.array(found)
 

@@ -43,7 +43,7 @@ class Server:
         full_until_s: when it may be asked again after it said of two requests in a row that it is full.
         most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
         answered_s: when it answered last. refused: order of the request that it refused since, with none of ours there.
-        spared: faults since then that were not held against it.
+        spared: faults since then that were not held against it. failing: it has answered nothing since its last fault.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with, whose seats others have.
@@ -66,6 +66,7 @@ class Server:
     answered_s: float = -math.inf
     refused: int | None = None
     spared: int = 0
+    failing: bool = False
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     coming: int = 0
@@ -78,8 +79,18 @@ class Server:
 
     def answered(self, now_s: float) -> None:
         """It answered a request and did not fail it. Args: now_s: when."""
-        self.breaker.success()
+        self.well()
         self.most, self.answered_s, self.refused, self.spared = self.most + MORE, now_s, None, 0
+
+    def well(self) -> None:
+        """It answered, or started anew: its faults are past."""
+        self.breaker.success()
+        self.failing = False
+
+    def fault(self, fault_s: float) -> None:
+        """It failed a request. Args: fault_s: when."""
+        self.breaker.fault(fault_s)
+        self.failing = True
 
     def spare(self, fault_s: float) -> bool:
         """Whether a fault of a request that another worker failed too is not held against it, since it is well.
