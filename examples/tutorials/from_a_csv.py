@@ -184,5 +184,5 @@ cli.main("plot runs/shop/evaluation.csv --format svg".split())
 # Here every step is the same work, ``--gcycles-per-step``. :doc:`/workloads` says which other logs can be read, and
 # :doc:`/calibrating` how to describe servers that load models, batch, or fail.
 #
-# If your log says which server made each image, and when it was done, then it also tells how fast the servers are, and
-# ``diffpolicy advise`` needs nothing else: :doc:`hold_or_bind`. :doc:`serve_a_policy` puts the rule to work.
+# If your log says which server made each image, and when it was done, then it also tells how fast the servers are.
+# ``diffpolicy advise`` needs nothing else: see :doc:`hold_or_bind`. :doc:`serve_a_policy` puts the rule to work.

@@ -40,8 +40,9 @@ def requests(load, seed, count=5000):
 # ------------
 #
 # ``OnArrival`` sends a request at once to where it ends soonest: nothing that sends at once does much better.
-# ``make_held`` holds. An *order* says who goes first when a server is free: ``first-come``, or ``cost-minus-age``,
-# which takes the short ones first but not for ever: each second that a request has waited counts for it.
+# ``make_held`` holds. An *order* says who goes first when a server is free. It may be ``first-come``, or
+# ``cost-minus-age``, which takes the short ones first but not for ever: each second that a request has waited counts
+# for it.
 
 from diffpolicy.edge.dispatch import OnArrival, make_held, simulate
 
@@ -131,7 +132,7 @@ with open("../../docs/_static/serve_log.csv") as file:
     print(*file.read().splitlines()[:4], sep="\n")
 
 # %%
-# ``advise`` fits how long each kind of request takes on each server, plays every rule on the same arrivals, and
+# ``advise`` estimates how long each kind of request takes on each server, and plays every rule on the same arrivals. It
 # names one only where the log proves that it is better:
 
 from diffpolicy.cli import main as cli

@@ -120,8 +120,8 @@ print(evaluate(problem, both, episodes=64, baseline="fastest").table())
 # How it decides
 # --------------
 #
-# ``evaluate`` with ``--out`` writes the chain of the first decision: how probable each choice is in each state of
-# the chain, from noise at the left, :math:`x_3`, to the end at the right, :math:`x_0`.
+# ``evaluate`` with ``--out`` writes the chain of the first decision. It shows how probable each choice is in each state
+# of the chain, from noise at the left, :math:`x_3`, to the end at the right, :math:`x_0`.
 
 from diffpolicy.cli import main as cli
 

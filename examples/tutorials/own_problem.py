@@ -140,8 +140,8 @@ print(evaluate(problem, ["runs/fires/d2sac", "fastest", "largest"], episodes=64)
 #     $ diffpolicy compare --problem mine:problem --methods d2sac,sac \
 #         --episodes 240 --environments 8 --out runs/fires
 #
-# Here it is run from Python, with three settings of the methods changed: they begin to learn after 200 steps
-# instead of 500, learn twice after each step, and in the end choose less randomly.
+# Here it is run from Python, with three settings of the methods changed. They begin to learn after 200 steps instead of
+# 500, learn twice after each step, and in the end choose less randomly.
 
 from diffpolicy.cli import main as cli
 

@@ -125,5 +125,5 @@ cli.main("plot runs/servers/evaluation.csv --format svg".split())
 # Left of 1 is better than the greedy rule. ``weighted-round-robin``, which looks at no queue, loses little, since the
 # profiles told it how fast each server is. ``random`` does not know that, and loses most.
 #
-# Next: :doc:`from_a_csv` takes your own requests in place of random ones. :doc:`/calibrating` has servers that load
-# models, batch, or fail, and what came out when the simulator was set beside real workers.
+# Next: :doc:`from_a_csv` takes your own requests in place of random ones. :doc:`/calibrating` covers servers that load
+# models, batch, or fail, and compares the simulator with real workers.

@@ -85,7 +85,7 @@ axes.legend(frameon=False)
 
 # %%
 # On 26 November 2026, with Ray 2.60, on two cores that other programs shared. Both are far ahead of Ray's choice, which
-# does not know that one replica is six times as fast as another. Which of the two is ahead changes from run to run: a
+# does not know that one replica is six times as fast as another. Which of the two is ahead changes from run to run. A
 # call through Ray takes some milliseconds of the 100 ms that a request takes, and that :term:`dead time` eats what
 # holding gains. For images that take seconds it is nothing.
 #
