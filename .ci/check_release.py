@@ -1,8 +1,11 @@
 """Whether a source distribution holds what the repository holds, and a wheel what its package holds, byte for byte.
 
+And whether the package's page shows all that its text names.
+
 python .ci/check_release.py FOLDER SDIST WHEEL, where FOLDER is a copy of the files that git knows, and of no others.
 """
 
+import re
 import sys
 import tarfile
 import zipfile
@@ -31,6 +34,14 @@ def in_wheel(path: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
 
 
+def unshown(path: Path) -> list[str]:
+    """What the text of a wheel's package page names that the page could not show: pictures, and links to files."""
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode().partition("\n\n")[2]
+    return re.findall(r"<img[^>]*>|\]\((?!https?:)[^)]*\)", text) if text.strip() else ["a text, having none"]
+
+
 def differences(wanted: Mapping[str, bytes], got: Mapping[str, bytes]) -> list[str]:
     """A line for each file that is missing, is there and should not be, or holds something else."""
     return [
@@ -46,6 +57,7 @@ def main(folder: str, sdist: str, wheel: str) -> int:
     package = {name.removeprefix("src/"): data for name, data in wanted.items() if name.startswith("src/diffpolicy/")}
     wrong = [f"the source distribution {line}" for line in differences(wanted, in_sdist(Path(sdist)))]
     wrong += [f"the wheel {line}" for line in differences(package, in_wheel(Path(wheel)))]
+    wrong += [f"the package's page cannot show {found}" for found in unshown(Path(wheel))]
     for line in wrong:
         print(line)
     print(f"source distribution {Path(sdist).stat().st_size / 1e6:.2f} MB, {len(wanted)} files of the repository")

@@ -205,7 +205,10 @@ def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) ->
         ),
         ("arrival_s,server,end_s,cost\n0,a,1e300,1\n", "column 'end_s' must be at most 366 days after the arrival '0'"),
         ("arrival_s,server,end_s,cost\n0,a,,1\n", "has no request that was answered"),
-        ("arrival_s,server,end_s,cost\n0,a,1,1\n", "has 1 answered requests; fewer than 100 say nothing"),
+        (
+            "arrival_s,server,end_s,cost\n0,a,1,1\n",
+            "has 1 answered requests, too few to compare rules; at least 100 are needed",
+        ),
         ("arrival_s,server,end_s,cost\n" + "0,a,1,1\n" * 100, "names one server, a; there is nothing to choose"),
     ],
 )
@@ -289,7 +292,7 @@ def test_where_the_log_tells_starts_its_own_decisions_keep_its_own_seats(tmp_pat
     assert more.replayed_mean_s == own.replayed_mean_s == pytest.approx(own.recorded_mean_s, rel=0.02)
     assert set(more.seats.values()) == {2}
     assert more.seats_before == dict.fromkeys(log.servers, 1) == more.to_dict()["seats_before"]
-    assert f"another number at once: {log.servers[0]} 1" in " ".join(more.table().split())
+    assert f"requests at once differed: {log.servers[0]} 1" in " ".join(more.table().split())
     assert own.seats_before == {}
     name = "least-finish, on arrival"
     assert more.verdicts[name].gain > own.verdicts[name].gain + 0.1
@@ -306,7 +309,7 @@ def test_speeds_of_a_scenario_are_its_capacities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[]", "must hold 'servers', as a scenario does, or a list 'workers'"),
+        ("[]", "must hold 'servers', as a scenario does, or 'workers', either of them a list"),
         ('{"workers": [{"slots": 2}]}', "workers[0] must have a name or a url"),
         ('{"workers": [{"name": "a"}, {"name": "a"}]}', "names the server 'a' twice"),
         ('{"workers": [{"name": "a", "speed": 0}]}', "workers[0].speed must be at least 1e-06, got 0"),
@@ -316,7 +319,7 @@ def test_speeds_of_a_scenario_are_its_capacities(tmp_path: Path) -> None:
         ('{"workers": [{"name": "a", "slots": 1.5}]}', "workers[0].slots must be a whole number, got 1.5"),
         (
             '{"workers": [{"name": "new"}, {"name": "gpu0"}]}',
-            "server new is not in the log, and nothing tells how fast",
+            "server new is not in the log, so its speed is not known",
         ),
         ('{"workers": [{"name": "gpu0"}]}', "names one server, gpu0"),
     ],
@@ -378,7 +381,7 @@ def test_columns_may_have_other_names(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert "has no column 'arrival_s' or 'arrival_ms'" in error
     assert "it has created_at, gpu, done" in error
-    assert "name it, such as --columns arrival_s=created_at,server=gpu" in error
+    assert "name that one, such as --columns arrival_s=created_at,server=gpu" in error
     names = {"arrival_s": "created_at", "server": "gpu", "end_s": "done"}
     (tmp_path / "plain.csv").write_text(text)
     mine, plain = RequestLog.read(path, columns=names), RequestLog.read(tmp_path / "plain.csv")
@@ -393,11 +396,15 @@ HEAD = "arrival_s,server,end_s,cost"
     ("text", "given", "says"),
     [
         ("at,server,end_s,cost\n0,a,1,1\n", "arrival_s=when", "has no column 'when'; it has at, server, end_s, cost"),
-        (f"{HEAD}\n0,a,1,1\n", "model=net", "has no column 'net', which is to tell model"),
+        (f"{HEAD}\n0,a,1,1\n", "model=net", "has no column 'net', which was named for model"),
         (f"{HEAD}\n0,a,1,1\n", "begin=at", "columns has no option 'begin'; there are arrival_s, end_s"),
         ("at,server,end_s,cost\nx,a,1,1\n", "arrival_s=at", "line 2, column 'at' must be a number, got 'x'"),
         (f"{HEAD}\n{date(0)},a,1,1\n", "", "column 'end_s' must be a date and time, as arrival_s is, got '1'"),
-        (f"{HEAD}\n{date(0)},a,{date(1, '')},1\n", "", "column 'end_s' must name a zone, as the first arrival, got"),
+        (
+            f"{HEAD}\n{date(0)},a,{date(1, '')},1\n",
+            "",
+            "column 'end_s' must name a time zone, as the first arrival does, got",
+        ),
     ],
 )
 def test_columns_that_tell_nothing_are_one_sentence(

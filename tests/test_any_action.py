@@ -297,7 +297,7 @@ def test_a_row_with_a_part_that_chose_nothing_moves_no_critic():
         (lambda: CompositeHead((TokenHead(),)), "takes heads whose x_0 holds"),
         (
             lambda: make_method("sac").build(EnvProblem(Sent, steps=1)),
-            "SACMethod trains no policy with a CompositeHead",
+            "SACMethod cannot train a policy with a CompositeHead",
         ),
         (lambda: GreedyValuePolicy.from_specs(Sent(2)), "need a categorical action, and this head is a CompositeHead"),
         (

@@ -135,7 +135,7 @@ def test_compare_trains_in_lanes_and_in_this_process_alone(cli, mine, tmp_path, 
         (["evaluate", "random", "--problem", "nowhere:problem"], "nowhere"),
         (
             ["evaluate", "random", "--problem", "mine:problem", "--tasks", "5"],
-            "--tasks belongs to the offloading problem",
+            "--tasks works only with the offloading problem",
         ),
         (["train", "d2sac", "--problem", "mine:nothing"], "nothing"),
     ],

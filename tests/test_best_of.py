@@ -52,7 +52,7 @@ def test_a_command_guides_otherwise(tmp_path, cli):
         "--guidance best-of:16 steers chains of diffusion policies, and none of random, longest-queue has one" in alone
     )
     assert steered(DiffusionPolicy.load(folder), "best-of", 9).guidance.draws == 9
-    assert "makes choices; take BestOf" in cli(*shared, "--guidance", "q-gradient:0.5").err
+    assert "makes choices; use BestOf" in cli(*shared, "--guidance", "q-gradient:0.5").err
     assert "condition_drop above 0" in cli(*shared, "--guidance", "classifier-free:1").err
     for told in ("best-of:1.5", "best-of", "luck:3"):
         assert f"got {told}" in cli(*shared, "--guidance", told).err

@@ -135,7 +135,7 @@ def test_the_command_writes_a_scenario_that_evaluate_and_replay_take(tmp_path, c
     ("options", "words"),
     [
         (["--load", "0"], "--load: must be a finite number above 0"),
-        (["--mtbf", "5"], "--mtbf and --mttr belong together"),
+        (["--mtbf", "5"], "--mtbf and --mttr must be given together"),
         (["--mix", "64"], "--mix must be sizes and steps such as 512:20,768x1024:30, got '64'"),
         (["--mix", "64:4,x:4"], "--mix must be sizes"),
         (["--mix", "64:few"], "steps of --mix must be whole numbers"),

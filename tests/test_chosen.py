@@ -77,7 +77,7 @@ class Unseeded(EnvBase):
 
 
 def test_an_environment_that_lacks_a_method_is_told_by_its_name():
-    with pytest.raises(InputError, match=r"problem Unseeded: the environment is not whole: .*_set_seed"):
+    with pytest.raises(InputError, match=r"problem Unseeded: the environment is not complete: .*_set_seed"):
         check_problem(EnvProblem(Unseeded))
 
 

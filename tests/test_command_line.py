@@ -89,7 +89,7 @@ def test_old_spellings_are_read_and_one_line_says_what_is_typed_now(cli, scenari
     words = ["evaluate", "local", "--scenario", scenario_file, "--json"]
     old, new = cli(*words, "--episodes", 2), cli(*words, "--eval-episodes", 2)
     assert old.status == new.status == 0
-    assert old.err == "diffpolicy: --episodes is spelt --eval-episodes now; the old spelling will go\n"
+    assert old.err == "diffpolicy: --episodes is now spelled --eval-episodes; the old spelling will be removed\n"
     assert new.err == ""
     tasks = write_tasks("0,0,3.5,1,0.25,4,2")
     words = ["replay", "--scenario", scenario_file, "--json"]
@@ -140,7 +140,7 @@ def test_set_changes_fields_of_the_method(cli, tmp_path):
         ("colour=1", ["'colour'", "gamma", "hidden"]),
         ("gamma=2", ["gamma", "2"]),
         ("gamma", ["KEY=VALUE", "gamma"]),
-        ("gamma.x=1", ["gamma", "no object"]),
+        ("gamma.x=1", ["gamma", "not an object"]),
         ("learning_rates.actor=fast", ["learning_rates.actor", "fast"]),
     ],
 )

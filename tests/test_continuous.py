@@ -211,7 +211,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_schedules():
         (lambda: FlowSchedule(end=2.0), "2.0"),
         (lambda: FlowSchedule(end=0.0), "0.0"),
         (lambda: EDMSchedule(sigma_min=0.0), "got 0.0, 80.0"),
-        (lambda: GaussianProcess(FlowSchedule(), 4), "take a FlowProcess"),
+        (lambda: GaussianProcess(FlowSchedule(), 4), "use a FlowProcess"),
         (lambda: GaussianProcess(VPSchedule(), 0), "levels"),
         (lambda: FlowProcess(0), "levels"),
         (lambda: FlowProcess(4, least=1.0), "least must be above 0 and below 1, got 1.0"),

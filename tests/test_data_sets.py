@@ -170,7 +170,7 @@ def test_steps_after_a_lanes_end_are_not_learnt(tmp_path):
         assert torch.equal(found["reward"], rows["next", "reward"][counted].squeeze(-1))
         assert "valid" not in found.keys()
     rows["counted"] = torch.zeros(40, dtype=torch.bool)
-    with pytest.raises(InputError, match="holds no row that exists: all are false under 'valid' or 'counted'"):
+    with pytest.raises(InputError, match="holds no existing row: all are false under 'valid' or 'counted'"):
         rows_of(policy, rows, keys_of(policy, env), values=True)
 
 
@@ -200,11 +200,11 @@ def test_tasks_that_do_not_exist_are_not_learnt(shared):
     assert again.history == module.history
     assert same_tensors(again.policy, module.policy)
     joint = FeedforwardPolicy.from_specs(env, items="joint", share_parameters=shared)
-    with pytest.raises(InputError, match="is not learnt where items are joint and may not exist"):
+    with pytest.raises(InputError, match="cannot be learned from where items are joint and may be missing"):
         rows_of(joint, data, keys_of(joint, env), values=False)
     data["agents", "valid"][:, 1] = False
     if not shared:
-        with pytest.raises(InputError, match="holds no row that exists of agent 1"):
+        with pytest.raises(InputError, match="holds no existing row for agent 1"):
             learnt(data)
 
 
@@ -224,10 +224,10 @@ def test_a_module_made_by_hand_resumes_on_no_other_rows(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"observations": 2}, "holds both 'observation' and 'observations', which are one; leave one out"),
+        ({"observations": 2}, "holds both 'observation' and 'observations', which mean the same; leave one out"),
         ({"next": 1, "next.observation": 2}, "holds 'next' as an array, and 'next.observation' within it"),
-        ({"a..b": 1}, "holds the array 'a..b', of whose name a part between dots or slashes is empty"),
-        ({"/b": 1}, "holds the array '/b', of whose name a part"),
+        ({"a..b": 1}, "holds the array 'a..b', whose name has an empty part between dots or slashes"),
+        ({"/b": 1}, "holds the array '/b', whose name has an empty part"),
     ],
 )
 def test_arrays_that_have_no_place_of_their_own_get_a_sentence(arrays, words, tmp_path):
@@ -342,7 +342,7 @@ def test_so_do_forbidden_actions_bounds_rewards_files_and_methods(tmp_path, cli)
         rows_of(policy, data, keys_of(policy, vector), values=True)
     with pytest.raises(InputError, match="method d2sac: a DiffusionSACMethod learns from play"):
         train(CLINIC, "d2sac", data=data, episodes=1)
-    with pytest.raises(InputError, match="environments must be 1 where rows of a data set are learnt"):
+    with pytest.raises(InputError, match="environments must be 1 when learning from a data set"):
         train(CLINIC, "bc", data=decisions(8), episodes=1, environments=2)
     with pytest.raises(InputError, match="teacher must be null where a data set says"):
         train(CLINIC, "bc", data=decisions(8), episodes=1, changes={"teacher": "longest"})

@@ -80,7 +80,7 @@ def test_servers_that_fail_are_held_for_while_they_are_up() -> None:
 
 def test_holding_ends_where_a_server_joins_or_an_order_is_unknown() -> None:
     joining = ServerService({"*": ModelTimes(0.0, (1.0,), (1.0,), (0.0,))}, batch=(1.0, 0.7), joins=True)
-    with pytest.raises(InputError, match="joins like requests to batches"):
+    with pytest.raises(InputError, match="batches like requests"):
         HeldOffloadingProblem(Scenario(1.0, (Server(1.0, 10.0, service=joining),)))
     with pytest.raises(InputError, match="order 'nearest' is neither one of"):
         HeldOffloadingProblem("lad-ts", "nearest")
@@ -167,12 +167,12 @@ def test_images_are_sent_whole_where_nobody_counts_them_or_a_server_batches() ->
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ("evaluate opt-ts --split", "--split belongs to --binding free, got --split"),
-        ("evaluate opt-ts --lead 0.5", "--lead belongs to --binding free, got --lead 0.5"),
+        ("evaluate opt-ts --split", "--split works only with --binding free, got --split"),
+        ("evaluate opt-ts --lead 0.5", "--lead works only with --binding free, got --lead 0.5"),
         ("evaluate opt-ts --binding free --dead-time -1", "dead time must be at least 0, got -1"),
-        ("evaluate opt-ts --order first-come", "--order belongs to --binding free, got --order first-come"),
+        ("evaluate opt-ts --order first-come", "--order works only with --binding free, got --order first-come"),
         ("evaluate opt-ts --binding free --order fcfs", "order 'fcfs' is neither one of"),
-        ("evaluate random --problem clinic --binding free", "--binding free belongs to the offloading problem"),
+        ("evaluate random --problem clinic --binding free", "--binding free works only with the offloading problem"),
         ("replay --scenario lad-ts --task-file x.csv --binding free", "--binding free needs --policy"),
     ],
 )
@@ -207,7 +207,7 @@ def test_a_policy_that_would_never_be_asked_is_refused(
 ) -> None:
     order = f"{__name__}:Whole"
     assert main([*asked.split(), "--binding", "free", "--order", order]) == 2
-    assert f"--order {order} is a whole dispatcher, which chooses servers itself and would never ask {never}; " in (
+    assert f"--order {order} is a dispatcher that chooses servers itself and would never ask {never}; " in (
         capsys.readouterr().err
     )
     problem = HeldOffloadingProblem(Scenario.load("lad-ts").override(tasks=3, stations=3, slots=3), order)

@@ -238,7 +238,7 @@ def test_names_of_modules_change_no_path(tmp_path, monkeypatch):
         ("mine_here.py:thing", "mine_here:thing"),
         ("./mine_here.py:thing", "mine_here:thing"),
         ("of/mine_here.py:thing", "of.mine_here:thing"),
-        ("mine_here.py", "mine_here:NAME, of what stands there"),
+        ("mine_here.py", "mine_here:NAME, NAME being a name in that file"),
     ],
 )
 @pytest.mark.parametrize("make", [make_problem, make_method, lambda text: make_policy(text, make_problem("clinic"))])

@@ -193,20 +193,20 @@ class Deaf(Walk):
 
 
 def test_a_set_seed_that_does_nothing_is_warned_of():
-    with pytest.warns(UserWarning, match="something else after each set_seed"):
+    with pytest.warns(UserWarning, match="something different after each set_seed"):
         check_problem(EnvProblem(Deaf, steps=20))
 
 
 @pytest.mark.parametrize("kind", FORGETFUL)
 def test_a_reset_that_begins_all_lanes_is_told_of(kind):
-    with pytest.warns(UserWarning, match=rf"_reset of {kind.__name__} begins all lanes anew .*tensordict\['_reset'\]"):
+    with pytest.warns(UserWarning, match=rf"_reset of {kind.__name__} resets all lanes .*tensordict\['_reset'\]"):
         check_problem(EnvProblem(lambda batch: kind(batch), steps=20))
     assert begins_all(lambda: kind(3))
 
 
 @pytest.mark.parametrize("kind", [Forgetful, ForgetfulStill, ForgetfulGlobal])
 def test_a_reset_that_begins_all_lanes_is_refused_where_they_end_apart(kind):
-    words = f"_reset of {kind.__name__} begins all lanes anew .* here its lanes end apart"
+    words = f"_reset of {kind.__name__} resets all lanes .* here its lanes end at different times"
     with pytest.raises(InputError, match=words):
         passes(kind(8))
     with pytest.raises(InputError, match=words):

@@ -67,7 +67,7 @@ YAML = "class_path: DiffusionSACMethod\ninit_args:\n  learning_rates: {actor: 1e
         ("hidden: [a]", r"hidden must be a list whose entries are each a whole number, got \['a'\]"),
         ("gamma: x", "gamma must be a number, got 'x'"),
         ("masks: 2", "masks must be true or false, or null, got 2"),
-        ("schedule: 3", "schedule must be a text, got 3"),
+        ("schedule: 3", "schedule must be a string, got 3"),
         ("sampler_steps: x", "sampler_steps must be a whole number, or null, got 'x'"),
         ("denoiser_output: foo", "denoiser_output must be one of softmax, tanh, linear, got 'foo'"),
         ("prior: 3", "prior must be an object, got 3"),

@@ -35,5 +35,7 @@ def test_serve_says_that_a_policy_is_of_another_problem(tmp_path):
     policy = DiffusionPolicy.from_specs(Halls(1))
     policy.trained = {"problem": "shop"}
     policy.save(tmp_path / "shop")
-    with pytest.raises(InputError, match=r"shop is of problem shop, and serve takes those of offloading: .* Exported"):
+    with pytest.raises(
+        InputError, match=r"shop is for problem shop, and serve takes those for offloading: .* Exported"
+    ):
         LearnedChoice(str(tmp_path / "shop"), 2)

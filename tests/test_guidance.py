@@ -344,7 +344,7 @@ def test_the_critic_of_a_guided_policy_is_saved_with_it(kind, tmp_path):
         (lambda: vectors()[1].with_guidance(ClassifierFree(1.0)), "condition_drop above 0"),
         (lambda: ClassifierFree(-2.0), "weight must be at least -1"),
         (lambda: dropping(guidance="more"), "guidance must be a Guidance, such as"),
-        (lambda: dropping().with_guidance(QGradient(Linear())), "a CategoricalHead makes choices; take BestOf"),
+        (lambda: dropping().with_guidance(QGradient(Linear())), "a CategoricalHead makes choices; use BestOf"),
         (lambda: dropping().with_guidance(BestOf(CriticEnsemble(9, 1))), "critic cannot read 6 numbers"),
         (
             lambda: dropping().with_guidance(BestOf(CriticEnsemble(3, 2), reads="state")),

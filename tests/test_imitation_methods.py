@@ -225,7 +225,7 @@ def plain(**changes):
     ("make", "words"),
     [
         (lambda: plain(teacher="bset").build(GUESS), "policy 'bset' is neither a rule .*best"),
-        (lambda: plain(teacher=3), "teacher must be a text, got 3"),
+        (lambda: plain(teacher=3), "teacher must be a string, got 3"),
         (lambda: plain(process="flaw"), "process must be one of noise, flow, got 'flaw'"),
         (lambda: plain(prior=ActionMemory().to_dict()).build(GUESS), "ActionMemory"),
         (
@@ -237,7 +237,7 @@ def plain(**changes):
         (lambda: DenoisingLoss(FeedforwardPolicy.from_specs(VECTOR)), "FeedforwardPolicy has no chain"),
         (
             lambda: DenoisingLoss(policy_of(Specs({"observation": Unbounded((4, 3))}, Categorical(5, (4,))))),
-            "Absorbing to a TokenHead; take a VectorHead",
+            "Absorbing to a TokenHead; use a VectorHead",
         ),
         (
             lambda: LikelihoodLoss(vector_policy(FlowProcess(3), "velocity")),

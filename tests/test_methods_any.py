@@ -122,7 +122,7 @@ def test_an_episode_without_steps_goes_on_until_every_lane_has_ended(monkeypatch
     assert fitted.history[0]["episode"] == 3
     monkeypatch.setattr(stream, "ENDLESS", 8)
     endless = quick("sac").build(EnvProblem(lambda batch, seed: GuessEnv(batch, horizon=10**6)), environments=3)
-    with pytest.raises(InputError, match=r"GuessEnv has no steps given, and its lane 0 has not ended after 8"):
+    with pytest.raises(InputError, match=r"GuessEnv has no number of steps, and its lane 0 has not ended after 8"):
         fit(endless, episodes=3)
 
 
@@ -132,7 +132,7 @@ def test_playing_ends_where_training_does_if_no_episode_ends(monkeypatch):
     assert len(play(env, RandomRule(env)).cost) == 16
     env = GuessEnv(2, horizon=10)
     assert len(play(env, RandomRule(env), steps=9).cost) == 18
-    with pytest.raises(InputError, match=r"lane 0 has not ended after 8; .* at most, as steps=16 does"):
+    with pytest.raises(InputError, match=r"lane 0 has not ended after 8; .* at most, such as steps=16"):
         play(env, RandomRule(env))
 
 

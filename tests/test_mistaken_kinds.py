@@ -145,12 +145,12 @@ MISTAKES = {
     "its class built on": (lambda: build(Halls, "sac"), "the problem is the class Halls"),
     "a class of methods": (lambda: build(GUESS, SACMethod), "the method is the class SACMethod"),
     "no method": (lambda: build(GUESS, nn.Linear(1, 1)), "a method must be a Method"),
-    "no id": (lambda: gym_problem(Halls(1)), "must be a text"),
+    "no id": (lambda: gym_problem(Halls(1)), "must be a string"),
     "a class of environments": (lambda: DiffusionPolicy.from_specs(Halls), "the environment is the class Halls"),
     "a class of heads": (lambda: FeedforwardPolicy.from_specs(Halls(1), head=CategoricalHead), "head is the class"),
     "a class of heads, by hand": (
         lambda: FeedforwardPolicy(choices=3, observation_dim=2, head=CategoricalHead),
-        r"give what it makes, as CategoricalHead\(\.\.\.\) does",
+        r"give an instance, such as CategoricalHead\(\.\.\.\)",
     ),
     **{
         f"a class for {name}": (
@@ -277,5 +277,5 @@ def test_episodes_that_cannot_be_repeated_are_not_called_identical():
         before = torch.get_rng_state()
         found = evaluation.evaluate(problem, [name], 1)
         assert "identical" not in found.table()
-        assert "as they cannot be repeated" in found.table()
+        assert "since they cannot be repeated" in found.table()
         assert torch.equal(torch.get_rng_state(), before)

@@ -184,7 +184,7 @@ def unsound(method=None):
 
 CONSTRUCTING = {
     "a misspelt argument": (lambda: made(stepz=3), "no argument 'stepz'; did you mean steps"),
-    "an argument that specs tell": (lambda: made(choices=3), "choices of a DiffusionPolicy is read off"),
+    "an argument that specs tell": (lambda: made(choices=3), "choices of a DiffusionPolicy is read from"),
     "an argument of another class": (lambda: made(GreedyValuePolicy, prior=None), "takes no argument 'prior'"),
     "steps of a half": (lambda: made(steps=2.5), "steps must be a whole number, got 2.5"),
     "no steps": (lambda: made(steps=0), "steps must be at least 1, got 0"),

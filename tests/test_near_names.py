@@ -44,10 +44,16 @@ REFUSED = {
     "a key of a method": (lambda: make_method("mine.yaml"), "did you mean updates?"),
     "a file of a method": (lambda: make_method("mine"), "did you mean mine.yaml?"),
     "a file of a problem": (lambda: make_problem("shop"), "did you mean shop:problem?"),
-    "a file of another problem": (lambda: make_problem("hall"), "did you mean hall:NAME, of what stands there?"),
+    "a file of another problem": (
+        lambda: make_problem("hall"),
+        "did you mean hall:NAME, NAME being a name in that file?",
+    ),
     "an import of a file": (lambda: make_problem("mall"), "did you mean mall:problem?"),
     "a long import of a file": (lambda: make_problem("fair"), "did you mean fair:problem?"),
-    "an import by another name": (lambda: make_problem("dock"), "did you mean dock:NAME, of what stands there?"),
+    "an import by another name": (
+        lambda: make_problem("dock"),
+        "did you mean dock:NAME, NAME being a name in that file?",
+    ),
     "a thing of a file": (lambda: make_problem("shop:problm"), "did you mean problem?"),
     "a run": (lambda: make_policy("lately", make_problem("clinic")), "did you mean runs/lately?"),
     "a level": (lambda: OffloadingEnv(Scenario.load("lad-ts"), [1], information="papr"), "did you mean paper?"),
@@ -80,9 +86,9 @@ def test_a_name_that_is_near_is_told(name, tmp_path, monkeypatch):
 TIMES = ServerService({"sd3": ModelTimes(text_s=0.1, megapixels=(1.0,), step_s=(0.08,), decode_s=(0.4,))})
 LIST = r"^columns must be an object, got \['at'\]"
 NO_TEXT = {
-    "an architecture": (lambda: architecture(None), "^model None is none of"),
+    "an architecture": (lambda: architecture(None), "^model must be one of .*, got None"),
     "a bundled policy": (lambda: load_bundled(5), "^pretrained policy 5 is not bundled"),
-    "a model of a server": (lambda: TIMES.seconds(5, 1.0, 1.0, 1.0), "^no server times are known of model 5;"),
+    "a model of a server": (lambda: TIMES.seconds(5, 1.0, 1.0, 1.0), "^no server times are known for model 5;"),
     "names of rates": (lambda: check_rates(["actor"], {1: 0.1, "a": 0.1}), "^learning_rates must name actor, got 1, a"),
     "a rate": (lambda: check_rates(["actor"], {"actor": "fast"}), "^learning_rates.actor must be a number, got 'fast'"),
     "columns of a log": (lambda: RequestLog.read("log.csv", columns=["at"]), LIST),

@@ -381,10 +381,10 @@ def test_the_command_draws_what_compare_wrote(cli, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,2\n", "is none of what is drawn"),
+        ("a,b\n1,2\n", "is none of the tables that can be drawn"),
         ("method,seed,episode,delay_s\nx,0,1,fast\n", "line 2: 'delay_s' must be a finite number, got 'fast'"),
         ("method,seed,episode,delay_s\nx,0,1,inf\n", "must be a finite number"),
-        ("method,seed,episode,delay_s\n", "has a header and no rows"),
+        ("method,seed,episode,delay_s\n", "has a header but no rows"),
         ("", "is empty"),
     ],
 )
@@ -522,7 +522,7 @@ def test_two_files_of_one_name_are_not_drawn_over_each_other(refused, tmp_path):
         (tmp_path / folder).mkdir()
         curves(tmp_path / folder / "c.csv", {"mine": 3.0})
     both = [tmp_path / "a" / "c.csv", tmp_path / "b" / "c.csv"]
-    refused("plot", *both, "--out", tmp_path / "out", says=["would be one picture"])
+    refused("plot", *both, "--out", tmp_path / "out", says=["would be written to the same picture"])
 
 
 def test_a_users_own_unit_is_in_the_picture(tmp_path):

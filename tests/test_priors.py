@@ -130,7 +130,7 @@ def test_a_memory_of_a_rate_is_a_running_mean():
         ),
         (
             lambda: made(prior=ActionMemory(), schedule=MaskedProcess(3), head=TokenHead()),
-            "the states of a MaskedProcess are tokens; take a GaussianPrior",
+            "the states of a MaskedProcess are tokens; use a GaussianPrior",
         ),
     ],
 )

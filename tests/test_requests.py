@@ -150,7 +150,7 @@ def test_hourly_weights_read_back():
         ({"burst": 1}, "workload has the unknown key 'burst'"),
         ({"mix": [{**MIX[0].to_dict(), "steps": 0}]}, "workload.mix[0].steps must be at least 1, got 0"),
         ({"mix": [{**MIX[0].to_dict(), "width": 1.5}]}, "workload.mix[0].width must be a whole number, got 1.5"),
-        ({"mix": [{**MIX[0].to_dict(), "model": 3}]}, "workload.mix[0].model must be a text, got 3"),
+        ({"mix": [{**MIX[0].to_dict(), "model": 3}]}, "workload.mix[0].model must be a string, got 3"),
         ({"mix": [{"model": "a"}]}, "workload.mix[0] lacks the key 'width'"),
         ({"mix": [{**MIX[0].to_dict(), "weight": -1}]}, "workload.mix[0].weight must be at least 0, got -1"),
     ],
@@ -163,7 +163,7 @@ def test_what_is_wrong_is_refused_by_key_and_value(changes, says):
 
 
 def test_a_parameter_of_another_kind_is_refused_in_python_too():
-    with pytest.raises(InputError, match=r"workload\.cv does not belong to the kind 'poisson'"):
+    with pytest.raises(InputError, match=r"workload\.cv does not apply to the kind 'poisson'"):
         RequestWorkload("poisson", 1.0, MIX, cv=2.0)
 
 
@@ -206,7 +206,7 @@ def test_episodes_of_a_trace_are_windows_and_the_streams_share_none(trace_file):
 def test_stations_of_a_trace_are_kept_where_it_names_them(trace_file):
     r = TraceWorkload(str(trace_file), train_share=0.5).draw(0, Stream.EVALUATION, 0, 5, 3)
     assert r.station[3:].tolist() == [1, 2]
-    with pytest.raises(InputError, match="names the origin 2 of 2 stations"):
+    with pytest.raises(InputError, match="names the origin 2, but there are 2 stations"):
         TraceWorkload(str(trace_file)).draw(0, Stream.EVALUATION, 0, 2, 2)
 
 

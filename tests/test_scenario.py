@@ -219,7 +219,7 @@ MADE = [
     (Server, SERVER, {"capacity_gcycles_per_s": "9"}, "capacity_gcycles_per_s must be a number, got '9'"),
     (Server, SERVER, {"rate_mbit_per_s": 1e13}, r"rate_mbit_per_s must be at most 1e\+12"),
     (Server, SERVER, {"power_w": -1}, "power_w must be at least 0, got -1"),
-    (Server, SERVER, {"name": 3}, "name must be a text, got 3"),
+    (Server, SERVER, {"name": 3}, "name must be a string, got 3"),
     (Server, SERVER, {"models": "sd3"}, "models must be a list, got 'sd3'"),
     (Server, SERVER, {"availability": {"mtbf_s": 1}}, "availability must be Availability or None"),
     (Server, SERVER, {"service": TIMES}, "service must be ServerService or None"),
@@ -240,7 +240,7 @@ MADE = [
     (ServerService, {"models": {"a": ModelTimes(**TIMES)}}, {"joins": 1}, "joins must be true or false, got 1"),
     (Scenario, {"slot_s": 1.0}, {"servers": (SERVER,)}, r"servers\[0\] must be a Server, got {"),
     (Scenario, {"slot_s": 1.0, "servers": (Server(1, 1),)}, {"workload": {}}, "workload must be a Workload, Req"),
-    (Scenario, {"slot_s": 1.0, "servers": (Server(1, 1),)}, {"name": 3}, "name must be a text, got 3"),
+    (Scenario, {"slot_s": 1.0, "servers": (Server(1, 1),)}, {"name": 3}, "name must be a string, got 3"),
 ]
 
 

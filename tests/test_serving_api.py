@@ -549,7 +549,7 @@ def test_nothing_that_comes_over_a_wire_is_run():
 def test_a_number_that_is_not_finite_is_refused_by_its_name():
     for word in ("1e999", "-1e999", "NaN", "Infinity"):
         response = ask(FakeService(), content=f'{{"prompt": "x", "strength": {word}}}')
-        assert error_of(response)["message"] == f"the body must hold finite numbers alone, got {word}"
+        assert error_of(response)["message"] == f"the body must hold only finite numbers, got {word}"
 
 
 def test_where_a_key_is_named_admin_it_alone_sees_what_all_clients_do():

@@ -132,7 +132,7 @@ def test_a_decision_file_of_observations_decides_as_an_environment_would_show_it
     assert choice._latent[0].tolist() == pytest.approx([12 + 1 / 3] * 3)
     only = np.array([False, False, True])  # where it names another, the request goes where it may go
     assert choice(Moment.of(service_s=[[1.0, 2.0, 4.0]], wait_s=[0.0], starts_s=[0.0] * 3), only) == 2
-    with pytest.raises(InputError, match="of 3 workers, and there are 4 now"):
+    with pytest.raises(InputError, match="for 3 workers, and there are 4 now"):
         named.dispatcher.decide(next(iter(moments(4))))
 
 

@@ -150,7 +150,7 @@ def test_the_log_goes_on_after_a_restart_and_loses_only_a_line_that_was_cut(tmp_
 def test_a_log_that_is_something_else_is_refused_and_left_as_it_is(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("arrival_s,server\n1,a\n")
-    with pytest.raises(InputError, match=r"results\.csv is no log of requests"):
+    with pytest.raises(InputError, match=r"results\.csv is not a log of requests"):
         RequestRecorder(path)
     assert path.read_text() == "arrival_s,server\n1,a\n"
     with pytest.raises(InputError, match="does not exist"):

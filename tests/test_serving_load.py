@@ -150,7 +150,7 @@ def test_the_command_ends_by_one_where_nobody_answers_and_by_two_where_options_c
     assert json.loads(out.out)["failed"] == 2
     assert "no request was answered: 2 x no connection" in out.err
     assert main(["bench-service", "http://127.0.0.1:9", "--cv", "2"]) == 2
-    assert "--cv belongs to --rate" in capsys.readouterr().err
+    assert "--cv works only with --rate" in capsys.readouterr().err
     assert main(["bench-service", "127.0.0.1:9"]) == 2
 
 

@@ -90,9 +90,9 @@ def test_a_function_of_ones_own_or_a_whole_dispatcher_serves(tmp_path, monkeypat
         ("mine_rules:whole", {"binding": "free", "order": "first-come"}, "has no --order"),
         ("mine_rules:number", {}, "must be a function"),
         ("round-robbin", {}, "did you mean round-robin"),
-        ("least-work", {"binding": "free"}, "--policy least-work belongs to --binding arrival"),
-        ("random", {"order": "first-come"}, "--order belongs to --binding free"),
-        ("random", {"binding": "free", "order": "mine_rules:Other"}, "a whole dispatcher"),
+        ("least-work", {"binding": "free"}, "--policy least-work works only with --binding arrival"),
+        ("random", {"order": "first-come"}, "--order works only with --binding free"),
+        ("random", {"binding": "free", "order": "mine_rules:Other"}, "a dispatcher of its own"),
     ]:
         with pytest.raises(InputError, match=said):
             make_policy(policy, **more)
@@ -168,7 +168,7 @@ def test_a_workers_file_is_looked_at_again_after_what_nobody_foresaw_and_a_slow_
 
     asyncio.run(go())
     assert read[:5] == [False, False, False, True, False]
-    assert "could not be taken up: RuntimeError: odd" in caplog.text
+    assert "could not be loaded: RuntimeError: odd" in caplog.text
     assert "w.json is broken; the workers stay as they were" in caplog.text
 
 

@@ -317,10 +317,10 @@ def test_a_process_is_reconfigured_and_drained(tmp_path):
     [
         (["--host", "0.0.0.0"], "--token-file or --token-env"),
         (["--policy", "round-robbin"], "did you mean round-robin"),
-        (["--order", "first-come"], "--order belongs to --binding free"),
-        (["--lead", "0.01"], "--lead belongs to --binding free"),
+        (["--order", "first-come"], "--order works only with --binding free"),
+        (["--lead", "0.01"], "--lead works only with --binding free"),
         (["--share", "1.5"], "--share must be below 1"),
-        (["--beside", "random"], "--beside belongs to --share or --shadow"),
+        (["--beside", "random"], "--beside works only with --share or --shadow"),
         (["--token-env", "NOBODY_SET_THIS"], "NOBODY_SET_THIS"),
         (["--log", "."], "folder"),
         (["--workers", "nowhere.json"], "nowhere.json"),

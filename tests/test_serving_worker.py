@@ -530,7 +530,7 @@ def test_blank_pictures_are_pictures():
 def test_a_time_scale_is_refused_at_which_this_machine_is_half_a_percent_of_a_request():
     engine = emulated(scale=0.05)
     check_scale(engine, 0.00094)
-    with pytest.raises(InputError, match=r"--time-scale 0.05 makes a request 189 ms .* take at least 0.053"):
+    with pytest.raises(InputError, match=r"--time-scale 0.05 makes a request 189 ms .* use at least 0.053"):
         check_scale(engine, 0.001)
     check_scale(emulated(), 1.0)  # at its own pace nothing is distorted
     assert 0 < asyncio.run(dead_time_s(engine)) < 10

@@ -78,7 +78,7 @@ def test_every_field_of_a_preset_is_told_and_every_preset_has_a_page_with_its_pa
     shown = list(tables.capabilities(["dqn", "lad"]))
     others = len(tables.ACTIONS) - 1  # kinds of actions that are not one choice
     assert shown[2].startswith(f"| `dqn` | yes |{' no |' * others} yes |")
-    assert "* items together: `lad` refuses, since a memory is of single items; take a GaussianPrior." in shown
+    assert "* items together: `lad` refuses, since a memory is of single items; use a GaussianPrior." in shown
 
 
 def test_every_page_stands_in_the_tree_of_the_landing_page():

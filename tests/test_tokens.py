@@ -152,7 +152,7 @@ def test_torchrls_ppo_takes_recorded_chains():
     rows = rows.set("advantage", torch.randn(4, 1)).set("value_target", torch.zeros(4, 1))
     losses = ClipPPOLoss(policy, critic, entropy_bonus=False)(rows)
     assert losses["kl_approx"].item() == pytest.approx(0, abs=1e-6)
-    with pytest.raises(NotImplementedError, match=r"one recorded chain; .*takes entropy_bonus=False"):
+    with pytest.raises(NotImplementedError, match=r"one recorded chain; .*give a loss of TorchRL entropy_bonus=False"):
         ClipPPOLoss(policy, critic)(rows)
     losses["loss_objective"].backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in policy.parameters())
@@ -170,24 +170,24 @@ def test_a_token_head_is_described_by_json():
         (lambda env: DiffusionPolicy.from_specs(env, head=TokenHead()), "reads tokens, and .* GaussianProcess"),
         (
             lambda env: DiffusionPolicy.from_specs(env, schedule=Absorbing(), head=TokenHead()),
-            "Absorbing tells no posterior",
+            "Absorbing defines no posterior",
         ),
         (lambda env: DiffusionPolicy.from_specs(env, sampler=Ancestral()), "numbers, and a Ancestral goes"),
         (lambda env: policy_of(env).with_sampler(DDIM()), "tokens, and a DDIM"),
         (lambda env: policy_of(env, prior=ActionMemory()), "states of a Absorbing are tokens"),
         (lambda env: policy_of(env).get_dist(env.reset()), "'chain' is not there: an action's probability is that of"),
-        (lambda env: setattr(policy_of(env).with_start(2), "record", True), "from what no record tells"),
+        (lambda env: setattr(policy_of(env).with_start(2), "record", True), "from a state that is not recorded"),
         (
             lambda env: setattr(
                 DiffusionPolicy.from_specs(env, schedule=MaskedProcess(2), sampler=Surest(order="confidence")),
                 "record",
                 True,
             ),
-            "take Ancestral",
+            "use Ancestral",
         ),
         (lambda env: ChainLaw(torch.zeros(2), torch.ones(2).long()).log_prob(torch.tensor([1, 0])), "not the one in"),
         (lambda env: LatentDiscreteSACLoss(policy_of(env), CriticEnsemble(3, 5)), "cannot be enumerated"),
-        (lambda env: Absorbing().squares(1), "no share of signal"),
+        (lambda env: Absorbing().squares(1), "no levels of signal"),
     ],
 )
 def test_mistakes_get_a_sentence(make, words):

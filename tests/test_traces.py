@@ -378,7 +378,7 @@ def test_what_the_command_refuses(refused, write, tmp_path):
         "ms",
         "--out",
         out,
-        says=["belong to --trace-format csv, got azure"],
+        says=["work only with --trace-format csv, got azure"],
     )
     refused("tasks", tmp_path / "no", "--format", "azure", "--out", out, says=["does not exist"])
     refused("tasks", "azure-sample", "--out", tmp_path / "no" / "out.csv", says=["does not exist"])

@@ -141,7 +141,7 @@ def test_a_run_without_an_update_says_so_and_how_many_there_were_is_told():
         none = train(PROBLEM, "sac", episodes=1, changes={**QUICK, "start_after": 50})
     assert none.updates == 0
     # an update after each step once there are more than start_after transitions
-    with pytest.warns(UserWarning, match="the networks were updated 12 times, and mostly it takes thousands"):
+    with pytest.warns(UserWarning, match="the networks were updated 12 times, and most problems need thousands"):
         some = train(PROBLEM, "sac", episodes=2, changes={**QUICK, "start_after": 6, "updates": 3})
     assert some.updates == 3 * 4
 
@@ -310,7 +310,7 @@ def test_a_mask_that_would_mask_nothing_is_told_of():
     both = gymnasium_of(observation_space=spaces_of, seen=lambda self: {**shown, "action_mask": may})
     assert Keys.of(both.make_env(2)).mask == "action_mask"
     problem = gymnasium_of(reset=lambda self, seed=None: (self.seen(), {"action_mask": may}))
-    with pytest.warns(UserWarning, match="Own tells an action_mask in info, where it masks nothing"):
+    with pytest.warns(UserWarning, match="Own puts an action_mask into info, where it masks nothing"):
         problem.make_env(1).reset()
 
 

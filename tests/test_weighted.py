@@ -300,7 +300,7 @@ def test_without_a_chain_what_learns_of_steps_learns_of_whole_actions():
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (lambda env: DiffusionPolicy.from_specs(env), "take a TokenHead or a VectorHead"),
+        (lambda env: DiffusionPolicy.from_specs(env), "use a TokenHead or a VectorHead"),
         (lambda env: DiffusionPolicy.from_specs(env, prior=ActionMemory()), "remembers"),
     ],
 )
@@ -442,12 +442,12 @@ def test_values_of_next_states():
     [
         (lambda: ReverseMirrorLoss(chain_policy(), Known()), "order='chance'"),
         (lambda: DenoisingLoss(plain_policy()), "the FeedforwardPolicy has no chain"),
-        (lambda: DenoisingLoss(chain_policy()), "goes through a MaskedProcess to a JointHead; take a VectorHead"),
+        (lambda: DenoisingLoss(chain_policy()), "goes through a MaskedProcess to a JointHead; use a VectorHead"),
         (
             lambda: DenoisingLoss(DiffusionPolicy.from_specs(bandit(), items="joint")),
             "goes through a GaussianProcess to a JointHead",
         ),
-        (lambda: QDFMLoss(vectors(), Known()), "rates of tokens, and those of a GaussianProcess"),
+        (lambda: QDFMLoss(vectors(), Known()), "rates of tokens, and the states of a GaussianProcess"),
         (lambda: OnChainMirrorLoss(vectors(), Known()), "recorded chains are of tokens"),
         (lambda: QDFMLoss(uniform(0), Known(), beta=0.0), "beta must be greater than 0"),
         (lambda: MirrorDescentLoss(chain_policy(), Known(), temperature=0), "temperature"),

@@ -76,7 +76,7 @@ def moved_in_file(path: str, where: str) -> str:
     """
     now = moved(path)
     if now != path:
-        warnings.warn(f"{where}: {path} is {now} now; the old path will go", FutureWarning, stacklevel=2)
+        warnings.warn(f"{where}: {path} is {now} now; the old path will be removed", FutureWarning, stacklevel=2)
     return now
 
 
@@ -93,7 +93,9 @@ class OldNames(ModuleType):
         module, _, now = OLD_NAMES[path].rpartition(".")
         value = getattr(importlib.import_module(module), now)
         level = 2 if type(self) is OldNames else 3  # the user's line, also where a package asks here
-        warnings.warn(f"{path} is {module}.{now} now; the old name will go", DeprecationWarning, stacklevel=level)
+        warnings.warn(
+            f"{path} is {module}.{now} now; the old name will be removed", DeprecationWarning, stacklevel=level
+        )
         return value
 
 
@@ -118,7 +120,9 @@ def keeps_keywords(init: Callable[_Arguments, None]) -> Callable[_Arguments, Non
             now, name = OLD_KEYWORDS[old], type(args[0]).__name__
             if now in kwargs:
                 raise InputError(f"{name}: {old} is {now} now; give {now} alone")
-            warnings.warn(f"{name}: {old} is {now} now; the old keyword will go", DeprecationWarning, stacklevel=2)
+            warnings.warn(
+                f"{name}: {old} is {now} now; the old keyword will be removed", DeprecationWarning, stacklevel=2
+            )
             kwargs[now] = kwargs.pop(old)
         init(*args, **kwargs)
 
@@ -142,7 +146,7 @@ class OldAttribute:
         if thing is None:
             return self
         name = type(thing).__name__
-        said = f"{name}.{self._name} is {name}.{self._now} now; the old name will go"
+        said = f"{name}.{self._name} is {name}.{self._now} now; the old name will be removed"
         warnings.warn(said, DeprecationWarning, stacklevel=2)
         return getattr(thing, self._now)
 

@@ -167,7 +167,7 @@ def check_same(before: Any, now: Any, source: str) -> None:
     if found is not None:
         where, old, new = found
         if not where:
-            raise InputError(f"{source} is of another run: {_said(old)}, and this one is {_said(new)}")
+            raise InputError(f"{source} belongs to another run: {_said(old)}, and this one is {_said(new)}")
         for outer in ("run.", "method."):
             where = where.removeprefix(outer) if where != "method.class" else "method"
         raise InputError(f"{source} was trained with {where} {_said(old)}, and this run has {_said(new)}")

@@ -78,7 +78,7 @@ def meant_attribute(text: str, wanted: str = "") -> str:
     named = f"{module}:{name or 'NAME'}"
     if not file.endswith(".py") or not is_attribute(named):
         return ""
-    return f"; did you mean {named}{'' if name else ', of what stands there'}?"
+    return f"; did you mean {named}{'' if name else ', NAME being a name in that file'}?"
 
 
 def _stands(name: str, source: str) -> bool:

@@ -64,7 +64,7 @@ def read_bytes(path: str | Path, what: str, limit: int = LIMIT) -> bytes:
             # what the system says of a size need not be so: files of /proc have none
             data = b"" if status.st_size > limit else _at_most(file.fileno(), limit + 1)
             if status.st_size > limit or len(data) > limit:
-                raise InputError(f"{name} is larger than {_size(limit)}, the most that is read of one")
+                raise InputError(f"{name} is larger than {_size(limit)}, the most that is read")
             return data
     except InputError:
         raise

@@ -54,7 +54,7 @@ class Table:
         if self.broken:
             raise InputError(f"{self.name}, line {self.broken[0][0]}: {self.broken[0][1]}")
         if not self.rows:
-            raise InputError(f"{self.name} has a header and no {rows}")
+            raise InputError(f"{self.name} has a header but no {rows}")
         return self
 
 
@@ -99,7 +99,7 @@ def read_table(
             rows.append(values)
             starts.append(start + 1)
         if len(rows) * len(header) > CELLS:
-            raise InputError(f"{name} has more than {CELLS:,} values, the most that is read of one; cut it into parts")
+            raise InputError(f"{name} has more than {CELLS:,} values, the most that are read; split it into parts")
     return Table(name, header, tuple(rows), tuple(starts), tuple(broken), blank, digest)
 
 
@@ -113,7 +113,7 @@ def split_lines(text: str, name: str) -> list[str]:
         InputError: there are more than `LINES`.
     """
     if text.count("\n") + text.count("\r") - text.count("\r\n") > LINES:
-        raise InputError(f"{name} has more than {LINES:,} lines, the most that is read of one; cut it into parts")
+        raise InputError(f"{name} has more than {LINES:,} lines, the most that are read; split it into parts")
     return list(io.StringIO(text, newline=""))
 
 
@@ -138,7 +138,7 @@ def _header(
             has = f"; it has {show_path(', '.join(header)[:200])}" if list_columns else ""
             raise InputError(f"{name} has no column " + " or ".join(f"'{column}'" for column in choice) + has)
     if len(header) > COLUMNS:
-        raise InputError(f"{name} has {len(header)} columns, and more than {COLUMNS} are not read")
+        raise InputError(f"{name} has {len(header)} columns; at most {COLUMNS} are read")
     for i, column in enumerate(header):
         if column in header[:i]:
             raise InputError(f"{name} has the column '{show_path(column[:60])}' twice")

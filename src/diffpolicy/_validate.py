@@ -89,7 +89,7 @@ def integer(value: Any, key: str, *, least: int | None = None, most: int | None 
 def no_class(value: Any, key: str) -> None:
     """Refuses a class where what it makes is asked for. Args: value: that is given. key: names it."""
     if isinstance(value, type):
-        raise InputError(f"{key} is the class {value.__name__}; give what it makes, as {value.__name__}(...) does")
+        raise InputError(f"{key} is the class {value.__name__}; give an instance, such as {value.__name__}(...)")
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def shallow(value: Any, what: str) -> Any:
         level = [x for v in level for x in (v.values() if isinstance(v, dict) else v if isinstance(v, list) else ())]
         if not level:
             return value
-    raise InputError(f"{what} is nested too deeply: at most {DEEPEST} lists or objects may lie in each other")
+    raise InputError(f"{what} is nested too deeply: at most {DEEPEST} levels of lists or objects are read")
 
 
 def path(value: Any, key: str) -> Path:

@@ -52,7 +52,7 @@ def parse(text: str, name: str, *, texts: bool = False) -> Any:
         InputError: not YAML, a key stands twice, or it is larger or deeper than any file of settings.
     """
     if len(text) > TEXT:
-        raise InputError(f"{name} is longer than {TEXT:,} characters, the most that is read of one")
+        raise InputError(f"{name} is longer than {TEXT:,} characters, the most that is read")
     loader = None
     try:
         loader = (_Texts if texts else _Values)(text)
@@ -64,7 +64,7 @@ def parse(text: str, name: str, *, texts: bool = False) -> Any:
     except InputError:
         raise
     except RecursionError:
-        deepest = f"at most {check.DEEPEST} lists or objects may lie in each other"
+        deepest = f"at most {check.DEEPEST} levels of lists or objects are read"
         raise InputError(f"{name} is nested too deeply: {deepest}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
@@ -84,7 +84,7 @@ def _count(node: yaml.Node, name: str, known: dict[int, int]) -> int:
     """Nodes of a tree with all aliases written out; `known` has those that were counted, 0 while they are."""
     if id(node) in known:
         if not known[id(node)]:
-            raise InputError(f"{name} holds an alias of something that it lies in")
+            raise InputError(f"{name} holds an alias of something that contains it")
         return known[id(node)]
     known[id(node)] = 0
     children: list[yaml.Node] = []
@@ -99,6 +99,6 @@ def _count(node: yaml.Node, name: str, known: dict[int, int]) -> int:
         children = [part for pair in node.value for part in pair]
     total = 1 + sum(_count(child, name, known) for child in children)
     if total > NODES:
-        raise InputError(f"{name} holds more than {NODES:,} values, with aliases written out")
+        raise InputError(f"{name} holds more than {NODES:,} values, with aliases expanded")
     known[id(node)] = total
     return total

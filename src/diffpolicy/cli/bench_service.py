@@ -109,7 +109,7 @@ def _asks(options: argparse.Namespace) -> list[Ask]:
     from diffpolicy.edge.serving.load.plan import MIXED, mix_of, plan, read_plan
 
     if options.cv is not None and options.rate is None:
-        raise InputError(f"--cv belongs to --rate, got --cv {options.cv:g}")
+        raise InputError(f"--cv works only with --rate, got --cv {options.cv:g}")
     if options.trace is not None:
         if options.mix is not None:
             raise InputError("--mix says what is drawn, and --trace what is read; give one of them")

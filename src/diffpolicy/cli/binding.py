@@ -68,10 +68,10 @@ def holding(
             given = getattr(options, option)
             if given not in (None, False):
                 words = f"--{option.replace('_', '-')}" + ("" if given is True else f" {given}")
-                raise InputError(f"{words.split()[0]} belongs to --binding free, got {words}")
+                raise InputError(f"{words.split()[0]} works only with --binding free, got {words}")
         return None
     if chosen is None:
-        raise InputError(f"--binding free belongs to the offloading problem, got --problem {options.problem}")
+        raise InputError(f"--binding free works only with the offloading problem, got --problem {options.problem}")
     from diffpolicy.edge.dispatch.held import Held
     from diffpolicy.edge.dispatch.holding import Holding
     from diffpolicy.edge.dispatch.named import DEFAULT_ORDER
@@ -82,7 +82,7 @@ def holding(
         for name in policies:
             if name not in ("opt-ts", "opt-ts on arrival", None):
                 raise InputError(
-                    f"--order {order} is a whole dispatcher, which chooses servers itself and would never ask {name}; "
-                    "name opt-ts, or give an order"
+                    f"--order {order} is a dispatcher that chooses servers itself and would never ask {name}; name "
+                    "opt-ts instead, or give an order"
                 )
     return found

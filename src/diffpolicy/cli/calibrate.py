@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.errors import InputError
 
     if (options.mtbf is None) != (options.mttr is None):
-        raise InputError("--mtbf and --mttr belong together, got one of them")
+        raise InputError("--mtbf and --mttr must be given together, got one of them")
     outages = None if options.mtbf is None else Availability(mtbf_s=options.mtbf, mttr_s=options.mttr)
     _files.check_writable(options.out)
     profiles = [ServerProfile.load(source) for source in options.profiles]

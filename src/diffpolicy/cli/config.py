@@ -46,7 +46,7 @@ def read_config(options: argparse.Namespace, command: opt.Parser) -> None:
             value = action.const
         elif isinstance(action.default, list):
             if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-                raise InputError(f"{where} must be a list of texts, got {check.show(value)}")
+                raise InputError(f"{where} must be a list of strings, got {check.show(value)}")
         elif not isinstance(value, str):
             raise InputError(f"{where} must be one value, got {check.show(value)}")
         elif callable(action.type):

@@ -41,7 +41,7 @@ def check_name(text: str, option: str = "") -> None:
         InputError: it is empty, or holds a null character, or half of a surrogate pair that stands for no byte.
     """
     if not text:
-        raise InputError(f"{option} is given '', which is no name, path or number".lstrip())
+        raise InputError(f"{option} is given '', which is not a name, path or number".lstrip())
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
@@ -162,7 +162,7 @@ def other_problem(options: argparse.Namespace) -> bool:
     given = {word.split("=", 1)[0] for word in options.words}
     for option in OF_SCENARIO:
         if option in given:
-            raise InputError(f"{option} belongs to the offloading problem, and --problem is {options.problem}")
+            raise InputError(f"{option} works only with the offloading problem, and --problem is {options.problem}")
     return True
 
 
@@ -218,7 +218,7 @@ def print_json(data: dict[str, Any], options: argparse.Namespace) -> None:
     try:
         text = json.dumps({**data, "version": __version__, "seed": options.seed}, allow_nan=False)
     except ValueError:
-        raise InputError("a figure is too large to be a number, so JSON cannot hold it") from None
+        raise InputError("a result is too large to be a finite number, so JSON cannot hold it") from None
     print(text)
 
 

@@ -96,7 +96,7 @@ class OldSpelling(argparse.Action):
     def take(self, namespace: argparse.Namespace, value: Any) -> None:
         """Sets what it stands for, and remembers that it was used."""
         setattr(namespace, self.dest, value)
-        sentence = f"{self.option_strings[0]} is spelt {self.instead} now; the old spelling will go"
+        sentence = f"{self.option_strings[0]} is now spelled {self.instead}; the old spelling will be removed"
         namespace.old = [*vars(namespace).get("old", []), sentence]
 
 

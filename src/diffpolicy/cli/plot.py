@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> None:
     for k, place in enumerate(places):
         if place in places[:k]:
             raise InputError(
-                f"{options.files[k]} and {options.files[places.index(place)]} would be one picture, {place}"
+                f"{options.files[k]} and {options.files[places.index(place)]} would be written to the same picture, "
+                f"{place}"
             )
 
     from diffpolicy.experiments.plots import WRITTEN, draw

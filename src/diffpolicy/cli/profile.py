@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         if source is not None and source not in ARCHITECTURES and options.url is None:
             check_source(source)
     if options.weights != "random" and options.model not in ARCHITECTURES:
-        raise InputError("--weights needs the built-in --model that they belong to; a folder or hub id is a --model")
+        raise InputError("--weights needs a built-in --model that they fit; name a folder or hub id by --model itself")
     given = _grid_texts(options)
     if options.dry_run:
         opt.set_threads(options.threads)
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_together(options: argparse.Namespace) -> None:
     if options.grid is not None and (options.steps or options.sizes or options.batches):
-        raise InputError("--grid already says what --steps, --sizes and --batches would")
+        raise InputError("--grid already sets steps, sizes and batches; leave out --steps, --sizes and --batches")
     if options.url is None:
         if options.api_key_env is not None:
             raise InputError("--api-key-env needs --url")
@@ -160,7 +160,7 @@ def _check_together(options: argparse.Namespace) -> None:
         return
     for name in (*IN_PROCESS, "dry_run"):
         if getattr(options, name) not in (None, False, "random"):
-            raise InputError(f"--{name.replace('_', '-')} does not apply to a server that runs already, behind --url")
+            raise InputError(f"--{name.replace('_', '-')} does not apply with --url, to a server that already runs")
 
 
 def _default_model() -> str:

@@ -137,9 +137,9 @@ def run(options: argparse.Namespace) -> None:
     if options.share is not None and options.share >= 1:
         raise InputError(f"--share must be below 1, got {options.share:g}")
     if options.beside is not None and options.share is None and not options.shadow:
-        raise InputError(f"--beside belongs to --share or --shadow, got --beside {options.beside}")
+        raise InputError(f"--beside works only with --share or --shadow, got --beside {options.beside}")
     if options.lead is not None and options.binding != "free":
-        raise InputError(f"--lead belongs to --binding free, got --lead {options.lead:g}")
+        raise InputError(f"--lead works only with --binding free, got --lead {options.lead:g}")
     for name in ("grace", "deadline", "lead"):
         if getattr(options, name) is not None:
             check.number(getattr(options, name), f"--{name}", most=LONGEST_S)

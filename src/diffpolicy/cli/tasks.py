@@ -140,7 +140,7 @@ def _read(options: argparse.Namespace) -> Trace:
     if kind is None:
         raise InputError(f"--trace-format must say what {options.trace} is: {', '.join(FORMATS)}")
     if kind != "csv" and (options.columns is not None or options.unit is not None):
-        raise InputError(f"--columns and --unit belong to --trace-format csv, got {kind}")
+        raise InputError(f"--columns and --unit work only with --trace-format csv, got {kind}")
     broken = options.max_broken
     if not 0 <= broken <= 1:
         raise InputError(f"--max-broken must be from 0 to 1, got {broken:g}")
@@ -198,5 +198,5 @@ def _text(summary: dict[str, Any]) -> str:
         f"  each comes in at one of the {summary['stations']} stations of {summary['scenario']}, drawn at random"
     )
     models = "1 model" if summary["models"] == 1 else f"{summary['models']} models"
-    lines.append(f"  {models}; {summary['switch_share']:.0%} of requests need another than the one before")
+    lines.append(f"  {models}; {summary['switch_share']:.0%} of requests need another model than the one before")
     return "\n".join(lines)

@@ -95,9 +95,11 @@ def _run_order(options: argparse.Namespace) -> None:
 
     for option, given in {"resume": options.resume, "rounds": options.rounds is not None}.items():
         if given:
-            raise InputError(f"train-fleet {ORDER} has no --{option}: it is evolution alone, and minutes long")
+            raise InputError(f"train-fleet {ORDER} has no --{option}: it consists of evolution alone")
     if options.objective != "mean":
-        raise InputError(f"train-fleet {ORDER} lowers the mean within limits of the tail, got --objective")
+        raise InputError(
+            f"train-fleet {ORDER} always minimises the mean within limits on the tail, so it takes no --objective"
+        )
     out = _files.check_folder(options.out)
     recipe = Recipe() if options.generations is None else replace(Recipe(), generations=options.generations)
     with alone_in(out):

@@ -65,7 +65,9 @@ class TokenSampler(Sampler):
 
     def _of_tokens(self, process: Process) -> TokenProcess:
         if not isinstance(process, TokenProcess):
-            raise InputError(f"a {type(self).__name__} goes through tokens, and a {type(process).__name__} has numbers")
+            raise InputError(
+                f"a {type(self).__name__} samples tokens, and the states of a {type(process).__name__} are numbers"
+            )
         return process
 
 
@@ -101,13 +103,15 @@ class Ancestral(TokenSampler):
         super().__post_init__()
         check.choice(self.order, "order", ORDERS)
         if not 0 <= self.remask < math.inf or (self.remask and self.order != "chance"):
-            raise InputError(f"remask must be at least 0, and goes with the order chance, got {self.remask}")
+            raise InputError(f"remask must be at least 0, and works only with the order chance, got {self.remask}")
 
     def grid(self, process: Process) -> tuple[int, ...]:
         if type(self._of_tokens(process)).posterior is TokenProcess.posterior:
-            raise InputError(f"a {type(process).__name__} tells no posterior; pass a Sampler of its own")
+            raise InputError(f"a {type(process).__name__} defines no posterior; pass a Sampler made for it")
         if (self.remask or self.order != "chance") and not isinstance(process, MaskedProcess):
-            raise InputError(f"order and remask are of a MaskedProcess, and a {type(process).__name__} hides nothing")
+            raise InputError(
+                f"order and remask apply only to a MaskedProcess, and a {type(process).__name__} hides nothing"
+            )
         return super().grid(process)
 
     def sample(
@@ -177,7 +181,7 @@ class TauLeaping(TokenSampler):
 
     def grid(self, process: Process) -> tuple[int, ...]:
         if type(self._of_tokens(process)).jumps is TokenProcess.jumps:
-            raise InputError(f"a {type(process).__name__} tells no rates; pass a Sampler of its own")
+            raise InputError(f"a {type(process).__name__} defines no rates; pass a Sampler made for it")
         return super().grid(process)
 
     def kernel(self, model: Model, x: Tensor, k: int, cond: Any, process: Process) -> Kernel:

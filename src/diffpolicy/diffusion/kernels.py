@@ -94,7 +94,7 @@ class Point(Kernel):
 
     def log_prob(self, state: Tensor) -> Tensor:
         raise InputError(
-            "a step that draws nothing has no density; give the sampler a min_std, or take one that spreads noise"
+            "a step that draws nothing has no density; give the sampler a min_std, or use one that adds noise"
         )
 
 

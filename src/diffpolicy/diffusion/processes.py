@@ -163,7 +163,7 @@ class GaussianProcess(Process):
             object.__setattr__(self, "schedule", Schedule.from_dict(self.schedule))
         schedule = self.schedule
         if isinstance(schedule, FlowSchedule):
-            raise InputError("a straight path has velocities of its own; take a FlowProcess instead of a FlowSchedule")
+            raise InputError("a straight path has velocities of its own; use a FlowProcess instead of a FlowSchedule")
         if isinstance(schedule, Schedule):
             squares = _squares_of(schedule, check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
         else:
@@ -175,7 +175,7 @@ class GaussianProcess(Process):
         if left > MOST_LEFT:
             warnings.warn(
                 f"the schedule does not end in noise: alpha_bar is {left:.4g} after its last step, so that much of x_0 "
-                "is left where a chain starts from noise alone; take more noise or another schedule",
+                "is left where a chain starts from noise alone; use more noise or another schedule",
                 stacklevel=3,
             )
 

@@ -39,7 +39,7 @@ class TokenProcess(Process):
 
     def kept(self, i: int) -> float:
         """The probability that a token stands as it was, 1 at level 0, which imitation asks for. Args: i: 0..I."""
-        raise InputError(f"a {type(self).__name__} does not tell by kept(i) how likely a token stands as it was")
+        raise InputError(f"a {type(self).__name__} does not define kept(i), how likely a token is unchanged")
 
     @abstractmethod
     def terminal(self, draws: Tensor | None, allowed: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ class TokenProcess(Process):
         Raises:
             InputError: the process has none, so that a sampler of its own goes back through it.
         """
-        raise InputError(f"a {type(self).__name__} tells no posterior; pass a Sampler of its own")
+        raise InputError(f"a {type(self).__name__} defines no posterior; pass a Sampler made for it")
 
     def jumps(self, logits: Tensor, x: Tensor, i: int, j: int) -> Tensor:
         """How many jumps to each token are expected from i to j if rates stay as they are at i, `[.., K, V]`.
@@ -79,7 +79,7 @@ class TokenProcess(Process):
         Raises:
             InputError: the process has no rates.
         """
-        raise InputError(f"a {type(self).__name__} tells no rates; pass a Sampler of its own")
+        raise InputError(f"a {type(self).__name__} defines no rates; pass a Sampler made for it")
 
     def target(self, x0: Tensor, t: Tensor | int, draws: Tensor, prediction: str = "x0") -> Tensor:
         """x_0 itself, whose law is learnt by cross-entropy, `[.., K]`. Args: of `corrupt`."""
@@ -94,7 +94,7 @@ class TokenProcess(Process):
         return value
 
     def squares(self, i: int) -> tuple[float, float]:
-        raise InputError(f"the states of a {type(self).__name__} are tokens, which have no share of signal and noise")
+        raise InputError(f"the states of a {type(self).__name__} are tokens, which have no levels of signal and noise")
 
 
 def allowed_by(logits: Tensor) -> Tensor:

@@ -168,7 +168,10 @@ class OffloadingProblem(Problem):
         if has_numba():
             return ""
         names = " and ".join(BUNDLED)
-        return f"{names} are left out, slow without numba: pip install -c constraints.txt '.[fleet]' brings them in"
+        return (
+            f"{names} are left out, since they are slow without numba; to include them: pip install -c "
+            "constraints.txt '.[fleet]'"
+        )
 
     @property
     def subject(self) -> Scenario:
@@ -197,7 +200,7 @@ class OffloadingProblem(Problem):
             last = key[-1] if isinstance(key, tuple) else key
             if key not in known and last not in primed:
                 level = env.information  # an OffloadingEnv's
-                raise InputError(f"the policy reads {key!r}, which its level of information, {level}, does not have")
+                raise InputError(f"the policy reads {key!r}, which its level of information, {level}, does not include")
 
     def _check_servers(self, policy: SavedPolicy) -> None:
         """Refuses a policy that was trained for another number of servers."""
@@ -207,8 +210,8 @@ class OffloadingProblem(Problem):
             return
         raise InputError(
             f"the policy was made for {head.choices} servers, and scenario {self.scenario.name} has {servers}; it "
-            f"holds for one number of them: play it where there are {head.choices}, as --stations {head.choices} "
-            "makes of lad-ts, or train it for these"
+            f"works only for that number: play it on {head.choices} servers, such as lad-ts with --stations "
+            f"{head.choices}, or train it for these"
         )
 
     def check_episodes(self, episodes: int) -> None:

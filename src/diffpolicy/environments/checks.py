@@ -187,7 +187,7 @@ def check_value(key: NestedKey, value: Any, spec: TensorSpec, who: str) -> None:
 
 
 TOUCHED = "changed the {key!r} that it was given; it must work on a copy of it"
-REUSED = "was changed by a later step, and so is what was stored of it; give a copy of what goes on changing (.clone())"
+REUSED = "was changed by a later step, and so is what was stored of it; give back a copy (.clone())"
 """What an environment does that works on what is not its own, or hands out the same storage twice."""
 
 

@@ -87,12 +87,12 @@ def read_data(path: str | Path) -> TensorDict:
     lengths = {len(x) if x.ndim else 0 for x in arrays.values()}
     if len(lengths) != 1 or 0 in lengths:
         told = ", ".join(f"{key} {list(x.shape)}" for key, x in arrays.items())
-        raise InputError(f"{name} must hold arrays of as many rows each, got {told or 'none'}")
+        raise InputError(f"{name} must hold arrays with the same number of rows, got {told or 'none'}")
     result = TensorDict(batch_size=[lengths.pop()])
     for place, key in _places(list(arrays), name).items():
         x = arrays[key]
         if x.is_complex():
-            raise InputError(f"{name} holds complex numbers in {key!r}, and real ones are learnt from")
+            raise InputError(f"{name} holds complex numbers in {key!r}, but only real ones can be learned from")
         result.set(place, x.float() if x.dtype == torch.float64 else x)
     return result
 
@@ -104,14 +104,14 @@ def _places(keys: list[str], name: str) -> dict[tuple[str, ...], str]:
         at = NAMES.get(key, tuple(key.replace("/", ".").split(".")))
         place = at if isinstance(at, tuple) else (at,)
         if "" in place:
-            raise InputError(f"{name} holds the array {key!r}, of whose name a part between dots or slashes is empty")
+            raise InputError(f"{name} holds the array {key!r}, whose name has an empty part between dots or slashes")
         if place in found:
-            raise InputError(f"{name} holds both {found[place]!r} and {key!r}, which are one; leave one out")
+            raise InputError(f"{name} holds both {found[place]!r} and {key!r}, which mean the same; leave one out")
         found[place] = key
     for place, key in found.items():
         group = next((place[:k] for k in range(1, len(place)) if place[:k] in found), None)
         if group is not None:
-            raise InputError(f"{name} holds {found[group]!r} as an array, and {key!r} within it; call one otherwise")
+            raise InputError(f"{name} holds {found[group]!r} as an array, and {key!r} within it; rename one of them")
     return found
 
 
@@ -127,11 +127,13 @@ def _npz(file: Path) -> dict[str, Tensor]:
             shape, kind = _header_in(packed, entry)
             array = f"{name}: array {entry.filename.removesuffix('.npy')!r}"
             if kind.hasobject:
-                raise InputError(f"{array} must hold numbers, and it holds Python objects, which are not unpickled")
+                raise InputError(f"{array} must hold numbers, but it holds Python objects, which are not unpickled")
             if math.prod(shape) > _limits.REPLAYED or entry.file_size > 16 * _limits.REPLAYED:
                 raise InputError(f"{array} must have at most {_limits.REPLAYED:,} numbers, got {list(shape)}")
             if math.prod(shape) * kind.itemsize > entry.file_size:
-                raise InputError(f"{array} cannot be read: it holds less than the {list(shape)} numbers that it tells")
+                raise InputError(
+                    f"{array} cannot be read: it holds less than the {list(shape)} numbers that its header says"
+                )
             need += entry.file_size
     check_free(need, name)
     with np.load(file, allow_pickle=False) as arrays:

@@ -68,9 +68,9 @@ def _of_those_there(rows: TensorDict, agents: int | None, name: str) -> TensorDi
     flat = rows.reshape(-1) if agents is None else rows.transpose(0, 1).reshape(agents, -1)
     there = flat["valid"]
     if agents is not None and not bool(there.any(-1).all()):
-        raise InputError(f"{name} holds no row that exists of agent {int((~there.any(-1)).nonzero()[0])}")
+        raise InputError(f"{name} holds no existing row for agent {int((~there.any(-1)).nonzero()[0])}")
     if not bool(there.any()):
-        raise InputError(f"{name} holds no row that exists: all are false under 'valid' or {COUNTED!r}")
+        raise InputError(f"{name} holds no existing row: all are false under 'valid' or {COUNTED!r}")
     kept = flat if bool(there.all()) else flat[there] if agents is None else flat[:, there.any(0)]
     return kept if not bool(kept["valid"].all()) else kept.exclude("valid")
 
@@ -81,8 +81,8 @@ class _Reader:
     def __init__(self, policy: Policy, data: TensorDictBase, keys: Keys, name: str) -> None:
         self.policy, self.data, self.keys, self.name = policy, data, keys, name
         if keys.action.items and keys.valid is not None:
-            said = f"{name} is not learnt where items are joint and may not exist, which {keys.valid!r} tells"
-            raise InputError(f"{said}; take items=independent")
+            said = f"{name} cannot be learned from where items are joint and may be missing, as {keys.valid!r} says"
+            raise InputError(f"{said}; use items=independent")
         observed = self._found("observation", policy.observation_keys)[1]
         m, agents = data.batch_size[0], () if keys.agents is None else (keys.agents,)
         if agents and observed.shape[1:2] != agents:
@@ -132,7 +132,7 @@ class _Reader:
                 continue
             if value.is_complex():
                 said = f"{self.name} holds complex numbers in {_told((*after, *key))!r}"
-                raise InputError(f"{said}, and real ones are learnt from")
+                raise InputError(f"{said}, but only real ones can be learned from")
             found.append((_told((*after, *key)), value))
         return found
 

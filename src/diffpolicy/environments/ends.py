@@ -39,6 +39,6 @@ def refuse_endless(env: EnvBase, going: Tensor, steps: int) -> None:
     """
     lane = int(going.nonzero()[0])
     raise InputError(
-        f"{type(env).__name__} has no steps given, and its lane {lane} has not ended after {steps:,}; give it 'done', "
-        f"or say how many steps an episode has at most, as steps={2 * steps} does"
+        f"{type(env).__name__} has no number of steps, and its lane {lane} has not ended after {steps:,}; let it write "
+        f"'done', or say how many steps an episode has at most, such as steps={2 * steps}"
     )

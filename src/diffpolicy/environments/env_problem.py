@@ -114,7 +114,7 @@ class EnvProblem(Problem):
             if not str(error).startswith("Can't instantiate abstract class"):
                 raise
             raise InputError(
-                f"problem {self.name}: the environment is not whole: {error}; write what is lacking"
+                f"problem {self.name}: the environment is not complete: {error}; write what is missing"
             ) from None
         env = as_lane(given)
         if not isinstance(env, EnvBase):
@@ -192,8 +192,8 @@ def _asked(make_env: Callable[..., Any]) -> tuple[str, ...]:
             )
         ):
             raise InputError(
-                f"make_env asks for {parameter.name!r}, and it is given {', '.join(GIVEN)} alone; "
-                "give it a default, or put a function of these around it"
+                f"make_env asks for {parameter.name!r}, but is given only {', '.join(GIVEN)}; give {parameter.name} a "
+                "default, or wrap make_env in a function of these"
             )
     return tuple(p.name for p in parameters if p.name in GIVEN and p.kind is not p.POSITIONAL_ONLY)
 

@@ -89,7 +89,7 @@ class _MaskInInfo:
 @cache  # once for all lanes: Python's own "once" begins anew wherever filters change
 def _tell_of_mask(name: str) -> None:
     warnings.warn(
-        f"{name} tells an action_mask in info, where it masks nothing; to have it read, give a Dict of observations "
+        f"{name} puts an action_mask into info, where it masks nothing; for it to be read, give a Dict of observations "
         "with an action_mask at its top",
         stacklevel=1,  # it is no fault of whoever stepped
     )

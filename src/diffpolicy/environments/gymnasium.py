@@ -60,7 +60,7 @@ def gym_problem(
     """
     if not isinstance(name, str):
         hint = "; EnvProblem takes what makes an environment of your own" if callable(name) or is_made(name) else ""
-        raise InputError(f"the name of a problem of Gymnasium must be a text, got {check.show(name)}{hint}")
+        raise InputError(f"the name of a problem of Gymnasium must be a string, got {check.show(name)}{hint}")
     plain, given = _apart(name)
     given |= options or {}
     for key, value in given.items():

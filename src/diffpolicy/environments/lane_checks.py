@@ -63,13 +63,13 @@ def check_ends_apart(env: EnvBase) -> None:
     except Exception:  # whatever a simulator says to that
         return
     if begins_all(lambda: copy.deepcopy(first)):
-        raise InputError(f"{reset_fault(base)}; here its lanes end apart")
+        raise InputError(f"{reset_fault(base)}; here its lanes end at different times")
 
 
 def reset_fault(env: EnvBase) -> str:
     """What is wrong with a `_reset` that begins all lanes, as the beginning of a sentence."""
     return (
-        f"_reset of {type(env).__name__} begins all lanes anew where only some are to begin; it must begin those that "
+        f"_reset of {type(env).__name__} resets all lanes where only some are to be reset; it must reset those that "
         "tensordict['_reset'] names, and leave the others as they are"
     )
 

@@ -222,8 +222,8 @@ def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
     again, other = (_played(problem.make_env(LANES, seed), problem.steps) for seed in (0, 1))
     if not same(rollout, again):
         warnings.warn(
-            f"problem {problem.name} gives something else each time with the same seed and actions, so nothing can be "
-            "repeated: does it draw from a generator of its own?",
+            f"problem {problem.name} gives different results each time with the same seed and actions, so nothing can "
+            "be repeated: does it draw from a generator of its own?",
             stacklevel=3,
         )
     elif same(rollout, other):
@@ -232,8 +232,8 @@ def _check_seeds(problem: Problem, rollout: TensorDict) -> None:
         )
     elif not _begins_by_seed(problem):
         warnings.warn(
-            f"problem {problem.name} shows something else after each set_seed(0), so a run that is resumed would not "
-            "go on as it had: does _set_seed do nothing?",
+            f"problem {problem.name} shows something different after each set_seed(0), so a resumed run would not "
+            "continue as it would have without a stop: does _set_seed do nothing?",
             stacklevel=3,
         )
 

@@ -26,7 +26,7 @@ from diffpolicy.policies.protocols import Decides
 
 BATCH = 16
 """Episodes that are played side by side."""
-UNLIKE = "episodes, each policy's its own, as they cannot be repeated"
+UNLIKE = "episodes, different ones for each policy, since they cannot be repeated"
 """What is played where a seed gives something else each time."""
 
 

@@ -117,7 +117,7 @@ def off_policy_value(
     for words, bad in (("no propensity", propensity.isnan()), ("the propensity 0", propensity == 0)):
         if count := int(bad.sum()):
             told.append(
-                f"{count} of {len(whole)} rows have {words}, and are left out; what is left may be no fair part"
+                f"{count} of {len(whole)} rows have {words}, and are left out; what is left may not be representative"
             )
     counted = propensity > 0
     if isinstance(policy, Policy):
@@ -148,7 +148,9 @@ def _doubts(weight: np.ndarray[Any, Any], effective: float) -> list[str]:
     """What makes weights doubtful: few effective rows, or a mean that is not 1, as it is where supports overlap."""
     told, n = [], len(weight)
     if effective < max(FEW, SHARE * n):
-        told.append(f"the weights are worth {effective:.1f} of {n} rows: the log's policy decided otherwise too often")
+        told.append(
+            f"the weights are worth {effective:.1f} of {n} rows: the log's policy decided differently too often"
+        )
     error = float(weight.std(ddof=1)) / n**0.5
     mean = float(weight.mean())
     if abs(mean - 1) > 4 * error + 0.01:
@@ -172,7 +174,7 @@ def _asked(policy: Any, log: TensorDict, samples: int) -> tuple[Tensor, Decided]
         return _shares(decided, action), [(each, 1 / samples) for each in decided]
     check_decisions(log, policy.observation_dim, "the log")
     if policy.remembers or policy.agents is not None:
-        raise InputError("an off-policy estimate asks policies without a memory and with one set of parameters")
+        raise InputError("an off-policy estimate needs policies without a memory and with one set of parameters")
     if policy.reading.masked and mask is None:
         raise InputError("the policy reads masks, and the log has no 'mask_0', ...")
     allowed = (

@@ -238,7 +238,7 @@ def play(
 def _reward_key(env: EnvBase) -> NestedKey:
     keys = [key if isinstance(key, str) or len(key) > 1 else key[0] for key in env.reward_keys]
     if len(keys) > 1 and "reward" not in keys:
-        raise InputError(f"which of the rewards {keys} costs? one of them, or one at the root, is needed")
+        raise InputError(f"which of the rewards {keys} is the cost? give only one, or one at the root")
     return keys[0] if len(keys) == 1 else "reward"
 
 

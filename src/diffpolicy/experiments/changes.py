@@ -40,7 +40,7 @@ def changed(method: Method, changes: Mapping[str, Any]) -> Method:
             continue
         whole = values.get(name, getattr(method, name))
         if not isinstance(whole, Mapping):
-            raise InputError(f"{name} is no object, so it has no {check.show(inner)}; it is {check.show(whole)}")
+            raise InputError(f"{name} is not an object, so it has no {check.show(inner)}; it is {check.show(whole)}")
         values[name] = {**whole, inner: value}
     return dataclasses.replace(method, **values)
 

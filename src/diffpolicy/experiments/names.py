@@ -192,7 +192,7 @@ def _as_problem(value: Any, text: str) -> Problem:
     except TypeError:
         lacking = ", ".join(name for name, p in inspect.signature(value).parameters.items() if p.default is p.empty)
         raise InputError(
-            f"problem {text} must be a Problem, or what makes one or an environment of nothing or of "
+            f"problem {text} must be a Problem, or make one or an environment from no arguments or from "
             f"{', '.join(GIVEN)}, got one that asks for {lacking}{_problem_beside(text)}"
         ) from None
     except ValueError:  # of what is written in C

@@ -85,7 +85,7 @@ def kind_of(frame: Frame) -> Kind:
         if kind.fits(frame):
             return kind
     raise InputError(
-        f"{frame.name} is none of what is drawn ({', '.join(kind.name for kind in kinds)}): "
+        f"{frame.name} is none of the tables that can be drawn ({', '.join(kind.name for kind in kinds)}): "
         f"its columns are {show_path(', '.join(frame.header)[:300])}"
     )
 

@@ -196,8 +196,8 @@ def warn_of_few(result: Fitted) -> None:
     if result.first and result.signal is None and result.updates is not None and 0 < result.updates < FEW:
         times = "once" if result.updates == 1 else f"{result.updates} times"
         warnings.warn(
-            f"the networks were updated {times}, and mostly it takes thousands: more episodes, fewer environments or, "
-            "where there is a replay, the method's field updates, as 8, make more of them",
+            f"the networks were updated {times}, and most problems need thousands of updates: play more episodes, or "
+            "fewer environments at a time, or, with a replay, raise the method's field updates, for example to 8",
             stacklevel=3,
         )
 
@@ -208,7 +208,7 @@ def _of_data(
     """The module of a method that learns from a data set."""
     if environments != 1:
         raise InputError(
-            f"environments must be 1 where rows of a data set are learnt and nothing is played, got {environments}"
+            f"environments must be 1 when learning from a data set, where nothing is played, got {environments}"
         )
     if not isinstance(method, OffPolicyMethod):
         raise InputError(f"a {type(method).__name__} learns from play, and not from a data set")

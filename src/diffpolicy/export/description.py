@@ -115,7 +115,7 @@ def _spec(value: Any, where: str) -> DecisionInput:
     if dtype not in DTYPES:
         raise InputError(f"{where}.dtype must be one of {', '.join(DTYPES)}, got {check.show(dtype)}")
     if not isinstance(meaning, str):
-        raise InputError(f"{where}.meaning must be a text, got {check.show(meaning)}")
+        raise InputError(f"{where}.meaning must be a string, got {check.show(meaning)}")
     shape = check.sequence(entry["shape"], f"{where}.shape")
     if len(shape) > _RANK:
         raise InputError(f"{where}.shape must have at most {_RANK} entries, got {len(shape)}")
@@ -148,4 +148,4 @@ def _signature(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([data["format"], *sides]).encode()).hexdigest()
 
 
-_CALLED = {str: "a text", dict: "an object"}
+_CALLED = {str: "a string", dict: "an object"}

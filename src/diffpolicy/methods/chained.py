@@ -89,7 +89,7 @@ class ChainedMethod(RolloutMethod):
             return super().refuses(head)
         lacks = prior.store == "probabilities" and head.expectation != "enumerated"
         missing = "the prior stores probabilities, which a vector does not have; set prior.store to x0"
-        joint = "a memory is of single items; take a GaussianPrior" if isinstance(head, JointHead) else ""
+        joint = "a memory is of single items; use a GaussianPrior" if isinstance(head, JointHead) else ""
         return super().refuses(head) or joint or (missing if lacks else "")
 
     def options(self) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class DPPOMethod(ActionChainMethod, PPOMethod):
         if policy.head.x0_is != "action":
             what = type(policy.head).__name__
             raise InputError(
-                f"DPPOMethod trains no policy with a {what}: its chain must end in the action itself, as of a "
-                "TokenHead or a VectorHead"
+                f"DPPOMethod cannot train a policy with a {what}: its chain must end in the action itself, as that of "
+                "a TokenHead or a VectorHead"
             )
         return DPPOLoss(
             policy,

@@ -49,7 +49,7 @@ LAYERS = 100
 def optional_text(value: Any, key: str) -> str | None:
     """A text, or None."""
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{key} must be a text, got {check.show(value)}")
+        raise InputError(f"{key} must be a string, got {check.show(value)}")
     return value
 
 

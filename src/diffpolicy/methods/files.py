@@ -113,7 +113,7 @@ def _words(hint: Any) -> str:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, types.UnionType):
         return ", or ".join(_words(arg) for arg in args)
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
     if hint in plain:
         return plain[hint]
     base = origin or hint

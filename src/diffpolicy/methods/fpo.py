@@ -60,7 +60,7 @@ class FPOMethod(ActionChainMethod, PPOMethod):
 
     def make_objective(self, policy: Any, seed: int) -> FPOLoss:
         if not isinstance(policy.head, VectorHead):
-            why = self.refuses(policy.head) or "its chain must end in the action itself, as of a VectorHead"
-            raise InputError(f"FPOMethod trains no policy with a {type(policy.head).__name__}: {why}")
+            why = self.refuses(policy.head) or "its chain must end in the action itself, as that of a VectorHead"
+            raise InputError(f"FPOMethod cannot train a policy with a {type(policy.head).__name__}: {why}")
         critic = self.make_critic(policy, seed)
         return FPOLoss(policy, critic, clip=self.clip, critic_weight=self.critic_weight, samples=self.samples)

@@ -223,7 +223,7 @@ class RolloutMethod(Method):
         masked = replace(self, masks=False) if self.masks is None and not problem.masks else self
         policy: Policy = masked.make_policy(env, seed).train()
         if why := self.refuses(policy.head):
-            raise InputError(f"{type(self).__name__} trains no policy with a {type(policy.head).__name__}: {why}")
+            raise InputError(f"{type(self).__name__} cannot train a policy with a {type(policy.head).__name__}: {why}")
         if self.masks and not policy.reading.masked:
             raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
         return policy

@@ -44,7 +44,7 @@ def agents_of(network: nn.Module) -> int | None:
         return None
     name = type(network).__name__
     now = f"{name}.agents_side_by_side"
-    warnings.warn(f"{name}.stack is {now} now; the old name will go", DeprecationWarning, stacklevel=2)
+    warnings.warn(f"{name}.stack is {now} now; the old name will be removed", DeprecationWarning, stacklevel=2)
     return before
 
 

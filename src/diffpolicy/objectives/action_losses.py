@@ -25,18 +25,18 @@ def check_learns_actions(policy: Policy) -> None:
     """
     name = f"a {type(policy).__name__} with a {type(policy.head).__name__}"
     if policy.remembers:
-        raise InputError(f"actions are learnt by a chain that starts from its process's end, and {name} remembers")
+        raise InputError(f"actions are learned by a chain that starts from its process's end, and {name} remembers")
     guidance = getattr(policy, "guidance", None)
     if guidance is not None:  # it would lead what is drawn, and not what learns
         raise InputError(
-            f"guidance must be None where actions are learnt, got {type(guidance).__name__}; guide the policy after it "
-            "is trained, by with_guidance"
+            f"guidance must be None where actions are learned, got {type(guidance).__name__}; guide the policy after "
+            "it is trained, by with_guidance"
         )
     if policy.head.x0_is == "action":
         return
     if policy.draws:
         raise InputError(
-            f"{name} denoises parameters of a law; take a TokenHead or a VectorHead, whose x_0 is the action"
+            f"{name} denoises parameters of a law; use a TokenHead or a VectorHead, whose x_0 is the action"
         )
     policy.check_law()
 

@@ -49,7 +49,7 @@ class DenoisingLoss(ImitationLoss):
             head, process = type(policy.head).__name__, type(policy.process).__name__
             raise InputError(
                 f"DenoisingLoss trains chains of numbers that end in the action, and this one goes through a {process} "
-                f"to a {head}; take a VectorHead"
+                f"to a {head}; use a VectorHead"
             )
         super().__init__(policy)
 

@@ -69,11 +69,11 @@ class DistillationLoss(ImitationLoss):
         self.picks = isinstance(guidance, BestOf)  # then its law is not that of what it decides
         self.compares = self.compares and not self.picks
         if mine.tokens:
-            raise InputError("a student of tokens has no law that could come near a teacher's; take logits of choices")
+            raise InputError("a student of tokens has no law that could come near a teacher's; use logits of choices")
         if self.regresses and self.picks:
             raise InputError(
-                "a student whose x_0 is the action learns the ends of a teacher's chains, and of this one a critic "
-                "chooses among several; guide the teacher otherwise, with_guidance(None)"
+                "a student whose x_0 is the action learns the ends of a teacher's chains, and this teacher's critic "
+                "chooses among several of them; remove its guidance, with_guidance(None)"
             )
         if self.regresses and theirs is not None and (theirs != mine or teacher.draws > 1):
             raise InputError(

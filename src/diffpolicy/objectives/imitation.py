@@ -50,7 +50,7 @@ class ImitationLoss(LossModule):
         super().__init__()
         if policy.remembers:
             raise InputError(
-                f"{type(self).__name__} trains policies without a memory, which only their own play would fill; take a "
+                f"{type(self).__name__} trains policies without a memory, which only their own play would fill; use a "
                 "GaussianPrior"
             )
         self.policy: Any = policy

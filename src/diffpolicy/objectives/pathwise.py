@@ -105,7 +105,7 @@ def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: flo
         (torch.Size([8, 3]), True)
     """
     if policy.remembers:
-        raise InputError("a policy with an ActionMemory has no chances of one step alone; take a GaussianPrior")
+        raise InputError("a policy with an ActionMemory has no probabilities of one step alone; use a GaussianPrior")
     if not isinstance(policy.head, CategoricalHead):
         raise InputError(
             f"choice_probabilities needs a CategoricalHead, of one choice an item, and this is a "

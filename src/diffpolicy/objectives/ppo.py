@@ -153,8 +153,8 @@ class ChainPPOLoss(ClipPPOLoss):
         for key in [*self.actor_network.in_keys, "action", "action_log_prob", "reward"]:
             if td.get(key, None) is None:
                 raise InputError(
-                    f"the transitions do not give {key!r}, which the objective reads; what acting recorded stands "
-                    "beside the action"
+                    f"the transitions do not give {key!r}, which the objective reads; acting with record=True writes "
+                    "it beside the action"
                 )
 
     @torch.no_grad()

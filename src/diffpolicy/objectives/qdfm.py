@@ -55,7 +55,8 @@ class QDFMLoss(WeightedActionLoss):
     ) -> None:
         if isinstance(policy, DiffusionPolicy) and not isinstance(policy.process, TokenProcess):
             raise InputError(
-                f"a QDFMLoss matches rates of tokens, and those of a {type(policy.process).__name__} are none"
+                f"a QDFMLoss matches rates of tokens, and the states of a {type(policy.process).__name__} are not "
+                "tokens"
             )
         super().__init__(policy, critic, **shared)
         self.beta = check.number(beta, "beta", above=0)

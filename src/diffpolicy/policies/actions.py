@@ -79,7 +79,7 @@ def action_of(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tupl
     if isinstance(spec, Unbounded) and spec.dtype.is_floating_point and after:
         return Action(key, "unbounded", after[-1:], after[-1:]), after[:-1]
     raise InputError(
-        f"action {key!r} is a {type(spec).__name__}, and what is decided must be categorical, one-hot, "
+        f"action {key!r} is a {type(spec).__name__}, and an action must be categorical, one-hot, "
         "multi-categorical, multi-one-hot, bounded or a vector"
     )
 
@@ -95,7 +95,7 @@ def composite_of(actions: Sequence[tuple[Action, tuple[int, ...]]], group: tuple
         if theirs != items:
             raise InputError(
                 f"actions {first.key!r} and {action.key!r} are of items of shape {list(items)} and {list(theirs)}, and "
-                "one policy decides those of the same items; name its own by action_key"
+                "one policy decides those of the same items; name the ones to decide by action_key"
             )
     return Action((*group, "action") if group else "action", "composite", (), (), parts=tuple(a for a, _ in actions))
 

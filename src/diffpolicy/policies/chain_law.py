@@ -12,8 +12,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import readable
 
 ALONE = (
-    "it is the law of one recorded chain; a new one is drawn by acting, and its entropy has no closed form: a loss of "
-    "TorchRL takes entropy_bonus=False"
+    "this is the law of one recorded chain; act to draw a new one. Its entropy has no closed form: give a loss of "
+    "TorchRL entropy_bonus=False"
 )
 
 
@@ -45,7 +45,9 @@ class ChainLaw(Distribution):
         """Log-probability (density) of the chains that ended so, `[*]`. Args: value: their actions, `[*, *event]`."""
         ended = self.action.to(value.device)
         if readable(value) and not (value.shape == ended.shape and _alike(value, ended)):
-            raise InputError("the action is not the one in which the recorded chain ended, of which alone it is known")
+            raise InputError(
+                "the action is not the one in which the recorded chain ended, and the probability of no other is known"
+            )
         return self.chances
 
     def sample(self, sample_shape: Any = ()) -> NoReturn:

@@ -270,7 +270,7 @@ class ChainPolicy(SavedPolicy, base=True):
                 return
             if type(self.denoiser) is MLPDenoiser:
                 raise InputError(
-                    f"the denoiser is a module {kind} of its own, which no file describes: pass it, "
+                    f"the denoiser is a module {kind} of your own, which no file describes: pass it, "
                     "load(path, denoiser=...), or give its class to_dict and from_dict before saving"
                 )
             raise InputError(f"the denoiser is a module {kind}, got {check.show(mine.get('kind', 'MLPDenoiser'))}")

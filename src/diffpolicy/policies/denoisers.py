@@ -48,7 +48,7 @@ def describe(denoiser: nn.Module) -> dict[str, Any]:
     try:
         again = json.loads(json.dumps(told))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"what {cls.__name__}.{tell}() says of the denoiser, no file can hold: {error}") from None
+        raise InputError(f"no file can hold what {cls.__name__}.{tell}() says of the denoiser: {error}") from None
     if not isinstance(again, dict) or not {"kind", "given"}.isdisjoint(again):
         raise InputError(f"{cls.__name__}.{tell}() must give an object without 'kind' and 'given', got {again!r:.60}")
     return {**name, **again}
@@ -81,7 +81,7 @@ def rebuild(description: Mapping[str, Any]) -> nn.Module | None:
     except InputError:
         raise
     except Exception as error:  # a user's class may raise anything
-        raise InputError(f"denoiser: {kind} cannot be made of what the file says: {error}") from None
+        raise InputError(f"denoiser: {kind} cannot be made from what the file says: {error}") from None
     return denoiser
 
 

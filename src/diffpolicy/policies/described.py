@@ -90,7 +90,7 @@ class DescribedPolicy(PolicyModule):
         needs = self.needs()
         if needs:
             raise InputError(
-                f"config() of {type(self).__name__} does not tell {', '.join(needs)}, so no part can be made"
+                f"config() of {type(self).__name__} does not give {', '.join(needs)}, so no part can be made"
             )
         try:
             single = type(self)._from_config({**self.config(), "agents": None, **self._of_agent(agent)})

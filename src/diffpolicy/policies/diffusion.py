@@ -149,17 +149,17 @@ class DiffusionPolicy(RecordingPolicy):
         """Raises InputError if the process's states are not what the head and the prior read."""
         process, head = type(self.process).__name__, type(self.head).__name__
         if self.process.discrete and not self.head.tokens:
-            raise InputError(f"the states of a {process} are tokens, and a {head} reads numbers; take a TokenHead")
+            raise InputError(f"the states of a {process} are tokens, and a {head} reads numbers; use a TokenHead")
         if self.head.tokens and not self.process.discrete:
             raise InputError(f"a {head} reads tokens, and the states of a {process} are numbers")
         if self.process.discrete and self.prior_network is not None:
             raise InputError(
-                f"a {type(self.prior).__name__} starts from numbers, and the states of a {process} are tokens; take a "
+                f"a {type(self.prior).__name__} starts from numbers, and the states of a {process} are tokens; use a "
                 "GaussianPrior"
             )
         if self.prior.remembers and (self.process.discrete or self.reading.items):
             what = f"the states of a {process} are tokens" if self.process.discrete else "its items are joint"
-            raise InputError(f"an ActionMemory remembers numbers of single items, and {what}; take a GaussianPrior")
+            raise InputError(f"an ActionMemory remembers numbers of single items, and {what}; use a GaussianPrior")
 
     @property
     def numbers(self) -> int:

@@ -103,13 +103,13 @@ def check_json(value: Any, name: str) -> None:
     if isinstance(value, dict):
         for key, entry in value.items():
             if not isinstance(key, str):
-                raise InputError(f"{name} has the key {check.show(key)}, which is no text, so no file can hold it")
+                raise InputError(f"{name} has the key {check.show(key)}, which is not a string, so no file can hold it")
             check_json(entry, f"{name}.{key}")
     elif isinstance(value, (list, tuple)):
         for i, entry in enumerate(value):
             check_json(entry, f"{name}[{i}]")
     elif not (value is None or isinstance(value, (str, int, float))):
-        raise InputError(f"{name} is {check.show(value)}, which no file can hold; make it a text or a number")
+        raise InputError(f"{name} is {check.show(value)}, which no file can hold; make it a string or a number")
 
 
 def portable(value: Any) -> Any:

@@ -235,9 +235,9 @@ class QGradient(_ByCritic):
     def check(self, policy: SteeredPolicy) -> None:
         head = policy.head
         if policy.process.discrete or (head.x0_is == "parameters" and head.expectation != "pathwise"):
-            raise InputError(f"a QGradient goes along vectors, and a {type(head).__name__} makes choices; take BestOf")
+            raise InputError(f"a QGradient needs vectors, and a {type(head).__name__} makes choices; use BestOf")
         if policy.reading.masked:
-            raise InputError("a QGradient heeds no mask, and the policy reads one; take BestOf")
+            raise InputError("a QGradient respects no mask, and the policy reads one; use BestOf")
         super().check(policy)
 
     def conditioned(self, policy: SteeredPolicy, condition: Tensor) -> Guided:

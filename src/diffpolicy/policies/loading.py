@@ -66,7 +66,7 @@ def check_keys(config: dict[str, Any]) -> None:
     for name, key in keys.items():
         names = key if isinstance(key, list) else [key]
         if not names or not all(isinstance(n, str) and n for n in names):
-            raise InputError(f"config: {name} must be a text or a list of texts, got {check.show(key)}")
+            raise InputError(f"config: {name} must be a string or a list of strings, got {check.show(key)}")
     for name, kind in {"information": str, "normalize": bool}.items():
         if not isinstance(config.get(name, kind()), kind):
             raise InputError(f"config: {name} must be a {kind.__name__}, got {check.show(config[name])}")

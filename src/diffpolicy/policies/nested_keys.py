@@ -16,7 +16,7 @@ def plain(key: Any) -> Any:
         return key
     names = tuple(key) if isinstance(key, Iterable) else (key,)
     if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"a key must be a text or a tuple of texts, got {key!r}")
+        raise InputError(f"a key must be a string or a tuple of strings, got {key!r}")
     return names[0] if len(names) == 1 else names
 
 

@@ -108,7 +108,7 @@ def check_options(cls: type[Any], options: Iterable[str], told: Iterable[str]) -
     for name in options:
         if name in told:
             raise InputError(
-                f"{name} of a {cls.__name__} is read off the environment, and cannot be given to from_specs"
+                f"{name} of a {cls.__name__} is read from the environment, and cannot be given to from_specs"
             )
         if name not in free:
             # where one is near, it says more than the list of all, which is long

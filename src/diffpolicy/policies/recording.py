@@ -72,8 +72,8 @@ class RecordingPolicy(SteeredPolicy, base=True):
         if not self.process.discrete:
             if self.prior_network is not None:
                 raise InputError(
-                    f"recorded chains start from noise, and a {type(self.prior).__name__} would learn nothing of them; "
-                    "take a GaussianPrior"
+                    f"recorded chains start from noise, and a {type(self.prior).__name__} would learn nothing from "
+                    "them; use a GaussianPrior"
                 )
             if steps and sampling.noisy_steps(self.process) < len(self.path):
                 raise InputError(
@@ -82,8 +82,8 @@ class RecordingPolicy(SteeredPolicy, base=True):
                 )
         if steps and isinstance(sampling, Ancestral) and sampling.order != "chance":
             raise InputError(
-                "the order of a chain by confidence hangs on its parameters, so that steps of others may be "
-                "impossible; take Ancestral(order='chance')"
+                "the order of a chain by confidence depends on its parameters, so steps may be impossible under "
+                "others; use Ancestral(order='chance')"
             )
 
     def states_of(self, condition: Tensor, mask: Tensor | None, noise: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class RecordingPolicy(SteeredPolicy, base=True):
         if self.remembers or self.level is not None:
             what = "an ActionMemory starts its chain" if self.remembers else "with_start starts a chain"
             raise InputError(
-                f"{what} from what no record tells, so its action has no probability; take a GaussianPrior"
+                f"{what} from a state that is not recorded, so its action has no probability; use a GaussianPrior"
             )
         return self.check_chain()
 

@@ -65,8 +65,8 @@ def check_told(part: Any, form: Mapping[str, Any]) -> None:
             continue
         if not _same(vars(part).get(key), value):
             raise InputError(
-                f"{name}.{key} is {check.show(vars(part).get(key))}, and what a file tells of it makes "
-                f"{check.show(value)}: let it be a field of the dataclass that JSON can hold"
+                f"{name}.{key} is {check.show(vars(part).get(key))}, but {check.show(value)} when read back from a "
+                "file: make it a field of the dataclass that JSON can hold"
             )
 
 

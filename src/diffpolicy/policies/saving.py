@@ -191,7 +191,7 @@ class SavedPolicy(DescribedPolicy):
     def _kind(cls: type[Made], name: Any, file: Any) -> type[Made]:
         """The class that a file names, if it is this one or derived from it. Args: file: that defines it, a hint."""
         if not isinstance(name, str):
-            raise InputError(f"class {check.show(name)} is no name of a class")
+            raise InputError(f"class {check.show(name)} is not the name of a class")
         if name in ELSEWHERE and name not in SavedPolicy.kinds:
             import_module(ELSEWHERE[name])
         kind, qualname = SavedPolicy.kinds.get(name), name.partition(":")[2]

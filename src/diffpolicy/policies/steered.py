@@ -99,7 +99,7 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         if level is not None and level not in self.path:
             raise InputError(f"level must be one of those that the chain goes through, {self.path}, got {level!r}")
         if level is not None and self.prior.remembers:
-            raise InputError("a policy with an ActionMemory starts from what it remembers; take a GaussianPrior")
+            raise InputError("a policy with an ActionMemory starts from what it remembers; use a GaussianPrior")
         other = self._twin()
         other.level = level
         kept = [key for key in self.in_keys if key != self.beside("start")]
@@ -172,7 +172,10 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
             InputError: a critic chooses among several draws.
         """
         if isinstance(self.guidance, BestOf):
-            raise InputError("draws that a critic chose among several tell no chain; guide none, with_guidance(None)")
+            raise InputError(
+                "draws that a critic chose among several have no recorded chain; remove the guidance, "
+                "with_guidance(None)"
+            )
 
     def check_law(self) -> None:
         """As of any policy.
@@ -182,7 +185,9 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         """
         super().check_law()
         if isinstance(self.guidance, BestOf):
-            raise InputError("actions that a critic chose among several have no law; guide none, with_guidance(None)")
+            raise InputError(
+                "actions that a critic chose among several have no law; remove the guidance, with_guidance(None)"
+            )
 
     @property
     def reads_latent(self) -> bool:

@@ -67,8 +67,8 @@ class SystematicDraws(TensorDictModuleBase):
             )
         if isinstance(policy, SteeredPolicy) and isinstance(policy.guidance, BestOf):
             raise InputError(
-                "a critic chooses among several draws of this policy, and systematic draws are one an item; guide "
-                "none, with_guidance(None)"
+                "a critic chooses among several draws of this policy, and systematic draws are one for each item; "
+                "remove the guidance, with_guidance(None)"
             )
         self.policy, self.amount_key, self.seed_key = policy, amount_key, seed_key
         self.information = policy.information if information is None else information

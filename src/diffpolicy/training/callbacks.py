@@ -133,8 +133,8 @@ class Checkpoints(L.Callback):
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
         except InputError:
             raise InputError(
-                f"{type(pl_module).__name__} saves what no checkpoint can give back: its state must be of tensors, "
-                "numbers, texts, lists and dictionaries"
+                f"{type(pl_module).__name__} saves what no checkpoint can give back: its state must consist of "
+                "tensors, numbers, strings, lists and dictionaries"
             ) from None
         finally:
             aside.unlink(missing_ok=True)

@@ -78,7 +78,7 @@ def read(path: str | Path) -> dict[str, Any]:
         run = content.get("run")
         told = content_digest({**content, "run": _without_digest(run)}) if isinstance(run, dict) else None
     except Exception:  # of what a damaged pickle raises there is no list
-        raise InputError(f"{name} cannot be read: it is damaged, or none of diffpolicy's") from None
+        raise InputError(f"{name} cannot be read: it is damaged, or was not written by diffpolicy") from None
     if run is None and "diffpolicy" in content:
         raise InputError(
             f"{name} was written by an earlier version of diffpolicy, which did not say what it was trained with; "
@@ -149,7 +149,7 @@ def check_folder(folder: str | Path, resume: str | Path | None, now: dict[str, A
         return
     last = folder / OURS[0]
     if resume is None:
-        way = f"go on with it by resuming {last}, or " if OURS[0] in there else ""
+        way = f"continue it by resuming {last}, or " if OURS[0] in there else ""
         raise InputError(f"the output folder {folder} holds another run already ({there[0]}); {way}give another folder")
     if OURS[0] not in there:
         raise InputError(f"the output folder {folder} holds another run already ({there[0]}); give another folder")

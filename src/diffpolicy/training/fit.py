@@ -233,7 +233,7 @@ def _passes(module: Trainable, episodes: int | None, processes: int) -> int:
         return -1 if module.passes is None else module.passes
     passes = -(-episodes // (module.lanes * processes))
     if module.passes is not None and passes > module.passes:
-        raise InputError(f"this {type(module).__name__} is of {module.passes} in all, so episodes cannot be {episodes}")
+        raise InputError(f"this {type(module).__name__} makes {module.passes} in all, so episodes cannot be {episodes}")
     return passes
 
 

@@ -199,9 +199,9 @@ class OffPolicyModule(RolloutModule):
         super().finish()
         if self.checked and self.updates and not self.started:
             warnings.warn(
-                f"no update of {type(self.objective).__name__} was made, so nothing was learnt: the replay holds "
+                f"no update of {type(self.objective).__name__} was made, so nothing was learned: the replay holds "
                 f"{len(self.replay)} transitions, and updates begin after start_after, {self.start_after}; play more "
-                "episodes, or set it lower",
+                "episodes, or lower it",
                 stacklevel=3,
             )
 

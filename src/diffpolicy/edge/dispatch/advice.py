@@ -79,7 +79,10 @@ def advise(
     """
     delays_s = log.request_delay_s
     if len(delays_s) < 5 * BLOCKS:
-        raise InputError(f"{log.name} has {len(delays_s)} answered requests; fewer than {5 * BLOCKS} say nothing")
+        raise InputError(
+            f"{log.name} has {len(delays_s)} answered requests, too few to compare rules; at least {5 * BLOCKS} are "
+            "needed"
+        )
     names = log.servers if fleet is None else tuple(server.name for server in fleet.servers)
     if len(names) < 2:
         whose = log.name if fleet is None else fleet.name
@@ -168,7 +171,7 @@ def _why(log: RequestLog, named: str | None, verdicts: Mapping[str, Verdict], ru
         best = next(iter(verdicts))
         v = verdicts[best]
         why = [
-            *(["the interval includes that nothing is gained"] if v.low <= 0 else []),
+            *(["the interval of its gain includes 0"] if v.low <= 0 else []),
             *([f"most of its times are extrapolated ({v.extrapolated:.0%})"] if v.extrapolated > SURE else []),
         ] or [f"its 99th percentile may be longer by more than {TAIL - 1:.0%}"]
         return f"No rule is named: of {best}, the best by its mean, {' and '.join(why)}.{few}"
@@ -181,10 +184,10 @@ def _far(log: RequestLog, base: Outcome) -> str:
     """Why nothing is advised where the model of the servers does not hold."""
     unknown = "" if log.started else " A column start_s would tell how many requests a server works on at once."
     return (
-        f"No rule is named: the log's own decisions, replayed with fitted times, have a mean delay of "
-        f"{base.request_delay_s.mean():.2f} s, and the log has {log.request_delay_s.mean():.2f} s. So the servers are "
-        "not what is supposed here, queues that take requests in order and a fixed time each; do they batch, or does "
-        f"others' work run there?{unknown}"
+        "No rule is named: the log's own decisions, replayed with fitted times, have a mean delay of "
+        f"{base.request_delay_s.mean():.2f} s, and the log has {log.request_delay_s.mean():.2f} s. So the servers do "
+        "not work as is assumed here, through queues in order and with a fixed time for each request; do they batch, "
+        f"or does other work run there?{unknown}"
     )
 
 

@@ -74,7 +74,8 @@ class AdvisedFleet:
             listed = data.get("workers") if isinstance(data, Mapping) else None
             if not isinstance(listed, list) or not listed:
                 raise InputError(
-                    f"{what} must hold 'servers', as a scenario does, or a list 'workers', and none is empty"
+                    f"{what} must hold 'servers', as a scenario does, or 'workers', either of them a list that is not "
+                    "empty"
                 )
             found = [_worker(f"{what}: workers[{k}]", entry) for k, entry in enumerate(listed)]
         names = [server.name for server in found]
@@ -109,8 +110,8 @@ class AdvisedFleet:
                 continue
             if server.speed is None:
                 raise InputError(
-                    f"{self.name}: server {server.name} is not in the log, and nothing tells how fast it is; give it a "
-                    "speed, 1 where it is as fast as the fastest of the log"
+                    f"{self.name}: server {server.name} is not in the log, so its speed is not known; give it a speed, "
+                    "with 1 for that of the fastest server in the log"
                 )
             columns.append(work / (unit * server.speed))
             unknown.append(np.ones(len(work), dtype=bool))
@@ -124,7 +125,7 @@ def _of_scenario(path: str | Path, what: str) -> list[AdvisedServer]:
     found = []
     for number, server in enumerate(Scenario.load(path).servers):
         if server.name is None:
-            raise InputError(f"{what}: servers[{number}] has no name, so nobody can tell it in a log")
+            raise InputError(f"{what}: servers[{number}] has no name, so it cannot be found in a log")
         # 1 is what a scenario has that nobody measured; then the log may know better
         seats = None if server.service is None or server.service.slots == 1 else server.service.slots
         found.append(AdvisedServer(server.name, seats, server.capacity_gcycles_per_s))

@@ -79,7 +79,7 @@ def run_compiled(
 
     each = [seats] * arrivals.servers if isinstance(seats, int) else list(seats)
     if len(each) != arrivals.servers:
-        raise InputError(f"seats must be one number or one of each of {arrivals.servers} servers, got {each}")
+        raise InputError(f"seats must be one number, or one for each of {arrivals.servers} servers, got {each}")
     dead = check.number(dead_s, "dead_s", least=0)
     lead = check.number(lead_s, "lead_s", least=0)
     each = list(Account(each, lead).seats)

@@ -250,7 +250,7 @@ class LearnedFile:
         what, data = f"order file {Path(path).name}", check.read_json(Path(path), "order file")
         weights: Any = data.get("weights") if isinstance(data, Mapping) else None
         if not isinstance(weights, Mapping) or set(weights) != set(WEIGHTS):
-            raise InputError(f"{what} must hold 'weights', one of each of: {', '.join(WEIGHTS)}")
+            raise InputError(f"{what} must hold 'weights', one for each of: {', '.join(WEIGHTS)}")
         with check.within(what):
             return cls(tuple(check.number(weights[name], name) for name in WEIGHTS))
 

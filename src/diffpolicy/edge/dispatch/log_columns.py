@@ -77,7 +77,7 @@ class LogColumns:
             if "has no column" not in str(error):
                 raise
             raise InputError(
-                f"{error}; where one of these tells it, name it, such as --columns arrival_s=created_at,server=gpu"
+                f"{error}; if another column holds it, name that one, such as --columns arrival_s=created_at,server=gpu"
             ) from None
         table = table.complete("requests")
         places, units = {}, {}
@@ -87,7 +87,7 @@ class LogColumns:
                     places[name], units[name] = table.header.index(spelling), its or unit
         for name in columns:
             if name not in places:
-                raise InputError(f"{table.name} has no column {check.show(columns[name])}, which is to tell {name}")
+                raise InputError(f"{table.name} has no column {check.show(columns[name])}, which was named for {name}")
         return cls(table, places, {name: units[name] for name in units if name.removesuffix("_s") in TIMES})
 
     def has(self, name: str) -> bool:
@@ -186,7 +186,9 @@ class LogColumns:
         for name, of in moments.items():
             for k, moment in zip(rows, of, strict=True):
                 if moment.zoned != zoned:
-                    raise self.error(int(k), name, f"must name {'a' if zoned else 'no'} zone, as the first arrival")
+                    raise self.error(
+                        int(k), name, f"must name {'a' if zoned else 'no'} time zone, as the first arrival does"
+                    )
 
 
 def _spellings(name: str, columns: Mapping[str, str]) -> dict[str, str]:

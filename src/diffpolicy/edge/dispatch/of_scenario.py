@@ -87,8 +87,8 @@ def check_holdable(scenario: Scenario, *, split: bool = False) -> None:
     for number, server in enumerate(scenario.servers):
         if server.service is not None and server.service.joins:
             raise InputError(
-                f"server {number} of scenario {scenario.name} joins like requests to batches, which nobody can tell "
-                "when one is bound late; where it takes any requests side by side, give it slots in place of joins"
+                f"server {number} of scenario {scenario.name} batches like requests (joins), whose times are not known "
+                "before they are bound; if it takes any requests side by side, give it slots instead of joins"
             )
         if split and server.service is not None and len(server.service.batch) > 1:
             raise InputError(

@@ -80,7 +80,7 @@ def play_held(
     if not isinstance(dispatcher, Held):
         raise InputError(
             f"the order is a whole dispatcher, {check.show(dispatcher)}, which chooses servers itself and would never "
-            "ask this policy; name opt-ts"
+            "ask this policy; name opt-ts instead"
         )
     choice = PolicyChoice(env, policy, coming)
     outcome = play(coming.arrivals, replace(dispatcher, choose=choice))

@@ -57,7 +57,9 @@ class Simulation:
         self.arrivals, self.dead = arrivals, check.number(dead_s, "dead_s", least=0)
         self.seats = [seats] * arrivals.servers if isinstance(seats, int) else list(seats)
         if len(self.seats) != arrivals.servers:
-            raise InputError(f"seats must be one number or one of each of {arrivals.servers} servers, got {self.seats}")
+            raise InputError(
+                f"seats must be one number, or one for each of {arrivals.servers} servers, got {self.seats}"
+            )
         self.account = Account(self.seats, check.number(lead_s, "lead_s", least=0))
         k = len(arrivals)
         self.now_s, self.next = 0.0, 0
@@ -77,7 +79,7 @@ class Simulation:
         self.sendings = np.zeros(k, np.int64)
         self.outages = outages
         if outages is not None and len(outages) != arrivals.servers:
-            raise InputError(f"outages must be of each of {arrivals.servers} servers, got {len(outages)}")
+            raise InputError(f"outages must be given for each of {arrivals.servers} servers, got {len(outages)}")
         self.up = np.ones(arrivals.servers, dtype=bool)
         self.turns_s = np.full(arrivals.servers, np.inf)
         """When each server fails, or is up again."""

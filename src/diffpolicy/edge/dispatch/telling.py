@@ -49,7 +49,7 @@ def warned(holding: Holding, shares: Mapping[str, float]) -> dict[str, list[str]
         return {}
     found = [
         f"warning: under {name} dead time is {share:.1%} of the service time, and above {MUCH_DEAD:.0%} holding loses "
-        "much of what it gains; send requests so much earlier (--lead), or bind them on arrival"
+        "much of what it gains; send requests that much earlier (--lead), or bind them on arrival"
         for name, share in shares.items()
         if share > MUCH_DEAD
     ]

@@ -18,9 +18,10 @@ WORST = -9.99
 """Gain below which a table says no more than that it is below."""
 
 NOTES = (
-    "bound: at once when a request arrives, or when a server is free; of those that wait, the order says who goes "
+    "bound: at once when a request arrives, or when a server is free; the order says which waiting request goes "
     "first. unsure: share of the work whose time is extrapolated, from fewer than 20 samples of a server and kind. "
-    "passes: the most later arrivals that went before a request (cap=6: never more; age: weight of a second waited)."
+    "passes: the largest number of later arrivals that went before a request (cap=6: never more; age: weight of a "
+    "second waited)."
 )
 
 
@@ -157,16 +158,16 @@ class Advice:
             lines.append(f"Not in the log: {speeds} times as fast as its fastest server, as told, not measured.")
         if self.seats_before:
             before = ", ".join(f"{name} {n}" for name, n in self.seats_before.items())
-            lines.append(f"In the log a server worked on another number at once: {before}.")
+            lines.append(f"In the log the number of requests at once differed: {before}.")
         if self.gone or self.told or self.seats_before:
-            lines.append("Gains are against the log's own decisions on its own servers.")
+            lines.append("Gains are relative to the log's own decisions on its own servers.")
         lines += self._of_units()
         lines.append(self.why)
         lines += self._passed_over()
         if self.closed_loop:
             lines.append(
-                "Arrivals follow ends at once, as of clients that wait for an answer: under another rule they would "
-                "have come at other times, so gains are of these arrivals alone."
+                "Requests arrive as soon as others end, as from clients that wait for an answer: under another rule "
+                "they would have come at other times, so the gains hold for these arrivals alone."
             )
         if self.roll_back_s is not None:
             lines.append(

@@ -71,8 +71,8 @@ def calibrate(
         if not profile.fit.ok and not accept_poor_fit:
             r2 = "unknown" if profile.fit.r2 is None else f"{profile.fit.r2:.3f}"
             raise InputError(
-                f"profile {profile.name} fits poorly (R2 {r2}); measure it again on an idle machine, "
-                "or take it with --accept-poor-fit"
+                f"profile {profile.name} fits poorly (R2 {r2}); measure it again on an idle machine, or accept it with "
+                "--accept-poor-fit"
             )
     kinds = tuple(default_mix(profiles) if mix is None else mix)
     services = [service_of(profile, joins=joins, cold=cold) for profile in profiles]
@@ -156,7 +156,7 @@ def default_mix(profiles: Sequence[ServerProfile]) -> tuple[RequestType, ...]:
         if not set.intersection(*points[: k + 1]):
             raise InputError(
                 f"profiles {profiles[0].name} and {profile.name} were measured at no size and number of steps that all "
-                "profiles share; say what is asked for, such as --mix 512:20,768x1024:30"
+                "profiles share; name the sizes and steps of the requests, such as --mix 512:20,768x1024:30"
             )
     return tuple(one_image(*point) for point in sorted(set.intersection(*points)))
 

@@ -76,7 +76,7 @@ class Scenario:
                 f"workload must be a Workload, RequestWorkload or TraceWorkload, got {check.show(self.workload)}"
             )
         if not isinstance(self.name, str):
-            raise InputError(f"name must be a text, got {check.show(self.name)}")
+            raise InputError(f"name must be a string, got {check.show(self.name)}")
         if self.slots is not None:
             object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=_limits.SLOTS))
         self._check_services(checked)

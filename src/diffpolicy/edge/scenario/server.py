@@ -57,12 +57,12 @@ class Server:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=_limits.MOST))
         if self.name is not None and not isinstance(self.name, str):
-            raise InputError(f"name must be a text, got {check.show(self.name)}")
+            raise InputError(f"name must be a string, got {check.show(self.name)}")
         if self.models is not None:
             object.__setattr__(self, "models", tuple(check.sequence(self.models, "models")))
             for model in self.models:
                 if not isinstance(model, str):
-                    raise InputError(f"models must hold texts, got {check.show(model)}")
+                    raise InputError(f"models must hold strings, got {check.show(model)}")
         for name, kind in (("availability", Availability), ("service", ServerService)):
             part = getattr(self, name)
             if part is not None and not isinstance(part, kind):

@@ -248,7 +248,7 @@ class ServerService:
         times = self.times(model)
         if times is None:
             raise InputError(
-                f"no server times are known of model {check.show(model)}; known are {', '.join(self.models)}"
+                f"no server times are known for model {check.show(model)}; known are {', '.join(self.models)}"
                 f"{meant(model, self.models)}"
             )
         return times.seconds(megapixels, steps) * self.batch_factor(images)

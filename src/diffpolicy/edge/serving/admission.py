@@ -51,7 +51,7 @@ def admit(service: Service, request: ImageRequest, now: float, *, parts: int = 1
             known = service.fleet.costs.knows(request.model)
             if not known and service.trust.tries(request.model, now):
                 return
-            unknown = "none of its model has been answered yet, and others took longer than they had"
+            unknown = "no request for its model has been answered yet, and others missed their deadlines"
             why = f"the earliest end is in {end:.3g} s" if known else unknown
             raise ApiError(
                 504,

@@ -43,7 +43,7 @@ async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s:
         await _attempt(service, work, j, starts_s, base_s)
     except Exception as error:  # a fault of ours: it must not leave a client waiting for ever
         service.counts["AttemptFailed"] += 1
-        logger.error("a call of %s failed by %s", name, described(error))
+        logger.error("a call to %s failed with %s", name, described(error))
     finally:
         # an upstream of somebody else's may also say that it was cancelled, which nobody did
         if work.task is asyncio.current_task() and not work.result.done():

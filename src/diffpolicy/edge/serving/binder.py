@@ -87,7 +87,7 @@ class Binder:
                         self._look()
             except Exception as error:  # one request must not end the service of all others
                 self._counts["BindingFailed"] += 1
-                logger.error("a decision failed by %s", described(error))
+                logger.error("a decision failed with %s", described(error))
                 await asyncio.sleep(TICK_S)
             if self.ended:  # whatever was awaited may have swallowed that this task was cancelled
                 return

@@ -112,7 +112,7 @@ class Workflow:
         negative = body.get("negative_prompt")
         if negative is not None:
             if "negative" not in self.nodes or not isinstance(negative, str):
-                raise _refused("negative_prompt", "is no text, or the workflow has no node for it")
+                raise _refused("negative_prompt", "is not a string, or the workflow has no node for it")
             graph[self.nodes["negative"]]["inputs"]["text"] = negative
         if request.width is not None and request.height is not None:
             self._need("size", "size")

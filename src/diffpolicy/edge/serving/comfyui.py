@@ -157,14 +157,14 @@ class ComfyUpstream:
             )
         own = told.get("prompt_id")
         if queued.status != 200 or not isinstance(own, str):
-            raise UpstreamError("queued a workflow without telling its number", reached=True)
+            raise UpstreamError("queued a workflow without giving its id", reached=True)
         names.append(own)
         found = await self._found(own, time.monotonic())
         told_status = found.get("status")
         how: Mapping[str, Any] = told_status if isinstance(told_status, dict) else {}
         messages = comfy_history.messages(how)
         if "execution_interrupted" in messages:
-            raise UpstreamError("was told by somebody else to interrupt the request", reached=True)
+            raise UpstreamError("was told by another client to interrupt the request", reached=True)
         if how.get("status_str") == "error":
             wrong = messages.get("execution_error", {})
             # what the exception says may hold a prompt

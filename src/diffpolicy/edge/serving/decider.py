@@ -89,7 +89,7 @@ class Decider:
             failed = "raised"
             if not self._told:
                 self._told = True
-                logger.error("%s raised %s, which is said once", self.name, described(error))
+                logger.error("%s raised %s (reported once)", self.name, described(error))
         return self.fall_back(moment, failed, begun)
 
     def fall_back(self, moment: Moment, why: str = "foreign-work", begun: float | None = None) -> Decision:

@@ -65,7 +65,9 @@ def _fitting(found: Described, name: str, servers: int) -> Described:
     if lead not in (("rows",), (1, "rows")):
         raise InputError(f"decision file {name} decides for {lead[0]} stations at once; export one of them, --agent 0")
     if action.dtype != "int64" or action.shape != lead:
-        raise InputError(f"decision file {name} gives actions of {action.dtype} {list(action.shape)}, and no server")
+        raise InputError(
+            f"decision file {name} gives actions of {action.dtype} {list(action.shape)}, which is not a server"
+        )
     if choices != servers or width != 2 + 2 * servers:
         raise InputError(
             f"decision file {name} chooses among {choices} from observations of {width} numbers, and {servers} workers "
@@ -98,7 +100,7 @@ class ObservationChoice:
         """A server. Args: moment: whose first request is meant. allowed: servers that it may go to, bool `[S]`."""
         row = finite(moment.service_s[0])
         if len(row) != self._servers:
-            raise InputError(f"the decision file is of {self._servers} workers, and there are {len(row)} now")
+            raise InputError(f"the decision file is for {self._servers} workers, and there are {len(row)} now")
         self._shown.take(row)
         seen = np.concatenate([[0.0, row.min()], moment.starts_s * self._shown.speed, row])
         feed = {spec.name: self._value(spec, seen, allowed) for spec in self._described.inputs}

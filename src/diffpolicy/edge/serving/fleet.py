@@ -92,7 +92,7 @@ class Fleet:
         """
         names = {worker.name for worker in workers}
         if len(names) < len(workers):
-            raise InputError(f"workers must have names of their own, got {[worker.name for worker in workers]}")
+            raise InputError(f"workers must have different names, got {[worker.name for worker in workers]}")
         self.version += 1
         kept = paired([server.spec for server in self.servers], workers)
         for j, server in enumerate(self.servers):
@@ -192,7 +192,7 @@ class Fleet:
         try:
             return await self.look(j)
         except Exception as error:
-            logger.error("a look at %s failed by %s", self.servers[j].spec.name, described(error))
+            logger.error("a look at %s failed with %s", self.servers[j].spec.name, described(error))
             return False
 
     async def look(self, j: int) -> bool:

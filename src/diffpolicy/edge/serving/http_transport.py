@@ -84,7 +84,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         """A new connection, to the first of the server's addresses that answers."""
         url, within_s = request.url, request.extensions.get("timeout", {}).get("connect")
         if url.scheme not in ("http", "https") or (url.scheme == "https" and self._tls is None):
-            raise httpx.UnsupportedProtocol(f"{url.scheme} is no protocol that is spoken here")
+            raise httpx.UnsupportedProtocol(f"{url.scheme} is not a supported protocol")
         tls = url.scheme == "https"
         port = url.port or (443 if tls else 80)
         try:

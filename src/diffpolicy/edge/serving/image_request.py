@@ -145,7 +145,7 @@ class ImageRequest:
             raise ApiError(400, "the body holds what JSON cannot, such as a number that is not finite") from None
         prompt = body.get("prompt")
         if not isinstance(prompt, str) or not prompt:
-            raise ApiError(400, "prompt must be a text that is not empty", param="prompt", code="invalid_prompt")
+            raise ApiError(400, "prompt must be a string that is not empty", param="prompt", code="invalid_prompt")
         if len(prompt) > most.prompt:
             raise _wrong("prompt", f"must have at most {most.prompt} characters, and has {len(prompt)}")
         model = body.get("model")

@@ -75,8 +75,8 @@ def _check_own(policy: SavedPolicy, env: OffloadingEnv, name: str) -> None:
         if "scenario" in policy.trained:
             raise InputError(f"policy {name}: {error}") from None
         of = policy.trained.get("problem")
-        told = "is of another problem than offloading" if of is None else f"is of problem {check.show(of)[1:-1]}"
+        told = "is for another problem than offloading" if of is None else f"is for problem {check.show(of)[1:-1]}"
         raise InputError(
-            f"policy {name} {told}, and serve takes those of offloading: {error}; a policy of your own problem decides "
-            "in your process, as it is or by ExportedDecision"
+            f"policy {name} {told}, and serve takes those for offloading: {error}; call a policy for your own problem "
+            "in your own process, directly or by ExportedDecision"
         ) from None

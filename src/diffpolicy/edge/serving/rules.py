@@ -171,7 +171,7 @@ def make_policy(
         ('least-finish on arrival', 'shortest-first:cap=6 then random when a server is free')
     """
     if binding == "arrival" and order is not None:
-        raise InputError(f"--order belongs to --binding free, got --order {order}")
+        raise InputError(f"--order works only with --binding free, got --order {order}")
     rule = SAME.get(policy, policy)
     made: object = None
     exported = rule not in NAMES and Path(policy).suffix == EXPORTED
@@ -209,15 +209,15 @@ def make_policy(
         return Named(Chooses(make, seed), rule, learned)
     if rule in ALIKE:
         raise InputError(
-            f"--policy {policy} belongs to --binding arrival: servers that are free would all begin at once, so it "
-            f"would draw one; take {DEFAULT}, or random"
+            f"--policy {policy} works only with --binding arrival: free servers would all begin at once, so it would "
+            f"draw one of them; use {DEFAULT}, or random"
         )
     given = order or DEFAULT_ORDER
     held = make_held(given)
     if rule == DEFAULT:
         return Named(held, given)
     if not isinstance(held, Held):
-        raise InputError(f"--order {given} is a whole dispatcher, which asks no --policy {policy}")
+        raise InputError(f"--order {given} is a dispatcher of its own, which asks no --policy {policy}")
     choice = make(seed)
     held = replace(held, choose=lambda moment, request, allowed: choice(alone(moment, request), allowed))
     return Named(held, f"{given} then {rule}", learned)
@@ -226,7 +226,7 @@ def make_policy(
 def _whole(made: Dispatcher, policy: str, binding: str, order: str | None) -> Named:
     """A user's whole dispatcher, which says itself when it binds."""
     if order is not None:
-        raise InputError(f"policy {policy} is a whole dispatcher, which has no --order, got {order}")
+        raise InputError(f"policy {policy} is a dispatcher of its own, which has no --order, got {order}")
     if made.holds != (binding == "free"):
         raise InputError(
             f"policy {policy} is a dispatcher that binds {'when a server is free' if made.holds else 'on arrival'}; "

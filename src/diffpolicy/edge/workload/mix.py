@@ -53,7 +53,7 @@ class RequestType:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise InputError(f"model must be a text, got {check.show(self.model)}")
+            raise InputError(f"model must be a string, got {check.show(self.model)}")
         for name in _COUNTS:
             count = check.integer(getattr(self, name), name, least=1, most=MOST[name])
             object.__setattr__(self, name, count)

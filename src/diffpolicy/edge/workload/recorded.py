@@ -145,7 +145,8 @@ class TraceWorkload:
             )
         if self._origin.max(initial=-1) >= stations:
             raise InputError(
-                f"workload.file {show_path(self.path)} names the origin {self._origin.max()} of {stations} stations"
+                f"workload.file {show_path(self.path)} names the origin {self._origin.max()}, but there are {stations} "
+                "stations"
             )
         when, where, _, luck = generators(seed, stream, episode)
         row = first + int(when.integers(last - first - count + 1)) + np.arange(count)

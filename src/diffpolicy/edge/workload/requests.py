@@ -45,7 +45,7 @@ class RequestWorkload:
             is then drawn among those of that model, and otherwise from the whole mix.
 
     Raises:
-        InputError: a value is out of range, or a parameter does not belong to the kind.
+        InputError: a value is out of range, or a parameter does not apply to the kind.
 
     Example:
         >>> kind = RequestType(width=512, height=512, steps=20, gcycles_per_step=0.1, input_mbit=1.0, result_mbit=2.0)
@@ -73,7 +73,7 @@ class RequestWorkload:
         given = {name: getattr(self, name) for name in _ALL if getattr(self, name) is not None}
         for name in given:
             if name not in _PARAMETERS[self.kind]:
-                raise InputError(f"workload.{name} does not belong to the kind '{self.kind}'")
+                raise InputError(f"workload.{name} does not apply to the kind '{self.kind}'")
         for name in _NEEDED[self.kind]:
             if name not in given:
                 raise InputError(f"workload of kind '{self.kind}' lacks the key '{name}'")

@@ -27,6 +27,6 @@ def read_api_key(name: str) -> str:
         raise InputError(f"{shown}, which should hold the API key, is not set")
     if not re.fullmatch(r"[!-~]+", token):
         raise InputError(
-            f"{shown} holds a space, a line end or another character that no HTTP header can, so it is no API key"
+            f"{shown} holds a space, a line end or another character that no HTTP header can, so it is not an API key"
         )
     return token

@@ -98,7 +98,7 @@ class BoundedClient:
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise DroppedError(f"dropped the call: {error or type(error).__name__}") from None
         except CancelledError:
-            raise DroppedError("was asked by an adapter that is closed") from None
+            raise DroppedError("was called through an adapter that is closed") from None
         finally:
             future.cancel()
         return Answer(status, got, _decoded(body, got.get("content-encoding", ""), most_bytes), seconds)
@@ -117,7 +117,7 @@ class BoundedClient:
     def _running(self) -> asyncio.AbstractEventLoop:
         """The event loop, begun with the first call."""
         if self._closed:
-            raise DroppedError("was asked by an adapter that is closed")
+            raise DroppedError("was called through an adapter that is closed")
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._client = self._make_client()
@@ -183,7 +183,7 @@ def _decoded(body: bytes, coding: str, most_bytes: int) -> bytes:
     try:
         plain = stream.decompress(body, most_bytes)
     except zlib.error:
-        raise GarbledError(f"sent an answer that is not the {word} that it says") from None
+        raise GarbledError(f"sent an answer that is not the {word} that its header names") from None
     if stream.unconsumed_tail:
         raise GarbledError(_too_long(most_bytes))
     if not stream.eof:

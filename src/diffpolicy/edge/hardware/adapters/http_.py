@@ -94,7 +94,7 @@ class HttpAdapter:
         try:
             httpx.URL(address.endpoint)
         except httpx.InvalidURL as error:
-            raise InputError(f"url {self.url} is no address: {error}") from None
+            raise InputError(f"url {self.url} is not an address: {error}") from None
         self._client = BoundedClient(check.integer(connections, "connections", least=1), address.query)
         self._answered = False
         self._closed = threading.Event()
@@ -157,7 +157,7 @@ class HttpAdapter:
                 wait_s = wait_s if asked_s is None else asked_s
             waited_s += wait_s
             if self._closed.wait(wait_s):
-                raise self._refused("was asked by an adapter that is closed", again=True)
+                raise self._refused("was called through an adapter that is closed", again=True)
         raise AssertionError("the last try returns or raises")
 
     def step_flops(self, width: int, height: int, batch: int) -> None:

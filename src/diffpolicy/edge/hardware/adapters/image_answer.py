@@ -42,7 +42,7 @@ def check_images(body: bytes, kind: str, request: GenerateRequest) -> None:
     """
     answer = document(body)
     if answer is None:
-        raise AnswerError(f"answered with status 200, but with {_printable(kind, 60) or 'something'} that is no JSON")
+        raise AnswerError(f"answered with status 200, but with {_printable(kind, 60) or 'something'} that is not JSON")
     if not isinstance(answer, dict) or "data" not in answer:
         reason = error_reason(body)
         told = f": {reason}" if reason else ""
@@ -118,7 +118,7 @@ def _check_image(image: Any, where: str, request: GenerateRequest) -> None:
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:
-        raise AnswerError(f"answered with status 200, but {where}.b64_json is no base64") from None
+        raise AnswerError(f"answered with status 200, but {where}.b64_json is not base64") from None
     library = need("PIL.Image")
     try:
         with library.open(io.BytesIO(data), formats=FORMATS) as picture:
@@ -129,7 +129,7 @@ def _check_image(image: Any, where: str, request: GenerateRequest) -> None:
                 picture.load()
     except Exception:  # decoders of broken images raise whatever they meet
         raise AnswerError(
-            f"answered with status 200, but {where}.b64_json is no whole image (PNG, JPEG or WebP)"
+            f"answered with status 200, but {where}.b64_json is not a complete image (PNG, JPEG or WebP)"
         ) from None
     if size != (request.width, request.height):
         raise AnswerError(

@@ -262,7 +262,8 @@ def architecture(name: str, *, t5: bool = False) -> Architecture:
     """
     found = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if found is None:
-        raise InputError(f"model {check.show(name)} is none of {', '.join(ARCHITECTURES)}{meant(name, ARCHITECTURES)}")
+        near = meant(name, ARCHITECTURES)
+        raise InputError(f"model must be one of {', '.join(ARCHITECTURES)}, got {check.show(name)}{near}")
     if not t5:
         return found
     if found is not SD3_MEDIUM:

@@ -32,11 +32,13 @@ def check_source(source: str) -> None:
     path = Path(source)
     if source and path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise InputError(f"model folder {source} has no model_index.json, so it is no diffusers pipeline")
+            raise InputError(f"model folder {source} has no model_index.json, so it is not a diffusers pipeline")
     elif source and path.exists():
         raise InputError(f"model {source} is a file; a folder that diffusers wrote is needed")
     elif not HUB_ID.fullmatch(source):
-        raise InputError(f"model {show(source)} is no built-in architecture, no folder and no hub id (OWNER/NAME)")
+        raise InputError(
+            f"model {show(source)} is neither a built-in architecture, nor a folder, nor a hub id (OWNER/NAME)"
+        )
 
 
 def count_checkpoint(source: str) -> dict[str, int] | None:

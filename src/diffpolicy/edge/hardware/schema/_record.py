@@ -56,7 +56,7 @@ def several(rule: Check) -> Check:
 def text(value: Any, key: str) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise InputError(f"{key} must be a text, got {check.show(value)}")
+        raise InputError(f"{key} must be a string, got {check.show(value)}")
     return value
 
 

@@ -68,7 +68,7 @@ async def read_body(request: Request, settings: ApiSettings, share: Share) -> by
     except ClientDisconnect:
         raise ClientGoneError from None
     except asyncio.TimeoutError:
-        raise ApiError(408, f"the body was not there within {settings.read_s:g} s", code="body_late") from None
+        raise ApiError(408, f"the body did not arrive within {settings.read_s:g} s", code="body_late") from None
 
 
 def _too_large(most: int) -> NoReturn:
@@ -98,7 +98,7 @@ def read_json(body: bytes, kind: str) -> dict[str, Any]:
     except ValueError as error:
         # the message of a wrong encoding would show what is around it
         told = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(400, f"the body is no JSON{told}", code="invalid_json") from None
+        raise ApiError(400, f"the body is not JSON{told}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_body")
     return value
@@ -119,7 +119,7 @@ def _integer(text: str) -> int:
 
 def _no_number(word: str) -> NoReturn:
     shown = word if len(word) <= 40 else f"{word[:40]}..."
-    raise InputError(f"the body must hold finite numbers alone, got {shown}")
+    raise InputError(f"the body must hold only finite numbers, got {shown}")
 
 
 async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], tuple[SentFile, ...]]:

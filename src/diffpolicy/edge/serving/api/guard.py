@@ -67,7 +67,7 @@ class Guard:
             at = " <- ".join(f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
             logger.error("request %s failed: %s at %s", number, type(error).__name__, at)
             if not begun:  # otherwise the server closes the connection, and the client sees that it lacks the end
-                message = f"the dispatcher failed; its log tells more of request {number}"
+                message = f"the dispatcher failed; its log says more about request {number}"
                 await error_response(ApiError(500, message, code="internal_error", again=False))(scope, receive, told)
 
     def foreign(self, sent: Headers) -> ApiError | None:
@@ -80,7 +80,7 @@ class Guard:
             return None
         host = _split(f"//{sent.get('host', '')}")
         if host is None or host.hostname not in self.hosts:
-            message = "without an API key only names of this machine are answered; see --token-file"
+            message = "without an API key only requests to a name of this machine are answered; see --token-file"
             return ApiError(403, message, code="foreign_host", again=False)
         origin = sent.get("origin")
         asks = None if origin is None else _split(origin)

@@ -62,7 +62,7 @@ class ApiKeys:
             if secrets.compare_digest(known.encode(), token):
                 found = name
         if self.needed and found is None:
-            what = "is not one of those that are let in" if token else "is missing: Authorization: Bearer TOKEN"
+            what = "is not one of those that are accepted" if token else "is missing: Authorization: Bearer TOKEN"
             raise ApiError(401, f"the API key {what}", code="invalid_api_key", again=False)
         return found or (f"key-{hmac.digest(SALT, token, 'sha256').hex()[:12]}" if token else "")
 

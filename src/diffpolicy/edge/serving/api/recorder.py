@@ -74,7 +74,7 @@ class RequestRecorder:
         self._old = head.replace(b"\r\n", b"\n").startswith(OLD_HEADER.encode())
         if not self._old and head.replace(b"\r\n", b"\n") != HEADER.encode():
             self.close()
-            raise InputError(f"{self.path} is no log of requests: its first line must be {HEADER.strip()}")
+            raise InputError(f"{self.path} is not a log of requests: its first line must be {HEADER.strip()}")
         size = os.fstat(self._handle).st_size
         tail = os.pread(self._handle, 4096, max(size - 4096, 0))
         if not tail.endswith(b"\n"):
@@ -100,8 +100,8 @@ class RequestRecorder:
         if self._old and asked.request and not self._warned:
             self._warned = True
             logger.warning(
-                "%s was begun without the column request, so that images that are sent one by one look like requests in"
-                " it; begin another file to advise from",
+                "%s was begun without the column request, so images that are sent one by one look like requests in "
+                "it; use a new file for advise",
                 self.path,
             )
         arrival, end = asked.time_s, max(event.time_s, asked.time_s)

@@ -115,7 +115,7 @@ async def _watch(service: Dispatching, source: WorkersSource, every_s: float, to
             except InputError as error:  # said once for each state of the file
                 logger.error("%s; the workers stay as they were", error)
             except Exception as error:  # whatever it is, the next change of the file must be seen
-                logger.error("the workers file could not be taken up: %s", described(error))
+                logger.error("the workers file could not be loaded: %s", described(error))
     finally:
         aside.close()
 

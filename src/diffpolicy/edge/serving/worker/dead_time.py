@@ -77,5 +77,5 @@ def check_scale(engine: EmulatedEngine, dead_s: float) -> None:
         raise InputError(
             f"--time-scale {engine.scale:g} makes a request {1000 * engine.mean_s:.3g} ms on average, and this machine "
             f"adds {1000 * dead_s:.2g} ms to each, more than {100 * MOST:g} %, which would change what a dispatcher "
-            f"gains; take at least {math.ceil(1000 * least) / 1000:g}"
+            f"gains; use at least {math.ceil(1000 * least) / 1000:g}"
         )

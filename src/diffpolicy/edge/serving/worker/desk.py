@@ -138,7 +138,7 @@ class Desk:
             raise ApiError(503, f"the worker is {self._status}", code=self._status, retry_after_s=2.0)
         engine = self.engine
         if request.model not in ("", engine.model):
-            message = f"model {check.show(request.model)} is not here; there is {engine.model}"
+            message = f"model {check.show(request.model)} is not served here; this worker has {engine.model}"
             raise ApiError(404, message, param="model", code="model_not_found")
         if request.files and not engine.edits:
             raise ApiError(400, f"model {engine.model} edits no images", code="no_edits")
@@ -220,7 +220,7 @@ class Desk:
             at = " <- ".join(f"{f.filename}:{f.lineno}" for f in reversed(traceback.extract_tb(error.__traceback__)))
             number = work.request.number
             logger.error("request %s failed: %s at %s", number, type(error).__name__, at)
-            message = f"the model failed; the worker's log tells more of request {number}"
+            message = f"the model failed; the worker's log says more about request {number}"
             work.fail(ApiError(500, message, code="internal_error"))
         finally:
             self._running.discard(work)

@@ -37,12 +37,12 @@ def make_engine(
     """
     if model.startswith(EMULATE):
         if device is not None:
-            raise InputError(f"--device belongs to a model that runs here, and --model is {check.show(model)}")
+            raise InputError(f"--device works only with a model that runs here, and --model is {check.show(model)}")
         name, at, word = model.removeprefix(EMULATE).partition("@")
         speed = _speed(word) if at else 1.0
         return EmulatedEngine(ServerProfile.load(name), speed=speed, scale=scale, slots=slots)
     if scale != 1.0:
-        raise InputError(f"--time-scale belongs to --model emulate:PROFILE, and --model is {check.show(model)}")
+        raise InputError(f"--time-scale works only with --model emulate:PROFILE, and --model is {check.show(model)}")
     if slots != 1:
         raise InputError(
             f"--slots must be 1 for --model {check.show(model)}, which runs one request at a time, got {slots}"
@@ -62,10 +62,10 @@ def make_engine(
 def _own(model: str, device: str | None) -> Engine:
     """An engine of the user's."""
     if device is not None:
-        raise InputError(f"--device belongs to a model of diffusers, and --model is {check.show(model)}")
+        raise InputError(f"--device works only with a model of diffusers, and --model is {check.show(model)}")
     engine = import_attribute(model, "--model")()
     if not isinstance(engine, Engine):
-        raise InputError(f"--model {model} makes a {type(engine).__name__}, which lacks what an Engine has")
+        raise InputError(f"--model {model} makes a {type(engine).__name__}, which lacks members of an Engine")
     return engine
 
 

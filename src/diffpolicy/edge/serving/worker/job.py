@@ -89,7 +89,7 @@ class Job:
             raise _wrong("seed", f"must be a whole number from 0 to {MOST_SEED}", body)
         negative = body.get("negative_prompt")
         if negative is not None and not isinstance(negative, str):
-            raise ApiError(400, "negative_prompt must be a text", param="negative_prompt", code="invalid_value")
+            raise ApiError(400, "negative_prompt must be a string", param="negative_prompt", code="invalid_value")
         told = request.width is not None and request.height is not None
         return cls(
             request.body["prompt"],

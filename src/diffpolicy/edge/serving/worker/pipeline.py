@@ -108,7 +108,7 @@ class PipelineEngine:
         takes = inspect.signature(self._pipeline.__call__).parameters
         for name, value in told.items():
             if value is not None and name not in takes:
-                raise _refused(f"{name} is nothing that model {self.model} takes", name)
+                raise _refused(f"{name} is not an argument of model {self.model}", name)
         try:
             found = self._pipeline(
                 job.prompt,
@@ -143,7 +143,7 @@ def _refused(message: str, param: str) -> ApiError:
 
 
 def _too_large(job: Job) -> ApiError:
-    message = f"the memory does not suffice for {job.images} of {job.width}x{job.height}"
+    message = f"there is not enough memory for {job.images} of {job.width}x{job.height}"
     return ApiError(400, message, param="size", code="out_of_memory")
 
 

@@ -148,7 +148,9 @@ def read_vllm_omni(
     rows = [(n, {"line": line}) for n, line in lines if line]
     trace = gather(name, rows, parse, max_broken, blank=len(lines) - len(rows))
     if any(timed) and not all(timed):
-        raise InputError(f"{name} has {sum(timed)} of {len(timed)} lines with a timestamp, and others without")
+        raise InputError(
+            f"{name} has {sum(timed)} of {len(timed)} lines with a timestamp; give one in all of them, or in none"
+        )
     return trace
 
 

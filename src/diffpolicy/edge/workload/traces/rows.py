@@ -180,7 +180,7 @@ def call(line: str) -> dict[str, str]:
         if keyword.arg is None or not isinstance(keyword.value, ast.Constant):
             raise ValueError(f"{keyword.arg or '**'} must be a plain value, got {check.show(line)}")
         if keyword.arg in values:
-            raise ValueError(f"{keyword.arg} stands twice, got {check.show(line)}")
+            raise ValueError(f"{keyword.arg} appears twice, got {check.show(line)}")
         values[keyword.arg] = "" if keyword.value.value is None else _literal(keyword.value.value)
     return {name: value for name, value in values.items() if value}
 
