@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -68,7 +69,9 @@ intersphinx_mapping = {
 }
 
 # The tutorials are scripts, run here: what they print and draw becomes the pages of docs/tutorials, which git ignores.
-# A script that did not change is not run again. What they import of `mine*.py` are the reader's own files.
+# A script that did not change is not run again. What they import of `mine*.py` are the reader's own files. What they
+# warn of is shown without the path of the folder in which the pages were built.
+warnings.formatwarning = lambda message, category, *place: f"{category.__name__}: {message}\n"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/tutorials",
     "gallery_dirs": "tutorials",

@@ -66,18 +66,24 @@ def parameters(thing: Any) -> dict[str, inspect.Parameter]:
 
 def one_a_line(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Gives each argument a line of its own in the section `Args`, which may stand on the first line."""
+    if not callable(thing):
+        return
+    try:
+        taken = [each for each in parameters(thing) if each not in ("self", "cls")]
+    except (TypeError, ValueError):
+        return
+    known = {*taken, "others"}
     if lines and " Args: " in lines[0]:
         head, told = lines[0].split(" Args: ", 1)
+        if not FIRST.match(told):  # "of `kernel`; i: 1..I.": of all that are not named apart
+            apart = {name for cut in FURTHER.finditer(told) for name in cut[1].split(", ")}
+            told = f"{', '.join(each for each in taken if each not in apart)}: {told.removeprefix('both ')}"
         if FIRST.match(told):
             lines[:1] = [head, "", "Args:", f"    {told}"]
-    if "Args:" not in lines or not callable(thing):
+    if "Args:" not in lines:
         return
     begin = lines.index("Args:") + 1
     end = next((n for n in range(begin, len(lines)) if lines[n] and not lines[n].startswith(" ")), len(lines))
-    try:
-        known = {*parameters(thing), "others"}
-    except (TypeError, ValueError):
-        return
     given = [line.removeprefix("    ") for line in lines[begin:end]]
     if not FIRST.match(given[0]) or any(not line.strip() for line in given[:-1]):  # text, whose lines matter
         return

@@ -17,14 +17,20 @@ from collections.abc import Iterable
 from typing import Any, get_type_hints
 
 from docutils import nodes
+from numpy.typing import ArrayLike
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import InventoryAdapter, missing_reference
 from sphinx.util.inspect import signature as signature_of
 from sphinx.util.inspect import stringify_signature
+from sphinx.util.typing import stringify_annotation
 
 NO_SYNTAX = re.compile(r"(?<== )<(?:[^<>]|<[^<>]*>)*>")
 """A default such as `<factory>` or `<function <lambda>>`."""
+ARRAY = re.compile(r"~numpy\.ndarray\[(?:~typing\.Any|tuple\[~typing\.Any, \.\.\.\]), ~numpy\.dtype\[([^\[\]]+)\]\]")
+"""What Sphinx writes of `numpy.typing.NDArray[...]`."""
+ANYTHING = stringify_annotation(ArrayLike, "smart")
+"""What it writes of `numpy.typing.ArrayLike`."""
 
 
 def named(path: str) -> Any:
@@ -133,8 +139,14 @@ def true_signature(
             real = real.replace(parameters=found)
             signature = stringify_signature(real, show_return_annotation=False, unqualified_typehints=True)
     if signature is not None:
-        signature = NO_SYNTAX.sub("...", signature)
-    return signature, returns
+        signature = NO_SYNTAX.sub("...", _arrays(signature))
+    return signature, returns and _arrays(returns)
+
+
+def _arrays(annotation: str) -> str:
+    """An annotation in which the arrays of NumPy have the short names that code gives them."""
+    short = annotation.replace(ANYTHING, "~numpy.typing.ArrayLike")
+    return ARRAY.sub(r"~numpy.typing.NDArray[\1]", short)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 ESCAPED = re.compile(r"\\(\W)")
+POINT = re.compile(r"(?<=[\w)\]][./=])(?=\w)")
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
 TINY, SHORT, LONG = 10, 24, 40
 """Characters up to which a cell stays on one line always, or where there is room; beyond the last it is a sentence."""
@@ -47,6 +49,22 @@ def keep_code(app: Sphinx, tree: nodes.document, page: str) -> None:
     for code in list(tree.findall(nodes.literal)) if app.builder.format == "html" else ():
         longest = max(map(len, code.astext().split()), default=0)
         code["classes"] += ["whole"] if longest <= PART else ["breaks"] if longest > WORD else []
+        if longest > PART:
+            _break_behind_points(code)
+
+
+def keep_names(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """Lets the module before a name that is described break behind its points."""
+    for module in list(tree.findall(addnodes.desc_addname)) if app.builder.format == "html" else ():
+        _break_behind_points(module)
+
+
+def _break_behind_points(element: nodes.TextElement) -> None:
+    """Marks where a long name may break, by an empty part that the page's style lets a line end at."""
+    for text in [child for child in element if isinstance(child, nodes.Text)]:
+        parts = POINT.split(text)
+        marked = [each for part in parts for each in (nodes.Text(part), nodes.inline(classes=["may-end"]))]
+        element.replace(text, marked[:-1])
 
 
 def keep_formulas(app: Sphinx, tree: nodes.document) -> None:
@@ -89,6 +107,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", keep_together)
     app.connect("doctree-resolved", keep_punctuation)
     app.connect("doctree-resolved", keep_code)
+    app.connect("doctree-resolved", keep_names)
     app.connect("doctree-resolved", end_sessions)
     app.connect("doctree-resolved", wrap_sentences)
     app.connect("doctree-resolved", mark_cells)

@@ -66,7 +66,11 @@ class Process(ABC):
         """alpha_i^2 and sigma_i^2. Args: i: 0..I."""
 
     def fresh(self, i: int, j: int) -> float:
-        """Variance that is added from j to i, sigma_i^2 - (alpha_i / alpha_j)^2 sigma_j^2. Args: 0 <= j < i <= I."""
+        """Variance that is added from j to i, sigma_i^2 - (alpha_i / alpha_j)^2 sigma_j^2.
+
+        Args:
+            i, j: levels, 0 <= j < i <= I.
+        """
         (a, noise), (b, before) = self.squares(i), self.squares(j)
         return noise - a / b * before
 
@@ -125,7 +129,11 @@ class Process(ABC):
         return x0 if wanted == "x0" else velocity_of(x0, eps, d_alpha, d_sigma)
 
     def along(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
-        """The derivatives of alpha and sigma along the path, which say what a velocity is. Args: both, at a time."""
+        """The derivatives of alpha and sigma along the path, which say what a velocity is.
+
+        Args:
+            alpha, sigma: at a time.
+        """
         return -sigma, alpha
 
     def of_velocity(self, i: int) -> tuple[float, float, float, float]:

@@ -41,7 +41,7 @@ class Solver(Sampler):
         return super().noisy_steps(process) if self.min_std > 0 else 0
 
     def x0(self, model: Model, x: Tensor, i: int, cond: Any, process: Process) -> Tensor:
-        """x_0 as predicted at level i. Args: of `kernel`, but i: 1..I."""
+        """x_0 as predicted at level i. Args: of `kernel`; i: 1..I."""
         return process.convert(model(x, i, cond), x, i, given=self.prediction, wanted="x0")
 
     @abstractmethod

@@ -96,7 +96,11 @@ class ActionCriticLoss(OffPolicyLoss):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows, `[M]` or `[G, M]`."""
+        """The losses of a batch of rows, by the names in `out_keys`.
+
+        Args:
+            tensordict: transitions `[M]` or `[G, M]`, with the entries of `OffPolicyLoss.forward`.
+        """
         k, dtype = self.tensor_keys, self.policy.dtype
         self.check_rows(tensordict)
         nxt = tensordict["next"]

@@ -121,7 +121,11 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows."""
+        """The losses of a batch of rows, by the names in `out_keys`.
+
+        Args:
+            tensordict: transitions `[M]` or `[G, M]`, with the entries of `OffPolicyLoss.forward`.
+        """
         read = self.read(tensordict)
         rows, action = read["observation"].shape[:-1], tensordict[self.tensor_keys.action]
         losses = self.losses(

@@ -91,7 +91,11 @@ class DistillationLoss(ImitationLoss):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The loss of a batch of rows."""
+        """The loss of a batch of rows.
+
+        Args:
+            tensordict: of `ImitationLoss`, with the teacher's latent `[.., M, W]` where it remembers its actions.
+        """
         self.check_rows(tensordict)
         policy, teacher = self.policy, self.__dict__["teacher"]
         observation = wide(tensordict, "observation")

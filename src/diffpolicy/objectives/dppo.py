@@ -126,7 +126,13 @@ class DPPOLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows, which `begin` has made ready."""
+        """The losses of a batch of rows.
+
+        Args:
+            tensordict: what `begin` made of rows `[M]` or `[G, M]` with observation `[.., M, F]`, action
+                `[.., M, *event]`, advantage and value_target `[.., M, 1]`,
+                where the policy reads it action_mask, bool `[.., M, W]`.
+        """
         observation, mask = self._read(tensordict)
         states = tensordict["states"].movedim(observation.ndim - 1, 0)
         now = step_log_probs(self.policy, observation, mask, states)

@@ -88,7 +88,13 @@ class AgentsDQNLoss(DQNLoss):
             self.__dict__["_checked"] = shapes
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The loss of a batch of rows; reward `[.., M]`."""
+        """The loss of a batch of rows.
+
+        Args:
+            tensordict: transitions `[M]`, or `[G, M]` of G agents: observation `[.., M, F]`, action `[.., M, *event]`
+                and, where the policy reads it, action_mask, bool `[.., M, A]`; in `next` what followed, reward and
+                terminated, both `[.., M]`.
+        """
         policy = self.__dict__["policy"]
         self._check_new(tensordict)
         rows = tensordict.copy()

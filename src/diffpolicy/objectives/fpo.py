@@ -115,7 +115,12 @@ class FPOLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows, which `begin` has made ready."""
+        """The losses of a batch of rows.
+
+        Args:
+            tensordict: what `begin` made of rows `[M]` or `[G, M]` with observation `[.., M, F]`, action
+                `[.., M, *event]`, advantage and value_target `[.., M, 1]`.
+        """
         log_ratio = (tensordict["flow_loss"] - self._errors(tensordict)).mean(-1)
         ratio, advantage = log_ratio.exp(), tensordict["advantage"].squeeze(-1)
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)

@@ -107,7 +107,11 @@ class FQLLoss(OffPolicyLoss):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows, `[M]` or `[G, M]`."""
+        """The losses of a batch of rows, by the names in `out_keys`.
+
+        Args:
+            tensordict: transitions `[M]` or `[G, M]`, with the entries of `OffPolicyLoss.forward`.
+        """
         k, policy = self.tensor_keys, self.policy
         self.check_rows(tensordict)
         observation, after = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))

@@ -83,7 +83,12 @@ class ImitationLoss(LossModule):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The loss of a batch of rows."""
+        """The loss of a batch of rows.
+
+        Args:
+            tensordict: rows `[M]`, or `[G, M]` of G agents: observation `[.., M, F]`, action `[.., M, *event]` and,
+                where the policy reads it, action_mask, bool `[.., M, W]`.
+        """
         self.check_rows(tensordict)
         observation = wide(tensordict, "observation")
         mask = tensordict["action_mask"] if self.policy.reading.masked else None

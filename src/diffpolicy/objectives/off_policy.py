@@ -100,6 +100,22 @@ class OffPolicyLoss(LossModule):
         check_rows(td, self.in_keys, k.observation, self.policy)
         row_masks(td, k.mask, self.policy, wide(td, k.observation).shape[:-1])
 
+    def forward(self, tensordict: TensorDictBase) -> TensorDict:
+        """The losses of a batch of rows; a subclass gives it.
+
+        Args:
+            tensordict: transitions `[M]`, or `[G, M]` of G agents: observation `[.., M, F]`, action `[.., M, *event]`,
+                reward `[.., M]`, where the policy reads them action_mask, bool `[.., M, W]`, and latent `[.., M, W]`,
+                in `next` what followed: observation, action_mask, latent and, if there is one, terminated `[.., M]`.
+
+        Returns:
+            Scalars: what begins with `loss` is minimised, the rest is logged.
+
+        Raises:
+            NotImplementedError: the subclass gives none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(tensordict)")
+
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         pass
 

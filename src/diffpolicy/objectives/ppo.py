@@ -173,7 +173,13 @@ class ChainPPOLoss(ClipPPOLoss):
         return entropy.unsqueeze(-1)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        """The losses of a batch of rows."""
+        """The losses of a batch of rows.
+
+        Args:
+            tensordict: rows `[M]`, or `[G, M]` of G agents: observation `[.., M, F]`, action `[.., M, *event]`,
+                action_log_prob `[.., M]`, advantage and value_target `[.., M, 1]`; where the policy has them draws,
+                latent and action_mask.
+        """
         written = super().forward(tensordict)
         agents = self.__dict__["policy"].agents or 1
         return TensorDict(

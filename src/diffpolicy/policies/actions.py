@@ -19,12 +19,18 @@ Kind = Literal["categorical", "one-hot", "multi-categorical", "multi-one-hot", "
 
 @dataclass(frozen=True)
 class Action:
-    """One action key. Args: key: of it. kind: of its spec. nvec: choices of each of its slots, or its dimensions.
+    """One action key.
 
-    low, high: bounds of each dimension, where it is bounded. shape: of one item's action. items: shape of the items
-    that are decided together, () where each is alone; `nvec`, `shape` and bounds stay those of one of them.
-    parts: of a composite action, what stands under each of its keys; its own key is the name of all of them together.
-    mask: of a part, the key of its mask, or None.
+    Args:
+        key: of it.
+        kind: of its spec.
+        nvec: choices of each of its slots, or its dimensions.
+        shape: of one item's action.
+        low, high: bounds of each dimension, where it is bounded.
+        items: shape of the items that are decided together, () where each is alone; `nvec`, `shape` and bounds stay
+            those of one of them.
+        parts: of a composite action, what stands under each of its keys; its own key names all of them together.
+        mask: of a part, the key of its mask, or None.
     """
 
     key: NestedKey

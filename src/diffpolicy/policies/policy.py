@@ -44,8 +44,10 @@ class Policy(RowPolicy, base=True):
         observation_dim: width of the observation keys together.
         head: what the networks' output means; by default logits of the choices.
         agents: B, each with parameters of its own, or None: all share one set.
-        action_key, observation_keys, mask_key, valid_key: what is written and read; the mask tells allowed choices,
-            bool `[*, A]`, valid which items exist, bool of the action's shape.
+        action_key: what is written.
+        observation_keys: what is read.
+        mask_key: which choices are allowed, bool `[*, A]`; None: all.
+        valid_key: which items exist, bool of the action's shape; None: all.
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
         observation_shapes: of one item's value of each key, which is flattened to its width; `[width]` by default.
         observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.

@@ -132,7 +132,11 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         return rows.take(x0 if self.head.tokens else x0.to(self.dtype))
 
     def nothing(self, condition: Tensor) -> Tensor:
-        """What stands for conditions that are left out, which items exist told all the same. Args: `[.., M, C]`."""
+        """What stands for conditions that are left out, which items exist told all the same.
+
+        Args:
+            condition: `[.., M, C]`.
+        """
         assert self.null is not None
         null = self.null.expand_as(condition)
         return self.reading.with_flags(null, condition) if self.reading.flagged else null

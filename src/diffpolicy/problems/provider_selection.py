@@ -57,7 +57,10 @@ class Providers:
         """Twenty of them.
 
         C ~ U{400, 500, .., 900}, A^x ~ U{0, 10, .., 90}, B^x ~ U{150, 160, .., 240}, and the rise B^y - A^y of
-        A^y ~ U{0, .05, .., .45} and B^y ~ U{.5, .55, .., .95}. Args: seed: of the draw.
+        A^y ~ U{0, .05, .., .45} and B^y ~ U{.5, .55, .., .95}.
+
+        Args:
+            seed: of the draw.
         """
         generator = torch.Generator().manual_seed(seed)
 
