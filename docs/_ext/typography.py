@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 
 SIGN, KEPT = " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
 ESCAPED = re.compile(r"\\(\W)")
-POINT = re.compile(r"(?<=[\w)\]][./=])(?=\w)")
+POINT = re.compile(r"(?<=[\w)\]][./=])(?=\w{3})")
 PUNCTUATION = re.compile(r"[,.;:)\]]+")
 TINY, SHORT, LONG = 10, 24, 40
 """Characters up to which a cell stays on one line always, or where there is room; beyond the last it is a sentence."""
