@@ -351,6 +351,40 @@ def test_ratios_and_advantages_of_recorded_chains():
     assert any(g.any() for g in found)
 
 
+def test_the_reverse_step_is_its_formula_taken_chain_by_chain_and_step_by_step():
+    """With other parameters than those of the copies: ratios are clipped on both sides, and more is yet to come."""
+    policy, samples, clip, temperature = by_chance(4), 5, 0.05, 0.7
+    loss = ReverseMirrorLoss(policy, Known(), samples=samples, clip=clip, temperature=temperature, target_kl=None)
+    usual = ReverseMirrorLoss(policy, Known())
+    assert (usual.clip, usual.refresh, float(usual.temperature), usual.target_kl) == (0.2, 4, 1.0, 0.1)
+    loss.actor_losses(SEEN, MASK)  # the copy that records is of the policy as it is here
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for moved in (loss.policy, loss.actor):
+            for p in moved.parameters():
+                p.add_(0.3 * torch.randn(p.shape, generator=generator))
+    seen, masks = SEEN.expand(2, -1), torch.cat([MASK, torch.ones_like(MASK)])
+    loss.recorder.reseed(7)
+    found = loss.actor_losses(seen, masks)
+    each, given = seen.repeat_interleave(samples, 0), masks.repeat_interleave(samples, 0)
+    loss.recorder.reseed(7)
+    with torch.no_grad():
+        states = recorded(loss.recorder, each, given)
+        was, old, now = (step_log_probs(p, each, given, states) for p in (loss.recorder, loss.actor, policy))
+    ratio, value = (now - was).exp(), gains(ended(policy, states))
+    assert ratio.min() < 1 - clip < 1 + clip < ratio.max()
+    worth = 0.0
+    for state in range(2):
+        chains = range(state * samples, (state + 1) * samples)
+        for step in range(len(was)):
+            gain = {n: float(value[n] - temperature * (now - old)[step:, n].sum()) for n in chains}
+            for n in chains:
+                advantage, r = gain[n] - sum(gain.values()) / samples, float(ratio[step, n])
+                worth += min(r * advantage, min(max(r, 1 - clip), 1 + clip) * advantage)
+    assert found["loss_actor"].item() == pytest.approx(-worth / (2 * samples), rel=1e-4)
+    assert found["kl"].item() == pytest.approx(float((now - old).sum(0).mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize("make", [chain_policy, plain_policy])
 def test_lambda_grows_where_a_step_goes_too_far_and_falls_where_it_may_go_further(make):
     for temperature, target, sign in ((0.05, 0.1, -1), (50.0, 0.1, 1)):
@@ -441,6 +475,10 @@ def test_values_of_next_states():
     ("make", "words"),
     [
         (lambda: ReverseMirrorLoss(chain_policy(), Known()), "order='chance'"),
+        (
+            lambda: ReverseMirrorLoss(by_chance(0), Known(), target_actor=False),
+            "must be true under a ReverseMirrorLoss",
+        ),
         (lambda: DenoisingLoss(plain_policy()), "the FeedforwardPolicy has no chain"),
         (lambda: DenoisingLoss(chain_policy()), "goes through a MaskedProcess to a JointHead; use a VectorHead"),
         (
