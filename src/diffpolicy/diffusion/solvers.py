@@ -192,7 +192,7 @@ def _straight(process: Process, i: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep(Solver):
-    """x_0 as it is predicted at x_I, at one prediction: what a distilled student or a consistency model is made for.
+    """Takes x_0 as it is predicted at x_I, in one step: for distilled students and consistency models.
 
     Args:
         prediction, min_std: of `Solver`. steps: 1 or None.

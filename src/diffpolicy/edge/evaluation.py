@@ -83,7 +83,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Replay:
-    """A task file played once.
+    """The result of `replay`: a task file played once.
 
     Args:
         scenario: its name. policy: its name, `recorded` where the file's own decisions were played.

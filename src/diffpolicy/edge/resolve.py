@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_policy(source: str | Path, scenario: Scenario, *, seed: int = 0) -> Decides:
-    """A policy for a scenario.
+    """Makes a policy for a scenario from its name, a folder or `module:attribute`.
 
     Args:
         source: a heuristic's name; `pretrained:NAME`; a policy folder or either of its files; `module:attribute`, a

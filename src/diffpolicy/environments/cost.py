@@ -10,7 +10,7 @@ from diffpolicy.errors import InputError
 
 @dataclass(frozen=True)
 class Cost:
-    """What is to be small, and what it is counted by.
+    """What a problem minimises, and what it is counted by.
 
     Args:
         label: what it is called in tables and plots, such as `delay`.

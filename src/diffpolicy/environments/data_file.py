@@ -39,7 +39,7 @@ NAMES: dict[str, NestedKey] = {
 
 
 def read_data(path: str | Path) -> TensorDict:
-    """Rows of a data set out of a file; nothing is unpickled.
+    """Reads rows of a data set from a file; nothing is unpickled.
 
     Args:
         path: of a folder that `TensorDict.memmap` wrote, such as a rollout; of an `.npz` or `.safetensors` file; or of

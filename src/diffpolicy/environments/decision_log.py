@@ -35,7 +35,7 @@ NEEDED = (("observation", "observation_0"), ("action", "action_0"))
 
 
 def read_decisions(path: str | Path) -> TensorDict:
-    r"""Rows of decisions out of a CSV, or of a folder that `TensorDict.memmap` wrote; nothing is unpickled.
+    r"""Reads rows of decisions from a CSV, or a folder that `TensorDict.memmap` wrote; nothing is unpickled.
 
     Args:
         path: of the file or folder. A CSV has columns `observation_0`, `observation_1`, ... (or `observation`, where it

@@ -80,7 +80,7 @@ def rules_of(problem: Problem) -> Mapping[str, Callable[[int], Decides]]:
 
 
 def make_policy(source: str | Path, problem: Problem, *, seed: int = 0) -> Decides:
-    """A policy for a problem.
+    """Makes a policy for a problem from its name, a folder or `module:attribute`.
 
     Args:
         source: a rule's name, `random` always being one; `pretrained:NAME`; a policy folder or either of its files;

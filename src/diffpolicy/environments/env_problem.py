@@ -29,7 +29,7 @@ GIVEN = ("batch", "seed", "split", "view", "device")
 
 
 class EnvProblem(Problem):
-    """A problem made of any TorchRL environment, or of any of Gymnasium.
+    """Makes a problem from any TorchRL or Gymnasium environment.
 
     Args:
         make_env: makes an environment. It is given those of `batch`, `seed`, `split`, `view` and `device` that it

@@ -34,7 +34,7 @@ def gym_problem(
     transitions: Callable[[TensorDictBase], TensorDict] | None = None,
     methods: Sequence[str] = Problem.methods,
 ) -> EnvProblem:
-    """A registered Gymnasium environment as a problem: a batch of seeded one-lane environments; needs the extra `gym`.
+    """Makes a problem from a registered Gymnasium environment, as a batch of seeded lanes; needs the extra `gym`.
 
     The cost of an episode is minus its return, and its steps are the registry's limit, or what `max_episode_steps`
     among the arguments says. With arguments an environment takes a step at once, as many are wrong only then.

@@ -115,7 +115,7 @@ def check_problem(text: str) -> str:
 
 
 def make_problem(text: str) -> Problem:
-    """A problem.
+    """Makes a problem from its name, `gym:ID` or `module:attribute`.
 
     Args:
         text: a built-in problem's name, an entry point of the group `diffpolicy.problems`, `gym:ID` of Gymnasium, or
@@ -252,7 +252,7 @@ def _yaml_beside(text: str) -> str:
 
 
 def make_method(source: str) -> Method:
-    """A training method.
+    """Makes a training method from its name, a YAML file or `module:attribute`.
 
     Args:
         source: a preset's name, a YAML file, an entry point of the group `diffpolicy.methods`, or `module:attribute`.

@@ -36,7 +36,7 @@ RESERVE_S = 65.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare; `compare` makes one of its arguments, or takes one as it is.
+    """Says what to compare; `compare` makes one from its arguments, or takes one as it is.
 
     Args:
         problem: on which all are trained and judged.

@@ -37,7 +37,7 @@ RATIO = ("ratio_lo", "ratio_hi")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A knob and its values.
+    """A parameter, and the values at which a comparison is repeated.
 
     Args:
         key: of the problem's `knobs` or of `METHOD_KEYS`.

@@ -36,7 +36,7 @@ FEW = 1000
 
 @dataclass(frozen=True)
 class Trained(Fitted):
-    """What came of training a method.
+    """The result of `train`: what came of training a method.
 
     Args:
         policy: what was trained.
@@ -62,7 +62,7 @@ def build(
     seed: int = 0,
     changes: Mapping[str, Any] | None = None,
 ) -> Trainable:
-    """A method's module on a problem.
+    """Builds a method's module for a problem.
 
     Args:
         problem: one, or its name.

@@ -38,7 +38,7 @@ FAMILIES = tuple(
 
 
 def parse_method(text: str, source: str) -> Method:
-    """A method from its YAML form, `class_path` and `init_args` as in LightningCLI.
+    """Makes a method from its YAML form, `class_path` and `init_args` as in LightningCLI.
 
     The class is imported first, and nothing else before it is known to be a `Method` whose fields these are. Modules
     are looked for in the working folder first.

@@ -21,7 +21,7 @@ Situation = Literal["masks", "agents", "items", "early ends"]
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Whatever turns a problem and a seed into a module that Lightning trains.
+    """Turns a problem and a seed into a module that Lightning trains.
 
     A method knows no problem: it is a frozen dataclass of what was published, and builds networks, objective and replay
     of the specs of whatever it is given. A subclass gives `build`; its name as `module:Class` serves wherever a method

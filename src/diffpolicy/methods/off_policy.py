@@ -28,7 +28,7 @@ from diffpolicy.training.stream import RolloutStream
 
 @dataclass(frozen=True, kw_only=True)
 class OffPolicyMethod(RolloutMethod):
-    """What the off-policy methods share: a replay, and updates out of it after each rollout.
+    """Base of off-policy methods: a replay, and updates from it after each rollout.
 
     A subclass gives `make_objective` and `own_policy`; `SACMethod` and `DQNMethod` are two.
 

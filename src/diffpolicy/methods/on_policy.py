@@ -20,7 +20,7 @@ STRIDE = 10
 
 @dataclass(frozen=True, kw_only=True)
 class OnPolicyMethod(RolloutMethod):
-    """What the on-policy methods share; they train any policy with a law, so any head that draws its action.
+    """Base of on-policy methods, which train any policy with a law, so any head that draws its action.
 
     Args:
         sequential: whether an agent's next item succeeds an item in the transitions; None: as the problem says.

@@ -60,7 +60,7 @@ ITEMS = ("independent", "joint")
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutMethod(Method):
-    """What the methods that learn from rollouts share.
+    """Base of methods that learn from rollouts.
 
     Args:
         transitions: makes transitions of a rollout (in a file: its import path); None: the problem's. One with a

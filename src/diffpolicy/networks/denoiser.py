@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the step (Vaswani et al. 2017, arXiv 1706.03762), then a small MLP; for all steps 1..I at once.
+    """Embeds steps by sinusoids (Vaswani et al. 2017, arXiv 1706.03762) and a small MLP, all steps 1..I at once.
 
     Args:
         steps: of the chain, I.
@@ -64,7 +64,7 @@ class TimeEmbedding(nn.Module):
 
 
 class MLPDenoiser(nn.Module):
-    """eps(x, i, c) = out(MLP([x, time(i), c])), with the parts of the first layer kept apart.
+    """Predicts eps(x, i, c) = out(MLP([x, time(i), c])), with the parts of the first layer kept apart.
 
     The condition's and the time's share of the first layer are the same for the whole chain, so `prepare` computes
     them once. A `DiffusionPolicy` makes one of its own unless it is given another network.

@@ -14,7 +14,7 @@ from diffpolicy.networks.dense import Dense, width_of
 
 
 class ItemDenoiser(nn.Module):
-    """What is predicted of n items, y = out(h_L), from h_0 = x W_x + c W_c + time(i) by L blocks of attention.
+    """Predicts y = out(h_L) of n items, from h_0 = x W_x + c W_c + time(i) by L blocks of attention.
 
     A block is h + attention(norm(h)), then h + MLP(norm(h)) (Vaswani et al. 2017, norm first). All items share the
     parameters, so whoever permutes items finds the outputs permuted alike, and any number of them is taken.

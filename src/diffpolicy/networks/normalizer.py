@@ -10,7 +10,7 @@ LIMIT = 10.0
 
 
 class RunningNorm(nn.Module):
-    """y = (x - mean) / std by feature, clipped to [-10, 10], with the statistics of all rows seen so far.
+    """Normalises y = (x - mean) / std by feature, clipped to [-10, 10], with the statistics of all rows seen so far.
 
     The statistics are merged exactly (Chan et al. 1983, doi:10.1080/00031305.1983.10483115), in float64, so they do not
     depend on how rows are cut into batches. Before the first `update` it changes nothing.

@@ -49,7 +49,7 @@ def agents_of(network: nn.Module) -> int | None:
 
 
 class PerAgent(nn.Module):
-    """A denoiser of one agent made one of G: each agent has a copy of its own, which starts as the others do.
+    """Makes a denoiser of one agent one of G: each agent has a copy of its own, which starts as the others do.
 
     Args:
         module: `forward(x, i, cond)` on rows `[M, A]`, and if it likes `prepare(condition)`.

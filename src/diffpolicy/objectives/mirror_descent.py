@@ -107,7 +107,7 @@ class MirrorDescentLoss(WeightedActionLoss):
 
 
 class OnChainMirrorLoss(MirrorDescentLoss):
-    """The same, learnt at the states that pi_old's chain went through, instead of at corrupted actions.
+    """As `MirrorDescentLoss`, but learned at the states that pi_old's chain went through, not at corrupted actions.
 
     The on-policy diffusion of RL-D2 (Ma et al. 2025, arXiv 2509.22963): of each recorded chain one state a_t is taken,
     at a step drawn alike from all, and l(a_0) is the cross-entropy of its hidden tokens there. Where one token is shown

@@ -81,7 +81,7 @@ class PathwiseLoss(LossModule):
 
 
 def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: float = 1.0) -> Tensor:
-    """A policy's chances of each choice, softmax(logits / temperature), with their gradient.
+    """A policy's probabilities of each choice, softmax(logits / temperature), with their gradient.
 
     A diffusion policy's are those at the end of one chain of each item, with noise drawn from its own generator, and
     the gradient goes through the whole chain. Where no item is valid all chances are zero.

@@ -34,7 +34,7 @@ Made = TypeVar("Made", bound="ChainPolicy")
 
 
 class ChainPolicy(SavedPolicy, base=True):
-    """What policies with a chain share: a process, a sampler, and `with_sampler` to act under another one.
+    """Base of policies with a chain: a process, a sampler, and `with_sampler` to act under another one.
 
     A subclass's constructor calls `_set_chain` and sets `denoiser`; `DiffusionPolicy` is one.
 

@@ -27,7 +27,7 @@ Greedy = TypeVar("Greedy", bound="GreedyValuePolicy")
 
 
 class FeedforwardPolicy(Policy, formerly="CategoricalPolicy"):
-    """A law whose parameters are MLP(observation), of any head: the control without a chain.
+    """A policy without a chain, the control: MLP(observation) gives the parameters of any head's law.
 
     With a categorical head the actor of discrete SAC (arXiv 1910.07207), softmax(MLP(observation)); with a bounded one
     that of soft actor-critic (arXiv 1801.01290).
@@ -72,7 +72,7 @@ class FeedforwardPolicy(Policy, formerly="CategoricalPolicy"):
 
 
 class GreedyValuePolicy(Policy):
-    """argmax of action values MLP(observation), epsilon-greedy while training.
+    """Takes the choice of the greatest action value MLP(observation); epsilon-greedy while training.
 
     The policy of deep Q-learning (Mnih et al. 2015, doi:10.1038/nature14236).
 

@@ -32,7 +32,7 @@ class Guided:
 
 @dataclass(frozen=True)
 class Guidance:
-    """A base of what guides chains; `DiffusionPolicy.with_guidance` takes one.
+    """Base of what guides chains; `DiffusionPolicy.with_guidance` takes one.
 
     Example:
         >>> policy = DiffusionPolicy.from_specs(Clinic(1), condition_drop=0.1)
@@ -62,7 +62,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class ClassifierFree(Guidance):
-    """Each prediction y becomes (1 + w) y(x, c) - w y(x): more of what the condition changes (arXiv 2207.12598).
+    """Makes each prediction (1 + w) y(x, c) - w y(x): more of what the condition changes (arXiv 2207.12598).
 
     Args:
         weight: w, at least -1; 0 is the policy as it is, -1 one that sees nothing.
@@ -155,7 +155,7 @@ class _ByCritic(Guidance):
 
 @dataclass(frozen=True, eq=False)
 class BestOf(_ByCritic):
-    """Of several actions that are drawn for a row the one that a critic likes best is taken, whatever the action is.
+    """Takes, of several actions drawn for a row, the one that a critic likes best, whatever the action is.
 
     Args:
         critic: reads what is observed and the action's features, and gives Q(s, a), `[K, .., M, 1]`; the least of K
@@ -207,7 +207,7 @@ class BestOf(_ByCritic):
 
 @dataclass(frozen=True, eq=False)
 class QGradient(_ByCritic):
-    """The gradient of scale times Q(s, a) is added to the score of each step, a that of the x_0 that is predicted.
+    """Adds the gradient of scale times Q(s, a) to the score of each step, a being the action of the predicted x_0.
 
     With exact predictions and Q linear in x_0 chains of many steps end in the law of x_0 times exp(scale Q), else near
     it (Janner et al. 2022, arXiv 2205.09991; Lu et al. 2023, arXiv 2304.12824).

@@ -26,7 +26,7 @@ __all__ = ["Action", "Keys", "Observed", "as_json", "plain"]
 
 @dataclass(frozen=True)
 class Keys:
-    """What a policy reads and writes.
+    """Names the tensordict keys that a policy reads and writes.
 
     Args:
         action: what is decided. observations: what of. mask: allowed choices, or None. valid: which items exist, or

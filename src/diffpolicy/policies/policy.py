@@ -33,7 +33,7 @@ Made = TypeVar("Made", bound="Policy")
 
 
 class Policy(RowPolicy, base=True):
-    """An action for each item, from what is observed of it; its head says what the networks' output means.
+    """Decides an action for each item from what is observed of it; its head says what the networks' output means.
 
     A subclass gives `output`, and may override `embed`. Keys of a nested group (`("agents", "action")`) are of shape
     `[*batch, B, ...]`; then each of the B agents may have parameters of its own. `from_specs` reads all of its widths

@@ -18,7 +18,7 @@ from diffpolicy.policies.registry import part_form, part_of
 
 @dataclass(frozen=True)
 class Prior:
-    """Where x_I comes from: a base of `GaussianPrior`, `ActionMemory`, `NetworkPrior` and priors of your own.
+    """Says where a chain starts: the base of `GaussianPrior`, `ActionMemory`, `NetworkPrior` and priors of your own.
 
     One that does not remember gives x_I by `begin`, of what its `network` makes of the condition.
 
@@ -79,7 +79,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class GaussianPrior(Prior):
-    """x_I ~ N(0, 1), as in D2SAC (arXiv 2303.13052).
+    """Starts a chain from noise, x_I ~ N(0, 1), as in D2SAC (arXiv 2303.13052).
 
     Example:
         >>> GaussianPrior().to_dict(), GaussianPrior().remembers
@@ -91,7 +91,7 @@ class GaussianPrior(Prior):
 
 @dataclass(frozen=True)
 class ActionMemory(Prior):
-    """x_I is what was remembered of an earlier decision: the latent action of LAD-TS (arXiv 2412.18212).
+    """Starts a chain from what is remembered of an earlier decision: the latent action of LAD-TS (arXiv 2412.18212).
 
     Args:
         key: what a memory belongs to. `item`: agent and index, as in the paper's figure; `step-item`: step, agent and
@@ -155,7 +155,7 @@ class ActionMemory(Prior):
 
 @dataclass(frozen=True)
 class NetworkPrior(Prior):
-    """x_I = mean(c) + std(c) z, z ~ N(0, 1), of an MLP of the condition c: a start that is learnt through the chain.
+    """Starts a chain from mean(c) + std(c) z, z ~ N(0, 1), by an MLP of the condition c, learned through the chain.
 
     The draw is a smooth function of both (Kingma and Welling 2014, arXiv 1312.6114), so that whatever trains the chain
     by a gradient of its end trains its start. std = exp(2 tanh(raw / 2)); the last layer begins at 0, where the law is

@@ -23,7 +23,7 @@ Made = TypeVar("Made", bound="SavedPolicy")
 
 
 class SavedPolicy(DescribedPolicy):
-    """What of a policy is written, and how it is read.
+    """Writes a policy to a folder, and reads it back.
 
     A subclass gives `config`, and makes itself from it again. One that no file names, since policies are made of its
     subclasses alone, says `base=True`; one that files of earlier versions call otherwise, `formerly="Name"`.

@@ -23,7 +23,7 @@ Made = TypeVar("Made", bound="SteeredPolicy")
 
 
 class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
-    """What acting may change of a chain, also of one that is trained: guidance, and where it begins.
+    """A chain policy whose guidance and start may be changed for acting, also after training.
 
     A subclass's constructor calls `_set_drop` and `_set_guidance`; `DiffusionPolicy` is one.
 

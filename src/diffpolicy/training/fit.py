@@ -32,7 +32,7 @@ PARENT = "DIFFPOLICY_PARENT"
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of a run.
+    """The result of `fit`: what came of a run.
 
     Args:
         episodes: done in all.

@@ -37,7 +37,7 @@ class OwnOrder:
 
 
 def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
-    """A dispatcher that holds, from what stands after `--order`.
+    """Makes a dispatcher that holds requests, from the text after `--order`.
 
     Args:
         text: a name of `ORDERS`, with options after a colon, such as `shortest-first:cap=6` or

@@ -15,7 +15,7 @@ MUCH_DEAD = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of K requests.
+    """The result of `simulate`: what became of K requests.
 
     Args:
         arrivals: they.

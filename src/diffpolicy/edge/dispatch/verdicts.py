@@ -27,7 +27,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule would have done.
+    """How a rule would have done on a log's arrivals.
 
     Args:
         mean_s, p99_s: of the delay, predicted, seconds. gain: share of the recorded rule's mean that it saves.
@@ -56,7 +56,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Advice:
-    """What a log says about rules.
+    """The result of `advise`: how rules would have done on a log's arrivals.
 
     Args:
         log: its name. requests, servers: their numbers.

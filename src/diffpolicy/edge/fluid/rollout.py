@@ -61,7 +61,7 @@ class _FluidEnv(OffloadingEnv):
 
 
 class FluidRollout:
-    """Plays episodes of a scenario's arrivals under chances, differentiably through all slots: `rollout(policy)`.
+    """Plays episodes of a scenario under choice probabilities, differentiably through all slots: `rollout(policy)`.
 
     Called with a policy it gives an outcome of batch `[E, T]` (see `team_objectives`), and beside it `valid`,
     `queue_gcycles` at the start of each slot `[S]`, and for a policy that normalises its observations `observation`

@@ -34,7 +34,7 @@ def calibrate(
     cold: bool = False,
     availability: Availability | None = None,
 ) -> Scenario:
-    """A scenario of one server a profile, behind one dispatcher, under Poisson arrivals.
+    """Makes a scenario from profiles: one server for each, behind one dispatcher, under Poisson arrivals.
 
     Work is counted in reference seconds: a request's work is what it takes on the first profile's server, and a
     server's capacity is how many times as fast as that one it serves the mix. Its measured times become its service

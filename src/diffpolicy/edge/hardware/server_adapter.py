@@ -96,7 +96,7 @@ class CallRefusedError(InputError):
 
 @runtime_checkable
 class ServerAdapter(Protocol):
-    """One server. A call blocks until its images are there.
+    """Calls one server to measure it; a call blocks until its images are there.
 
     Attributes:
         concurrent: whether calls from several threads run side by side.

@@ -124,7 +124,7 @@ def _sizes(rows: Iterable[Sequence[Any]], at: Callable[[int, str], str], of: str
 
 @dataclass(frozen=True)
 class ServerService:
-    """What a server's runs take.
+    """How long a server's runs take.
 
     Args:
         models: times by the model's name; `*` stands for every other name.

@@ -39,7 +39,7 @@ class SentFile:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What a client asks for; what is not told is None.
+    """What a client asks for; None where it does not say.
 
     Args:
         number: names the request, everywhere.

@@ -9,7 +9,7 @@ from diffpolicy import _validate as check
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused above these is refused before any work is done.
+    """Upper limits of a request; what exceeds them is refused before any work is done.
 
     Args:
         prompt: characters. pixels: of an image. side: pixels of its width or height.

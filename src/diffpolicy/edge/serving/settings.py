@@ -11,7 +11,7 @@ from diffpolicy.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """Numbers of a dispatcher; seconds unless they say otherwise.
+    """Settings of a dispatcher, in seconds unless they say otherwise.
 
     Args:
         limits: of requests.

@@ -45,7 +45,7 @@ class Answer:
 
 
 class UpstreamError(Exception):
-    """A call without an answer.
+    """Raised where a call to a worker got no answer.
 
     Args:
         message: the end of a sentence about the worker. reached: whether it may have begun the work.

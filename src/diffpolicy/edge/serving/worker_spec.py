@@ -116,7 +116,7 @@ def paired(before: Sequence[WorkerSpec], now: Sequence[WorkerSpec]) -> dict[int,
 
 
 def read_workers(text: str) -> tuple[WorkerSpec, ...]:
-    """The workers that a user names.
+    """Reads the workers that a user names, by addresses or by a JSON file.
 
     Args:
         text: addresses with commas between them, or a JSON file `{"workers": [{"url": ..., "slots": 1, ...}, ...]}`.

@@ -29,7 +29,7 @@ def inverted(logits: Tensor, uniform: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CategoricalHead(Head):
-    """x_0 holds the logits of A choices.
+    """Decides one of A choices, whose logits x_0 holds.
 
     Args:
         draw: `sample` from their softmax, or take the `argmax`. Where an observation is stale and agents act at once,

@@ -85,7 +85,7 @@ NAMED: dict[str, type[Head]] = {"simplex": SimplexHead}
 
 
 def for_items(head: Head, action: Action) -> Head:
-    """A head in the size of an action, of all its items together where it has several.
+    """Sizes a head for an action, for all its items together where it has several.
 
     Args:
         head: of one item, or of all. action: of a spec.

@@ -41,7 +41,7 @@ FIRST_WAIT_S = 0.5
 
 
 class HttpAdapter:
-    """A server behind a URL. It tells only what a whole call takes, the network included.
+    """Calls a server behind a URL, which tells only how long a whole call takes, the network included.
 
     The body holds `prompt`, `n`, `size`, `response_format` (`b64_json`) and `model`, and the extensions
     `num_inference_steps` and `seed`; a server that ignores the steps shows it as a step time of nothing, and the fit

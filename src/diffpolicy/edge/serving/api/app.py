@@ -30,7 +30,7 @@ from diffpolicy.edge.serving.room import Room
 
 
 def make_app(service: Served, settings: ApiSettings | None = None, room: Room | None = None) -> FastAPI:
-    """The app; it listens to the service's events from now on.
+    """Makes the dispatcher's ASGI app, which listens to the service's events from now on.
 
     Args:
         service: which it stands before; whoever made it starts and stops it.

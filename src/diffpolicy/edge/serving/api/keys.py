@@ -26,7 +26,7 @@ SALT = secrets.token_bytes(16)
 
 @dataclass(frozen=True)
 class ApiKeys:
-    """Tokens that are let in, by the names of their clients.
+    """Tokens that are accepted, by the names of their clients.
 
     Args:
         tokens: token -> name; "" for one without a name. Never printed.

@@ -33,7 +33,7 @@ NUMBER = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def make_worker_app(desk: Desk, settings: ApiSettings | None = None) -> FastAPI:
-    """The app; whoever made the desk starts and stops it.
+    """Makes the worker's ASGI app; whoever made the desk starts and stops it.
 
     Args:
         desk: takes the requests. settings: bounds and keys; None: the defaults of `ApiSettings`.

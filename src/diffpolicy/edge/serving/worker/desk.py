@@ -50,7 +50,7 @@ class Standing:
 
 
 class Desk:
-    """A worker without its HTTP.
+    """A worker without its HTTP: takes requests, queues them and runs the engine.
 
     A request of a number that was seen, with the same body of the same client, joins the one that is there or gets its
     answer, so that what a dispatcher sends once more after a lost connection is made once.

@@ -17,7 +17,7 @@ COARSE_S = 0.0015
 
 
 class EmulatedEngine:
-    """A server that sleeps.
+    """Sleeps as long as a measured server would work, then gives black pictures.
 
     A request begins when it came or when the one before it should have ended, and ends at an absolute time, so that
     late wakings do not add up. Times are the profile's law, without its scatter.

@@ -16,7 +16,7 @@ EMULATE = "emulate:"
 def make_engine(
     model: str, *, scale: float = 1.0, slots: int = 1, device: str | None = None, seed: int = 0, threads: int = 1
 ) -> Engine:
-    """An engine by its name; loads torch only where that is needed.
+    """Makes an engine from its name; loads torch only where that is needed.
 
     Args:
         model: `emulate:PROFILE`, `emulate:PROFILE@SPEED`, `tiny`, `sd3-medium`, `sdxl`, `sd15`, or a folder or hub id

@@ -35,7 +35,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be made.
+    """The images to make, as a request asks for them.
 
     Args:
         prompt, negative_prompt: never printed. width, height: pixels. steps: denoising steps. images: how many.
