@@ -114,13 +114,16 @@ def test_masks_forbid():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_masked_laws_are_finite_in_their_type(dtype):
+def test_laws_are_finite_in_their_type_under_masks_and_on_bounds(dtype):
     for head in (CATEGORICAL, MULTI):
         mask = torch.ones(3, head.width, dtype=torch.bool)
         mask[:, 0] = False
         law = head.law(x0_of(head, 3).to(dtype), mask)
         assert torch.isfinite(law).all()
         assert torch.isfinite(head.entropy(law)).all()
+    bounded = BoundedHead(low=(-2.0,), high=(3.0,))
+    law, action = bounded.law(torch.zeros(3, 2, dtype=dtype)), torch.tensor([[-2.0], [0.0], [3.0]], dtype=dtype)
+    assert torch.isfinite(bounded.log_prob(law, action)).all()
 
 
 def test_a_bounded_density_integrates_to_one_and_stays_within_bounds():

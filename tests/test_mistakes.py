@@ -38,7 +38,14 @@ from diffpolicy.objectives import (
     choice_probabilities,
 )
 from diffpolicy.policies import BestOf
-from diffpolicy.policies.heads import BoundedHead, CategoricalHead
+from diffpolicy.policies.heads import (
+    BoundedHead,
+    CategoricalHead,
+    CompositeHead,
+    JointHead,
+    MultiCategoricalHead,
+    TokenHead,
+)
 from diffpolicy.policies.systematic import SystematicDraws
 from diffpolicy.training import (
     EvolutionModule,
@@ -68,6 +75,10 @@ def made(cls=DiffusionPolicy, **options):
 
 def guesses(**options):
     return EnvProblem(lambda batch, seed: GuessEnv(batch), steps=2, **options)
+
+
+def of_states():
+    return FeedforwardPolicy(choices=3, observation_dim=4, observation_values=[4], observation_shapes=[[]])
 
 
 def checked(env, policy=None):
@@ -248,6 +259,24 @@ CONSTRUCTING = {
         r"resume must be a path, got \[\]",
     ),
     "changes as pairs": (lambda: build(guesses(), "dqn", changes=[("gamma", 1)]), "changes must be values by field"),
+    "bounds of two lengths": (lambda: BoundedHead(low=(0, 0), high=(1,)), "numbers of low as of high, got 2 and 1"),
+    "bounds that are numbers": (lambda: BoundedHead(low=0, high=1), "BoundedHead.low must be a list of numbers, got 0"),
+    "a count for counts": (lambda: TokenHead(nvec=3), "TokenHead.nvec must be a list of whole numbers .* got 3"),
+    "a slot without choices": (
+        lambda: MultiCategoricalHead(nvec=(3, 0)),
+        "MultiCategoricalHead.nvec must be a list of",
+    ),
+    "a count for items": (lambda: JointHead(CategoricalHead(), 4), "JointHead.items must be a list of .* got 4"),
+    "a head for heads": (lambda: CompositeHead(CategoricalHead()), "a CompositeHead takes heads"),
+    "a schedule of words": (lambda: NoiseSchedule(["a"]), "alpha_bar must be a list of numbers, got"),
+    "nothing observed": (
+        lambda: made()(TensorDict({}, [4])),
+        "reads the observation 'observation', which it is not given",
+    ),
+    "a state beyond the last": (
+        lambda: of_states()(TensorDict(observation=torch.tensor([1, 4]), batch_size=[2])),
+        "'observation' must hold whole numbers from 0 to 3, got 4",
+    ),
     "no value of a sweep": (lambda: Sweep("discount", ()), "a sweep needs values"),
     "no key of a sweep": (
         lambda: Sweep("gama", (1,)).apply(Plan(guesses(), ["dqn"], "runs"), 1),
@@ -580,7 +609,14 @@ TRAINING = {
         lambda: PPOMethod(learning_rates={"actor": 1e-3, "critic": 1e-3}, clip=1),
         "clip must be at most 0.99, got 1",
     ),
-    "no episodes": (lambda: fit(module(), episodes=0), "episodes must be greater than 0, got 0"),
+    "no episodes": (lambda: fit(module(), episodes=0), "episodes must be at least 1, got 0"),
+    "half an episode": (lambda: fit(module(), episodes=2.5), "episodes must be a whole number, got 2.5"),
+    "seconds in words": (
+        lambda: fit(module(), max_seconds="3"),
+        "max_seconds must be a number greater than 0, got '3'",
+    ),
+    "a policy to fit": (lambda: fit(made(), episodes=1), "fit trains a Trainable, .* got DiffusionPolicy"),
+    "no such logger": (lambda: fit(module(), episodes=1, logger="cvs"), "did you mean csv"),
 }
 
 ALL = {**CONSTRUCTING, **FITTING, **PROBLEMS, **TRAINING}

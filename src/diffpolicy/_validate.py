@@ -51,7 +51,7 @@ def _pieces(value: object) -> Iterator[str]:
     elif type(value) is int and value.bit_length() > 14_000:
         yield hex(value)  # decimals of thousands of digits are refused
     else:
-        yield repr(value)
+        yield " ".join(line.strip() for line in repr(value).splitlines())  # modules and tensors take several
 
 
 def number(

@@ -32,7 +32,10 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self, alpha_bar: Sequence[float]) -> None:
         super().__init__()
-        values = [1.0, *alpha_bar]
+        try:
+            values = [1.0, *map(float, alpha_bar)]
+        except (TypeError, ValueError):
+            raise InputError(f"alpha_bar must be a list of numbers, got {check.show(alpha_bar)}") from None
         if len(values) < 2 or any(not 0 < b < a for a, b in zip(values, values[1:], strict=False)):
             raise InputError(f"a noise schedule must fall from 1 and stay above 0, got {values}")
         self.values = tuple(values)

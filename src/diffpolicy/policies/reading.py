@@ -179,9 +179,15 @@ class Reading:
     def observed(self, td: TensorDictBase, i: int) -> Tensor:
         """The i-th observation key, `[*, width]`; where an item has one number without a dimension of its own, of 1."""
         key, width, shape = self.keys[i], self.widths[i], self.shapes[i]
-        value: Tensor = td[key]
+        value: Tensor = td.get(key, None)
+        if value is None:
+            raise InputError(f"the policy reads the observation {key!r}, which it is not given")
         count = self.values[i]
         if count is not None:
+            if readable(value) and bool((bad := (value < 0) | (value >= count)).any()):
+                raise InputError(
+                    f"the observation {key!r} must hold whole numbers from 0 to {count - 1}, got {value[bad][0].item()}"
+                )
             value = one_hot(value.long() if shape == () else value.long().squeeze(-1), count)
         elif shape is not None and len(shape) > 1 and value.shape[-len(shape) :] == shape:
             value = value.flatten(-len(shape))

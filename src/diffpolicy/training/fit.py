@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy._global_draws import global_draws
 from diffpolicy._identity import describe
@@ -24,6 +26,7 @@ from diffpolicy._signals import Stopped, end_with
 from diffpolicy.errors import InputError
 from diffpolicy.training import checkpoint
 from diffpolicy.training.callbacks import Checkpoints, EpisodeProgress, GlobalDraws, LogPasses, StopCleanly
+from diffpolicy.training.loggers import make_logger
 from diffpolicy.training.trainable import Trainable
 
 PARENT = "DIFFPOLICY_PARENT"
@@ -120,8 +123,8 @@ def fit(
             no other run's.
         resume: a checkpoint to go on from.
         label: of the progress bar; None: no bar.
-        callbacks, accelerator, devices, precision, logger: of Lightning's trainer; a logger is given each pass's row of
-            the history.
+        callbacks, accelerator, devices, precision: of Lightning's trainer.
+        logger: of it, or a name that `make_logger` takes; it is given each pass's row of the history.
         checkpoint_every: episodes.
         compiled: whether an update's losses and gradients are one graph of `torch.compile`, where the objective has a
             pure function `losses`: half a minute at the start, then a faster run with other roundings; a run keeps what
@@ -145,11 +148,18 @@ def fit(
         >>> fit(make(), episodes=8, out="runs/clinic", resume="runs/clinic/checkpoint.ckpt").episodes
         8
     """
+    if not isinstance(module, Trainable):
+        raise InputError(f"fit trains a Trainable, such as a method's build gives, got {check.show(module)}")
+    if episodes is not None:
+        episodes = check.integer(int(episodes) if isinstance(episodes, Integral) else episodes, "episodes", least=1)
+    if max_seconds is not None and not (isinstance(max_seconds, Real) and max_seconds > 0):
+        raise InputError(f"max_seconds must be a number greater than 0, got {check.show(max_seconds)}")
+    for name, path in (("out", out), ("resume", resume)):
+        if path is not None:
+            check.path(path, name)
+    logger = make_logger(logger, out, label or "run")
     module.set_compiled(compiled)
     before = module.updates_made or 0  # a module that was fitted already counts on
-    for name, value in (("episodes", episodes), ("max_seconds", max_seconds)):
-        if value is not None and not value > 0:
-            raise InputError(f"{name} must be greater than 0, got {value}")
     with global_draws():
         module.check()
     identity = _identity(module, keeps=out is not None or resume is not None)

@@ -92,8 +92,9 @@ class BoundedHead(WithinBounds):
 
     def log_prob(self, law: Tensor, action: Tensor) -> Tensor:
         """Density at actions; those on a bound count as a hair within it."""
-        within = 1 - 1e-6
-        return self._density(law, self.scaled(action.to(law)).clamp(-within, within).atanh())
+        # a narrow type has no room for the hair
+        full, within = law.to(torch.promote_types(law.dtype, torch.float32)), 1 - 1e-6
+        return self._density(full, self.scaled(action.to(full)).clamp(-within, within).atanh()).to(law.dtype)
 
     def with_log_prob(self, law: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = law.chunk(2, -1)

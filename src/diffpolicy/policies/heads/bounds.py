@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.keys import Action
@@ -25,7 +26,18 @@ class WithinBounds(Head):
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            given = getattr(self, name)
+            try:
+                object.__setattr__(self, name, tuple(map(float, given)))
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"{type(self).__name__}.{name} must be a list of numbers, got {check.show(given)}"
+                ) from None
+        if len(self.low) != len(self.high):
+            raise InputError(
+                f"{type(self).__name__} needs as many numbers of low as of high, got {len(self.low)} and "
+                f"{len(self.high)}"
+            )
         for least, most in zip(self.low, self.high, strict=True):
             if not -math.inf < least < most < math.inf:
                 raise InputError(f"{type(self).__name__}'s bounds must be finite and rise, got {least:g} and {most:g}")

@@ -50,7 +50,7 @@ class CompositeHead(Head):
     def __post_init__(self) -> None:
         made = [
             part_of(part, Head, f"head.parts[{k}]") if isinstance(part, Mapping) else part  # type: ignore[type-abstract]
-            for k, part in enumerate(self.parts)
+            for k, part in enumerate(self.parts if isinstance(self.parts, Sequence) else ())
         ]
         if not made or any(not isinstance(part, Head) or part.x0_is == "action" for part in made):
             raise InputError(f"a CompositeHead takes heads whose x_0 holds a law's parameters, got {self.parts!r}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.heads.slots import counts_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_form, part_of
@@ -42,7 +43,7 @@ class JointHead(Head):
     def __post_init__(self) -> None:
         if isinstance(self.each, Mapping):  # as a file has it
             object.__setattr__(self, "each", part_of(self.each, Head, "head.each"))  # type: ignore[type-abstract]
-        object.__setattr__(self, "items", tuple(int(n) for n in self.items))
+        object.__setattr__(self, "items", counts_of(self.items, "JointHead.items"))
 
     @property
     def count(self) -> int:

@@ -13,7 +13,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.layout import greatest
 from diffpolicy.policies.heads.categorical import inverted
 from diffpolicy.policies.heads.head import MOST_JOINT, draw_of
-from diffpolicy.policies.heads.slots import SlotsHead, none_of, of_one_hots, one_hots
+from diffpolicy.policies.heads.slots import SlotsHead, counts_of, none_of, of_one_hots, one_hots
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
 from diffpolicy.policies.registry import part_with
@@ -50,7 +50,7 @@ class MultiCategoricalHead(SlotsHead):
 
     def __post_init__(self) -> None:
         draw_of(self.draw, "MultiCategoricalHead")
-        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
+        object.__setattr__(self, "nvec", counts_of(self.nvec, "MultiCategoricalHead.nvec"))
 
     def sized(self, action: Action) -> MultiCategoricalHead:
         self._check_kind(action)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import Head
 
@@ -51,6 +54,21 @@ class SlotsHead(Head):
     @property
     def feature_width(self) -> int:
         return self.width
+
+
+def counts_of(values: Sequence[int], name: str) -> tuple[int, ...]:
+    """Numbers of choices or items, as a tuple of whole numbers. Args: values: each at least 1. name: of the field.
+
+    Raises:
+        InputError: it is no list of such numbers.
+    """
+    try:
+        counts = tuple(int(n) for n in values)
+    except (TypeError, ValueError):
+        counts = (0,)
+    if any(n < 1 for n in counts):
+        raise InputError(f"{name} must be a list of whole numbers of at least 1, got {check.show(values)}")
+    return counts
 
 
 def one_hots(choice: Tensor, nvec: tuple[int, ...]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.policies.heads.multi_categorical import MultiCategoricalHead
-from diffpolicy.policies.heads.slots import SlotsHead, none_of, of_one_hots, one_hots
+from diffpolicy.policies.heads.slots import SlotsHead, counts_of, none_of, of_one_hots, one_hots
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_with
@@ -39,7 +39,7 @@ class TokenHead(SlotsHead):
     one_hot: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
+        object.__setattr__(self, "nvec", counts_of(self.nvec, "TokenHead.nvec"))
 
     def sized(self, action: Action) -> TokenHead:
         self._check_kind(action)
