@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffpolicy import InputError, NoiseSchedule
-from diffpolicy.diffusion import SCHEDULES
+from diffpolicy.diffusion import SCHEDULES, GaussianProcess
 
 NAMES = sorted(SCHEDULES)
 STEPS = [1, 2, 3, 5, 10, 50, 1000]
@@ -71,6 +71,12 @@ def test_the_schedule_has_no_trainable_or_saved_state():
     assert list(schedule.parameters()) == []
     assert schedule.state_dict() == {}
     assert schedule.steps == 5
+
+
+def test_a_process_takes_a_schedule_however_its_shares_are_given():
+    shares = (0.5, 0.125)
+    for given in (NoiseSchedule(shares), list(shares), torch.tensor(shares)):
+        assert GaussianProcess(given, 2) == GaussianProcess(shares, 2)
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

@@ -152,8 +152,8 @@ class GaussianProcess(Process):
     leaves more than a hundredth of x_0 at its end is warned of.
 
     Args:
-        schedule: its name, `vp`, `linear` or `cosine`; abar_1 > ... > abar_I themselves; or a `Schedule`, such as
-            `EDMSchedule()`. levels: how many of a name or of a `Schedule`.
+        schedule: its name, `vp`, `linear` or `cosine`; abar_1 > ... > abar_I themselves, or the `NoiseSchedule` of
+            them; or a `Schedule`, such as `EDMSchedule()`. levels: how many of a name or of a `Schedule`.
 
     Raises:
         InputError: no such schedule, or it is that of a `FlowProcess`.
@@ -163,7 +163,7 @@ class GaussianProcess(Process):
         0.006409
     """
 
-    schedule: str | tuple[float, ...] | Schedule = "vp"
+    schedule: str | tuple[float, ...] | NoiseSchedule | Schedule = "vp"
     levels: int = 5
 
     def __post_init__(self) -> None:
@@ -175,8 +175,11 @@ class GaussianProcess(Process):
         if isinstance(schedule, Schedule):
             squares = _squares_of(schedule, check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
         else:
-            named = isinstance(schedule, str)
-            made = NoiseSchedule.named(schedule, self.levels) if named else NoiseSchedule(schedule)  # type: ignore[arg-type]
+            if isinstance(schedule, str):
+                made = NoiseSchedule.named(schedule, self.levels)
+            else:
+                made = schedule if isinstance(schedule, NoiseSchedule) else NoiseSchedule(schedule)
+                object.__setattr__(self, "schedule", made.values[1:])  # as a file has it
             squares = tuple((bar, 1 - bar) for bar in made.values)
         object.__setattr__(self, "_squares", squares)
         left = squares[-1][0] / sum(squares[-1])
