@@ -154,6 +154,8 @@ def test_torchrls_ppo_takes_recorded_chains():
     assert losses["kl_approx"].item() == pytest.approx(0, abs=1e-6)
     with pytest.raises(NotImplementedError, match=r"one recorded chain; .*give a loss of TorchRL entropy_bonus=False"):
         ClipPPOLoss(policy, critic)(rows)
+    with pytest.raises(NotImplementedError, match="one recorded chain"):
+        policy.get_dist(rows).mean  # noqa: B018
     losses["loss_objective"].backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in policy.parameters())
 

@@ -24,7 +24,7 @@ from torchrl.objectives import ClipPPOLoss, DiscreteSACLoss, SoftUpdate
 from torchrl.objectives.value import GAE
 
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, with_recurrent_state
-from diffpolicy.edge import OffloadingEnv
+from diffpolicy.edge import HEURISTICS, OffloadingEnv
 from diffpolicy.environments import Lanes, gym_problem
 from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision
@@ -77,6 +77,12 @@ def test_a_law_is_what_acting_draws_from(kind):
         assert law.rsample().requires_grad
         with pytest.raises(NotImplementedError, match="closed form"):
             law.entropy()
+        for name in ("mean", "variance", "stddev", "support"):  # of torch's own class they are empty exceptions
+            with pytest.raises(NotImplementedError, match="the law of a BoundedHead has no"):
+                getattr(law, name)
+        for ask in (law.cdf, law.icdf, law.expand):
+            with pytest.raises(NotImplementedError, match="the law of a BoundedHead has no"):
+                ask(td["action"])
     else:
         assert torch.allclose(law.probs.sum(-1), torch.ones(4))
         assert torch.allclose(law.entropy(), -(law.probs * law.logits).sum(-1), atol=1e-6)
@@ -255,6 +261,18 @@ def test_a_collector_carries_a_memory():
     _, rollout = recorded(env, steps=2, frames=6, prior=ActionMemory())
     now, after = rollout["agents", "latent"][:, 1:], rollout["next", "agents", "latent"][:, :-1]
     assert torch.equal(now, after)
+
+
+def test_what_a_policy_reads_and_is_not_given_is_named():
+    env, streets = GuessEnv(4), offloading()
+    policy = DiffusionPolicy.from_specs(env, prior=ActionMemory())
+    for act in (policy, policy.get_dist):
+        with pytest.raises(InputError, match=r"carries 'latent' .* act in with_recurrent_state\(env, policy\)"):
+            act(env.reset())
+    with pytest.raises(InputError, match=r"carries \('agents', 'turn'\) .* with_recurrent_state"):
+        HEURISTICS["round-robin"](3, 3)(streets.reset())
+    with pytest.raises(InputError, match="reads the observation 'observation', which it is not given"):
+        policy(env.reset().exclude("observation"))
 
 
 def worker(policy, stream):

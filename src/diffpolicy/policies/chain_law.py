@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import readable
+from diffpolicy.policies.partial_law import PartialLaw
 
 ALONE = (
     "this is the law of one recorded chain; act to draw a new one. Its entropy has no closed form: give a loss of "
@@ -17,7 +17,7 @@ ALONE = (
 )
 
 
-class ChainLaw(Distribution):
+class ChainLaw(PartialLaw):
     """The law of items' chains, at those that were recorded, `[*]`: the one action that each ended in is known.
 
     Ratios of it under other parameters are those of whole chains, whose expectation is that of their actions.
@@ -34,12 +34,14 @@ class ChainLaw(Distribution):
         tensor([-0.5000])
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's attribute)
     has_rsample = False
 
     def __init__(self, chances: Tensor, action: Tensor) -> None:
         super().__init__(chances.shape, action.shape[chances.ndim :], validate_args=False)
         self.chances, self.action = chances, action
+
+    def unknown(self, what: str) -> str:
+        return ALONE
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability (density) of the chains that ended so, `[*]`. Args: value: their actions, `[*, *event]`."""
@@ -52,11 +54,15 @@ class ChainLaw(Distribution):
 
     def sample(self, sample_shape: Any = ()) -> NoReturn:
         """Not known."""
-        raise NotImplementedError(ALONE)
+        self._refuse("sample")
+
+    def rsample(self, sample_shape: Any = ()) -> NoReturn:
+        """Not known."""
+        self._refuse("rsample")
 
     def entropy(self) -> NoReturn:
         """Not known."""
-        raise NotImplementedError(ALONE)
+        self._refuse("entropy")
 
     @property
     def mode(self) -> Tensor:

@@ -8,14 +8,14 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torch.distributions import Distribution
 
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads.head import Head
+from diffpolicy.policies.partial_law import PartialLaw
 from diffpolicy.policies.rows import Rows
 
 
-class HeadLaw(Distribution):
+class HeadLaw(PartialLaw):
     """The law of items' actions, given one chain's draws; it samples from a policy's own generator.
 
     Where a head's joint choices are enumerated, `probs` and `logits` are those of all of them, `[*, J]`, normalised and
@@ -30,12 +30,13 @@ class HeadLaw(Distribution):
         tensor([0.6931, 0.6931, 0.6931])
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's attribute)
-
     def __init__(self, head: Head, parameters: Tensor, generator: torch.Generator) -> None:
         super().__init__(parameters.shape[:-1], torch.Size(head.event), validate_args=False)
         self.head, self.parameters, self.generator = head, parameters, generator
         self.has_rsample = head.expectation == "pathwise"
+
+    def unknown(self, what: str) -> str:
+        return f"the law of a {type(self.head).__name__} has no {what} in closed form; it has mode, sample and log_prob"
 
     def _draw(self, sample_shape: Any) -> Tensor:
         rows = torch.Size([*sample_shape, *self.batch_shape])

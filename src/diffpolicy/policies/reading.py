@@ -134,7 +134,7 @@ class Reading:
         if self.items:
             lead = first.shape[: first.ndim - 1 - len(self.items)]
             return Rows(lead, self._agent_dim(td, lead), None, first.device)
-        valid = None if self.valid is None else td[self.valid]
+        valid = None if self.valid is None else _given(td, self.valid, "the flags")
         shape = first.shape[:-1] if valid is None else valid.shape
         return Rows(shape, self._agent_dim(td, shape), valid, first.device)
 
@@ -179,9 +179,7 @@ class Reading:
     def observed(self, td: TensorDictBase, i: int) -> Tensor:
         """The i-th observation key, `[*, width]`; where an item has one number without a dimension of its own, of 1."""
         key, width, shape = self.keys[i], self.widths[i], self.shapes[i]
-        value: Tensor = td.get(key, None)
-        if value is None:
-            raise InputError(f"the policy reads the observation {key!r}, which it is not given")
+        value = _given(td, key, "the observation")
         count = self.values[i]
         if count is not None:
             if readable(value) and bool((bad := (value < 0) | (value >= count)).any()):
@@ -277,3 +275,11 @@ class Reading:
             return valid
         over: Tensor = done.reshape(*td.batch_size, -1).any(-1)
         return valid & ~over.view(*td.batch_size, *[1] * (valid.ndim - td.batch_dims))
+
+
+def _given(td: TensorDictBase, key: NestedKey, what: str) -> Tensor:
+    """What stands under a key. Raises InputError if nothing does. Args: td: what is seen. what: is read."""
+    value: Tensor | None = td.get(key, None)
+    if value is None:
+        raise InputError(f"the policy reads {what} {key!r}, which it is not given")
+    return value

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Composite
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
@@ -91,6 +92,21 @@ class RecurrentEnv(TransformedEnv):
                 del tensordict["next"]
         stepped: TensorDictBase = super().step(tensordict)
         return stepped
+
+
+def carried(td: TensorDictBase, key: NestedKey) -> Tensor:
+    """What a policy carries from step to step. Args: td: what it sees. key: under which it stands.
+
+    Raises:
+        InputError: it is not there, since the environment is not told to carry it.
+    """
+    value: Tensor | None = td.get(key, None)
+    if value is None:
+        raise InputError(
+            f"the policy carries {key!r} from step to step, which it is not given; act in "
+            "with_recurrent_state(env, policy)"
+        )
+    return value
 
 
 def remembered_keys(env: EnvBase) -> set[Any]:

@@ -17,6 +17,7 @@ from diffpolicy.policies.memory import MemoryState
 from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory, GaussianPrior, Prior
+from diffpolicy.policies.recurrent import carried
 from diffpolicy.policies.rows import Rows
 
 
@@ -49,7 +50,7 @@ class RememberingPolicy(Policy, base=True):
         return self.prior.remembers
 
     def read_latent(self, td: TensorDictBase, rows: Rows) -> Tensor | None:
-        return rows.take(td[self.latent_key].to(self.dtype)) if self.prior.remembers else None
+        return rows.take(carried(td, self.latent_key).to(self.dtype)) if self.prior.remembers else None
 
     def write_latent(self, td: TensorDictBase, rows: Rows, x0: Tensor) -> None:
         if not isinstance(self.prior, ActionMemory):

@@ -11,7 +11,7 @@ from torchrl.data import Composite, Unbounded
 
 from diffpolicy.edge.rules.costs import SERVERS
 from diffpolicy.edge.rules.rule import Heuristic
-from diffpolicy.policies.recurrent import RecurrentState
+from diffpolicy.policies.recurrent import RecurrentState, carried
 from diffpolicy.policies.sequential import decide_in_order
 
 
@@ -25,7 +25,7 @@ class RoundRobin(Heuristic):
     reads: ClassVar = [("agents", "valid"), ("agents", "action_mask"), ("agents", "turn")]
 
     def decide(self, td: TensorDictBase) -> Tensor:
-        valid, turn = td["agents", "valid"], td["agents", "turn"]
+        valid, turn = td["agents", "valid"], carried(td, ("agents", "turn"))
         position = valid.long().cumsum(-1) - 1
         td["next", "agents", "turn"] = (turn + valid.sum(-1)) % self.servers
         server: Tensor = (turn.unsqueeze(-1) + position.clamp_min(0)) % self.servers
@@ -58,7 +58,7 @@ class WeightedRoundRobin(Heuristic):
         f = (td["servers", "capacity_gcycles_per_s"] * td["servers", "up"]).double()[:, None]
         down = ~td["servers", "up"][:, None]
         price = valid * f.sum(-1, keepdim=True)
-        credit = td["agents", "credit"]
+        credit = carried(td, ("agents", "credit"))
         server = decide_in_order(lambda k, paid: (paid - (k + 1) * f).masked_fill(down, torch.inf), price, -credit)
         paid = torch.zeros_like(credit).scatter_add(-1, server, price)
         td["next", "agents", "credit"] = credit + valid.sum(-1, keepdim=True) * f - paid
