@@ -765,28 +765,47 @@ def test_workers_that_say_they_take_no_more_are_asked_again_later_and_not_taken_
     run(main())
 
 
-def test_a_worker_that_is_full_is_not_sent_all_that_wait_again_and_again_nor_left_idle() -> None:
+@pytest.mark.parametrize(("bad", "binding"), [(0, "arrival"), (5, "arrival"), (5, "free")])
+def test_a_worker_that_is_full_is_not_sent_all_that_wait_again_and_again_nor_left_idle(bad, binding) -> None:
+    """Nor where some requests are refused by all, full or not: each would tell of a seat less."""
+
     async def main():
-        bench = Bench(2, OnArrival("least-finish"), seconds=lambda j: lambda request: 0.1, patience_s=2.0)
+        policy = OnArrival("least-finish") if binding == "arrival" else Held(ShortestFirst())
+        bench = Bench(2, policy, patience_s=5.0)
         refused = []
 
-        def bounded(fake, plain):
+        def of_four_seats(fake):
+            running = set()
+
             async def answer(request, chunk):
-                if len(fake.begun) - len(fake.ended) >= 4:
+                if request.number.startswith("bad") or len(running) == 4:
                     refused.append(request.number)
                     await asyncio.sleep(0.001)
                     return Answer(429, {"retry-after": "1"})
-                return await plain(request, chunk)
+                running.add(request.number)
+                await asyncio.sleep(0.36 + 0.08 * (int(request.number) % 7) / 6)
+                running.remove(request.number)
+                return Answer(200, service_s=0.4)
 
-            fake.answer = answer
+            async def health():
+                return Health(True, slots=4)
+
+            fake.answer, fake.health = answer, health
 
         async with bench:
-            for fake in bench.fakes.values():
-                bounded(fake, fake.answer)
-            answers = await asyncio.gather(*(bench.ask(k).answer() for k in range(200)))
-            assert {answer.status for answer in answers} == {200}
-            assert asyncio.get_running_loop().time() == pytest.approx(10.0, rel=0.1)  # of 200 at 20 a second
-            assert len(refused) < 192 + 120  # the first burst, and some that tried whether there is more room
+            for j, fake in bench.fakes.items():
+                of_four_seats(fake)
+                await bench.service.fleet.look(j)
+            good, never = [], []
+            for k in range(120):
+                good.append(bench.ask(k))
+                never += [bench.ask(f"bad{k}")] if bad and k % 24 == 12 else []
+            assert {(await ticket.answer()).status for ticket in good} == {200}
+            assert asyncio.get_running_loop().time() == pytest.approx(6.0, rel=0.1)  # of 120 at 20 a second
+            assert sum(not number.startswith("bad") for number in refused) < 112 + 72  # some try for more room
+            for ticket in never:
+                with pytest.raises(ApiError, match="full"):
+                    await ticket.answer()
 
     run(main())
 

@@ -62,7 +62,7 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         answer = await _call(service, work, j, min(own, left))
         work.called_s = None  # whatever is found out of its worker from here on
         if not answer.later and not answer.fault:
-            server.answered(service.clock())
+            server.answered(service.clock(), len(service.fleet.account.servers[j]))
             service.fleet.show(j)
             work.full_s = None
             _free(service, work, j, whole=True)

@@ -245,7 +245,7 @@ class Fleet:
                 server.anew = 0
             else:
                 server.well()
-                server.most = math.inf
+                server.most, server.held = math.inf, 0.0
                 if old.boot is not None and health.boot is not None:
                     # a third start right after a second takes with it what was called between the two
                     server.anew, server.anew_s = SURE, asked_s

@@ -23,8 +23,9 @@ OTHERS_S = 0.25
 def refused(service: Service, work: Work, j: int, answer: Answer, now: float) -> ApiError | None:
     """A request waits again that a worker refused for now, or it is given up.
 
-    With requests of ours there, the worker is sent as many as it has. Without, the request does not go there for a
-    while; nor do others, once a second one was refused as well. So one that no worker takes keeps nobody waiting.
+    With requests of ours there, the worker is sent as many as it has. Without, or if it has taken more since it refused
+    this one before, the request does not go there for a while; nor do others to one without, once a second one was
+    refused as well. So one that no worker takes keeps nobody waiting, and lets no seat stand empty.
 
     Args:
         service: the dispatcher. work: the request. j: place of the worker. answer: `later` of it is true.
@@ -35,13 +36,16 @@ def refused(service: Service, work: Work, j: int, answer: Answer, now: float) ->
     """
     server, wait = service.fleet.servers[j], _retry_after_s(answer)
     work.full_s = now if work.full_s is None else work.full_s
-    refusal = work.refusals.get(j)
-    outstanding, full = int(service.fleet.account.outstanding[j]), answer.status == FULL
-    if full and outstanding and (refusal is None or not refusal.odd):
-        server.most = float(outstanding)
+    met = j in work.refusals
+    refusal = work.refusals.setdefault(j, Refusal(now))
+    outstanding, full = len(service.fleet.account.servers[j]), answer.status == FULL
+    others = met and server.answered_s > refusal.first_s
+    if full and outstanding and not refusal.odd and not (others and outstanding < server.held):
+        server.most, refusal.first_s = float(outstanding), now
     else:
-        refusal = work.refusals.setdefault(j, Refusal(now))
-        refusal.odd += server.answered_s > refusal.first_s
+        refusal.odd += others
+        if not refusal.until_s:  # before, it may have been full
+            refusal.first_s = now
         refusal.until_s = now + min(wait * 2.0 ** min(max(refusal.odd - 1, 0), 10), MOST_FULL_S) + OTHERS_S
         if full and not refusal.odd:
             if server.refused not in (None, work.order):

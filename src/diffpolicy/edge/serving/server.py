@@ -21,7 +21,8 @@ SURE = 6
 where several machines answer at its address, one of them is soon another again."""
 
 MORE = 0.5
-"""By how much each answer of a worker that once was full raises how many requests it is sent at a time."""
+"""By how much each answer of a worker that once was full raises how many requests it is sent at a time, and lowers how
+many it is known to take where it had fewer."""
 
 WELL_S, SPARED = 60.0, 6
 """For how long, and for how many faults of requests that another fails too, an answer says that a worker is well."""
@@ -42,6 +43,7 @@ class Server:
         retired: ways in which it was called before, until what began by them has ended.
         full_until_s: when it may be asked again after it said of two requests in a row that it is full.
         most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
+        held: that it had of late when it answered one of them.
         answered_s: when it answered last. refused: order of the request that it refused since, with none of ours there.
         spared: faults since then that were not held against it. failing: it has answered nothing since its last fault.
         doubted: rings to look at it at once.
@@ -63,6 +65,7 @@ class Server:
     retired: list[Upstream] = field(default_factory=list)
     full_until_s: float = 0.0
     most: float = math.inf
+    held: float = 0.0
     answered_s: float = -math.inf
     refused: int | None = None
     spared: int = 0
@@ -77,9 +80,10 @@ class Server:
     shown: str = "unknown"
     """The state that listeners were told last."""
 
-    def answered(self, now_s: float) -> None:
-        """It answered a request and did not fail it. Args: now_s: when."""
+    def answered(self, now_s: float, held: int) -> None:
+        """It answered a request and did not fail it. Args: now_s: when. held: requests that it had, this one too."""
         self.well()
+        self.held = max(self.held - MORE, held)
         self.most, self.answered_s, self.refused, self.spared = self.most + MORE, now_s, None, 0
 
     def well(self) -> None:

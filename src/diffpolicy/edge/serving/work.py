@@ -15,10 +15,10 @@ from diffpolicy.edge.serving.upstream import Answer, Chunk
 
 @dataclass
 class Refusal:
-    """What a worker that had nothing of ours said of one request.
+    """What a worker said of one request that it did not take.
 
     Args:
-        first_s: when it refused it first. until_s: the request does not go there before.
+        first_s: when it refused it first, though it had room. until_s: the request does not go there before.
         odd: times that it refused it again and had answered others meanwhile, so that it is this request that it does
             not take, as by a limit of its model or size.
     """
