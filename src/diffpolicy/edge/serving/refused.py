@@ -36,10 +36,10 @@ def refused(service: Service, work: Work, j: int, answer: Answer, now: float) ->
     """
     server, wait = service.fleet.servers[j], _retry_after_s(answer)
     work.full_s = now if work.full_s is None else work.full_s
-    met = j in work.refusals
+    again = j in work.refusals
     refusal = work.refusals.setdefault(j, Refusal(now))
     outstanding, full = len(service.fleet.account.servers[j]), answer.status == FULL
-    others = met and server.answered_s > refusal.first_s
+    others = again and server.answered_s > refusal.first_s
     if full and outstanding and not refusal.odd and not (others and outstanding < server.held):
         server.most, refusal.first_s = float(outstanding), now
     else:
