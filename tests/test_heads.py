@@ -25,6 +25,7 @@ from diffpolicy.policies.heads import (
     head_from_dict,
 )
 from diffpolicy.policies.keys import Action
+from diffpolicy.policies.law import HeadLaw
 
 CATEGORICAL = CategoricalHead(choices=4)
 MULTI = MultiCategoricalHead(nvec=(3, 2, 4))
@@ -124,6 +125,20 @@ def test_laws_are_finite_in_their_type_under_masks_and_on_bounds(dtype):
     bounded = BoundedHead(low=(-2.0,), high=(3.0,))
     law, action = bounded.law(torch.zeros(3, 2, dtype=dtype)), torch.tensor([[-2.0], [0.0], [3.0]], dtype=dtype)
     assert torch.isfinite(bounded.log_prob(law, action)).all()
+
+
+def test_parts_side_by_side_tell_what_data_may_not_hold():
+    """A data set that holds such an action is refused; it was learnt, as another action."""
+    head = CompositeHead((CategoricalHead(choices=3), BoundedHead(low=(0.0,), high=(1.0,))), (True, False))
+    mask = head.read_mask(torch.tensor([True, False, True])).expand(4, 5)
+    action = torch.tensor([[0.0, 0.5], [1.0, 0.5], [0.5, 0.5], [2.0, 1.5]])
+    assert head.forbidden(action, mask).tolist() == [False, True, False, False]
+    assert head.impossible(action, mask).tolist() == [False, False, True, False]
+    assert head.beyond(action, 1e-4).tolist() == [False, False, False, True]
+    bounded = BoundedHead(low=(-2.0,), high=(2.0,))
+    assert JointHead(bounded, (2,)).beyond(torch.tensor([[[0.0], [9.0]]]), 1e-4).tolist() == [True]
+    law = HeadLaw(bounded, torch.tensor([[0.0, 1.0]]), draw())
+    assert law.log_prob(torch.tensor([[-1]])) == law.log_prob(torch.tensor([[-1.0]]))  # a number, and no choice
 
 
 def test_a_bounded_density_integrates_to_one_and_stays_within_bounds():

@@ -173,9 +173,8 @@ class _Reader:
         return value
 
     def _within(self, head: Head, value: Tensor) -> None:
-        if isinstance(head, WithinBounds):
-            outside = head.scaled(value).abs().amax(-1) > 1 + SLACK
-            self._refuse(outside, value, f"outside of the bounds {list(head.low)} to {list(head.high)}")
+        bounds = f"the bounds {list(head.low)} to {list(head.high)}" if isinstance(head, WithinBounds) else "its bounds"
+        self._refuse(head.beyond(value, SLACK), value, f"outside of {bounds}")
 
     def _refuse(self, bad: Tensor, value: Tensor, why: str) -> None:
         """Raises InputError for the first bad row, if there is one. Args: bad: bool `[M, ..]`. value: `[M, ..]`."""
@@ -246,10 +245,7 @@ def _fits(value: Tensor, lead: torch.Size, width: int) -> bool:
 def _check_allowed(head: Head, action: Tensor, mask: Tensor, read: _Reader) -> None:
     allowed = head.read_mask(mask)
     read._refuse(~head.allows(allowed), action, "where the mask allows nothing")
-    bad = head.impossible(action, allowed)
-    if head.written_as is not None and head.feature_width == allowed.shape[-1]:  # one-hot, choice by choice
-        bad = bad | ((head.features(action) > 0.5) & ~allowed).any(-1)
-    read._refuse(bad, action, "which the mask forbids")
+    read._refuse(head.impossible(action, allowed) | head.forbidden(action, allowed), action, "which the mask forbids")
 
 
 def digest(rows: TensorDictBase) -> str:

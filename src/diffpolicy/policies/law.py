@@ -57,8 +57,8 @@ class HeadLaw(PartialLaw):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability (density) of actions, `[*]`. Args: value: `[*, *event]`; -1, no choice, counts as 0."""
-        integer = not value.is_floating_point() and value.dtype != torch.bool
-        return self.head.log_prob(self.parameters, value.clamp_min(0) if integer else value)
+        chosen = not value.is_floating_point() and value.dtype != torch.bool and not self.has_rsample
+        return self.head.log_prob(self.parameters, value.clamp_min(0) if chosen else value)
 
     def entropy(self) -> Tensor:
         """Nats, `[*]`, where it has a closed form."""

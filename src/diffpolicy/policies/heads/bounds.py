@@ -65,6 +65,9 @@ class WithinBounds(Head):
         middle, half = self.middle_and_half(x)
         return middle + half * x
 
+    def beyond(self, action: Tensor, slack: float) -> Tensor:
+        return self.scaled(action).abs().amax(-1) > 1 + slack
+
     def uniform(self, rows: torch.Size, mask: Tensor | None, generator: torch.Generator) -> Tensor:
         draws = torch.rand(*rows, len(self.low), generator=generator, device=generator.device)
         return self.unscaled(2 * draws - 1)

@@ -158,7 +158,19 @@ class CompositeHead(Head):
 
     def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
         parts = zip(self.parts, self.apart(action), self._masks(mask), strict=True)
-        return torch.stack([part.impossible(a, m) for part, a, m in parts]).any(0)
+        none = torch.stack([part.impossible(a, m) for part, a, m in parts]).any(0)
+        for part, numbers in zip(self.parts, action.split(self._sizes, -1), strict=True):
+            if part.written_as is not None:
+                none = none | (numbers != numbers.round()).any(-1)
+        return none
+
+    def forbidden(self, action: Tensor, mask: Tensor) -> Tensor:
+        parts = zip(self.parts, self.apart(action), self._masks(mask), strict=True)
+        return torch.stack([part.forbidden(a, m) for part, a, m in parts if m is not None]).any(0)
+
+    def beyond(self, action: Tensor, slack: float) -> Tensor:
+        parts = zip(self.parts, self.apart(action), strict=True)
+        return torch.stack([part.beyond(own, slack) for part, own in parts]).any(0)
 
     # The law
 

@@ -114,6 +114,25 @@ class Head(ABC):
         lead = action.shape[: action.ndim - len(self.event)]
         return torch.zeros(lead, dtype=torch.bool, device=action.device)
 
+    def forbidden(self, action: Tensor, mask: Tensor) -> Tensor:
+        """Whether a choice of actions is one that a mask forbids, bool `[..]`.
+
+        Args:
+            action: `[.., *event]`. mask: bool `[.., W]`.
+        """
+        if self.written_as is None or self.feature_width != mask.shape[-1]:
+            return torch.zeros(mask.shape[:-1], dtype=torch.bool, device=mask.device)
+        return ((self.features(action) > 0.5) & ~mask).any(-1)
+
+    def beyond(self, action: Tensor, slack: float) -> Tensor:
+        """Whether numbers of actions lie outside of their bounds, bool `[..]`.
+
+        Args:
+            action: `[.., *event]`. slack: by which they may, of half of a range.
+        """
+        lead = action.shape[: action.ndim - len(self.event)]
+        return torch.zeros(lead, dtype=torch.bool, device=action.device)
+
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Parameters of the law, `[.., W]`. Args: x0: `[.., W]`. mask: allowed choices, bool `[.., W]`, or None."""
         return x0
