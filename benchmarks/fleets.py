@@ -3,7 +3,9 @@
 Plays the evaluation stream's arrivals (the same as `diffpolicy evaluate`) by the compiled player, which tests hold to
 the decisions of the tensors. The inputs of the tasks that stale stations imagine are drawn with other bits than there.
 
-python benchmarks/fleets.py --out runs/fleets              # some ten minutes on one core
+python benchmarks/fleets.py --out runs/fleets              # some twenty minutes on one core
+
+`fleets.csv` has every row, `deciding_rows.csv` those of named problems without the controls; docs/_static has both.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from diffpolicy.evaluation import Played, ratio_interval
 from timing import table
 
 RULES = ("price", "live", "live-one-pass", "live-gated", "stale", "stale-one-pass", "stale-gated")
+CONTROLS = ("live-one-pass", "stale-one-pass")
 PERCENTS = (50, 95, 99, 100)
+COLUMNS = ("problem", "load", "rule", "mean, s", "ratio to opt-ts", "± 95 %", "p50, s", "p95, s", "p99, s", "max, s")
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,14 @@ def joined(parts: list[np.ndarray]) -> Played:
     return Played(np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts))), 0.0, {})
 
 
+def write(path: Path, rows: list[list[str]]) -> None:
+    """A file of rows, `COLUMNS` each."""
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
 def main() -> None:
-    """Prints the table, and writes every row into a CSV."""
+    """Prints the table, and writes the rows into two files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/fleets"))
     parser.add_argument("--rules", default=",".join(RULES))
@@ -99,47 +109,50 @@ def main() -> None:
     greedy = Player(RECIPES["price"], 32)
     options.out.mkdir(parents=True, exist_ok=True)
     lines, groups = [], {}
-    with (options.out / "fleets.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["problem", "load", "rule", "mean_s", "ratio", "ratio_half_ci95", "p50", "p95", "p99", "max"])
-        for problem in problems(options.quick):
-            if options.named and problem.group:
-                continue
-            law, n = problem.law, problem.law.max_tasks
-            work = (np.array(law.gcycles_per_step) * np.array(law.steps))[:n]
-            fleet = RandomFleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)
-            stations = len(problem.capacity)
-            load = stations * law.mean_work_gcycles() / problem.capacity.sum()
-            costs: dict[str, list[np.ndarray]] = {name: [] for name in ("opt-ts", *rules)}
-            for episode in range(problem.episodes):
-                drawn = [law.draw(0, Stream.EVALUATION, episode, t, stations) for t in range(problem.slots)]
-                counts = np.stack([x.counts for x in drawn]).astype(np.int64)
-                rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, episode))))
-                inputs = np.stack([x.input_mbit for x in drawn])
-                inputs = np.stack([inputs, rng.uniform(2.0, 5.0, inputs.shape)])
-                for name in costs:
-                    delays = np.zeros(int(counts.sum()))
-                    player, theta = players.get(name, (greedy, np.zeros(2000)))
-                    mode = greedy.sim.GREEDY if name == "opt-ts" else None
-                    player.play_arrivals(theta, fleet, Arrivals(counts, inputs), mode, delays=delays)
-                    costs[name].append(delays)
-            base = joined(costs["opt-ts"])
-            cells = []
-            for name, parts in costs.items():
-                delays = np.concatenate(parts)
-                ratio, interval = ratio_interval(joined(parts), base)
-                half = math.nan if interval is None else interval[1] - ratio
-                spread = np.percentile(delays, PERCENTS)
-                shown = [f"{x:.4g}" for x in (load, delays.mean(), ratio, half, *spread)]
-                writer.writerow([problem.name, shown[0], name, *shown[1:]])
-                if name == "opt-ts":
-                    cells.append(f"{delays.mean():.3f}")
-                else:
-                    cells.append(f"{ratio:.3f} ± {half:.3f}")
-                    groups.setdefault(problem.group, {}).setdefault(name, []).append(ratio)
-            file.flush()
-            if not problem.group:
-                lines.append([problem.name, f"{load:.2f}", *cells])
+    written: list[list[str]] = []
+    named: list[list[str]] = []
+    for problem in problems(options.quick):
+        if options.named and problem.group:
+            continue
+        law, n = problem.law, problem.law.max_tasks
+        work = (np.array(law.gcycles_per_step) * np.array(law.steps))[:n]
+        fleet = RandomFleet(problem.capacity, problem.rate, work, np.array(law.result_mbit)[:n], problem.slots)
+        stations = len(problem.capacity)
+        load = stations * law.mean_work_gcycles() / problem.capacity.sum()
+        costs: dict[str, list[np.ndarray]] = {name: [] for name in ("opt-ts", *rules)}
+        for episode in range(problem.episodes):
+            drawn = [law.draw(0, Stream.EVALUATION, episode, t, stations) for t in range(problem.slots)]
+            counts = np.stack([x.counts for x in drawn]).astype(np.int64)
+            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((7, episode))))
+            inputs = np.stack([x.input_mbit for x in drawn])
+            inputs = np.stack([inputs, rng.uniform(2.0, 5.0, inputs.shape)])
+            for name in costs:
+                delays = np.zeros(int(counts.sum()))
+                player, theta = players.get(name, (greedy, np.zeros(2000)))
+                mode = greedy.sim.GREEDY if name == "opt-ts" else None
+                player.play_arrivals(theta, fleet, Arrivals(counts, inputs), mode, delays=delays)
+                costs[name].append(delays)
+        base = joined(costs["opt-ts"])
+        cells = []
+        for name, parts in costs.items():
+            delays = np.concatenate(parts)
+            ratio, interval = ratio_interval(joined(parts), base)
+            half = math.nan if interval is None else interval[1] - ratio
+            shown = [f"{x:.4g}" for x in (load, delays.mean(), ratio, half, *np.percentile(delays, PERCENTS))]
+            row = [problem.name, shown[0], name, *shown[1:]]
+            written.append(row)
+            if not problem.group and name not in CONTROLS:
+                named.append(row)
+            if name == "opt-ts":
+                cells.append(f"{delays.mean():.3f}")
+            else:
+                cells.append(f"{ratio:.3f} ± {half:.3f}")
+                groups.setdefault(problem.group, {}).setdefault(name, []).append(ratio)
+        # after each problem, so that what was played is there where a run is ended
+        write(options.out / "fleets.csv", written)
+        write(options.out / "deciding_rows.csv", named)
+        if not problem.group:
+            lines.append([problem.name, f"{load:.2f}", *cells])
     for group, of in groups.items():
         if group:
             cells = [f"{np.mean(x):.3f} ({max(x):.3f})" for x in of.values()]

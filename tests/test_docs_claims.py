@@ -297,6 +297,12 @@ def test_deciding_shows_its_file():
                 assert agrees(shown[f"`{rule}`"], row["ratio to opt-ts"], row["± 95 %"]), (shown, rule)
             checked += 1
     assert checked > 100
+    for shown in table("docs/results/fleets.md", "scenario", "`live-gated`"):
+        for rule in ("live", "live-gated", "stale", "stale-gated"):
+            row = true[shown["scenario"], rule]
+            assert agrees(shown[f"`{rule}`"], row["ratio to opt-ts"], *[row["± 95 %"]] * rule.endswith("gated")), shown
+    named_rows = [row for row in true.values() if "fleet" not in row["problem"] and not row["rule"].endswith("-pass")]
+    assert named_rows == rows("deciding_rows.csv")
 
 
 def test_the_ablation_shows_its_file():

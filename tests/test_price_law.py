@@ -106,8 +106,8 @@ def test_a_price_is_what_the_coefficients_make_of_the_counts() -> None:
 
 def test_what_a_fleet_has_behind_it_says_which_parameters_count() -> None:
     """Below the load none but the first; then by the slots that the overload has lasted, with nothing lost between."""
-    overload = torch.tensor([-0.3, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.07]).double()
-    tau = torch.tensor([20.0, 29.0, 0.0, 2.0, 6.0, 60.0, 180.0, 50.0]).double()
+    overload = torch.tensor([-0.3, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.16]).double()
+    tau = torch.tensor([20.0, 29.0, 0.0, 2.0, 6.0, 60.0, 210.0, 50.0]).double()
     backlog = tau * overload.clamp_min(LEAST_OVERLOAD)
     share = shares(overload, backlog / (1 + backlog))
     first, second, third, mixed = ([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [0.5, 0.5, 0])

@@ -18,9 +18,9 @@ from diffpolicy.diffusion.samplers import run
 from diffpolicy.edge.pricing.law import Features
 from diffpolicy.networks.set_denoiser import SetDenoiser
 
-OVER = (0.02, 0.12)
+OVER = (0.02, 0.3)
 """Overloads between which the set of parameters for overload takes over from the one for less; see `shares`."""
-BUSY, LONG = (2.0, 6.0), (60.0, 180.0)
+BUSY, LONG = (2.0, 6.0), (60.0, 210.0)
 """Values of tau between which the sets for overload and for long overload take over; see `shares`."""
 LEAST_OVERLOAD = 0.05
 """Overload, at least, by which the seconds of a backlog are divided."""
