@@ -282,7 +282,7 @@ def test_a_sweep_has_intervals_on_both_panels(tmp_path):
 def test_a_sweep_of_an_earlier_version_finds_its_baseline_and_says_what_is_missing(tmp_path):
     figure = drawn(sweep, file(tmp_path / "s.csv", SWEEP, sweep_rows(intervals=False)))
     assert figure.axes[1].get_ylabel() == "ratio of the mean to base"
-    assert "has none of ratios" in figure.get_supxlabel()
+    assert "has none for ratios" in figure.get_supxlabel()
 
 
 BINS = ["policy", "kind", "bin", "work_gcycles", "tasks", "mean_delay_s", "ratio", "baseline", "measure"]

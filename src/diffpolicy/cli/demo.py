@@ -12,7 +12,7 @@ from diffpolicy.cli.progress import bar
 if TYPE_CHECKING:
     from diffpolicy.edge.serving.demo import Row
 
-HELP = "serve a load on three emulated GPU servers on this machine, under a rule and under what other routers do"
+HELP = "serve a load on three emulated GPU servers, by a rule and by what other routers do"
 EXAMPLES = (
     "diffpolicy demo",
     "diffpolicy demo --policy least-finish --requests 300 --load 0.9",

@@ -89,7 +89,7 @@ def _overview() -> str:
     """The commands in their groups, a line each."""
     lines = []
     for title, modules in GROUPS.items():
-        lines += [f"{title}:", *(f"  {command_name(module):<12}  {module.HELP}" for module in modules), ""]
+        lines += [f"{title}:", *(f"  {command_name(module):<13}  {module.HELP}" for module in modules), ""]
     return "\n".join(lines).rstrip()
 
 

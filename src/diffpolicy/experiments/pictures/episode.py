@@ -86,7 +86,7 @@ def _levels(frame: Frame, columns: list[str], theme: Theme) -> Figure:
         scale_linear(axes.yaxis, whole=True)
     figure.colorbar(drawn, ax=panels, label=titled(columns[0].split(":")[0]), pad=0.01, aspect=30)
     more = f" {len(lines) - len(shown)} more policies are in the file." if len(lines) > len(shown) else ""
-    caption(figure, f"As each step of the first episode begins (across), of each place (up).{more}")
+    caption(figure, f"State as each step of the first episode begins (across), for each place (up).{more}")
     return figure
 
 

@@ -64,7 +64,7 @@ def ranking(frame: Frame, theme: Theme) -> Figure:
             fontsize=SMALL_PT,
             annotation_clip=False,
         )
-    caption(figure, f"Bars: 95 % intervals{_over(frame)}. Above the line what was trained, below it rules.")
+    caption(figure, f"Bars: 95 % intervals{_over(frame)}. Above the line: trained methods; below it: rules.")
     return figure
 
 
@@ -125,7 +125,7 @@ def front(frame: Frame, theme: Theme) -> Figure:
     axes.set_xlabel(plain(f"99th percentile of the {measure}"))
     axes.set_ylabel(plain(f"mean {measure}"))
     outside = f" Far outside: {', '.join(out)}." if out else ""
-    caption(figure, f"Grey: those than which none is better in both.{outside}")
+    caption(figure, f"Grey: those that no other beats in both.{outside}")
     labels = [Label(float(x[k]), float(y[k]), name, theme.word(name)) for k, name in enumerate(names)]
     label_points(axes, labels, theme)
     return figure

@@ -47,7 +47,7 @@ def by_bin(frame: Frame, theme: Theme) -> Figure:
     axes.set_xlabel(titled(middle))
     axes.set_ylabel(f"mean {measure.split(',')[0]} in its bin: ratio to {baseline}" if relative else f"mean {measure}")
     bins = len(set(frame.texts("bin")))
-    caption(figure, f"{bins} bins of about as many each{'; ' + left_out if left_out else ''}.")
+    caption(figure, f"{bins} bins with about the same number in each{'; ' + left_out if left_out else ''}.")
     figure.draw_without_rendering()
     last = max(float(x[-1]) for x in at.values())
     label_ends(

@@ -46,7 +46,7 @@ def sweep(frame: Frame, theme: Theme) -> Figure:
     below.set_ylabel(f"ratio of the mean to {baseline}")
     _values(frame, key, values, x, (above, below))
     without = "" if half else "no intervals; "
-    over = "95 % intervals" if "ratio_lo" in frame else "95 % intervals above alone: the file has none of ratios"
+    over = "95 % intervals" if "ratio_lo" in frame else "95 % intervals, only above: the file has none for ratios"
     caption(figure, f"Bars: {without or over}{'; ' + left_out if left_out else ''}.")
     figure.draw_without_rendering()
     label_ends(below, [_label(line, x[-1], theme) for line in ordered(shown)], theme)

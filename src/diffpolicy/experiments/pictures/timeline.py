@@ -56,8 +56,8 @@ def timeline(frame: Frame, theme: Theme) -> Figure:
     more = f" {len(names) - len(shown)} more policies are in the file." if len(names) > len(shown) else ""
     caption(
         figure,
-        f"The first {count} items of the first episode. Bars: each being done, one after the other. Area above: how "
-        f"many wait there, at most {most:.0f}.{more}",
+        f"The first {count} items of the first episode. Bars: when each is done, one after the other. Area above: "
+        f"how many wait there, at most {most:.0f}.{more}",
     )
     return figure
 
