@@ -250,7 +250,7 @@ CONSTRUCTING = {
     "methods as letters": (lambda: guesses(methods="dqn"), "methods must be a list of names, got 'dqn'"),
     "a list for a method": (lambda: make_method([]), r"or the name of one, got \[\]"),
     "a list for a problem": (lambda: make_problem([]), r"must be a text, got \[\]"),
-    "a list for a model": (lambda: architecture([]), r"model \[\] is none of sd3-medium"),
+    "a list for a model": (lambda: architecture([]), r"model must be one of sd3-medium, .*, got \[\]"),
     "a list for a policy's folder": (lambda: Policy.load([]), r"must be a path, got \[\]"),
     "a list for data": (lambda: read_data([]), r"data must be a path, got \[\]"),
     "a list for a folder": (lambda: train(guesses(), "dqn", episodes=1, out=[]), r"out must be a path, got \[\]"),
