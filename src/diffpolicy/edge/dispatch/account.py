@@ -195,19 +195,21 @@ class Account:
 
     def starts_s(self, now_s: float) -> Floats:
         """Seconds until a request that is sent now would begin, 0 where a seat is free, `[S]`. Args: now_s: now."""
-        result = np.zeros(len(self.servers))
-        for j, at in enumerate(self.servers):
-            others = self._foreign_left_s(j, now_s)
-            if len(at) + len(others) < self.seats[j]:
-                continue
-            ends = self._ends_s(j, now_s)
-            if others:
-                ends = _packed(sorted(ends) + others, self.seats[j])
-            heapq.heapify(ends)
-            for sent in at[self.seats[j] :]:
-                heapq.heapreplace(ends, ends[0] + sent.expected_s)
-            result[j] = ends[0]
-        return result
+        return np.array([self.start_s(j, now_s) for j in range(len(self.servers))], np.float64)
+
+    def start_s(self, server: int, now_s: float) -> float:
+        """As `starts_s` has it of one server. Args: server: which. now_s: the time."""
+        at, seats = self.servers[server], self.seats[server]
+        foreign = len(self._foreign_since_s[server])
+        if len(at) + foreign < seats:
+            return 0.0
+        ends = self._ends_s(server, now_s)
+        if foreign:
+            ends = _packed(sorted(ends) + self._foreign_left_s(server, now_s), seats)
+        heapq.heapify(ends)
+        for sent in at[seats:]:
+            heapq.heapreplace(ends, ends[0] + sent.expected_s)
+        return ends[0]
 
     @property
     def outstanding(self) -> Ints:

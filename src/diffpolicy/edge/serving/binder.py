@@ -174,7 +174,7 @@ class Binder:
             other.passes += other.order < work.order
         self._acting.bound(work, expected_s, self._waiting)
         work.server, work.expected_s = j, expected_s
-        starts_s = float(account.starts_s(now)[j])
+        starts_s = account.start_s(j, now)
         account.sent(j, work.order, expected_s=expected_s, now_s=now, cost=work.request.size or expected_s)
         self._running[work.order] = work
         number, wait_s, name = work.request.number, now - work.arrived_s, self._fleet.servers[j].spec.name

@@ -106,6 +106,7 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing goes by who asks, or how, so nobody need be believed about it
         ws="none",
         timeout_graceful_shutdown=FLUSH_S,
         timeout_keep_alive=KEEP_S,

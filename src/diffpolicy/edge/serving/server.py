@@ -136,7 +136,8 @@ class Server:
             return "unknown"
         if self.health.draining:
             return "draining"
-        return {"closed": "ready"}.get(self.breaker.state(now_s), self.breaker.state(now_s))
+        faults = self.breaker.state(now_s)
+        return "ready" if faults == "closed" else faults
 
     def takes(self, now_s: float, outstanding: int) -> bool:
         """Whether a request may be sent to it now.
