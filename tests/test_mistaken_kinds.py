@@ -266,6 +266,38 @@ class Frozen(Problem):
         return Global(batch, seed)
 
 
+@dataclass(frozen=True)
+class Sized(Problem):
+    gb: float = 24.0
+    steps = 4
+
+    def make_env(self, batch=1, seed=0, **_):
+        return Halls(batch, seed)
+
+
+class Unkept(Sized):
+    def __init__(self, gb=24.0, lanes=None):
+        object.__setattr__(self, "size", gb)
+        object.__setattr__(self, "_lanes", lanes)
+
+
+def test_a_problem_is_described_by_what_its_constructor_was_given(shop):
+    assert Sized().description()["arguments"] == {"gb": 24.0}
+    assert Sized().digest() == Sized(24.0).digest() != Sized(12.0).digest()
+    with pytest.warns(UserWarning, match=r"described without 'gb', of which no attribute of that name tells"):
+        check_problem(Unkept())
+    sized = sys.modules["a_shop"].sized = Sized(12.0)
+    assert make_problem("a_shop:sized").reference == "a_shop:sized"  # it is frozen
+    assert sized.reference is None
+
+
+def test_a_vector_of_bits_is_asked_whether_it_is_one_decision():
+    env = Halls(2)
+    env.action_spec = Binary(5, (2, 5))
+    with pytest.raises(InputError, match=r"MultiCategorical\(\[2\] \* 5, shape=\[2, 5\]\) if these are one decision"):
+        FeedforwardPolicy.from_specs(env)
+
+
 def test_a_frozen_problem_that_cannot_be_repeated_is_warned_of():
     with pytest.warns(UserWarning, match="nothing can be repeated"):
         check_problem(Frozen())

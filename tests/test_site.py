@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from diffpolicy import problems
+from diffpolicy.experiments.names import PROBLEMS
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
@@ -140,6 +143,20 @@ def test_a_file_in_the_root_links_to_files_that_are_there(page):
     links = re.findall(r"\]\(([^)#\s]+)|(?:src|srcset)=\"([^\"]+)\"", text)
     for link in {a or b for a, b in links if not re.match(r"\w+:", a or b)}:
         assert (ROOT / link).is_file(), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("name", [name for name, home in PROBLEMS.items() if ".problems." in home])
+def test_a_problem_of_the_package_has_all_that_goes_with_it(name):
+    """A half of a contribution passed every test."""
+    index = (DOCS / "problems" / "index.md").read_text(encoding="utf-8")
+    assert (DOCS / "problems" / f"{name}.md").is_file(), "a page of its own"
+    assert f"| {{doc}}`{name}` |" in index, "a row in docs/problems/index.md"
+    module, _, attribute = PROBLEMS[name].partition(":")
+    short = module.rpartition(".")[2]
+    assert (ROOT / "examples" / "problems" / f"{short}.py").is_file(), "an example"
+    assert short in problems.HOMES.values(), "its names in problems/__init__.py"
+    kind = getattr(importlib.import_module(module), attribute)
+    assert not isinstance(kind, type) or attribute in problems.__all__
 
 
 def test_every_test_and_file_that_contributing_names_is_there():

@@ -39,6 +39,11 @@ class PageTranslator(MarkdownTranslator):
         """A picture of sphinx-gallery."""
         self.visit_image(node)
 
+    def visit_code_links_block(self, node: nodes.Element) -> None:
+        """Python of sphinx-gallery, whose names are links on the HTML page: here it is to be copied."""
+        self.add(f"```python\n{node.astext().rstrip()}\n```", prefix_eol=2, suffix_eol=2)
+        raise nodes.SkipNode
+
     def visit_container(self, node: nodes.Element) -> None:
         """A card, say."""
         self.ensure_eol(2)

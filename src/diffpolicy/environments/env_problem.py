@@ -161,7 +161,7 @@ class EnvProblem(Problem):
             )
         }
         return {
-            **super().description(),
+            **self._named(),
             "specs": specs,
             "reference": self.reference,
             "make_env": _form(self.factory),

@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy._suggest import meant
+from diffpolicy.environments.arguments import kept_arguments
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.random_rule import RandomRule
@@ -255,7 +256,16 @@ class Problem(ABC):
         raise InputError(f"problem {self.name} has no {key!r} to vary{meant(key, self.knobs())}")
 
     def description(self) -> dict[str, Any]:
-        """What the problem is, by content, as JSON holds it; what was trained on another is not resumed on it."""
+        """What the problem is, by content, as JSON holds it; what was trained on another is not resumed on it.
+
+        Beside name, steps and cost it tells the arguments of the constructor that stand in attributes of their names,
+        and their contents, as far as they have any. Override it where what the problem is depends on more.
+        """
+        given, _ = kept_arguments(self, ("name", "steps", "cost"))
+        return {**self._named(), **({"arguments": given} if given else {})}
+
+    def _named(self) -> dict[str, Any]:
+        """What every description begins with."""
         return {"problem": self.name, "steps": self.steps, "cost": vars(self.cost)}
 
     def trained(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
+from diffpolicy.environments.arguments import kept_arguments
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
 from diffpolicy.environments.chosen import choices_of
 from diffpolicy.environments.ends import ended
@@ -71,6 +72,7 @@ def check_problem(problem: Any) -> None:
     if problem.make_env(LANES, 0) is env:
         raise InputError(f"problem {problem.name}: make_env {SHARED}")
     _check_seeds(problem, rollout)
+    _check_description(problem)
     if not isinstance(env, Lanes):
         _check_lanes(problem)
 
@@ -247,6 +249,17 @@ def _begins_by_seed(problem: Problem) -> bool:
     for env in (fresh, used):
         env.set_seed(0)
     return same(_played(fresh, problem.steps), _played(used, problem.steps))
+
+
+def _check_description(problem: Problem) -> None:
+    """Warns where a problem is no other one to a resumed run when its constructor is given something else."""
+    untold = kept_arguments(problem, ("name", "steps", "cost"))[1]
+    if untold and type(problem).description is Problem.description:
+        warnings.warn(
+            f"problem {problem.name} is described without {', '.join(map(repr, untold))}, of which no attribute of "
+            "that name tells, so a run of it could be resumed with another value: keep it, or override description()",
+            stacklevel=3,
+        )
 
 
 def _check_lanes(problem: Problem) -> None:

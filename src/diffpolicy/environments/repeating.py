@@ -42,8 +42,9 @@ def repeats(problem: Problem, seed: int = 0) -> bool:
 
 
 def same(a: TensorDictBase, b: TensorDictBase) -> bool:
-    """Whether two rollouts or states show the same."""
-    return all(torch.equal(value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))
+    """Whether two rollouts or states show the same; NaN, by which some mark what is not there, is the same as NaN."""
+    pairs = ((value, b[key]) for key, value in a.items(True, True) if isinstance(value, Tensor))
+    return all(torch.equal(x.nan_to_num(), y.nan_to_num()) and torch.equal(x.isnan(), y.isnan()) for x, y in pairs)
 
 
 def _beginning(env: EnvBase, most: int | None) -> list[TensorDictBase]:

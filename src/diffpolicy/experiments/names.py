@@ -6,6 +6,7 @@ Names are looked at without loading torch, so that a command can refuse a wrong 
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from importlib import import_module as import_ours
 from importlib import metadata, resources
@@ -140,8 +141,9 @@ def make_problem(text: str) -> Problem:
         problem: Problem = gym_problem(text.removeprefix(GYM))
     else:
         problem = _as_problem(_found("problem", text, PROBLEMS.get(text)), text)
-    problem.reference = text
-    return problem
+    named = copy.copy(problem)  # the user's own object may be frozen, and may have other names
+    object.__setattr__(named, "reference", text)
+    return named
 
 
 def checked_problem(problem: Problem | str) -> Problem:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from tensordict.utils import NestedKey
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec, Unbounded
 
 from diffpolicy.errors import InputError
 
@@ -69,6 +69,12 @@ def action_of(key: NestedKey, spec: TensorSpec, lead: int) -> tuple[Action, tupl
     if isinstance(spec, MultiCategorical):
         nvec = spec.nvec if spec.nvec.ndim == 1 else spec.nvec.reshape(-1, spec.nvec.shape[-1])[0]
         return Action(key, "multi-categorical", tuple(int(n) for n in nvec), after[-1:]), after[:-1]
+    if isinstance(spec, Binary) and after and after[-1] > 1:  # TorchRL's kind of Categorical, and so many items here
+        raise InputError(
+            f"action {key!r} is a Binary of shape {list(spec.shape)}: give MultiCategorical([2] * {after[-1]}, "
+            f"shape={list(spec.shape)}) if these are one decision of {after[-1]} parts, or Categorical(2, "
+            f"{list(spec.shape)}) if they are {after[-1]} items, each decided alone"
+        )
     if isinstance(spec, Categorical):
         return Action(key, "categorical", (int(spec.space.n),), ()), after
     if isinstance(spec, MultiOneHot):

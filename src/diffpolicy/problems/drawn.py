@@ -157,4 +157,4 @@ class DrawnProblem(Problem):
         return type(self)(**{**self.options, key: value})
 
     def description(self) -> dict[str, Any]:
-        return {**super().description(), "options": self.options}
+        return {**self._named(), "options": self.options}
