@@ -54,7 +54,8 @@ def parse_method(text: str, source: str) -> Method:
         InputError: not YAML, not a method, or an argument of another type.
 
     Example:
-        >>> method = parse_method("{class_path: DQNMethod, init_args: {learning_rates: {critic: 0.001}}}", "mine.yaml")
+        >>> text = "{class_path: DQNMethod, init_args: {learning_rates: {critic: 0.001}}}"
+        >>> method = parse_method(text, "mine.yaml")
         >>> method.learning_rates, method.double
         ({'critic': 0.001}, False)
         >>> parse_method("hidden: [20]", "mine.yaml")

@@ -87,7 +87,8 @@ class DiffusionPPOMethod(ChainedMethod, PPOMethod):
         InputError: a field is out of range or of another kind.
 
     Example:
-        >>> method = DiffusionPPOMethod(learning_rates={"actor": 3e-4, "critic": 1e-3}, steps=3, collect=400, epochs=2)
+        >>> rates = {"actor": 3e-4, "critic": 1e-3}
+        >>> method = DiffusionPPOMethod(learning_rates=rates, steps=3, collect=400, epochs=2)
         >>> module = method.build(EnvProblem(Clinic, steps=50), environments=8)
         >>> fit(module, episodes=8).episodes, type(module.policy).__name__
         (8, 'DiffusionPolicy')

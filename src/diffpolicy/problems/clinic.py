@@ -22,8 +22,8 @@ KINDS, MINUTES = 3, 50
 class Clinic(EnvBase):
     """Each minute one doctor sees one of those who wait, and may need longer; all others wait.
 
-    To see whoever has the largest price x chance of being done is the best there is (the c-mu rule; Buyukkoc, Varaiya
-    and Walrand 1985, Adv. Appl. Prob. 17), so one knows how far a learned policy is from it.
+    To see whoever has the largest price x chance of being done is the best there is (the c-mu rule; Buyukkoc,
+    Varaiya and Walrand 1985, Adv. Appl. Prob. 17), so one knows how far a learned policy is from it.
 
     Args:
         batch: clinics side by side. seed: of who comes and who is done.
@@ -62,7 +62,11 @@ class Clinic(EnvBase):
         return self._now()
 
     def cured(self, action: Tensor) -> Tensor:
-        """The chance that one patient of each kind leaves, `[E, 3]`. Args: action: whom the doctor sees, `[E]`."""
+        """The chance that one patient of each kind leaves, `[E, 3]`.
+
+        Args:
+            action: whom the doctor sees, `[E]`.
+        """
         return one_hot(action, KINDS) * DONE
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
@@ -95,7 +99,8 @@ def longest_queue(td: TensorDictBase) -> TensorDictBase:
         The same, with `action`, int64 of its batch.
 
     Example:
-        >>> longest_queue(Clinic(1).reset().set("observation", torch.tensor([[1.0, 3.0, 2.0]])))["action"].item()
+        >>> td = Clinic(1).reset().set("observation", torch.tensor([[1.0, 3.0, 2.0]]))
+        >>> longest_queue(td)["action"].item()
         1
     """
     return td.set("action", td["observation"].argmax(-1))

@@ -47,7 +47,8 @@ class AdvisedFleet:
 
     Example:
         >>> from pathlib import Path
-        >>> _ = Path("fleet.json").write_text('{"workers": [{"name": "a", "slots": 2}, {"name": "c", "speed": 0.5}]}')
+        >>> workers = '[{"name": "a", "slots": 2}, {"name": "c", "speed": 0.5}]'
+        >>> _ = Path("fleet.json").write_text(f'{{"workers": {workers}}}')
         >>> [server.name for server in AdvisedFleet.read("fleet.json").servers]
         ['a', 'c']
     """

@@ -73,7 +73,8 @@ class Advice:
         out_of_order: of a few rows that arrive before the row above; empty where there is none.
 
     Example:
-        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None).named is None
+        >>> known = {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None
+        >>> Advice("log", 9, 2, 4.0, 9.0, 4.0, *known).named is None
         True
     """
 
