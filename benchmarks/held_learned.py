@@ -27,7 +27,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "held_equal": ("shortest-first:cap=6", "cost-minus-age:age=0.2,cap=8"),
     "held_unlike": ("cost-minus-age:age=1", "cost-minus-age:age=1,price=2"),
 }
-TAILS = ("", ":tail=0.7", ":tail=1.5")
+TAILS = ("", ":tail=0.95", ":tail=0.7", ":tail=1.5")
 COLUMNS = ["fleet", "rule", "ratio", "ratio_lo", "ratio_hi", "p99", "p99.9", "costliest_p99", "most_passes"]
 ROOM = "costliest_p99_of_allowed"
 """In relation to the limit, which is above that of `costliest_p99` by what a fleet allows, see `limit_of`."""
