@@ -407,6 +407,29 @@ def test_the_decision_traces_as_one_graph(name):
         assert torch.equal(a, b)
 
 
+def test_a_whole_policy_compiles_around_its_draws():
+    policy = FeedforwardPolicy.from_specs(GuessEnv(4))  # the law and the draws of every policy
+    policy.record, root = True, GuessEnv(4).reset()
+    twin = copy.deepcopy(policy)
+    compiled = torch.compile(policy, backend="eager")
+    for _ in range(2):  # its draws go on
+        there, here = compiled(root.clone()), twin(root.clone())
+        assert torch.equal(there["action"], here["action"])
+        assert torch.equal(there["action_log_prob"], here["action_log_prob"])
+
+
+@pytest.mark.slow
+def test_a_collector_compiles_a_policy_with_a_chain():
+    """Inductor's code, by TorchRL's own switch: the same actions as without."""
+    policies = (DiffusionPolicy.from_specs(GuessEnv(4), steps=2) for _ in range(2))
+    actions = []
+    for policy, compiles in zip(policies, (True, False), strict=True):
+        collector = Collector(GuessEnv(4), policy, frames_per_batch=20, total_frames=-1, compile_policy=compiles)
+        actions.append(next(iter(collector))["action"])
+        collector.shutdown()
+    assert torch.equal(*actions)
+
+
 # Copies
 
 

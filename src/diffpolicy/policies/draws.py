@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torchrl.envs.utils import ExplorationType, exploration_type
@@ -10,6 +11,9 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
 from diffpolicy.errors import InputError
+
+Given = ParamSpec("Given")
+Drawn = TypeVar("Drawn")
 
 
 class Draws(torch.Generator):
@@ -69,6 +73,16 @@ def generator_on(generator: torch.Generator, device: torch.device) -> torch.Gene
         return generator
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     return torch.Generator(device).manual_seed(seed)
+
+
+@torch.compiler.disable
+def outside_graphs(draw: Callable[Given, Drawn], *given: Given.args, **named: Given.kwargs) -> Drawn:
+    """What a function that draws gives; a compiled graph, which holds no generator, is left for it and taken up again.
+
+    Args:
+        draw: of what is given.
+    """
+    return draw(*given, **named)
 
 
 def without_chance() -> bool:

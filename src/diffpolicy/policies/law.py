@@ -10,6 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.errors import InputError
+from diffpolicy.policies.draws import outside_graphs
 from diffpolicy.policies.heads.head import Head
 from diffpolicy.policies.partial_law import PartialLaw
 from diffpolicy.policies.rows import Rows
@@ -41,7 +42,7 @@ class HeadLaw(PartialLaw):
     def _draw(self, sample_shape: Any) -> Tensor:
         rows = torch.Size([*sample_shape, *self.batch_shape])
         law = self.parameters.expand(*rows, self.parameters.shape[-1])
-        draws = self.head.draws(rows, self.generator)
+        draws = outside_graphs(self.head.draws, rows, self.generator)
         return self.head.sample(law, None if draws is None else draws.to(law.device))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -69,7 +70,8 @@ class HeadLaw(PartialLaw):
 
     def spread(self) -> Tensor:
         """The entropy, in closed form or of one draw with a gradient through it, nats `[*]`."""
-        draws = self.head.draws(self.batch_shape, self.generator) if self.head.expectation != "enumerated" else None
+        drawn = self.head.expectation != "enumerated"
+        draws = outside_graphs(self.head.draws, self.batch_shape, self.generator) if drawn else None
         try:
             found = self.parameters if draws is None else draws.to(self.parameters.device)
             return self.head.spread(self.parameters, found)

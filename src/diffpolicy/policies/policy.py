@@ -17,7 +17,7 @@ from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.chain_law import ChainLaw
 from diffpolicy.policies.decided import Decided
-from diffpolicy.policies.draws import without_chance
+from diffpolicy.policies.draws import outside_graphs, without_chance
 from diffpolicy.policies.finite import why_infinite
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import CompositeHead, Head
@@ -270,7 +270,7 @@ class Policy(RowPolicy, base=True):
         rows = self.rows(tensordict)
         condition, latent, mask, _ = self._read(tensordict, rows)
         noise = recorded_noise(tensordict, self.beside("draws"), rows, self.draws, self.choices)
-        noise = self.noise(condition.shape[:-1]) if noise is None else noise
+        noise = outside_graphs(self.noise, condition.shape[:-1]) if noise is None else noise
         x0 = self.end(condition, latent, None if noise is None else noise.to(condition), mask)
         return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
 

@@ -16,7 +16,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.decided import Decided
-from diffpolicy.policies.draws import generator_on
+from diffpolicy.policies.draws import generator_on, outside_graphs
 from diffpolicy.policies.evidence import check_evidence, evidence, is_all_ours
 from diffpolicy.policies.heads import CategoricalHead, Head, head_from_dict, head_of_width
 from diffpolicy.policies.joint import joint_row
@@ -168,10 +168,10 @@ class RowPolicy(SavedPolicy, base=True):
         Args:
             condition, latent, mask: of `law`; the condition as `condition` gives it. still: whether nothing is drawn.
         """
-        noise = self.no_noise(condition.shape[:-1]) if still else self.noise(condition.shape[:-1])
+        noise = self.no_noise(condition.shape[:-1]) if still else outside_graphs(self.noise, condition.shape[:-1])
         x0 = in_blocks(self.end, condition, latent, None if noise is None else noise.to(condition), mask, self.settled)
         law = self._law_of(x0, mask)
-        return Decided(noise, x0, law, self.choose_at(law, None) if still else self.choose(law))
+        return Decided(noise, x0, law, self.choose_at(law, None) if still else outside_graphs(self.choose, law))
 
     def settled(self) -> AbstractContextManager[None]:
         """While it lasts, what depends on no row is computed once; for passes over one set of parameters."""
