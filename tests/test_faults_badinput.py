@@ -404,7 +404,7 @@ def test_a_tower_of_lists_is_left_where_it_is_too_high(monkeypatch):
     """Its scanner would take a time that grows with the square of the height."""
     begun, compose = [], yaml.composer.Composer.compose_node
     monkeypatch.setattr(yaml.composer.Composer, "compose_node", lambda *words: begun.append(1) or compose(*words))
-    with pytest.raises(InputError, match="mine is nested too deeply: at most 64 lists"):
+    with pytest.raises(InputError, match="mine is nested too deeply: at most 64 levels"):
         _yaml.parse("[" * NESTED, "mine")
     assert len(begun) == 65
     assert _yaml.parse("[" * 64 + "]" * 64, "mine")

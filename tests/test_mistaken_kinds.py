@@ -228,7 +228,7 @@ def test_no_step_past_an_episodes_last_is_checked(env, steps):
         check_problem(EnvProblem(env, steps=steps + 1, rules={"mine": allowed}))
 
 
-@pytest.mark.filterwarnings("ignore:_reset of Uneven begins all lanes:UserWarning")
+@pytest.mark.filterwarnings("ignore:_reset of Uneven resets all lanes:UserWarning")
 def test_lanes_that_end_within_the_check_do_not_break_it():
     check_problem(EnvProblem(Uneven, steps=4, rules={"mine": RULES["the action alone"]}))
 
