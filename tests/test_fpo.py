@@ -66,8 +66,11 @@ def test_updates_go_towards_the_actions_that_were_better():
 
 
 def test_mistakes_get_a_sentence():
-    with pytest.raises(InputError, match="clip must be between 0 and 1, got 2"):
-        loss_of(clip=2)
+    for clip in (0, 1, 2):
+        with pytest.raises(InputError, match=f"clip must be between 0 and 1, got {clip}"):
+            loss_of(clip=clip)
+    with pytest.raises(InputError, match="critic_weight must be greater than 0, got 0"):
+        loss_of(critic_weight=0)
     with pytest.raises(InputError, match="samples must be at least 1, got 0"):
         loss_of(samples=0)
     with pytest.raises(InputError, match="entropy must be at most 0"):
