@@ -23,6 +23,8 @@ NOUNS = (
         "digest",
         "dispatcher",
         "episode",
+        "fleet",
+        "guidance",
         "item",
         "lane",
         "least finish",
@@ -35,7 +37,7 @@ NOUNS = (
         "prior",
         "problem",
     ),
-    *("ratio", "rule", "sampler", "scenario", "slot", "station", "task", "token", "workload"),
+    *("ratio", "rule", "sampler", "scenario", "slot", "station", "task", "token", "transition", "workload"),
 )
 OTHERWISE = {
     "extending": ("slot", "ratio"),
