@@ -12,6 +12,8 @@ from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import (
     Bounded,
+    Categorical,
+    Composite,
     LazyTensorStorage,
     MultiCategorical,
     ReplayBuffer,
@@ -20,7 +22,7 @@ from torchrl.data import (
 )
 from torchrl.envs import ParallelEnv, SerialEnv
 from torchrl.envs.utils import ExplorationType, check_env_specs, set_exploration_type
-from torchrl.objectives import ClipPPOLoss, DiscreteSACLoss, SoftUpdate
+from torchrl.objectives import ClipPPOLoss, DiscreteSACLoss, SACLoss, SoftUpdate
 from torchrl.objectives.value import GAE
 
 from diffpolicy import ActionMemory, DiffusionPolicy, FeedforwardPolicy, GreedyValuePolicy, with_recurrent_state
@@ -40,11 +42,13 @@ SPECS = {
     "multi-categorical": MultiCategorical([3, 2], (4, 2)),
     "bounded": Bounded(-1.0, 2.0, (4, 2)),
 }
+BOTH = Composite(server=Categorical(3, (4,)), share=Bounded(0.0, 1.0, (4, 2)), shape=(4,))
 
 
 def env_of(kind):
     """An environment of four lanes whose action is of a kind."""
-    return GuessEnv(4) if SPECS[kind] is None else Specs({"observation": Unbounded((4, 3))}, SPECS[kind])
+    spec = BOTH if kind == "composite" else SPECS[kind]
+    return GuessEnv(4) if spec is None else Specs({"observation": Unbounded((4, 3))}, spec)
 
 
 def recorded(env, steps=1, frames=5, **options):
@@ -179,10 +183,17 @@ def collected(kind):
     return policy, critic, rows.set("advantage", torch.randn(4, 1)).set("value_target", torch.randn(4, 1))
 
 
-@pytest.mark.parametrize("kind", ["categorical", "bounded"])
+@pytest.mark.parametrize("kind", ["categorical", "bounded", "composite"])
 def test_ppo_trains(kind):
     policy, critic, rows = collected(kind)
     loss = ClipPPOLoss(policy, critic, entropy_bonus=kind == "categorical")
+    if kind == "composite":
+        with pytest.raises(
+            InputError, match=r"the actions \['server', 'share'\] together; .*set_keys\(action=\['server"
+        ):
+            loss(rows)
+        loss.set_keys(action=["server", "share"])
+        assert loss(rows)["kl_approx"].item() == pytest.approx(0, abs=1e-6)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     before = [p.clone() for p in policy.parameters()]
     for _ in range(3):
@@ -192,6 +203,45 @@ def test_ppo_trains(kind):
         optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
     assert all(torch.isfinite(p).all() for p in policy.parameters())
+
+
+class Value(nn.Linear):
+    """Q(s, a) of three observed numbers and two of an action."""
+
+    def __init__(self):
+        super().__init__(5, 1)
+
+    def forward(self, *parts):
+        return super().forward(torch.cat(parts, -1))
+
+
+@pytest.mark.parametrize("head", [None, "simplex"])
+def test_torchrls_sac_trains_vectors(head):
+    env = Specs({"observation": Unbounded((4, 3))}, Bounded(0.0, 1.0, (4, 2)))
+    policy = DiffusionPolicy.from_specs(env, steps=2, head=head, prediction="x0", denoiser={"output": "tanh"})
+    loss = SACLoss(
+        policy, TensorDictModule(Value(), ["observation", "action"], ["state_action_value"]), target_entropy=-2
+    )
+    updater = SoftUpdate(loss, tau=0.1)
+    with torch.no_grad():
+        rows = policy(env.reset())
+    losses = loss(rows.set("next", env.reset().set("reward", torch.ones(4, 1))))
+    (losses["loss_actor"] + losses["loss_qvalue"] + losses["loss_alpha"]).backward()
+    assert all(torch.isfinite(p.grad).all() for p in loss.parameters() if p.grad is not None)
+    assert any((p.grad != 0).any() for p in loss.actor_network_params.parameters())
+    updater.step()
+    law = policy.get_dist(env.reset())
+    action, log_prob = law.rsample_and_log_prob((7,))
+    assert torch.allclose(law.log_prob(action), log_prob, atol=1e-3)
+
+
+def test_torchrls_sac_says_what_it_cannot_train():
+    several = Composite(a=Bounded(0.0, 1.0, (4, 2)), b=Bounded(0.0, 1.0, (4, 2)), shape=(4,))
+    env = Specs({"observation": Unbounded((4, 3))}, several)
+    with pytest.raises(InputError, match=r"takes one, and the law is of \['a', 'b'\] together"):
+        DiffusionPolicy.from_specs(env).get_dist(env.reset()).rsample_and_log_prob()
+    with pytest.raises(NotImplementedError, match="samples of a CategoricalHead have no gradient"):
+        DiffusionPolicy.from_specs(GuessEnv(4)).get_dist(GuessEnv(4).reset()).rsample_and_log_prob()
 
 
 @pytest.mark.parametrize("cls", [DiffusionPolicy, FeedforwardPolicy])

@@ -226,6 +226,16 @@ class Policy(RowPolicy, base=True):
         drawn = [self.beside("draws")] if self.draws and record else []
         return [*drawn, self.beside("action_log_prob")] if record is True else drawn
 
+    @property
+    def dist_sample_keys(self) -> list[NestedKey]:
+        """Keys of the actions that `get_dist` gives the law of, by TorchRL's name, whose losses look for them."""
+        return list(self.action_keys)
+
+    @property
+    def log_prob_keys(self) -> list[NestedKey]:
+        """The key of their log-probability, likewise."""
+        return [self.beside("action_log_prob")]
+
     def beside(self, name: str) -> NestedKey:
         """A key beside the action's. Args: name: its last part."""
         return beside(self.action_key, name)
@@ -272,7 +282,8 @@ class Policy(RowPolicy, base=True):
         noise = recorded_noise(tensordict, self.beside("draws"), rows, self.draws, self.choices)
         noise = outside_graphs(self.noise, condition.shape[:-1]) if noise is None else noise
         x0 = self.end(condition, latent, None if noise is None else noise.to(condition), mask)
-        return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator)
+        several = self.action_keys if isinstance(self.head, CompositeHead) else ()
+        return law_of_items(self.head, rows, self._law_of(x0, mask), self.generator, several)
 
     def _write_record(
         self,
