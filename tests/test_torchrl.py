@@ -32,6 +32,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.export.decision import Decision
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import AgentsDQNLoss, LatentDiscreteSACLoss
+from diffpolicy.policies import SystematicDraws
 from diffpolicy.policies.heads import CategoricalHead
 from test_environments import Countdown
 from test_keys import Specs
@@ -466,6 +467,22 @@ def test_a_whole_policy_compiles_around_its_draws():
         there, here = compiled(root.clone()), twin(root.clone())
         assert torch.equal(there["action"], here["action"])
         assert torch.equal(there["action_log_prob"], here["action_log_prob"])
+
+
+@pytest.mark.parametrize("name", ["random", "systematic", pytest.param("price", marks=pytest.mark.slow)])
+def test_what_decides_for_offloading_compiles_too(name):
+    """Their draws stand outside of the graph, and a fleet policy's decision as a whole."""
+    env = OffloadingEnv(small(3, 3, 4), [2], information="live")
+    if name == "systematic":
+        inner = FeedforwardPolicy.from_specs(env, head="sample", share_parameters=True)
+        policy = SystematicDraws(inner, ("agents", "work_gcycles"))
+    else:
+        policy = HEURISTICS[name](3, 3)
+    root, twin = with_recurrent_state(env, policy).reset(), copy.deepcopy(policy)
+    compiled = torch.compile(policy, backend="eager")
+    for _ in range(2):
+        there, here = (act(root.clone())["agents", "action"] for act in (compiled, twin))
+        assert torch.equal(there, here)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.draws import without_chance
+from diffpolicy.policies.draws import outside_graphs, without_chance
 from diffpolicy.policies.guidance import BestOf
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.policies.masks import mark_no_choice, mask_logits
@@ -115,10 +115,10 @@ class SystematicDraws(TensorDictModuleBase):
         observation = policy.read_observation(tensordict, rows)
         latent, mask = policy.read_latent(tensordict, rows), policy.read_mask(tensordict, rows)
         condition, still = policy.condition(observation), without_chance()
-        noise = policy.no_noise(condition.shape[:-1]) if still else policy.noise(condition.shape[:-1])
+        noise = policy.no_noise(condition.shape[:-1]) if still else outside_graphs(policy.noise, condition.shape[:-1])
         x0 = policy.output(condition, latent, noise)
         policy.write_latent(tensordict, rows, x0)
-        uniform = None if still else rows.take(self.uniforms(tensordict).unsqueeze(-1)).squeeze(-1)
+        uniform = None if still else rows.take(outside_graphs(self.uniforms, tensordict).unsqueeze(-1)).squeeze(-1)
         choice = policy.choose_at(mask_logits(policy.decode(x0, mask), mask), uniform)
         choice = mark_no_choice(choice, mask)
         return tensordict.set(policy.action_key, rows.put(choice.unsqueeze(-1)).squeeze(-1))

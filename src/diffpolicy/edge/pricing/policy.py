@@ -29,6 +29,7 @@ from diffpolicy.edge.workload.task_file import TaskList
 from diffpolicy.errors import InputError
 from diffpolicy.networks.set_denoiser import SetDenoiser
 from diffpolicy.policies.chain_policy import ChainPolicy
+from diffpolicy.policies.draws import outside_graphs
 from diffpolicy.policies.finite import refuse_infinite
 from diffpolicy.policies.masks import readable
 from diffpolicy.policies.pure_decision import in_eval_mode
@@ -199,6 +200,10 @@ class FleetPolicy(ChainPolicy):
         Raises:
             InputError: the sampler draws noise.
         """
+        action: Tensor = outside_graphs(self._decide, tensordict, generator)  # it has a compiled form of its own
+        return action
+
+    def _decide(self, tensordict: TensorDictBase, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
             return self.rule.decide(tensordict, self._in_float64(), generator)
 

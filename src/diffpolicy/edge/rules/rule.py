@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy.edge.information import Information
-from diffpolicy.policies.draws import Draws
+from diffpolicy.policies.draws import Draws, outside_graphs
 from diffpolicy.policies.finite import refuse_infinite
 
 ACTION: NestedKey = ("agents", "action")
@@ -70,4 +70,5 @@ class Heuristic(TensorDictModuleBase):
         Args:
             shape: sizes of the tensor.
         """
-        return torch.rand(*shape, generator=self.generator, device=self.generator.device)
+        drawn: Tensor = outside_graphs(torch.rand, *shape, generator=self.generator, device=self.generator.device)
+        return drawn
