@@ -12,5 +12,6 @@ def test_every_place_that_the_table_names_is_there() -> None:
     page = (ROOT / "docs" / "extending.md").read_text().partition("## Where things go")[2]
     named = set(re.findall(r"`((?:[\w.]+/)+(?:[\w.]+)?)`", page)) - {"src/diffpolicy/"}
     assert len(named) > 20
-    missing = sorted(path for path in named if not (ROOT / "src" / "diffpolicy" / path).exists())
+    bases = (ROOT / "src" / "diffpolicy", ROOT)  # of a problem, pages, tests and examples too
+    missing = sorted(path for path in named if not any((base / path).exists() for base in bases))
     assert not missing
