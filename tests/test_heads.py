@@ -141,6 +141,23 @@ def test_parts_side_by_side_tell_what_data_may_not_hold():
     assert law.log_prob(torch.tensor([[-1]])) == law.log_prob(torch.tensor([[-1.0]]))  # a number, and no choice
 
 
+def test_whole_numbers_of_a_part_within_bounds_are_no_choices():
+    """Of whole numbers, [1, -1] had the chance of [1, 0]."""
+    head = CompositeHead((CategoricalHead(choices=3), BoundedHead(low=(-2.0,), high=(2.0,))))
+    parameters, action = head.law(x0_of(head, 3)), torch.tensor([[1, -1], [1, 0], [-1, -2]])
+    assert torch.equal(head.log_prob(parameters, action), head.log_prob(parameters, action.double()))
+    law = HeadLaw(head, parameters, draw())
+    assert torch.equal(law.log_prob(action), law.log_prob(action.double()))
+
+
+def test_items_side_by_side_tell_what_a_mask_forbids_one_part_of_them():
+    each = CompositeHead((CategoricalHead(choices=3), BoundedHead(low=(0.0,), high=(1.0,))), (True, False))
+    head = JointHead(each, (2,))
+    mask = head.read_mask(torch.tensor([True, True, True, True, False, True])).expand(2, head.width)
+    action = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    assert head.forbidden(action, mask).tolist() == [False, True]
+
+
 def test_a_bounded_density_integrates_to_one_and_stays_within_bounds():
     head = BoundedHead(low=(-2.0,), high=(3.0,))
     law = head.law(torch.tensor([0.3, -0.2], dtype=torch.float64))

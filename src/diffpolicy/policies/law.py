@@ -105,7 +105,7 @@ class HeadLaw(PartialLaw):
             value: `[*, *event]`; -1, no choice, counts as 0. Of several actions also a tensordict of their keys.
         """
         value = self._together(value)
-        chosen = not value.is_floating_point() and value.dtype != torch.bool and not self.has_rsample
+        chosen = self.head.written_as is not None and not value.is_floating_point() and value.dtype != torch.bool
         return self.head.log_prob(self.parameters, value.clamp_min(0) if chosen else value)
 
     def entropy(self) -> Tensor:

@@ -112,9 +112,9 @@ class CompositeHead(Head):
         return [call(part, own) for part, own in zip(self.parts, self._laws(x), strict=True)]
 
     def _of(self, call: Callable[[Head, Tensor, Tensor], Tensor], law: Tensor, action: Tensor) -> list[Tensor]:
-        """The same of laws and actions; -1, no choice, counts as 0."""
+        """The same of laws and actions; -1, no choice, counts as 0, but is a number as any where no choice is made."""
         found = zip(self.parts, self._laws(law), self.apart(action), strict=True)
-        return [call(part, own, a.clamp_min(0) if a.dtype == torch.int64 else a) for part, own, a in found]
+        return [call(part, own, a.clamp_min(0) if part.written_as == torch.int64 else a) for part, own, a in found]
 
     # Masks
 

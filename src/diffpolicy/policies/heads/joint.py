@@ -124,6 +124,9 @@ class JointHead(Head):
     def impossible(self, action: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.each.impossible(self._actions(action), None if mask is None else self._shares(mask)).any(-1)
 
+    def forbidden(self, action: Tensor, mask: Tensor) -> Tensor:
+        return self.each.forbidden(self._actions(action), self._shares(mask)).any(-1)
+
     def beyond(self, action: Tensor, slack: float) -> Tensor:
         return self.each.beyond(self._actions(action), slack).any(-1)
 
