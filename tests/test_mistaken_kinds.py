@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -281,11 +282,33 @@ class Unkept(Sized):
         object.__setattr__(self, "_lanes", lanes)
 
 
+class Handed(Sized):
+    def __init__(self, *, table=None, **kwargs):
+        super().__init__(**kwargs)
+        object.__setattr__(self, "table", table)
+
+
+class Shop(EnvProblem):
+    def __init__(self, size):
+        self.size = size
+        super().__init__(self.make, steps=4)
+
+    def make(self, batch, seed):
+        return Halls(batch, seed)
+
+
 def test_a_problem_is_described_by_what_its_constructor_was_given(shop):
     assert Sized().description()["arguments"] == {"gb": 24.0}
     assert Sized().digest() == Sized(24.0).digest() != Sized(12.0).digest()
-    with pytest.warns(UserWarning, match=r"described without 'gb', of which no attribute of that name tells"):
+    with pytest.warns(UserWarning, match=r"without 'gb' \(no attribute of that name keeps it\), so a run"):
         check_problem(Unkept())
+    passed_on, nine = Handed(gb=9.0, table=np.arange(3)), Handed(gb=9.0, table=np.arange(3) * 2)
+    assert passed_on.description()["arguments"]["gb"] == 9.0
+    assert passed_on.digest() != nine.digest()
+    with pytest.warns(UserWarning, match=r"without 'table' \(no file can tell the content of a Generator\)"):
+        check_problem(Handed(table=torch.Generator()))
+    assert Shop(3).digest() != Shop(9).digest()
+    assert Shop(np.float32(3)).digest() == Shop(3.0).digest()
     sized = sys.modules["a_shop"].sized = Sized(12.0)
     assert make_problem("a_shop:sized").reference == "a_shop:sized"  # it is frozen
     assert sized.reference is None

@@ -8,10 +8,12 @@ import hashlib
 import json
 import types
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,12 +73,23 @@ def _described(value: Any, where: str) -> Any:
         return str(value)
     if isinstance(value, Tensor):
         return {"shape": list(value.shape), "sha256": content_digest(value)}
+    if isinstance(value, np.generic) and not value.dtype.hasobject:
+        return _described(value.item(), where)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return {
+            "shape": list(value.shape),
+            "dtype": str(value.dtype),
+            "sha256": hashlib.sha256(value.tobytes()).hexdigest(),
+        }
+    if isinstance(value, bytes):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
     if isinstance(value, types.MethodType):
         return {"method": _name(value.__func__, where), "of": _described(value.__self__, where)}
     if callable(value) and hasattr(value, "__qualname__"):
         return _name(value, where)
     if callable(getattr(value, "to_dict", None)):
-        return {"class": _name(type(value), where), "content": _described(value.to_dict(), where)}
+        with suppress(TypeError):  # another kind of `to_dict`, that asks for more
+            return {"class": _name(type(value), where), "content": _described(value.to_dict(), where)}
     raise InputError(
         f"{where} cannot be described by a file, so a run with it could not be resumed: {show(value)}; "
         "give a function or class of a module, a functools.partial of one, or a dataclass"

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy._identity import describe
+from diffpolicy.environments.arguments import kept_arguments, taken_by
 from diffpolicy.environments.cost import Cost
 from diffpolicy.environments.gym_lane import SHARED, as_lane, is_made, told_made
 from diffpolicy.environments.lanes import Lanes
@@ -160,8 +161,10 @@ class EnvProblem(Problem):
                 ("reward", env.full_reward_spec),
             )
         }
+        own, _ = kept_arguments(self, taken_by(EnvProblem))  # of a subclass
         return {
             **self._named(),
+            **({"arguments": own} if own else {}),
             "specs": specs,
             "reference": self.reference,
             "make_env": _form(self.factory),
@@ -244,11 +247,12 @@ def _seeded(policy: Decides | Callable[..., Decides], seed: int) -> Decides:
 
 
 def _form(make_env: Any) -> Any:
-    """A factory by its content: what it is called, or its code and what it closes over."""
+    """A factory by its content: what it is called, or its code and what it closes over; an object by its attributes."""
     try:
         return describe(make_env, "make_env")
     except InputError:
-        return _name(make_env)
+        kept = kept_arguments(make_env)[0]
+        return {"class": _name(make_env), "arguments": kept} if kept else _name(make_env)
 
 
 def _source(make_env: Any) -> str | None:

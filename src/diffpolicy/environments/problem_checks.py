@@ -12,7 +12,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
-from diffpolicy.environments.arguments import kept_arguments
+from diffpolicy.environments.arguments import kept_arguments, taken_by
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
 from diffpolicy.environments.chosen import choices_of
 from diffpolicy.environments.ends import ended
@@ -22,14 +22,14 @@ from diffpolicy.environments.lane_checks import begins_all, follows_first, reset
 from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
-from diffpolicy.environments.repeating import STEPS, same
+from diffpolicy.environments.repeating import same
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.nested_keys import elsewhere, group_of, last_of, plain
 from diffpolicy.policies.recurrent import with_recurrent_state
 
-LANES, ACTS = 2, 4
+LANES, STEPS, ACTS = 2, 2, 4
 READ = ("observation", "action", "reward", ("next", "observation"))
 """What every objective reads of transitions."""
 
@@ -253,11 +253,14 @@ def _begins_by_seed(problem: Problem) -> bool:
 
 def _check_description(problem: Problem) -> None:
     """Warns where a problem is no other one to a resumed run when its constructor is given something else."""
-    untold = kept_arguments(problem, ("name", "steps", "cost"))[1]
-    if untold and type(problem).description is Problem.description:
+    ours = (Problem.description, EnvProblem.description)
+    besides = taken_by(EnvProblem) if isinstance(problem, EnvProblem) else ("name", "steps", "cost")
+    untold = kept_arguments(problem, besides)[1] if type(problem).description in ours else {}
+    if untold:
+        told = ", ".join(f"{name!r} ({why})" for name, why in untold.items())
         warnings.warn(
-            f"problem {problem.name} is described without {', '.join(map(repr, untold))}, of which no attribute of "
-            "that name tells, so a run of it could be resumed with another value: keep it, or override description()",
+            f"problem {problem.name} is described without {told}, so a run of it could be resumed with another value: "
+            "keep each argument under its name, or override description()",
             stacklevel=3,
         )
 

@@ -26,7 +26,7 @@ from diffpolicy.policies.protocols import Decides
 
 BATCH = 16
 """Episodes that are played side by side."""
-UNLIKE = "episodes, different ones for each policy, since they cannot be repeated"
+UNLIKE = "episodes, which may differ from policy to policy, since they cannot be repeated"
 """What is played where a seed gives something else each time."""
 
 

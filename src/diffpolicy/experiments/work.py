@@ -15,7 +15,7 @@ import torch
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
-from diffpolicy._identity import describe
+from diffpolicy._identity import describe, difference
 from diffpolicy._signals import Stopped
 from diffpolicy.environments.entrants import make_policy
 from diffpolicy.errors import InputError
@@ -38,7 +38,7 @@ def recorded(job: Job) -> dict[str, Any] | None:
     except InputError as error:
         warnings.warn(f"{error}; so {job.named()} is trained again", stacklevel=2)
         return None
-    if not isinstance(data, dict) or data.get("job") != job.identity():
+    if not isinstance(data, dict) or difference(data.get("job"), job.identity()) is not None:
         return None
     if not _is_record(data, job.problem.cost.column):
         warnings.warn(
@@ -143,6 +143,7 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
         Stopped: a signal ended its training; a checkpoint was written, from which the same job goes on.
     """
     torch.set_num_threads(1)
+    identity = job.identity() if job.trained else None  # before its problem is played, which may fill attributes
     if not job.trained:
         policy = make_policy(job.name, job.problem, seed=job.seed)
         return Outcome(job, play_episodes(job.problem, policy, job.eval_episodes, job.arrivals_seed))
@@ -172,7 +173,7 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
     earlier = 0 if last is None else None if before is None else before.get("updates")
     updates = None if fitted.updates is None or earlier is None else earlier + fitted.updates
     if job.out is not None:
-        kept = {"job": job.identity(), "finished": fitted.signal is None, "train_seconds": seconds, "updates": updates}
+        kept = {"job": identity, "finished": fitted.signal is None, "train_seconds": seconds, "updates": updates}
         _files.write_text(job.out / "outcome.json", json.dumps({**kept, "history": fitted.history}) + "\n")
     if fitted.signal is not None:
         raise Stopped(fitted.signal)
