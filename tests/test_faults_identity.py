@@ -695,7 +695,7 @@ def test_an_imitation_resumes_bitwise(tmp_path):
     assert resumes_bitwise(make, tmp_path, None, 3)
     assert len(checkpoint.read(tmp_path / "cut" / "checkpoint.ckpt")["imitation"]["history"]) == 6
     for other, episodes in ((make(0.1), 6), (make(), 7), (make(), 2)):
-        with pytest.raises(InputError, match=r"learning_rate 0\.02|of 6 in all|at least 6"):
+        with pytest.raises(InputError, match=r"learning_rate 0\.02|makes 6 in all|at least 6"):
             fit(other, episodes=episodes, resume=tmp_path / "cut" / "checkpoint.ckpt")
 
 
