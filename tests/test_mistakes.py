@@ -20,8 +20,14 @@ from diffpolicy import (
     check_policy,
     check_problem,
 )
+from diffpolicy.diffusion.categorical import MaskedProcess
+from diffpolicy.diffusion.continuous import CosineSchedule
+from diffpolicy.diffusion.processes import FlowProcess, GaussianProcess
 from diffpolicy.edge import OffloadingEnv
+from diffpolicy.edge.hardware.measuring.grid import Grid
 from diffpolicy.edge.hardware.models.architectures import architecture
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.settings import Settings
 from diffpolicy.environments import Cost, EnvProblem, read_data
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import Plan, build, evaluate, make_method, make_problem, train
@@ -47,6 +53,7 @@ from diffpolicy.policies.heads import (
     TokenHead,
 )
 from diffpolicy.policies.systematic import SystematicDraws
+from diffpolicy.problems.clinic import Clinic
 from diffpolicy.training import (
     EvolutionModule,
     ImitationModule,
@@ -672,3 +679,18 @@ def test_a_seed_that_does_nothing_is_warned_of(env, words):
 def test_heads_say_which_draw_they_know():
     with pytest.raises(InputError, match="'mean'"):
         CategoricalHead("mean")
+
+
+def test_whole_numbers_written_with_a_point_are_kept_whole():
+    """`levels=5.0` passed its check, and was a `TypeError` of `range` where a chain was made."""
+    env = EnvProblem(Clinic, steps=4).make_env(2)
+    for process in (FlowProcess(levels=2.0), MaskedProcess(levels=2.0), GaussianProcess(CosineSchedule(), levels=2.0)):
+        policy = DiffusionPolicy.from_specs(env, schedule=process)
+        assert policy(env.reset())["action"].shape == (2,)
+    plan = Plan(
+        EnvProblem(Clinic, steps=4.0), ["dqn"], "o", episodes=2.0, seeds=1.0, seed=0.0, eval_episodes=3.0, processes=1.0
+    )
+    counts = (plan.episodes, plan.seeds, plan.seed, plan.eval_episodes, plan.processes, plan.problem.steps)
+    grid = Grid(steps=(4.0,), sizes=((64.0, 64),), batches=(1.0,), repeats=2.0, warmup=0.0)
+    counts += (Limits(steps=50.0).steps, Settings(keep=2.0).keep, grid.repeats, grid.warmup, *grid.points()[0])
+    assert all(type(count) is int for count in counts)

@@ -40,7 +40,7 @@ class KeptProcess(TokenProcess):
     shape: str = "linear"
 
     def __post_init__(self) -> None:
-        check.integer(self.levels, "levels", least=1, most=_limits.CHAIN)
+        object.__setattr__(self, "levels", check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
         check.choice(self.shape, "shape", SHAPES)
 
     @property

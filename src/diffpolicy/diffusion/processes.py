@@ -173,7 +173,8 @@ class GaussianProcess(Process):
         if isinstance(schedule, FlowSchedule):
             raise InputError("a straight path has velocities of its own; use a FlowProcess instead of a FlowSchedule")
         if isinstance(schedule, Schedule):
-            squares = _squares_of(schedule, check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
+            object.__setattr__(self, "levels", check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
+            squares = _squares_of(schedule, self.levels)
         else:
             if isinstance(schedule, str):
                 made = NoiseSchedule.named(schedule, self.levels)
@@ -250,7 +251,7 @@ class FlowProcess(Process):
     least: float = 1e-3
 
     def __post_init__(self) -> None:
-        check.integer(self.levels, "levels", least=1, most=_limits.CHAIN)
+        object.__setattr__(self, "levels", check.integer(self.levels, "levels", least=1, most=_limits.CHAIN))
         if not 0 < check.number(self.least, "least") < 1:
             raise InputError(f"least must be above 0 and below 1, got {self.least}")
 

@@ -71,7 +71,7 @@ class EnvProblem(Problem):
         if not callable(make_env):
             raise InputError(f"make_env must be a function that makes an environment, got {check.show(make_env)}")
         if steps is not None:
-            check.integer(steps, "steps", least=1)
+            steps = check.integer(steps, "steps", least=1)
         self.factory, self.asks = make_env, _asked(make_env)
         self.steps, self.version = steps, version
         self.cost = cost if isinstance(cost, Cost) else Cost(cost)

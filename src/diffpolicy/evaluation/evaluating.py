@@ -134,7 +134,7 @@ def play_episodes(
         >>> few.tolist() == many[:2].tolist()  # an episode does not depend on how many there are
         True
     """
-    check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
+    episodes = check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
     problem.check_episodes(episodes)
     check_is_policy(policy)
     parts = []

@@ -101,8 +101,7 @@ def off_policy_value(
         >>> round(value.dr.mean, 1), round(value.logged.mean)  # always 2, where the log had 0, 1 and 2
         (2.0, 1)
     """
-    check.integer(samples, "samples", least=1)
-    check.integer(folds, "folds", least=2)
+    samples, folds = check.integer(samples, "samples", least=1), check.integer(folds, "folds", least=2)
     for key in ("observation", "action", "reward", "propensity"):
         if log.get(key, None) is None:
             raise InputError(f"the log has no {key!r}, which an off-policy estimate reads")

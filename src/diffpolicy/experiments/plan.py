@@ -122,10 +122,11 @@ class Plan:
         if self.policies is not None:
             check.names(self.policies, "policies", "names")
         for name, most in COUNTS.items():
-            check.integer(getattr(self, name), name, least=1, most=most)
-        check.integer(self.seed, "seed", least=0)
+            object.__setattr__(self, name, check.integer(getattr(self, name), name, least=1, most=most))
+        object.__setattr__(self, "seed", check.integer(self.seed, "seed", least=0))
         if self.episodes is not None:
-            check.integer(self.episodes, "episodes", least=1, most=_limits.TRAINING)
+            most = _limits.TRAINING
+            object.__setattr__(self, "episodes", check.integer(self.episodes, "episodes", least=1, most=most))
         if self.episodes is None and self.seconds is None:
             raise InputError("a comparison needs a number of episodes or a time limit, got neither")
         if self.seconds is not None:

@@ -87,7 +87,7 @@ def build(
         >>> fit(module, episodes=8).episodes
         8
     """
-    check.integer(environments, "environments", least=1)
+    environments = check.integer(environments, "environments", least=1)
     given = make_problem(problem) if isinstance(problem, str) else problem
     check.no_class(given, "the problem")
     made = make_method(method) if isinstance(method, str) else method

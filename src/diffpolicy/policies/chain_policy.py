@@ -66,7 +66,7 @@ class ChainPolicy(SavedPolicy, base=True):
 
     def _set_sampler(self, sampler: str | Sampler, steps: int | None) -> None:
         if steps is not None:
-            check.integer(steps, "sampler_steps", least=1)
+            steps = check.integer(steps, "sampler_steps", least=1)
         if isinstance(sampler, Sampler):
             self.sampling = sampler if steps is None else part_with(sampler, steps=steps)
             self.sampler = file_name(type(sampler))

@@ -181,7 +181,7 @@ class BestOf(_ByCritic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.integer(self.draws, "draws", least=1, most=_limits.DRAWN)
+        object.__setattr__(self, "draws", check.integer(self.draws, "draws", least=1, most=_limits.DRAWN))
         check.choice(self.reads, "reads", words=("pair", "state"))
 
     def inputs(self, policy: SteeredPolicy) -> tuple[int, int]:

@@ -127,7 +127,7 @@ class DrawnProblem(Problem):
     def __init__(self, **options: Any) -> None:
         for name, value in options.items():
             if self.kinds[name] == "whole":
-                check.integer(value, name, least=int(self.least[name]))
+                options[name] = check.integer(value, name, least=int(self.least[name]))
             else:
                 check.number(value, name, least=self.least[name])
         self.options = options

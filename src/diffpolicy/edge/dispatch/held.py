@@ -85,7 +85,7 @@ class Held:
         object.__setattr__(self, "_remembers", isinstance(self.order, Remembers))
         object.__setattr__(self, "_refuses", isinstance(self.order, Refuses))
         if self.cap is not None:
-            check.integer(self.cap, "cap", least=0)
+            object.__setattr__(self, "cap", check.integer(self.cap, "cap", least=0))
         if self.price is not None:
             check.number(self.price, "price", least=0)
 

@@ -76,8 +76,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("generations", "random", "requests", "streams", "known"):
-            check.integer(getattr(self, name), name, least=0 if name == "random" else 1)
-        check.integer(self.draws, "draws", least=4)
+            least = 0 if name == "random" else 1
+            object.__setattr__(self, name, check.integer(getattr(self, name), name, least=least))
+        object.__setattr__(self, "draws", check.integer(self.draws, "draws", least=4))
 
 
 def figures(delay_s: Floats, arrivals: Arrivals) -> Floats:

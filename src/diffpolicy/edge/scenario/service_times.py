@@ -166,7 +166,7 @@ class ServerService:
         for name, most in (("switch_s", _limits.MOST), ("cold_s", _limits.MOST), ("scatter", SCATTER)):
             object.__setattr__(self, name, check.number(getattr(self, name), name, least=0, most=most))
         check.flag(self.joins, "joins")
-        check.integer(self.slots, "slots", least=1, most=_limits.PROCESSES)
+        object.__setattr__(self, "slots", check.integer(self.slots, "slots", least=1, most=_limits.PROCESSES))
         object.__setattr__(self, "together", check.number(self.together, "together", least=1, most=_limits.MOST))
         batch = tuple(
             check.number(x, f"batch[{i}]", above=0, most=_limits.MOST)

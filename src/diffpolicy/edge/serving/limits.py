@@ -35,4 +35,4 @@ class Limits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            check.integer(getattr(self, each.name), each.name, least=1)
+            object.__setattr__(self, each.name, check.integer(getattr(self, each.name), each.name, least=1))

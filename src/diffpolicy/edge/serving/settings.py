@@ -63,9 +63,9 @@ class Settings:
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in ("faults", "keep", "keep_bytes"):
-                check.integer(value, each.name, least=1)
+                object.__setattr__(self, each.name, check.integer(value, each.name, least=1))
             elif each.name == "seed":
-                check.integer(value, "seed", least=0)
+                object.__setattr__(self, "seed", check.integer(value, "seed", least=0))
             elif each.name in ("lead_s", "patience_s"):
                 check.number(value, each.name, least=0)
             elif each.name == "split":

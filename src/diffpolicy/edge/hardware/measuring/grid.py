@@ -41,11 +41,14 @@ class Grid:
         for name, values, most in (("steps", self.steps, MOST_STEPS), ("batches", self.batches, MOST_BATCH)):
             _check(name, values, most)
         _check("sizes", tuple(side for size in self.sizes for side in size), MOST_PIXELS)
+        object.__setattr__(self, "sizes", tuple((int(width), int(height)) for width, height in self.sizes))
+        for name in ("steps", "batches"):
+            object.__setattr__(self, name, tuple(map(int, getattr(self, name))))
         for name in ("steps", "sizes", "batches"):
             # the order does not matter, and a point that stands twice is one
             object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
-        check.integer(self.repeats, "repeats", least=1)
-        check.integer(self.warmup, "warmup", least=0)
+        object.__setattr__(self, "repeats", check.integer(self.repeats, "repeats", least=1))
+        object.__setattr__(self, "warmup", check.integer(self.warmup, "warmup", least=0))
 
     def points(self) -> list[tuple[int, int, int, int]]:
         """Width, height, steps and batch of every point."""

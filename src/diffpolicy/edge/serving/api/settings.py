@@ -45,7 +45,7 @@ class ApiSettings:
     about: str = ""
 
     def __post_init__(self) -> None:
-        check.integer(self.held_bytes, "held_bytes", least=1)
+        object.__setattr__(self, "held_bytes", check.integer(self.held_bytes, "held_bytes", least=1))
         for key in ("read_s", "comment_s", "stall_s"):
             check.number(getattr(self, key), key, above=0)
         if not self.deadline_s > 0:
