@@ -1,8 +1,10 @@
 """Mistakes of users: each meets one sentence that names the key and the value, before anything is played."""
 
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -274,6 +276,11 @@ CONSTRUCTING = {
         "MultiCategoricalHead.nvec must be a list of",
     ),
     "a count for items": (lambda: JointHead(CategoricalHead(), 4), "JointHead.items must be a list of .* got 4"),
+    "a part of a choice": (lambda: TokenHead(nvec=(2.7, 3)), r"TokenHead.nvec must be a list of .* got \(2.7, 3\)"),
+    "digits for counts": (lambda: TokenHead(nvec="23"), "TokenHead.nvec must be a list of .* got '23'"),
+    "a dictionary of counts": (lambda: TokenHead(nvec={3: 1}), "TokenHead.nvec must be a list of .* got {3: 1}"),
+    "choices without end": (lambda: TokenHead(nvec=(float("inf"),)), "TokenHead.nvec must be a list of .* got .inf,"),
+    "yes for a count": (lambda: TokenHead(nvec=(True, 2)), "TokenHead.nvec must be a list of .* got .True, 2"),
     "a head for heads": (lambda: CompositeHead(CategoricalHead()), "a CompositeHead takes heads"),
     "a schedule of words": (lambda: NoiseSchedule(["a"]), "alpha_bar must be a list of numbers, got"),
     "nothing observed": (
@@ -284,6 +291,21 @@ CONSTRUCTING = {
         lambda: of_states()(TensorDict(observation=torch.tensor([1, 4]), batch_size=[2])),
         "'observation' must hold whole numbers from 0 to 3, got 4",
     ),
+    "a value for a sweep's": (lambda: Sweep("discount", 5), "the values of a sweep must be a list, got 5"),
+    "an array for a sweep's": (
+        lambda: Sweep("discount", np.array([0.5, 0.9])),
+        "the values of a sweep must be a list, got array",
+    ),
+    "yes for episodes": (
+        lambda: fit(build(guesses(), "dqn"), episodes=True),
+        "episodes must be a whole number, got True",
+    ),
+    "yes for seconds": (
+        lambda: fit(build(guesses(), "dqn"), max_seconds=True),
+        "max_seconds must be a number greater than 0, got True",
+    ),
+    "bytes for a method": (lambda: make_method(b"sac"), "a method must be a Method or the name of one, got b'sac'"),
+    "a path that is no method": (lambda: make_method(Path("sax.yaml")), "method file sax.yaml does not exist"),
     "no value of a sweep": (lambda: Sweep("discount", ()), "a sweep needs values"),
     "no key of a sweep": (
         lambda: Sweep("gama", (1,)).apply(Plan(guesses(), ["dqn"], "runs"), 1),
@@ -694,3 +716,13 @@ def test_whole_numbers_written_with_a_point_are_kept_whole():
     grid = Grid(steps=(4.0,), sizes=((64.0, 64),), batches=(1.0,), repeats=2.0, warmup=0.0)
     counts += (Limits(steps=50.0).steps, Settings(keep=2.0).keep, grid.repeats, grid.warmup, *grid.points()[0])
     assert all(type(count) is int for count in counts)
+
+
+def test_counts_may_be_of_numpy_and_a_method_a_path():
+    counts = (
+        TokenHead(nvec=np.array([3, 2])).nvec,
+        TokenHead(nvec=torch.tensor([3, 2])).nvec,
+        TokenHead([3.0, 2]).nvec,
+    )
+    assert counts == ((3, 2),) * 3
+    assert make_method(Path("sac")) == make_method("sac")

@@ -7,6 +7,7 @@ Names are looked at without loading torch, so that a command can refuse a wrong 
 from __future__ import annotations
 
 import copy
+import os
 from contextlib import suppress
 from importlib import import_module as import_ours
 from importlib import metadata, resources
@@ -222,14 +223,13 @@ def _problem_beside(text: str) -> str:
     return f"; did you mean {name}:{there[0]}?" if there else ""
 
 
-def check_method(text: str) -> str:
+def check_method(text: str | PathLike[str]) -> str:
     """What kind of method a text names, `preset`, `file`, `entry point` or `attribute`, without loading torch.
 
     Raises:
         InputError: none.
     """
-    if not isinstance(text, (str, PathLike)):
-        raise InputError(f"a method must be a Method or the name of one, got {check.show(text)}")
+    text = _method_text(text)
     if text in PRESETS:
         return "preset"
     if Path(text).suffix in (".yaml", ".yml"):
@@ -247,13 +247,21 @@ def check_method(text: str) -> str:
     )
 
 
+def _method_text(text: str | PathLike[str]) -> str:
+    """What names a method as a text. Args: text: or the path of a file."""
+    plain = os.fspath(text) if isinstance(text, PathLike) else text
+    if not isinstance(plain, str):
+        raise InputError(f"a method must be a Method or the name of one, got {check.show(text)}")
+    return plain
+
+
 def _yaml_beside(text: str) -> str:
     """`; did you mean mine.yaml?` where there is such a file. Args: text: a name without its end."""
     there = [f"{text}{end}" for end in (".yaml", ".yml") if what_is(f"{text}{end}") == "file"]
     return f"; did you mean {there[0]}?" if there else ""
 
 
-def make_method(source: str) -> Method:
+def make_method(source: str | PathLike[str]) -> Method:
     """Makes a training method from its name, a YAML file or `module:attribute`.
 
     Args:
@@ -269,6 +277,7 @@ def make_method(source: str) -> Method:
         >>> make_method("lad-ts").steps
         5
     """
+    source = _method_text(source)
     kind = check_method(source)
     from diffpolicy.methods.files import parse_method
     from diffpolicy.methods.method import Method

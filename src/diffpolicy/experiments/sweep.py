@@ -44,7 +44,7 @@ class Sweep:
         values: in the order of the plot, at least one; pairs (LO, HI) for ranges.
 
     Raises:
-        InputError: there is no value.
+        InputError: there is no value, or no list of them.
 
     Example:
         >>> Sweep.parse("tasks=10,20,30", OffloadingProblem()).values
@@ -55,6 +55,9 @@ class Sweep:
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.values, str) or not isinstance(self.values, Sequence):
+            raise InputError(f"the values of a sweep must be a list, got {check.show(self.values)}")
+        object.__setattr__(self, "values", tuple(self.values))
         if not self.values:
             raise InputError(f"a sweep needs values, got {check.show(self.values)}")
 

@@ -151,8 +151,10 @@ def fit(
     if not isinstance(module, Trainable):
         raise InputError(f"fit trains a Trainable, such as a method's build gives, got {check.show(module)}")
     if episodes is not None:
-        episodes = check.integer(int(episodes) if isinstance(episodes, Integral) else episodes, "episodes", least=1)
-    if max_seconds is not None and not (isinstance(max_seconds, Real) and max_seconds > 0):
+        whole = isinstance(episodes, Integral) and not isinstance(episodes, bool)  # NumPy's too
+        episodes = check.integer(int(episodes) if whole else episodes, "episodes", least=1)
+    seconds = isinstance(max_seconds, Real) and not isinstance(max_seconds, bool)
+    if max_seconds is not None and not (seconds and max_seconds > 0):
         raise InputError(f"max_seconds must be a number greater than 0, got {check.show(max_seconds)}")
     for name, path in (("out", out), ("resume", resume)):
         if path is not None:

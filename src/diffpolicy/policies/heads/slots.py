@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from operator import index
 
 import torch
 from torch import Tensor
@@ -63,12 +64,12 @@ def counts_of(values: Sequence[int], name: str) -> tuple[int, ...]:
         InputError: it is no list of such numbers.
     """
     try:
-        counts = tuple(int(n) for n in values)
-    except (TypeError, ValueError):
-        counts = (0,)
-    if any(n < 1 for n in counts):
-        raise InputError(f"{name} must be a list of whole numbers of at least 1, got {check.show(values)}")
-    return counts
+        if isinstance(values, (str, bytes, Set, Mapping)):  # they have no order, or digits for numbers
+            raise TypeError
+        # a number of NumPy or of a tensor is whole by its type, and a plain one by its value
+        return tuple(check.integer(n if isinstance(n, (bool, float)) else index(n), name, least=1) for n in values)
+    except (TypeError, InputError):
+        raise InputError(f"{name} must be a list of whole numbers of at least 1, got {check.show(values)}") from None
 
 
 def one_hots(choice: Tensor, nvec: tuple[int, ...]) -> Tensor:
