@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from torchrl.data import Binary, Bounded, Categorical, OneHot, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, MultiCategorical, OneHot, Unbounded
 
 from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError, Policy
 from diffpolicy.diffusion import Ancestral, MaskedProcess
@@ -29,6 +29,7 @@ from diffpolicy.export import Decision, ExportedDecision, export_decision, write
 
 COMPILES = pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 SCENARIO = small(3, 5, 6)
+PARTS = MultiCategorical([2, 3], (4, 2))
 
 
 def policy_of(name):
@@ -155,6 +156,46 @@ def test_an_action_means_what_its_spec_says(action, dtype, masked, meaning):
         none = [torch.zeros(2, 3).bool() if i.name == "mask" else i.random(2, generator) for i in decision.inputs]
         decided = decision(*none)[0]
         assert decided.sum(-1).tolist() == [1, 1] if dtype == "bool" else decided.tolist() == [-1, -1]
+
+
+def test_a_row_that_is_not_finite_and_draws_at_the_ends_never_give_a_forbidden_choice(tmp_path):
+    """Of the graph alone, as without torch, of parts of two and three choices; the sentence is the wrapper's."""
+    policy = FeedforwardPolicy.from_specs(
+        Specs({"observation": Unbounded((4, 2)), "action_mask": Binary(5, (4, 5), dtype=torch.bool)}, PARTS)
+    )
+    export_decision(policy, tmp_path / "parts.onnx")
+    decide = ExportedDecision(tmp_path / "parts.onnx")
+    assert decide.description["policy"]["choices"] == [2, 3]
+    rows, mask = torch.zeros(2, 2), torch.tensor([[False, True, False, True, False]]).expand(2, 5).contiguous()
+    for uniform in (-1.0, 0.0, 1.0, 2.0, torch.nan):
+        draws = torch.full((2, 2), uniform)
+        action = decide._run([rows, draws, mask])[0]
+        assert action.tolist() == ([[-1, -1]] * 2 if draws.isnan().any() else [[1, 1]] * 2)
+        if not 0 <= uniform <= 1:
+            says = "holds nan at" if draws.isnan().any() else r"uniform must hold draws in \[0, 1\), got"
+            with pytest.raises(InputError, match=says):
+                decide(observation=rows, uniform=draws, mask=mask)
+    for wrong in (torch.nan, torch.inf):
+        rows[0, 1] = wrong
+        assert decide._run([rows, torch.ones(2, 2), mask])[0].tolist() == [[-1, -1], [1, 1]]
+        with pytest.raises(InputError, match=r"observation holds (nan|inf) at \[0, 1\], not finite in float32"):
+            decide(observation=rows, uniform=torch.ones(2, 2), mask=mask)
+    for name, one in (("mask", mask[:1]), ("uniform", draws[:1])):
+        with pytest.raises(InputError, match=rf"decision's {name} must be"):
+            decide(**{"observation": rows, "uniform": draws, "mask": mask, name: one})
+
+
+@pytest.mark.parametrize(
+    ("action", "none"),
+    [(OneHot(3, (4, 3)), [False] * 3), (Bounded(-1.0, 1.0, (4, 3)), [torch.nan] * 3), (Categorical(3, (4,)), -1)],
+)
+def test_a_row_that_is_not_finite_has_no_action_of_any_kind(action, none):
+    decision = Decision(DiffusionPolicy.from_specs(Specs({"observation": Unbounded((4, 2))}, action)))
+    given = [i.random(2, torch.Generator().manual_seed(0)) for i in decision.inputs]
+    whole = decision(*given)[0]
+    given[0][1, 0] = -torch.inf
+    decided = decision(*given)[0]
+    torch.testing.assert_close(decided, torch.stack([whole[0], torch.tensor(none)]), equal_nan=True, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

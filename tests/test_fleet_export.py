@@ -205,7 +205,17 @@ def test_an_onnx_file_decides_as_the_policy_in_fleets_of_any_size(candidates, tm
     policy.save(tmp_path / "policy")
     served(tmp_path / "live.onnx", tmp_path / "policy", fits=candidates is None)
     exported = ExportedDecision(tmp_path / "live.onnx")
-    inputs = {i.name: i.random(2, torch.Generator(), servers=6) for i in policy.decision().inputs}
+    inputs = {i.name: i.random(2, torch.Generator().manual_seed(0), servers=6) for i in policy.decision().inputs}
+    for name in ("waiting", "latent", "delay_s", "turn"):
+        wrong = inputs[name].clone()
+        at = [1, int(inputs["candidates"][1, 0]) if candidates and name in ("waiting", "latent") else 0, 0][
+            : wrong.ndim
+        ]
+        wrong[tuple(at)] = torch.nan
+        action = exported._run(list({**inputs, name: wrong}.values()))[0]
+        assert (int(action[0]) >= 0, int(action[1])) == (True, -1)
+        with pytest.raises(InputError, match=rf"decision's {name} holds nan at .*, not finite in float32"):
+            exported(**{**inputs, name: wrong})
     with pytest.raises(InputError, match=r"decision's waiting must be float32 \[2, 6\], got float32 \[2, 5\]"):
         exported(**{**inputs, "waiting": inputs["waiting"][:, :5]})
     with pytest.raises(InputError, match=rf"latent must be float32 \[2, 6, {LATENTS}\], got float64"):

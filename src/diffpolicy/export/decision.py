@@ -18,8 +18,18 @@ from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.priors import ActionMemory
 from diffpolicy.policies.protocols import frozen
-from diffpolicy.policies.pure_decision import DecidesPurely, DecisionInput, PureDecision, in_eval_mode
+from diffpolicy.policies.pure_decision import (
+    DecidesPurely,
+    DecisionInput,
+    PureDecision,
+    finite_rows,
+    in_eval_mode,
+    refused,
+)
 from diffpolicy.policies.saving import SavedPolicy
+
+_BELOW_ONE = 1 - 1e-6
+"""The most that a draw of U[0, 1) counts as: at 1, which a draw in double precision may round to, no choice is left."""
 
 
 class Decision(PureDecision):
@@ -53,6 +63,7 @@ class Decision(PureDecision):
             )
         self.policy = in_eval_mode(policy)
         lead: tuple[int | str, ...] = ("rows",) if policy.agents is None else (policy.agents, "rows")
+        self.lead = lead
         wide = (*lead, policy.choices)
         inputs = [DecisionInput("observation", (*lead, policy.observation_dim), "float32", "what is observed, raw")]
         self.remembers = chain is not None and isinstance(chain.prior, ActionMemory)
@@ -93,14 +104,20 @@ class Decision(PureDecision):
 
         Returns:
             The outputs in their order, actions, logits where x_0 is a law's parameters, and where the policy remembers
-            the next latents.
+            the next latents. A row that holds a number that is not finite has no action: comparisons with nan would
+            choose one that may be forbidden.
         """
         given = self.named(tensors)
         made, condition = self._all(given)
         if self.best is not None:
             assert isinstance(self.policy, DiffusionPolicy)
             made = self._one(made, self.best.best(self.policy, condition, made.action))
-        return self._told(made, self._latent(given), self._mask(given))
+        action, *others = self._told(made, self._latent(given), self._mask(given))
+        return refused(action, finite_rows(self.inputs, tensors, self.lead)), *others
+
+    def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        given = super().named(tensors)
+        return {name: x.clamp(0.0, _BELOW_ONE) if name == "uniform" else x for name, x in given.items()}
 
     def nearest(
         self, theirs: Sequence[Tensor], inputs: Sequence[Tensor], ours: Sequence[Tensor], tolerance: float

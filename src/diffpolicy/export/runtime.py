@@ -67,6 +67,7 @@ class ExportedDecision:
         self.description, self.inputs = found.data, found.inputs
         self.input_names = [i.name for i in found.inputs]
         self.output_names = [o.name for o in found.outputs]
+        self._uniform = next((k for k, name in enumerate(self.input_names) if name == "uniform"), None)
         self._last = _Last()
         self._run: Runtime = run_onnx(path, threads, found) if found.format == "onnx" else run_aoti(path)
 
@@ -80,7 +81,8 @@ class ExportedDecision:
             Tensors by the names in `description["outputs"]`; `action` is -1 in a row whose mask allows nothing.
 
         Raises:
-            InputError: other inputs; machine code would read past the end of a smaller one.
+            InputError: other inputs; machine code would read past the end of a smaller one. Or numbers that are not
+                finite, of which the file makes no action, or draws outside of [0, 1].
         """
         try:
             tensors = [inputs[name] for name in self.input_names]
@@ -101,7 +103,24 @@ class ExportedDecision:
             if last.run is None:
                 last.run = self._run.bound(tensors)
             results = last.run(tensors)
+        if self._uniform is not None:
+            _check_draws(tensors[self._uniform])
+        if _lacks(results[0]):
+            self._check_finite(tensors)
         return dict(zip(self.output_names, results, strict=True))
+
+    def _check_finite(self, tensors: list[Tensor]) -> None:
+        """Raises InputError if a number is the cause of an action that is none, as a mask that allows none is not."""
+        of_servers = dict(zip(self.input_names, tensors, strict=True)).get("up")
+        for name, x in zip(self.input_names, tensors, strict=True):
+            wrong = ~x.isfinite()
+            if of_servers is not None and x.shape[:2] == of_servers.shape:
+                wrong = wrong & of_servers.view(
+                    *of_servers.shape, *[1] * (x.ndim - 2)
+                )  # others' numbers count for nothing
+            if bool(wrong.any()):
+                at = wrong.nonzero()[0].tolist()
+                raise InputError(f"the decision's {name} holds {x[tuple(at)].item()} at {at}, not finite in float32")
 
     def _told_apart(self, given: list[str]) -> str:
         """What is wrong with the names of inputs. Args: given: names."""
@@ -132,6 +151,26 @@ class ExportedDecision:
                 raise InputError(
                     f"the decision's {spec.name} must be {spec.dtype} [{told}], got {found} {list(x.shape)}"
                 )
+
+
+def _check_draws(x: Tensor) -> None:
+    """Raises InputError if draws are outside of [0, 1]; at 1, to which float32 rounds some below it, they are taken."""
+    if x.numel():
+        least, most = [x.item()] * 2 if x.numel() == 1 else (end.item() for end in x.detach().aminmax())
+        if least < 0 or most > 1:
+            raise InputError(f"the decision's uniform must hold draws in [0, 1), got {least if least < 0 else most}")
+
+
+def _lacks(action: Tensor) -> bool:
+    """Whether some row has no action, see `Decision`."""
+    if not action.numel():
+        return False
+    if action.dtype == torch.bool:
+        return not bool(action.any(-1).all())
+    if action.is_floating_point():
+        return bool(action.isnan().any())
+    least = action if action.numel() == 1 else action.min()  # one row is what a dispatcher waits for
+    return least.item() < 0
 
 
 def run_onnx(path: str | Path, threads: int = 1, described: Described | None = None) -> Runtime:

@@ -8,7 +8,8 @@ import torch
 
 from diffpolicy._decision_input import DecisionInput
 from diffpolicy.policies.diffusion import DiffusionPolicy
-from diffpolicy.policies.heads import CompositeHead, Head
+from diffpolicy.policies.heads import CategoricalHead, CompositeHead, Head, JointHead
+from diffpolicy.policies.heads.slots import SlotsHead
 from diffpolicy.policies.policy import Policy
 
 DRAWS: dict[str, tuple[str, tuple[float, float] | None]] = {
@@ -25,6 +26,18 @@ def drawn_inputs(head: Head, lead: tuple[int | str, ...]) -> list[DecisionInput]
     else:
         shapes = dict([head.draw_input] if head.draw_input is not None else [])
     return [DecisionInput(name, (*lead, *shape), "float32", *DRAWS[name]) for name, shape in shapes.items()]
+
+
+def choices_of(head: Head) -> list[int]:
+    """How many choices each part of an action has, in the order of a mask; [] where it is of several keys, or numbers.
+
+    A mask's width is their sum, which does not tell them to whom the policy is not at hand.
+    """
+    if isinstance(head, JointHead):
+        return choices_of(head.each) * head.count
+    if isinstance(head, SlotsHead):
+        return list(head.nvec)
+    return [head.choices] if isinstance(head, CategoricalHead) else []
 
 
 def start_input(policy: Policy, lead: tuple[int | str, ...]) -> DecisionInput:

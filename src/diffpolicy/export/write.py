@@ -26,8 +26,10 @@ from diffpolicy.export.decision import decision_of
 from diffpolicy.export.description import SUFFIX
 from diffpolicy.export.onnx_session import optional
 from diffpolicy.export.runtime import run_aoti, run_onnx
+from diffpolicy.export.signature import choices_of
 from diffpolicy.export.simplify import simplify
 from diffpolicy.policies.files import portable
+from diffpolicy.policies.policy import Policy
 from diffpolicy.policies.pure_decision import PureDecision
 from diffpolicy.policies.saving import SavedPolicy
 
@@ -80,12 +82,14 @@ def export_decision(policy: SavedPolicy, path: str | Path, format: str = "onnx")
             make(decision, aside)
         difference = compare(decision, load(aside))
         content = aside.read_bytes()
+    counts = choices_of(policy.head) if isinstance(policy, Policy) else []
+    choices = {"choices": counts} if counts else {}
     described = {
         "format": format,
         "version": __version__,
         "inputs": [i.to_dict() for i in decision.inputs],
         "outputs": [o.to_dict() for o in decision.outputs],
-        "policy": {"class": policy._file_name(), "trained": portable(policy.trained)},
+        "policy": {"class": policy._file_name(), "trained": portable(policy.trained), **choices},
         "largest_difference": difference,
     }
     description.write(path, described, content)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from diffpolicy._decision_input import DecisionInput as DecisionInput
+from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.protocols import OwnsGenerator
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -22,6 +24,36 @@ def in_eval_mode(policy: Module) -> Module:
         parts.append(policy.generator)
     twin = copy.deepcopy(policy, {id(part): part for part in parts})
     return twin.eval()
+
+
+def finite_rows(specs: Sequence[DecisionInput], tensors: Sequence[Tensor], lead: Sequence[int | str]) -> Tensor:
+    """Which rows hold finite numbers alone, bool of their shape: the sum of their sizes is finite too.
+
+    A graph needs few nodes for that, of which each costs a decision about half a microsecond.
+
+    Args:
+        specs, tensors: inputs. lead: shape of rows, whose last entry is free; what stands around it is of one row.
+    """
+    beside: list[Tensor] = []
+    for spec, x in zip(specs, tensors, strict=True):
+        if spec.dtype == "float32":
+            steps = spec.shape.index(lead[-1]) >= len(lead)  # draws of a chain's steps stand before the rows
+            for each in [x[k] for k in range(x.shape[0])] if steps else [x]:
+                own = each.ndim - len(lead)
+                beside.append(each if own == 1 else each.unsqueeze(-1) if own == 0 else each.flatten(len(lead)))
+    whole = torch.cat(beside, -1) if len(beside) > 1 else beside[0]
+    right: Tensor = torch.linalg.vector_norm(whole, 1, -1) < torch.inf
+    return right
+
+
+def refused(action: Tensor, right: Tensor) -> Tensor:
+    """Actions with none in some rows: -1, no choice of a one-hot vector, or nan. Args: right: the others, bool."""
+    wrong = ~right
+    while wrong.ndim < action.ndim:
+        wrong = wrong.unsqueeze(-1)
+    if action.is_floating_point():
+        return action.masked_fill(wrong, torch.nan)
+    return action & ~wrong if action.dtype == torch.bool else action.masked_fill(wrong, NO_CHOICE)
 
 
 class PureDecision(nn.Module):

@@ -88,7 +88,7 @@ class FleetDecision(PureDecision):
             inputs += [DecisionInput(n, ("rows",), "float32", text, span) for n, span, text in _FLEET]
         self.inputs = tuple(inputs)
         self.outputs = (
-            DecisionInput("action", ("rows",), "int64", "the server; -1 if none is up"),
+            DecisionInput("action", ("rows",), "int64", "the server; -1 if none is up, or a number is not finite"),
             DecisionInput("score_s", some, "float32", f"own delay plus priced time, of {whose}; infinite if down"),
             DecisionInput("price", some, "float32", f"tasks that will wait behind the task on {whose}"),
             DecisionInput("next_latent", (*some, LATENTS), "float32", f"what to remember of {whose}"),
@@ -119,13 +119,16 @@ class FleetDecision(PureDecision):
         counts = law.counts(servers, whole, rest, fleet_s, given["service_s"], step_s)
         price = (law.coefficients(x0, self.weight) * counts).sum(-1)
         score = given["delay_s"] + load / f + given["service_s"] * price
+        # every number of a server that may be chosen is in its score, and nan is no order: a runtime would take any
+        gap = score - score
         if up is not None:
-            score = score.masked_fill(~up, torch.inf)
-        action = score.argmin(-1)
+            score, gap = score.masked_fill(~up, torch.inf), gap.masked_fill(~up, 0.0)
+        action, right = score.argmin(-1), gap.sum(-1) == 0
         if of is None:
-            action = torch.where(here.squeeze(-1) > 0, action, NO_CHOICE)
+            right = right & (here.squeeze(-1) > 0)
         else:
             action = of.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        action = torch.where(right, action, NO_CHOICE)
         return action, score, price, x0.clamp(-1, 1)
 
     def allows(self, action: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor], tolerance: float) -> Tensor:
