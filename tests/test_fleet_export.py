@@ -188,6 +188,10 @@ def served(path, folder, *, fits) -> None:
     ends = rng.uniform(0, 8, 5)  # a worker more, one that may not be chosen
     moment = Moment.of(service_s=[[np.inf, 1.0, 2.0, 2.0, 1.0]], wait_s=[0.0], starts_s=ends)
     assert moment.runs[0, ours(moment, moment.runs[0])]
+    ours._memory = replace(ours._memory, latent=np.full((5, LATENTS), np.nan))
+    ends = np.where(moment.runs[0], moment.service_s[0] + ends, np.inf)
+    assert ours(moment, moment.runs[0]) == ends.argmin()
+    assert ours._memory is None
 
 
 SIZES = ((1, 1), (1, 20), (5, 3), (2, 300))

@@ -47,7 +47,8 @@ class FleetChoice:
     """Sends each request where its own delay plus the price of the time that it takes from others is smallest.
 
     Each request is a step of its own: work is in seconds of the fastest server, and what the file is to remember is
-    renewed for the server that was chosen and for one other, as `FleetRule` does it.
+    renewed for the server that was chosen and for one other, as `FleetRule` does it. Where the file names no server,
+    the request goes where it ends soonest, and nothing is remembered.
 
     Args:
         session: runs the file. servers: their number at first.
@@ -70,6 +71,9 @@ class FleetChoice:
         now = replace(before, waiting=before.waiting * left, load=load)
         told = self._decide(now, row, allowed, turn=0.0)
         chosen = int(told["action"][0])
+        if chosen < 0:  # what is remembered is not finite any more, and the index would be the last server's
+            self._memory = None
+            return int(np.where(allowed, row + moment.starts_s, np.inf).argmin())
         self._remember(replace(now, latent=told["next_latent"][0]), chosen, row, allowed)
         return chosen
 
