@@ -3,7 +3,9 @@
 import csv
 import math
 import time
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from diffpolicy.experiments.plots import draw
 from diffpolicy.experiments.run import compare
 from diffpolicy.experiments.sweep import Sweep, run_sweep
 from diffpolicy.experiments.tables import comparison_json, comparison_table
-from diffpolicy.experiments.work import finished, work
+from diffpolicy.experiments.work import _warned_of, finished, work
 from toys import quick_method, small
 
 SCENARIO = small(3, 5, 6)
@@ -376,6 +378,23 @@ def test_another_run_is_not_taken_for_this_one(tmp_path, methods):
 def test_an_unfinished_training_is_done_again(tmp_path, methods):
     job = jobs_of(Plan(PROBLEM, methods[1:], tmp_path, episodes=2, seconds=None, resume=True), time.monotonic())[0]
     assert finished(job) is None
+
+
+def test_what_a_training_warns_of_is_told_at_once_with_its_name():
+    """It came when the training had ended, and never from one that was killed."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", "hush")
+        told = []
+        for seed in range(2):
+            with _warned_of(SimpleNamespace(named=lambda seed=seed: f"dqn, seed {seed}")):
+                for text in ("slow", "hush", "slow"):
+                    warnings.warn(text, RuntimeWarning, stacklevel=1)
+                told.append([(str(each.message), each.category) for each in heard])
+        warnings.warn("slow", RuntimeWarning, stacklevel=1)
+    first, second = (f"dqn, seed {seed}: slow" for seed in range(2))
+    assert told == [[(first, RuntimeWarning)], [(first, RuntimeWarning), (second, RuntimeWarning)]]
+    assert str(heard[-1].message) == "slow"
 
 
 # Sweeps

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import lightning as L
 import torch
@@ -185,14 +185,25 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
 
 @contextmanager
 def _warned_of(job: Job) -> Iterator[None]:
-    """Warns of what a training warns of under its name: many run at once, and none knows of the others."""
-    heard: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as heard:
-            yield
-    finally:
-        for each in heard:
-            warnings.warn(f"{job.named()}: {each.message}", each.category, stacklevel=4)
+    """Puts its name before what a training warns of: many run at once, and none knows of the others.
+
+    Each is told at once: a training may take hours, and what it knows is lost if it is killed.
+    """
+    told = warnings.showwarning
+
+    def tell(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        told(f"{job.named()}: {message}", category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():  # under the caller's filters, and each training tells what another has told
+        warnings.showwarning = tell
+        yield
 
 
 def _stem(method: str) -> str:
