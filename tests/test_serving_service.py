@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import random
 import sys
 from collections import Counter
@@ -948,6 +949,29 @@ def test_workers_that_fail_together_open_their_breakers_and_clear_each_other_not
             assert all(state in ("open", "half-open") for state in states[: len(broken)])
             assert all(state == "ready" for state in states[len(broken) :])
             assert set(refused) == (set() if len(broken) < 3 else {"no_worker"})
+
+    run(main())
+
+
+@pytest.mark.parametrize(("deadline_s", "longest_s"), [(math.inf, 8.0), (15.0, 3.0)])
+def test_a_second_try_waits_not_for_a_slow_worker_beside_idle_ones_that_failed_once(deadline_s, longest_s) -> None:
+    """Two drop all they have once and are well again; the one that stays well takes 20 s for each request."""
+
+    async def main():
+        seconds = {0: 1.0, 1: 1.0, 2: 20.0}
+        bench = Bench(3, seconds=lambda j: lambda request: seconds[j])
+        async with bench:
+            await asyncio.gather(*(bench.ask(f"well{k}").answer() for k in range(40)))
+            loop = asyncio.get_running_loop()
+            until_s = loop.time() + 0.4
+            for j in (0, 1):
+                bench.fakes[j].mode = lambda: "drops" if loop.time() < until_s else "well"
+            opts = {} if math.isinf(deadline_s) else {"deadline_s": deadline_s}
+            tickets = [bench.ask(k, **opts) for k in range(2)]
+            assert {(await ticket.answer()).status for ticket in tickets} == {200}
+            delays_s = sorted(e.delay_s for e in bench.of(events.Answered) if e.number in ("0", "1"))
+            assert delays_s[0] < longest_s  # one is at the slow worker, where no deadline forbids that
+            assert (delays_s[1] < longest_s) == math.isfinite(deadline_s)
 
     run(main())
 

@@ -182,9 +182,7 @@ def _fault(
             for i, each in enumerate(service.fleet.servers):
                 if each is blamed:
                     service.fleet.show(i)
-    server.failing = True
-    if not (answered and first is not None and server.spare(now)):
-        server.fault(now)
+    server.fault(now, spared=answered and first is not None and server.spare(now))
     work.blamed = (server, now) if answered else None
     service.fleet.show(j, why)
     return _again(service, work, j, now, why, reached=reached)

@@ -176,7 +176,7 @@ class Fleet:
 
     def costs_now(self, now_s: float) -> Costs:
         """Expected seconds as things are. Args: now_s: the time."""
-        return Costs(self.costs, self.servers, now_s, self.account.outstanding.tolist())
+        return Costs(self.costs, self.servers, now_s, self.account.outstanding.tolist(), self.account.starts_s)
 
     async def _watch(self, j: int) -> None:
         """Looks for as long as the worker has its place, or requests of ours after that. Args: j: its place."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,17 +39,26 @@ class Costs:
 
     Args:
         model: what was learnt of kinds. servers: for what is learnt of late. now_s: the time.
-        outstanding: requests that each was sent and has not answered.
+        outstanding: requests that each was sent and has not answered. starts_s: tells, of a time, the seconds until
+            each would begin one more, `[S]`; None: they begin at once.
     """
 
-    def __init__(self, model: CostModel, servers: Sequence[Server], now_s: float, outstanding: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: CostModel,
+        servers: Sequence[Server],
+        now_s: float,
+        outstanding: Sequence[int],
+        starts_s: Callable[[float], Floats] | None = None,
+    ) -> None:
         self._model, self._servers = model, servers
         self._now_s = now_s
         self._kinds: dict[tuple[object, ...], Floats] = {}
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
         self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
-        self._failing: Bools = np.array([server.failing for server in servers])
+        self._failing: Bools = np.array([server.failing(now_s) for server in servers])
+        self._starts_s = starts_s(now_s) if starts_s is not None and self._failing.any() else np.zeros(len(servers))
         self._serves: dict[str, Bools] = {}
 
     def base_s(self, request: ImageRequest) -> Floats:
@@ -84,8 +93,9 @@ class Costs:
     def service_s(self, works: Sequence[Work]) -> Floats:
         """Seconds on each server as it is of late, infinite where it may not go now, `[W, S]`.
 
-        A work that a server failed has one try left, which servers whose last calls failed get where nobody else may:
-        several that fail at once would otherwise take both tries of a work each, until their breakers open.
+        A work that a server failed has one try left, which servers that failed of late get where nobody else can end it
+        by its deadline: several that fail at once would otherwise take both tries of a work each, until their breakers
+        open.
 
         Args:
             works: any.
@@ -96,13 +106,15 @@ class Costs:
             request = work.request
             gone = frozenset(work.begun | work.refused) if work.begun or work.refused else 0
             later = work.later(self._now_s) if work.refusals else ()
-            key = (request.kind, gone, later, bool(work.begun))
+            key = (request.kind, gone, later)
             row = rows.get(key)
             if row is None:
                 row = rows[key] = np.where(self.could(work), self.first_s(request), np.inf)
                 row[list(later)] = np.inf
-                if work.begun and np.isfinite(row[~self._failing]).any():
-                    row[self._failing] = np.inf
+            if work.begun and self._failing.any():
+                ends = (self._starts_s + row)[~self._failing]
+                if (np.isfinite(ends) & (ends <= work.deadline_s - self._now_s)).any():
+                    row = np.where(self._failing, np.inf, row)
             found.append(row)
         return np.array(found)
 

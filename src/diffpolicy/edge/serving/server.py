@@ -27,6 +27,9 @@ many it is known to take where it had fewer."""
 WELL_S, SPARED = 60.0, 6
 """For how long, and for how many faults of requests that another fails too, an answer says that a worker is well."""
 
+YIELD_S = 0.25
+"""For which first tries alone go to a server that may be well again: to find out costs none of them its answer."""
+
 BOOTS = 64
 """Starts of a worker that are remembered."""
 
@@ -45,7 +48,8 @@ class Server:
         most: requests that it may have at a time, as it said by refusing more; infinite where it never did.
         held: that it had of late when it answered one of them.
         answered_s: when it answered last. refused: order of the request that it refused since, with none of ours there.
-        spared: faults since then that were not held against it. failing: it has answered nothing since its last fault.
+        spared: faults since then that were not held against it. failed_s: when it failed a request last, one that was
+            not held against it or was forgiven, too; None: it has answered since.
         doubted: rings to look at it at once.
         foreign_seen: looks in a row that found requests there which this dispatcher did not send.
         coming: answers on the way of requests that it is done with, whose seats others have.
@@ -69,7 +73,7 @@ class Server:
     answered_s: float = -math.inf
     refused: int | None = None
     spared: int = 0
-    failing: bool = False
+    failed_s: float | None = None
     doubted: Bell = field(default_factory=Bell)
     foreign_seen: int = 0
     coming: int = 0
@@ -89,12 +93,23 @@ class Server:
     def well(self) -> None:
         """It answered, or started anew: its faults are past."""
         self.breaker.success()
-        self.failing = False
+        self.failed_s = None
 
-    def fault(self, fault_s: float) -> None:
-        """It failed a request. Args: fault_s: when."""
-        self.breaker.fault(fault_s)
-        self.failing = True
+    def fault(self, fault_s: float, *, spared: bool = False) -> None:
+        """It failed a request. Args: fault_s: when. spared: see `spare`."""
+        if not spared:
+            self.breaker.fault(fault_s)
+        self.failed_s = fault_s
+
+    def failing(self, now_s: float) -> bool:
+        """Whether it failed what it did last, for as long as a breaker would open: nobody may try it by then.
+
+        Args:
+            now_s: the time.
+        """
+        if self.failed_s is None:
+            return False
+        return now_s < max(self.failed_s + self.breaker.open_s, self.breaker.until_s or 0.0) + YIELD_S
 
     def spare(self, fault_s: float) -> bool:
         """Whether a fault of a request that another worker failed too is not held against it, since it is well.
