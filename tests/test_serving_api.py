@@ -17,6 +17,7 @@ from diffpolicy.edge.serving import running
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.events import Refused
 from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.upstream import Answer
 
 fastapi = pytest.importorskip("fastapi")
@@ -259,8 +260,26 @@ def test_comments_and_errors_stand_between_the_events_of_a_worker_whatever_piece
     asyncio.run(go())
 
 
+def test_what_a_stream_leaves_of_an_event_counts_once_where_answers_are_held(monkeypatch):
+    added, add = [], Share.add
+    monkeypatch.setattr(Share, "add", lambda self, size: (added.append(size), add(self, size))[1])
+    left = b'data: {"type": "image_generation.completed", "b64_json": "%s"}' % (b"A" * 4000)
+
+    async def behave(request, chunk):
+        await chunk(left)
+        return Answer(200, {"content-type": "text/event-stream"})
+
+    async def go():
+        stream = await official(make_app(FakeService(behave))).images.generate(prompt="x", stream=True)
+        assert len([event async for event in stream]) == 1
+        assert len(left) <= sum(added) < 2 * len(left)
+
+    asyncio.run(go())
+
+
 def test_a_worker_that_sends_no_stream_is_streamed_as_completed_events_whatever_it_says_beside_its_images():
-    told = [IMAGE | {"created": told, "usage": None} for told in (1.0, None, "7", "now", True)]
+    times = (1.0, None, "7", "now", True, 10**400, 10**15, 1e300)
+    told = [IMAGE | {"created": told, "usage": None} for told in times]
     told[0]["data"] = [None, {"b64_json": None, "url": ""}, {"b64_json": "YQ==", "created_at": None, "type": 3}, "x"]
     told += [{}, {"data": None}, {"data": []}, {"data": [{}]}, {"data": "b64_json"}, []]
     left = [json.dumps(each).encode() for each in told]
@@ -273,10 +292,10 @@ def test_a_worker_that_sends_no_stream_is_streamed_as_completed_events_whatever_
         while len(left) > 6:
             stream = await official(app).images.generate(prompt="x", stream=True)
             found += [event async for event in stream]
-        assert [(e.type, e.size) for e in found] == [("image_generation.completed", "64x64")] * 5
-        assert [e.b64_json for e in found] == ["YQ==", *[IMAGE["data"][0]["b64_json"]] * 4]
+        assert [(e.type, e.size) for e in found] == [("image_generation.completed", "64x64")] * 8
+        assert [e.b64_json for e in found] == ["YQ==", *[IMAGE["data"][0]["b64_json"]] * 7]
         assert [e.created_at for e in found[:1] + found[2:3]] == [1, 7]
-        assert all(type(e.created_at) is int and e.created_at > 1e9 for e in (found[1], *found[3:]))
+        assert all(type(e.created_at) is int and 1e9 < e.created_at < 1e15 for e in (found[1], *found[3:]))
         while left:
             with pytest.raises(openai.APIError, match="holds no images"):
                 [event async for event in await official(app).images.generate(prompt="x", stream=True)]

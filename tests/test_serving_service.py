@@ -766,6 +766,18 @@ def test_workers_that_say_they_take_no_more_are_asked_again_later_and_not_taken_
     run(main())
 
 
+@pytest.mark.parametrize("told_s", [None, 0.001])
+def test_a_worker_that_answers_had_this_request_too_whether_or_not_its_seat_was_given_on_before(told_s) -> None:
+    async def main():
+        fake = (Fake if told_s is None else Slow)(WorkerSpec("http://w0:1", "w0"))
+        fake.comes_s = told_s
+        async with Bench(1, fakes={0: fake}) as bench:
+            await bench.ask("r").answer()
+            assert bench.service.fleet.servers[0].held == 1
+
+    run(main())
+
+
 @pytest.mark.parametrize(("bad", "binding"), [(0, "arrival"), (5, "arrival"), (5, "free")])
 def test_a_worker_that_is_full_is_not_sent_all_that_wait_again_and_again_nor_left_idle(bad, binding) -> None:
     """Nor where some requests are refused by all, full or not: each would tell of a seat less."""
@@ -883,7 +895,8 @@ def test_a_worker_that_others_have_filled_is_asked_by_two_and_not_by_all_that_wa
     run(main())
 
 
-def test_a_request_that_every_worker_fails_is_held_against_none_of_them_that_answer_others() -> None:
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_request_that_every_worker_fails_is_held_against_none_of_them_that_answer_others(emptied) -> None:
     """Otherwise a client whose requests nobody can run stops the service of all others, for a minute at last."""
 
     async def main():
@@ -893,6 +906,8 @@ def test_a_request_that_every_worker_fails_is_held_against_none_of_them_that_ans
             async def answer(request, chunk):
                 if request.number.startswith("bad"):
                     await asyncio.sleep(0.005)
+                    if emptied:  # as by a filter
+                        raise UpstreamError("answers with no image", reached=True, answered=True)
                     return Answer(500)
                 return await plain(request, chunk)
 

@@ -208,6 +208,8 @@ def test_usage_beyond_measure_is_as_the_first_says_it_and_the_time_is_a_number()
         return json.loads(split.joined([answer(usage) for usage in usages]).body)["usage"]
 
     assert json.loads(split.joined([answer(1), answer(2)]).body)["created"] > 1e9
+    huge = Answer(200, {}, b'{"created": 1%s, "data": [{"url": "a"}]}' % (b"0" * 400))
+    assert 1e9 < json.loads(split.joined([huge, huge]).body)["created"] < 1e15
     assert summed({"t": 10**400, "u": 1}, {"t": 1.5, "u": 2}) == {"t": 10**400, "u": 3}
     assert summed({"t": 1.5}, {"t": 10**400}) == {"t": 1.5}
     assert summed(deep(7), deep(7)) == {"a": {"a": {"a": {"a": {"a": {"a": {"a": 2}}}}}}}

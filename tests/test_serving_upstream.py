@@ -286,6 +286,7 @@ def test_what_is_no_json_with_images_is_no_answer(body):
         error = failed(mocked(lambda got: httpx.Response(200, content=body))[0], asked=asked, **more)
         assert "no JSON object that has images in 'data'" in str(error)
         assert error.reached
+        assert error.answered == (b"null" in body)  # entries that hold none may be the doing of the prompt
     silent = httpx.Response(200, headers={"content-type": "text/event-stream"})
     assert failed(mocked(lambda got: silent)[0], asked=request(stream=True), chunk=chunk).reached
 

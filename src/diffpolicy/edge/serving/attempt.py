@@ -62,7 +62,8 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
         answer = await _call(service, work, j, min(own, left))
         work.called_s = None  # whatever is found out of its worker from here on
         if not answer.later and not answer.fault:
-            server.answered(service.clock(), len(service.fleet.account.servers[j]))
+            # its own seat may have been given to another already
+            server.answered(service.clock(), len(service.fleet.account.servers[j]) + (work.freed_s is not None))
             service.fleet.show(j)
             work.full_s = None
             _free(service, work, j, whole=True)
@@ -89,8 +90,8 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
                 service.trust.failed(work.request.model, now)
             failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
         else:
-            failure = _fault(service, work, j, now, str(error), reached=error.reached)
-            if not error.late:
+            failure = _fault(service, work, j, now, str(error), reached=error.reached, answered=error.answered)
+            if not (error.late or error.answered):
                 server.doubted.ring()  # others that it has may be lost with it
     except asyncio.CancelledError:
         now = _over(service, work, j)

@@ -215,7 +215,11 @@ def _check(answer: Answer, *, streamed: bool) -> None:
     if _kind(answer.headers) == "text/event-stream" and answer.body:
         return
     if not _looks_like_images(answer.body):
-        raise UpstreamError("answers with status 200, but with no JSON object that has images in 'data'", reached=True)
+        raise UpstreamError(
+            "answers with status 200, but with no JSON object that has images in 'data'",
+            reached=True,
+            answered=_emptied(answer.body),
+        )
 
 
 def _kind(told: Mapping[str, str]) -> str:
@@ -227,3 +231,9 @@ def _looks_like_images(body: bytes) -> bool:
     if len(body) <= READ_WHOLE:
         return bool(images_of(health_report.as_object(body)))
     return body[:64].lstrip()[:1] == b"{" and body[-64:].rstrip()[-1:] == b"}" and b'"data"' in body
+
+
+def _emptied(body: bytes) -> bool:
+    """Whether a body that holds no images has entries in `data` for them, as where a filter took them out."""
+    listed = health_report.as_object(body).get("data") if len(body) <= READ_WHOLE else None
+    return isinstance(listed, list) and bool(listed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 IMAGE = ("b64_json", "url")
 """Fields of which an image has one."""
+DIGITS = 15
+"""Of a time at most: a longer number is none, and one of hundreds of digits is beyond what a float can hold."""
 
 
 def images_of(said: Any) -> tuple[Mapping[str, Any], ...]:
@@ -40,7 +41,7 @@ def created_s(said: Mapping[str, Any]) -> int:
         (1700000000, True)
     """
     told = said.get("created")
-    if isinstance(told, str) and told.isascii() and told.isdigit() and len(told) < 16:
+    if isinstance(told, str) and told.isascii() and told.isdigit() and len(told) <= DIGITS:
         return int(told)
-    number = isinstance(told, (int, float)) and not isinstance(told, bool) and math.isfinite(told)
+    number = isinstance(told, (int, float)) and not isinstance(told, bool) and abs(told) < 10**DIGITS
     return int(told) if number else int(time.time())  # type: ignore[arg-type]

@@ -45,13 +45,14 @@ class Answer:
 
 
 class UpstreamError(Exception):
-    """Raised where a call to a worker got no answer.
+    """Raised where a call to a worker got no answer, or none that a client should get.
 
     Args:
         message: the end of a sentence about the worker. reached: whether it may have begun the work.
         late: it was given up since its time was over.
         gone: the worker's machine refused or reset the connection, or closed it without an answer, as where a process
             has ended; not where this machine could not ask, as by a name that does not resolve, or was sent away.
+        answered: it answered this request without an image, which may be at fault itself, as by a filter of prompts.
 
     Example:
         >>> error = UpstreamError("did not answer in time (60 s)", reached=True, late=True)
@@ -59,9 +60,11 @@ class UpstreamError(Exception):
         ('worker a1 did not answer in time (60 s)', True)
     """
 
-    def __init__(self, message: str, *, reached: bool, late: bool = False, gone: bool = False) -> None:
+    def __init__(
+        self, message: str, *, reached: bool, late: bool = False, gone: bool = False, answered: bool = False
+    ) -> None:
         super().__init__(message)
-        self.reached, self.late, self.gone = reached, late, gone
+        self.reached, self.late, self.gone, self.answered = reached, late, gone, answered
 
 
 @dataclass(frozen=True)

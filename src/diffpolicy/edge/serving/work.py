@@ -18,7 +18,8 @@ class Refusal:
     """What a worker said of one request that it did not take.
 
     Args:
-        first_s: when it refused it first, though it had room. until_s: the request does not go there before.
+        first_s: when it refused it last as it was full, or first though it had room, whichever came later.
+        until_s: the request does not go there before.
         odd: times that it refused it again and had answered others meanwhile, so that it is this request that it does
             not take, as by a limit of its model or size.
     """

@@ -87,6 +87,7 @@ class HeldStream(Response):
 
     async def _end(self, answer: asyncio.Future[Answer], scope: Scope, send: Send) -> None:
         """What comes last: nothing more, the images of a worker that sent no stream, or an error."""
+        rest = b""
         try:
             result = answer.result()
         except ApiError as error:
@@ -98,9 +99,9 @@ class HeldStream(Response):
             if result.status >= 400 and not self.begun:
                 await self._refuse(answer_response(result), scope, send)
                 return
-            last = self.whole.rest() + b"".join(self._last(result))
-        self.share.add(len(last))
-        await self._send(send, last)
+            rest, last = self.whole.rest(), b"".join(self._last(result))
+        self.share.add(len(last))  # the rest was counted as it came
+        await self._send(send, rest + last)
         await send_end(scope, send, self.stall_s)
 
     async def _refuse(self, response: Response, scope: Scope, send: Send) -> None:
