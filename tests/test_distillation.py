@@ -98,7 +98,7 @@ def test_of_a_teacher_whose_draws_a_critic_chooses_among_the_decisions_are_learn
     flow = {"schedule": FlowProcess(4), "sampler": "flow-euler", "prediction": "velocity", "head": VectorHead()}
     vectors = DiffusionPolicy.from_specs(VECTOR, **flow)
     chosen = vectors.with_guidance(BestOf(CriticEnsemble(5, 1)))
-    with pytest.raises(InputError, match="a critic chooses among several"):
+    with pytest.raises(InputError, match="critic chooses among several"):
         DistillationLoss(vectors.with_sampler("one-step"), chosen)
 
 

@@ -215,7 +215,7 @@ def test_a_column_is_named_once(write):
     columns = "commit,gpu,model,batch_size,denoising_steps,batch_latency_s,energy_per_image_j"
     assert "has the column 'gpu' twice" in said(from_mlenergy, write(columns + ",gpu", "a,b,c,1,1,1,1,b"))
     omni = write(OMNI.format("1, width=2"))
-    assert "width stands twice" in said(read_vllm_omni, omni)
+    assert "width appears twice" in said(read_vllm_omni, omni)
 
 
 def test_names_of_columns_stay_on_one_line(write):

@@ -27,7 +27,7 @@ def test_a_policy_of_another_fleet_is_told_how_many_servers_it_was_made_for(trai
     problem = OffloadingProblem(Scenario.load("lad-ts"))
     policy = DiffusionPolicy.from_specs(problem.vary("stations", 8).make_env(1))
     policy.trained = trained
-    with pytest.raises(InputError, match=r"made for 8 servers, and scenario lad-ts has 20; .* --stations 8 makes"):
+    with pytest.raises(InputError, match=r"made for 8 servers, and scenario lad-ts has 20; .* with --stations 8"):
         problem.check(policy, problem.make_env(1))
 
 
