@@ -735,7 +735,7 @@ def test_evaluating_an_evolution_does_not_disturb_it(tmp_path):
 
 @pytest.mark.parametrize("options", [{"episodes": 0}, {"episodes": -1}, {"episodes": 2, "max_seconds": math.nan}])
 def test_a_length_that_is_none_is_refused(options):
-    with pytest.raises(InputError, match="must be at least 1, got|must be a number greater than 0, got"):
+    with pytest.raises(InputError, match=r"must be at least 1, got|must be a number greater than 0, got"):
         fit(toy(), **options)
 
 
