@@ -3,11 +3,13 @@
     python benchmarks/nightly.py                 # hours on two cores
     python benchmarks/nightly.py --quick         # a few minutes: a part of each, against the same records
     python benchmarks/nightly.py --only "rules by load,fuzz"
+    python benchmarks/nightly.py --csv docs/_static/nightly.csv      # keeps the rows of checks that are not run
 
 A benchmark is run as its page says and its figures are set beside the file in `docs/_static` that the page shows, row
-by row. Figures of simulated episodes are the same on any machine; those of training have a margin. Each check has a
-time limit and ends with all that it started; one that fails, or does not end, is a row of the table, and the next one
-begins. The status is 1 where a command failed or a figure is worse than its record by more than its margin.
+by row. Figures of simulated episodes are the same on any machine, and have moved where they are other ones; those of
+training have a margin on the worse side. Each check has a time limit and ends with all that it started; one that fails,
+or does not end, is a row of the table, and the next one begins. The status is 1 where a command failed, or a figure has
+moved or is worse than its record by more than its margin.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from types import FrameType
 from typing import NoReturn
 
 from diffpolicy import _signals
-from timing import table
+from timing import table, write_csv
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "docs" / "_static"
 COLUMNS = ["check", "figures", "worst against its record", "recorded", "now", "s", "held"]
+SHOWN = [*COLUMNS, "date"]
+"""Columns of the file."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Record:
         file: in `docs/_static`, and as the command writes it.
         keys: columns that name a row; where several rows have the same names, their mean counts.
         figure: column. margin: by which share a figure may be worse.
-        high: whether more is better.
+        high: whether more is better. exact: whether any machine has the same figure, so that no other one is better.
+        part: of the first key, whose rows alone count; empty: all.
     """
 
     file: str
@@ -52,6 +57,8 @@ class Record:
     figure: str
     margin: float = 1e-6
     high: bool = False
+    exact: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ CHECKS = {
         "benchmarks/load.py --out {out}/load.csv",
         "benchmarks/load.py --tasks 10 --out {out}/load.csv",
         30,
-        (Record("load.csv", ("tasks", "policy"), "mean_delay_s"),),
+        (Record("load.csv", ("tasks", "policy"), "mean_delay_s", exact=True),),
     ),
     "bounds": Check(
         "benchmarks/bounds.py --out {out}/bounds.csv",
@@ -91,7 +98,70 @@ CHECKS = {
         "benchmarks/held.py --out {out}",
         None,
         60,
-        tuple(Record(f"{case}.csv", FRONT, "mean_delay_s") for case in ("held_equal", "held_unlike")),
+        tuple(Record(f"{case}.csv", FRONT, "mean_delay_s", exact=True) for case in ("held_equal", "held_unlike")),
+    ),
+    "learned order of held requests": Check(
+        "benchmarks/held_learned.py --out {out}",
+        None,
+        60,
+        (
+            Record("held_learned.csv", ("fleet", "rule"), "ratio", exact=True),
+            Record("held_learned_fleets.csv", ("fleet",), "mean", exact=True),
+        ),
+    ),
+    "fleets": Check(
+        "benchmarks/fleets.py --out {out}",
+        "benchmarks/fleets.py --quick --out {out}",
+        90,
+        (Record("fleets.csv", ("problem", "rule"), "mean, s", exact=True),),
+    ),
+    "other arrivals than were told": Check(
+        "benchmarks/unseen.py --out {out}/unseen --csv {out}/unseen.csv",
+        None,
+        60,
+        tuple(
+            Record("unseen.csv", ("tasks", "stations come", "told"), f"pretrained:{level}", exact=True)
+            for level in ("live", "stale", "private")
+        ),
+    ),
+    "mean against tail": Check(
+        "benchmarks/deciding.py --out {out}",
+        None,
+        30,
+        (Record("deciding_front.csv", FRONT, "mean_delay_s", exact=True),),
+    ),
+    "searches for joint decisions": Check(
+        "benchmarks/joint_decisions.py --part search --part renewed --part held --csv {out}/joint_decisions.csv",
+        None,
+        120,
+        tuple(
+            Record("joint_decisions.csv", ("part", "problem", "rule", "seed"), "ratio", exact=True, part=part)
+            for part in ("search", "renewed", "held")
+        ),
+    ),
+    "chains of joint actions": Check(
+        "benchmarks/joint.py --out {out}/joint.csv",
+        None,
+        30,
+        (Record("joint.csv", ("choices", "items", "seed", "updates"), "chain", 0.2),),
+    ),
+    "mirror descent with an exact critic": Check(
+        "benchmarks/mirror_speed.py --csv {out}/mirror_speed.csv",
+        "benchmarks/mirror_speed.py --csv {out}/mirror_speed.csv",
+        30,
+        (Record("mirror_speed.csv", ("method", "changed"), "2000 updates", exact=True),),
+    ),
+    "students of one pass": Check(
+        "benchmarks/distilling.py --seeds 3 --seconds 16 --csv {out}/distilling.csv",
+        None,
+        30,
+        (Record("distilling.csv", ("policy",), "score", 0.02, high=True),),
+    ),
+    "pendulum": Check(
+        "benchmarks/pendulum.py --seeds 5 --each 1.5 --jobs 2 --csv {out}/pendulum.csv",
+        None,
+        90,
+        (Record("pendulum.csv", ("method",), "mean return", 0.25, high=True),),
     ),
     "problems": Check(
         "benchmarks/problems.py --seeds 5 --jobs 2 --minutes 32 --csv {out}/problems.csv",
@@ -132,7 +202,7 @@ def figures(rows: Sequence[Mapping[str, str]], record: Record) -> dict[tuple[str
     """The mean figure of each name."""
     found: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
-        if row[record.figure]:
+        if row[record.figure] and record.part in ("", row[record.keys[0]]):
             found.setdefault(tuple(row[key] for key in record.keys), []).append(float(row[record.figure]))
     return {names: sum(each) / len(each) for names, each in found.items()}
 
@@ -152,6 +222,7 @@ def compare(
     def loss(names: tuple[str, ...]) -> float:
         found = after.get(names, math.nan)
         worse = before[names] - found if record.high else found - before[names]
+        worse = abs(worse) if record.exact else worse
         share = worse / max(abs(before[names]), 1e-12)
         return share if math.isfinite(share) else math.inf
 
@@ -230,22 +301,38 @@ def run(name: str, check: Check, quick: bool) -> Iterator[list[str]]:
             yield [name, *shown, seconds, held]
 
 
+def write(path: Path, name: str, rows: list[list[str]]) -> None:
+    """Writes a check's rows in the place of its earlier ones.
+
+    Args:
+        path: of the file. name: of the check. rows: its own, as they are printed.
+    """
+    kept = [[row[column] for column in SHOWN] for row in read(path) if row["check"] != name]
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    every = [*kept, *([*row, today] for row in rows)]
+    order = list(CHECKS)
+    write_csv(path, [SHOWN, *sorted(every, key=lambda row: order.index(row[0]) if row[0] in order else len(order))])
+
+
 def main() -> int:
     """Runs the checks one after the other and prints the table; 1 where something is worse than its record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a part of each")
     parser.add_argument("--only", default=",".join(CHECKS), help="checks by name")
+    parser.add_argument("--csv", type=Path, help="write the table there, whose rows of other checks are kept")
     options = parser.parse_args()
     if unknown := set(options.only.split(",")) - set(CHECKS):
         parser.error(f"--only: there is no check {min(unknown)!r}, but {', '.join(CHECKS)}")
     listen()
     chosen = {name: CHECKS[name] for name in options.only.split(",")}
-    rows = [
-        row
-        for name, c in chosen.items()
-        if not options.quick or c.quick is not None
-        for row in run(name, c, options.quick)
-    ]
+    rows: list[list[str]] = []
+    for name, check in chosen.items():
+        if options.quick and check.quick is None:
+            continue
+        found = list(run(name, check, options.quick))
+        rows += found
+        if options.csv:
+            write(options.csv, name, found)
     print(f"\n{table(COLUMNS, rows)}")
     return int(any(row[-1] == "NO" for row in rows))
 

@@ -358,6 +358,11 @@ def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
         assert nightly.compare(before, less, low).held
         found = nightly.compare(before, less, low, whole=True)
         assert (found.held, found.worst) == (False, "b")
+    same = nightly.Record("x.csv", ("method",), "score", 1e-3, exact=True)
+    assert nightly.compare(before, before, same).held
+    assert not nightly.compare(before, rows(a=(0.8, 1.0), b=(0.4,)), same).held  # a lower cost has moved all the same
+    part = nightly.Record("x.csv", ("method",), "score", part="a")
+    assert nightly.compare(before, rows(a=(0.9,)), part, whole=True).held  # rows of other parts are not asked for
     for check in nightly.CHECKS.values():
         assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
         for each in check.records:
@@ -386,6 +391,21 @@ def test_a_check_that_dies_or_never_ends_is_a_row_of_the_table(monkeypatch, tmp_
     os.close(end)
     assert row("-c pass") == ("load.csv: nothing to compare", "NO")
     assert row(copy, figure="gone") == ("load.csv: KeyError: 'gone'", "NO")
+
+
+def test_the_file_of_a_nightly_run_keeps_the_rows_of_checks_that_are_not_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import nightly
+
+    def rows(name, *figures):
+        return [[name, "1", "", figure, figure, "2", "yes"] for figure in figures]
+
+    out = tmp_path / "nightly.csv"
+    for name, *figures in (("bounds", "1", "2"), ("fuzz", "3"), ("bounds", "4")):
+        nightly.write(out, name, rows(name, *figures))
+    found = [(row["check"], row["now"]) for row in nightly.read(out)]
+    assert found == [("fuzz", "3"), ("bounds", "4")]  # in the order of the checks
+    assert all(row["date"] for row in nightly.read(out))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
