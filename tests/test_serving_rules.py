@@ -11,7 +11,6 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch import Held, Moment, OnArrival
-from diffpolicy.edge.serving.bell import Bell
 from diffpolicy.edge.serving.reach import is_loopback
 from diffpolicy.edge.serving.rules import LEARNED, NAMES, make_policy
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -151,15 +150,16 @@ def test_a_workers_file_is_looked_at_again_after_what_nobody_foresaw_and_a_slow_
     found = iter([RuntimeError("odd"), None, (WorkerSpec("http://127.0.0.1:1"),), InputError("w.json is broken"), None])
 
     async def go():
-        taken, told = [], Bell()
-        watching = asyncio.ensure_future(serving_loop._watch(Of(replace_workers=taken.append), Source(), 0.001, told))
+        taken = []
+        file = serving_loop.of_workers(Of(replace_workers=taken.append), Source())
+        watching = asyncio.ensure_future(file.watch(0.001))
 
         async def until(true):
             while not true():
                 await asyncio.sleep(0.001)
 
         await until(lambda: len(read) == 3)  # the disk is slow, and this loop goes on
-        told.ring()
+        file.told.ring()
         assert not taken
         disk.set()
         await until(lambda: len(read) >= 5)

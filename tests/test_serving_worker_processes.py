@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 
 pytest.importorskip("fastapi")
@@ -109,6 +111,22 @@ def test_on_sigterm_a_worker_refuses_ends_what_it_has_and_says_by_which_signal_i
         _, said = process.communicate(timeout=60)
         assert process.returncode == 143
         assert said.splitlines()[-1] == "diffpolicy: stopped by SIGTERM"
+
+
+def test_a_worker_lets_in_by_the_tokens_that_its_file_holds_by_now(tmp_path):
+    file, old, new = tmp_path / "tokens", "old-0123456789abcdef", "new-0123456789abcdef"
+    file.write_text(old)
+    with worker("--token-file", str(file)) as (_, told), httpx.Client(base_url=told["url"], trust_env=False) as to:
+
+        def status(token):
+            return to.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code
+
+        assert (status(old), status(new)) == (200, 401)
+        file.write_text(new)
+        until_s = time.monotonic() + 30
+        while status(new) == 401 and time.monotonic() < until_s:
+            time.sleep(0.05)
+        assert (status(old), status(new)) == (401, 200)
 
 
 def test_a_second_signal_cuts_the_time_of_grace_short():

@@ -115,7 +115,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--port", type=opt.whole(0, 65535), default=8000, help="port to listen on; 0: any free one (default 8000)"
     )
     keys = reached.add_mutually_exclusive_group()
-    keys.add_argument("--token-file", metavar="FILE", help="file of API keys, one a line, NAME=KEY or a key alone")
+    keys.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file of API keys, one a line, NAME=KEY or a key alone; read again like the workers file",
+    )
     keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds the keys")
     told = parser.add_argument_group("logging")
     told.add_argument("--log", metavar="FILE", help="CSV to which a line is added for each request; advise reads it")
@@ -151,7 +155,7 @@ def run(options: argparse.Namespace) -> None:
 def _serve(options: argparse.Namespace) -> None:
     """What needs the extra."""
     from diffpolicy.edge.serving.api.app import make_app
-    from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.keys_source import KeysSource
     from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.serving_loop import run as run_loop
     from diffpolicy.edge.serving.api.serving_loop import serve_policy
@@ -162,7 +166,7 @@ def _serve(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.workers_source import WorkersSource
 
-    keys = read_keys(options.token_file, options.token_env)
+    keys = KeysSource(options.token_file, options.token_env)
     if not (keys.needed or is_loopback(options.host)):
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with an API key"
@@ -195,6 +199,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     try:
         with messages_to(lines):
+            keys.warn_of_readers()
             run_loop(
                 serve_policy(
                     service,
@@ -203,6 +208,7 @@ def _serve(options: argparse.Namespace) -> None:
                     source,
                     grace_s=options.grace,
                     ready=ready,
+                    files=keys.watched(),
                     again=() if recorder is None else (recorder.reopen,),
                 )
             )

@@ -60,7 +60,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="seconds to finish requests after SIGTERM (default 30)",
     )
     keys = parser.add_mutually_exclusive_group()
-    keys.add_argument("--token-file", metavar="FILE", help="file with bearer tokens, one a line")
+    keys.add_argument(
+        "--token-file", metavar="FILE", help="file with bearer tokens, one a line; read again when it changes"
+    )
     keys.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
     opt.add_common(parser)
 
@@ -83,14 +85,14 @@ def run(options: argparse.Namespace) -> None:
         engine.model = options.name
     for module in MODULES:
         need(module, "serving")
-    from diffpolicy.edge.serving.api.keys import read_keys
+    from diffpolicy.edge.serving.api.keys_source import KeysSource
     from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.reach import is_loopback, url_of
     from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.worker.serve_worker import serve_worker
 
-    keys = read_keys(options.token_file, options.token_env)
+    keys = KeysSource(options.token_file, options.token_env)
     if not (is_loopback(options.host) or keys.needed):
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with a token"
@@ -109,6 +111,7 @@ def run(options: argparse.Namespace) -> None:
 
     opt.teller(options)(f"loading {engine.model} for {url}")
     with messages_to(EventLog("text", every=False)):
+        keys.warn_of_readers()
         asyncio.run(
             serve_worker(
                 engine,
@@ -117,5 +120,6 @@ def run(options: argparse.Namespace) -> None:
                 settings=ApiSettings(keys=keys, hosts=hosts),
                 grace_s=options.grace,
                 ready=ready,
+                files=keys.watched(),
             )
         )

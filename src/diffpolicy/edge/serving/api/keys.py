@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from diffpolicy import _validate as check
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.errors import InputError
 
@@ -22,6 +21,20 @@ ADMIN = "admin"
 """The name whose token alone sees what all clients do, where there is one."""
 SALT = secrets.token_bytes(16)
 """Of the names of clients whose token nobody has named: they cannot be looked up, and change with each start."""
+
+
+class Keys(Protocol):
+    """Who may use the API, as it is asked for each request: `ApiKeys`, or those that a file holds by now."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether one must be shown."""
+
+    def client(self, authorization: str | None) -> str:
+        """See `ApiKeys`."""
+
+    def admit_to_all(self, authorization: str | None) -> None:
+        """See `ApiKeys`."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +124,3 @@ class ApiKeys:
         if len(tokens) > MOST:
             raise InputError(f"{where} must hold at most {MOST} tokens, got {len(tokens)}")
         return cls(tokens)
-
-
-def read_keys(file: str | None, variable: str | None) -> ApiKeys:
-    """Tokens from a file or from an environment variable; none where neither is named.
-
-    Args:
-        file: path. variable: its name.
-
-    Raises:
-        InputError: it cannot be read, or holds no tokens.
-    """
-    if file is not None:
-        return ApiKeys.parse(check.read_text(file, "token file"), f"token file {check.show(os.path.basename(file))}")
-    if variable is None:
-        return ApiKeys()
-    if variable not in os.environ:
-        raise InputError(f"there is no environment variable {check.show(variable)}, which --token-env names")
-    return ApiKeys.parse(os.environ[variable], f"environment variable {variable}")

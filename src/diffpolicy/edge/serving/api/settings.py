@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.serving.api.keys import ApiKeys
+from diffpolicy.edge.serving.api.keys import ApiKeys, Keys
 from diffpolicy.edge.serving.limits import Limits
 
 
@@ -35,7 +35,7 @@ class ApiSettings:
     """
 
     limits: Limits = field(default_factory=Limits)
-    keys: ApiKeys = field(default_factory=ApiKeys)
+    keys: Keys = field(default_factory=ApiKeys)
     hosts: tuple[str, ...] | None = None
     deadline_s: float = float("inf")
     held_bytes: int = 2**31
