@@ -21,7 +21,7 @@ from diffpolicy.edge import Scenario, make_policy, play_episodes
 from diffpolicy.edge.env.transitions import released_transitions
 from diffpolicy.edge.training import build
 from diffpolicy.evaluation import student_t
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.training.fit import fit
 from timing import table, write_csv
 

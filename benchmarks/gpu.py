@@ -28,7 +28,7 @@ from torch import nn
 
 from diffpolicy.edge import FleetPolicy, OffloadingEnv, Scenario, Server, Stream
 from diffpolicy.edge.training import build
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.export import Decision
 from diffpolicy.training.fit import fit
 from timing import machine, table, write_csv

@@ -13,7 +13,7 @@ import torch
 
 import pictures
 from diffpolicy.edge import OffloadingEnv, Scenario, Server, Stream, Workload
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.training.fit import no_denormals
 from timing import interleaved, machine, table, write_csv
 

@@ -34,7 +34,7 @@ from torchrl.envs.utils import set_exploration_type
 from diffpolicy.environments import EnvProblem
 from diffpolicy.evaluation import evaluate
 from diffpolicy.experiments import make_problem, train
-from diffpolicy.experiments.names import METHOD_NAMES
+from diffpolicy.experiments.method_names import METHOD_NAMES
 from diffpolicy.problems import ProviderSelection
 from ending import EndsAfter
 from jobs import Job, part_given, run_jobs

@@ -18,7 +18,7 @@ import torch
 from diffpolicy import _signals
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream
 from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, work_sent_gcycles
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.policies.rows import in_blocks
 from diffpolicy.training.fit import no_denormals
 from timing import machine, peak_mib, table

@@ -185,7 +185,7 @@ def methods() -> list[Mapping[str, bytes]]:
 
 def read_method(folder: Path) -> Any:
     """Reads a training method."""
-    from diffpolicy.experiments.names import make_method
+    from diffpolicy.experiments.method_names import make_method
 
     return make_method(str(folder / "method.yaml"))
 

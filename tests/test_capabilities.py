@@ -13,7 +13,7 @@ from diffpolicy import check_problem
 from diffpolicy.environments import EnvProblem
 from diffpolicy.errors import InputError
 from diffpolicy.experiments import make_method
-from diffpolicy.experiments.names import PRESETS
+from diffpolicy.experiments.method_names import PRESETS
 from diffpolicy.methods import Method, OnPolicyMethod
 from diffpolicy.methods.capabilities import ACTIONS, SITUATIONS, Capabilities
 from diffpolicy.training.fit import fit

@@ -17,7 +17,7 @@ import yaml
 
 import diffpolicy
 from diffpolicy import InputError, Policy, _files, _yaml
-from diffpolicy._imports import working_folder
+from diffpolicy._imports import import_attribute, working_folder
 from diffpolicy._read import read_bytes, what_is
 from diffpolicy._table import render
 from diffpolicy.cli import streams
@@ -30,7 +30,8 @@ from diffpolicy.edge.workload.laws import Daily, Gamma, OnOff, Poisson, arrival_
 from diffpolicy.environments.data_set import read_data
 from diffpolicy.environments.decision_log import read_decisions
 from diffpolicy.environments.entrants import check_policy, make_policy
-from diffpolicy.experiments.names import import_attribute, make_method, make_problem
+from diffpolicy.experiments.method_names import make_method
+from diffpolicy.experiments.problem_names import make_problem
 from diffpolicy.methods import DiffusionSACMethod, DQNMethod, parse_method
 from diffpolicy.training import checkpoint
 

@@ -25,6 +25,7 @@ from diffpolicy import (
     GreedyValuePolicy,
     with_recurrent_state,
 )
+from diffpolicy._imports import import_attribute
 from diffpolicy.edge import OffloadingEnv, Scenario, Stream, TaskList, evaluate, make_policy, replay, task_transitions
 from diffpolicy.edge.fluid.rollout import FluidRollout
 from diffpolicy.edge.pricing.policy import FleetPolicy
@@ -34,7 +35,6 @@ from diffpolicy.edge.workload.traces.readers import azure_sample
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation import undisturbed
-from diffpolicy.experiments.names import import_attribute
 from diffpolicy.export.decision import Decision
 from diffpolicy.methods import DiffusionSACMethod
 from diffpolicy.policies import Draws, rows

@@ -16,7 +16,7 @@ from diffpolicy._identity import check_same
 from diffpolicy._seeds import derived
 from diffpolicy.edge import OffloadingProblem, Scenario
 from diffpolicy.environments.seeds import episode_seed
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Plan, jobs_of
 from diffpolicy.experiments.work import recorded, unfinished
 from diffpolicy.methods.files import parse_method

@@ -19,7 +19,7 @@ from diffpolicy.edge.env import request_sources
 from diffpolicy.edge.hardware.models.checkpoints import check_source, count_checkpoint
 from diffpolicy.edge.resolve import make_policy
 from diffpolicy.environments.data_file import read_data
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Job, Plan
 from diffpolicy.experiments.work import finished
 from diffpolicy.networks import CriticEnsemble

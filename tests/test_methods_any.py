@@ -13,7 +13,7 @@ from diffpolicy.environments import EnvProblem, Problem, RandomRule
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation import play, playing
 from diffpolicy.experiments import make_method, make_problem, train
-from diffpolicy.experiments.names import PRESETS
+from diffpolicy.experiments.method_names import PRESETS
 from diffpolicy.methods import DiffusionSACMethod, OnPolicyMethod, SACMethod
 from diffpolicy.policies.heads import CategoricalHead
 from diffpolicy.training import OffPolicyModule, stream

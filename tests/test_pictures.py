@@ -23,7 +23,7 @@ from diffpolicy.edge.scenario.availability import Availability
 from diffpolicy.environments import Cost, Schedule
 from diffpolicy.evaluation import make_policy, play
 from diffpolicy.experiments.first_episode import Seen, chain_csv, chain_of, timeline_csv
-from diffpolicy.experiments.names import METHOD_NAMES, PRESETS
+from diffpolicy.experiments.method_names import METHOD_NAMES, PRESETS
 from diffpolicy.experiments.pictures.curves import learning_curves, running_mean
 from diffpolicy.experiments.pictures.episode import chain, steps
 from diffpolicy.experiments.pictures.lines import Line, merged, ordered

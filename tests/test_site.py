@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffpolicy import problems
-from diffpolicy.experiments.names import PROBLEMS
+from diffpolicy.experiments.problem_names import PROBLEMS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

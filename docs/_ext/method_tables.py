@@ -26,7 +26,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from diffpolicy.experiments.names import PRESETS, make_method
+from diffpolicy.experiments.method_names import PRESETS, make_method
 from diffpolicy.methods import Method
 from diffpolicy.methods.capabilities import ACTIONS, SITUATIONS, Capabilities
 

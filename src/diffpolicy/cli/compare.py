@@ -16,7 +16,7 @@ from diffpolicy import _validate as check
 from diffpolicy._alone import alone_in
 from diffpolicy.cli import options as opt
 from diffpolicy.cli.progress import bar
-from diffpolicy.experiments.names import PRESETS, check_method
+from diffpolicy.experiments.method_names import PRESETS, check_method
 
 if TYPE_CHECKING:
     from diffpolicy.edge.dispatch.holding import Holding

@@ -10,7 +10,9 @@ from importlib import resources
 
 from diffpolicy.edge.names import HEURISTIC_NAMES, PRETRAINED_NAMES, SCENARIO_NAMES
 from diffpolicy.environments.entrants import PRETRAINED
-from diffpolicy.experiments.names import METHOD_NAMES, PROBLEMS, entry_names
+from diffpolicy.experiments.entry_points import entry_names
+from diffpolicy.experiments.method_names import METHOD_NAMES
+from diffpolicy.experiments.problem_names import PROBLEMS
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _capabilities() -> dict[str, dict[str, Any]]:
     """What each preset can train."""
-    from diffpolicy.experiments.names import METHOD_NAMES, make_method
+    from diffpolicy.experiments.method_names import METHOD_NAMES, make_method
     from diffpolicy.methods.capabilities import Capabilities
 
     return {name: Capabilities.of(make_method(name)).to_dict() for name in METHOD_NAMES}

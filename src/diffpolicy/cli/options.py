@@ -154,7 +154,7 @@ def other_problem(options: argparse.Namespace) -> bool:
     Raises:
         InputError: it has no such name, or an option of the offloading problem is given with it.
     """
-    from diffpolicy.experiments.names import check_problem
+    from diffpolicy.experiments.problem_names import check_problem
 
     check_problem(options.problem)
     if options.problem == "offloading":
@@ -208,7 +208,7 @@ def problem(options: argparse.Namespace, chosen: Scenario | None, held: Holding 
         from diffpolicy.edge.problem import OffloadingProblem
 
         return OffloadingProblem(chosen)
-    from diffpolicy.experiments.names import make_problem
+    from diffpolicy.experiments.problem_names import make_problem
 
     return make_problem(options.problem)
 

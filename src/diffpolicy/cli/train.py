@@ -103,7 +103,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks what can be checked without torch, then trains."""
-    from diffpolicy.experiments.names import check_method
+    from diffpolicy.experiments.method_names import check_method
 
     if options.config is not None:
         command = opt.Parser(prog="diffpolicy train")

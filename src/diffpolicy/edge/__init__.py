@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from diffpolicy.edge.workload.seeds import Stream as Stream
     from diffpolicy.edge.workload.task_file import TaskList as TaskList
     from diffpolicy.experiments.comparison import Comparison as Comparison
-    from diffpolicy.experiments.names import make_method as make_method
+    from diffpolicy.experiments.method_names import make_method as make_method
     from diffpolicy.experiments.plan import Plan as Plan
     from diffpolicy.experiments.sweep import Sweep as Sweep
     from diffpolicy.experiments.sweep import run_sweep as run_sweep
@@ -75,7 +75,7 @@ attach(
         "RequestType": "diffpolicy.edge.workload.mix",
         "RequestWorkload": "diffpolicy.edge.workload.requests",
         "make_policy": "diffpolicy.edge.resolve",
-        "make_method": "diffpolicy.experiments.names",
+        "make_method": "diffpolicy.experiments.method_names",
         "Scenario": "diffpolicy.edge.scenario.scenario",
         "Server": "diffpolicy.edge.scenario.server",
         "ModelTimes": "diffpolicy.edge.scenario.service_times",

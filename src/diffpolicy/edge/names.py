@@ -1,6 +1,6 @@
 """Names that the command line knows, in a module that loads no torch."""
 
-from diffpolicy.experiments.names import PRESETS
+from diffpolicy.experiments.method_names import PRESETS
 
 HEURISTIC_NAMES = (
     "opt-ts",

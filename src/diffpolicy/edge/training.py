@@ -19,7 +19,7 @@ from diffpolicy.edge.problem import OffloadingProblem
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.experiments.changes import changed
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.training import Trained, evaluations, run, warn_of_few
 from diffpolicy.methods.rollouts import RolloutMethod
 from diffpolicy.training.loggers import LoggerName

@@ -7,10 +7,10 @@ from diffpolicy._lazy import attach
 if TYPE_CHECKING:
     from diffpolicy.experiments.comparison import Comparison as Comparison
     from diffpolicy.experiments.evaluating import evaluate as evaluate
-    from diffpolicy.experiments.names import make_method as make_method
-    from diffpolicy.experiments.names import make_problem as make_problem
+    from diffpolicy.experiments.method_names import make_method as make_method
     from diffpolicy.experiments.plan import Plan as Plan
     from diffpolicy.experiments.plots import draw as draw
+    from diffpolicy.experiments.problem_names import make_problem as make_problem
     from diffpolicy.experiments.run import compare as compare
     from diffpolicy.experiments.training import Trained as Trained
     from diffpolicy.experiments.training import build as build
@@ -26,8 +26,8 @@ attach(
         "compare": "diffpolicy.experiments.run",
         "draw": "diffpolicy.experiments.plots",
         "evaluate": "diffpolicy.experiments.evaluating",
-        "make_method": "diffpolicy.experiments.names",
-        "make_problem": "diffpolicy.experiments.names",
+        "make_method": "diffpolicy.experiments.method_names",
+        "make_problem": "diffpolicy.experiments.problem_names",
         "train": "diffpolicy.experiments.training",
     },
 )

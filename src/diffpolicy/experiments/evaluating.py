@@ -8,7 +8,7 @@ from pathlib import Path
 from diffpolicy.environments.problem import Problem
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import Evaluation
-from diffpolicy.experiments.names import checked_problem
+from diffpolicy.experiments.problem_names import checked_problem
 from diffpolicy.policies.protocols import Decides
 
 

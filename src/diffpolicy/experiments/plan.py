@@ -18,7 +18,8 @@ from diffpolicy.environments.entrants import rules_of
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.experiments.changes import changed, changes_of
-from diffpolicy.experiments.names import make_method, make_problem
+from diffpolicy.experiments.method_names import make_method
+from diffpolicy.experiments.problem_names import make_problem
 
 if TYPE_CHECKING:
     from diffpolicy.experiments.cluster import Cluster

@@ -17,8 +17,9 @@ from diffpolicy.experiments.breakdown import breakdowns
 from diffpolicy.experiments.cluster import Cluster, run_on
 from diffpolicy.experiments.comparison import Comparison, comparison_csv, curves_csv
 from diffpolicy.experiments.first_episode import first_episode
-from diffpolicy.experiments.names import checked_problem, make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Job, Outcome, Plan, jobs_of
+from diffpolicy.experiments.problem_names import checked_problem
 from diffpolicy.experiments.workers import run_jobs
 
 

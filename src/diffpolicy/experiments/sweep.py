@@ -19,7 +19,7 @@ from diffpolicy.evaluation.results import unit_suffix
 from diffpolicy.evaluation.tables import AXES, measure
 from diffpolicy.experiments.changes import aimed
 from diffpolicy.experiments.comparison import Comparison, kind
-from diffpolicy.experiments.names import make_method
+from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Plan
 from diffpolicy.experiments.run import compare
 

@@ -20,7 +20,8 @@ from diffpolicy.environments.problem import Problem
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.evaluating import play_episodes
 from diffpolicy.experiments.changes import changed
-from diffpolicy.experiments.names import checked_problem, make_method, make_problem
+from diffpolicy.experiments.method_names import make_method
+from diffpolicy.experiments.problem_names import checked_problem, make_problem
 from diffpolicy.methods.method import Method
 from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.policies.protocols import Decides

@@ -1,29 +1,23 @@
-"""From what a user types to a problem or a method: names, entry points, files, `module:attribute`.
+"""From what a user types to a problem: a built-in name, `gym:ID`, an entry point or `module:attribute`.
 
-Names are looked at without loading torch, so that a command can refuse a wrong one at once; only `make_problem` and
-`make_method` import what they name.
+Names are looked at without loading torch, so that a command can refuse a wrong one at once; only `make_problem`
+imports what they name.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from contextlib import suppress
-from importlib import import_module as import_ours
-from importlib import metadata, resources
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffpolicy import _validate as check
-from diffpolicy._imports import import_attribute, is_attribute, meant_attribute, working_folder
-from diffpolicy._read import what_is
+from diffpolicy._imports import is_attribute, meant_attribute, working_folder
 from diffpolicy._suggest import meant
 from diffpolicy.errors import InputError
+from diffpolicy.experiments.entry_points import entry_names, entry_point, import_named
 
 if TYPE_CHECKING:
     from diffpolicy.environments.problem import Problem
-    from diffpolicy.methods.method import Method
 
 PROBLEMS = {
     "offloading": "diffpolicy.edge.problem:OffloadingProblem",
@@ -35,62 +29,7 @@ PROBLEMS = {
     "gang": "diffpolicy.problems.gang:Gang",
 }
 """Built-in problems, by the name of what makes them. Texts, since the layers here know nothing of those above."""
-PRESETS = {
-    name: package
-    for package, names in (
-        (
-            "diffpolicy.methods",
-            (
-                "d2sac",
-                "d2sac-plus",
-                "sac",
-                "sac-plus",
-                "dqn",
-                "dqn-plus",
-                "lad",
-                "lad-plus",
-                "ppo",
-                "diffusion-ppo",
-                "bc",
-                "bc-plain",
-                "qvpo",
-                "qvpo-plain",
-                "rl-d2",
-                "rl-d2-onpolicy",
-                "rl-d2-plain",
-                "rl-d2-reverse",
-                "rl-d2-reverse-plain",
-                "qdfm",
-                "qdfm-plain",
-                "distill",
-                "distill-plain",
-                "fql",
-                "fql-plain",
-                "fpo",
-                "dppo",
-            ),
-        ),
-        (
-            "diffpolicy.edge",
-            (
-                "lad-ts",
-                "lad-ts-released",
-                "d2sac-ts",
-                "sac-ts",
-                "dqn-ts",
-                "lad-ts-plus",
-                "plus-one-step",
-                "plus-no-chain",
-            ),
-        ),
-    )
-    for name in names
-}
-"""Presets of methods, and the package in whose folder `presets` each lies."""
-METHOD_NAMES = tuple(PRESETS)
 GYM = "gym:"
-GROUPS = {"problem": "diffpolicy.problems", "method": "diffpolicy.methods"}
-"""Entry points by which other packages add what they have."""
 
 
 def check_problem(text: str) -> str:
@@ -105,7 +44,7 @@ def check_problem(text: str) -> str:
         return "built-in"
     if text.startswith(GYM) and text != GYM:
         return "gym"
-    if _entry_point("problem", text) is not None:
+    if entry_point("problem", text) is not None:
         return "entry point"
     if is_attribute(text):
         return "attribute"
@@ -141,7 +80,7 @@ def make_problem(text: str) -> Problem:
 
         problem: Problem = gym_problem(text.removeprefix(GYM))
     else:
-        problem = _as_problem(_found("problem", text, PROBLEMS.get(text)), text)
+        problem = _as_problem(import_named("problem", text, PROBLEMS.get(text)), text)
     named = copy.copy(problem)  # the user's own object may be frozen, and may have other names
     object.__setattr__(named, "reference", text)
     return named
@@ -221,91 +160,3 @@ def _problem_beside(text: str) -> str:
     name = text.partition(":")[0]
     there = [key for key, value in vars(sys.modules.get(name, sys)).items() if isinstance(value, Problem)]
     return f"; did you mean {name}:{there[0]}?" if there else ""
-
-
-def check_method(text: str | PathLike[str]) -> str:
-    """What kind of method a text names, `preset`, `file`, `entry point` or `attribute`, without loading torch.
-
-    Raises:
-        InputError: none.
-    """
-    text = _method_text(text)
-    if text in PRESETS:
-        return "preset"
-    if Path(text).suffix in (".yaml", ".yml"):
-        if what_is(text) != "file":
-            raise InputError(f"method file {text} does not exist")
-        return "file"
-    if _entry_point("method", text) is not None:
-        return "entry point"
-    if is_attribute(text):
-        return "attribute"
-    raise InputError(
-        f"method {check.show(text)} is neither a preset ({', '.join([*PRESETS, *entry_names('method')])}), "
-        f"nor a YAML file, nor module:attribute"
-        f"{_yaml_beside(text) or meant_attribute(text) or meant(text, [*PRESETS, *entry_names('method')])}"
-    )
-
-
-def _method_text(text: str | PathLike[str]) -> str:
-    """What names a method as a text. Args: text: or the path of a file."""
-    plain = os.fspath(text) if isinstance(text, PathLike) else text
-    if not isinstance(plain, str):
-        raise InputError(f"a method must be a Method or the name of one, got {check.show(text)}")
-    return plain
-
-
-def _yaml_beside(text: str) -> str:
-    """`; did you mean mine.yaml?` where there is such a file. Args: text: a name without its end."""
-    there = [f"{text}{end}" for end in (".yaml", ".yml") if what_is(f"{text}{end}") == "file"]
-    return f"; did you mean {there[0]}?" if there else ""
-
-
-def make_method(source: str | PathLike[str]) -> Method:
-    """Makes a training method from its name, a YAML file or `module:attribute`.
-
-    Args:
-        source: a preset's name, a YAML file, an entry point of the group `diffpolicy.methods`, or `module:attribute`.
-
-    Returns:
-        The method, whose fields are what the file says; `dataclasses.replace` changes one.
-
-    Raises:
-        InputError: nothing of that name, or a file that does not describe a method.
-
-    Example:
-        >>> make_method("lad-ts").steps
-        5
-    """
-    source = _method_text(source)
-    kind = check_method(source)
-    from diffpolicy.methods.files import parse_method
-    from diffpolicy.methods.method import Method
-
-    if kind in ("attribute", "entry point"):
-        method = _found("method", source, None)
-        if isinstance(method, type) and issubclass(method, Method):
-            method = method()
-        if not isinstance(method, Method):
-            raise InputError(f"method {source} must be a diffpolicy.methods.Method, got {check.show(method)}")
-        return method
-    path = Path(source)
-    if kind == "preset":
-        path = Path(str(resources.files(import_ours(PRESETS[source])) / "presets" / f"{source}.yaml"))
-    return parse_method(check.read_text(path, "method file"), str(path))
-
-
-def entry_names(what: str) -> list[str]:
-    """Names that other packages add. Args: what: `problem` or `method`."""
-    return sorted({point.name for point in metadata.entry_points(group=GROUPS[what])})
-
-
-def _entry_point(what: str, name: str) -> str | None:
-    """What an entry point of a name stands for, `module:attribute`, or None."""
-    points = metadata.entry_points(group=GROUPS[what])
-    return next((point.value for point in points if point.name == name), None)
-
-
-def _found(what: str, text: str, ours: str | None) -> Any:
-    """The object of a built-in name, an entry point or `module:attribute`."""
-    return import_attribute(ours or _entry_point(what, text) or text, what)
