@@ -5,6 +5,7 @@ Parts, each row of which is one seed of arrivals, paired with the same seed of t
             turn: each task apart, in order, by a beam, and the best joint assignment that is found
   renewed   beams over the prices of the bundled policy itself, which it renews after each task
   arms      a masked chain of at most eight passes and a categorical, which imitate that best assignment, trained alike
+  longer    the same with ten times the training
   held      waiting requests and servers matched jointly, against one binding at a time
 `--part hindsight` asks what joint assignments would save a critic that knows the whole episode.
 
@@ -47,7 +48,9 @@ SEARCHES: dict[str, Search] = {
     "joint search": partial(searched, restarts=RESTARTS),
 }
 BASELINE = "pretrained:stale"
-SECOND = {"search": "in order", "hindsight": "in order", "arms": "categorical"}
+LONGER = 10
+"""How many times as long as `--minutes` the arms of the part `longer` are trained."""
+SECOND = {"search": "in order", "hindsight": "in order", "arms": "categorical", "longer": "categorical, longer"}
 """What rows stand beside as well, by part."""
 Row = dict[str, str]
 
@@ -122,6 +125,13 @@ def arms(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
         yield {**each, "told": told.get(each["rule"], "")}
 
 
+def longer(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
+    """The same policies with more training, by names of their own."""
+    more = argparse.Namespace(**{**vars(options), "minutes": LONGER * options.minutes})
+    for each in arms(problem, seed, more):
+        yield each | ({"rule": f"{each['rule']}, longer"} if each["rule"] in PASSES else {})
+
+
 def knowing(problem: str, seed: int, options: argparse.Namespace) -> Iterator[Row]:
     """Costs by a critic that knows the episode; `ratio` is to the delay as played."""
     found = hindsight(scenario_of(problem, seed, options.small), seed, SEARCHES)
@@ -157,6 +167,7 @@ PARTS: dict[str, tuple[tuple[str, ...], Callable[[str, int, argparse.Namespace],
     "renewed": (PROBLEMS, renewed),
     "hindsight": (PROBLEMS[:3], knowing),
     "arms": (PROBLEMS, arms),
+    "longer": (("40",), longer),  # of the four the one where passes gain most and the search is missed by most
     "held": (tuple(case.name for case in CASES), held),
 }
 

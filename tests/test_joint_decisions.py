@@ -128,6 +128,34 @@ def test_a_chain_shows_some_tasks_at_a_time_and_a_categorical_all_at_once():
     assert updates > 0 < loss
 
 
+@pytest.mark.parametrize(("part", "problem"), [("arms", "50"), ("arms", "fleet"), ("longer", "40")])
+def test_arms_are_trained_alike_on_every_problem_and_longer_ones_ten_times(part, problem, monkeypatch, tmp_path):
+    import joint_decisions
+
+    trained = []
+
+    def train(arm, turns, seconds):
+        trained.append((arm.passes, seconds, [len(chosen) for *_, chosen in turns]))
+        return 1, 0.0
+
+    monkeypatch.setattr(joint_decisions.Arm, "train", train)
+    file = tmp_path / "found.csv"
+    given = ["joint_decisions.py", "--small", "--seeds", "1", "--minutes", "0.01", "--train-episodes", "1"]
+    monkeypatch.setattr(sys, "argv", [*given, "--csv", str(file), "--part", part, "--problems", problem])
+    joint_decisions.main()
+    first, second = trained
+    assert {first[0], second[0]} == {1, 8}
+    assert first[1:] == second[1:]
+    assert first[1] == pytest.approx(0.6 * (10 if part == "longer" else 1))
+    found = list(csv.DictReader(file.open()))
+    longer = ", longer" if part == "longer" else ""
+    arms = [f"categorical{longer}", f"chain{longer}"]
+    assert [x["rule"] for x in found] == ["pretrained:stale", "joint search", *arms]
+    assert all(x["told"].startswith(f"1 updates of {first[1]:g} s") for x in found[2:])
+    lines = {line[2]: line for line in joint_decisions.summary(found)}
+    assert lines[arms[0]][6].startswith("1.000"), "an arm stands beside the other one, trained alike"
+
+
 def test_a_table_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
     import joint_decisions
 
