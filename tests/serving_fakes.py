@@ -15,6 +15,12 @@ def image() -> Answer:
     return Answer(200, {"content-type": "application/json"}, json.dumps(IMAGE).encode())
 
 
+def event(kind, image=None, line="\n"):
+    """A server-sent event as OpenAI's API has it."""
+    kind = f"image_generation.{kind}"
+    return f"event: {kind}{line}data: {json.dumps({'type': kind, 'b64_json': image})}{line}{line}".encode()
+
+
 @dataclass
 class Server:
     name: str = "a"

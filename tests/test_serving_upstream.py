@@ -32,6 +32,7 @@ from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, Upstream, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
+from serving_fakes import event
 
 IMAGES = {"data": [{"b64_json": "AA=="}]}
 
@@ -233,9 +234,13 @@ def test_a_worker_that_says_what_it_took_is_done_before_its_pictures_are_here(st
 
 
 def test_a_stream_is_passed_on_piece_by_piece_and_an_answer_without_one_whole():
+    whole = event("partial_image", "AA==") + event("completed", "AA==") + b"data: [DONE]\n\n"
+
     async def pieces():
-        for n in range(3):
-            yield b"data: %d\n\n" % n
+        yield b": held\n\n: he"
+        yield b"ld\r\n\r\n"
+        for begun in range(0, len(whole), 7):
+            yield whole[begun : begun + 7]
 
     took = []
 
@@ -247,7 +252,8 @@ def test_a_stream_is_passed_on_piece_by_piece_and_an_answer_without_one_whole():
         mocked(lambda got: httpx.Response(200, content=pieces(), headers=told))[0], request(stream=True), chunk=chunk
     )
     assert (answer.status, answer.body) == (200, b"")
-    assert b"".join(took) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
+    assert b"".join(took) == whole
+    assert all(part.endswith(b"\n\n") for part in took)
     took.clear()
     answer = call(mocked(lambda got: httpx.Response(500, json={}))[0], request(stream=True), chunk=chunk)
     assert (answer.status, answer.body, took) == (500, b"{}", [])

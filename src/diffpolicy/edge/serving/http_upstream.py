@@ -16,6 +16,7 @@ from diffpolicy.edge.hardware.adapters.server_url import VERSION, ServerUrl
 from diffpolicy.edge.serving import headers, health_report
 from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import EDITS, ImageRequest
+from diffpolicy.edge.serving.image_stream import ImageStream
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.told_images import images_of
@@ -30,6 +31,7 @@ ABSENT = (401, 403, 404, 405)
 """What a worker answers for what it has not."""
 ABSENT_S = 60.0
 """After which a foreign worker is asked again for what it had not: a proxy before it may have said so."""
+EVENTS = "text/event-stream"
 READ_WHOLE = 2**18
 """Bytes up to which an answer is read as JSON; to read more would keep the event loop, and all other requests, waiting
 for milliseconds."""
@@ -62,7 +64,7 @@ class HttpUpstream:
     def __init__(
         self, spec: WorkerSpec, limits: Limits | None = None, room: Room | None = None, *, transport: Any = None
     ) -> None:
-        self.spec, self._limits = spec, limits or Limits()
+        self.spec, self._limits, self._room = spec, limits or Limits(), Room() if room is None else room
         address = ServerUrl.parse(spec.url)
         key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
         self._base = re.sub("/images/generations$", "", address.endpoint, flags=re.IGNORECASE)
@@ -71,7 +73,7 @@ class HttpUpstream:
         """Until when it is not asked again."""
         self._models: tuple[str, ...] | None = None
         connections = self._limits.queue + (spec.slots or 1) + SPARE_CONNECTIONS
-        self._calls = HttpCalls.to(address, key, connections, transport=transport, room=room)
+        self._calls = HttpCalls.to(address, key, connections, transport=transport, room=self._room)
 
     async def call(self, request: ImageRequest, *, timeout_s: float, chunk: Chunk | None = None) -> Answer:
         """Sends a request and waits for its answer; see `Upstream`.
@@ -101,29 +103,32 @@ class HttpUpstream:
         Raises:
             UpstreamError: see `call`.
         """
-        came = False
-
-        async def piece(part: bytes) -> None:
-            nonlocal came
-            came = True
-            assert chunk is not None
-            await chunk(part)
 
         def begun(status: int, told: Mapping[str, str]) -> None:
             if status == 200 and headers.SERVICE_S in told:
                 done()
 
-        answer = await self._calls.fetch(
-            "POST",
-            self._base + ("/images/edits" if request.path == EDITS else "/images/generations"),
-            timeout_s=timeout_s,
-            most_bytes=self._limits.response,
-            chunk=None if chunk is None else piece,
-            begun=begun,
-            headers=_headers(request, timeout_s),
-            **_content(request),
-        )
-        _check(answer, streamed=came)
+        with self._room.share() as share:
+            events = None if chunk is None else ImageStream(chunk, share)
+            try:
+                answer = await self._calls.fetch(
+                    "POST",
+                    self._base + ("/images/edits" if request.path == EDITS else "/images/generations"),
+                    timeout_s=timeout_s,
+                    most_bytes=self._limits.response,
+                    chunk=None if events is None else events.take,
+                    begun=begun,
+                    headers=_headers(request, timeout_s),
+                    **_content(request),
+                )
+            except UpstreamError:
+                if events is None or events.failed or events.images < request.images:
+                    raise
+                return Answer(200, {"content-type": EVENTS})  # all of it is there, however the connection ended
+            streamed = answer.status == 200 and not answer.body and _kind(answer.headers) == EVENTS
+            if events is not None and streamed:
+                await events.end()
+        _check(answer, streamed=streamed and events is not None)
         return replace(answer, service_s=health_report.seconds(answer.headers.get(headers.SERVICE_S)))
 
     async def health(self) -> Health:
@@ -205,14 +210,12 @@ def _field(value: Any) -> str | list[str]:
 
 
 def _check(answer: Answer, *, streamed: bool) -> None:
-    """Refuses what no client should get. Args: streamed: some of it went to the client already."""
+    """Refuses what no client should get. Args: streamed: its events were looked at as they came."""
     if 300 <= answer.status < 400:
         raise UpstreamError(f"answers with status {answer.status}; redirects are not followed", reached=False)
     if answer.status in (401, 403):
         raise UpstreamError(f"does not take our key (status {answer.status})", reached=False)
     if answer.status != 200 or streamed:
-        return
-    if _kind(answer.headers) == "text/event-stream" and answer.body:
         return
     if not _looks_like_images(answer.body):
         raise UpstreamError(

@@ -15,12 +15,12 @@ from diffpolicy.edge.serving.api.errors import answer_response, error_body, erro
 from diffpolicy.edge.serving.api.paced import send_end, send_paced, send_pieces
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.api.waiting import disconnected, give_up
-from diffpolicy.edge.serving.api.whole_events import WholeEvents
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.hanging_up import hang_up
 from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.told_images import created_s, images_of
 from diffpolicy.edge.serving.upstream import Answer, Chunk
+from diffpolicy.edge.serving.whole_events import WholeEvents
 from diffpolicy.edge.serving.within import within
 
 KIND = "text/event-stream"

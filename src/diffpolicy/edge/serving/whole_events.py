@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 """Empty lines, after which an event is whole; the second is also the end of one whose lines end by both."""
 LONGEST = max(map(len, ENDS))
@@ -34,3 +36,18 @@ class WholeEvents:
         """What is left of a stream that ended in order, as an event: some end the last one by one line, or by none."""
         rest, self._kept = bytes(self._kept).strip(), bytearray()
         return rest + b"\n\n" if rest else b""
+
+
+def each_of(events: bytes) -> Iterator[bytes]:
+    r"""Events one by one. Args: events: whole ones.
+
+    Example:
+        >>> list(each_of(b"data: 1\n\ndata: 2\r\n\r\n"))
+        [b'data: 1\n\n', b'data: 2\r\n\r\n']
+    """
+    begun = 0
+    while begun < len(events):
+        ends = [place + len(end) for end in ENDS if (place := events.find(end, begun)) >= 0]
+        end = min(ends, default=len(events))
+        yield events[begun:end]
+        begun = end
