@@ -6,6 +6,11 @@ The two fleets are those of `held.py`, with its limits: the 99th and 99.9th perc
 (equal servers) or of least finish (unlike ones), the costliest kind's 99th at most 5 % (10 %) above. On a random fleet
 the best simple rule is the one of the least mean delay of those that keep such limits there, within 1 %; the learnt
 order need not keep them, so that the page tells what it is beside rules that have the same freedom, too.
+
+python benchmarks/held_learned.py --part patience --fleets 60 --out docs/_static
+
+sets on sixty more fleets the order as it is bundled beside the same one whose patience is so many usual services,
+however many seats there are; bundled, its patience is in usual services of all seats together.
 """
 
 from __future__ import annotations
@@ -17,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from diffpolicy.edge.dispatch import Dispatcher, OnArrival, make_held, simulate
-from diffpolicy.edge.dispatch.learning import SIMPLE, limit_of, play
-from diffpolicy.edge.dispatch.training_fleets import random_fleet
+from diffpolicy.edge.dispatch.learned_order import PATIENCE, LearnedFile
+from diffpolicy.edge.dispatch.learning import SIMPLE, learned, limit_of, play
+from diffpolicy.edge.dispatch.training_fleets import Played, random_fleet
 from held import CASES, Case, figures, interval, requests, write
 from timing import table
 
@@ -36,6 +42,12 @@ NEAR = 0.01
 """How far beyond a limit figures of 20,000 requests may be by chance."""
 FIRST = 1_000
 """Number of the first random fleet; training draws others."""
+FIRST_MORE = 2_000
+"""Number of the first of the fleets on which patience is looked at, none of which is among the twenty."""
+PATIENCES = (0.5, 0.75, 1.0)
+"""Of the order, in usual services."""
+BUNDLED = "bundled"
+PATIENCE_COLUMNS = ["fleet", "servers", "seats", "alike", "models", "patience", "mean", "worst_tail", "best"]
 
 
 def rows_of(case: Case, count: int, seeds: int) -> list[list[object]]:
@@ -60,19 +72,49 @@ def rows_of(case: Case, count: int, seeds: int) -> list[list[object]]:
     return rows
 
 
+def best_of(fleet: Played, limit: np.ndarray) -> tuple[str, np.ndarray]:
+    """The simple rule of the least mean delay among those that keep the limits, and its figures."""
+    found = {name: play(fleet, rule) for name, rule in SIMPLE.items()}
+    fair = [name for name, figure in found.items() if (figure - limit)[1:].max() < NEAR]
+    best = min(fair, key=lambda name: found[name][0])
+    return best, found[best]
+
+
 def fleets(count: int, number: int) -> list[list[object]]:
     """A row a random fleet: the learnt order's mean in relation to the best simple rule's, its tails to the limits."""
     rows: list[list[object]] = []
     for i in range(FIRST, FIRST + number):
         fleet = random_fleet(np.random.default_rng(i), count)
-        limit, learned = limit_of(fleet), play(fleet, make_held(LEARNED))
-        found = {name: play(fleet, rule) for name, rule in SIMPLE.items()}
-        fair = [name for name, figure in found.items() if (figure - limit)[1:].max() < NEAR]
-        best = min(fair, key=lambda name: found[name][0])
-        ratios = np.exp([learned[0] - found[best][0], *(learned - limit)[1:]])
+        limit, order = limit_of(fleet), play(fleet, make_held(LEARNED))
+        best, figure = best_of(fleet, limit)
+        ratios = np.exp([order[0] - figure[0], *(order - limit)[1:]])
         rows.append([i, len(fleet.seats), sum(fleet.seats), fleet.alike, bool(fleet.arrivals.switch_s.any())])
         rows[-1] += [len(fleet.arrivals), *(round(float(x), 4) for x in ratios), best]
         print(*rows[-1], flush=True)
+    return rows
+
+
+def patient(services: float, seats: int) -> tuple[float, ...]:
+    """The bundled weights, with a patience of so many usual services; its weight is in those of all seats together."""
+    weights = list(LearnedFile.bundled().weights)
+    weights[PATIENCE] = services * seats
+    return tuple(weights)
+
+
+def patience(count: int, number: int) -> list[list[object]]:
+    """A row a fleet and patience: the mean in relation to the best simple rule's, the worst tail to its limit."""
+    rows: list[list[object]] = []
+    for i in range(FIRST_MORE, FIRST_MORE + number):
+        fleet = random_fleet(np.random.default_rng(i), count)
+        seats, limit = sum(fleet.seats), limit_of(fleet)
+        best, figure = best_of(fleet, limit)
+        each = {BUNDLED: LearnedFile.bundled().weights} | {f"{x:g}": patient(x, seats) for x in PATIENCES}
+        for name, weights in each.items():
+            found = learned(fleet, weights)
+            ratios = np.exp([found[0] - figure[0], (found - limit)[1:].max()])
+            rows.append([i, len(fleet.seats), seats, fleet.alike, bool(fleet.arrivals.switch_s.any()), name])
+            rows[-1] += [*(round(float(x), 4) for x in ratios), best]
+            print(*rows[-1], flush=True)
     return rows
 
 
@@ -83,18 +125,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--fleets", type=int, default=20)
     parser.add_argument("--fleet-requests", type=int, default=20_000)
-    parser.add_argument("--part", choices=("fleets", "held", "all"), default="all")
+    parser.add_argument("--part", choices=("fleets", "held", "patience", "all"), default="all")
     parser.add_argument("--out", type=Path, default=Path("runs/held"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.part != "held":
+    if options.part == "patience":
+        found = patience(options.fleet_requests, options.fleets)
+        write(options.out / "held_learned_patience.csv", PATIENCE_COLUMNS, found)
+    if options.part in ("fleets", "all"):
         found = fleets(options.fleet_requests, options.fleets)
         write(options.out / "held_learned_fleets.csv", FLEETS, found)
         means = np.array([float(str(row[6])) for row in found])
         print(
             f"mean against the best simple rule's: {means.mean() - 1:+.1%} on average, {means.max() - 1:+.1%} at most"
         )
-    if options.part != "fleets":
+    if options.part in ("held", "all"):
         rows = [row for case in CASES for row in rows_of(case, options.requests, options.seeds)]
         write(options.out / "held_learned.csv", COLUMNS, rows)
         print(table(COLUMNS, [[str(x) for x in row] for row in rows]))

@@ -507,6 +507,18 @@ def test_the_gains_of_the_learnt_order_are_those_of_its_files():
     assert f"is {gain:.1f} % below" in " ".join(text.split())
 
 
+def test_what_patience_does_on_other_fleets_is_in_its_file():
+    for cells in table("docs/concepts/late_binding.md", "patience", "highest mean"):
+        known = [row for row in rows("held_learned_patience.csv") if row["patience"] == cells["patience"]]
+        means, tails = ([float(row[name]) for row in known] for name in ("mean", "worst_tail"))
+        assert len(known) == 60
+        assert cells["mean"] == change(fmean(means) - 1)
+        assert cells["highest mean"] == change(max(means) - 1)
+        assert cells["means above +3 %"] == str(sum(x > 1.03 for x in means))
+        assert cells["tails above +3 %"] == str(sum(x > 1.03 for x in tails))
+        assert cells["worst tail"] == change(max(tails) - 1)
+
+
 def test_what_erodes_late_binding_is_in_its_file():
     measured = [change(float(row["ratio"]) - 1) for row in rows("held_erosion.csv")]
     for cells in table("docs/concepts/late_binding.md", "what", "mean"):
