@@ -33,7 +33,9 @@ from diffpolicy.edge.serving.load.report import Outcome
 from diffpolicy.errors import WorkError
 from timing import table
 
-FLEET = tuple(Emulated("mlenergy-a100-sd3-medium", speed) for speed in (1.2, 0.6, 0.6))
+PROFILE = "mlenergy-a100-sd3-medium"
+SPEEDS = "1.2,0.6,0.6"
+SLOWEST, FASTEST, MOST_WORKERS = 0.01, 100.0, 64
 RULES = (
     Contender("least finish", "least-finish"),
     Contender("least outstanding cost", "least-cost"),
@@ -52,10 +54,31 @@ MOST_DEAD = 0.005
 """Share of the mean service by which sleeps may end late; see `diffpolicy worker --time-scale`."""
 
 
+def fleet_of(text: str) -> tuple[Emulated, ...]:
+    """Workers by their speeds, in relation to the profile; slow ones have longer services for the same dead time.
+
+    Args:
+        text: numbers, with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: they are none.
+    """
+    try:
+        speeds = [float(part) for part in text.split(",")]
+    except ValueError:
+        speeds = []
+    if not 0 < len(speeds) <= MOST_WORKERS or not all(SLOWEST <= speed <= FASTEST for speed in speeds):
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {MOST_WORKERS} numbers from {SLOWEST:g} to {FASTEST:g} with commas between them, "
+            f"as {SPEEDS}, got {text!r}"
+        )
+    return tuple(Emulated(PROFILE, speed) for speed in speeds)
+
+
 async def compared(options: argparse.Namespace) -> list[dict[str, object]]:
     """Means over HTTP beside the simulator's, a row a rule."""
-    asks = load_of(options.requests, options.load, warm=WARM, seed=options.seed, fleet=FLEET)
-    service_s = options.time_scale * float(np.mean([worker.service_s(asks).mean() for worker in FLEET]))
+    asks = load_of(options.requests, options.load, warm=WARM, seed=options.seed, fleet=options.speeds)
+    service_s = options.time_scale * float(np.mean([worker.service_s(asks).mean() for worker in options.speeds]))
     each_s = START_S + options.time_scale * asks[-1].at_s
     late: dict[str, list[float]] = {}
     answered: Counter[str] = Counter()
@@ -82,14 +105,14 @@ async def compared(options: argparse.Namespace) -> list[dict[str, object]]:
     told(f"{len(RULES)} rules of {len(asks)} requests: {len(RULES) * each_s:.0f} s")
     watching = asyncio.create_task(sleeping())
     made = await demonstrate(
-        RULES, asks, scale=options.time_scale, warm=WARM, seed=options.seed, fleet=FLEET, told=told, done=done
+        RULES, asks, scale=options.time_scale, warm=WARM, seed=options.seed, fleet=options.speeds, told=told, done=done
     )
     watching.cancel()
     rows: list[dict[str, object]] = []
     for row, rule in zip(made, RULES, strict=True):
         of = row.report.row()
-        simulated, spread_s = drawn_s(rule, asks)
-        with_dead_s, _ = drawn_s(rule, asks, dead_s=row.dead_s)
+        simulated, spread_s = drawn_s(rule, asks, options.speeds)
+        with_dead_s, _ = drawn_s(rule, asks, options.speeds, dead_s=row.dead_s)
         rows.append(
             {
                 "rule": row.label,
@@ -107,14 +130,17 @@ async def compared(options: argparse.Namespace) -> list[dict[str, object]]:
                 "time_scale": options.time_scale,
                 "load": options.load,
                 "seed": options.seed,
+                "speeds": ",".join(f"{worker.speed:g}" for worker in options.speeds),
             }
         )
     return rows
 
 
-def drawn_s(rule: Contender, asks: Sequence[Ask], *, dead_s: float = 0.0) -> tuple[float, float]:
+def drawn_s(
+    rule: Contender, asks: Sequence[Ask], fleet: Sequence[Emulated], *, dead_s: float = 0.0
+) -> tuple[float, float]:
     """Mean delay in the simulator over seeds of what a rule draws, and its standard deviation over them, seconds."""
-    means = [simulated_s(rule, asks, WARM, FLEET, seed, dead_s=dead_s) for seed in range(DRAWS)]
+    means = [simulated_s(rule, asks, WARM, fleet, seed, dead_s=dead_s) for seed in range(DRAWS)]
     return float(np.mean(means)), float(np.std(means))
 
 
@@ -125,6 +151,7 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.8)
     parser.add_argument("--time-scale", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speeds", type=fleet_of, default=SPEEDS, help=f"of the workers; {SPEEDS} by default")
     parser.add_argument("--out", type=Path, help="CSV")
     options = parser.parse_args()
     begun = time.perf_counter()
@@ -134,7 +161,7 @@ def main() -> None:
         parser.exit(1, f"{error}\n")
     shown = []
     for row in rows:
-        of = {key: float(str(value)) for key, value in row.items() if key != "rule"}
+        of = {key: float(str(value)) for key, value in row.items() if key not in ("rule", "speeds")}
         seconds = [f"{of[key]:.3f}" for key in ("http_mean_s", "simulator_mean_s", "simulator_spread_s", "ratio")]
         dead = [f"{of['dead_ms']:.1f}", f"{of['ratio_with_dead']:.3f}", f"{100 * of['sleeps_late']:.2f} %"]
         shown.append([str(row["rule"]), *seconds, *dead, str(row["failed"])])

@@ -433,3 +433,17 @@ def test_imports_are_set_beside_torch(monkeypatch):
 
     found = imports.rows({imports.BESIDE: [2.0, 9.0, 1.0], "import diffpolicy": [1.0, 3.0, 8.0]})
     assert found == [(imports.BESIDE, "2.00", "s", "1.00"), ("import diffpolicy", "3.00", "s", "1.50")]
+
+
+def test_the_fleet_of_the_service_s_benchmark_is_told_by_speeds(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    import service
+
+    assert [worker.speed for worker in service.fleet_of("0.5, 0.25")] == [0.5, 0.25]
+    for wrong in ("", "fast", "1,,2", "0", "-1,1", "nan", "inf", ",".join(65 * ["1"])):
+        monkeypatch.setattr(sys, "argv", ["service.py", f"--speeds={wrong}"])
+        with pytest.raises(SystemExit, match="2"):
+            service.main()
+        assert f"must be 1 to 64 numbers from 0.01 to 100 with commas between them, as 1.2,0.6,0.6, got {wrong!r}" in (
+            capsys.readouterr().err
+        )

@@ -14,6 +14,7 @@ from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.ending import failed
 from diffpolicy.edge.serving.refused import refused
+from diffpolicy.edge.serving.turns import others_first
 from diffpolicy.edge.serving.upstream import Answer, TellsEnd, UpstreamError
 from diffpolicy.edge.serving.work import Work
 
@@ -25,10 +26,6 @@ MOST_BEGUN = 2
 """Workers that may begin one request: images cost too much to try again and again."""
 LATE = 3.0
 """Times the expected end after which a worker that has not answered by a client's deadline counts as faulty."""
-TURNS = 3
-"""Of the event loop, for which an answer waits while others wait for its worker: the first binds the next request, and
-the second sends it, or the third where an upstream calls in a task. What is learnt and told of the answer takes longer
-than all of them, and the worker would stand still."""
 
 
 async def attempt(service: Service, work: Work, j: int, starts_s: float, base_s: float) -> None:
@@ -66,9 +63,10 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
             server.answered(service.clock(), len(service.fleet.account.servers[j]) + (work.freed_s is not None))
             service.fleet.show(j)
             work.full_s = None
+            here = work.freed_s is None  # otherwise the next has gone there before the body was read
             _free(service, work, j, whole=True)
-            for _ in range(TURNS if service.waiting else 0):
-                await asyncio.sleep(0)
+            if here and service.waiting:
+                await others_first()
             now = _over(service, work, j)
             hand_on(service, work, j, answer, sent if work.began_s is None else work.began_s, now, base_s)
             return

@@ -80,8 +80,8 @@ class Binder:
                 if not rung:
                     self._look()
                 try:
-                    while await self._bind_one() and not self.ended:
-                        pass
+                    while not self.ended and await self._bind_one():
+                        await asyncio.sleep(0)  # it is sent before anything else is decided
                 finally:  # deadlines pass while binding fails, too
                     if rung and not self.ended:
                         self._look()

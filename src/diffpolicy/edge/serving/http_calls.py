@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from diffpolicy._validate import show
@@ -109,7 +109,7 @@ class HttpCalls:
         timeout_s: float,
         most_bytes: int,
         chunk: Chunk | None = None,
-        begun: Callable[[int, Mapping[str, str]], None] | None = None,
+        begun: Callable[[int, Mapping[str, str]], Awaitable[None]] | None = None,
         fresh: bool = False,
         headers: Mapping[str, str] | None = None,
         **content: Any,
@@ -185,7 +185,7 @@ async def _read(
     response: Any,
     most_bytes: int,
     chunk: Chunk | None,
-    begun: Callable[[int, Mapping[str, str]], None] | None,
+    begun: Callable[[int, Mapping[str, str]], Awaitable[None]] | None,
     room: Room,
 ) -> Answer:
     """An answer whose head is there. Args: see `HttpCalls.fetch`."""
@@ -197,7 +197,7 @@ async def _read(
     if _length(told) > most_bytes:
         raise _too_long(most_bytes)
     if begun is not None:
-        begun(response.status_code, told)
+        await begun(response.status_code, told)
     events = told.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
     if chunk is not None and events and response.status_code == 200:
         async for part in _bounded(response, most_bytes):

@@ -20,6 +20,7 @@ from diffpolicy.edge.serving.image_stream import ImageStream
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.told_images import images_of
+from diffpolicy.edge.serving.turns import others_first
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 
@@ -104,9 +105,10 @@ class HttpUpstream:
             UpstreamError: see `call`.
         """
 
-        def begun(status: int, told: Mapping[str, str]) -> None:
+        async def begun(status: int, told: Mapping[str, str]) -> None:
             if status == 200 and headers.SERVICE_S in told:
                 done()
+                await others_first()  # the pictures are read, and looked at, while the worker has the next
 
         with self._room.share() as share:
             events = None if chunk is None else ImageStream(chunk, share)

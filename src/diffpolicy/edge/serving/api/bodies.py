@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -20,6 +19,7 @@ from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import SentFile
 from diffpolicy.edge.serving.room import Share
+from diffpolicy.edge.serving.within import within
 from diffpolicy.errors import InputError
 
 WHOLE = ("n", "num_inference_steps", "partial_images", "width", "height", "seed", "output_compression")
@@ -64,10 +64,11 @@ async def read_body(request: Request, settings: ApiSettings, share: Share) -> by
         return bytes(pieces)
 
     try:
-        return await asyncio.wait_for(read(), settings.read_s)
+        async with within(settings.read_s):  # unlike `wait_for` it needs no task, nor a turn of the event loop
+            return await read()
     except ClientDisconnect:
         raise ClientGoneError from None
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {settings.read_s:g} s", code="body_late") from None
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.types import Receive
 
 from diffpolicy.edge.serving.api.bodies import ClientGoneError
 from diffpolicy.edge.serving.api.served import Ticket
 from diffpolicy.edge.serving.upstream import Answer
-
-T = TypeVar("T")
 
 
 async def disconnected(receive: Receive) -> None:
@@ -21,21 +18,40 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-async def until_answered(ticket: Ticket, receive: Receive) -> Answer:
-    """The answer; see `until`. Args: ticket: of a request that was taken. receive: of its client."""
-    return await until(ticket, ticket.answer(), receive)
+async def until_any(ticket: Ticket, receive: Receive, *futures: asyncio.Future[Any]) -> None:
+    """Waits for the first of some futures, which are left to whoever waits for them too; otherwise as `until_answered`.
 
-
-async def until(ticket: Ticket, comes: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """What comes of a request; when the client goes away before, or the server ends, the request is cancelled.
+    It needs no task for what comes, as a device may stand still until its client has been told.
 
     Args:
-        ticket: of a request that was taken. comes: what is waited for. receive: of its client.
+        ticket, receive: of `until_answered`. futures: of what becomes of the request.
+
+    Raises:
+        ClientGoneError: nobody waits any more.
+    """
+    gone = asyncio.ensure_future(disconnected(receive))
+    come = False
+    try:
+        await asyncio.wait({*futures, gone}, return_when=asyncio.FIRST_COMPLETED)
+        come = any(future.done() for future in futures)
+        if not come:
+            raise ClientGoneError
+    finally:
+        if not come:
+            ticket.cancel()
+        gone.cancel()
+
+
+async def until_answered(ticket: Ticket, receive: Receive) -> Answer:
+    """The answer; when the client goes away before, or the server ends, the request is cancelled.
+
+    Args:
+        ticket: of a request that was taken. receive: of its client.
 
     Raises:
         ApiError: it failed for good. ClientGoneError: nobody waits any more.
     """
-    answer = asyncio.ensure_future(comes)
+    answer = asyncio.ensure_future(ticket.answer())
     gone = asyncio.ensure_future(disconnected(receive))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,7 @@ from diffpolicy.edge.serving.api.paced import Paced
 from diffpolicy.edge.serving.api.routes import add_images
 from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream, taking
-from diffpolicy.edge.serving.api.waiting import until
+from diffpolicy.edge.serving.api.waiting import until_any
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.worker.desk import Desk
 from diffpolicy.edge.serving.worker.head_first import HeadFirst
@@ -111,9 +111,10 @@ def _images(app: FastAPI, desk: Desk, settings: ApiSettings) -> None:
             asked = await ask(request, number, settings, share)
             if not asked.stream:
                 claim = desk.submit(asked)
-                service_s = await until(claim, claim.begun(), request.receive)
-                if service_s is not None and takes_head_first(request):
-                    return HeadFirst(claim, head_of(service_s), settings.stall_s, share, stack.pop_all())
+                made, done = claim.ends
+                await until_any(claim, request.receive, made, done)
+                if not done.done() and takes_head_first(request):
+                    return HeadFirst(claim, head_of(made.result()), settings.stall_s, share, stack.pop_all())
                 answer = await claim.answer()
                 share.add(len(answer.body))
                 response = Response(answer.body, answer.status, dict(answer.headers))

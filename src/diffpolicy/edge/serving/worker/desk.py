@@ -85,6 +85,7 @@ class Desk:
         at most, since what writes more slowly than its device makes would otherwise hold ever more images."""
         self._known: dict[bytes, Work] = {}
         self._kept: deque[tuple[float, bytes, int]] = deque()
+        self._kept_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -259,15 +260,17 @@ class Desk:
             if self._known.get(key) is work:  # and nobody has come back for it meanwhile
                 del self._known[key]
         else:
-            self._kept.append((asyncio.get_running_loop().time() + KEPT_S, key, work.kept_bytes))
+            size = work.kept_bytes
+            self._kept.append((asyncio.get_running_loop().time() + KEPT_S, key, size))
+            self._kept_bytes += size
             self._forget()
 
     def _forget(self) -> None:
         """Drops answers that are too old, or too many."""
-        now, held = asyncio.get_running_loop().time(), sum(size for _, _, size in self._kept)
-        while self._kept and (self._kept[0][0] < now or len(self._kept) > KEPT or held > KEPT_BYTES):
+        now = asyncio.get_running_loop().time()
+        while self._kept and (self._kept[0][0] < now or len(self._kept) > KEPT or self._kept_bytes > KEPT_BYTES):
             _, key, size = self._kept.popleft()
-            held -= size
+            self._kept_bytes -= size
             self._known.pop(key, None)
 
 

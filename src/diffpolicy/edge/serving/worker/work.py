@@ -129,15 +129,13 @@ class Claim:
         self._work, self._chunk, self._held = work, chunk, True
         work.claims += 1
 
-    async def begun(self) -> float | None:
-        """Waits until its images are made, though their files need not be written, or it has its answer.
+    @property
+    def ends(self) -> tuple[asyncio.Future[float], asyncio.Future[Answer]]:
+        """Done once its images are made, with the seconds that they kept the device busy; and once it has its answer.
 
-        Returns:
-            Seconds that they kept the device busy; None: see `answer`.
+        The first may be left undone where the second is done, and is done first where files are still to be written.
         """
-        either: set[asyncio.Future[Any]] = {self._work.made, self._work.done}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        return None if self._work.done.done() else self._work.made.result()
+        return self._work.made, self._work.done
 
     async def answer(self) -> Answer:
         """The images.
