@@ -13,6 +13,7 @@ from diffpolicy.edge.pricing import heard, imagined
 from diffpolicy.edge.pricing.heard import Heard
 from diffpolicy.edge.pricing.policy import FleetPolicy
 from diffpolicy.edge.pricing.slot import turns
+from diffpolicy.edge.pricing.state import FleetState
 from diffpolicy.edge.workload.seeds import Stream
 from diffpolicy.policies.recurrent import with_recurrent_state
 from test_fleet import lively, small
@@ -142,6 +143,47 @@ def test_slots_in_turn_and_mixed_are_decided_beside_each_other() -> None:
             assert torch.allclose(value[0], together["next", "fleet", name][e], rtol=1e-12), name
     td["fleet", "spans"] = 0 * spans
     assert not torch.equal(policy(td)["agents", "action"][1], together["agents", "action"][1])
+
+
+def test_a_station_does_not_imagine_that_others_react_to_tasks_they_do_not_know_of(monkeypatch) -> None:
+    scenario, seen = small(), []
+    policy = lively(FleetPolicy(information="stale")).for_scenario(scenario)
+    env = with_recurrent_state(OffloadingEnv(scenario, [2], information="stale", dtype=torch.float64), policy)
+    td = env.reset()
+    td["fleet", "spans"] = td["fleet", "spans"] + 1
+    td["agents", "work_gcycles"] *= 50
+    place = FleetState.place
+
+    def spied(state, queue, coefficients, **given):
+        decisions, *rest = place(state, queue, coefficients, **given)
+        seen.append(queue.delay_s.gather(-1, decisions.unsqueeze(-1)).squeeze(-1))
+        return decisions, *rest
+
+    monkeypatch.setattr(FleetState, "place", spied)
+    policy(td)
+    common, each = (
+        seen  # delays of all tasks that may come where they go: as all imagine the slot, as each station does
+    )
+    stations, tasks = td["agents", "valid"].shape[1], common.shape[1] // td["agents", "valid"].shape[1]
+    for row, delays in enumerate(each):
+        assert torch.isin(delays, common[row // stations]).sum() >= (stations - 1) * tasks
+
+
+def test_tasks_are_in_the_round_in_which_their_share_of_the_slot_comes() -> None:
+    n = 2 * imagined.ROUNDS
+    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    assert imagined.rounds(places).tolist() == [i // 2 for i in range(n)]
+    assert imagined.rounds(torch.tensor([1.0, 1.2])).tolist() == [imagined.ROUNDS - 1] * 2
+
+
+@pytest.mark.parametrize(("tasks", "most"), [(25, 0.91), (40, 1.0)])
+def test_mixed_stations_that_imagine_the_slot_do_better_than_greedy_ones_that_see_it(tasks, most, tmp_path) -> None:
+    scenario = Scenario.load("lad-ts")
+    given = tasks_file(tmp_path, scenario.override(tasks=tasks, slots=30), 5, True)
+    delay_s = [
+        replay(scenario, given, make_policy(name, scenario)).delay_s.mean() for name in ("pretrained:stale", "opt-ts")
+    ]
+    assert delay_s[0] < most * delay_s[1]
 
 
 def test_blocks_of_stations_change_nothing(monkeypatch) -> None:

@@ -1,11 +1,11 @@
 """Slots as stations imagine them who do not hear of each other's tasks in time, and where each places its own.
 
 A slot is imagined with every task that a station may have, counted by its chance. Where stations come in turn, all
-imagine the same slot, and each places its own tasks at its turn. Where they come mixed, each imagines the slot once
-more, its own tasks where the others imagine them: first all stations' first tasks, station by station, then all second
-ones, and so on. So what a station does is what the others expect of it; tasks at their own moments, i of n at
-(i + 1/2) / n of the slot, make all stations find the same server best at once (40 tasks of LAD-TS: 1.5 of the greedy
-rule's delay instead of 1.06).
+imagine the same slot, and each places its own tasks at its turn. Where they come mixed, the slot is imagined in
+`ROUNDS` rounds, in each of which stations come in turn: a task that may come is in the round in which the tasks before
+it will have come, and of n real ones i is in that of (i + 1/2) / n. Each station then goes through the slot once more
+with its own real tasks, while the others' stay where all imagine them. They cannot react to tasks that they do not
+know of; if they are imagined to, a station believes in a slot that nobody else expects.
 
 Shapes: K imagined slots; R = E B stations of E environments, who each look at one of them, `who` `[R]`; N tasks each.
 """
@@ -22,6 +22,8 @@ from diffpolicy.edge.pricing.state import FleetState, Queue
 
 CELLS = 2**22
 """Numbers of a queue's costs that are held at once."""
+ROUNDS = 6
+"""Rounds of a slot whose stations come mixed: one is `in_turn`; many lose what each balances among its own tasks."""
 
 
 @dataclass(frozen=True)
@@ -149,45 +151,62 @@ def among_others(
 ) -> tuple[Tensor, FleetState]:
     """Decisions where stations come mixed. Args and Returns: as of `in_turn`."""
     b, n = slot.stations, slot.chance.shape[-1]
-    expected = slot.expected
-    place = torch.arange(n, device=who.device).unsqueeze(-1) * b + torch.arange(b, device=who.device)
-    order = place.t().flatten().argsort()
-    all_of_them = slot.chance.unsqueeze(1).expand(-1, b, -1)
-    queue = _queued(slot.delay_s, slot.service_s, all_of_them, order, b * expected)
-    _, after, _ = begun.place(queue, coefficients)
+    usual = b * slot.expected
+    may_come = slot.chance.unsqueeze(1).expand(-1, b, -1)
+    come = slot.chance.cumsum(-1) - 0.5 * slot.chance
+    of_all = rounds(come / slot.chance.sum(-1, keepdim=True).clamp_min(1e-9)).unsqueeze(1).expand(-1, b, -1)
+    queue, order = _queued(slot.delay_s, slot.service_s, may_come, of_all, usual)
+    placed, after, _ = begun.place(queue, coefficients)
+    there = torch.zeros_like(placed).scatter(1, order, placed).view(-1, b, n, 1)
     chosen = torch.zeros(own.valid.shape, dtype=torch.int64, device=own.valid.device)
     number = own.valid.shape[-1]
+    index = torch.arange(n, device=who.device)
     block = max(1, CELLS // (b * n * slot.delay_s.shape[-1]))
     for rows in torch.arange(len(who), device=who.device).split(block):
         of = who[rows]
-        delay, service, amount = slot.delay_s[of], slot.service_s[of], all_of_them[of].clone()
-        own_delay = own.delay_s[rows]
+        service, amount, order = slot.service_s[of], may_come[of].clone(), of_all[of].clone()
+        # the others' tasks may go nowhere but where all imagine them
+        delay = torch.full_like(slot.delay_s[of], torch.inf)
+        delay.scatter_(-1, there[of], slot.delay_s[of].gather(-1, there[of]))
+        own_delay, valid = own.delay_s[rows], own.valid[rows]
         if own.candidates is not None:
             may = torch.zeros_like(own_delay, dtype=torch.bool).scatter(-1, own.candidates[rows], True)
             own_delay = own_delay.masked_fill(~may, torch.inf)
         at = torch.arange(len(rows), device=who.device), station[rows]
         amount[at] = 0.0
         mine = (*at, slice(number))
-        amount[mine] = own.valid[rows].to(amount)
+        amount[mine] = valid.to(amount)
         delay[mine], service[mine] = own_delay, own.service_s[rows]
-        queue = _queued(delay, service, amount, order, b * expected[of])
+        order[at] = rounds((index + 0.5) / valid.sum(-1, keepdim=True).clamp_min(1))
+        queue, order = _queued(delay, service, amount, order, usual[of])
         decisions = begun.at(of).place(queue, coefficients)[0]
-        back = torch.zeros_like(decisions)
-        back[:, order] = decisions
+        back = torch.zeros_like(decisions).scatter(1, order, decisions)
         chosen[rows] = back.view(len(rows), b, n)[at][:, :number]
     return chosen, after
 
 
-def _queued(delay_s: Tensor, service_s: Tensor, amount: Tensor, order: Tensor, of_all: Tensor) -> Queue:
-    """The tasks of slots in an order.
+def rounds(come: Tensor) -> Tensor:
+    """The rounds of tasks, int64. Args: come: share of the slot's tasks that come before each, and half of itself."""
+    # what lies on a border but for rounding belongs behind it, on any device
+    return (come * ROUNDS + 1e-9).long().clamp_max(ROUNDS - 1)
+
+
+def _queued(
+    delay_s: Tensor, service_s: Tensor, amount: Tensor, of_round: Tensor, usual: Tensor
+) -> tuple[Queue, Tensor]:
+    """The tasks of slots, round by round, in each of them station by station; and their order, int64 `[K, B N]`.
 
     Args:
-        delay_s, service_s: `[K, B, N, S]`. amount: `[K, B, N]`. order: of the cells, int64 `[B N]`.
-        of_all: tasks that are usual in a slot, `[K, 1]`.
+        delay_s, service_s: `[K, B, N, S]`. amount: `[K, B, N]`. of_round: int64 `[K, B, N]`.
+        usual: tasks that are usual in a slot, `[K, 1]`.
     """
-    amount = amount.flatten(1)[:, order]
+    order = of_round.flatten(1).argsort(dim=-1, stable=True)
+    wide = order.unsqueeze(-1).expand(-1, -1, delay_s.shape[-1])
+    amount = amount.flatten(1).gather(1, order)
     come = amount.cumsum(-1)
     left = come[:, -1:] - come
-    rest = torch.cat([torch.ones_like(of_all), left[:, :-1] / of_all], -1)
+    rest = torch.cat([torch.ones_like(usual), left[:, :-1] / usual], -1)
     turn = come / come[:, -1:].clamp_min(1e-9)
-    return Queue(delay_s.flatten(1, 2)[:, order], service_s.flatten(1, 2)[:, order], amount, turn, rest)
+    return Queue(
+        delay_s.flatten(1, 2).gather(1, wide), service_s.flatten(1, 2).gather(1, wide), amount, turn, rest
+    ), order
