@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -194,8 +194,12 @@ def test_jobs_share_a_budget_so_that_the_last_of_them_ends_within_it(monkeypatch
     assert jobs.share_of_time(five, 2, 1) == 0.01
 
 
+CLOCK = [0.0]
+
+
 def asleep(seconds):
-    time.sleep(seconds)
+    """Works for so long, as a clock of its own tells the time."""
+    CLOCK[0] += seconds
     return seconds
 
 
@@ -228,7 +232,11 @@ def test_jobs_that_are_left_get_what_those_before_had_and_late_ones_nothing(monk
         threading.Thread(target=jobs._serve, args=(there,), daemon=True).start()
         return jobs._Process(Aside(), here)
 
+    ready = jobs.wait
     monkeypatch.setattr(jobs, "_started", started)
+    # the time is what jobs have worked, so that no other work on the machine moves it
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: CLOCK[0]))
+    monkeypatch.setattr(jobs, "wait", lambda pipes, timeout: ready(pipes))
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
     five = [jobs.Job((str(k),), asleep, seconds=1.0, beside=0.0) for k in range(5)]

@@ -252,6 +252,16 @@ def first_job(folder, **changes):
     return jobs_of(plan(folder, [method], **changes), time.monotonic())[0]
 
 
+def test_a_job_whose_identity_changed_is_trained_again_and_says_so_once(tmp_path):
+    work(first_job(tmp_path, episodes=4))
+    with pytest.warns(UserWarning, match="is trained again") as told:
+        assert len(work(first_job(tmp_path, episodes=3, resume=True)).history) == 3
+    told = [str(one.message) for one in told if "is trained" in str(one.message)]
+    assert len(told) == 1
+    assert "outcome.json is not taken: it was trained with episodes 4, and this run has 3; so" in told[0]
+    assert "sac-ts.yaml, seed 0 is trained again" in told[0]
+
+
 def test_a_job_under_a_time_limit_is_taken_when_its_share_was_used_up(tmp_path):
     """The default: no number of episodes, and seconds that a clock has taken something off."""
     limit = {"episodes": None, "seconds": 300.0}

@@ -148,8 +148,8 @@ def shallow(value: Any, what: str) -> Any:
 
 
 def path(value: Any, key: str) -> Path:
-    """A path, as a text or one of `os`."""
-    if not isinstance(value, (str, PathLike)):
+    """A path, as a text or one of `os`; an empty text, which `Path` reads as the working folder, is none."""
+    if not isinstance(value, (str, PathLike)) or value == "":
         raise InputError(f"{key} must be a path, got {show(value)}")
     return Path(value)
 

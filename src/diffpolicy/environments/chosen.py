@@ -12,6 +12,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import EnvBase
 
+from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
 from diffpolicy.policies.masks import as_mask
 from diffpolicy.policies.nested_keys import beside, plain
@@ -29,6 +30,12 @@ class Choice(NamedTuple):
     valid: NestedKey | None
 
 
+def check_is_env(env: Any) -> None:
+    """Raises InputError if what is given is no environment of TorchRL."""
+    if not isinstance(env, EnvBase):
+        raise InputError(f"env must be an environment of TorchRL, got {check.show(env)}")
+
+
 def choices_of(env: EnvBase, *, masks: bool = True) -> list[Choice]:
     """The actions of an environment with what stands beside them.
 
@@ -37,8 +44,9 @@ def choices_of(env: EnvBase, *, masks: bool = True) -> list[Choice]:
         masks: whether they are asked; False: what a mask forbids may be chosen.
 
     Raises:
-        InputError: a mask has another width than the choices of all slots together.
+        InputError: it is no environment, or a mask has another width than the choices of all slots together.
     """
+    check_is_env(env)
     names, found = set(env.observation_spec.keys(True, True)), []
     for key in env.action_keys:
         spec = env.full_action_spec[key]

@@ -54,6 +54,12 @@ class Lanes(EnvBase):
         """Whether all that is shown is observed, as of a Gymnasium `Dict`."""
         self._last: list[TensorDictBase] = []
 
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Closes each lane. Args: raise_if_closed: whether it may not be closed already."""
+        super().close(raise_if_closed=raise_if_closed)
+        for lane in self.lanes:
+            lane.close(raise_if_closed=False)
+
     def _of_all(self, specs: list[Composite]) -> Composite:
         one = specs[0] if not self._flat else specs[0].unsqueeze(0)
         return one.expand(len(specs), *one.shape[1:])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
 
 from diffpolicy._global_draws import global_draws
+from diffpolicy.environments.given_env import GivenEnv
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
 
@@ -31,11 +33,13 @@ def repeats(problem: Problem, seed: int = 0) -> bool:
         >>> repeats(EnvProblem(Clinic, steps=50))
         True
     """
+    if isinstance(problem, GivenEnv):  # its one environment goes on from where it is
+        return False
     if problem.sound:
         return True
     with global_draws():
         try:
-            first, again = (_beginning(problem.make_episodes(0, 1, seed), problem.steps) for _ in range(2))
+            first, again = (_beginning(problem, seed) for _ in range(2))
             return all(map(same, first, again))
         except Exception:  # an environment that random actions break tells nothing
             return True
@@ -47,11 +51,16 @@ def same(a: TensorDictBase, b: TensorDictBase) -> bool:
     return all(torch.equal(x.nan_to_num(), y.nan_to_num()) and torch.equal(x.isnan(), y.isnan()) for x, y in pairs)
 
 
-def _beginning(env: EnvBase, most: int | None) -> list[TensorDictBase]:
-    """What a reset and a few steps at random show. Args: most: steps of an episode."""
-    root, rule = env.reset(), RandomRule(env)
-    shown = [root.clone()]
-    for _ in range(STEPS if most is None else min(STEPS, most)):
-        step, root = env.step_and_maybe_reset(rule(root))
-        shown.append(step.clone())
-    return shown
+def _beginning(problem: Problem, seed: int) -> list[TensorDictBase]:
+    """What a reset and a few steps at random show, in an environment that is closed again. Args: of `repeats`."""
+    env = problem.make_episodes(0, 1, seed)
+    try:
+        root, rule = env.reset(), RandomRule(env)
+        shown = [root.clone()]
+        for _ in range(STEPS if problem.steps is None else min(STEPS, problem.steps)):
+            step, root = env.step_and_maybe_reset(rule(root))
+            shown.append(step.clone())
+        return shown
+    finally:
+        with suppress(Exception):  # nothing is played in it any more
+            env.close(raise_if_closed=False)

@@ -87,13 +87,14 @@ class Evaluation:
     played: Mapping[str, Played] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `evaluate --json` prints it."""
+        """As `evaluate --json` prints it; `repeatable` is there, and false, where the episodes were not the same."""
         policies = {name: result.to_dict(self.cost) for name, result in self.results.items()}
         cost = {"cost": self.cost.titled("").strip()} if self.noun == "problem" else {}
         return {
             self.noun: self.problem,
             **cost,
             **self.told,
+            **({"repeatable": False} if self.alike == UNLIKE else {}),
             "policies": policies,
             "version": __version__,
             "seed": self.seed,
@@ -228,7 +229,7 @@ def evaluate(
     entrants = dict(policies)
     if baseline not in entrants:
         entrants[baseline] = make_policy(baseline, problem, seed=seed)
-    played = {}
+    alike, played = played_as(problem, seed), {}
     for name, policy in entrants.items():
         with naming(name):
             tell = None if heard is None else partial(heard, name)
@@ -243,7 +244,7 @@ def evaluate(
         baseline,
         problem.summarise(base, episodes),
         problem.noun,
-        played_as(problem, seed),
+        alike,
         tuple(rules_of(problem)),
         played,
     )

@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy._global_draws import global_draws
 from diffpolicy._types import Floats, Ints
-from diffpolicy.environments.chosen import check_chosen, choices_of
+from diffpolicy.environments.chosen import check_chosen, check_is_env, choices_of
 from diffpolicy.environments.ends import ENDLESS, ended, refuse_endless
 from diffpolicy.environments.lane_checks import check_ends_apart
 from diffpolicy.environments.watch import begun
@@ -78,7 +78,16 @@ class Played:
 
     @staticmethod
     def join(parts: Sequence[Played]) -> Played:
-        """The episodes of several runs as one."""
+        """The episodes of several runs as one.
+
+        Args:
+            parts: at least one, all with the same notes.
+
+        Raises:
+            InputError: there are none.
+        """
+        if not parts:
+            raise InputError("parts must hold at least one run, got none")
         return Played(
             np.concatenate([p.cost for p in parts]),
             np.concatenate([p.episode for p in parts]),
@@ -178,6 +187,7 @@ def play(
         >>> played.cost.shape, played.episode.tolist()
         ((4,), [8, 9, 10, 11])
     """
+    check_is_env(env)
     base = env
     costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
     lanes, decided = env.batch_size.numel(), 0

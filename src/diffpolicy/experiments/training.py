@@ -27,7 +27,7 @@ from diffpolicy.methods.off_policy import OffPolicyMethod
 from diffpolicy.policies.protocols import Decides
 from diffpolicy.policies.saving import SavedPolicy
 from diffpolicy.training.callbacks import EvaluateEvery
-from diffpolicy.training.fit import Fitted, fit
+from diffpolicy.training.fit import Fitted, check_callbacks, fit
 from diffpolicy.training.loggers import LoggerName, make_logger
 from diffpolicy.training.trainable import Trainable
 
@@ -177,7 +177,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         label=label,
-        callbacks=[*callbacks, *evaluations(given, evaluate_every, eval_episodes, seed)],
+        callbacks=[*check_callbacks(callbacks), *evaluations(given, evaluate_every, eval_episodes, seed)],
         accelerator=accelerator,
         devices=devices,
         precision=precision,

@@ -15,7 +15,7 @@ import torch
 
 from diffpolicy import _files
 from diffpolicy import _validate as check
-from diffpolicy._identity import describe, difference
+from diffpolicy._identity import check_same, describe, difference
 from diffpolicy._signals import Stopped
 from diffpolicy.environments.entrants import make_policy
 from diffpolicy.errors import InputError
@@ -111,9 +111,28 @@ def unfinished(job: Job, identity: Any) -> Path | None:
     try:
         now = checkpoint.describe_run(describe(identity, "run"), compiled=job.compiled, processes=1, episodes=0)
         checkpoint.check_resumes(run, now, f"checkpoint {path}")
-    except InputError:
+    except InputError as error:
+        if not (job.out / "outcome.json").is_file():  # which says the same of the whole run
+            warnings.warn(f"{error}; so {job.named()} is trained from the beginning", stacklevel=2)
         return None
     return path if job.episodes is None or run["episodes"] <= job.episodes else None
+
+
+def _tell_of_another(job: Job, identity: Any) -> None:
+    """Says that what an earlier run left is not taken, and why. Args: job: trained anew. identity: of it."""
+    path = None if job.out is None else job.out / "outcome.json"
+    if path is None or not path.is_file():
+        return
+    try:
+        data = check.read_json(path, "outcome file", OUTCOME)
+    except InputError:  # of which `recorded` has told
+        return
+    try:
+        check_same(
+            data.get("job") if isinstance(data, dict) else None, identity, f"outcome file {path} is not taken: it"
+        )
+    except InputError as error:
+        warnings.warn(f"{error}; so {job.named()} is trained again", stacklevel=3)
 
 
 class Shares(L.Callback):
@@ -151,6 +170,8 @@ def work(job: Job, heard: Callable[[float], None] | None = None) -> Outcome:
         return done
     module = build(job.problem, job.name, environments=job.environments, seed=job.seed, changes=job.changes)
     last = unfinished(job, module.identity) if job.resume else None
+    if job.resume and last is None:
+        _tell_of_another(job, identity)
     before = None if last is None else recorded(job)
     spent = 0.0 if before is None else float(before["train_seconds"])
     if job.out is not None and before is None:

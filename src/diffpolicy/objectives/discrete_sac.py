@@ -78,7 +78,7 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
         if target_entropy != "share":
             check.number(target_entropy, "target_entropy")
         check.number(entropy_share, "entropy_share", least=0, most=1)
-        check.integer(samples, "samples", least=1, most=_limits.DRAWN)
+        samples = check.integer(samples, "samples", least=1, most=_limits.DRAWN)
         choices = policy.head.joint
         super().__init__(policy, critic, **shared)
         self.head = policy.head

@@ -52,7 +52,7 @@ class AgentsDQNLoss(DQNLoss):
     def __init__(
         self, policy: GreedyValuePolicy, *, gamma: float = 0.95, target_interval: int = 200, double: bool = False
     ) -> None:
-        check.integer(target_interval, "target_interval", least=1)
+        target_interval = check.integer(target_interval, "target_interval", least=1)
         check.number(gamma, "gamma", least=0, most=1)
         network = TensorDictSequential(
             TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"]),

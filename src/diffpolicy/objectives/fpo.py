@@ -75,7 +75,7 @@ class FPOLoss(LossModule):
         if not 0 < check.number(clip, "clip") < 1:
             raise InputError(f"clip must be between 0 and 1, got {clip}")
         check.number(critic_weight, "critic_weight", above=0)
-        check.integer(samples, "samples", least=1, most=_limits.DRAWN)
+        samples = check.integer(samples, "samples", least=1, most=_limits.DRAWN)
         DenoisingLoss(policy)  # which says what its chain must be
         check_drops_nothing(policy, "an FPOLoss")
         check_critic(critic, policy, policy.observation_dim, 1)

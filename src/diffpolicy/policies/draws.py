@@ -46,9 +46,10 @@ class Draws(torch.Generator):
 
     def reseed(self, seed: int, stream: int = 0) -> None:
         """Begins a stream of a seed. Args: seed, stream: of the class."""
-        if check.integer(seed, "seed", least=0) >= 2**64:
+        seed, stream = check.integer(seed, "seed", least=0), check.integer(stream, "stream", least=0)
+        if seed >= 2**64:
             raise InputError(f"seed must be below 2**64, got {seed}")
-        self.manual_seed(seed if check.integer(stream, "stream", least=0) == 0 else derived(seed, stream, bits=64))
+        self.manual_seed(seed if stream == 0 else derived(seed, stream, bits=64))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.get_state().numpy().tobytes())

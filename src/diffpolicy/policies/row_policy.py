@@ -12,7 +12,6 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 from diffpolicy import _validate as check
-from diffpolicy.errors import InputError
 from diffpolicy.networks.dense import width_of
 from diffpolicy.networks.normalizer import RunningNorm
 from diffpolicy.policies.decided import Decided
@@ -57,10 +56,10 @@ class RowPolicy(SavedPolicy, base=True):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"choices": choices, "observation_dim": observation_dim, "agents": agents or 1}.items():
-            if check.integer(value, name, least=1) > LARGEST:
-                raise InputError(f"{name} must be at most {LARGEST}, got {value}")
-        check.integer(seed, "seed", least=0)
+        choices = check.integer(choices, "choices", least=1, most=LARGEST)
+        observation_dim = check.integer(observation_dim, "observation_dim", least=1, most=LARGEST)
+        agents = check.integer(agents, "agents", least=1, most=LARGEST) if agents else None
+        seed = check.integer(seed, "seed", least=0)
         check.flag(normalize, "normalize")
         self._start(seed, information, agents)
         self.choices, self.observation_dim = choices, observation_dim

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ from diffpolicy.environments import Problem
 from diffpolicy.environments.problem import Kind, Split
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import Decides
+from diffpolicy.policies.saving import SavedPolicy
 
 
 class DrawnEnv(EnvBase):
@@ -131,6 +135,9 @@ class DrawnProblem(Problem):
             else:
                 check.number(value, name, least=self.least[name])
         self.options = options
+        usual = inspect.signature(type(self)).parameters
+        others = [f"{k}={v!r}" for k, v in options.items() if k not in usual or v != usual[k].default]
+        self.name = f"{type(self).name}({', '.join(others)})" if others else type(self).name
 
     @abstractmethod
     def lanes(self, seeds: Sequence[int], device: Any) -> EnvBase:
@@ -157,4 +164,16 @@ class DrawnProblem(Problem):
         return type(self)(**{**self.options, key: value})
 
     def description(self) -> dict[str, Any]:
-        return {**self._named(), "options": self.options}
+        return {**self._named(), "problem": type(self).name, "options": self.options}
+
+    def prepare(self, policy: Decides) -> Decides:
+        """Warns of a policy that was trained on the problem with other knobs, and fits this one too."""
+        trained = policy.trained if isinstance(policy, SavedPolicy) else {}
+        alike = str(trained.get("problem")).partition("(")[0] == type(self).name
+        if alike and trained.get("problem_sha256", self.digest()) != self.digest():
+            warnings.warn(
+                f"the policy was trained on problem {trained['problem']}, and is asked to decide in {self.name}, whose "
+                f"knobs are {self.options}",
+                stacklevel=2,
+            )
+        return policy

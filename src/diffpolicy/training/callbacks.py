@@ -36,8 +36,8 @@ class EveryEpisodes:
     """
 
     def __init__(self, every: int) -> None:
-        check.integer(every, "the episodes between two checkpoints or evaluations", least=1)
-        self.every, self.before = every, 0
+        self.every = check.integer(every, "the episodes between two checkpoints or evaluations", least=1)
+        self.before = 0
 
     def passed(self, episodes: int) -> bool:
         """Whether a multiple of `every` lies in what was played since the last call. Args: episodes: in all."""

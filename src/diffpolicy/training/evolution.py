@@ -76,16 +76,16 @@ class EvolutionModule(RoundsModule):
         seed: int = 0,
         env: EnvBase | None = None,
     ) -> None:
+        generations = check.integer(generations, "generations", least=1)
         super().__init__(module, rounds=generations, env=env)
         require_functions(cost=cost)
         check_drops_nothing(module, "an EvolutionModule")
-        for name, value in {"generations": generations, "pairs": pairs}.items():
-            check.integer(value, name, least=1)
+        self.generations, self.pairs = generations, check.integer(pairs, "pairs", least=1)
         for name, real in {"sigma": sigma, "learning_rate": learning_rate, "clip": clip}.items():
             check.number(real, name, above=0)
         check.number(average, "average", least=0, most=1)
         self.cost = cost
-        self.generations, self.pairs, self.sigma, self.clip, self.average = generations, pairs, sigma, clip, average
+        self.sigma, self.clip, self.average = sigma, clip, average
         self.learning_rate = learning_rate
         self.seed = seed
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 1))))

@@ -159,6 +159,7 @@ def fit(
     for name, path in (("out", out), ("resume", resume)):
         if path is not None:
             check.path(path, name)
+    check_callbacks(callbacks)
     logger = make_logger(logger, out, label or "run")
     module.set_compiled(compiled)
     before = module.updates_made or 0  # a module that was fitted already counts on
@@ -218,6 +219,17 @@ def fit(
     first, made = trainer.is_global_zero, module.updates_made
     updates = None if made is None else made - before
     return Fitted(module.episodes, number is not None, module.history, first, number, module.policy, updates)
+
+
+def check_callbacks(callbacks: Any) -> list[L.Callback]:
+    """Lightning's callbacks as a list.
+
+    Raises:
+        InputError: they are no list of these.
+    """
+    if not isinstance(callbacks, Sequence) or not all(isinstance(each, L.Callback) for each in callbacks):
+        raise InputError(f"callbacks must be a list of Lightning callbacks, got {check.show(callbacks)}")
+    return list(callbacks)
 
 
 def _trainer(**options: Any) -> L.Trainer:

@@ -69,13 +69,15 @@ class ImitationModule(RoundsModule):
         env: EnvBase | None = None,
         ema: float | None = None,
     ) -> None:
+        rounds = check.integer(rounds, "rounds", least=1)
         super().__init__(module, rounds=rounds, env=env)
         require_functions(collect=collect, loss=loss)
-        for name, value in {"rounds": rounds, "updates": updates, "keep": keep, "batch_size": batch_size}.items():
-            check.integer(value, name, least=1)
+        self.rounds = rounds
+        self.updates = check.integer(updates, "updates", least=1)
+        self.keep = check.integer(keep, "keep", least=1)
+        self.batch_size = check.integer(batch_size, "batch_size", least=1)
         check.number(learning_rate, "learning_rate", least=0)
         self.collect, self.loss = collect, loss
-        self.rounds, self.updates, self.keep, self.batch_size = rounds, updates, keep, batch_size
         self.learning_rate, self.ema = learning_rate, ema
         self.averaged = None if ema is None else averaged(module, ema)
         self.generator = Draws(seed)

@@ -76,12 +76,9 @@ class OffPolicyModule(RolloutModule):
         ema: float | None = None,
     ) -> None:
         super().__init__(policy, objective, stream, transitions, tally=tally, learning_rates=learning_rates)
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("updates", updates, 0),
-            ("start_after", start_after, 0),
-        ):
-            check.integer(value, name, least=least)
+        self.batch_size = check.integer(batch_size, "batch_size", least=1)
+        self.updates = check.integer(updates, "updates", least=0)
+        self.start_after = check.integer(start_after, "start_after", least=0)
         self.averaged = None if ema is None else averaged(policy, ema)
         if self.averaged is not None:
             self.__dict__.update(learner=policy, policy=self.averaged.module)
@@ -89,7 +86,6 @@ class OffPolicyModule(RolloutModule):
                 stream.policy = self.averaged.module
         self.ema = ema
         self.replay = replay
-        self.batch_size, self.updates, self.start_after = batch_size, updates, start_after
         self.sharded, self.started, self.checked = False, False, False
         self.update_seconds = 0.0
         self.graph: LossGraph | None = None

@@ -94,7 +94,7 @@ class PathwiseModule(PlayedModule):
         check_rates(groups, rates)
         check.number(clip_norm, "clip_norm", above=0)
         if anneal is not None:
-            check.integer(anneal, "anneal", least=1)
+            anneal = check.integer(anneal, "anneal", least=1)
         # not submodules: the objective holds the policy's parameters, and they must not be saved twice
         self.__dict__.update(policy=policy, rollout=rollout, stream=PathwiseStream(rollout.env))
         self.automatic_optimization = False

@@ -49,7 +49,7 @@ class PackedReplay(nn.Module):
 
     def __init__(self, capacity: int, agents: int | None, seed: int = 0) -> None:
         super().__init__()
-        check.integer(capacity, "the replay's capacity", least=1)
+        capacity = check.integer(capacity, "the replay's capacity", least=1)
         self.capacity, self.agents = capacity, agents
         self.generator = Draws(seed)
         self.fields: list[tuple[NestedKey, tuple[int, ...], torch.dtype]] = []

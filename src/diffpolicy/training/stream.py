@@ -59,9 +59,9 @@ class RolloutStream(IterableDataset[TensorDict]):
     def __init__(
         self, env: EnvBase, policy: Decides, *, episode_steps: int | None, steps: int = 1, seed: int | None = None
     ) -> None:
-        check.integer(steps, "steps")
+        steps = check.integer(steps, "steps")
         if episode_steps is not None:
-            check.integer(episode_steps, "episode_steps", least=1)
+            episode_steps = check.integer(episode_steps, "episode_steps", least=1)
         if steps < 1 or (episode_steps is not None and episode_steps % steps):
             raise InputError(f"steps must divide the {episode_steps or ENDLESS} steps of an episode, got {steps}")
         check_batch(env, "training")

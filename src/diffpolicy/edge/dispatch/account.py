@@ -86,7 +86,7 @@ class Account:
         Raises:
             InputError: an argument is out of range.
         """
-        check.integer(server, "server", least=0, most=len(self.servers))
+        server = check.integer(server, "server", least=0, most=len(self.servers))
         self.seats = list(self.seats)
         self.seats[server : server + 1] = [check.integer(seats, "seats", least=1)]
         if server == len(self.servers):

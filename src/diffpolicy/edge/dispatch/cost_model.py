@@ -67,7 +67,7 @@ class CostModel:
         Raises:
             InputError: there is no such server, or a number is out of range.
         """
-        check.integer(server, "server", least=0, most=self.servers - 1)
+        server = check.integer(server, "server", least=0, most=self.servers - 1)
         check.number(seconds, "seconds", least=0)
         self.answers += 1
         self.mean_s += (seconds - self.mean_s) / min(self.answers, MEMORY)
@@ -118,7 +118,7 @@ class CostModel:
         Raises:
             InputError: there is no such server, or the speed is none.
         """
-        check.integer(server, "server", least=0, most=self.servers - 1)
+        server = check.integer(server, "server", least=0, most=self.servers - 1)
         self._told[server] = check.number(speed, "speed", above=0)
         self._clear()
 
@@ -131,7 +131,7 @@ class CostModel:
         Raises:
             InputError: there is no such server.
         """
-        check.integer(server, "server", least=0, most=self.servers)
+        server = check.integer(server, "server", least=0, most=self.servers)
         if server == self.servers:
             self.servers += 1
             self._told = np.append(self._told, 1.0)

@@ -50,7 +50,7 @@ def _costs(frame: Frame, theme: Theme) -> Figure:
         scale_linear(axes.yaxis)
     scale_linear(axes.xaxis, whole=True)
     axes.set_xlabel("step of the first episode")
-    axes.set_ylabel(plain(f"of all items: {frame.constant('measure') or titled(column)}"))
+    axes.set_ylabel(plain(f"sum over the items of a step: {frame.constant('measure') or titled(column)}"))
     figure.draw_without_rendering()
     last = max(float(x[-1]) for x in at.values())
     label_ends(axes, [Label(last, x.end, x.name, theme.word(x.name)) for x in ordered(lines)], theme)

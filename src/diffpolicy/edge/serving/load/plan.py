@@ -122,7 +122,7 @@ def plan(
         >>> [ask.at_s for ask in plan(3)]
         [0.0, 0.0, 0.0]
     """
-    check.integer(requests, "requests", least=1, most=MOST_ASKS)
+    requests = check.integer(requests, "requests", least=1, most=MOST_ASKS)
     kinds_of, gaps_of = (np.random.default_rng([seed, stream]) for stream in (0, 1))
     weights: Floats = np.array([kind.weight for kind in kinds])
     drawn = kinds_of.choice(len(kinds), requests, p=weights / weights.sum())
