@@ -101,6 +101,7 @@ class Upstream(Protocol):
     """One worker. All of it runs in one event loop; a call that is cancelled stops the work where the worker can.
 
     Example:
+        >>> from diffpolicy.edge.serving import HttpUpstream, WorkerSpec
         >>> isinstance(HttpUpstream(WorkerSpec("http://127.0.0.1:8001")), Upstream)
         True
     """
@@ -134,6 +135,7 @@ class TellsEnd(Upstream, Protocol):
     Pictures of some megabytes take a while to come, and a worker that is free need not wait for the last byte of them.
 
     Example:
+        >>> from diffpolicy.edge.serving import HttpUpstream, WorkerSpec
         >>> isinstance(HttpUpstream(WorkerSpec("http://127.0.0.1:8001")), TellsEnd)
         True
     """
