@@ -273,6 +273,11 @@ def changes_of(problem: str, method: str) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in fits}
 
 
+def ending(seconds: float | None) -> list[EndsAfter]:
+    """What ends a training, amid a pass if need be: one of `provider-selection` takes 25 s. Args: seconds: or None."""
+    return [] if seconds is None else [EndsAfter(seconds, amid=True)]
+
+
 def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, seconds: float | None) -> list[str]:
     """Trains and judges one method; a row of the file.
 
@@ -290,12 +295,13 @@ def run(problem: str, method: str, seed: int, share: float, eval_episodes: int, 
     with tempfile.TemporaryDirectory() as folder:
         learn = partial(train, made, episodes=episodes, environments=task.environments, seed=seed)
         if teacher is not None:
-            half, chain = [] if seconds is None else [EndsAfter(seconds / 2)], str(Path(folder) / "teacher")
+            half, chain = ending(None if seconds is None else seconds / 2), str(Path(folder) / "teacher")
             lived = learn(teacher, callbacks=half, changes=changes_of(problem, teacher), out=chain).episodes
+            lived += sum(each.begun for each in half)
             changes["teacher"] = chain
-        until = [] if seconds is None else [EndsAfter(seconds - (time.process_time() - start))]
+        until = ending(None if seconds is None else seconds - (time.process_time() - start))
         fitted = learn(method, callbacks=until, changes=changes, out=Path(folder) / "run")
-        lived += fitted.episodes
+        lived += fitted.episodes + sum(each.begun for each in until)
         spent = time.process_time() - start
         name, rules = str(Path(folder) / "run"), [end for end in (task.worst, task.best) if isinstance(end, str)]
         count, judged = min(eval_episodes, 8) if made.steps and made.steps > 1000 else eval_episodes, 10_000 + seed

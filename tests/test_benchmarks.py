@@ -455,3 +455,16 @@ def test_the_fleet_of_the_service_s_benchmark_is_told_by_speeds(monkeypatch, cap
         assert f"must be 1 to 64 numbers from 0.01 to 100 with commas between them, as 1.2,0.6,0.6, got {wrong!r}" in (
             capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize("amid", [False, True])
+def test_a_training_ends_with_its_pass_or_amid_it(monkeypatch, amid):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
+    from diffpolicy.experiments import train
+    from ending import EndsAfter
+
+    ending = EndsAfter(0.0, amid=amid)
+    with pytest.warns(UserWarning, match="no update of"):
+        fitted = train("clinic", "sac", episodes=80, environments=10, callbacks=[ending], changes={"start_after": 9999})
+    assert fitted.episodes == (0 if amid else 10)
+    assert (0 <= ending.begun < 10) if amid else ending.begun == 0

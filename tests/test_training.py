@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from diffpolicy import InputError, Policy
 from diffpolicy.edge import OffloadingEnv, Stream, make_method, play_episodes
@@ -512,3 +513,25 @@ def test_evolution_takes_a_stack():
     fit(module, episodes=60)
     found = torch.cat([p.detach().reshape(-1) for p in stack.parameters()])
     assert torch.allclose(found, torch.as_tensor(aim, dtype=torch.float32), atol=0.05)
+
+
+class Kept(DummyLogger):
+    """Keeps the steps at which it was told a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def log_metrics(self, metrics, step=None):
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize("passes", [0, 1])
+def test_a_callback_may_end_a_run_amid_a_pass(method, passes):
+    """As Lightning's `Timer` does: there is no row of what was begun, and none is logged twice."""
+    module, logger = build(method("sac-ts"), SCENARIO, seed=0, environments=1), Kept()
+    stop = At(passes, 1, lambda module: setattr(module.trainer, "should_stop", True))
+    fitted = fit(module, episodes=4, callbacks=[stop], logger=logger, label="a bar")
+    assert fitted.episodes == passes
+    assert logger.steps == list(range(1, passes + 1))
+    assert [row["episode"] for row in fitted.history] == logger.steps

@@ -93,7 +93,7 @@ class EpisodeProgress(L.Callback):
         self.bar = self.progress.add_task(self.label, total=total, completed=pl_module.episodes)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self.bar is None:
+        if self.bar is None or not pl_module.history:  # another callback may end a run amid its first pass
             return
         last = pl_module.history[-1]
         shown = next((f"{key} {last[key]:.3g}" for key in ("cost", "loss") if key in last), "")
@@ -192,10 +192,19 @@ class EvaluateEvery(L.Callback):
 class LogPasses(L.Callback):
     """Gives each pass's row of the history to the trainer's loggers, with the episodes until then as its step."""
 
+    def __init__(self) -> None:
+        self.logged = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.logged = len(pl_module.history)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        row = {name: float(value) for name, value in pl_module.history[-1].items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=pl_module.episodes)
+        # none, where another callback ended the run amid a pass
+        for each in pl_module.history[self.logged :]:
+            row = {name: float(value) for name, value in each.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=pl_module.episodes)
+        self.logged = len(pl_module.history)
 
 
 class StopCleanly(L.Callback):
