@@ -1,10 +1,10 @@
-"""The order that was learnt, `pretrained:dispatch`, beside rules by hand, on arrivals and fleets that it never saw.
+"""The order that was learned, `pretrained:dispatch`, beside rules by hand, on arrivals and fleets that it never saw.
 
 python benchmarks/held_learned.py --out docs/_static     # five seeds of 200,000 requests, and twenty random fleets
 
 The two fleets are those of `held.py`, with its limits: the 99th and 99.9th percentile at most those of least cost
 (equal servers) or of least finish (unlike ones), the costliest kind's 99th at most 5 % (10 %) above. On a random fleet
-the best simple rule is the one of the least mean delay of those that keep such limits there, within 1 %; the learnt
+the best simple rule is the one of the least mean delay of those that keep such limits there, within 1 %; the learned
 order need not keep them, so that the page tells what it is beside rules that have the same freedom, too.
 
 python benchmarks/held_learned.py --part patience --fleets 60 --out docs/_static
@@ -81,7 +81,7 @@ def best_of(fleet: Played, limit: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def fleets(count: int, number: int) -> list[list[object]]:
-    """A row a random fleet: the learnt order's mean in relation to the best simple rule's, its tails to the limits."""
+    """A row a random fleet: the learned order's mean in relation to the best simple rule's, its tails to the limits."""
     rows: list[list[object]] = []
     for i in range(FIRST, FIRST + number):
         fleet = random_fleet(np.random.default_rng(i), count)

@@ -102,7 +102,7 @@ class Turns(Imagining):
         slot, fleets = self._imagined(td, memory, seen, alone=False)
         met = at_turn(slot, fleets, who, station, own, self.coefficients)
         new = {**memory, **of_servers(met.after), "spans": self.memory.spans(td, memory)}
-        return self.rule.place(met, self.coefficients), new | heard_in(memory).learnt(seen, None)._asdict()
+        return self.rule.place(met, self.coefficients), new | heard_in(memory).learned(seen, None)._asdict()
 
 
 def critic(met: Met, coefficients: Coefficients, *, ahead: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -51,7 +51,7 @@ ITEMS, CHOICES = 3, 4
 class PairGains(EnvBase):
     """One step, three items of four choices, about a fifth forbidden; the reward is the sum of gains of all pairs.
 
-    What is seen is which item it is, so that nothing but the interplay of choices is to be learnt.
+    What is seen is which item it is, so that nothing but the interplay of choices is to be learned.
     """
 
     batch_locked = True

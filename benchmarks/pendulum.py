@@ -67,7 +67,7 @@ PLAYED = {"hidden": [64, 64], "gamma": 0.9, "collect": 1600, "epochs": 10, "batc
 METHODS: dict[str, dict[str, Any]] = {
     "sac": {**REPLAYED, "learning_rates": {"actor": 1e-3, "critic": 1e-3, "alpha": 1e-3}},
     "d2sac": {**REPLAYED, "learning_rates": {"actor": 5e-4, "critic": 1e-3, "alpha": 1e-3}},
-    # the paper's: the best of its actions is learnt, targets and play take the best of four, uniform ones explore; a
+    # the paper's: the best of its actions is learned, targets and play take the best of four, uniform ones explore; a
     # narrower actor than critics, since sixteen chains a state are most of an update
     "qvpo": {
         **REPLAYED,

@@ -181,14 +181,14 @@ def test_tasks_that_do_not_exist_are_not_learnt(shared):
     valid = data["agents", "valid"]
     assert not valid.all()
 
-    def learnt(data):
+    def learned(data):
         policy = FeedforwardPolicy.from_specs(env, share_parameters=shared, normalize=True, hidden=[4])
         rows = rows_of(policy, data, keys_of(policy, env), values=False)
         module = OfflineModule(policy, imitation_loss(policy), rows, learning_rates={"actor": 0.1}, batch_size=8)
         fit(module, episodes=2)
         return rows, module
 
-    rows, module = learnt(data)
+    rows, module = learned(data)
     if shared:
         assert rows.batch_size == (int(valid.sum()),)
     else:
@@ -196,7 +196,7 @@ def test_tasks_that_do_not_exist_are_not_learnt(shared):
     other = data.clone()
     other["agents", "action"][~valid] = -7
     other["agents", "observation"][~valid] = float("nan")
-    _, again = learnt(other)
+    _, again = learned(other)
     assert again.history == module.history
     assert same_tensors(again.policy, module.policy)
     joint = FeedforwardPolicy.from_specs(env, items="joint", share_parameters=shared)
@@ -205,7 +205,7 @@ def test_tasks_that_do_not_exist_are_not_learnt(shared):
     data["agents", "valid"][:, 1] = False
     if not shared:
         with pytest.raises(InputError, match="holds no existing row for agent 1"):
-            learnt(data)
+            learned(data)
 
 
 def test_a_module_made_by_hand_resumes_on_no_other_rows(tmp_path):

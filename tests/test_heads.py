@@ -128,7 +128,7 @@ def test_laws_are_finite_in_their_type_under_masks_and_on_bounds(dtype):
 
 
 def test_parts_side_by_side_tell_what_data_may_not_hold():
-    """A data set that holds such an action is refused; it was learnt, as another action."""
+    """A data set that holds such an action is refused; it was learned, as another action."""
     head = CompositeHead((CategoricalHead(choices=3), BoundedHead(low=(0.0,), high=(1.0,))), (True, False))
     mask = head.read_mask(torch.tensor([True, False, True])).expand(4, 5)
     action = torch.tensor([[0.0, 0.5], [1.0, 0.5], [0.5, 0.5], [2.0, 1.5]])

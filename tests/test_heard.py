@@ -62,7 +62,7 @@ def test_chances_are_those_told_until_enough_was_heard() -> None:
     assert torch.equal(start.chances(told, 4.0)[0], told)
     assert start.chances(None, 4.0).sum() == 0
     seen = tasks_of_counts([[2, 1]], 3)
-    after = start.learnt(seen, None).learnt(seen, torch.tensor([[True, False]]))
+    after = start.learned(seen, None).learned(seen, torch.tensor([[True, False]]))
     assert after.slots.tolist() == [[3]]
     assert after.chances(told, 4.0)[0].tolist() == pytest.approx([(4 + 4) / 7, (2 + 2) / 7, 1 / 7])
     tasks, chance = after.imagined(None, seen.origin[..., :1], False)
@@ -70,7 +70,7 @@ def test_chances_are_those_told_until_enough_was_heard() -> None:
     works = tasks.work_gcycles[0]
     # the last heard, and the mean of all that were heard where there was none
     assert works.tolist() == [[100, 200, 700 / 3], [400, 700 / 3, 700 / 3]]
-    alone = start.learnt(tasks_of_counts([[0, 2]], 3), torch.tensor([[False, True]]))
+    alone = start.learned(tasks_of_counts([[0, 2]], 3), torch.tensor([[False, True]]))
     law = tasks_of_counts([[2, 2]], 2), told[:2]
     tasks, chance = alone.imagined(law, seen.origin[..., :1], True)
     assert chance[0].tolist() == pytest.approx([(1 + 1) / 2, (0.5 + 1) / 2, 0])

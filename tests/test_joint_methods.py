@@ -78,8 +78,8 @@ def test_a_preset_learns_a_masked_joint_problem_past_the_rule_of_single_items():
     """As a user writes it, without a number of his own: random costs 30.6, the rule 20.8 and the best pairs 11.0."""
     names = runpy.run_path(str(ROOT / "examples" / "extending" / "robots.py"))
     run = train(names["problem"], "d2sac-plus", episodes=192, environments=4, changes={"items": "joint"})
-    results = evaluate(names["problem"], {"learnt": run.policy, "nearest": names["nearest"]}, episodes=32).results
-    assert results["learnt"].costs.mean < 0.85 * results["nearest"].costs.mean
+    results = evaluate(names["problem"], {"learned": run.policy, "nearest": names["nearest"]}, episodes=32).results
+    assert results["learned"].costs.mean < 0.85 * results["nearest"].costs.mean
 
 
 def test_items_that_become_joint_bring_a_faster_temperature_unless_its_rate_is_told():

@@ -192,9 +192,9 @@ def test_rules_that_coincide_are_one_line_named_after_the_baseline_first():
         line("twin", "heuristic", 1.001, 2),
         line("base", "heuristic", 1, 2),
         line("far", "heuristic", 1, 3),
-        line("learnt", "method", 1, 2),
+        line("learned", "method", 1, 2),
     ]
-    assert [x.label for x in merged(lines, "base")] == ["base = twin", "far", "learnt"]
+    assert [x.label for x in merged(lines, "base")] == ["base = twin", "far", "learned"]
 
 
 def test_the_front_is_what_nobody_beats_in_both():

@@ -1,4 +1,4 @@
-"""Where chains start: a running mean of what was decided, and a network that is learnt through the chain."""
+"""Where chains start: a running mean of what was decided, and a network that is learned through the chain."""
 
 import dataclasses
 import json

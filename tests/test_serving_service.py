@@ -375,7 +375,7 @@ def test_by_a_lead_the_next_request_waits_at_its_worker_when_the_one_before_ends
 
 
 def test_the_next_request_is_sent_before_anything_is_told_of_an_answer() -> None:
-    """What is learnt and told takes longer than to bind, and the worker would stand still."""
+    """What is learned and told takes longer than to bind, and the worker would stand still."""
 
     async def main():
         async with Bench(1) as bench:

@@ -82,7 +82,7 @@ class TokenProcess(Process):
         raise InputError(f"a {type(self).__name__} defines no rates; pass a Sampler made for it")
 
     def target(self, x0: Tensor, t: Tensor | int, draws: Tensor, prediction: str = "x0") -> Tensor:
-        """x_0 itself, whose law is learnt by cross-entropy, `[.., K]`. Args: of `corrupt`."""
+        """x_0 itself, whose law is learned by cross-entropy, `[.., K]`. Args: of `corrupt`."""
         if prediction not in ("x0", "noise"):  # a policy of tokens leaves its prediction as it comes
             raise InputError(f"a network of tokens predicts the law of x0, got prediction {prediction!r}")
         return x0

@@ -47,7 +47,7 @@ def read_data(path: str | Path) -> TensorDict:
             where they are there, `action_mask` (or `mask`), `reward`, `next_observation`, `terminated`, `next_mask`, or
             as D4RL calls them (`observations`, ..., `terminals`); a dot or a slash goes into a group
             (`agents.observation`). Where not all rows are there, `valid` (the environment's own key of which items
-            exist) and `counted` (steps of a lane that has not ended) tell which are: the others are not learnt.
+            exist) and `counted` (steps of a lane that has not ended) tell which are: the others are not learned.
 
     Returns:
         Batch `[M]`, with `next`; a rollout's lanes and steps are one after the other. `rows_of` makes of it what a

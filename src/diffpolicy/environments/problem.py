@@ -115,7 +115,7 @@ class Problem(ABC):
         )
 
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
-        """What is learnt from a rollout, in time order; by default from each step to the next, see `step_transitions`.
+        """What is learned from a rollout, in time order; by default from each step to the next, see `step_transitions`.
 
         Args:
             rollout: batch `[E, T]`, of an environment of this problem. keys: of that environment.

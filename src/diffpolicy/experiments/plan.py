@@ -167,7 +167,7 @@ class Job:
 
     @property
     def effort(self) -> float:
-        """About how much work it is: an episode that is played counts 1, one that is learnt from 4."""
+        """About how much work it is: an episode that is played counts 1, one that is learned from 4."""
         return self.eval_episodes + (4.0 * (self.episodes or 100) if self.trained else 0.0)
 
     def named(self) -> str:

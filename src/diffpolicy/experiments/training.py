@@ -190,7 +190,7 @@ def train(
 
 
 def warn_of_few(result: Fitted) -> None:
-    """Warns of a whole run that made so few updates that hardly anything can have been learnt.
+    """Warns of a whole run that made so few updates that hardly anything can have been learned.
 
     A run without any warns of that itself. Args: result: what came of a run from its beginning.
     """

@@ -29,7 +29,7 @@ class DistillationMethod(ImitationMethod):
 
     Args:
         teacher: a trained policy's folder, above all; else whatever an `ImitationMethod` takes, of which the decisions
-            are learnt.
+            are learned.
         others: of `ImitationMethod`.
 
     Raises:

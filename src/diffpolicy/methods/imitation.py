@@ -32,7 +32,7 @@ from diffpolicy.training.taught import TaughtModule
 class ImitationMethod(OffPolicyMethod):
     """Behaviour cloning (Pomerleau 1991, doi:10.1162/neco.1991.3.1.88): a policy decides as its teacher does.
 
-    The teacher plays, and what it decided is learnt out of a replay: by its likelihood where the policy's chain, if it
+    The teacher plays, and what it decided is learned out of a replay: by its likelihood where the policy's chain, if it
     has one, ends in a law (`LikelihoodLoss`), and where the chain ends in the action itself by the cross-entropy of its
     tokens (`TokenImitationLoss`) or by denoising it (`DenoisingLoss`).
 

@@ -25,7 +25,7 @@ class MirrorDescentMethod(ActionCriticMethod):
     The losses are `MirrorDescentLoss`, `OnChainMirrorLoss` and `ReverseMirrorLoss`.
 
     Args:
-        divergence: `forward`: own actions are learnt with softmax weights; `on-chain`: at the states of their chains;
+        divergence: `forward`: own actions are learned with softmax weights; `on-chain`: at the states of their chains;
             `reverse`: by clipped ratios of single steps.
         temperature: lambda, the first one where it is found, in units of scaled rewards.
         target_kl: nats that a step may go, by which lambda is found, but for `reverse` below log(samples); None: lambda
@@ -60,7 +60,7 @@ class MirrorDescentMethod(ActionCriticMethod):
     }
 
     def refuses(self, head: Head) -> str:
-        """As its family; and the states of a chain that are learnt at are tokens."""
+        """As its family; and the states of a chain that are learned at are tokens."""
         numbers = isinstance(head, (BoundedHead, VectorHead)) and self.chain and self.divergence != "forward"
         return super().refuses(head) or ("it learns at recorded states of chains of tokens" if numbers else "")
 

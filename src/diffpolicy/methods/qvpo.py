@@ -23,7 +23,7 @@ class QVPOMethod(ActionCriticMethod):
     The losses are those of `QVPOLoss`.
 
     Args:
-        kept: how many of the weighed actions are learnt from, the best ones; None: all.
+        kept: how many of the weighed actions are learned from, the best ones; None: all.
         entropy: weight of actions drawn alike from all, which keep the law wide.
         uniform: how many of them are drawn in a state.
         others: of `ActionCriticMethod`.

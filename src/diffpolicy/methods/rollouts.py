@@ -154,7 +154,7 @@ class RolloutMethod(Method):
         return self.options()
 
     def make_player(self, problem: Problem, seed: int) -> Decides | None:
-        """Who plays what is learnt from; None: the policy that is trained."""
+        """Who plays what is learned from; None: the policy that is trained."""
         return None
 
     def make_policy(self, env: EnvBase, seed: int) -> Policy:

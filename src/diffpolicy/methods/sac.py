@@ -81,7 +81,7 @@ class SACMethod(OffPolicyMethod):
 
         Of all items of a row there is one temperature for the row's whole reward, which nobody knows: it must come
         down to it, and may be ten times too high. At a rate of 1e-3 that takes 2,300 updates, in which nothing else is
-        learnt.
+        learned.
         """
         becomes, rate = changes.get("items") == "joint" and self.items != "joint", self.learning_rates.get("alpha")
         return {"learning_rates.alpha": 10 * rate} if becomes and rate else {}

@@ -88,7 +88,7 @@ def denoising_errors(
     """
     process, n = policy.process, policy.items_read
     x = process.corrupt(x0, t, noise)
-    cond = policy.learnt(observation, dropped)
+    cond = policy.learned(observation, dropped)
     given = policy.denoise(x.unflatten(-1, (n, -1)) if n else x, t, cond)
     target = process.target(x0, t, noise, policy.prediction)
     return (given.reshape(target.shape) - target).square().mean(-1)

@@ -55,7 +55,7 @@ class FPOLoss(LossModule):
         >>> loss, zeros = FPOLoss(policy, CriticEnsemble(3, 1, ensemble=1)), torch.zeros(8, 1)
         >>> rows = {"observation": torch.zeros(8, 3), "action": zeros, "advantage": zeros + 2, "value_target": zeros}
         >>> from tensordict import TensorDict
-        >>> round(loss(loss.begin(TensorDict(rows, [8])))["loss_objective"].item(), 4)  # nothing is learnt yet
+        >>> round(loss(loss.begin(TensorDict(rows, [8])))["loss_objective"].item(), 4)  # nothing is learned yet
         -2.0
     """
 

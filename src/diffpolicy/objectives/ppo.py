@@ -105,7 +105,7 @@ class ChainPPOLoss(ClipPPOLoss):
         >>> rows = policy(Clinic(8).reset())
         >>> rows.update({"advantage": torch.full((8, 1), 2.0), "value_target": torch.zeros(8, 1)}).batch_size
         torch.Size([8])
-        >>> round(loss(rows)["loss_objective"].item(), 4)  # nothing is learnt yet, so each ratio is 1
+        >>> round(loss(rows)["loss_objective"].item(), 4)  # nothing is learned yet, so each ratio is 1
         -2.0
     """
 

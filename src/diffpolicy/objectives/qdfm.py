@@ -83,7 +83,7 @@ class QDFMLoss(WeightedActionLoss):
         noise = torch.rand(x0.shape, generator=generator, device=generator.device).to(observation.device)
         allowed = policy.allowed_tokens(mask, rows)
         x = process.corrupt(x0, t, noise, allowed)
-        cond = policy.learnt(observation, policy.drops(rows))
+        cond = policy.learned(observation, policy.drops(rows))
         law = policy.token_logits(x, t, cond, allowed, policy.vocabulary).softmax(-1)
         hidden, goes = (x == law.shape[-1]).unsqueeze(-1), 1 - one_hot(x % law.shape[-1], law.shape[-1])
         hides = policy.vocabulary > law.shape[-1]

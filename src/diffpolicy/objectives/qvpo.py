@@ -27,7 +27,7 @@ class QVPOLoss(WeightedActionLoss):
     learns choices by the same objective.
 
     Args:
-        kept: how many of the N are learnt from, the best ones (1 in the paper), and any of those that tie; None: all.
+        kept: how many of the N are learned from, the best ones (1 in the paper), and any of those that tie; None: all.
         entropy: weight of the uniform actions.
         uniform: how many of them are drawn in a state.
         policy, critic: of `WeightedActionLoss`.
@@ -60,7 +60,7 @@ class QVPOLoss(WeightedActionLoss):
         self.uniform = check.integer(uniform, "uniform", least=1)
 
     @property
-    def learnt(self) -> int:
+    def learned(self) -> int:
         return self.samples if self.kept is None else min(self.kept, self.samples)
 
     def weights(self, q: Tensor) -> Tensor:

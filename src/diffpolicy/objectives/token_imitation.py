@@ -144,7 +144,7 @@ def token_errors(
     """
     process = policy.process
     assert isinstance(process, TokenProcess)
-    cond = policy.learnt(observation, dropped)
+    cond = policy.learned(observation, dropped)
     logits = policy.token_logits(x, t, cond, allowed, policy.vocabulary)
     each = -logits.log_softmax(-1).gather(-1, x0.unsqueeze(-1)).squeeze(-1)
     choices = policy.choices // policy.head.slots

@@ -14,7 +14,7 @@ class WeightedActionLoss(ActionCriticLoss):
 
     With a_1..N drawn in each state, Q the least of the ensemble and l the loss of giving an action (`action_losses`: a
     chain's denoising loss; minus the log-probability of a policy without a chain), the actor's is sum_n w_n l(a_n).
-    Nothing is differentiated but l. Where a subclass says that at most `learnt` of the N have a weight, l is had of
+    Nothing is differentiated but l. Where a subclass says that at most `learned` of the N have a weight, l is had of
     those alone.
 
     Args:
@@ -35,7 +35,7 @@ class WeightedActionLoss(ActionCriticLoss):
     """
 
     @property
-    def learnt(self) -> int:
+    def learned(self) -> int:
         """How many of a state's N actions may have a weight, those of the greatest."""
         return self.samples
 
@@ -45,18 +45,18 @@ class WeightedActionLoss(ActionCriticLoss):
 
     def given(self, observation: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
         """The loss l of actions, `[.., M N]`. Args: observation: `[.., M N, F]`. action, mask: likewise."""
-        return action_losses(self.policy, observation, action, mask, self.learnt)
+        return action_losses(self.policy, observation, action, mask, self.learned)
 
     def actor_losses(self, observation: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """What the actor is to lessen, by name. Args: observation: `[.., M, F]`. mask: `[.., M, W]`, or None."""
         each, given = repeated(observation, self.samples), repeated(mask, self.samples)
         action = self.drawn(each, given)
         weight = self.weighed(each, action, mask)
-        if self.learnt < self.samples:
-            weight, best = weight.topk(self.learnt, -1)
+        if self.learned < self.samples:
+            weight, best = weight.topk(self.learned, -1)
             action = of_each_state(action, best, self.samples)
-            each, given = repeated(observation, self.learnt), repeated(mask, self.learnt)
-        loss = self.given(each, action, given).unflatten(-1, (-1, self.learnt))
+            each, given = repeated(observation, self.learned), repeated(mask, self.learned)
+        loss = self.given(each, action, given).unflatten(-1, (-1, self.learned))
         return {"loss_actor": (weight * loss).sum(-1).mean(-1).sum(), **self.more(observation, mask, weight)}
 
     def weighed(self, observation: Tensor, action: Tensor, mask: Tensor | None) -> Tensor:
@@ -68,7 +68,7 @@ class WeightedActionLoss(ActionCriticLoss):
         """Further losses of a subclass, by name.
 
         Args:
-            observation, mask: of `actor_losses`. weight: `[.., M, n]` of those that are learnt.
+            observation, mask: of `actor_losses`. weight: `[.., M, n]` of those that are learned.
         """
         return {}
 

@@ -50,7 +50,7 @@ class DiffusionPolicy(RecordingPolicy):
             its class's `to_dict` and `from_dict`, or by `config`; one without them is passed again,
             `load(path, denoiser=MyNet())`. Where agents have parameters of their own, each gets a copy of it, unless
             its attribute `agents_side_by_side` is their number.
-        condition_drop: chance that a row's condition is left out while the chain is imitated, a learnt vector in its
+        condition_drop: chance that a row's condition is left out while the chain is imitated, a learned vector in its
             place, so that `ClassifierFree` can guide it; 0: never.
         guidance: how the chain is guided when the policy acts; None: not at all. See `with_guidance`.
         others: of `Policy`.

@@ -115,7 +115,7 @@ def _masks(actions: Sequence[NestedKey]) -> set[str]:
 
 
 def check_free(key: NestedKey, actions: Sequence[NestedKey], group: Sequence[str]) -> None:
-    """Refuses to observe what acting overwrites before it is learnt from. Args: key: of an observation."""
+    """Refuses to observe what acting overwrites before it is learned from. Args: key: of an observation."""
     written = key in actions or (group_of(key) == tuple(group) and last_of(key) in WRITTEN)
     if written or key == "next" or group_of(key)[:1] == ("next",):
         raise InputError(

@@ -88,7 +88,7 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
 
         It stands under `start` beside the action: an x_0, `[*, W]`, or, where the end of a chain is the action, an
         action. The chain goes on from q(x_t | x_0), t the level, so that less noise keeps more of what was given; with
-        exact predictions, an x_0 of the law that is learnt leads to the same law (Meng et al. 2022, arXiv 2108.01073).
+        exact predictions, an x_0 of the law that is learned leads to the same law (Meng et al. 2022, arXiv 2108.01073).
 
         Args:
             level: 1..I, one of those that the sampler goes through, `path`; None: from the prior, as it was.
@@ -149,7 +149,7 @@ class SteeredPolicy(ChainPolicy, RememberingPolicy, base=True):
         drawn = torch.rand(rows, generator=generator, device=generator.device)
         return drawn.to(self.device) < self.condition_drop
 
-    def learnt(self, observation: Tensor, dropped: Tensor | None = None) -> object:
+    def learned(self, observation: Tensor, dropped: Tensor | None = None) -> object:
         """What the denoiser is conditioned on in an update. Args: observation: `[.., M, F]`. dropped: of `drops`."""
         condition = self.condition(observation)
         if dropped is not None:

@@ -1,4 +1,4 @@
-"""`CostModel`: how long a request will take on each server, learnt from every answer."""
+"""`CostModel`: how long a request will take on each server, learned from every answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`LearnedOrder`: scores of requests on servers that were learnt in the simulator, for fleets of any size."""
+"""`LearnedOrder`: scores of requests on servers that were learned in the simulator, for fleets of any size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WEIGHTS = (
     *("slowness", "late", "late from"),
     *("patience", "patience a backlog", "impatience"),
 )
-"""What is learnt, in this order; see `LearnedOrder`."""
+"""What is learned, in this order; see `LearnedOrder`."""
 (SHARE, AGE, AGE_LARGE, OLD, OLD_FROM, PASSES, PASSES_FROM, PASSES_SHARE, SLOW, LATE, LATE_FROM, PATIENCE, PRICE, PICKY
  ) = range(len(WEIGHTS))  # fmt: skip
 SEEN, SERVICES, SERVICE_S, DECISIONS, BACKLOG_S, CHANGED = range(6)

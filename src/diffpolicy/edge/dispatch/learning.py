@@ -48,7 +48,7 @@ SIMPLE: Mapping[str, Dispatcher] = {
     **{f"cost-minus-age:{of}": make_held(f"cost-minus-age:{of}") for of in ("age=0.5", "age=1")},
     **{f"cost-minus-age:{of}": make_held(f"cost-minus-age:{of}") for of in ("age=1,price=2", "age=2,price=2")},
 }
-"""What the learnt order is to be better than: the best of them, fleet by fleet."""
+"""What the learned order is to be better than: the best of them, fleet by fleet."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from diffpolicy.errors import InputError
 DEFAULT_ORDER = "shortest-first:cap=6"
 """Of `--binding free`: 18 % off the mean delay of three equal servers, at the same p99."""
 BUNDLED = f"{PRETRAINED}dispatch"
-"""The order that was learnt, as it is bundled."""
+"""The order that was learned, as it is bundled."""
 NAMES = (*ORDERS, BUNDLED)
 """All that may stand there by name."""
 
@@ -41,7 +41,7 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
 
     Args:
         text: a name of `ORDERS`, with options after a colon, such as `shortest-first:cap=6` or
-            `cost-minus-age:age=0.5,price=2`; `pretrained:dispatch`, the order that was learnt, or a file that
+            `cost-minus-age:age=0.5,price=2`; `pretrained:dispatch`, the order that was learned, or a file that
             `train-fleet dispatch` wrote, with `tail` and `cap` as options, such as `pretrained:dispatch:tail=0.5`; or
             `module:attribute`, a function of a `Moment` that gives scores `[W, S]`, an object with such a method
             `scores`, or a whole `Dispatcher`.
@@ -77,7 +77,7 @@ def make_held(text: str, price: float | None = 3.0) -> Dispatcher:
 
 
 def _learned(text: str, name: str, given: str) -> Held:
-    """An order that was learnt. Args: text: it with its options. name: its path, or `BUNDLED`. given: its options."""
+    """An order that was learned. Args: text: it with its options. name: its path, or `BUNDLED`. given: its options."""
     options = dict(_option(text, part) for part in given.split(",") if part)
     check.known(options, ["tail", "cap"], f"order {name}")
     read = LearnedFile.bundled() if name == BUNDLED else LearnedFile.read(name)

@@ -7,7 +7,7 @@ A law that was told, of chances p_i that a station has more than i tasks in a sl
 seen_i of n slots of stations having had more than i. Sizes are those that a station's task of that index had last;
 before it had one, those of the told law. Without a told law k is 0.
 
-Stations may come in turn, as in LAD-TS, or mixed, as requests do; which of the two is learnt from how far apart a
+Stations may come in turn, as in LAD-TS, or mixed, as requests do; which of the two is learned from how far apart a
 station's own arrivals lay (`physics.file_steps.spans_of`).
 
 Shapes: K knowers, who each have heard some of B stations; N tasks of a station at most.
@@ -45,7 +45,7 @@ class Heard(NamedTuple):
     sizes: Tensor
     known: Tensor
 
-    def learnt(self, seen: SlotTasks, own: Tensor | None) -> Heard:
+    def learned(self, seen: SlotTasks, own: Tensor | None) -> Heard:
         """With a slot more.
 
         Args:

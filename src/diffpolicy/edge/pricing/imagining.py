@@ -86,7 +86,7 @@ class Imagining:
         chosen, after = decided(slot, fleets, heard.mixed(spans), who, station, own, self.coefficients)
         new = {**memory, **of_servers(after)}
         if self.memory.learns:
-            new |= {"spans": spans, **heard_in(memory).learnt(seen, heard_of)._asdict()}
+            new |= {"spans": spans, **heard_in(memory).learned(seen, heard_of)._asdict()}
         return chosen, new
 
     def _imagined(

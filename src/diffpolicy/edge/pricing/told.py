@@ -23,8 +23,8 @@ class Told:
     """What is told.
 
     Args:
-        workload: the law of arrivals, which a stale rule imagines; None: it has to be learnt. step_s: usual length of a
-            step, seconds.
+        workload: the law of arrivals, which a stale rule imagines; None: it has to be learned. step_s: usual length of
+            a step, seconds.
         usual: tasks and Gcycles of a step, where each step is one request: then nothing is stale and nothing imagined.
     """
 

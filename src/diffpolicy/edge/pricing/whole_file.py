@@ -157,7 +157,7 @@ def play(
         steps: the file. begun: the fleet as its first step begins, of which no more is read than what is known of it.
         order: of all servers, int64 `[S]`, in which each task renews one beside the chosen.
         single: whether each step is one request, so that nobody else's is waited for.
-        learns: whether the order in which stations come is learnt.
+        learns: whether the order in which stations come is learned.
     """
     block = np.zeros((ROWS, len(order)))
     state, servers = rows_of(block), begun.servers

@@ -13,8 +13,8 @@ MOST = 16.0
 class Drift:
     """A running mean of log(measured / expected), which notices a server that slows down at once.
 
-    The means of `CostModel` run over ten times as many answers, for each kind of request; what they have not learnt yet
-    is the same factor for all kinds of a server.
+    The means of `CostModel` run over ten times as many answers, for each kind of request; what they have not learned
+    yet is the same factor for all kinds of a server.
 
     Example:
         >>> drift = Drift()

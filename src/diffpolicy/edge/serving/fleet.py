@@ -1,4 +1,4 @@
-"""`Fleet`: the workers, what was sent to them, and what was learnt of them."""
+"""`Fleet`: the workers, what was sent to them, and what was learned of them."""
 
 from __future__ import annotations
 

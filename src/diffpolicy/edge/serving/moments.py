@@ -16,13 +16,13 @@ from diffpolicy.edge.serving.work import Work
 
 
 def expected_s(model: CostModel, servers: Sequence[Server], request: ImageRequest) -> Floats:
-    """Seconds of a request on each server, as it has learnt them of sizes, `[S]`.
+    """Seconds of a request on each server, as it has learned them of sizes, `[S]`.
 
     Of what the request leaves open, a server that says what it makes of it (a workflow of ComfyUI) has its own size;
     the others take the mean of the model for each image.
 
     Args:
-        model: what was learnt. servers: in its order. request: any.
+        model: what was learned. servers: in its order. request: any.
     """
     if request.size is not None:
         return model.expected_s(request.model, request.size)
@@ -38,7 +38,7 @@ class Costs:
     """Expected seconds of works on servers, each kind of request worked out once.
 
     Args:
-        model: what was learnt of kinds. servers: for what is learnt of late. now_s: the time.
+        model: what was learned of kinds. servers: for what is learned of late. now_s: the time.
         outstanding: requests that each was sent and has not answered. starts_s: tells, of a time, the seconds until
             each would begin one more, `[S]`; None: they begin at once.
     """

@@ -31,7 +31,7 @@ class PolicyRouter(RequestRouter):
     """Ranks replicas: first the one that the policy names, then the others by when they would have done the request.
 
     Each router, that is each handle and each proxy, keeps an account of its own, so one ingress should call the
-    deployment. What a request takes on a replica is learnt from those that it answered: what failed or was cancelled
+    deployment. What a request takes on a replica is learned from those that it answered: what failed or was cancelled
     teaches nothing. Requests are OpenAI bodies, a dictionary as the first argument; of others the size is not known,
     and they take the mean.
 

@@ -12,7 +12,7 @@ a task."""
 async def others_first() -> None:
     """Lets a request that waits for a worker be bound and sent, before its caller goes on.
 
-    What is read, learnt and told of an answer takes longer than all of that, and the worker would stand still.
+    What is read, learned and told of an answer takes longer than all of that, and the worker would stand still.
 
     Example:
         >>> said = []

@@ -130,7 +130,7 @@ def _line(name: str, seeds: Floats, related: Any, window: int) -> Line:
 
 
 def _scale(axes: Axes, values: list[Floats], log: bool, ratio: bool) -> None:
-    """The axis of what was learnt: as far as the means go, since the first episodes' bands go anywhere."""
+    """The axis of what was learned: as far as the means go, since the first episodes' bands go anywhere."""
     everything = np.concatenate(values) if values else np.ones(1)
     if log:
         scale_log(axes, "y", *padded(float(everything.min()), float(everything.max())))

@@ -20,7 +20,7 @@ ACROSS = 2
 
 
 def training(frame: Frame, theme: Theme) -> Figure:
-    """What was learnt above, wide, and below it a small panel for each other column, in the order of the file.
+    """What was learned above, wide, and below it a small panel for each other column, in the order of the file.
 
     Each value is faint and its running mean strong. What is above zero has a logarithmic axis, and so has, on both
     sides of zero, what spans much.
