@@ -27,6 +27,7 @@ class BoltzmannLoss(LossModule):
         "reward",
         ("next", "observation"),
         ("next", "action_mask"),
+        ("next", "terminated"),
     ]
     out_keys = ["loss_actor", "loss_qvalue"]
 

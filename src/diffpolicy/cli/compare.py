@@ -94,7 +94,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--sweep",
         metavar="KEY=V,V",
         help="repeat everything at each value of a parameter: of the problem (for offloading tasks, stations, "
-        "slots, capacity, steps), or of the methods (denoising-steps, temperature, discount, updates)",
+        "slots, capacity, steps), or of the methods (denoising-steps, temperature, discount, "
+        "updates, or any field that is a number)",
     )
     parser.add_argument("--resume", action="store_true", help="continue the same run in --out, if it was stopped")
     parser.add_argument("--compile", action="store_true", help="compile the updates (for long runs)")
@@ -136,9 +137,9 @@ def run(options: argparse.Namespace) -> None:
 
     opt.set_threads(options.threads)
     problem = opt.problem(options, scenario, held)
-    sweep = None if options.sweep is None else Sweep.parse(options.sweep, problem)
     every = [name for name, package in PRESETS.items() if package == PRESETS.get(problem.methods[0])]
     methods = options.methods or (every if options.full else list(problem.methods))
+    sweep = None if options.sweep is None else Sweep.parse(options.sweep, problem, methods)
     episodes = options.episodes or (500 if options.full else None)
     minutes = options.minutes or (None if episodes else 5.0)
     plan = Plan(

@@ -129,9 +129,10 @@ def _made(text: str, problem: Problem, seed: int) -> Decides:
             made = made(problem.subject)
         if isinstance(made, SavedPolicy):
             made.reseed(seed)
-    if not isinstance(made, nn.Module):
+    if isinstance(made, type) or not callable(made):
         raise InputError(
-            f"policy {text} must be a tensordict module or a function of {problem.given} that makes one, "
+            f"policy {text} must be a tensordict module or a function of {problem.given} that makes a policy, "
             f"got {check.show(made)}"
         )
-    return made
+    decides: Decides = made
+    return decides

@@ -36,7 +36,7 @@ class Played:
     Args:
         cost: of each item, float64 `[K]`, in the problem's unit, in order of step, environment and item.
         episode: number of each item's episode, `[K]`.
-        seconds: spent in the policy.
+        seconds: spent in the policy; the first decision, in which it may be compiled, counts as the mean of the others.
         notes: further values of each item by their keys, `[K]`.
         decisions: how many items were decided, where it is not each of these.
 
@@ -189,7 +189,7 @@ def play(
     """
     check_is_env(env)
     base = env
-    costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, 0.0  # type: ignore[var-annotated]
+    costs, episodes, notes, seconds = [], [], {str(k): [] for k in note_keys}, []  # type: ignore[var-annotated]
     lanes, decided = env.batch_size.numel(), 0
     number = torch.arange(first_episode, first_episode + lanes).unsqueeze(-1)
     rewarded = _reward_key(env) if reward_key is None else reward_key
@@ -204,7 +204,7 @@ def play(
                 break
             start = time.perf_counter()
             shown, root = root, policy(root)
-            seconds += time.perf_counter() - start
+            seconds.append(time.perf_counter() - start)
             check_chosen(root, choices, env.batch_size, "the policy", going, shown)
             # the last step resets nothing, which would be for nobody
             step, root = env.step_and_maybe_reset(root) if t + 1 != steps else (env.step(root), root)
@@ -239,7 +239,7 @@ def play(
     return Played(
         torch.cat(costs).numpy(),
         torch.cat(episodes).numpy(),
-        seconds,
+        _apart_from_the_first(seconds),
         {k: torch.cat(v).numpy() for k, v in notes.items()},
         None if per == "item" else decided,
     ).added_up(per)
@@ -275,3 +275,8 @@ def _entries(step: TensorDictBase, key: NestedKey, lanes: int, like: Tensor | No
     if like is not None and rows.shape != like.shape:
         raise InputError(f"{key!r} must have an entry for each reward, {like.shape[1]} a lane, got {rows.shape[1]}")
     return rows
+
+
+def _apart_from_the_first(seconds: Sequence[float]) -> float:
+    """What decisions took in all, the first of them as the mean of the others: policies may be compiled in it."""
+    return sum(seconds) if len(seconds) < 2 else sum(seconds[1:]) * len(seconds) / (len(seconds) - 1)

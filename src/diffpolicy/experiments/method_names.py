@@ -7,6 +7,7 @@ what they name.
 from __future__ import annotations
 
 import os
+from dataclasses import MISSING, fields
 from importlib import import_module, resources
 from os import PathLike
 from pathlib import Path
@@ -139,6 +140,7 @@ def make_method(source: str | PathLike[str]) -> Method:
     if kind in ("attribute", "entry point"):
         method = import_named("method", source)
         if isinstance(method, type) and issubclass(method, Method):
+            _check_defaults(source, method)
             method = method()
         if not isinstance(method, Method):
             raise InputError(f"method {source} must be a diffpolicy.methods.Method, got {check.show(method)}")
@@ -147,3 +149,13 @@ def make_method(source: str | PathLike[str]) -> Method:
     if kind == "preset":
         path = Path(str(resources.files(import_module(PRESETS[source])) / "presets" / f"{source}.yaml"))
     return parse_method(check.read_text(path, "method file"), str(path))
+
+
+def _check_defaults(source: str, kind: type[Method]) -> None:
+    """Refuses a class that is not made without arguments. Args: source: what named it."""
+    lacking = [f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    if lacking:
+        raise InputError(
+            f"method {source}: {kind.__name__} has no default of {', '.join(lacking)}; name an instance of it, as in "
+            f"{source.partition(':')[0]}:method after method = {kind.__name__}({lacking[0]}=...), or a YAML file"
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ class Sweep:
     """A parameter, and the values at which a comparison is repeated.
 
     Args:
-        key: of the problem's `knobs` or of `METHOD_KEYS`.
+        key: of the problem's `knobs`, of `METHOD_KEYS`, or a field of all methods that is a number.
         values: in the order of the plot, at least one; pairs (LO, HI) for ranges.
 
     Raises:
@@ -62,26 +63,28 @@ class Sweep:
             raise InputError(f"a sweep needs values, got {check.show(self.values)}")
 
     @classmethod
-    def parse(cls, text: str, problem: Problem) -> Sweep:
+    def parse(cls, text: str, problem: Problem, methods: Sequence[str] = ()) -> Sweep:
         """What `--sweep` takes, KEY=V,V.
 
         Args:
-            text: that. problem: whose knobs it may turn, beside the methods'.
+            text: that. problem: whose knobs it may turn, beside the methods'. methods: whose fields it may set.
 
         Raises:
             InputError: an unknown key, or a value that it cannot take.
         """
         key, equals, rest = text.partition("=")
         known = {**problem.knobs(), **METHOD_KINDS}
-        if not equals or key not in known:
-            near = meant(key, known)
+        kind = known.get(key) or _field_kind(key, methods)
+        if not equals or kind is None:
+            near = meant(key, [*known, *_numbers(methods)])
             raise InputError(
-                f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, got {check.show(text)}{near}"
+                f"a sweep must be KEY=V,V with KEY one of {', '.join(known)}, or a field of all methods that is a "
+                f"number, got {check.show(text)}{near}"
             )
         words = [word.strip() for word in rest.split(",") if word.strip()]
         if not words:
             raise InputError(f"a sweep needs values, got {check.show(text)}")
-        values = tuple(_value(key, known[key], word) for word in words)
+        values = tuple(_value(key, kind, word) for word in words)
         if len(set(values)) < len(values):
             raise InputError(f"a sweep's values must differ, got {check.show(text)}")
         return cls(key, values)
@@ -104,8 +107,9 @@ class Sweep:
         here = replace(plan, out=plan.out / at.replace(":", "-"), seconds=share, at=at)
         if self.key in plan.problem.knobs():
             return replace(here, problem=plan.problem.vary(self.key, value))
-        check.choice(self.key, "the key of a sweep", [*plan.problem.knobs(), *METHOD_KEYS])
-        field = METHOD_KEYS[self.key]
+        if _field_kind(self.key, plan.methods) is None:
+            check.choice(self.key, "the key of a sweep", [*plan.problem.knobs(), *METHOD_KEYS])
+        field = METHOD_KEYS.get(self.key, self.key)
         for name in plan.methods:
             if field not in {f.name for f in fields(make_method(name))}:
                 raise InputError(f"method {name} has no {self.key.replace('-', ' ')}; leave it out with --methods")
@@ -113,6 +117,23 @@ class Sweep:
             if aimed(plan.methods, key)[1] == field:
                 raise InputError(f"{key} is set, and the sweep over {self.key} sets {field} too")
         return replace(here, changes={**plan.changes, field: value})
+
+
+def _numbers(methods: Iterable[str]) -> dict[str, list[Kind]]:
+    """Fields of the methods that are numbers, by what each method that has one says that it is."""
+    found: dict[str, list[Kind]] = {}
+    for name in methods:
+        for field in fields(make_method(name)):
+            said = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            if field.init and re.search(r"\b(float|int)\b", said) and "[" not in said:
+                found.setdefault(field.name, []).append("number" if "float" in said else "whole")
+    return found
+
+
+def _field_kind(key: str, methods: Iterable[str]) -> Kind | None:
+    """What a field takes that is a number of some method; None: there is no such field."""
+    kinds = _numbers(methods).get(key)
+    return None if kinds is None else "whole" if set(kinds) == {"whole"} else "number"
 
 
 def _value(key: str, kind: Kind, word: str) -> Any:

@@ -15,6 +15,10 @@ Rule = Callable[[Any, str], Any]
 """Checks a field's value, named in messages, and gives it as it is kept."""
 
 
+PLAIN: Mapping[str, Rule] = {"float": check.number, "int": check.integer, "bool": check.flag}
+"""Rules of fields that have none, by their annotation."""
+
+
 def function(value: Any, key: str) -> Any:
     """A function."""
     if not callable(value):

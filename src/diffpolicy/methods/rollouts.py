@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,7 @@ from diffpolicy.environments.given_env import GivenEnv
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
-from diffpolicy.methods.fields import Rule, acting, function, rates, widths
+from diffpolicy.methods.fields import PLAIN, Rule, acting, function, rates, widths
 from diffpolicy.methods.method import Method, Situation
 from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.heads import Head, named_head
@@ -123,6 +123,10 @@ class RolloutMethod(Method):
     def __post_init__(self) -> None:
         for name, rule in self.rules.items():
             object.__setattr__(self, name, rule(getattr(self, name), name))
+        for own in fields(self):  # a field of a user's own class has no rule: what its annotation says
+            plain = PLAIN.get(own.type if isinstance(own.type, str) else getattr(own.type, "__name__", ""))
+            if own.name not in self.rules and plain is not None:
+                plain(getattr(self, own.name), own.name)
 
     serves: ClassVar[tuple[Situation, ...]] = ("masks", "agents", "items", "early ends")
     own_policy: ClassVar[type[Policy]]

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.objectives import LossModule
 
 from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
 from diffpolicy.objectives.protocols import ChecksRows, PureLosses
+from diffpolicy.objectives.rows import check_given
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training.averaging import averaged
 from diffpolicy.training.compiled import LossGraph
@@ -182,6 +184,8 @@ class OffPolicyModule(RolloutModule):
             raise InputError(f"'transitions' must give a TensorDict, got {type(rows).__name__}")
         if isinstance(self.objective, ChecksRows):
             self.objective.check_rows(rows)
+        elif LossModule in type(self.objective).__bases__:  # a user's own, whose first update would end in a KeyError
+            check_given(rows, getattr(self.objective, "in_keys", ()))
         self.checked = True
 
     def _may_update(self) -> bool:

@@ -1,0 +1,131 @@
+"""What a method, an objective and a policy of a user's own meet: sentences instead of tracebacks, and sweeps."""
+
+import sys
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.objectives.common import LossModule
+
+from diffpolicy.environments import EnvProblem
+from diffpolicy.environments.entrants import make_policy
+from diffpolicy.errors import InputError
+from diffpolicy.evaluation import playing
+from diffpolicy.experiments import train
+from diffpolicy.experiments.changes import changed
+from diffpolicy.experiments.method_names import make_method
+from diffpolicy.experiments.plan import Plan
+from diffpolicy.experiments.sweep import Sweep
+from diffpolicy.methods import SACMethod
+from diffpolicy.problems import Clinic
+from diffpolicy.problems.clinic import longest_queue
+
+PROBLEM = EnvProblem(Clinic, steps=5)
+RATES = {"actor": 1e-3, "critic": 1e-3, "alpha": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(SACMethod):
+    beta: float = 1.0
+    rounds: int = 2
+    loud: bool = False
+
+
+class Reads(LossModule):
+    """Reads a key that no problem has."""
+
+    in_keys = ("observation", ("next", "tide"))
+    out_keys = ("loss_actor",)
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, tensordict):
+        return TensorDict(loss_actor=tensordict["next", "tide"].mean())
+
+    def parameter_groups(self):
+        return {"actor": self.policy.parameters()}
+
+    def update_targets(self):
+        pass
+
+    def _forward_value_estimator_keys(self, **kwargs):
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(SACMethod):
+    def make_objective(self, policy, seed):
+        return Reads(policy)
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    module = ModuleType("mine_of_tests")
+    module.Own, module.own = Own, Own(learning_rates=RATES)
+    module.ruled = lambda problem: lambda td: longest_queue(td)
+    module.wrong = lambda problem: 3
+    monkeypatch.setitem(sys.modules, "mine_of_tests", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"), [("beta", "abc", "a number"), ("rounds", 1.5, "whole"), ("loud", 1, "true")]
+)
+def test_a_field_of_ones_own_takes_what_its_annotation_says(field, value, wanted):
+    with pytest.raises(InputError, match=f"{field} must be .*{wanted}"):
+        changed(Own(learning_rates=RATES), {field: value})
+    assert changed(Own(learning_rates=RATES), {"beta": 2}).beta == 2
+
+
+def test_a_class_without_defaults_is_refused_by_what_it_lacks(mine):
+    with pytest.raises(InputError, match="Own has no default of learning_rates"):
+        make_method("mine_of_tests:Own")
+
+
+def test_an_objective_that_reads_what_no_problem_gives_is_told_before_the_first_update(tmp_path):
+    method = Reading(learning_rates={"actor": 1e-3}, start_after=1)
+    with pytest.raises(InputError, match=r"do not give .*'tide'.*which the objective reads"):
+        train(PROBLEM, method, episodes=2, environments=2)
+
+
+def test_a_sweep_sets_a_field_of_ones_own(mine, tmp_path):
+    sweep = Sweep.parse("beta=0.5,2", PROBLEM, ["mine_of_tests:own"])
+    plan = Plan(problem=PROBLEM, methods=["mine_of_tests:own"], out=tmp_path)
+    assert sweep.values == (0.5, 2.0)
+    assert [dict(sweep.apply(plan, value).changes) for value in sweep.values] == [{"beta": 0.5}, {"beta": 2.0}]
+    assert Sweep.parse("rounds=1,2", PROBLEM, ["mine_of_tests:own"]).values == (1, 2)
+
+
+def test_a_sweep_refuses_a_field_that_some_method_lacks(mine, tmp_path):
+    methods = ["mine_of_tests:own", "dqn"]
+    plan = Plan(problem=PROBLEM, methods=methods, out=tmp_path)
+    with pytest.raises(InputError, match="method dqn has no beta"):
+        Sweep.parse("beta=0.5,2", PROBLEM, methods).apply(plan, 0.5)
+    with pytest.raises(InputError, match=r"a field of all methods that is a number.*did you mean beta"):
+        Sweep.parse("betta=0.5,2", PROBLEM, methods)
+    with pytest.raises(InputError, match="a sweep must be"):
+        Sweep.parse("hidden=3,4", PROBLEM, methods)
+
+
+def test_a_function_of_the_problem_may_make_a_plain_function(mine):
+    td = Clinic(4).reset()
+    assert torch.equal(make_policy("mine_of_tests:ruled", PROBLEM)(td.clone())["action"], longest_queue(td)["action"])
+    with pytest.raises(InputError, match="makes a policy, got 3"):
+        make_policy("mine_of_tests:wrong", PROBLEM)
+
+
+def test_the_first_decision_does_not_count_in_the_speed(monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(playing, "time", clock)
+
+    def compiled_once(td):
+        clock.now += 100.0 if clock.now == 0 else 1.0
+        return longest_queue(td)
+
+    assert playing.play(Clinic(4), compiled_once, steps=5).seconds == 5.0
+    clock.now = 0.0
+    assert playing.play(Clinic(4), compiled_once, steps=1).seconds == 100.0
