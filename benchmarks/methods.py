@@ -366,12 +366,17 @@ def main() -> None:
             return
         rows.append(row)
         write(options.out, [list(COLUMNS), *rows])
-        write(options.out.with_name(f"{options.out.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
+        tabled()
         print(" ".join(row), flush=True)
+
+    def tabled() -> None:
+        write(options.out.with_name(f"{options.out.stem}_table.csv"), [list(SUMMARY), *summary(rows)])
 
     given = part_given((PROBLEMS[row[0]].seconds, row[GIVEN]) for row in rows if row[0] in PROBLEMS)
     part = given if options.part is None else options.part
     run_jobs(jobs, options.jobs, LONG if options.minutes is None else options.minutes, done, part)
+    if rows:
+        tabled()  # also of rows that were there before
     print(table(list(SUMMARY), summary(rows)))
     print(machine())
 
