@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffpolicy.environments import EnvProblem
+from diffpolicy.environments.entrants import make_policy
 from diffpolicy.environments.given_env import GivenEnv
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.repeating import repeats
@@ -100,3 +101,15 @@ def test_two_sizes_of_a_problem_have_names_apart_and_a_policy_of_the_other_is_to
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         usual.prepare(policy)
+
+
+def test_a_policy_of_train_is_told_of_by_the_name_of_its_problem_and_a_number_is_one_however_it_is_typed(tmp_path):
+    other = PowerAllocation(power=5)
+    run = train(other, "sac", episodes=1, out=tmp_path, changes={"start_after": 5})
+    assert run.policy.trained["problem"] == PowerAllocation(power=5.0).name == "power-allocation(power=5.0)"
+    assert other.digest() == PowerAllocation(power=5.0).digest()
+    with pytest.warns(UserWarning, match=r"trained on problem power-allocation\(power=5.0\), .* in power-allocation, "):
+        make_policy(tmp_path, PowerAllocation())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_policy(tmp_path, PowerAllocation(power=5.0))

@@ -32,7 +32,7 @@ def test_spans_tell_stations_in_turn_from_mixed_ones() -> None:
     step, station = np.repeat(np.arange(200), 100), rng.integers(0, stations, number)
     mean = np.nanmean(spans_of(step, station, 200, stations))
     assert mean == pytest.approx(1 - 2 * np.mean(1 / (1 + rng.binomial(100, 1 / stations, 9999))), abs=0.02)
-    told = heard.span_learnt(torch.zeros(2, 2), torch.tensor([[0.0, 0.0, -1.0], [0.9, 0.8, -1.0]]))
+    told = heard.span_learned(torch.zeros(2, 2), torch.tensor([[0.0, 0.0, -1.0], [0.9, 0.8, -1.0]]))
     assert told[:, 1].tolist() == [2, 2]
     assert heard.mixed(told).tolist() == [False, True]
 

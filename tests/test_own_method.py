@@ -1,7 +1,8 @@
 """What a method, an objective and a policy of a user's own meet: sentences instead of tracebacks, and sweeps."""
 
+import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -79,6 +80,27 @@ def test_a_field_of_ones_own_takes_what_its_annotation_says(field, value, wanted
     with pytest.raises(InputError, match=f"{field} must be .*{wanted}"):
         changed(Own(learning_rates=RATES), {field: value})
     assert changed(Own(learning_rates=RATES), {"beta": 2}).beta == 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(SACMethod):
+    """Has a field that it finds itself, and defaults that its annotations do not say."""
+
+    twice: float = field(init=False)
+    limit: float = math.inf
+    seen: int = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "twice", 2 * self.gamma)
+
+
+def test_a_field_of_ones_own_may_be_found_later_and_its_default_be_none_or_infinite():
+    made = Found(learning_rates=RATES)
+    assert (made.twice, made.limit, made.seen) == (2 * made.gamma, math.inf, None)
+    assert type(changed(made, {"seen": 3.0}).seen) is int
+    with pytest.raises(InputError, match="limit must be a finite number, got nan"):
+        changed(made, {"limit": math.nan})
 
 
 def test_a_class_without_defaults_is_refused_by_what_it_lacks(mine):

@@ -23,6 +23,7 @@ from diffpolicy.experiments.comparison import Comparison, kind
 from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Plan
 from diffpolicy.experiments.run import compare
+from diffpolicy.methods.fields import annotated
 
 METHOD_KEYS = {"denoising-steps": "steps", "temperature": "alpha", "discount": "gamma", "updates": "updates"}
 """Knobs of the methods, and the fields that they set."""
@@ -124,7 +125,7 @@ def _numbers(methods: Iterable[str]) -> dict[str, list[Kind]]:
     found: dict[str, list[Kind]] = {}
     for name in methods:
         for field in fields(make_method(name)):
-            said = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            said = annotated(field)
             if field.init and re.search(r"\b(float|int)\b", said) and "[" not in said:
                 found.setdefault(field.name, []).append("number" if "float" in said else "whole")
     return found

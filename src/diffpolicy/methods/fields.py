@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import Field
+from typing import Any, get_args
 
 from diffpolicy import _validate as check
 from diffpolicy._imports import import_attribute, is_attribute
@@ -17,6 +18,12 @@ Rule = Callable[[Any, str], Any]
 
 PLAIN: Mapping[str, Rule] = {"float": check.number, "int": check.integer, "bool": check.flag}
 """Rules of fields that have none, by their annotation."""
+
+
+def annotated(field: Field[Any]) -> str:
+    """What a field's annotation says, such as `float` or `int | None`. Args: field: of a method."""
+    kind: Any = field.type
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
 def function(value: Any, key: str) -> Any:

@@ -20,7 +20,7 @@ from diffpolicy.environments.given_env import GivenEnv
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
-from diffpolicy.methods.fields import PLAIN, Rule, acting, function, rates, widths
+from diffpolicy.methods.fields import PLAIN, Rule, acting, annotated, function, rates, widths
 from diffpolicy.methods.method import Method, Situation
 from diffpolicy.networks.dense import ACTIVATIONS
 from diffpolicy.policies.heads import Head, named_head
@@ -124,9 +124,10 @@ class RolloutMethod(Method):
         for name, rule in self.rules.items():
             object.__setattr__(self, name, rule(getattr(self, name), name))
         for own in fields(self):  # a field of a user's own class has no rule: what its annotation says
-            plain = PLAIN.get(own.type if isinstance(own.type, str) else getattr(own.type, "__name__", ""))
-            if own.name not in self.rules and plain is not None:
-                plain(getattr(self, own.name), own.name)
+            plain = PLAIN.get(annotated(own)) if own.init and own.name not in self.rules else None
+            # the default is the class's own word, None or infinity too
+            if plain is not None and (value := getattr(self, own.name)) is not own.default:
+                object.__setattr__(self, own.name, plain(value, own.name))
 
     serves: ClassVar[tuple[Situation, ...]] = ("masks", "agents", "items", "early ends")
     own_policy: ClassVar[type[Policy]]

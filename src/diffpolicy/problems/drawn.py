@@ -133,7 +133,7 @@ class DrawnProblem(Problem):
             if self.kinds[name] == "whole":
                 options[name] = check.integer(value, name, least=int(self.least[name]))
             else:
-                check.number(value, name, least=self.least[name])
+                options[name] = check.number(value, name, least=self.least[name])
         self.options = options
         usual = inspect.signature(type(self)).parameters
         others = [f"{k}={v!r}" for k, v in options.items() if k not in usual or v != usual[k].default]
@@ -169,10 +169,12 @@ class DrawnProblem(Problem):
     def prepare(self, policy: Decides) -> Decides:
         """Warns of a policy that was trained on the problem with other knobs, and fits this one too."""
         trained = policy.trained if isinstance(policy, SavedPolicy) else {}
-        alike = str(trained.get("problem")).partition("(")[0] == type(self).name
-        if alike and trained.get("problem_sha256", self.digest()) != self.digest():
+        told, sha256 = trained.get("problem"), trained.get("problem_sha256")
+        # what `train` writes has no digest, but the name tells the knobs
+        other = told != self.name if sha256 is None else sha256 != self.digest()
+        if other and str(told).partition("(")[0] == type(self).name:
             warnings.warn(
-                f"the policy was trained on problem {trained['problem']}, and is asked to decide in {self.name}, whose "
+                f"the policy was trained on problem {told}, and is asked to decide in {self.name}, whose "
                 f"knobs are {self.options}",
                 stacklevel=2,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ class EpisodeProgress(L.Callback):
 class Checkpoints(L.Callback):
     """Writes `checkpoint.ckpt` and `training.csv` between passes, and when the run ends or is interrupted.
 
-    Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved.
+    Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved. Where
+    a callback ends a run amid a pass, the last checkpoint stays: no other run could go on from the middle.
 
     Args:
         folder: where to. every: episodes between two checkpoints.
@@ -156,7 +158,16 @@ class Checkpoints(L.Callback):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.save(trainer, pl_module)
+        if not pl_module.amid_pass or self.saved == pl_module.episodes:
+            self.save(trainer, pl_module)
+        elif trainer.is_global_zero:
+            _files.write_text(self.folder / "training.csv", history_csv(pl_module.history))
+            last = f"its last checkpoint is of {self.saved} episodes" if self.saved >= 0 else "it wrote no checkpoint"
+            warnings.warn(  # not in Lightning's name, whose warnings are not shown
+                f"a callback ended the run amid a pass, after {pl_module.episodes} whole episodes; a checkpoint holds "
+                f"whole passes alone, so {last}",
+                stacklevel=1,
+            )
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

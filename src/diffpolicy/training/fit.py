@@ -123,7 +123,8 @@ def fit(
             no other run's.
         resume: a checkpoint to go on from.
         label: of the progress bar; None: no bar.
-        callbacks, accelerator, devices, precision: of Lightning's trainer.
+        callbacks, accelerator, devices, precision: of Lightning's trainer. A callback that ends the run amid a pass
+            leaves the last checkpoint as it is, with a warning.
         logger: of it, or a name that `make_logger` takes; it is given each pass's row of the history.
         checkpoint_every: episodes.
         compiled: whether an update's losses and gradients are one graph of `torch.compile`, where the objective has a

@@ -60,6 +60,10 @@ class RolloutModule(PlayedModule, ObjectiveModule):
             tally = Tally(Cost(), keys.reward, keys.valid)
         self.tally = tally
 
+    @property
+    def amid_pass(self) -> bool:
+        return bool(self.stream.played)
+
     def content(self) -> dict[str, Any]:
         return {
             **super().content(),

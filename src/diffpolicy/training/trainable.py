@@ -56,6 +56,11 @@ class Trainable(L.LightningModule):
         """Episodes of a pass, in one process."""
         return 1
 
+    @property
+    def amid_pass(self) -> bool:
+        """Whether a pass has begun that is not over, so that a checkpoint of now could not be gone on from."""
+        return False
+
     def set_compiled(self, compiled: bool) -> None:
         """Whether updates run through `torch.compile`; refused where they cannot."""
         if compiled:

@@ -103,7 +103,7 @@ class Heard(NamedTuple):
         return tasks, wider.chances(chance, OF_ONE if alone else OF_ALL)
 
 
-def span_learnt(before: Tensor, span: Tensor, own: Tensor | None = None) -> Tensor:
+def span_learned(before: Tensor, span: Tensor, own: Tensor | None = None) -> Tensor:
     """Sum and number of the spans that were heard of, `[K, 2]`.
 
     Args:
@@ -115,5 +115,5 @@ def span_learnt(before: Tensor, span: Tensor, own: Tensor | None = None) -> Tens
 
 
 def mixed(spans: Tensor) -> Tensor:
-    """Whether stations come mixed, bool `[K]`. Args: spans: of `span_learnt`."""
+    """Whether stations come mixed, bool `[K]`. Args: spans: of `span_learned`."""
     return spans[..., 0] > MIXED * spans[..., 1]

@@ -70,11 +70,11 @@ class FleetMemory:
         return memory.apply(lambda x: x[:, 0], batch_size=memory.batch_size[:1])
 
     def spans(self, td: TensorDictBase, memory: TensorDictBase, own: Tensor | None = None) -> Tensor:
-        """What is known of how far apart stations' arrivals lie, `[K, 2]`. Args: own: see `heard.span_learnt`."""
+        """What is known of how far apart stations' arrivals lie, `[K, 2]`. Args: own: see `heard.span_learned`."""
         span: Tensor | None = td.get(SPAN, None)
         if not self.learns or span is None:
             return torch.zeros(len(td), 2, dtype=torch.float64, device=td["queue_gcycles"].device)
-        return heard.span_learnt(memory["spans"], span, own)
+        return heard.span_learned(memory["spans"], span, own)
 
 
 def heard_in(memory: TensorDictBase) -> Heard:

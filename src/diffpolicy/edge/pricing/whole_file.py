@@ -144,7 +144,7 @@ def _play(
 def mixed_steps(steps: FileSteps) -> Any:
     """In which steps stations are taken to come mixed, by the steps before, bool `[T]`; see `heard.mixed`."""
     spans = torch.as_tensor(steps.spans()).nan_to_num(-1.0)
-    each = heard.span_learnt(torch.zeros(len(spans), 2, dtype=torch.float64), spans).cumsum(0)
+    each = heard.span_learned(torch.zeros(len(spans), 2, dtype=torch.float64), spans).cumsum(0)
     return heard.mixed(torch.cat([torch.zeros(1, 2, dtype=torch.float64), each[:-1]])).numpy()
 
 
