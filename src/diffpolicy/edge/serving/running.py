@@ -15,6 +15,7 @@ import uvicorn
 from diffpolicy import _signals
 from diffpolicy._validate import show
 from diffpolicy.edge.serving.hanging_up import with_hang_up
+from diffpolicy.edge.serving.heads import MOST_HEAD, bounded_http
 from diffpolicy.edge.serving.silent import end_silent
 from diffpolicy.errors import InputError
 
@@ -102,6 +103,8 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
     """
     config = uvicorn.Config(
         with_hang_up(app),
+        http=bounded_http(),
+        h11_max_incomplete_event_size=MOST_HEAD,
         lifespan="off",
         log_config=None,
         access_log=False,

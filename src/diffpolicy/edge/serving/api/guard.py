@@ -13,6 +13,7 @@ from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.api.asking import new_number
 from diffpolicy.edge.serving.api.errors import error_response
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.heads import MOST_HEAD, too_long
 
 logger = logging.getLogger("diffpolicy.serving")
 ALWAYS = (
@@ -28,7 +29,7 @@ NUMBER = headers.REQUEST_ID.encode()
 
 
 class Guard:
-    """Names each request, refuses those of foreign pages, and answers 500 where anything is raised.
+    """Names each request, refuses odd heads and foreign pages, and answers 500 where anything is raised.
 
     Args:
         app: what it stands around. hosts: see `ApiSettings`.
@@ -57,9 +58,13 @@ class Guard:
             await send(message)
 
         try:
-            foreign = self.foreign(sent)
-            if foreign is not None:
-                await error_response(foreign)(scope, receive, told)
+            odd = odd_head(scope, sent)
+            refused = odd or self.foreign(sent)
+            if refused is not None:
+                response = error_response(refused)
+                if odd is not None:
+                    response.headers["connection"] = "close"  # what follows is not to be trusted either
+                await response(scope, receive, told)
                 return
             await self.app(scope, receive, told)
         except Exception as error:
@@ -87,6 +92,22 @@ class Guard:
         if origin is not None and (asks is None or asks.netloc != sent.get("host")):
             return ApiError(403, "pages of other sites may not ask without an API key", code="foreign_origin")
         return None
+
+
+def odd_head(scope: Scope, sent: Headers) -> ApiError | None:
+    """Why a request is refused by its head alone, whoever sends it.
+
+    Args:
+        scope: of the request. sent: its headers.
+    """
+    size = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    size += sum(len(name) + len(value) + len(b": \r\n") for name, value in sent.raw)
+    if size > MOST_HEAD:
+        return too_long()
+    hosts = len(sent.getlist("host"))
+    if hosts > 1:  # a proxy before us may go by the one, and we by the other
+        return ApiError(400, f"a request has one header Host, this one has {hosts}", code="invalid_host", again=False)
+    return None
 
 
 def _split(address: str) -> SplitResult | None:
