@@ -14,7 +14,8 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import evaluate
 from diffpolicy.evaluation.playing import Played, play
-from diffpolicy.experiments import train
+from diffpolicy.experiments import compare, train
+from diffpolicy.experiments.tables import comparison_json
 from diffpolicy.experiments.training import build
 from diffpolicy.policies import FeedforwardPolicy
 from diffpolicy.problems.clinic import Clinic
@@ -72,10 +73,14 @@ class Careless(Clinic):
         return super()._reset(tensordict).set("observation", torch.full((*self.batch_size, 3), float(Careless.drawn)))
 
 
-def test_json_says_where_episodes_cannot_be_repeated():
+def test_json_says_where_episodes_cannot_be_repeated(tmp_path):
     told = evaluate(EnvProblem(Careless, steps=50), ["random"], episodes=2).to_dict()
     assert told["repeatable"] is False
     assert "repeatable" not in evaluate(PROBLEM, ["random"], episodes=2).to_dict()
+    for problem, says in ((EnvProblem(Careless, steps=50), {False}), (PROBLEM, set())):
+        out = tmp_path / str(len(says))
+        found = compare(problem, methods=[], episodes=1, eval_episodes=2, out=out, processes=1)
+        assert {value for key, value in comparison_json(found).items() if key == "repeatable"} == says
     assert not repeats(GivenEnv(Clinic(1), 50))
 
 

@@ -94,7 +94,7 @@ class Evaluation:
             self.noun: self.problem,
             **cost,
             **self.told,
-            **({"repeatable": False} if self.alike == UNLIKE else {}),
+            **repeatable(self.alike),
             "policies": policies,
             "version": __version__,
             "seed": self.seed,
@@ -167,6 +167,11 @@ def play_episodes(
 def played_as(problem: Problem, seed: int) -> str:
     """What an evaluation plays, in titles of tables. Args: problem: whose episodes. seed: of them."""
     return problem.alike if repeats(problem, seed) else UNLIKE
+
+
+def repeatable(alike: str) -> dict[str, bool]:
+    """What JSON says of episodes that were not the same; nothing of others. Args: alike: of `played_as`."""
+    return {"repeatable": False} if alike == UNLIKE else {}
 
 
 class _Ticks:

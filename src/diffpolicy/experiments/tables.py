@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffpolicy._table import render
+from diffpolicy.evaluation.evaluating import repeatable
 from diffpolicy.evaluation.tables import cost_cells, cost_columns
 from diffpolicy.experiments.comparison import Comparison, in_files, kind
 
@@ -37,11 +38,12 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """What `compare --json` prints."""
+    """What `compare --json` prints; `repeatable` as in `Evaluation.to_dict`."""
     problem = comparison.plan.problem
     return {
         problem.noun: problem.name,
         **comparison.rows[0].told,
+        **repeatable(comparison.alike),
         "seconds": comparison.seconds,
         "methods": {
             row.name: {
