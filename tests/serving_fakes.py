@@ -39,6 +39,8 @@ class Snapshot:
     policy: str = "least-finish"
     share: float = 1.0
     trial: dict = field(default_factory=dict)
+    evidence: float | None = None
+    left: int | None = None
     holds: bool = False
     draining: bool = False
     counts: dict = field(default_factory=dict)

@@ -76,11 +76,18 @@ def test_metrics_count_what_happened_and_tell_dead_time_apart_from_waiting():
     assert value(metrics, "requests_total", worker="", outcome="refused") == 1
     assert value(metrics, "worker_state", worker="a", state="ready") == 1
     assert value(metrics, "queue_depth") == 0
-    tried = Metrics(lambda: Snapshot(trial={"policy": Side(3, 2.5), "other": Side(0, None)})).text().decode()
+    sides = {"policy": Side(3, 2.5), "other": Side(0, None)}
+    tried = Metrics(lambda: Snapshot(trial=sides, evidence=12.5, left=7)).text().decode()
     assert [line for line in tried.splitlines() if line.startswith("diffpolicy_trial")] == [
         'diffpolicy_trial_answers{side="policy"} 3.0',
         'diffpolicy_trial_answers{side="other"} 0.0',
         'diffpolicy_trial_slowdown{side="policy"} 2.5',
+        "diffpolicy_trial_evidence 12.5",
+        "diffpolicy_trial_answers_left 7.0",
+    ]
+    none = Metrics(lambda: Snapshot(trial=sides)).text().decode().splitlines()
+    assert not [
+        line for line in none if line.startswith(("diffpolicy_trial_evidence", "diffpolicy_trial_answers_left"))
     ]
     assert value(Metrics(Snapshot), "wait_seconds_count") == 0  # another service has its own
     assert b"diffpolicy_decision_seconds_bucket" in metrics.text()

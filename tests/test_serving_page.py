@@ -55,7 +55,7 @@ def test_a_browser_shows_servers_decisions_and_delays_and_asks_for_a_key_where_o
     """Its script and style pass its own content security policy, and what a client sent is text, never markup."""
     service = FakeService()
     sides = {"policy": Side(3, 2.5), "other": Side(0, None)}
-    service.snapshot = lambda: Snapshot(trial=sides)
+    service.snapshot = lambda: Snapshot(trial=sides, evidence=12.5, left=7)
     app = make_app(service)
     for event in (
         Bound("<b>r1</b>", 1.0, "a", 0.5, 2.0, 0.001, "least-finish"),
@@ -74,6 +74,7 @@ def test_a_browser_shows_servers_decisions_and_delays_and_asks_for_a_key_where_o
         "fell back",
         "tiny",
         "policy 2.50 (3)",
+        "evidence that policy is worse: 12.5 of 200; at this rate it is taken back after 7 more of policy",
     ):
         assert shown in page
     assert "&lt;b&gt;r1" in page

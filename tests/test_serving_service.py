@@ -24,7 +24,6 @@ from diffpolicy.edge.serving import (
     attempt,
     ending,
     events,
-    trial,
 )
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.breaker import Breaker
@@ -1520,17 +1519,6 @@ def test_what_nobody_can_read_of_a_worker_keeps_no_service_from_starting(caplog)
     assert "a look at w0 failed" in caplog.text
 
 
-def test_a_trial_of_many_weeks_remembers_the_last_of_them(monkeypatch) -> None:
-    monkeypatch.setattr(trial, "MOST_TURNS", 10)
-    of_turns = trial.Trial(0.5, turn_s=1.0)
-    ends = []
-    for k in range(40):  # worse by far in the first half alone, which is forgotten
-        of_turns.share = 0.5
-        ends.append(of_turns.seen(k % 2 == 0, 9.0 + k % 3 if k % 2 == 0 and k < 20 else 1.0 + k % 3, float(k)))
-    assert (ends[19], ends[39]) == (True, False)
-    assert sorted(map(len, of_turns._turns.values())) == [10, 10]
-
-
 def test_a_listener_that_fails_stops_nobody() -> None:
     async def main():
         bench = Bench(1)
@@ -1754,7 +1742,7 @@ def test_a_policy_on_trial_decides_on_its_share_and_is_rolled_back_when_it_is_wo
             assert bench.service.trial.share == 0.0
             assert [e.why for e in bench.of(events.FellBack)] == ["rolled-back"]
             share = Counter(e.by for e in bench.of(events.Bound))
-            assert 50 <= share["policy"] <= 250
+            assert share["policy"] <= 12
 
     run(main())
 

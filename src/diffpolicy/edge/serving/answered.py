@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diffpolicy.edge.serving import ending, events
-from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.upstream import Answer
 from diffpolicy.edge.serving.work import Work
 
@@ -34,7 +31,7 @@ def hand_on(service: Service, work: Work, j: int, answer: Answer, begun: float, 
     name, number = server.spec.name, work.request.number
     start = freed - seconds
     service.tell(events.Answered(number, now, name, answer.status, start, seconds, delay, work.expected_s, freed))
-    ending.answered(service, work, now, delay / _alone_s(service, work))
+    ending.answered(service, work, now, delay / ending.alone_s(service, work))
 
 
 def learn(service: Service, work: Work, j: int, seconds: float) -> None:
@@ -46,14 +43,3 @@ def learn(service: Service, work: Work, j: int, seconds: float) -> None:
     size = service.fleet.servers[j].size_of(work.request)
     images = 1 if size is not None else work.request.images
     service.fleet.costs.observe(j, seconds / images, model=work.request.model, size=size)
-
-
-def _alone_s(service: Service, work: Work) -> float:
-    """Seconds of a request on the fastest worker that has its model: what a delay is measured by.
-
-    By those of the worker that it was sent to, a rule that takes slow workers would look as good as any.
-    """
-    request, fleet = work.request, service.fleet
-    able = [x.serves(request.model) and not x.removed for x in fleet.servers]
-    seconds = expected_s(fleet.costs, fleet.servers, request)
-    return max(float(min(seconds[able], default=np.inf)), 1e-9)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diffpolicy.edge.serving import events
 from diffpolicy.edge.serving.api_error import ApiError
-from diffpolicy.edge.serving.trial import LOST
+from diffpolicy.edge.serving.moments import expected_s
 from diffpolicy.edge.serving.work import Work
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def failed(service: Service, work: Work, server: str | None, error: ApiError) ->
         return
     now = service.clock()
     work.fail(error)
-    _seen(service, work, LOST)
+    _seen(service, work, np.inf)
     service.tell(events.Failed(work.request.number, now, server, error.status, error.code or ""))
     service.repeats.ended(work, now)
 
@@ -80,13 +82,31 @@ def joined(service: Service, whole: Work) -> None:
     error = whole.result.exception()
     status = whole.result.result().status if error is None else error.status if isinstance(error, ApiError) else 500
     number, images = whole.request.number, whole.request.images
-    service.tell(events.Joined(number, now, status, images, now - whole.arrived_s))
+    delay = now - whole.arrived_s
+    service.tell(events.Joined(number, now, status, images, delay))
     service.repeats.ended(whole, now)
+    _seen(service, whole, np.inf if status >= 500 else delay / alone_s(service, whole))
+
+
+def alone_s(service: Service, work: Work) -> float:
+    """Seconds of a request on the fastest worker that has its model: what a delay is measured by.
+
+    By those of the worker that it was sent to, a rule that takes slow workers would look as good as any.
+
+    Args:
+        service: the dispatcher. work: the request.
+    """
+    request, fleet = work.request, service.fleet
+    able = [x.serves(request.model) and not x.removed for x in fleet.servers]
+    seconds = expected_s(fleet.costs, fleet.servers, request)
+    return max(float(min(seconds[able], default=np.inf)), 1e-9)
 
 
 def _seen(service: Service, work: Work, slowdown: float) -> None:
     """Takes up for the trial how a request ended, and tells when that ends it. Args: slowdown: of the request."""
     trial, other = service.trial, service.other
+    if work.whole is not None:  # the parts of one request are of one lot, which counts once
+        return
     if not trial.seen(work.arm, slowdown, work.arrived_s) or other is None:
         return
     service.tell(events.FellBack(service.clock(), "rolled-back"))

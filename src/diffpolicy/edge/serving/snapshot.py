@@ -59,6 +59,8 @@ class Snapshot:
     Args:
         time_s: of the dispatcher's clock. policy: its name. share: of the requests that it decides on.
         trial: what was seen of `policy` and of `other`, which decides on the rest; empty where there is none.
+        evidence: that the policy is worse, see `Trial`; None where there is no trial.
+        left: how many more of its answers the trial should take to end; None where nothing speaks against it.
         holds: whether requests wait for a free worker. draining: it takes no more requests.
         counts: of events by name, such as answered, failed, retried, fell-back.
         servers: in order. waiting: in order of arrival, at most the first hundred; queue: how many there are.
@@ -68,6 +70,8 @@ class Snapshot:
     policy: str
     share: float
     trial: Mapping[str, Side]
+    evidence: float | None
+    left: int | None
     holds: bool
     draining: bool
     counts: Mapping[str, int]
@@ -89,6 +93,8 @@ class Snapshot:
             service.decider.name,
             service.trial.share,
             service.trial.sides,
+            service.trial.evidence,
+            service.trial.left,
             service.decider.holds,
             service.draining,
             dict(service.counts),

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable
+from collections import deque
 from dataclasses import dataclass
 
-LEAST = 50
-"""Answers of each side before a trial may end."""
-LEAST_TURNS = 5
-"""Turns of each side before it may, where they take turns."""
-ERRORS = 3.0
-"""Standard errors by which the policy's mean must be worse; it is looked at after every answer, hence not two."""
-MOST_TURNS = 2000
-"""Of each side that are remembered, some weeks of them: all are looked at with each answer."""
+from diffpolicy.edge.serving.evidence import Evidence
+
+PROOF = 200.0
+"""Evidence at which a trial ends: a policy that is like the other loses its share in one trial of so many at most,
+however long the trial."""
+RECENT = 500
+"""Last answers of each side by whose means the policy must be worse, too."""
+LATER = 2
+"""Turns after which one counts: from when one that arrived so much later was answered."""
 LOST = 20.0
-"""What counts for a request that failed, in units of its own service."""
+"""What counts at least for a request that failed, in units of its own service."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Trial:
     holds for two rules that bind on arrival. A rule that holds would find all seats taken by one that does not, so
     where one of them holds, they take turns: all that arrives, and all that waits, belongs to one side for `turn_s`.
 
+    The policy loses its share when there is `PROOF` that its requests, or turns, are slower (`Evidence`), and their
+    mean of late is longer as well: a policy that makes many a little slower and spares few a long wait is not worse.
+
     Args:
         share: of requests, or of turns, that the policy decides on. seed: of the draws.
         turn_s: None: by request.
@@ -52,31 +55,43 @@ class Trial:
     """
 
     def __init__(self, share: float, seed: int = 0, turn_s: float | None = None) -> None:
-        self.share, self.turn_s, self._seed, self._tries = share, turn_s, seed, share < 1
-        self._sides = {True: _Mean(), False: _Mean()}
-        self._turns: dict[bool, dict[int, _Mean]] = {True: {}, False: {}}
+        self.share, self.turn_s, self._seed = share, turn_s, seed
+        self._proof = Evidence(share) if share < 1 else None
+        self._means = {True: _Mean(), False: _Mean()}
+        self._recent: dict[bool, deque[float]] = {arm: deque(maxlen=RECENT) for arm in (True, False)}
+        self._turns: dict[int, tuple[bool, _Mean]] = {}
+        self._counted = -1
 
     @property
     def sides(self) -> dict[str, Side]:
         """What was seen of the `policy` and of what decides on the rest; nothing of a policy that decides on all."""
-        if not self._tries:
+        if self._proof is None:
             return {}
-        means = {"policy": self._mean(True), "other": self._mean(False)}
+        means = {"policy": self._means[True], "other": self._means[False]}
         return {name: Side(mean.count, mean.mean if mean.count else None) for name, mean in means.items()}
+
+    @property
+    def evidence(self) -> float | None:
+        """That the policy is worse: 1 at the beginning, `PROOF` ends the trial; None of one that decides on all."""
+        return None if self._proof is None else self._proof.value
+
+    @property
+    def left(self) -> int | None:
+        """How many more of the policy's answers, or turns, should end the trial if the difference stays as it is.
+
+        None: nothing speaks against the policy so far, or the trial is over.
+        """
+        if self._proof is None or not self.share or not self._worse:
+            return None
+        return self._proof.left(self._means[True].count, PROOF)
 
     def verdict(self, policy: str, other: str) -> str:
         """Why the share is taken back, in a sentence. Args: policy: its name. other: of what decides on the rest."""
-        ours, others = self._mean(True).mean, self._mean(False).mean
+        ours, others = self._late(True), self._late(False)
         return (
             f"the share of {policy} is taken back: its mean delay was {ours:.3g} times what its requests take alone, "
             f"that of {other} {others:.3g} times; {other} decides on all from now on"
         )
-
-    def _mean(self, arm: bool) -> _Mean:
-        """Of what counts on a side: of each turn its mean, since what arrives in one turn shares its luck."""
-        if self.turn_s is None:
-            return self._sides[arm]
-        return _Mean.of([turn.mean for turn in self._turns[arm].values()])
 
     def turn(self, now_s: float) -> int:
         """The number of a turn. Args: now_s: the time."""
@@ -94,49 +109,55 @@ class Trial:
         """Takes up how a request ended.
 
         Args:
-            arm: whose. slowdown: its, `LOST` if it failed. arrived_s: when it came.
+            arm: whose. slowdown: its, infinite if it failed: then the slowest of late counts, and at least `LOST`.
+            arrived_s: when it came.
 
         Returns:
             Whether the policy is given up with it.
         """
+        if self._proof is None:
+            return False
+        if slowdown == float("inf"):
+            slowdown = max([LOST, *self._recent[True], *self._recent[False]])
         if self.turn_s is None:
-            self._sides[arm].add(slowdown)
-        else:
-            turns, turn = self._turns[arm], self.turn(arrived_s)
-            turns.setdefault(turn, _Mean()).add(slowdown)
-            if len(turns) > MOST_TURNS:
-                del turns[min(turns)]
-        if not 0 < self.share < 1:
+            return self._count(arm, slowdown)
+        turn, ended = self.turn(arrived_s), False
+        if turn > self._counted:  # the lot of one that counted is known, so nothing more can be bet on it
+            self._turns.setdefault(turn, (arm, _Mean()))[1].add(slowdown)
+        for past in sorted(each for each in self._turns if each <= turn - LATER):
+            whose, mean = self._turns.pop(past)
+            ended = self._count(whose, mean.mean) or ended
+        self._counted = max(self._counted, turn - LATER)
+        return ended
+
+    def _count(self, arm: bool, slowdown: float) -> bool:
+        """Takes up a request, or a turn. Returns: whether the policy is given up with it."""
+        self._means[arm].add(slowdown)
+        self._recent[arm].append(slowdown)
+        if self._proof is None or not self.share:  # it is over
             return False
-        ours, others = self._mean(True), self._mean(False)
-        if min(ours.count, others.count) < (LEAST if self.turn_s is None else LEAST_TURNS):
-            return False
-        error = math.sqrt(ours.variance / ours.count + others.variance / others.count)
-        if ours.mean - others.mean <= ERRORS * error:
+        self._proof.seen(arm, slowdown)
+        if self._proof.value < PROOF or not self._worse:
             return False
         self.share = 0.0
         return True
 
+    @property
+    def _worse(self) -> bool:
+        """Whether the policy's mean of late is longer."""
+        return all(self._recent.values()) and self._late(True) > self._late(False)
+
+    def _late(self, arm: bool) -> float:
+        """The mean of what a side had of late."""
+        return sum(self._recent[arm]) / max(len(self._recent[arm]), 1)
+
 
 class _Mean:
-    """A running mean and variance (Welford, 1962)."""
+    """A running mean."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self._squares = 0, 0.0, 0.0
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> _Mean:
-        made = cls()
-        for value in values:
-            made.add(value)
-        return made
+        self.count, self.mean = 0, 0.0
 
     def add(self, value: float) -> None:
         self.count += 1
-        off = value - self.mean
-        self.mean += off / self.count
-        self._squares += off * (value - self.mean)
-
-    @property
-    def variance(self) -> float:
-        return self._squares / max(self.count - 1, 1)
+        self.mean += (value - self.mean) / self.count

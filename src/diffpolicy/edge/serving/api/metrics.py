@@ -35,7 +35,8 @@ class Metrics:
 
     Args:
         snapshot: of the service, a dataclass whose `servers` have `name`, `state`, `outstanding`, whose `queue`
-            is a number and whose `trial` has sides by their names; asked when metrics are.
+            is a number, whose `trial` has sides by their names, and whose `evidence` and `left` are its; asked when
+            metrics are.
     """
 
     def __init__(self, snapshot: Callable[[], Any]) -> None:
@@ -170,4 +171,9 @@ class _Standing(Collector):
             seen.add_metric([name], side.answers)
             if side.slowdown is not None:
                 slower.add_metric([name], side.slowdown)
-        yield from (sent, state, seen, slower)
+        proof = GaugeMetricFamily("diffpolicy_trial_evidence", "that the policy of --share is worse; at 200 it ends")
+        left = GaugeMetricFamily("diffpolicy_trial_answers_left", "of the policy until then, if it goes on so")
+        for gauge, value in ((proof, now.evidence), (left, now.left)):
+            if value is not None:
+                gauge.add_metric([], value)
+        yield from (sent, state, seen, slower, proof, left)
