@@ -344,6 +344,25 @@ def test_deadlines_pass_while_binding_fails(monkeypatch) -> None:
     run(main())
 
 
+def test_deadlines_pass_while_one_binding_follows_another(monkeypatch) -> None:
+    """As where workers answer as fast as a dispatcher binds: there is always one more to be bound."""
+
+    async def binds_on(self):
+        await asyncio.sleep(0.05)
+        return not self.ended
+
+    async def main():
+        async with Bench(1) as bench:
+            with monkeypatch.context() as patch:
+                patch.setattr(type(bench.service._binder), "_bind_one", binds_on)
+                ticket = bench.ask("r", deadline_s=2.0)
+                with pytest.raises(ApiError, match="the deadline passed"):
+                    await asyncio.wait_for(ticket.answer(), 4.0)
+            assert await bench.ask("s").answer()
+
+    run(main())
+
+
 def test_a_request_that_comes_while_the_policy_thinks_is_not_charged_with_what_was_before_it() -> None:
     async def main():
         async with Bench(2) as bench:

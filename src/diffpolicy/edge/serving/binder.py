@@ -23,6 +23,8 @@ from diffpolicy.edge.serving.work import Work
 logger = logging.getLogger("diffpolicy.serving")
 TICK_S = 0.1
 """Between looks at deadlines and breakers while requests wait."""
+LATE_S = 1.0
+"""After which they are looked at between two bindings, where one follows the other without a pause."""
 
 
 class Binder:
@@ -82,6 +84,7 @@ class Binder:
                 try:
                     while not self.ended and await self._bind_one():
                         await asyncio.sleep(0)  # it is sent before anything else is decided
+                        self._look(LATE_S)
                 finally:  # deadlines pass while binding fails, too
                     if rung and not self.ended:
                         self._look()
@@ -94,10 +97,10 @@ class Binder:
             opens = self._fleet.account.opens_s(self._clock()) if self._waiting else np.inf
             await self._woken.wait(min(opens, TICK_S) if self._waiting else None)
 
-    def _look(self) -> None:
+    def _look(self, after_s: float = TICK_S) -> None:
         """Looks for requests that nobody can do any more, now and then, since that takes a while."""
         now = self._clock()
-        if self._waiting and now >= self._looked_s + TICK_S:
+        if self._waiting and now >= self._looked_s + after_s:
             self._looked_s = now
             self._give_up(now)
 
