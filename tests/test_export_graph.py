@@ -9,7 +9,16 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from torchrl.data import Binary, Categorical, MultiCategorical, Unbounded  # noqa: E402
+
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy  # noqa: E402
+from diffpolicy.diffusion import MaskedProcess  # noqa: E402
+from diffpolicy.export import Decision, export_decision  # noqa: E402
 from diffpolicy.export.simplify import simplify  # noqa: E402
+from diffpolicy.policies import ActionMemory  # noqa: E402
+from test_any_action import Sent  # noqa: E402
+from test_joint import env_of  # noqa: E402
+from test_keys import Specs  # noqa: E402
 
 WEIGHT = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
 
@@ -120,3 +129,42 @@ def test_matrices_are_multiplied_beforehand_only_while_that_is_less_work(tmp_pat
     held = {tuple(x.dims) for x in model.graph.initializer}
     assert (300, 3) in held
     assert (300, 300) not in held
+
+
+def policies():
+    """One of each way in which a mask is read, by name."""
+    masked = {"observation": Unbounded((4, 2)), "action_mask": Binary(3, (4, 3), dtype=torch.bool)}
+    parts = {**masked, "action_mask": Binary(5, (4, 5), dtype=torch.bool)}
+    joint = {"items": "joint", "steps": 2, "denoiser": {"hidden": 8, "blocks": 1}}
+    memory = {"prior": ActionMemory(), "steps": 2, "denoiser": {"act": "mish"}}
+    return {
+        "one choice": FeedforwardPolicy.from_specs(Specs(masked, Categorical(3, (4,)))),
+        "several choices": FeedforwardPolicy.from_specs(Specs(parts, MultiCategorical([2, 3], (4, 2)))),
+        "a memory": DiffusionPolicy.from_specs(Specs(masked, Categorical(3, (4,))), **memory),
+        "joint items": DiffusionPolicy.from_specs(env_of(), **joint),
+        "several keys": DiffusionPolicy.from_specs(Sent(5, None), steps=2),
+        "tokens": DiffusionPolicy.from_specs(Specs(masked, Categorical(3, (4,))), schedule=MaskedProcess(2)),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", policies())
+def test_a_raw_graph_refuses_an_input_of_one_row_beside_others_of_three(name, tmp_path, capfd) -> None:
+    """And it says nothing as it is loaded, as it did of a `Mish` of constants."""
+    policy = policies()[name]
+    decision, path = Decision(policy), export_decision(policy, tmp_path / "decision.onnx").path
+    capfd.readouterr()
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert "Mish" not in capfd.readouterr().err
+    assert "Mish" not in {n.op_type for n in onnx.load(str(path)).graph.node}
+    generator = torch.Generator().manual_seed(0)
+    whole = {i.name: i.random(3, generator) for i in decision.inputs}
+    ours = decision(*whole.values())
+    feed = {n: x.numpy() for n, x in whole.items()}
+    for a, b in zip(ours, session.run(None, feed), strict=True):
+        torch.testing.assert_close(torch.from_numpy(b), a, rtol=1e-5, atol=1e-5)
+    first = {i.name: whole[i.name].narrow(i.shape.index("rows"), 0, 1).numpy() for i in decision.inputs}
+    for name in feed:
+        for given in ({**feed, name: first[name]}, {**first, name: feed[name]}):
+            with pytest.raises(Exception, match="ONNXRuntimeError"):
+                session.run(None, given)

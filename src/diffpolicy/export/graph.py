@@ -13,8 +13,8 @@ Shape = Sequence[int | str]
 """Sizes, and names of those that are free; "" where it is not known which."""
 Rule = Callable[["Graph", Any], str | None]
 """Of a node, the name of an equal value of fewer nodes."""
-_BOOL = 9
-"""ONNX's number of the type."""
+FLOAT, BOOL = 1, 9
+"""ONNX's numbers of the types."""
 
 
 class Graph:
@@ -40,7 +40,7 @@ class Graph:
             x.name: [d.dim_value or d.dim_param for d in x.type.tensor_type.shape.dim] for x in typed
         }
         self.shapes |= {name: list(x.shape) for name, x in self.constants.items()}
-        self._of_bool = {x.name for x in typed if x.type.tensor_type.elem_type == _BOOL}
+        self._of_bool = {x.name for x in typed if x.type.tensor_type.elem_type == BOOL}
         self.bools = [x.name for x in graph.input if x.name in self._of_bool]
         self.nodes: list[Any] = []
         self.made: dict[str, Any] = {}

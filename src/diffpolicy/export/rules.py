@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffpolicy.export.graph import Graph, Rule, attribute, from_end
+from diffpolicy.export.graph import BOOL, FLOAT, Graph, Rule, attribute, from_end
 
 
 def softsign(graph: Graph, node: Any) -> str | None:
@@ -24,6 +24,20 @@ def softplus(graph: Graph, node: Any) -> str | None:
     above = graph.inputs(large, "Greater")
     alike = above is not None and above[0] == x and graph.number(above[1]) is not None
     return smooth if alike and graph.inputs(smooth, "Softplus") == [x] else None
+
+
+def clipped_after(graph: Graph, node: Any) -> str | None:
+    """Of an input that is clipped and given a dimension, the same in the other order: it may be given it again."""
+    if node.op_type != "Unsqueeze":
+        return None
+    value, axes = node.input
+    clip = graph.inputs(value, "Clip")
+    if (clip[0] if clip else value) in graph.made:
+        return None
+    found = graph.add("Unsqueeze", clip[0] if clip else value, axes)
+    found = graph.add("Clip", found, *clip[1:]) if clip else found
+    graph.shapes[found] = graph.shapes.get(node.output[0], [])
+    return found
 
 
 def nothing_added(graph: Graph, node: Any) -> str | None:
@@ -113,5 +127,45 @@ def stack(graph: Graph, node: Any) -> str | None:
     return stacked
 
 
-RULES: tuple[Rule, ...] = (softsign, softplus, nothing_added, one_shift, one_size, affirmed, spread, part, stack)
+def mish(graph: Graph, node: Any) -> str | None:
+    """Of Mish, x tanh(softplus(x)), as which ONNX Runtime computes it too, but after it has looked for constants.
+
+    It has no kernel for it, and says so on standard error where x is constant.
+    """
+    if node.op_type != "Mish":
+        return None
+    x = node.input[0]
+    return graph.add("Mul", x, graph.add("Tanh", graph.add("Softplus", x)))
+
+
+def any_true(graph: Graph, node: Any) -> str | None:
+    """Of whether any of a row is true, by whole numbers, that by real ones, which masks are beside observations."""
+    if node.op_type != "Cast":
+        return None
+    value, to = node.input[0], attribute(node, "to", 0)
+    if to == FLOAT and value in graph.bools:
+        return graph.add("Cast", value, to=FLOAT)
+    most = graph.inputs(value, "ReduceMax") if to == BOOL else None
+    of = graph.inputs(most[0], "Cast") if most else None
+    if most is None or of is None or of[0] not in graph.bools:
+        return None
+    kept = attribute(graph.made[value], "keepdims", 1)
+    greatest = graph.add("ReduceMax", graph.add("Cast", of[0], to=FLOAT), *most[1:], keepdims=kept)
+    return graph.add("Cast", greatest, to=BOOL)
+
+
+RULES: tuple[Rule, ...] = (
+    softsign,
+    softplus,
+    mish,
+    clipped_after,
+    any_true,
+    nothing_added,
+    one_shift,
+    one_size,
+    affirmed,
+    spread,
+    part,
+    stack,
+)
 """In the order in which they are tried."""

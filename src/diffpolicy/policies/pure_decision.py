@@ -29,14 +29,16 @@ def in_eval_mode(policy: Module) -> Module:
 def finite_rows(specs: Sequence[DecisionInput], tensors: Sequence[Tensor], lead: Sequence[int | str]) -> Tensor:
     """Which rows hold finite numbers alone, bool of their shape: the sum of their sizes is finite too.
 
-    A graph needs few nodes for that, of which each costs a decision about half a microsecond.
+    A graph needs few nodes for that, of which each costs a decision about half a microsecond. Masks stand beside the
+    numbers, although they are finite: a runtime would spread one of a single row over all rows, and joins none to them.
 
     Args:
         specs, tensors: inputs. lead: shape of rows, whose last entry is free; what stands around it is of one row.
     """
     beside: list[Tensor] = []
-    for spec, x in zip(specs, tensors, strict=True):
-        if spec.dtype == "float32":
+    for spec, given in zip(specs, tensors, strict=True):
+        if spec.dtype in ("float32", "bool"):
+            x = given.to(tensors[0].dtype) if spec.dtype == "bool" else given
             steps = spec.shape.index(lead[-1]) >= len(lead)  # draws of a chain's steps stand before the rows
             for each in [x[k] for k in range(x.shape[0])] if steps else [x]:
                 own = each.ndim - len(lead)
