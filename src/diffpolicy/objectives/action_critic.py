@@ -46,7 +46,7 @@ class ActionCriticLoss(OffPolicyLoss):
         policy: a chain whose x_0 is the action, or a policy without a chain.
         critic: of `action_critic`.
         samples: N, actions of a state from which the policy learns; at least 2, since they are weighed together.
-        next_samples: N', actions of a next state.
+        next_samples: N', actions of a next state, at least 1.
         target_actor: whether the slowly following copy of the policy draws them.
         gamma, tau, reward_scale: of `OffPolicyLoss`.
 

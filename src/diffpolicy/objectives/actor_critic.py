@@ -54,9 +54,9 @@ class SoftActorCriticLoss(OffPolicyLoss):
     Args:
         policy: what is trained.
         critic: of what a subclass gives it to read.
-        gamma: discount.
-        tau: share of the new parameters in the targets, each update.
-        alpha: initial temperature.
+        gamma: discount, from 0 to 1.
+        tau: share of the new parameters in the targets, each update, above 0 and at most 1.
+        alpha: initial temperature, above 0.
         target_actor: whether the next action's law comes from a slowly following copy of the policy, as in D2SAC.
         critic_latent: whether critics read x, without which Q(s) is not the value of what is played.
         reward_scale: factor on rewards before anything else; alpha is in units of scaled reward.

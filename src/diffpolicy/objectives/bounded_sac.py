@@ -45,7 +45,8 @@ class LatentBoundedSACLoss(SoftActorCriticLoss):
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
-        InputError: the draw of the policy's head has no gradient, or the policy has a `condition_drop`.
+        InputError: an argument is out of range, the draw of the policy's head has no gradient, the policy has a
+            `condition_drop`, or the critic does not fit.
 
     Example:
         >>> from tensordict import TensorDict

@@ -39,12 +39,12 @@ class LatentDiscreteSACLoss(SoftActorCriticLoss):
             `entropy_share` log(number of its allowed choices), log A without a mask.
         entropy_share: of the greatest entropy, from 0 to 1; it counts where the target is "share".
         entropy: `conditional` on one chain's noise, as published, or `marginal`: of the mean over `samples` chains.
-        samples: chains a row for the marginal entropy.
+        samples: chains a row for the marginal entropy, at least 1.
         shared: gamma, tau, alpha, target_actor, critic_latent and reward_scale of `SoftActorCriticLoss`.
 
     Raises:
-        InputError: an argument is out of range, the policy has a `condition_drop`, or the head's choices cannot be
-            enumerated.
+        InputError: an argument is out of range, the policy has a `condition_drop`, the head's choices cannot be
+            enumerated, or the critic does not fit.
 
     Keys (see `set_keys`): observation, latent, action, reward, terminated, mask (of the next step too; needed if the
     policy reads masks); rows of batch `[M]`, or `[G, M]` for G agents; reward `[.., M]`. Writes loss_actor,

@@ -39,7 +39,8 @@ class DistillationLoss(ImitationLoss):
         teacher: a policy, which is not trained; or a rule, whose decisions are in the rows.
 
     Raises:
-        InputError: the student remembers its actions or has a `condition_drop`; or its x_0 is a vector, and the
+        InputError: the student remembers its actions, has a `condition_drop` or is a chain of tokens; or its x_0 is a
+            vector, and the
             teacher's chain draws noise on the way, so that its end does not follow from its start, or a critic chooses
             among its chains.
 
@@ -159,6 +160,9 @@ def divergence(head: Head, teacher: Tensor, law: Tensor) -> Tensor:
 
     Returns:
         Nats of each row, `[..]`, at least 0.
+
+    Raises:
+        InputError: the head's choices cannot be enumerated, and it is no `BoundedHead`.
 
     Example:
         >>> head = CategoricalHead(choices=2)

@@ -43,8 +43,8 @@ class DPPOLoss(LossModule):
         policy: a chain whose x_0 is the action, each of whose steps draws: of numbers its sampler has a `min_std`, by
             which it explores; of tokens it shows them in the order of chance.
         critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's agents.
-        clip: most by which a step's ratio counts, above or below 1.
-        critic_weight: of the critic's error.
+        clip: most by which a step's ratio counts, above or below 1; above 0 and at most 0.99.
+        critic_weight: of the critic's error, above 0.
         denoising_gamma: g, above 0 and at most 1: the noisier a step, the less it counts.
 
     Raises:

@@ -28,12 +28,12 @@ class AgentsDQNLoss(DQNLoss):
 
     Args:
         policy: its network gives the action values.
-        gamma: discount.
-        target_interval: updates between two copies to the target network.
+        gamma: discount, from 0 to 1.
+        target_interval: updates between two copies to the target network, at least 1.
         double: whether the online network chooses the target's action (van Hasselt et al. 2016, arXiv 1509.06461).
 
     Raises:
-        InputError: `target_interval` is below 1; when called: the rows lack a key, or one has another shape.
+        InputError: a number is out of range; when called: the rows lack a key, or one has another shape.
 
     Keys: observation, action, reward, terminated, done, action_mask; writes `loss`. The target takes the best of the
     next step's allowed choices, `("next", "action_mask")`; both masks are needed if the policy reads masks. Where none

@@ -39,7 +39,8 @@ class FPOLoss(LossModule):
     Args:
         policy: a chain of numbers that ends in the action; of a flow this is FPO as published.
         critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's agents.
-        clip: between 0 and 1. critic_weight: of the critic's error. samples: draws of each action, S.
+        clip: eps, between 0 and 1. critic_weight: of the critic's error, above 0. samples: draws of each action, S, at
+            least 1.
 
     Raises:
         InputError: the policy's chain is of another kind or has a `condition_drop`, an argument is out of range, or the

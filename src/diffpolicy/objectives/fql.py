@@ -43,13 +43,13 @@ class FQLLoss(OffPolicyLoss):
         policy: a chain of one step with a `VectorHead`; for the control any policy with a `BoundedHead`.
         critic: of `action_critic`.
         flow: of the same widths, which is trained beside it; None: the control.
-        alpha: weight of staying near what was played.
+        alpha: weight of staying near what was played, at least 0.
         normalize_q: whether alpha is in units of c.
         gamma, tau, reward_scale: of `OffPolicyLoss`.
 
     Raises:
-        InputError: a head is another one, the flow is of other widths or draws noise on its way, a policy has a
-            `condition_drop`, or a number is out of range.
+        InputError: a head is another one, the policy remembers its actions, the flow is of other widths or draws noise
+            on its way, a policy has a `condition_drop`, a number is out of range, or the critic does not fit.
 
     Keys: observation, action, reward and their next ones. Writes loss_actor, loss_qvalue, loss_flow and distance.
 

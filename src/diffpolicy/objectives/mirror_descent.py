@@ -35,9 +35,9 @@ class MirrorDescentLoss(WeightedActionLoss):
 
     Args:
         policy, critic: of `ActionCriticLoss`.
-        temperature: lambda, the first one where it is found, in units of scaled rewards.
-        target_kl: nats that a step may go from pi_old, below log N, the most that weights can say; None: lambda stays
-            as it is.
+        temperature: lambda, the first one where it is found, in units of scaled rewards, above 0.
+        target_kl: nats that a step may go from pi_old, above 0 and below log N, the most that weights can say; None:
+            lambda stays as it is.
         shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
 
     Raises:

@@ -29,8 +29,8 @@ class OffPolicyLoss(LossModule):
     Args:
         policy: what is trained.
         critic: of what a subclass gives it to read.
-        gamma: discount.
-        tau: share of the new parameters in the targets, each update.
+        gamma: discount, from 0 to 1.
+        tau: share of the new parameters in the targets, each update, above 0 and at most 1.
         target_actor: whether the next action comes from a slowly following copy of the policy.
         reward_scale: factor on rewards before anything else.
 

@@ -89,7 +89,7 @@ def choice_probabilities(policy: Policy, td: TensorDictBase, *, temperature: flo
     Args:
         policy: without a memory.
         td: what it observes.
-        temperature: 1 is what a policy that samples plays; below 1 comes nearer to one that takes the argmax.
+        temperature: above 0; 1 is what a policy that samples plays; below 1 comes nearer to one that takes the argmax.
 
     Returns:
         Chances `[*, A]` of the A choices of each item, in the policy's dtype.

@@ -87,8 +87,8 @@ class ChainPPOLoss(ClipPPOLoss):
         policy: any with a law, whose head draws the action.
         critic: `CriticEnsemble(F, 1, ensemble=1)`, with the policy's agents; a mean is taken of several.
         clip: eps, between 0 and 1.
-        entropy: weight of the entropy.
-        critic_weight: of the critic's error.
+        entropy: weight of the entropy, at least 0.
+        critic_weight: of the critic's error, above 0.
 
     Raises:
         InputError: the policy or its head has no law, or it has a `condition_drop`, an argument is out of range, or the

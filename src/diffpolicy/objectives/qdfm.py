@@ -36,7 +36,7 @@ class QDFMLoss(WeightedActionLoss):
         policy: a chain of tokens, as published of a `UniformProcess`; what a `MaskedProcess` hides jumps once. Or a
             policy without a chain, which learns by minus the log-probability.
         critic: of `ActionCriticLoss`.
-        beta: how much values weigh, per unit of scaled reward.
+        beta: how much values weigh, per unit of scaled reward, above 0.
         shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
 
     Raises:

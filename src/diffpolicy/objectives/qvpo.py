@@ -27,9 +27,10 @@ class QVPOLoss(WeightedActionLoss):
     learns choices by the same objective.
 
     Args:
-        kept: how many of the N are learned from, the best ones (1 in the paper), and any of those that tie; None: all.
-        entropy: weight of the uniform actions.
-        uniform: how many of them are drawn in a state.
+        kept: how many of the N are learned from, the best ones (1 in the paper), and any of those that tie; at least 1,
+            and None or N and more: all.
+        entropy: weight of the uniform actions, at least 0; 0: none are drawn.
+        uniform: how many of them are drawn in a state, at least 1.
         policy, critic: of `WeightedActionLoss`.
         shared: samples, next_samples, gamma, tau, target_actor and reward_scale of `ActionCriticLoss`.
 

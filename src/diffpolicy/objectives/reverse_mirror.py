@@ -35,8 +35,8 @@ class ReverseMirrorLoss(MirrorDescentLoss):
         policy: a chain of tokens whose steps are drawn (`Ancestral` in the order of chance, `TauLeaping`); without a
             chain it is one step.
         critic: of `ActionCriticLoss`.
-        clip: most by which a ratio counts, above or below 1.
-        refresh: updates for which the recording copy stays as it is.
+        clip: most by which a ratio counts, above or below 1; above 0 and at most 0.99.
+        refresh: updates for which the recording copy stays as it is, at least 1.
         temperature, target_kl: of `MirrorDescentLoss`; the bound may be above log N.
         shared: samples, next_samples, gamma, tau and reward_scale of `ActionCriticLoss`, and target_actor, which stays
             true.

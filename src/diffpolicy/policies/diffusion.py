@@ -38,20 +38,20 @@ class DiffusionPolicy(RecordingPolicy):
     A subclass may override `embed(td)` (what is conditioned on), `denoise(x, t, cond)` and `decode(x0, mask)`.
 
     Args:
-        prior: where the chain starts.
-        steps: I of the schedule.
+        prior: where the chain starts; None: a `GaussianPrior`.
+        steps: I of a schedule that is named, at least 1.
         schedule: `vp`, `linear` or `cosine`, or a `Process` of any kind, which has its own I.
         sampler: a name of `diffusion.SAMPLERS`, or a `Sampler`; None: `ddpm`, and of tokens `ancestral`.
-        sampler_steps: fewer steps than I, or None.
-        prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC) or `x0`.
+        sampler_steps: of the way back, from 1 to I; None: as many as the sampler takes by itself.
+        prediction: what the denoiser predicts, the `noise` (LAD-TS, D2SAC), `x0` or, of a flow, the `velocity`.
         denoiser: options of `MLPDenoiser` (`hidden`, `act`, `output`, `time`), or where items are joint of
             `ItemDenoiser` (`hidden`, `heads`, `blocks`), with `kind: MLPDenoiser` for an MLP over the whole row; or a
             module with `forward(x, t, cond)` and if it likes `prepare(cond)`. A file describes a module of your own by
             its class's `to_dict` and `from_dict`, or by `config`; one without them is passed again,
             `load(path, denoiser=MyNet())`. Where agents have parameters of their own, each gets a copy of it, unless
             its attribute `agents_side_by_side` is their number.
-        condition_drop: chance that a row's condition is left out while the chain is imitated, a learned vector in its
-            place, so that `ClassifierFree` can guide it; 0: never.
+        condition_drop: chance, from 0 to 1, that a row's condition is left out while the chain is imitated, a learned
+            vector in its place, so that `ClassifierFree` can guide it; 0: never.
         guidance: how the chain is guided when the policy acts; None: not at all. See `with_guidance`.
         others: of `Policy`.
 

@@ -79,7 +79,8 @@ class GreedyValuePolicy(Policy):
     Args:
         hidden: widths of the MLP's hidden layers.
         act: its activation, `relu`, `mish`, `tanh` or `silu`.
-        epsilon: rate of uniform choices in `train` mode, and under TorchRL's `set_exploration_type(RANDOM)`.
+        epsilon: rate of uniform choices, from 0 to 1, in `train` mode, and under TorchRL's
+            `set_exploration_type(RANDOM)`.
         others: of `Policy`.
 
     Raises:

@@ -160,7 +160,7 @@ class BestOf(_ByCritic):
     Args:
         critic: reads what is observed and the action's features, and gives Q(s, a), `[K, .., M, 1]`; the least of K
             counts. With `reads="state"` it reads what is observed and gives that of all J joint choices.
-        draws: how many.
+        draws: how many, at least 1.
         reads: `pair` or `state`.
 
     Raises:

@@ -42,8 +42,8 @@ class Policy(LawPolicy, base=True):
         agents: B, each with parameters of its own, or None: all share one set.
         action_key: what is written.
         observation_keys: what is read.
-        mask_key: which choices are allowed, bool `[*, A]`; None: all.
-        valid_key: which items exist, bool of the action's shape; None: all.
+        mask_key: which choices are allowed, bool or 0 and 1, `[*, A]`; None: all.
+        valid_key: which items exist, bool of the action's shape without the dimensions of one item's action; None: all.
         observation_widths: of each observation key; needed if there are several and `embed` is overridden.
         observation_shapes: of one item's value of each key, which is flattened to its width; `[width]` by default.
         observation_values: n of each key that holds an integer below n, read as n features of which one is 1; or None.
@@ -56,7 +56,7 @@ class Policy(LawPolicy, base=True):
         condition_dim: width of what `embed` gives, C; by default that of the observations.
         information: what kind of environment it reads (see `OffloadingEnv`).
         normalize: whether observations are normalised by their running statistics, which training keeps.
-        seed: of the generator that draws initial parameters, noise and choices.
+        seed: of the generator that draws initial parameters, noise and choices, from 0 to 2**64 - 1.
 
     Raises:
         InputError: a number is out of range, or a part does not fit the others.
