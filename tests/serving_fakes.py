@@ -105,7 +105,8 @@ class Caller:
 
     def __init__(self, app, path, body, headers=(), stalls=False, version="1.1"):
         self.sent, self.left, self.stalls = [], asyncio.Event(), stalls
-        own = [(b"content-type", b"application/json"), (b"host", b"test"), *headers]
+        host = [] if any(name == b"host" for name, _ in headers) else [(b"host", b"test")]
+        own = [(b"content-type", b"application/json"), *host, *headers]
         scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version,
             "method": "POST", "scheme": "http", "path": path, "raw_path": path.encode(),

@@ -125,7 +125,8 @@ def test_compare_trains_in_lanes_and_in_this_process_alone(cli, mine, tmp_path, 
         assert [row["episode"] for row in csv.DictReader(file) if row["method"] == "sac"] == ["2", "4"]
     again = cli("compare", "--problem", mine, *words, "--resume", "--environments", 4)
     assert again.status == 0, again.err
-    assert "taken" not in again.err  # other lanes are another training
+    assert "taken from" not in again.err  # other lanes are another training
+    assert "sac, seed 0 is trained again" in again.err
 
 
 @pytest.mark.parametrize(
