@@ -3,22 +3,29 @@
 import asyncio
 import contextlib
 from collections import Counter
+from functools import partial
 
 import pytest
 
 pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
 import json
 
+import httpx
+
 from diffpolicy.edge.dispatch import OnArrival
+from diffpolicy.edge.serving.api import make_app
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.events import Retried
 from diffpolicy.edge.serving.http_upstream import HttpUpstream
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.image_stream import ImageStream
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.upstream import UpstreamError
+from diffpolicy.edge.serving.whole_events import each_of
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
-from serving_fakes import event
+from serving_fakes import IMAGE, Caller, event
 
 ERROR = b'event: error\ndata: {"error": {"message": "no", "type": "server_error"}}\n\n'
 STREAMS = {
@@ -28,7 +35,7 @@ STREAMS = {
     "partial, then done": ([event("partial_image", "AA=="), b"data: [DONE]\n\n"], 2, 0, "without an image"),
     "completed without one": ([event("completed")], 1, 0, "without an image"),
     "error first": ([b": held\n\n", ERROR], 0, 0, "by an error"),
-    "error later": ([event("partial_image", "AA=="), ERROR], 2, 0, "by an error"),
+    "error later": ([event("partial_image", "AA=="), ERROR], 1, 0, "by an error"),
     "error without a name": ([b'data: {"error": "no"}\n\n'], 0, 0, "by an error"),
     "error by its type": ([b'data: {"code": 5, "type": "error"}\n\n'], 0, 0, "by an error"),
     "a prompt that looks so": (
@@ -65,7 +72,8 @@ def test_a_stream_counts_as_answered_where_an_image_was_in_it(sent, passed, imag
         assert (len(took), stream.images) == (passed, images)
 
     asyncio.run(go())
-    assert b"".join(took).rstrip() == b"".join(sent[len(sent) - passed :]).rstrip()
+    ends = b"".join(part for part in sent if b"error" not in part)  # errors are told by who answers the client
+    assert ends.rstrip().endswith(b"".join(took).rstrip())
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,7 @@ def test_a_stream_counts_as_answered_where_an_image_was_in_it(sent, passed, imag
         (ERROR, True, 200, event("completed", "AA==")),
         (event("partial_image", "AA=="), True, None, "middle of the stream"),
         (event("partial_image", "AA=="), False, None, "middle of the stream"),
+        (event("partial_image", "AA==") + ERROR, True, None, "middle of the stream: no$"),
         (event("completed", "BB=="), False, 200, event("completed", "BB==")),
     ],
 )
@@ -121,8 +130,84 @@ def test_a_stream_without_an_image_is_a_failure_and_tried_elsewhere_if_nothing_o
                     assert b"".join(took) == text
             finally:
                 await service.stop(0)
+            if status is None:
+                assert b"".join(took) == event("partial_image", "AA==")
             return Counter(type(each).__name__ for each in told)
 
     told = asyncio.run(go())
     assert (told["Answered"], told["Failed"]) == ((1, 0) if status else (0, 1))
     assert told["Retried"] == (first in (b": held\n\n", ERROR))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ERROR, ": no"),
+        (ERROR * 2, ": no"),
+        (b'event: error\r\ndata: {"message": "too hot",\r\ndata: "code": 7}\r\n\r\n', ": too hot"),
+        (b'data: {"error": "no"}\n\n', ": no"),
+        (b'data: {"type": "error", "message": "%s"}\n\n' % (b"x" * 3000), ": " + "x" * 2000),
+        (b'event: error\ndata: {"message": "%s"}\n\n' % (b"x" * 2**16), ""),
+        (b"event: error\ndata: [[\n\n", ""),
+        (b'event: error\ndata: {"error": {"message": 5}}\n\n', ""),
+    ],
+)
+def test_a_client_is_told_of_an_error_amid_its_stream_once_and_in_the_shape_that_its_reader_knows(error, said):
+    sent = [event("partial_image", "AA=="), error, event("partial_image", "BB==")]
+
+    async def stream():
+        for piece in sent:
+            yield piece
+
+    def handle(request):
+        if request.url.path.endswith("/health"):
+            return httpx.Response(404)
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream())
+
+    async def go():
+        connect = partial(HttpUpstream, transport=httpx.MockTransport(handle))
+        service, told = Service([WorkerSpec("http://a:1", "a")], connect, OnArrival()), []
+        service.listeners.append(told.append)
+        await service.start()
+        try:
+            caller = Caller(make_app(service), "/v1/images/generations", b'{"prompt": "x", "stream": true}')
+            await caller.task
+            assert len(said) < 5 or said[2:] not in str(told)  # which are logged
+            return caller.body
+        finally:
+            await service.stop(0)
+
+    body = asyncio.run(go())
+    *before, last = list(each_of(body))
+    assert before == [sent[0], sent[2]]
+    name, data, *_ = last.decode().split("\n")
+    told = json.loads(data.removeprefix("data: "))["error"]
+    assert name == "event: error"
+    assert told["message"] == f"the worker failed in the middle of the stream{said}"
+    assert told["code"] == "worker_failed"
+
+
+def test_an_event_stream_that_nobody_asked_for_is_a_fault_of_its_worker_and_reaches_no_client():
+    """Its client reads JSON; another worker may have some."""
+    stream = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=event("completed", "AA=="))
+    whole = httpx.Response(200, json=IMAGE)
+
+    def handle(request):
+        return httpx.Response(404) if request.method == "GET" else stream if request.url.host == "a" else whole
+
+    async def go():
+        workers = [WorkerSpec("http://a:1", "a", speed=10.0), WorkerSpec("http://b:1", "b", speed=1.0)]
+        connect, told = partial(HttpUpstream, transport=httpx.MockTransport(handle)), []
+        service = Service(workers, connect, OnArrival())
+        service.listeners.append(told.append)
+        await service.start()
+        try:
+            answer = await service.submit(ImageRequest.parse({"prompt": "x"}, "r1")).answer()
+            assert json.loads(answer.body) == IMAGE
+        finally:
+            await service.stop(0)
+        assert [(e.server, e.why) for e in told if isinstance(e, Retried)] == [
+            ("a", "answers with a stream of events, which was not asked for")
+        ]
+
+    asyncio.run(go())

@@ -88,7 +88,8 @@ async def _attempt(service: Service, work: Work, j: int, starts_s: float, base_s
                 service.trust.failed(work.request.model, now)
             failure = ApiError(504, "the deadline passed while a worker was at it", code="deadline", again=False)
         else:
-            failure = _fault(service, work, j, now, str(error), reached=error.reached, answered=error.answered)
+            told = str(error), error.said
+            failure = _fault(service, work, j, now, *told, reached=error.reached, answered=error.answered)
             if not (error.late or error.answered):
                 server.doubted.ring()  # others that it has may be lost with it
     except asyncio.CancelledError:
@@ -166,9 +167,11 @@ def _over(service: Service, work: Work, j: int) -> float:
 
 
 def _fault(
-    service: Service, work: Work, j: int, now: float, why: str, *, reached: bool, answered: bool = False
+    service: Service, work: Work, j: int, now: float, why: str, said: str = "", *, reached: bool, answered: bool = False
 ) -> ApiError | None:
     """A worker failed a request: it waits again, or it is given up. Returns: what is told where it is.
+
+    Why is told to all, and what the worker said to the client alone.
 
     One that two workers answer so may be at fault itself, and is held against neither that answers others well: some
     such requests of one client would otherwise open the breakers of all.
@@ -184,17 +187,20 @@ def _fault(
     server.fault(now, spared=answered and first is not None and server.spare(now))
     work.blamed = (server, now) if answered else None
     service.fleet.show(j, why)
-    return _again(service, work, j, now, why, reached=reached)
+    return _again(service, work, j, now, why, said, reached=reached)
 
 
-def _again(service: Service, work: Work, j: int, now: float, why: str, *, reached: bool) -> ApiError | None:
+def _again(
+    service: Service, work: Work, j: int, now: float, why: str, said: str = "", *, reached: bool
+) -> ApiError | None:
     """A request waits again, for another worker, or it is given up. Returns: what is told where it is."""
     server = service.fleet.servers[j]
     (work.begun if reached else work.refused).add(j)
     if work.result.done():
         return None
     if work.streamed:
-        return ApiError(503, "the worker failed in the middle of the stream", code="worker_failed", again=False)
+        message = f"the worker failed in the middle of the stream{f': {said}' if said else ''}"
+        return ApiError(503, message, code="worker_failed", again=False)
     if len(work.begun) >= MOST_BEGUN:
         return ApiError(503, "two workers failed the request", code="worker_failed", again=False)
     work.refused_s = now if work.refused_s is None else work.refused_s

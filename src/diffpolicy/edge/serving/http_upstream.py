@@ -219,6 +219,8 @@ def _check(answer: Answer, *, streamed: bool) -> None:
         raise UpstreamError(f"does not take our key (status {answer.status})", reached=False)
     if answer.status != 200 or streamed:
         return
+    if _kind(answer.headers) == EVENTS:
+        raise UpstreamError("answers with a stream of events, which was not asked for", reached=True)
     if not _looks_like_images(answer.body):
         raise UpstreamError(
             "answers with status 200, but with no JSON object that has images in 'data'",

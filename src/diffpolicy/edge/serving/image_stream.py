@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 from diffpolicy.edge.serving.room import Share
 from diffpolicy.edge.serving.upstream import Chunk, UpstreamError
@@ -17,13 +19,19 @@ HEAD = 4096
 """Bytes of an event in which its name stands: the data, which may be megabytes, come after it."""
 IMAGE = (b'"b64_json"', b'"url"', b'"image"', b'"image_url"')
 """Keys under which servers have an image, OpenAI's first."""
+DATA = re.compile(rb"(?:^|[\r\n])data:[ ]?([^\r\n]*)")
+LONGEST = 2000
+"""Characters of what a worker says of an error that are told."""
+LONGEST_ERROR = 2**16
+"""Bytes of an event up to which it is read for them."""
 
 
 class ImageStream:
     """Hands whole events on and counts images.
 
     Comments are kept back, since whoever holds the client's stream says by itself that it lives: until an event comes,
-    nothing of a worker that fails has reached the client, and another may try. So is an error that comes first.
+    nothing of a worker that fails has reached the client, and another may try. So are errors: who answers the client
+    tells it of the failure, once, and in the shape that its reader knows.
 
     Args:
         chunk: takes the events. share: of what is held, in which an event counts until it is whole.
@@ -32,7 +40,7 @@ class ImageStream:
     def __init__(self, chunk: Chunk, share: Share) -> None:
         self._chunk, self._share = chunk, share
         self._whole, self._came = WholeEvents(), 0
-        self.images, self.failed, self.sent = 0, False, False
+        self.images, self.failed, self.sent, self._said = 0, False, False, ""
 
     async def take(self, piece: bytes) -> None:
         """Takes what comes next. Args: piece: ends anywhere."""
@@ -52,7 +60,7 @@ class ImageStream:
         if rest:
             await self._pass(rest)
         if self.failed:
-            raise UpstreamError("ended its stream by an error", reached=True, answered=True)
+            raise UpstreamError("ended its stream by an error", reached=True, answered=True, said=self._said)
         if not self.images:
             raise UpstreamError("ended its stream without an image", reached=True, answered=self.sent)
 
@@ -62,9 +70,10 @@ class ImageStream:
         self._came -= min(len(events), self._came)
         for event in each_of(events):
             kind = kind_of(event)
-            self.failed |= kind == "error"
             self.images += kind == "image"
-            if kind and (kind != "error" or self.sent):
+            if kind == "error":
+                self.failed, self._said = True, self._said or said_by(event)
+            elif kind:
                 self.sent = True
                 await self._chunk(event)
 
@@ -91,6 +100,23 @@ def kind_of(event: bytes) -> str:
     if any(b"partial" in word for word in words):
         return "other"
     return "image" if any(_values(event, key) for key in IMAGE) else "other"
+
+
+def said_by(event: bytes) -> str:
+    r"""What an error says, "" where it says nothing that a person can read. Args: event: whole, of kind `error`.
+
+    Example:
+        >>> said_by(b'event: error\ndata: {"error": {"message": "out of memory"}}')
+        'out of memory'
+    """
+    text = b"\n".join(DATA.findall(event)) if len(event) <= LONGEST_ERROR else b""
+    try:
+        said: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    error = said.get("error", said) if isinstance(said, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return message[:LONGEST] if isinstance(message, str) else ""
 
 
 def _values(event: bytes, key: bytes) -> list[bytes]:

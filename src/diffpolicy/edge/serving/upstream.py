@@ -53,6 +53,7 @@ class UpstreamError(Exception):
         gone: the worker's machine refused or reset the connection, or closed it without an answer, as where a process
             has ended; not where this machine could not ask, as by a name that does not resolve, or was sent away.
         answered: it answered this request without an image, which may be at fault itself, as by a filter of prompts.
+        said: why, in its own words; for the client alone, since they may hold a prompt.
 
     Example:
         >>> error = UpstreamError("did not answer in time (60 s)", reached=True, late=True)
@@ -61,10 +62,17 @@ class UpstreamError(Exception):
     """
 
     def __init__(
-        self, message: str, *, reached: bool, late: bool = False, gone: bool = False, answered: bool = False
+        self,
+        message: str,
+        *,
+        reached: bool,
+        late: bool = False,
+        gone: bool = False,
+        answered: bool = False,
+        said: str = "",
     ) -> None:
         super().__init__(message)
-        self.reached, self.late, self.gone, self.answered = reached, late, gone, answered
+        self.reached, self.late, self.gone, self.answered, self.said = reached, late, gone, answered, said
 
 
 @dataclass(frozen=True)
