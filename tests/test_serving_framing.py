@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 pytest.importorskip("fastapi")
-from diffpolicy.edge.serving.api import make_app
+from diffpolicy.edge.serving.api import ApiSettings, make_app
+from diffpolicy.edge.serving.api.keys import ApiKeys
 from diffpolicy.edge.serving.heads import MOST_HEAD
 from diffpolicy.edge.serving.running import listen, serving
 from diffpolicy.edge.serving.worker.app import make_worker_app
@@ -57,6 +58,13 @@ def test_a_request_that_can_be_read_in_two_ways_reaches_nobody(raw, statuses, ta
 
 def dispatcher():
     return make_app(FakeService())
+
+
+KEYS = ApiSettings(keys=ApiKeys.parse("shop=0123456789abcdef", "keys"))
+
+
+def dispatcher_with_keys():
+    return make_app(FakeService(), KEYS)
 
 
 def worker():
@@ -111,6 +119,22 @@ def test_a_head_that_is_too_long_is_told_so_in_a_sentence_and_its_connection_clo
         return
     assert got.startswith(b"HTTP/1.1 431 ")
     assert b"the head of a request may have at most 65536 bytes" in got
+
+
+@pytest.mark.parametrize("make", [dispatcher, dispatcher_with_keys, worker])
+@pytest.mark.parametrize("protocol", ["httptools", "h11"])
+def test_only_http_1_0_may_leave_the_host_out(make, protocol, monkeypatch):
+    """Whether or not hosts are looked at: a proxy before us may have gone by another one."""
+    if protocol == "h11":
+        monkeypatch.setattr("diffpolicy.edge.serving.running.bounded_http", lambda: "h11")
+    else:
+        pytest.importorskip("httptools")
+    got = asyncio.run(answered(b"GET /live HTTP/1.1\r\n\r\n", make()))
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in got.lower()
+    assert protocol == "h11" or b"a request has one header Host, this one has none" in got
+    old = asyncio.run(answered(b"GET /live HTTP/1.0\r\n\r\n", make()))
+    assert old.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("bytes_more", [-1, 0, 1])

@@ -10,8 +10,10 @@ pytest.importorskip("fastapi")
 from diffpolicy.edge.serving.api import ApiSettings, make_app
 from diffpolicy.edge.serving.api.keys import ApiKeys
 from diffpolicy.edge.serving.api.keys_source import KeysSource
+from diffpolicy.edge.serving.api.metrics import Metrics
+from diffpolicy.edge.serving.events import FileChanged
 from diffpolicy.errors import InputError
-from serving_fakes import FakeService, client, until
+from serving_fakes import FakeService, Snapshot, client, until
 
 OLD, NEW, ADMIN = "old-0123456789abcdef", "new-0123456789abcdef", "adm-0123456789abcdef"
 
@@ -65,10 +67,59 @@ def test_a_broken_file_keeps_the_keys_and_says_so_once_without_a_token(tmp_path,
         source.changed(True)  # unless somebody asks
     assert source.client(f"Bearer {OLD}") == "shop"
     file.write_text(f"shop={OLD}\n")
-    assert source.changed() is None  # as it was
+    assert source.changed() == source.keys  # whole again, which is told
+    assert source.changed() is None
     file.write_text(f"{NEW}\n")
     source.take(source.changed())
     assert source.client(f"Bearer {NEW}").startswith("key-")
+
+
+def test_the_last_key_of_an_operator_is_not_withdrawn_since_all_others_would_become_operators(tmp_path):
+    """One that is replaced is, and at a worker the name is one like others."""
+    file = tmp_path / "keys"
+    file.write_text(f"shop={OLD}\nadmin={ADMIN}\n")
+    source, worker = KeysSource(str(file)), KeysSource(str(file), roles=False)
+    app = make_app(FakeService(), ApiSettings(keys=source))
+    for without in (f"shop={OLD}\n", f"shop={OLD}\n{ADMIN}\n", f"{NEW}\n"):
+        file.write_text(without)
+        with pytest.raises(
+            InputError, match=r"token file 'keys' has no key named admin any more, .* operator's"
+        ) as said:
+            source.changed()
+        assert source.changed() is None
+        assert ADMIN not in str(said.value)
+        assert (status(app, OLD, "/metrics"), status(app, ADMIN, "/metrics")) == (403, 200)
+        assert worker.changed() is not None
+    file.write_text(f"shop={OLD}\nadmin={NEW}\n")
+    source.take(source.changed())
+    assert (status(app, ADMIN, "/metrics"), status(app, NEW, "/metrics")) == (401, 200)
+
+
+def test_metrics_tell_of_a_file_that_is_not_followed_until_it_is_whole_again(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"shop={OLD}\n")
+    source, heard, metrics = KeysSource(str(file)), [], Metrics(Snapshot)
+
+    def refused():
+        return metrics.registry.get_sample_value("diffpolicy_file_refused", {"file": "token file"})
+
+    def hear(what, taken):
+        heard.append(taken)
+        metrics(FileChanged(0.0, what, taken))
+
+    async def go():
+        watching = asyncio.ensure_future(source.watched()[0].watch(0.001, hear))
+        for text, told in (("short\n", 1.0), (f"shop={OLD}\n", 0.0), ("", 1.0), (f"shop={NEW}\n", 0.0)):
+            new = tmp_path / "new"
+            new.write_text(text)
+            new.replace(file)
+            await until(lambda told=told: refused() == told)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(go())
+    assert heard == [False, True, False, True]
+    assert b'diffpolicy_file_refused{file="token file"} 0.0' in metrics.text()
 
 
 def test_a_file_is_watched_while_requests_come_and_what_is_wrong_with_it_is_one_line(tmp_path, caplog):

@@ -128,6 +128,8 @@ def test_a_workers_file_is_read_when_it_changed_and_said_once_when_it_is_broken(
     write(json.dumps({"workers": [{"url": "http://127.0.0.1:1", "api_key_env": "NOBODY_SET_THIS"}]}))
     with pytest.raises(InputError, match="NOBODY_SET_THIS"):
         source.changed()
+    write(listed(1, 2, 3))
+    assert len(source.changed()) == 3  # whole again, which is told
     write(listed(3))
     assert [w.name[-1] for w in source.changed()] == ["3"]
     assert WorkersSource("http://127.0.0.1:1").changed(always=True) is None

@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.worker.serve_worker import serve_worker
 
-    keys = KeysSource(options.token_file, options.token_env)
+    keys = KeysSource(options.token_file, options.token_env, roles=False)
     if not (is_loopback(options.host) or keys.needed):
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with a token"

@@ -151,8 +151,32 @@ class WorkerChanged:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class FileChanged:
+    """A file that is watched has changed.
+
+    Args:
+        file: what it is. taken: whether it is followed now; where it is not, the log says why.
+    """
+
+    time_s: float
+    file: str
+    taken: bool
+
+
 Event: TypeAlias = (
-    Arrived | Joined | Refused | Bound | Shadowed | Answered | Retried | Failed | Cancelled | FellBack | WorkerChanged
+    Arrived
+    | Joined
+    | Refused
+    | Bound
+    | Shadowed
+    | Answered
+    | Retried
+    | Failed
+    | Cancelled
+    | FellBack
+    | WorkerChanged
+    | FileChanged
 )
 Listener: TypeAlias = Callable[[Event], None]
 """Is called in the dispatcher's event loop, so it must be quick and must not raise."""

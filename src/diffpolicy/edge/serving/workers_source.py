@@ -29,7 +29,7 @@ class WorkersSource:
     def __init__(self, text: str) -> None:
         self.text = text
         self.path = None if text.lower().startswith(("http://", "https://")) else Path(text)
-        self._seen = self._look()
+        self._seen, self._broken = self._look(), False
         self.workers = self._read()
 
     def _read(self) -> tuple[WorkerSpec, ...]:
@@ -55,14 +55,16 @@ class WorkersSource:
             always: read it although it looks as before.
 
         Raises:
-            InputError: it is broken, said once for each state of it; the workers stay as they were.
+            InputError: it is broken, said once for each state of it; the workers stay as they were, and are returned
+                once it is whole again.
         """
         now = self._look()
         if self.path is None or (now == self._seen and not always):
             return None
-        self._seen = now
+        self._seen, broken, self._broken = now, self._broken, True
         workers = self._read()
-        if workers == self.workers:
+        self._broken = False
+        if workers == self.workers and not broken:
             return None
         self.workers = workers
         return workers

@@ -105,8 +105,10 @@ def odd_head(scope: Scope, sent: Headers) -> ApiError | None:
     if size > MOST_HEAD:
         return too_long()
     hosts = len(sent.getlist("host"))
-    if hosts > 1:  # a proxy before us may go by the one, and we by the other
-        return ApiError(400, f"a request has one header Host, this one has {hosts}", code="invalid_host", again=False)
+    # of two a proxy before us may go by the one, and we by the other; HTTP/1.0 had none (RFC 9112, section 3.2)
+    if hosts > 1 or (not hosts and scope.get("http_version") == "1.1"):
+        message = f"a request has one header Host, this one has {hosts or 'none'}"
+        return ApiError(400, message, code="invalid_host", again=False)
     return None
 
 

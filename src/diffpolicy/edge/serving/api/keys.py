@@ -57,6 +57,11 @@ class ApiKeys:
         """Whether one must be shown."""
         return bool(self.tokens)
 
+    @property
+    def has_admin(self) -> bool:
+        """Whether one is named `admin`."""
+        return ADMIN in self.tokens.values()
+
     def client(self, authorization: str | None) -> str:
         """The name of who asks; of a token that has none a salted hash of it, and "" without a token.
 
@@ -89,7 +94,7 @@ class ApiKeys:
             ApiError: with status 401 or 403.
         """
         name = self.client(authorization)
-        if name != ADMIN and ADMIN in self.tokens.values():
+        if name != ADMIN and self.has_admin:
             raise ApiError(403, f"only the API key named {ADMIN} may see this", code="not_admin", again=False)
 
     @classmethod

@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 
 from diffpolicy import _validate as check
-from diffpolicy.edge.serving.api.keys import ApiKeys
+from diffpolicy.edge.serving.api.keys import ADMIN, ApiKeys
 from diffpolicy.edge.serving.watching import Watched
 from diffpolicy.errors import InputError
 
@@ -24,6 +24,8 @@ class KeysSource:
 
     Args:
         file: path; None: there is none. variable: its name; None: there is none.
+        roles: whether a key named `admin` may do what others may not. Then a file that lacks it all at once is broken:
+            without one every key is an operator's, and to take a key away must give nobody more.
 
     Raises:
         InputError: it cannot be read, or holds no keys.
@@ -35,8 +37,8 @@ class KeysSource:
         'shop'
     """
 
-    def __init__(self, file: str | None = None, variable: str | None = None) -> None:
-        self._file, self._seen = file, ""
+    def __init__(self, file: str | None = None, variable: str | None = None, *, roles: bool = True) -> None:
+        self._file, self._roles, self._seen, self._broken = file, roles, "", False
         if file is not None:
             self.keys = self._parsed(self._text())
         elif variable is None:
@@ -66,7 +68,7 @@ class KeysSource:
             always: say again what is wrong with it although it is as before.
 
         Raises:
-            InputError: it is broken, said once for each state of it.
+            InputError: it is broken, said once for each state of it; the keys are returned once it is whole again.
         """
         if self._file is None:
             return None
@@ -74,12 +76,21 @@ class KeysSource:
         try:
             text = self._text()
         except InputError as error:
-            self._seen = str(error)
+            self._seen, self._broken = str(error), True
             if self._seen == before:
                 return None
             raise
-        keys = None if self._seen == before else self._parsed(text)
-        return None if keys == self.keys else keys
+        if self._seen == before:
+            return None
+        broken, self._broken = self._broken, True
+        keys = self._parsed(text)
+        if self._roles and self.keys.has_admin and not keys.has_admin:
+            raise InputError(
+                f"{self._where} has no key named {ADMIN} any more, which would make every key an operator's: name "
+                "one so, or start anew without"
+            )
+        self._broken = False
+        return None if keys == self.keys and not broken else keys
 
     def watched(self) -> tuple[Watched[ApiKeys], ...]:
         """What is to be looked at while a service runs: the file, if there is one."""
@@ -107,4 +118,9 @@ class KeysSource:
         return text
 
     def _parsed(self, text: str) -> ApiKeys:
-        return ApiKeys.parse(text, f"{WHAT} {check.show(os.path.basename(str(self._file)))}")
+        return ApiKeys.parse(text, self._where)
+
+    @property
+    def _where(self) -> str:
+        """Names the file in a message."""
+        return f"{WHAT} {check.show(os.path.basename(str(self._file)))}"

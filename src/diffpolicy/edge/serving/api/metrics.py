@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,6 +17,7 @@ from diffpolicy.edge.serving.events import (
     Event,
     Failed,
     FellBack,
+    FileChanged,
     Joined,
     Refused,
     Retried,
@@ -65,6 +66,9 @@ class Metrics:
         )
         self.expected = counter("expected_seconds", "of service that were expected of what was answered", "worker")
         self.served = counter("served_seconds", "of service of what was answered", "worker")
+        self.files = Gauge(
+            "diffpolicy_file_refused", "1 while a file says what is not followed", ("file",), registry=self.registry
+        )
         self.registry.register(_Standing(snapshot))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
         self._end_s: dict[str, float] = {}
@@ -97,6 +101,8 @@ class Metrics:
             self._forget(event.number)
         elif isinstance(event, FellBack):
             self.fallbacks.labels(event.why).inc()
+        elif isinstance(event, FileChanged):
+            self.files.labels(event.file).set(not event.taken)
         elif isinstance(event, (Failed, Cancelled, Refused)):
             self._forget(event.number)
             server = None if isinstance(event, Refused) else event.server

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from diffpolicy.edge.serving.events import Event, FileChanged
 from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.watching import EVERY_S, Watched
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -23,6 +24,8 @@ logger = logging.getLogger("diffpolicy.serving")
 class Dispatching(Protocol):
     """What is asked of a service beside what the API asks."""
 
+    clock: Callable[[], float]
+
     async def start(self) -> None:
         """Begins."""
 
@@ -31,6 +34,9 @@ class Dispatching(Protocol):
 
     def replace_workers(self, workers: Sequence[WorkerSpec]) -> None:
         """Takes another fleet."""
+
+    def tell(self, event: Event) -> None:
+        """Tells all who listen."""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -74,6 +80,9 @@ async def serve_policy(
     watching: list[asyncio.Task[None]] = []
     watched = [of_workers(service, source), *files]
 
+    def heard(what: str, taken: bool) -> None:
+        service.tell(FileChanged(service.clock(), what, taken))
+
     def hang_up() -> None:
         for file in watched:
             file.told.ring()
@@ -87,7 +96,7 @@ async def serve_policy(
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         await service.start()
-        watching.extend(asyncio.ensure_future(file.watch(every_s)) for file in watched)
+        watching.extend(asyncio.ensure_future(file.watch(every_s, heard)) for file in watched)
         ready()
 
     async def stop(grace_s: float) -> None:
