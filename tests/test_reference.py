@@ -42,6 +42,12 @@ OF_A_PAPER = """
     methods.QVPOMethod
     edge.OffloadingEnv edge.OffloadingProblem edge.Workload edge.released_transitions
 """
+# what gives Any, beside contents of files, `dict[str, Any]`: nobody knows better
+OF_ANY_TYPE = {
+    "DiffusersAdapter.pipeline",  # of a library without types
+    "PerAgent.prepare",  # what a denoiser of the user's makes
+    "RolloutModule.transfer_batch_to_device",  # what Lightning hands it
+}
 PAPER = re.compile(r"arXiv \d{4}\.\d{4,5}|https?://|doi:10\.")
 # examples that need an extra
 NEEDS = {
@@ -196,6 +202,27 @@ def lacks(name, thing):
     return missing
 
 
+def given_by(thing):
+    """The functions, methods and properties of a public thing, and of its bases that are of this library."""
+    if not isinstance(thing, type):
+        return [inspect.unwrap(thing)]
+    kinds = {property: "fget", functools.cached_property: "func", classmethod: "__func__", staticmethod: "__func__"}
+    members = [
+        inspect.unwrap(getattr(member, kinds.get(type(member), ""), member))
+        for base in thing.__mro__
+        if base.__module__.startswith("diffpolicy.")
+        for name, member in vars(base).items()
+        if not name.startswith("_") or name in ("__call__", "__getitem__", "__iter__")
+    ]
+    return [member for member in members if inspect.isfunction(member)]
+
+
+def gives_any(function):
+    """Whether it says that it gives `Any`, or nothing, apart from what a JSON file holds."""
+    said = function.__annotations__.get("return", "Any")
+    return "Any" in re.sub(r"\b(dict|Mapping)\[str, Any\]", "", str(said))
+
+
 def wrong_example(name, thing):
     """What an example prints that it should not; empty where it is true. It may use every public name and `torch`."""
     import torch
@@ -215,6 +242,12 @@ def wrong_example(name, thing):
 def test_the_reference_lacks_nothing():
     missing = {name: what for name, thing in names().items() if (what := lacks(name, thing))}
     assert not missing
+
+
+def test_what_a_public_function_gives_has_a_type():
+    members = [member for thing in names().values() for member in given_by(thing)]
+    assert len(members) > 500
+    assert {member.__qualname__ for member in members if gives_any(member)} == OF_ANY_TYPE
 
 
 def test_every_name_of_a_paper_is_public():

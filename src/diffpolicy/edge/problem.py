@@ -132,7 +132,7 @@ class OffloadingProblem(Problem):
 
     # Policies
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         """The untrained rules. `local` says itself where a task's origin has no server."""
         return {name: functools.partial(self._rule, name) for name in HEURISTIC_NAMES}
 
@@ -140,7 +140,7 @@ class OffloadingProblem(Problem):
         """Those that can decide the scenario's tasks: `local` needs a server at each station."""
         return [name for name in HEURISTIC_NAMES if name != "local" or None not in self.scenario.stations]
 
-    def _rule(self, name: str, seed: int) -> Any:
+    def _rule(self, name: str, seed: int) -> Decides:
         from diffpolicy.edge.rules.registry import HEURISTICS
 
         stations, servers = len(self.scenario.stations), len(self.scenario.servers)

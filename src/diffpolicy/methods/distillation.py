@@ -49,9 +49,8 @@ class DistillationMethod(ImitationMethod):
         """A student tells the law of its decisions."""
         return "a student of tokens has no law that could come near a teacher's" if head.tokens else ""
 
-    def make_objective(self, policy: Policy, seed: int) -> Any:
+    def make_objective(self, policy: Policy, seed: int) -> None:
         """Made with the teacher, in `make_module`."""
-        return None
 
     def make_module(self, parts: Parts) -> OffPolicyModule:
         made = Parts(**{**vars(parts), "objective": DistillationLoss(parts.policy, parts.player)})

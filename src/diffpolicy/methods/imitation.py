@@ -67,7 +67,8 @@ class ImitationMethod(OffPolicyMethod):
         name = next(iter(rules_of(problem))) if self.teacher is None else self.teacher
         return make_policy(name, problem, seed=seed)
 
-    def make_objective(self, policy: Policy, seed: int) -> ImitationLoss:
+    def make_objective(self, policy: Policy, seed: int) -> ImitationLoss | None:
+        """What is minimised; None where `make_module` makes it, since it needs the teacher."""
         return imitation_loss(policy)
 
 

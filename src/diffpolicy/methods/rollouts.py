@@ -233,8 +233,8 @@ class RolloutMethod(Method):
             raise InputError("masks is true, and the environment shows no 'action_mask' beside its action")
         return policy
 
-    def description(self) -> Any:
-        """What it is, by content; a policy that was given by what can be seen of it."""
+    def description(self) -> dict[str, Any] | RolloutMethod:
+        """What it is, itself or by content; a policy that was given by what can be seen of it."""
         if isinstance(self.policy, Policy):
             return {**describe(replace(self, policy=None), "method"), "policy": policy_content(self.policy)}
         return self

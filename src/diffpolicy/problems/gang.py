@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.environments import Cost
 from diffpolicy.environments.problem import Kind
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.problems.drawn import DrawnEnv, DrawnProblem
 
 TASKS, QUEUE = 32, 10
@@ -209,7 +210,7 @@ class Gang(DrawnProblem):
     def lanes(self, seeds: Sequence[int], device: Any) -> EnvBase:
         return GangEnv(seeds, **self.options, device=device)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         servers = self.options["servers"]
         return {
             "greedy": lambda seed: lambda td: _greedy(td, servers),

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from diffpolicy.environments import Cost
 from diffpolicy.environments.problem import Kind
 from diffpolicy.policies.keys import Keys
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.problems.drawn import DrawnEnv, DrawnProblem
 from diffpolicy.problems.filling import water_level
 from diffpolicy.problems.shares import lone_transitions, shares_of
@@ -113,7 +114,7 @@ class PowerAllocation(DrawnProblem):
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
         return lone_transitions(rollout, keys)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         power = self.options["power"]
         shares: Mapping[str, Callable[[Tensor], Tensor]] = {
             "equal-power": torch.ones_like,

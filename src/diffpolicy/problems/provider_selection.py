@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.environments import Cost
 from diffpolicy.environments.problem import Kind
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.problems.drawn import DrawnEnv, DrawnProblem
 
 PROVIDERS = 20
@@ -169,7 +170,7 @@ class ProviderSelection(DrawnProblem):
     def lanes(self, seeds: Sequence[int], device: Any) -> EnvBase:
         return ProviderSelectionEnv(seeds, self.providers, device)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         of, kinds = self.providers, ("most-available", "round-robin", "available-times-quality", "clairvoyant")
         return {kind: partial(_Rule, of, kind) for kind in kinds}
 

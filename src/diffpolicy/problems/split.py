@@ -16,6 +16,7 @@ from diffpolicy.environments import Cost
 from diffpolicy.environments.problem import Kind
 from diffpolicy.policies.keys import Keys
 from diffpolicy.policies.policy import Policy
+from diffpolicy.policies.protocols import Decides
 from diffpolicy.problems.drawn import DrawnEnv, DrawnProblem
 from diffpolicy.problems.filling import water_level
 from diffpolicy.problems.shares import lone_transitions, shares_of
@@ -200,7 +201,7 @@ class Split(DrawnProblem):
     def transitions(self, rollout: TensorDictBase, keys: Keys) -> TensorDict:
         return lone_transitions(rollout, keys)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         shares: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
             "best-unit": _best_unit,
             "best-split": best_split,

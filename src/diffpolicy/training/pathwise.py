@@ -129,7 +129,9 @@ class PathwiseModule(PlayedModule):
         if compiled:
             raise InputError("pathwise training cannot be compiled: an episode is no graph of one shape")
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(
+        self,
+    ) -> torch.optim.Optimizer | tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         groups = self.objective.parameter_groups()
         optimizer = torch.optim.Adam(
             [{"params": list(params), "lr": self.learning_rates[name]} for name, params in groups.items()]

@@ -28,7 +28,7 @@ from diffpolicy.edge.rules.least_cost import OptTS
 from diffpolicy.edge.scenario.scenario import Scenario
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation.playing import Played
-from diffpolicy.policies.protocols import ShowsLevel
+from diffpolicy.policies.protocols import Decides, ShowsLevel
 
 ON_ARRIVAL = " on arrival"
 """What ends the name of a rule that is bound when a request arrives, among those that hold."""
@@ -112,7 +112,7 @@ class HeldOffloadingProblem(OffloadingProblem):
         self.holding = order if isinstance(order, Holding) else Holding(order)
         check_holdable(self.scenario, split=self.holding.split)
 
-    def rules(self) -> Mapping[str, Callable[[int], Any]]:
+    def rules(self) -> Mapping[str, Callable[[int], Decides]]:
         """The untrained rules; the greedy one also bound on arrival, which comes first."""
         held = dict(super().rules())
         return {"opt-ts" + ON_ARRIVAL: functools.partial(self._at_once, "opt-ts"), **held}
