@@ -46,7 +46,7 @@ def test_decisions_in_sequence_are_the_direct_sum_over_those_that_there_are(lmbd
         columns = [x[e, b][here].tolist() for x in (reward, value, after, terminated, done)]
         assert torch.allclose(advantage[e, b][here], torch.tensor(direct(*columns, gamma, lmbda), dtype=torch.float64))
     assert not advantage[~valid].any()
-    assert torch.equal(target, advantage + value)
+    assert torch.equal(target, (advantage + value) * valid)
 
 
 def test_a_truncation_is_worth_what_would_have_come_and_a_terminal_state_nothing():

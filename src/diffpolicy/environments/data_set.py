@@ -36,7 +36,8 @@ def rows_of(policy: Policy, data: TensorDictBase, keys: Keys, *, values: bool, n
     Returns:
         observation `[.., F]` as the policy reads it, action, and where they are needed action_mask, reward and the next
         ones, of the rows that exist by `valid` and `counted`, as `step_transitions` reads them; where agents
-        differ in these, those of all, and which are an agent's under valid.
+        differ in these, those of all, and which are an agent's under valid. An item that is there no more in the next
+        step counts as terminated.
 
     Raises:
         InputError: one sentence that names what is missing, of another width or number of agents, not finite, no choice
@@ -93,6 +94,8 @@ class _Reader:
         self.lead = next((s for s in leads if _fits(observed, s, wide)), None) or self._refuse_width(observed, leads[1])
         self.there = torch.ones(self.lead, dtype=torch.bool, device=observed.device)
         self.there = self._existing()
+        self.stays = self.there & self._existing(("next",))
+        """Rows whose item is there in the next step, too."""
 
     def _refuse_width(self, observed: Tensor, lead: torch.Size) -> torch.Size:
         width = math.prod(observed.shape[len(lead) :])
@@ -100,11 +103,16 @@ class _Reader:
             f"{self.name} holds {width} numbers of each observation, and the policy reads {self.policy.observation_dim}"
         )
 
-    def _existing(self) -> Tensor:
-        """Which rows there are, bool `[*lead]`: items that exist, at steps of a lane that has not ended."""
+    def _existing(self, after: tuple[str, ...] = ()) -> Tensor:
+        """Which rows there are, bool `[*lead]`: items that exist, at steps of a lane that has not ended.
+
+        Args:
+            after: `("next",)`, for those of the next step, or ().
+        """
         there = self.there
-        places = [key for key in (self.keys.valid, "valid") if key is not None and self.data.get(key, None) is not None]
-        for key in (*places[:1], COUNTED):
+        valid = [(*after, *((key,) if isinstance(key, str) else key)) for key in (self.keys.valid, "valid") if key]
+        places = [key for key in valid if self.data.get(key, None) is not None]
+        for key in (*places[:1], *(() if after else (COUNTED,))):
             value = self.data.get(key, None)
             if value is not None:
                 there = there & self._flags(value, _told(key))
@@ -136,9 +144,13 @@ class _Reader:
             found.append((_told((*after, *key)), value))
         return found
 
-    def _finite(self, value: Tensor, key: str) -> Tensor:
-        """A column `[*lead, ..]`, nought where there is no row. Args: key: its name, for what is not finite."""
-        there = self.there.view(*self.lead, *[1] * (value.ndim - len(self.lead)))
+    def _finite(self, value: Tensor, key: str, there: Tensor | None = None) -> Tensor:
+        """A column `[*lead, ..]`, nought where there is no row.
+
+        Args:
+            key: its name, for what is not finite. there: rows of which something is told, bool `[*lead]`; None: all.
+        """
+        there = (self.there if there is None else there).view(*self.lead, *[1] * (value.ndim - len(self.lead)))
         value = value if bool(there.all()) else torch.where(there, value, torch.zeros_like(value))
         if value.is_floating_point() and not bool((good := value.isfinite()).all()):
             at = (~good).nonzero()[0].tolist()
@@ -149,7 +161,8 @@ class _Reader:
         key, value = self._found("observation", self.policy.observation_keys, (after,))
         if not _fits(value, self.lead, self.policy.observation_dim):
             self._refuse_width(value, self.lead)
-        return self._finite(value.reshape(*self.lead, -1), key).to(self.policy.dtype)
+        there = self.stays if after else self.there
+        return self._finite(value.reshape(*self.lead, -1), key, there).to(self.policy.dtype)
 
     def action(self) -> Tensor:
         head = self.policy.head
@@ -211,8 +224,9 @@ class _Reader:
         return value.to(self.policy.dtype)
 
     def flags(self) -> Tensor:
+        """After which rows nothing comes: a terminal state, or an item that is there no more (`nothing_follows`)."""
         key, value = self._found("terminated", ["terminated"], (("next",),))
-        return self._flags(value, key) & self.there
+        return (self._flags(value, key) | ~self.stays) & self.there
 
     def _flags(self, value: Tensor, key: str) -> Tensor:
         """Flags of each row, bool `[*lead]`. Args: value: bool, or 0 and 1 of any type. key: its name."""

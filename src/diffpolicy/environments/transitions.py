@@ -31,8 +31,9 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
     Returns:
         Batch `[E, T, *items]`, or `[E, B, T, *items]` for B agents, with observation (features, `[*, F]`), action,
         reward, valid, ("next", observation), ("next", terminated), ("next", done), and, where they are there,
-        action_mask and latent with their next ones; where the policy recorded its law (`record`) also draws,
-        action_log_prob and ("next", valid). Where items are joint `items` is (), and a row's reward the sum of theirs.
+        action_mask and latent with their next ones; ("next", valid) where items that decide alone may be missing, and
+        where the policy recorded its law (`record`), then also draws and action_log_prob. Where items are joint `items`
+        is (), and a row's reward the sum of theirs.
 
     Raises:
         InputError: a key is not in the rollout, or a value has another shape; names both.
@@ -98,7 +99,7 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
         if rollout.get(key, None) is not None:
             result[name] = ordered(rollout[key])
     valid = torch.ones(shape, dtype=torch.bool, device=rollout.device)
-    if any(name in result for name in RECORDED):
+    if alone is not None or any(name in result for name in RECORDED):
         result["next"]["valid"] = ordered(valid if alone is None else after[alone])
     if alone is not None:
         valid = valid & rollout[alone]

@@ -103,16 +103,14 @@ class ActionCriticLoss(OffPolicyLoss):
         """
         k, dtype = self.tensor_keys, self.policy.dtype
         self.check_rows(tensordict)
-        nxt = tensordict["next"]
         observation, after = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
         rows = observation.shape[:-1]
         mask, mask_after = row_masks(tensordict, k.mask, self.policy, rows)
-        terminated = nxt.get(k.terminated, None)
         target = self.target(
             after,
             mask_after,
             tensordict[k.reward].view(rows).to(dtype),
-            None if terminated is None else terminated.view(rows).bool(),
+            self.over(tensordict, rows),
         )
         action = tensordict[k.action]
         value = action_values(self.critic, self.policy, observation, action)

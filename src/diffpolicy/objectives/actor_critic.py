@@ -106,7 +106,6 @@ class SoftActorCriticLoss(OffPolicyLoss):
         observation, next_observation = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
         rows = observation.shape[:-1]
         mask, next_mask = row_masks(tensordict, k.mask, self.policy, rows)
-        terminated = nxt.get(k.terminated, None)
         return Rows(
             observation=observation,
             next_observation=next_observation,
@@ -115,7 +114,7 @@ class SoftActorCriticLoss(OffPolicyLoss):
             mask=mask,
             next_mask=next_mask,
             reward=tensordict[k.reward].view(rows).to(self.policy.dtype),
-            terminated=None if terminated is None else terminated.view(rows).bool(),
+            terminated=self.over(tensordict, rows),
         )
 
     def critic_input(self, observation: Tensor, latent: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from torchrl.objectives import DQNLoss, HardUpdate, ValueEstimators
 
 from diffpolicy import _validate as check
 from diffpolicy._deprecated import keep_old_names
-from diffpolicy.objectives.rows import check_rows, row_masks, wide
+from diffpolicy.objectives.rows import check_rows, nothing_follows, row_masks, wide
 from diffpolicy.policies.direct import GreedyValuePolicy
 from diffpolicy.policies.nested_keys import next_key
 
@@ -112,9 +112,12 @@ class AgentsDQNLoss(DQNLoss):
         rows["action_mask"] = everything
         rows["next", "action_mask"] = everything if allowed is None or none is None else allowed | none
         for key in ("done", "terminated"):
-            flag = rows.get(("next", key), None)
-            over = torch.zeros_like(reward, dtype=torch.bool) if flag is None else flag.view(reward.shape).bool()
+            flag = nothing_follows(tensordict, key, shape)
+            over = torch.zeros_like(reward, dtype=torch.bool) if flag is None else flag.unsqueeze(-1)
             rows["next", key] = over if none is None else over | none
+        if rows.get(("next", "valid"), None) is not None:
+            # the loss multiplies what follows by 0 where nothing does, and what is seen of no item may be no number
+            rows["next", "observation"] = rows["next", "observation"].masked_fill(rows["next", "terminated"], 0.0)
         each = super().forward(rows)["loss"] * (action >= 0)  # `[.., M]`, weighted where the rows have weights
         weight = rows.get(self.tensor_keys.priority_weight, None)
         return TensorDict(loss=self.agents * (each.mean() if weight is None else each.sum() / weight.sum()))

@@ -116,12 +116,11 @@ class FQLLoss(OffPolicyLoss):
         self.check_rows(tensordict)
         observation, after = wide(tensordict, k.observation), wide(tensordict, next_key(k.observation))
         rows, action = observation.shape[:-1], tensordict[k.action].to(policy.dtype)
-        terminated = tensordict["next"].get(k.terminated, None)
-        terminated = None if terminated is None else terminated.view(rows).bool()
+        over = self.over(tensordict, rows)
         reward = tensordict[k.reward].view(rows).to(policy.dtype)
         with torch.no_grad():
             value = action_values(self.target_critic, policy, after, self._decided(after)[0]).mean(0)
-            target = self.backed_up(reward, value, terminated)
+            target = self.backed_up(reward, value, over)
         errors = (action_values(self.critic, policy, observation, action) - target).square()
         decided, distance = self._decided(observation, action)
         still = {name: p.detach() for name, p in self.critic.named_parameters()}  # the actor's loss moves it alone

@@ -15,7 +15,7 @@ from torchrl.objectives.common import LossModule
 
 from diffpolicy import _validate as check
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.rows import check_rows, row_masks, wide
+from diffpolicy.objectives.rows import check_rows, nothing_follows, row_masks, wide
 from diffpolicy.policies.nested_keys import next_key
 from diffpolicy.policies.policy import Policy
 
@@ -106,7 +106,8 @@ class OffPolicyLoss(LossModule):
         Args:
             tensordict: transitions `[M]`, or `[G, M]` of G agents: observation `[.., M, F]`, action `[.., M, *event]`,
                 reward `[.., M]`, where the policy reads them action_mask, bool `[.., M, W]`, and latent `[.., M, W]`,
-                in `next` what followed: observation, action_mask, latent and, if there is one, terminated `[.., M]`.
+                in `next` what followed: observation, action_mask, latent and, if there is one, terminated `[.., M]`;
+                also valid `[.., M]` where items may be missing, without which each is there.
 
         Returns:
             Scalars: what begins with `loss` is minimised, the rest is logged.
@@ -124,13 +125,17 @@ class OffPolicyLoss(LossModule):
         """Whose law gives the next action: the target's, if there is one."""
         return self.policy if self.target_policy is None else self.target_policy
 
+    def over(self, td: TensorDictBase, rows: torch.Size) -> Tensor | None:
+        """After which rows nothing comes, see `nothing_follows`. Args: td: with `next`. rows: `[.., M]`."""
+        return nothing_follows(td, self.tensor_keys.terminated, rows)
+
     def backed_up(self, reward: Tensor, value: Tensor, terminated: Tensor | None) -> Tensor:
         """What critics are to give: scaled r + gamma (1 - terminated) V(s'), `[.., M]`.
 
         Args:
-            reward, value: `[.., M]`. terminated: bool `[.., M]`, or None: no state is terminal.
+            reward, value: `[.., M]`. terminated: of `over`, bool `[.., M]`, or None: no state is terminal.
         """
-        value = value if terminated is None else value * ~terminated
+        value = value if terminated is None else value.masked_fill(terminated, 0.0)
         return self.reward_scale * reward + self.gamma * value
 
     def update_targets(self) -> None:

@@ -1,4 +1,4 @@
-"""What losses read of rows, checked: which keys there must be, and masks as bool of the rows' shape."""
+"""What losses read of rows, checked: which keys there must be, masks as bool of the rows' shape, and what is over."""
 
 from __future__ import annotations
 
@@ -90,3 +90,21 @@ def row_masks(
             raise InputError(f"the mask {name!r} of the rows must have shape {wanted}, got {list(mask.shape)}")
     now, after = (None if mask is None else policy.head.read_mask(as_mask(mask, key)) for mask in masks)
     return now, after
+
+
+def nothing_follows(td: TensorDictBase, terminated: NestedKey, rows: torch.Size) -> Tensor | None:
+    """After which rows nothing comes that could be worth anything, bool `[.., M]`; None where no row tells.
+
+    That is after a terminal state, and where an item decides alone and is there no more: what is observed of one that
+    does not exist means nothing, so neither does a value of it.
+
+    Args:
+        td: rows with `next`. terminated: key of the flag below `next`. rows: `[.., M]`.
+    """
+    nxt = td["next"]
+    flags: list[Tensor] = []
+    if nxt.get(terminated, None) is not None:
+        flags.append(nxt[terminated].view(rows).bool())
+    if nxt.get("valid", None) is not None:
+        flags.append(~nxt["valid"].view(rows).bool())
+    return None if not flags else flags[0] if len(flags) == 1 else flags[0] | flags[1]

@@ -97,7 +97,8 @@ class Rows:
         placed = self._placed(rows)
         if self.valid is None or (self.packed and self.agent_dim is None):
             return placed
-        return placed * self.valid.to(placed.device).unsqueeze(-1)
+        # no product: what is made of an item that does not exist may be no number
+        return placed.masked_fill(~self.valid.to(placed.device).unsqueeze(-1), 0)
 
     def put_into(self, values: Tensor, rows: Tensor) -> Tensor:
         """Values, with those of rows where they are valid, `[*shape, F]`.

@@ -96,8 +96,10 @@ def in_sequence(
         gamma: discount. lmbda: lambda.
 
     Returns:
-        Advantages, and with V(s_i) the targets of the values.
+        Advantages, and with V(s_i) the targets of the values, both 0 where there is no decision.
     """
+    # what stands where there is no decision may be no number, and no factor of 0 would take that away
+    reward, value, next_value = (torch.where(valid, x, 0) for x in (reward, value, next_value))
     whole, order = value, (~valid).byte().argsort(dim=-1, stable=True)
     reward, value, next_value, terminated, done = (
         x.gather(-1, order).unsqueeze(-1) for x in (reward, value, next_value, terminated, done)
