@@ -73,8 +73,9 @@ def played(seed, binding, path=None):
         service = Service(specs, connect, policy.dispatcher, settings=settings, room=room, clock=clock)
         metrics = Metrics(service.snapshot)
         service.listeners += [told.append, metrics]
-        if path is not None:
-            service.listeners.append(RequestRecorder(path, clock()))
+        recorder = None if path is None else RequestRecorder(path, clock())
+        if recorder is not None:
+            service.listeners.append(recorder)
         app = make_app(service, ApiSettings(comment_s=0.7), room)
         await service.start()
 
@@ -94,6 +95,8 @@ def played(seed, binding, path=None):
 
         await asyncio.gather(*(one(k) for k in range(120)))
         await service.stop(60.0)
+        if recorder is not None:
+            recorder.close()
         assert not service.waiting
         assert not service.running
         assert not service._gathering

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 
@@ -26,9 +27,10 @@ from diffpolicy.edge.serving.events import (
 
 pytest.importorskip("prometheus_client")
 
+from diffpolicy.edge.serving.api.log_file import HEADER, OLD_HEADER
 from diffpolicy.edge.serving.api.logs import EventLog
 from diffpolicy.edge.serving.api.metrics import Metrics
-from diffpolicy.edge.serving.api.recorder import HEADER, OLD_HEADER, RequestRecorder
+from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.api.spans import Spans
 from diffpolicy.edge.serving.trial import Side
 from serving_fakes import Snapshot
@@ -45,6 +47,8 @@ def life(number, server="a", at=0.0, **more):
 def told(listener, events):
     for event in events:
         listener(event)
+    if isinstance(listener, RequestRecorder):
+        listener.flush()
     return listener
 
 
@@ -177,6 +181,66 @@ def test_a_rotated_log_is_begun_anew_and_a_full_disk_is_said_once(tmp_path, capl
     told(recorder, [*life("r3"), *life("r4")])
     assert caplog.text.count("loses lines") == 1
     assert recorder.lost == 2
+
+
+def test_a_slow_disk_keeps_nobody_waiting_and_what_it_cannot_take_is_counted(tmp_path, monkeypatch, caplog):
+    """Its lines are what a fast one has, as far as they are kept."""
+    disk, write, slow = threading.Event(), os.write, tmp_path / "slow.csv"
+    fast = told(RequestRecorder(tmp_path / "fast.csv", now_s=0.0), [x for k in range(7) for x in life(f"r{k}")])
+    fast.close()
+    recorder = RequestRecorder(slow, now_s=0.0, most=4)
+    recorder.offset_s = fast.offset_s
+    metrics = Metrics(Snapshot, [recorder])
+    monkeypatch.setattr(os, "write", lambda handle, line: (disk.wait(30), write(handle, line))[1])
+    for k in range(7):
+        for each in life(f"r{k}"):
+            recorder(each)  # none of which waits
+    slow.rename(tmp_path / "old.csv")
+    recorder.reopen()
+    assert recorder.lost == 3
+    assert value(metrics, "lost_total", of="log") == 3
+    recorder.flush(0.01)
+    assert (tmp_path / "old.csv").read_text() == HEADER
+    disk.set()
+    recorder.flush()
+    recorder(next(life("r8")))
+    recorder.reopen()
+    told(recorder, list(life("r8"))[2:])
+    recorder.close()
+    whole = (tmp_path / "fast.csv").read_text().splitlines()
+    assert (tmp_path / "old.csv").read_text().splitlines() == whole[:5]
+    assert len(RequestLog.read(slow)) == 1
+    assert caplog.text.count("the log loses lines: its disk does not keep up") == 1
+    assert caplog.text.count("the log is not opened again: its disk does not keep up") == 1
+    assert "the log has lost 3 lines" in caplog.text
+
+
+def test_a_disk_that_hangs_keeps_the_end_waiting_only_so_long(tmp_path, monkeypatch, caplog):
+    disk, write = threading.Event(), os.write
+    recorder = RequestRecorder(tmp_path / "log.csv")
+    monkeypatch.setattr(os, "write", lambda handle, line: (disk.wait(30), write(handle, line))[1])
+    for k in range(3):
+        for each in life(f"r{k}"):
+            recorder(each)
+    recorder.close(within_s=0.05)
+    assert recorder.lost == 3
+    assert "the log has lost 3 lines" in caplog.text
+    disk.set()
+
+
+def test_a_log_that_cannot_be_opened_again_goes_on_where_it_was(tmp_path, caplog):
+    path = tmp_path / "log.csv"
+    recorder = told(RequestRecorder(path), life("r1"))
+    path.rename(tmp_path / "old.csv")
+    path.write_text("something else\n")
+    recorder.reopen()
+    told(recorder, life("r2"))
+    recorder.close()
+    assert len(RequestLog.read(tmp_path / "old.csv")) == 2
+    assert path.read_text() == "something else\n"
+    assert "is not a log of requests" in caplog.text
+    assert "lines go on to where they went" in caplog.text
+    assert recorder.lost == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])

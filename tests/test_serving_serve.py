@@ -76,8 +76,8 @@ async def served(policy, settings=None, *, engines=None, **more):
 def test_the_official_client_is_served_by_two_workers_and_the_log_says_so(tmp_path, binding):
     async def go():
         async with served(make_policy("least-finish", binding=binding)) as (service, app):
-            heard = []
-            service.listeners += [heard.append, RequestRecorder(tmp_path / "log.csv")]
+            heard, recorder = [], RequestRecorder(tmp_path / "log.csv")
+            service.listeners += [heard.append, recorder]
             ours = openai.AsyncOpenAI(base_url="http://test/v1", api_key="x" * 16, http_client=client(app))
             assert [m.id async for m in ours.models.list()] == ["sd3-medium"]
             asked = (ours.images.generate(prompt="a cat", size="512x512", n=1) for _ in range(6))
@@ -95,6 +95,7 @@ def test_the_official_client_is_served_by_two_workers_and_the_log_says_so(tmp_pa
             assert "diffpolicy_queue_depth 0.0" in metrics
             assert [s["name"] for s in snapshot["servers"]] == ["a:80", "b:80"]
             assert {e.server for e in heard if isinstance(e, Bound)} == {"a:80", "b:80"}
+        recorder.close()
 
     asyncio.run(go())
     with (tmp_path / "log.csv").open() as file:

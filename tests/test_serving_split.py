@@ -71,7 +71,8 @@ def test_it_is_what_the_simulator_does_with_the_same_requests_split(tmp_path) ->
     async def main():
         one = bench(2, make_held(policy), seconds=lambda j: lambda request: request.steps / 20 / speed[j])
         delay, metrics = np.zeros(count), Metrics(one.service.snapshot)
-        one.service.listeners += [RequestRecorder(tmp_path / "log.csv", now_s=0.0), metrics]
+        recorder = RequestRecorder(tmp_path / "log.csv", now_s=0.0)
+        one.service.listeners += [recorder, metrics]
         async with one:
             for j in range(2):
                 for n in (5, 11, 37):
@@ -88,6 +89,7 @@ def test_it_is_what_the_simulator_does_with_the_same_requests_split(tmp_path) ->
             await asyncio.gather(*(ask(k) for k in range(count)))
         sums = [metrics.registry.get_sample_value(f"diffpolicy_whole_request_seconds_{x}") for x in ("count", "sum")]
         assert sums == [(parts > 1).sum(), pytest.approx(delay[parts > 1].sum())]
+        recorder.close()
         return delay
 
     np.testing.assert_allclose(run(main()), expected, atol=1e-6)

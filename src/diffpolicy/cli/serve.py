@@ -197,8 +197,8 @@ def _serve(options: argparse.Namespace) -> None:
             some = "1 worker" if len(names) == 1 else f"{len(names)} workers"
             print(f"{told}, in front of {some}, at {url}", flush=True)
 
-    try:
-        with messages_to(lines):
+    with messages_to(lines):
+        try:
             keys.warn_of_readers()
             run_loop(
                 serve_policy(
@@ -212,9 +212,9 @@ def _serve(options: argparse.Namespace) -> None:
                     again=() if recorder is None else (recorder.reopen,),
                 )
             )
-    finally:
-        if recorder is not None:
-            recorder.close()
+        finally:
+            if recorder is not None:
+                recorder.close()
 
 
 def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits, room: Room) -> tuple[Service, str]:

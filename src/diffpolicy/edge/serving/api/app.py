@@ -54,7 +54,7 @@ def make_app(service: Served, settings: ApiSettings | None = None, room: Room | 
         redoc_url=None,
         redirect_slashes=False,
     )
-    feed, metrics = Feed(), Metrics(service.snapshot)
+    feed, metrics = Feed(), Metrics(service.snapshot, service.listeners)
     service.listeners += [feed, metrics]
     answer_errors(app)
     _images(app, service, own, Room(own.held_bytes) if room is None else room)

@@ -30,6 +30,8 @@ class EventLog:
         format_: one of `FORMATS`. every: whether routine is written too. stream: None: stderr.
     """
 
+    loses = "stderr"
+
     def __init__(self, format_: str, *, every: bool, stream: TextIO | None = None) -> None:
         self.format, self.every, self.stream = format_, every, stream
         self.lost = 0

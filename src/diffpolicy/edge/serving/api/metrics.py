@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from diffpolicy.edge.serving.events import (
@@ -19,6 +19,7 @@ from diffpolicy.edge.serving.events import (
     FellBack,
     FileChanged,
     Joined,
+    Listener,
     Refused,
     Retried,
 )
@@ -31,16 +32,24 @@ REMEMBERED = 20_000
 """Requests whose binding is remembered: more than can be in progress."""
 
 
+@runtime_checkable
+class Loses(Protocol):
+    """A listener that writes what it hears. Attributes: loses: where to. lost: how much could not be written."""
+
+    loses: str
+    lost: int
+
+
 class Metrics:
     """A listener with a registry of its own, so that two services in one process have two.
 
     Args:
         snapshot: of the service, a dataclass whose `servers` have `name`, `state`, `outstanding`, whose `queue`
             is a number, whose `trial` has sides by their names, and whose `evidence` and `left` are its; asked when
-            metrics are.
+            metrics are. beside: who listens as well; of those that are `Loses` it is told what they lost.
     """
 
-    def __init__(self, snapshot: Callable[[], Any]) -> None:
+    def __init__(self, snapshot: Callable[[], Any], beside: Sequence[Listener] = ()) -> None:
         self.registry = CollectorRegistry()
 
         def histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
@@ -69,7 +78,7 @@ class Metrics:
         self.files = Gauge(
             "diffpolicy_file_refused", "1 while a file says what is not followed", ("file",), registry=self.registry
         )
-        self.registry.register(_Standing(snapshot))
+        self.registry.register(_Standing(snapshot, beside))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
         self._end_s: dict[str, float] = {}
         self._sent: dict[str, dict[str, tuple[float, float, float] | None]] = {}
@@ -154,8 +163,8 @@ def _outcome(status: int) -> str:
 class _Standing(Collector):
     """Gauges, read when they are asked for."""
 
-    def __init__(self, snapshot: Callable[[], Any]) -> None:
-        self.snapshot = snapshot
+    def __init__(self, snapshot: Callable[[], Any], beside: Sequence[Listener]) -> None:
+        self.snapshot, self.beside = snapshot, beside
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: the service need not have begun."""
@@ -182,4 +191,10 @@ class _Standing(Collector):
         for gauge, value in ((proof, now.evidence), (left, now.left)):
             if value is not None:
                 gauge.add_metric([], value)
-        yield from (sent, state, seen, slower, proof, left)
+        lost = CounterMetricFamily(
+            "diffpolicy_lost", "lines of the log or of stderr, or spans, that were not written", labels=["of"]
+        )
+        for listener in self.beside:
+            if isinstance(listener, Loses):
+                lost.add_metric([listener.loses], listener.lost)
+        yield from (sent, state, seen, slower, proof, left, lost)

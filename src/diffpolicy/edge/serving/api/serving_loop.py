@@ -16,7 +16,6 @@ from diffpolicy.edge.serving.running import run_app
 from diffpolicy.edge.serving.watching import EVERY_S, Watched
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.edge.serving.workers_source import WorkersSource
-from diffpolicy.errors import InputError
 
 logger = logging.getLogger("diffpolicy.serving")
 
@@ -87,10 +86,7 @@ async def serve_policy(
         for file in watched:
             file.told.ring()
         for each in again:
-            try:
-                each()
-            except InputError as error:
-                logger.error("%s", error)
+            each()
 
     async def start() -> None:
         if threading.current_thread() is threading.main_thread():

@@ -27,6 +27,8 @@ class Spans:
         InputError: OpenTelemetry is not installed.
     """
 
+    loses = "spans"
+
     def __init__(self, tracer: Any = None) -> None:
         if tracer is None:
             try:
