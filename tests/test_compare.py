@@ -417,7 +417,7 @@ def test_a_sweep_compares_at_every_value(tmp_path, methods):
     assert [path.name for path in draw(tmp_path / "sweep.csv")] == ["sweep.png", "sweep.svg"]
 
 
-def test_a_sweep_over_a_methods_knob_trains_with_it_and_tells_where_nothing_was_learnt(tmp_path, methods):
+def test_a_sweep_over_a_methods_knob_trains_with_it_and_tells_where_nothing_was_learned(tmp_path, methods):
     sweep = Sweep.parse("denoising-steps=1,3", PROBLEM)
     played = {"episodes": 1, "eval_episodes": 1, "policies": ["opt-ts"]}
     late = quick_method("lad-ts", tmp_path, start_after=99)

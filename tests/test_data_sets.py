@@ -152,7 +152,7 @@ def test_agents_learn_from_rows_of_all_of_them():
         method.build_from(problem, GuessEnv(4, 3, mask=True).rollout(5).reshape(-1))
 
 
-def test_steps_after_a_lanes_end_are_not_learnt(tmp_path):
+def test_steps_after_a_lanes_end_are_not_learned(tmp_path):
     rows, counted = decisions(40).exclude("terminated"), torch.arange(40) % 5 < 3
     rows["counted"] = counted
     for key in ("observation", "action", ("next", "reward"), ("next", "observation")):  # whatever stands there
@@ -175,7 +175,7 @@ def test_steps_after_a_lanes_end_are_not_learnt(tmp_path):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_tasks_that_do_not_exist_are_not_learnt(shared):
+def test_tasks_that_do_not_exist_are_not_learned(shared):
     env = OffloadingEnv(small(3, 5, 4), [1], dtype=torch.float32)
     data = env.rollout(4, RandomRule(env)).reshape(-1)
     valid = data["agents", "valid"]

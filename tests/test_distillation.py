@@ -89,7 +89,7 @@ def losses_of_first_choices(student, teacher, rows):
     return found
 
 
-def test_of_a_teacher_whose_draws_a_critic_chooses_among_the_decisions_are_learnt():
+def test_of_a_teacher_whose_draws_a_critic_chooses_among_the_decisions_are_learned():
     teacher = DiffusionPolicy.from_specs(GuessEnv(1), steps=2, prediction="x0", seed=1)
     teacher = teacher.with_guidance(BestOf(Likes(), draws=64, reads="state"))
     rows = TensorDict({"observation": torch.randn(64, 3), "action": torch.zeros(64).long()}, [64])
@@ -114,7 +114,7 @@ def test_a_masked_teacher_is_asked_with_its_mask_though_the_student_reads_none(d
     assert found[1] < 0.1 < 15 < found[0]
 
 
-def test_of_a_rule_the_decisions_in_the_rows_are_learnt_by_their_distance_or_their_likelihood():
+def test_of_a_rule_the_decisions_in_the_rows_are_learned_by_their_distance_or_their_likelihood():
     rows = TensorDict({"observation": torch.randn(64, 3), "action": 4 * torch.rand(64, 2)}, [64])
     student = DiffusionPolicy.from_specs(VECTOR, head=VectorHead(), prediction="x0", sampler="one-step")
     found = []
@@ -133,7 +133,7 @@ def test_of_a_rule_the_decisions_in_the_rows_are_learnt_by_their_distance_or_the
     torch.testing.assert_close(likelihood, -chances.log().mean())
 
 
-def test_laws_of_too_many_joint_choices_are_learnt_by_what_they_decide():
+def test_laws_of_too_many_joint_choices_are_learned_by_what_they_decide():
     few, many = (Specs({"observation": Unbounded((4, 3))}, MultiCategorical([8] * n, (4, n))) for n in (2, 6))
     assert [DistillationLoss(p, p).compares for p in map(FeedforwardPolicy.from_specs, (few, many))] == [True, False]
 

@@ -267,7 +267,7 @@ def test_policies_on_traces_are_those_of_their_files(of, file):
         assert agrees(cell, ratio[name]), name
 
 
-def test_deciding_shows_what_is_learnt_of_a_law():
+def test_deciding_shows_what_is_learned_of_a_law():
     true = {(row["tasks"], row["stations come"], row["told"]): row for row in rows("unseen.csv")}
     shown = table("docs/deciding.md", "tasks", "stations come", "told")
     assert len(shown) == len(true)
@@ -494,7 +494,7 @@ def test_the_gains_of_late_binding_are_those_of_its_files(column, file, told):
         assert cells[fleet] == ", ".join(shown).replace("-", "−"), cells
 
 
-def test_the_gains_of_the_learnt_order_are_those_of_its_files():
+def test_the_gains_of_the_learned_order_are_those_of_its_files():
     known = {(row["fleet"], row["rule"]): row for row in rows("held_learned.csv")}
     for cells in table("docs/concepts/late_binding.md", "rule", "servers"):
         row = known[f"held_{cells['servers']}", cells["rule"].strip("`")]

@@ -128,6 +128,11 @@ def test_mistakes_get_a_sentence():
         loss_of(CHOICE, {})
     with pytest.raises(InputError, match="a NetworkPrior would learn nothing"):
         loss_of(VECTOR, {**NUMBERS, "prior": NetworkPrior()})
+    started = DiffusionPolicy.from_specs(CHOICE, **TOKENS).with_start(1)
+    with pytest.raises(
+        InputError, match="must begin from noise where actions are learned, got one that begins at level 1"
+    ):
+        DPPOLoss(started, CriticEnsemble(3, 1, ensemble=1))
     plain = FeedforwardPolicy.from_specs(VECTOR)
     with pytest.raises(InputError, match="the FeedforwardPolicy has none"):
         DPPOLoss(plain, CriticEnsemble(3, 1, ensemble=1))

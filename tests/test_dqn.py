@@ -185,7 +185,7 @@ def test_a_contextual_bandit_is_learned(agents):
     assert float((action == env.best()).float().mean()) > 0.85
 
 
-def test_one_hot_actions_are_learnt_as_their_numbers():
+def test_one_hot_actions_are_learned_as_their_numbers():
     env = GuessEnv(4)
     env.action_spec = Composite(action=OneHot(3, (4, 3)), shape=(4,))
     policy = GreedyValuePolicy.from_specs(env)

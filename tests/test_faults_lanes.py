@@ -272,7 +272,7 @@ def test_an_episode_that_is_over_when_it_begins_is_one_sentence():
             work()
 
 
-def test_what_is_learnt_of_a_lane_does_not_depend_on_the_others_ends():
+def test_what_is_learned_of_a_lane_does_not_depend_on_the_others_ends():
     """The fault itself: transitions from where a lane was to where another episode began."""
     env = Walk(8)
     for part in passes(env)[0]:

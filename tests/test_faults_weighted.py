@@ -104,13 +104,13 @@ def test_a_guided_policy_learns_no_actions(guidance):
 
 
 @pytest.mark.parametrize("kind", LOSSES[:-1])
-def test_what_stands_for_a_condition_is_learnt(kind):
+def test_what_stands_for_a_condition_is_learned(kind):
     policy = dropping(UniformProcess(4), TauLeaping()) if kind is QDFMLoss else dropping()
     kind(policy, Known(), samples=4).actor_losses(SEEN, MASK)["loss_actor"].backward()
     assert policy.null.grad.abs().sum() > 0
 
 
-def test_what_stands_for_a_condition_is_learnt_of_numbers():
+def test_what_stands_for_a_condition_is_learned_of_numbers():
     policy = vectors(1.0)
     QVPOLoss(policy, action_critic(policy), samples=4).actor_losses(torch.randn(5, 3), None)["loss_actor"].backward()
     assert policy.null.grad.abs().sum() > 0

@@ -12,6 +12,7 @@ from diffpolicy import DiffusionPolicy
 from diffpolicy.errors import InputError
 from diffpolicy.policies.fitting import check_networks
 from diffpolicy.policies.heads import (
+    MOST_JOINT,
     BoundedHead,
     CategoricalHead,
     CompositeHead,
@@ -74,6 +75,13 @@ def test_joint_chances_sum_to_one_and_are_those_of_single_actions(head):
         assert (head.joint_index(action) == number).all()
         assert torch.allclose(head.log_prob(law, action), joint[:, number])
     assert torch.allclose(head.entropy(law), -(joint.exp() * joint).sum(-1))
+
+
+def test_so_many_joint_choices_are_enumerated_and_no_more():
+    most = MultiCategoricalHead(nvec=(2, MOST_JOINT // 2))
+    assert most.joint_log_prob(most.law(torch.zeros(most.width))).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(InputError, match=f"more than the {MOST_JOINT} enumerated"):
+        _ = MultiCategoricalHead(nvec=(2, MOST_JOINT // 2 + 1)).joint
 
 
 @pytest.mark.parametrize("rows_last", [False, True])

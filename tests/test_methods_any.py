@@ -150,7 +150,7 @@ class Bandit(GuessEnv):
         return TensorDict({**self._observe(), **flags, "reward": right.float()}, batch_size=self.batch_size)
 
 
-def test_a_bandit_of_several_choices_at_once_is_learnt():
+def test_a_bandit_of_several_choices_at_once_is_learned():
     quick_bandit = {"start_after": 50, "updates": 3, "hidden": [32], "capacity": 2000, "batch_size": 64}
     run = train(EnvProblem(Bandit, steps=1), "d2sac", episodes=3200, environments=16, changes=quick_bandit)
     env = Bandit(256, 0)

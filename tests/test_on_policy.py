@@ -206,7 +206,7 @@ def test_any_environment_resumes_bitwise(env, tmp_path):
     assert resumes_bitwise(make, tmp_path, 14, 8)
 
 
-def test_an_update_waits_for_every_agent_and_forgets_what_it_learnt_from():
+def test_an_update_waits_for_every_agent_and_forgets_what_it_learned_from():
     module = built("plain", environments=1, collect=12)
     fitted = fit(module, episodes=7)
     assert ["loss_objective" in row for row in fitted.history] == [False, False, True, False, False, True, False]

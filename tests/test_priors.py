@@ -42,7 +42,7 @@ def test_a_network_begins_as_gaussian_noise_and_then_moves_and_spreads_it(agents
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_a_start_is_learnt_through_the_chain_unless_it_is_fixed(learns):
+def test_a_start_is_learned_through_the_chain_unless_it_is_fixed(learns):
     policy = made(prior=NetworkPrior(hidden=(16,), learns=learns), prediction="x0", sampler="ddim")
     policy.denoiser.requires_grad_(False)
     before = [p.clone() for p in policy.prior_network.parameters()]

@@ -250,6 +250,36 @@ def test_what_a_public_function_gives_has_a_type():
     assert {member.__qualname__ for member in members if gives_any(member)} == OF_ANY_TYPE
 
 
+def words_of(path):
+    """Names that a test file uses: variables, attributes and what it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name.rpartition(".")[2]
+
+
+def test_every_public_name_is_used_by_a_test():
+    """By its own name, in an example, which is run too, or as a base, an argument or a result of what is."""
+    tests = {word for path in (ROOT / "tests").rglob("*.py") for word in words_of(path)}
+    code = " ".join(e.source for thing in names().values() for e in example_of(thing)[0])
+    used = tests | set(re.findall(r"\w+", code))
+    reached = set()
+    for name, thing in names().items():
+        if name.rpartition(".")[2] in used:
+            reached |= {base.__name__ for base in getattr(thing, "__mro__", ())}
+            made = [thing.__init__] if isinstance(thing, type) else []
+            told = (str(getattr(member, "__annotations__", "")) for member in [*given_by(thing), *made])
+            reached |= {word for text in told for word in re.findall(r"\w+", text)}
+    public = {name for layer in layers() for name in importlib.import_module(layer).__all__}
+    assert len(public) > 300
+    unused = sorted(public - used - reached)
+    assert unused == []
+
+
 def test_every_name_of_a_paper_is_public():
     assert set(OF_A_PAPER.split()) | set(NEEDS) <= set(names())
 

@@ -315,7 +315,7 @@ def test_a_mask_that_would_mask_nothing_is_told_of():
 
 
 @pytest.mark.filterwarnings("ignore:no update")
-def test_a_reward_that_is_no_number_ends_a_run_before_anything_is_learnt_from_it():
+def test_a_reward_that_is_no_number_ends_a_run_before_anything_is_learned_from_it():
     problem = gymnasium_of(reward=lambda self, action: float("nan") if self.t == 5 else 0.0)
     with pytest.raises(FloatingPointError, match="'reward' adds up to nan"):
         train(problem, "sac", episodes=2, changes={**QUICK, "start_after": 50})

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -513,6 +514,28 @@ def test_evolution_takes_a_stack():
     fit(module, episodes=60)
     found = torch.cat([p.detach().reshape(-1) for p in stack.parameters()])
     assert torch.allclose(found, torch.as_tensor(aim, dtype=torch.float32), atol=0.05)
+
+
+def test_evolution_follows_the_estimate_of_antithetic_pairs_each_of_which_counts_so_much():
+    line, slope, kept = torch.nn.Linear(2, 1).double(), np.array([3.0, -1.0, 0.5]), []
+
+    def cost(thetas, generation):
+        kept.append(thetas)
+        return thetas @ slope
+
+    sigma, clip, pairs = 0.1, 0.5, 400
+    fit(EvolutionModule(line, cost, generations=1, pairs=pairs, sigma=sigma, clip=clip, seed=3))
+    found = torch.cat([p.grad.flatten() for p in line.parameters()]).numpy()
+    perturbed = (kept[0][0] - kept[0][1]) / (2 * sigma)
+    assert abs(perturbed.std() - 1) < 0.05
+    differences = 2 * sigma * perturbed @ slope
+    assert (np.abs(differences) > clip).any()
+    each = np.clip(differences, -clip, clip)[:, None] * perturbed / (2 * sigma)
+    np.testing.assert_allclose(found, each.mean(0), rtol=1e-6)
+    # where nothing is clipped, a linear cost has its slope as the estimate's mean
+    free = differences[:, None] * perturbed / (2 * sigma)
+    error = free.std(0, ddof=1) / pairs**0.5
+    assert (np.abs(free.mean(0) - slope) < 4 * error).all()
 
 
 class Kept(DummyLogger):

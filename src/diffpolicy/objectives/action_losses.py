@@ -32,6 +32,11 @@ def check_learns_actions(policy: Policy) -> None:
             f"guidance must be None where actions are learned, got {type(guidance).__name__}; guide the policy after "
             "it is trained, by with_guidance"
         )
+    if getattr(policy, "level", None) is not None:  # what is drawn would begin elsewhere than what learns
+        raise InputError(
+            f"chains must begin from noise where actions are learned, got one that begins at level {policy.level}; "
+            "take with_start(None), and give a start to the policy that was trained"
+        )
     if policy.head.x0_is == "action":
         return
     if policy.draws:
