@@ -63,11 +63,11 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, check=False, timeout=1800)
 
 
-def pip_install(folder: Path, what: str) -> None:
+def pip_install(folder: Path, *what: str) -> None:
     """Installs with the tested versions."""
-    done = python(folder, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), what)
+    done = python(folder, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), *what)
     if done.returncode:
-        raise SystemExit(f"pip install {what}: {done.stderr.strip()}")
+        raise SystemExit(f"pip install {' '.join(what)}: {done.stderr.strip()}")
 
 
 def tried(folder: Path, words: str) -> subprocess.CompletedProcess[str]:

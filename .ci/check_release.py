@@ -2,9 +2,11 @@
 
 And whether the package's page shows all that its text names.
 
-python .ci/check_release.py FOLDER SDIST WHEEL, where FOLDER is a copy of the files that git knows, and of no others.
+python .ci/check_release.py FOLDER SDIST WHEEL [CSV], where FOLDER is a copy of the files that git knows, and of no
+others; CSV is where the sizes are written, `docs/_static/release.csv` for the page of releases.
 """
 
+import csv
 import re
 import sys
 import tarfile
@@ -51,8 +53,8 @@ def differences(wanted: Mapping[str, bytes], got: Mapping[str, bytes]) -> list[s
     ]
 
 
-def main(folder: str, sdist: str, wheel: str) -> int:
-    """Prints what differs and the sizes. Returns: the exit status."""
+def main(folder: str, sdist: str, wheel: str, written: str = "") -> int:
+    """Prints what differs and the sizes, and writes these if `written` names a file. Returns: the exit status."""
     wanted = held(Path(folder))
     package = {name.removeprefix("src/"): data for name, data in wanted.items() if name.startswith("src/diffpolicy/")}
     wrong = [f"the source distribution {line}" for line in differences(wanted, in_sdist(Path(sdist)))]
@@ -60,8 +62,13 @@ def main(folder: str, sdist: str, wheel: str) -> int:
     wrong += [f"the package's page cannot show {found}" for found in unshown(Path(wheel))]
     for line in wrong:
         print(line)
-    print(f"source distribution {Path(sdist).stat().st_size / 1e6:.2f} MB, {len(wanted)} files of the repository")
-    print(f"wheel {Path(wheel).stat().st_size / 1e6:.2f} MB, {len(package)} files of the package")
+    sizes = {name: f"{Path(path).stat().st_size / 1e6:.2f}" for name, path in (("sdist", sdist), ("wheel", wheel))}
+    print(f"source distribution {sizes['sdist']} MB, {len(wanted)} files of the repository")
+    print(f"wheel {sizes['wheel']} MB, {len(package)} files of the package")
+    if written:
+        rows = [("wheel", sizes["wheel"], len(package)), ("source distribution", sizes["sdist"], len(wanted))]
+        with Path(written).open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("file", "MB", "files of the repository"), *rows])
     return 1 if wrong else 0
 
 
