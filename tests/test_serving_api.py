@@ -24,6 +24,7 @@ fastapi = pytest.importorskip("fastapi")
 openai = pytest.importorskip("openai")
 
 from diffpolicy.edge.serving.api import ApiKeys, ApiSettings, make_app  # noqa: E402
+from diffpolicy.edge.serving.api.bodies import VALUES  # noqa: E402
 from diffpolicy.edge.serving.running import listen, serving  # noqa: E402
 from serving_fakes import IMAGE, Caller, FakeService, client, image, until  # noqa: E402
 
@@ -569,6 +570,16 @@ def test_a_number_that_is_not_finite_is_refused_by_its_name():
     for word in ("1e999", "-1e999", "NaN", "Infinity"):
         response = ask(FakeService(), content=f'{{"prompt": "x", "strength": {word}}}')
         assert error_of(response)["message"] == f"the body must hold only finite numbers, got {word}"
+
+
+def test_a_body_of_more_values_than_can_be_read_at_once_is_refused_and_a_long_text_is_none():
+    """Ten million numbers would keep all other requests waiting for seconds."""
+    values = ",".join(["1"] * VALUES)
+    assert ask(FakeService(), content=f'{{"prompt": "x", "of": [{values}]}}').status_code == 200
+    response = ask(FakeService(), content=f'{{"prompt": "x", "of": [{values},1]}}')
+    assert response.status_code == 400
+    assert error_of(response)["message"].startswith("the body must have at most 100000 commas")
+    assert ask(FakeService(), content=f'{{"prompt": "x", "image": "{"A" * 2**20}"}}').status_code == 200
 
 
 def test_where_a_key_is_named_admin_it_alone_sees_what_all_clients_do():

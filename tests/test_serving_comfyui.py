@@ -23,6 +23,7 @@ from diffpolicy.edge.serving.upstream import Health, Upstream, UpstreamError
 from diffpolicy.edge.serving.upstreams import connect
 from diffpolicy.edge.serving.work import Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
+from diffpolicy.edge.serving.workers_source import WorkersSource
 
 GRAPH = {
     "3": {
@@ -451,3 +452,22 @@ def test_a_workers_file_names_the_workflow_beside_it(tmp_path):
     path.write_text(json.dumps({"workers": [{**worker, "nodes": {}}]}))
     with pytest.raises(InputError, match=r"workflow 'flow.json' has 2 nodes"):
         connect(read_workers(str(path))[0])
+
+
+def test_a_workflow_is_read_with_the_workers_file_and_not_where_requests_wait_for_the_disk(tmp_path):
+    flow, path = tmp_path / "flow.json", tmp_path / "workers.json"
+    worker = {"url": "http://comfy:8188", "kind": "comfyui", "workflow": "flow.json"}
+    flow.write_text(json.dumps(GRAPH))
+    path.write_text(json.dumps({"workers": [worker]}))
+    source = WorkersSource(str(path))
+    path.write_text(json.dumps({"workers": [worker, {**worker, "url": "http://comfy:8189"}]}))
+    found = source.changed()
+    flow.unlink()  # by now, a thread has read it
+    limits = Limits(response=7)
+    upstreams = [source.connect(each, limits) for each in found]
+    assert [upstream.workflow.steps for upstream in upstreams] == [20, 20]
+    assert upstreams[0]._limits is limits
+    path.write_text(json.dumps({"workers": [worker]}))
+    with pytest.raises(InputError, match=r"flow\.json"):
+        source.changed()
+    assert source.connect(found[1]).workflow.steps == 20

@@ -222,7 +222,6 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits,
     from diffpolicy.edge.serving.rules import make_policy
     from diffpolicy.edge.serving.service import Service
     from diffpolicy.edge.serving.settings import Settings
-    from diffpolicy.edge.serving.upstreams import connect
 
     policy = make_policy(
         options.policy,
@@ -247,7 +246,7 @@ def _service(options: argparse.Namespace, source: WorkersSource, limits: Limits,
         else:
             settings = replace(settings, share=options.share)
             told = f"{policy} for {100 * options.share:g}% of the requests, {beside} for the rest"
-    connects = partial(connect, limits=limits, room=room)
+    connects = partial(source.connect, limits=limits, room=room)
     service = Service(source.workers, connects, policy.dispatcher, policy.name, settings, room=room, **others)
     return service, told
 

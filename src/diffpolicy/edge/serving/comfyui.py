@@ -24,6 +24,7 @@ from diffpolicy.edge.serving.http_calls import HttpCalls
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.limits import Limits
 from diffpolicy.edge.serving.room import Room
+from diffpolicy.edge.serving.told_images import answer_body
 from diffpolicy.edge.serving.upstream import Answer, Chunk, Health, UpstreamError
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from diffpolicy.errors import InputError
@@ -49,6 +50,7 @@ class ComfyUpstream:
     Args:
         spec: where it is, with its workflow. limits: the longest answer.
         room: where the bytes of answers count while they come.
+        workflow: the one that the file holds; None: it is read now, which waits for a disk.
         transport: takes the place of the network, in tests; one of httpx.
 
     Raises:
@@ -65,12 +67,18 @@ class ComfyUpstream:
     """
 
     def __init__(
-        self, spec: WorkerSpec, limits: Limits | None = None, room: Room | None = None, *, transport: Any = None
+        self,
+        spec: WorkerSpec,
+        limits: Limits | None = None,
+        room: Room | None = None,
+        *,
+        workflow: Workflow | None = None,
+        transport: Any = None,
     ) -> None:
         self.spec, self._limits, self._room = spec, limits or Limits(), Room() if room is None else room
         if spec.workflow is None:
             raise InputError(f"worker {spec.name} is ComfyUI, so it needs a workflow in the workers file")
-        self.workflow = Workflow.read(spec.workflow, dict(spec.nodes))
+        self.workflow = workflow or Workflow.read(spec.workflow, dict(spec.nodes))
         address = ServerUrl.parse(spec.url)
         key = None if spec.api_key_env is None else read_api_key(spec.api_key_env)
         self._root = VERSION.sub("", address.endpoint.removesuffix("/images/generations"))
@@ -209,13 +217,13 @@ class ComfyUpstream:
                 if seen.status != 200:
                     raise UpstreamError(f"made an image and answers {seen.status} for it", reached=True)
                 left -= len(seen.body)
-                images.append({"b64_json": base64.b64encode(seen.body).decode()})
-                share.add(len(images[-1]["b64_json"]))
+                images.append(base64.b64encode(seen.body))
+                share.add(len(images[-1]))
         if len(images) < request.images:
             raise UpstreamError(f"made {len(images)} images instead of {request.images}", reached=True)
         kind = PurePosixPath(files[0]["filename"]).suffix.lstrip(".") or "png"
-        made = {"created": int(time.time()), "output_format": kind, "data": images}
-        return Answer(200, {"content-type": "application/json"}, json.dumps(made).encode(), service_s)
+        body = answer_body({"created": int(time.time()), "output_format": kind}, images)
+        return Answer(200, {"content-type": "application/json"}, body, service_s)
 
     async def _history(self, number: str) -> Mapping[str, Any] | None:
         """What it has of a request that is done; None before."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 IMAGE = ("b64_json", "url")
@@ -24,6 +25,20 @@ def images_of(said: Any) -> tuple[Mapping[str, Any], ...]:
     """
     listed = said.get("data") if isinstance(said, dict) else None
     return tuple(filter(_is_image, listed)) if isinstance(listed, list) else ()
+
+
+def answer_body(shared: Mapping[str, Any], images: Iterable[bytes]) -> bytes:
+    """An answer with images, put together as bytes: to read megabytes for what JSON must escape takes milliseconds.
+
+    Args:
+        shared: what is told beside them. images: in base64.
+
+    Example:
+        >>> answer_body({"created": 1}, [b"aGk="])
+        b'{"created": 1, "data": [{"b64_json": "aGk="}]}'
+    """
+    head, foot = json.dumps({**shared, "data": []}).encode().rsplit(b"]", 1)
+    return head + b", ".join(b'{"b64_json": "%b"}' % image for image in images) + b"]" + foot
 
 
 def _is_image(entry: Any) -> bool:

@@ -6,6 +6,10 @@ import hashlib
 from pathlib import Path
 
 from diffpolicy._read import read_bytes
+from diffpolicy.edge.serving.comfy_workflow import Workflow
+from diffpolicy.edge.serving.limits import Limits
+from diffpolicy.edge.serving.room import Room
+from diffpolicy.edge.serving.upstream import Upstream
 from diffpolicy.edge.serving.upstreams import connect
 from diffpolicy.edge.serving.worker_spec import WorkerSpec, read_workers
 from diffpolicy.errors import InputError
@@ -30,13 +34,25 @@ class WorkersSource:
         self.text = text
         self.path = None if text.lower().startswith(("http://", "https://")) else Path(text)
         self._seen, self._broken = self._look(), False
+        self._workflows: dict[WorkerSpec, Workflow] = {}
         self.workers = self._read()
 
     def _read(self) -> tuple[WorkerSpec, ...]:
         workers = read_workers(self.text)
+        files = {worker: worker.workflow for worker in workers if worker.workflow is not None}
+        workflows = {worker: Workflow.read(file, dict(worker.nodes)) for worker, file in files.items()}
         for worker in workers:
-            connect(worker)  # sees whether its key and its workflow are there, before anything is changed
+            connect(worker, workflow=workflows.get(worker))  # sees whether its key is there, before anything is changed
+        self._workflows = workflows
         return workers
+
+    def connect(self, spec: WorkerSpec, limits: Limits | None = None, room: Room | None = None) -> Upstream:
+        """As `upstreams.connect`, without a look at the disk, which would keep all requests waiting.
+
+        Args:
+            spec: of one of `workers`. limits, room: of `upstreams.connect`.
+        """
+        return connect(spec, limits, room, workflow=self._workflows.get(spec))
 
     def _look(self) -> tuple[int, str]:
         """When a file was written, and what it holds; nothing where it cannot be read."""

@@ -12,6 +12,7 @@ from typing import Any
 from diffpolicy.edge.serving import headers
 from diffpolicy.edge.serving.api_error import ApiError
 from diffpolicy.edge.serving.image_request import ImageRequest
+from diffpolicy.edge.serving.told_images import answer_body
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 from diffpolicy.edge.serving.worker.engine import Run
 from diffpolicy.edge.serving.worker.job import Job
@@ -67,9 +68,7 @@ class Work:
             for image in images:
                 self._push("completed", {"b64_json": image.decode(), "usage": NO_TOKENS})
         else:
-            head, foot = json.dumps({**shared, "data": []}).encode().split(b"]")
-            # put together as bytes, since to read megabytes for what must be escaped keeps the worker from its next
-            body = head + b", ".join(b'{"b64_json": "%b"}' % image for image in images) + b"]" + foot
+            body = answer_body(shared, images)
         self._end(Answer(200, head_of(service_s), body, service_s))
 
     def fail(self, error: ApiError) -> None:
