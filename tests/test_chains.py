@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from diffpolicy import DiffusionPolicy
-from diffpolicy.diffusion import DDIM, FlowProcess, GaussianProcess, NoiseSchedule, Point, Sampler, reverse_steps
+from diffpolicy.diffusion import (
+    DDIM,
+    PREDICTIONS,
+    FlowProcess,
+    GaussianProcess,
+    NoiseSchedule,
+    Point,
+    Sampler,
+    reverse_steps,
+)
 from diffpolicy.diffusion.kernels import Categorical, Gaussian
-from diffpolicy.diffusion.processes import PREDICTIONS, Process
+from diffpolicy.diffusion.processes import Process
 from diffpolicy.errors import InputError
 from diffpolicy.policies.heads import Head
 from toys import GuessEnv

@@ -14,6 +14,7 @@ from diffpolicy.diffusion.guidance import along_gradient, classifier_free
 from diffpolicy.diffusion.kernels import Categorical, Gaussian, Kernel, Point, over_slots
 from diffpolicy.diffusion.named import SAMPLERS
 from diffpolicy.diffusion.predictions import (
+    PREDICTIONS,
     noise_of_score,
     noise_of_velocity,
     noise_of_x0,
@@ -24,7 +25,7 @@ from diffpolicy.diffusion.predictions import (
 )
 from diffpolicy.diffusion.processes import FlowProcess, GaussianProcess, Process
 from diffpolicy.diffusion.sampler import DDIM, Advance, Chain, ReverseStep, Sampler
-from diffpolicy.diffusion.samplers import PREDICTIONS, ddim, ddpm, reverse_steps, run, timesteps
+from diffpolicy.diffusion.samplers import ddim, ddpm, reverse_steps, run, timesteps
 from diffpolicy.diffusion.schedules import SCHEDULES, NoiseSchedule, cosine, linear, vp
 from diffpolicy.diffusion.solvers import DPMSolver, EDMHeun, FlowEuler, FlowHeun, OneStep, Solver
 from diffpolicy.diffusion.tokens import TokenProcess, allowed_by

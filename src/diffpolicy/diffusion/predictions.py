@@ -12,6 +12,10 @@ from typing import TypeAlias
 from torch import Tensor
 
 Number: TypeAlias = "Tensor | float"
+SAMPLED = ("noise", "x0", "velocity")
+"""What a network predicts where a sampler goes by it."""
+PREDICTIONS = (*SAMPLED, "score")
+"""What a network may predict."""
 
 
 def x0_of_noise(noise: Tensor, x: Tensor, alpha: Number, sigma: Number) -> Tensor:

@@ -16,6 +16,7 @@ from diffpolicy import _limits
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.continuous import FlowSchedule, Schedule
 from diffpolicy.diffusion.predictions import (
+    PREDICTIONS,
     Number,
     noise_of_score,
     noise_of_velocity,
@@ -28,8 +29,6 @@ from diffpolicy.diffusion.predictions import (
 from diffpolicy.diffusion.schedules import NoiseSchedule
 from diffpolicy.errors import InputError
 
-PREDICTIONS = ("noise", "x0", "velocity", "score")
-"""What a network may predict."""
 MOST_LEFT = 0.01
 """Share of x_0, alpha^2 / (alpha^2 + sigma^2), above which a process says that it does not end in its prior."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffpolicy import _validate as check
 from diffpolicy.diffusion.kernels import Gaussian, Kernel, Point
+from diffpolicy.diffusion.predictions import SAMPLED
 from diffpolicy.diffusion.processes import Process
 from diffpolicy.errors import InputError
 
@@ -191,7 +192,7 @@ class Sampler(ABC):
 
 def predicts(prediction: str) -> None:
     """Raises InputError if no chain of numbers goes by such a prediction. Args: prediction: of a sampler."""
-    check.choice(prediction, "prediction", ("noise", "x0", "velocity"))
+    check.choice(prediction, "prediction", SAMPLED)
 
 
 @dataclass(frozen=True)

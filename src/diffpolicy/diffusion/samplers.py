@@ -1,4 +1,4 @@
-"""Samplers: pure functions from x_I to x_0 over one callable that predicts the noise, or x_0 itself."""
+"""`DDIM` and DDPM as functions of a noise schedule and one callable, for those who have no process and no policy."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ def timesteps(schedule: NoiseSchedule, steps: int | None = None) -> list[int]:
         [10, 8, 5, 3]
     """
     return list(DDIM(steps=steps).grid(GaussianProcess(schedule.values[1:])))[:-1]
-
-
-PREDICTIONS = ("noise", "x0")
-"""What a network may predict."""
 
 
 def reverse_steps(

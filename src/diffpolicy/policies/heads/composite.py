@@ -13,7 +13,7 @@ from torch import Tensor
 from diffpolicy._total import total
 from diffpolicy.errors import InputError
 from diffpolicy.policies.actions import side_by_side
-from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.heads.head import MOST_JOINT, Head, combined
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
 from diffpolicy.policies.registry import part_form, part_of
@@ -249,10 +249,10 @@ class CompositeHead(Head):
 
     def joint_log_prob(self, law: Tensor) -> Tensor:
         """Sums over all combinations, the last key running fastest."""
-        return _combined(self._each(lambda part, own: part.joint_log_prob(own), law), torch.add)
+        return combined(self._each(lambda part, own: part.joint_log_prob(own), law), torch.add)
 
     def joint_mask(self, mask: Tensor) -> Tensor:
-        return _combined(self._each(lambda part, own: part.joint_mask(own), mask), torch.logical_and)
+        return combined(self._each(lambda part, own: part.joint_mask(own), mask), torch.logical_and)
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
@@ -281,11 +281,3 @@ class CompositeHead(Head):
             "parts": [part_form(part) for part in self.parts],
             "masked": list(self.masked),
         }
-
-
-def _combined(parts: Sequence[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A value for each combination, `[.., J_1 ... J_n]`. Args: parts: of each key, `[.., J_k]`. join: two values."""
-    first, *others = parts
-    for part in others:
-        first = join(first.unsqueeze(-1), part.unsqueeze(-2)).flatten(-2)
-    return first

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -254,6 +256,19 @@ class Head(ABC):
         if action.kind not in self.kinds:
             kinds = " or ".join(self.kinds)
             raise InputError(f"a {type(self).__name__} decides {kinds} actions, and {action.key!r} is {action.kind}")
+
+
+def combined(parts: Iterable[Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A value for each combination of the parts' choices, `[.., J_1 ... J_n]`, that of the last part running fastest.
+
+    Args:
+        parts: values of each part's choices, `[.., J_k]`. join: makes one value of two.
+    """
+
+    def joined(first: Tensor, other: Tensor) -> Tensor:
+        return join(first.unsqueeze(-1), other.unsqueeze(-2)).flatten(-2)
+
+    return reduce(joined, parts)
 
 
 def draw_of(draw: str, name: str) -> None:

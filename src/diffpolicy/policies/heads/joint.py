@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffpolicy.errors import InputError
-from diffpolicy.policies.heads.head import MOST_JOINT, Head
+from diffpolicy.policies.heads.head import MOST_JOINT, Head, combined
 from diffpolicy.policies.heads.slots import counts_of
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE
@@ -190,10 +190,10 @@ class JointHead(Head):
 
     def joint_log_prob(self, law: Tensor) -> Tensor:
         """Sums over all combinations, the last item running fastest."""
-        return _combined(self.each.joint_log_prob(self._shares(law)), torch.add)
+        return combined(self.each.joint_log_prob(self._shares(law)).unbind(-2), torch.add)
 
     def joint_mask(self, mask: Tensor) -> Tensor:
-        return _combined(self.each.joint_mask(self._shares(mask)), torch.logical_and)
+        return combined(self.each.joint_mask(self._shares(mask)).unbind(-2), torch.logical_and)
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = self.each.joint_index(self._actions(action))
@@ -217,11 +217,3 @@ class JointHead(Head):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "JointHead", "each": part_form(self.each), "items": list(self.items)}
-
-
-def _combined(parts: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A value for each combination, `[.., J^n]`. Args: parts: of each item, `[.., n, J]`. join: two items' values."""
-    first, *others = parts.unbind(-2)
-    for part in others:
-        first = join(first.unsqueeze(-1), part.unsqueeze(-2)).flatten(-2)
-    return first

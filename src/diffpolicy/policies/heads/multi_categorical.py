@@ -12,7 +12,7 @@ from torch import Tensor
 from diffpolicy.errors import InputError
 from diffpolicy.networks.layout import greatest
 from diffpolicy.policies.heads.categorical import inverted
-from diffpolicy.policies.heads.head import MOST_JOINT, draw_of
+from diffpolicy.policies.heads.head import MOST_JOINT, combined, draw_of
 from diffpolicy.policies.heads.slots import SlotsHead, counts_of, none_of, of_one_hots, one_hots
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.masks import NO_CHOICE, mark_no_choice, mask_logits
@@ -79,6 +79,10 @@ class MultiCategoricalHead(SlotsHead):
     def _slots(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], len(self.nvec), self.most)
 
+    def _of_slots(self, x: Tensor) -> list[Tensor]:
+        """What is of each slot's own choices, `[.., n_k]`. Args: x: `[.., K, max n]`."""
+        return [part[..., :n] for n, part in zip(self.nvec, x.unbind(-2), strict=True)]
+
     def law(self, x0: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits, those of forbidden choices and of the padding at the least that keeps entropies finite."""
         real = torch.arange(self.most, device=x0.device) < torch.tensor(self.nvec, device=x0.device).unsqueeze(-1)
@@ -130,16 +134,10 @@ class MultiCategoricalHead(SlotsHead):
 
     def joint_log_prob(self, law: Tensor) -> Tensor:
         """Sums over all combinations, the last choice running fastest."""
-        total = law.new_zeros(*law.shape[:-1], 1)
-        for n, log_p in zip(self.nvec, self._slots(law).log_softmax(-1).unbind(-2), strict=True):
-            total = (total.unsqueeze(-1) + log_p[..., None, :n]).flatten(-2)
-        return total
+        return combined(self._of_slots(self._slots(law).log_softmax(-1)), torch.add)
 
     def joint_mask(self, mask: Tensor) -> Tensor:
-        total = mask.new_ones(*mask.shape[:-1], 1)
-        for n, allowed in zip(self.nvec, self._slots(mask).unbind(-2), strict=True):
-            total = (total.unsqueeze(-1) & allowed[..., None, :n]).flatten(-2)
-        return total
+        return combined(self._of_slots(self._slots(mask)), torch.logical_and)
 
     def joint_index(self, action: Tensor) -> Tensor:
         index = torch.zeros(action.shape[:-1], dtype=torch.int64, device=action.device)
