@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffpolicy import __version__
-from diffpolicy._table import WIDTH, render
+from diffpolicy._text_table import WIDTH, render
 from diffpolicy.cli import completion, profile
 from diffpolicy.cli.main import COMMANDS, GROUPS, command_name, parser
 from diffpolicy.cli.progress import bar

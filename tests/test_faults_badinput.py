@@ -19,7 +19,7 @@ import diffpolicy
 from diffpolicy import InputError, Policy, _files, _yaml
 from diffpolicy._imports import import_attribute, working_folder
 from diffpolicy._read import read_bytes, what_is
-from diffpolicy._table import render
+from diffpolicy._text_table import render
 from diffpolicy.cli import streams
 from diffpolicy.cli.main import main
 from diffpolicy.edge import OffloadingEnv, RequestType, Scenario, Stream, task_transitions

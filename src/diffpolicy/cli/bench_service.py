@@ -127,7 +127,7 @@ def _counted(report: LoadReport) -> str:
 
 def _tell(options: argparse.Namespace, report: LoadReport) -> None:
     """Prints what came of it."""
-    from diffpolicy._table import render
+    from diffpolicy._text_table import render
 
     row = report.row()
     say = opt.teller(options)

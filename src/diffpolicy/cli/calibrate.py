@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Reads, checks, writes; needs no torch."""
-    from diffpolicy._table import render
+    from diffpolicy._text_table import render
     from diffpolicy.edge.hardware.calibration import calibrate, parse_mix, seconds
     from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
     from diffpolicy.edge.scenario.availability import Availability

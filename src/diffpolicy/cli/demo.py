@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _print(options: argparse.Namespace, rows: list[Row]) -> None:
     """The table, or JSON."""
-    from diffpolicy._table import render
+    from diffpolicy._text_table import render
 
     if options.json:
         rules = {row.label: {**row.report.row(), "simulated_mean_s": row.simulated_s} for row in rows}

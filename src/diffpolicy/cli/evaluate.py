@@ -174,7 +174,7 @@ def _add_guidance(told: dict[str, Any], guided: Mapping[str, str]) -> None:
 
 def _estimate(options: argparse.Namespace, policies: Mapping[str, Any], guided: Mapping[str, str]) -> None:
     """Prints what policies would have earned, from a log. Args: guided: of `_guided`."""
-    from diffpolicy._table import render
+    from diffpolicy._text_table import render
     from diffpolicy.environments.decision_log import read_decisions
     from diffpolicy.evaluation.evaluating import naming
     from diffpolicy.evaluation.off_policy import off_policy_value

@@ -267,7 +267,7 @@ def _dry_run(options: argparse.Namespace, given: dict[str, Any]) -> int:
             options,
         )
         return 0
-    from diffpolicy._table import render
+    from diffpolicy._text_table import render
 
     rows = [*counts.items(), *([(f"text_encoder_3 ({T5_PART.kind})", t5)] if t5 else []), *totals.items()]
     cells = [[name, f"{n:,}", f"{2 * n / 2**30:.2f}", f"{4 * n / 2**30:.2f}"] for name, n in rows]

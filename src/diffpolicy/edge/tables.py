@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffpolicy._table import render
+from diffpolicy._text_table import render
 
 if TYPE_CHECKING:
     from diffpolicy.edge.evaluation import Replay

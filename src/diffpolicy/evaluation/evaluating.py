@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from diffpolicy import _limits
 from diffpolicy import _validate as check
-from diffpolicy._table import render
+from diffpolicy._text_table import render
 from diffpolicy._version import __version__
 from diffpolicy.environments import Cost, Problem
 from diffpolicy.environments.checks import check_is_policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffpolicy._table import render
+from diffpolicy._text_table import render
 from diffpolicy.evaluation.evaluating import repeatable
 from diffpolicy.evaluation.tables import cost_cells, cost_columns
 from diffpolicy.experiments.comparison import Comparison, in_files, kind

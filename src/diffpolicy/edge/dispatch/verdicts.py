@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffpolicy._table import WIDTH, render
+from diffpolicy._text_table import WIDTH, render
 
 AN_HOUR = 3600.0
 """Mean delay in seconds above which the log's times may be of another unit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffpolicy._table import render
+from diffpolicy._text_table import render
 from diffpolicy.edge.hardware.schema.server_profile import ServerProfile
 
 COLUMNS = (
