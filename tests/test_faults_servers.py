@@ -482,6 +482,11 @@ def test_what_is_no_address_is_refused_without_its_secrets(url):
     assert KEY not in str(caught.value)
 
 
+def test_a_user_in_an_address_is_refused_with_where_a_key_belongs():
+    with pytest.raises(InputError, match="--api-key-env, or with api_key_env in a workers file"):
+        ServerUrl.parse(f"http://user:{KEY}@host/v1")
+
+
 def test_a_key_in_the_query_is_sent_and_never_told(tmp_path, capsys, caplog):
     caplog.set_level(logging.DEBUG)
     out = tmp_path / "p.json"

@@ -747,6 +747,26 @@ def test_a_worker_whose_health_nobody_can_read_is_looked_at_again(monkeypatch) -
     run(main())
 
 
+def test_a_worker_that_is_dead_by_what_it_says_is_told_with_the_reason(monkeypatch) -> None:
+    async def health():
+        return Health(False, why="its /health answers with status 500")
+
+    async def main():
+        bench = Bench(1, probe_s=1.0)
+        async with bench:
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.fakes[0], "health", health)
+                await asyncio.sleep(1.1)
+            await asyncio.sleep(1.1)
+            assert [(e.state, e.why) for e in bench.of(events.WorkerChanged)] == [
+                ("ready", ""),
+                ("dead", "its /health answers with status 500"),
+                ("ready", ""),
+            ]
+
+    run(main())
+
+
 def test_one_connection_that_is_refused_ends_no_calls() -> None:
     async def main():
         bench = Bench(1, seconds=lambda j: lambda request: 20.0)

@@ -270,6 +270,19 @@ def test_redirects_and_a_key_that_is_not_taken_are_the_workers_fault_and_begin_n
         assert len(sent) == 1
 
 
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_status_that_belongs_to_no_images_is_the_workers_fault(status, stream):
+    async def chunk(part):
+        raise AssertionError("nothing of it is a stream")
+
+    body = {} if status == 204 else {"json": IMAGES}
+    upstream, sent = mocked(lambda got: httpx.Response(status, **body))
+    error = failed(upstream, asked=request(stream=stream), **({"chunk": chunk} if stream else {}))
+    assert str(error) == f"answers with status {status}; images come with 200"
+    assert (error.reached, error.late, len(sent)) == (True, False, 1)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -699,8 +712,12 @@ def test_a_foreign_worker_without_any_of_it_is_well_if_it_answers_and_is_not_ask
     got, asked = health(lambda got: httpx.Response(404))
     assert (got.usable, got.models, got.running) == (True, None, None)
     assert sorted(asked) == ["/health", "/health", "/metrics", "/v1/models"]
+    assert got.why == ""
     got, _ = health(lambda got: httpx.Response(500))
-    assert not got.usable
+    assert (got.usable, got.why) == (False, "its /health answers with status 500")
+    loading = {"status": "loading", "boot": "b0"}
+    got, _ = health(lambda got: httpx.Response(503, json=loading))
+    assert (got.usable, got.boot, got.why) == (False, "b0", "says that it is loading")
 
 
 def test_a_worker_whose_list_of_models_fails_once_serves_what_it_did(monkeypatch):

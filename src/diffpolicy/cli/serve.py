@@ -161,6 +161,7 @@ def _serve(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.serving_loop import serve_policy
     from diffpolicy.edge.serving.api.settings import ApiSettings
     from diffpolicy.edge.serving.limits import Limits
+    from diffpolicy.edge.serving.open_files import raise_limit, warn_of_files
     from diffpolicy.edge.serving.reach import is_loopback, url_of
     from diffpolicy.edge.serving.room import Room
     from diffpolicy.edge.serving.running import listen
@@ -171,6 +172,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with an API key"
         )
+    raise_limit()
     limits = Limits(queue=options.queue)
     source = WorkersSource(options.workers)
     room = Room(ApiSettings().held_bytes)
@@ -200,6 +202,7 @@ def _serve(options: argparse.Namespace) -> None:
     with messages_to(lines):
         try:
             keys.warn_of_readers()
+            warn_of_files(limits.queue)
             run_loop(
                 serve_policy(
                     service,

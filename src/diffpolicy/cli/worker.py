@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> None:
     from diffpolicy.edge.serving.api.keys_source import KeysSource
     from diffpolicy.edge.serving.api.logs import EventLog, messages_to
     from diffpolicy.edge.serving.api.settings import ApiSettings
+    from diffpolicy.edge.serving.open_files import raise_limit
     from diffpolicy.edge.serving.reach import is_loopback, url_of
     from diffpolicy.edge.serving.running import listen
     from diffpolicy.edge.serving.worker.serve_worker import serve_worker
@@ -97,6 +98,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(
             f"--host {options.host} lets other machines in, so it needs --token-file or --token-env with a token"
         )
+    raise_limit()
     listening = listen(options.host, options.port)
     host, port = listening.getsockname()[:2]
     url = url_of(host, port)

@@ -220,6 +220,7 @@ class Fleet:
             why = type(error).__name__
         else:
             self._take(j, health, before, asked_s)
+            why = health.why
         server.gone_s = (self._clock() if server.gone_s is None else server.gone_s) if gone else None
         if server.gone_s is not None and server.misses >= MISSES:
             now = self._clock()

@@ -42,6 +42,7 @@ def own_health(answer: Answer) -> Health | None:
         waiting=_count(told.get("waiting")),
         remaining_s=_seconds(told.get("remaining_s")),
         slots=_count(told.get("slots")),
+        why="says that it is loading" if status == "loading" else "",
     )
 
 

@@ -83,10 +83,11 @@ class HttpUpstream:
             request: what is asked for. timeout_s: until the last byte. chunk: where pieces of a stream go.
 
         Returns:
-            The answer, of whatever status below 300 or above 399 but 401 and 403.
+            The answer, of status 200 or of one above 399 but 401 and 403.
 
         Raises:
-            UpstreamError: there is no answer, it is too long or no JSON, or the worker does not take our key.
+            UpstreamError: there is no answer, it is too long or no JSON, its status belongs to no images, or the worker
+                does not take our key.
         """
         return await self.call_telling(request, timeout_s=timeout_s, chunk=chunk, done=lambda: None)
 
@@ -149,7 +150,7 @@ class HttpUpstream:
         # some servers have no such path: they are well if they answer at all
         usable = answer.status in (200, 204, 404, 405)
         if not usable:
-            return Health(False)
+            return Health(False, why=f"its /health answers with status {answer.status}")
         listed, measured = await asyncio.gather(
             self._asked(self._base + "/models"), self._asked(self._root + "/metrics")
         )
@@ -217,6 +218,8 @@ def _check(answer: Answer, *, streamed: bool) -> None:
         raise UpstreamError(f"answers with status {answer.status}; redirects are not followed", reached=False)
     if answer.status in (401, 403):
         raise UpstreamError(f"does not take our key (status {answer.status})", reached=False)
+    if 200 < answer.status < 300:  # an empty 204 at once would make it look like the fastest of all
+        raise UpstreamError(f"answers with status {answer.status}; images come with 200", reached=True)
     if answer.status != 200 or streamed:
         return
     if _kind(answer.headers) == EVENTS:

@@ -16,6 +16,7 @@ from diffpolicy import _signals
 from diffpolicy._validate import show
 from diffpolicy.edge.serving.hanging_up import with_hang_up
 from diffpolicy.edge.serving.heads import MOST_HEAD, bounded_http
+from diffpolicy.edge.serving.open_files import FewClients, clients_of, limit
 from diffpolicy.edge.serving.silent import end_silent
 from diffpolicy.errors import InputError
 
@@ -101,9 +102,10 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
     Args:
         app: of ASGI. listening: see `listen`.
     """
+    few, http = FewClients(app, clients_of(limit())), bounded_http()
     config = uvicorn.Config(
-        with_hang_up(app),
-        http=bounded_http(),
+        with_hang_up(few),
+        http=few.bounding(_h11() if isinstance(http, str) else http),
         h11_max_incomplete_event_size=MOST_HEAD,
         lifespan="off",
         log_config=None,
@@ -115,6 +117,7 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
         timeout_keep_alive=KEEP_S,
     )
     server = Server(config)
+    few.connections = server.server_state.connections
     server.ended = asyncio.create_task(server.serve(sockets=[listening]))
     silent = asyncio.create_task(end_silent(server.server_state.connections, SILENT_S))
     try:
@@ -126,6 +129,13 @@ async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
         server.should_exit = True
         await server.ended
         listening.close()
+
+
+def _h11() -> type[Any]:
+    """The protocol of uvicorn where httptools is not installed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    return H11Protocol
 
 
 async def _any(*futures: asyncio.Future[Any]) -> None:

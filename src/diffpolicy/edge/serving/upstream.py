@@ -85,6 +85,7 @@ class Health:
         running: requests it works on. waiting: that wait there. remaining_s: seconds of work that it has left.
         slots: requests that it works on at once.
         width, height, steps: pixels and denoising steps of a request that leaves them open.
+        why: it takes no requests, the end of a sentence about it; "" where it does.
 
     Example:
         >>> Health(True, boot="a1").draining
@@ -102,6 +103,7 @@ class Health:
     width: int | None = None
     height: int | None = None
     steps: int | None = None
+    why: str = ""
 
 
 @runtime_checkable

@@ -78,7 +78,10 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise InputError(f"url must name a host, and a port from 1 to 65535 if any, got {shown}") from None
     if "@" in parts.netloc:
-        raise InputError("url must hold no user name or password; name an environment variable with --api-key-env")
+        raise InputError(
+            "url must hold no user name or password; name an environment variable that holds a key with --api-key-env,"
+            " or with api_key_env in a workers file"
+        )
     if not host or port == 0 or parts.netloc.endswith(":"):
         raise InputError(f"url must name a host, and a port from 1 to 65535 if any, got {shown}")
     return parts
