@@ -180,27 +180,38 @@ def test_what_is_stopped_on_ray_goes_on_there_with_the_bits_of_this_machine(tmp_
     words = "--methods sac-ts.yaml --policies random --stations 2 --tasks 3 --slots 4 --eval-episodes 1"
     env = {**os.environ, "RAY_ADDRESS": "", "RAY_TMPDIR": tempfile.gettempdir(), "TMPDIR": str(tmp_path)}
 
+    begun = []
+
     def begin(*more):
         command = [sys.executable, "-m", "diffpolicy", "compare", *words.split(), *more]
-        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True)
+        begun.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=-1, stderr=-1, text=True))
+        return begun[-1]
 
-    endless = begin("--cluster", "ray", "--episodes", "1000000", "--out", "sent")
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob("diffpolicy-*/out/training.csv")):
-        assert endless.poll() is None, endless.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    endless.send_signal(signal.SIGTERM)
-    _, told = endless.communicate(timeout=120)
-    assert endless.returncode == 143, told
-    assert told.splitlines()[-1] == "diffpolicy: stopped by SIGTERM"
-    assert not list(tmp_path.glob("diffpolicy-*"))
-    (inner,) = (tmp_path / "sent" / "policies").glob("*/seed-0")
-    assert {"checkpoint.ckpt", "outcome.json", "training.csv"} <= read_folder(inner).keys()
-    episodes = str(len((inner / "training.csv").read_text().splitlines()) + 2)
+    try:
+        endless = begin("--cluster", "ray", "--episodes", "1000000", "--out", "sent")
+        end = time.monotonic() + 300
+        while not list(tmp_path.glob("diffpolicy-*/out/training.csv")):
+            assert endless.poll() is None, endless.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        endless.send_signal(signal.SIGTERM)
+        _, told = endless.communicate(timeout=120)
+        assert endless.returncode == 143, told
+        assert told.splitlines()[-1] == "diffpolicy: stopped by SIGTERM"
+        assert not list(tmp_path.glob("diffpolicy-*"))
+        (inner,) = (tmp_path / "sent" / "policies").glob("*/seed-0")
+        assert {"checkpoint.ckpt", "outcome.json", "training.csv"} <= read_folder(inner).keys()
+        episodes = str(len((inner / "training.csv").read_text().splitlines()) + 2)
 
-    on_ray = begin("--cluster", "ray", "--episodes", episodes, "--out", "sent", "--resume")
-    assert on_ray.wait(300) == 0, on_ray.communicate()
-    here = begin("--processes", "1", "--episodes", episodes, "--out", "here")
-    assert here.wait(300) == 0, here.communicate()
-    assert rows(tmp_path / "sent") == rows(tmp_path / "here")
+        on_ray = begin("--cluster", "ray", "--episodes", episodes, "--out", "sent", "--resume")
+        _, told = on_ray.communicate(timeout=300)
+        assert on_ray.returncode == 0, told
+        here = begin("--processes", "1", "--episodes", episodes, "--out", "here")
+        _, told = here.communicate(timeout=300)
+        assert here.returncode == 0, told
+        assert rows(tmp_path / "sent") == rows(tmp_path / "here")
+    finally:
+        for process in begun:
+            if process.poll() is None:  # it ends what it began on the cluster, too
+                process.terminate()
+                process.communicate(timeout=60)
