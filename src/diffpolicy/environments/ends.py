@@ -7,6 +7,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from diffpolicy.environments.lanes import called
 from diffpolicy.errors import InputError
 
 ENDLESS = 10_000
@@ -39,6 +40,6 @@ def refuse_endless(env: EnvBase, going: Tensor, steps: int) -> None:
     """
     lane = int(going.nonzero()[0])
     raise InputError(
-        f"{type(env).__name__} has no number of steps, and its lane {lane} has not ended after {steps:,}; let it write "
+        f"{called(env)} has no number of steps, and its lane {lane} has not ended after {steps:,}; let it write "
         f"'done', or say how many steps an episode has at most, such as steps={2 * steps}"
     )

@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.environments.seeds import episode_seed
 from diffpolicy.errors import InputError
+from diffpolicy.policies.protocols import bare
 
 
 class Lanes(EnvBase):
@@ -95,6 +96,15 @@ class Lanes(EnvBase):
         """Each lane its own, by the seed and its number."""
         for k, lane in enumerate(self.lanes):
             lane.set_seed(episode_seed(seed or 0, k))
+
+
+def called(env: EnvBase) -> str:
+    """What sentences call an environment: its class inside of transforms, of a lane, and of what is wrapped."""
+    base = bare(env)
+    if isinstance(base, Lanes):
+        return called(base.lanes[0])
+    inner = vars(base).get("_env", base)  # of a wrapper such as TorchRL's of Gymnasium
+    return type(getattr(inner, "unwrapped", inner)).__name__
 
 
 def _check_alike(k: int, lane: EnvBase, first: EnvBase) -> None:

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from diffpolicy import _validate as check
 from diffpolicy.environments.arguments import kept_arguments, taken_by
-from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched, check_value
+from diffpolicy.environments.checks import REUSED, TOUCHED, check_acts, check_env, check_untouched
 from diffpolicy.environments.chosen import choices_of
 from diffpolicy.environments.ends import ended
 from diffpolicy.environments.env_problem import EnvProblem
@@ -23,10 +23,17 @@ from diffpolicy.environments.lanes import Lanes
 from diffpolicy.environments.problem import Problem
 from diffpolicy.environments.random_rule import RandomRule
 from diffpolicy.environments.repeating import same
+from diffpolicy.environments.spec_checks import (
+    actions_of,
+    check_raw_shapes,
+    check_same_actions,
+    check_values,
+    warn_of_bounds,
+)
 from diffpolicy.environments.state import saves_state
 from diffpolicy.errors import InputError
 from diffpolicy.policies.keys import Keys
-from diffpolicy.policies.nested_keys import elsewhere, group_of, last_of, plain
+from diffpolicy.policies.nested_keys import group_of, last_of, plain
 from diffpolicy.policies.recurrent import with_recurrent_state
 
 LANES, STEPS, ACTS = 2, 2, 4
@@ -66,11 +73,15 @@ def check_problem(problem: Any) -> None:
         raise InputError(
             f"problem {problem.name}: make_env({LANES}) must give batch [{LANES}], got {list(env.batch_size)}"
         )
-    keys, rollout = Keys.of(env), _played(env, problem.steps, _called(problem, env))
+    keys, called, actions = Keys.of(env), _called(problem, env), actions_of(env)
+    rollout = _played(env, problem.steps, called)
+    check_same_actions(env, actions, called)
+    _check_raw(problem, called)
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
     if problem.make_env(LANES, 0) is env:
         raise InputError(f"problem {problem.name}: make_env {SHARED}")
+    warn_of_bounds(env, rollout, called)
     _check_seeds(problem, rollout)
     _check_description(problem)
     if not isinstance(env, Lanes):
@@ -87,6 +98,7 @@ def _within(steps: int, problem_steps: int | None) -> range:
     return range(steps if problem_steps is None else min(steps, problem_steps))
 
 
+@torch.no_grad()  # as training and evaluation play
 def _played(env: EnvBase, most: int | None, called: str | None = None) -> TensorDict:
     """Steps at random, `[E, T]`, each compared with the specs, and with itself after the others.
 
@@ -96,7 +108,7 @@ def _played(env: EnvBase, most: int | None, called: str | None = None) -> Tensor
     name, rule, steps = called or type(env).__name__, RandomRule(env), []
     td = _done(env.reset, f"a reset of {name}")
     for specs in (env.full_observation_spec, env.full_done_spec):
-        _check_values(td, specs, f"a reset of {name}")
+        check_values(td, specs, f"a reset of {name}")
     given = [(td, td.clone())]
     for _ in _within(STEPS, most):
         acting = rule(td.clone())
@@ -121,11 +133,24 @@ def _stepped(env: EnvBase, acting: TensorDictBase, name: str) -> tuple[TensorDic
         # what TorchRL stumbles over stands in what the environment itself gives
         raw = _done(lambda: env._step(acting.clone()), f"a step of {name}")
         for specs in every:
-            _check_values(raw, specs, f"a step of {name}")
+            check_values(raw, specs, f"a step of {name}")
         raise InputError(f"a step of {name} failed: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     for specs in every:
-        _check_values(step.get("next"), specs, f"a step of {name}")
+        check_values(step.get("next"), specs, f"a step of {name}")
     return step, root
+
+
+def _check_raw(problem: Problem, name: str) -> None:
+    """Whether rewards and ends have their shapes before TorchRL views them as such. Args: name: of the environment."""
+    made = problem.make_env(LANES, 0)
+    env = made.lanes[0] if isinstance(made, Lanes) else made
+    if type(env)._step.__module__.startswith("torchrl."):
+        return  # TorchRL's wrappers leave their shapes to it
+    raw: TensorDictBase | None = None
+    with suppress(Exception):  # a step that fails was told before, and `_step` alone need not go
+        raw = env._step(RandomRule(env)(env.reset()))
+    for specs in (env.full_reward_spec, env.full_done_spec):
+        check_raw_shapes(raw if raw is not None else TensorDict(), specs, f"a step of {name}")
 
 
 def _check_place(env: EnvBase, acting: TensorDictBase, name: str) -> None:
@@ -169,17 +194,6 @@ def _done(work: Any, what: str) -> TensorDictBase:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(f"{what} failed: {type(error).__name__}: {reason}") from error
-
-
-def _check_values(td: TensorDictBase, specs: Any, who: str) -> None:
-    """Whether values are of the specs' shapes and types, and finite."""
-    for key, spec in specs.items(True, True):
-        value = td.get(key, None)
-        if value is None:
-            raise InputError(
-                f"{who} does not give {plain(key)!r}, which the specs name{elsewhere(plain(key), td.keys(True, True))}"
-            )
-        check_value(plain(key), value, spec, who)
 
 
 def _check_transitions(problem: Problem, rollout: TensorDict, keys: Keys) -> None:

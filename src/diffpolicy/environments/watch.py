@@ -12,8 +12,8 @@ from torchrl.envs import EnvBase
 
 from diffpolicy.environments.checks import REUSED, TOUCHED, check_untouched
 from diffpolicy.environments.lane_checks import check_ends_apart
+from diffpolicy.environments.lanes import called
 from diffpolicy.errors import InputError
-from diffpolicy.policies.protocols import bare
 
 LOOKS = 3
 """Steps whose storage is looked at."""
@@ -37,7 +37,7 @@ def begun(env: EnvBase) -> Iterator[None]:
         if "after a call to reset" not in str(error):
             raise
         raise InputError(
-            f"_reset of {type(bare(env)).__name__} began an episode that is over already; it must begin where there is "
+            f"_reset of {called(env)} began an episode that is over already; it must begin where there is "
             "something to decide, and all of done, terminated and truncated are false"
         ) from None
 
@@ -50,7 +50,7 @@ class Watch:
     """
 
     def __init__(self, env: EnvBase) -> None:
-        self.env, self.name = env, type(bare(env)).__name__
+        self.env, self.name = env, called(env)
         self._given: list[tuple[TensorDictBase, TensorDictBase]] = []
         self._acting: TensorDictBase | None = None
         self._apart, self._steps = False, 0

@@ -1,0 +1,181 @@
+"""Environments whose values are not what their specs say: refused, or told of, by one sentence before any training."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torchrl.data import Bounded, Categorical, Composite, Unbounded
+
+from diffpolicy import EnvProblem, InputError, check_problem
+from diffpolicy.environments import gym_problem
+from diffpolicy.environments.lanes import Lanes, called
+from diffpolicy.experiments import evaluate
+from diffpolicy.problems import Clinic
+
+
+class FlatReward(Clinic):
+    """Its reward is `[E]`, and its spec says `[E, 1]`."""
+
+    def _step(self, tensordict):
+        now = super()._step(tensordict)
+        return now.set("reward", now["reward"].squeeze(-1))
+
+
+class TurnedReward(Clinic):
+    """Its reward is `[1, E]`, of which TorchRL makes one of `[E, 1]`."""
+
+    def _step(self, tensordict):
+        now = super()._step(tensordict)
+        reward = now["reward"].T.clone()
+        now.batch_size = []
+        return now.set("reward", reward)
+
+
+class FlatEnd(Clinic):
+    """Its ends are `[E]`."""
+
+    def _now(self):
+        now = super()._now()
+        return now.update({name: now[name].squeeze(-1) for name in ("done", "truncated", "terminated")})
+
+
+class OneLane(Clinic):
+    """Of one lane a call; its reward is `[]` where its spec says `[1]`, as `Lanes` cannot see."""
+
+    def __init__(self, seed=0):
+        super().__init__(1, seed)
+
+    def _step(self, tensordict):
+        now = super()._step(tensordict)
+        return now.set("reward", now["reward"].squeeze(-1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (FlatReward, r"'reward' of a step of FlatReward must have shape \[2, 1\], got \[2\]"),
+        (TurnedReward, r"'reward' of a step of TurnedReward must have shape \[2, 1\], got \[1, 2\]"),
+        (FlatEnd, r"'done' of a step of FlatEnd must have shape \[2, 1\], got \[2\]"),
+        (OneLane, r"'reward' of a step of OneLane must have shape \[1, 1\], got \[1\]"),
+    ],
+)
+def test_a_reward_or_an_end_that_torchrl_would_bring_into_shape_is_refused(kind, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_problem(EnvProblem(kind, steps=50))
+
+
+class OtherActions(Clinic):
+    """From its second reset on it has one choice more."""
+
+    resets = 0
+
+    def _reset(self, tensordict=None, **_):
+        self.resets += 1
+        if self.resets > 1:
+            self.action_spec = Categorical(4, self.batch_size)
+        return super()._reset(tensordict)
+
+
+def test_shapes_that_torchrls_own_wrappers_leave_to_it_are_not_refused():
+    pytest.importorskip("gymnasium")
+    check_problem(gym_problem("CartPole-v1"))
+
+
+def test_an_action_spec_that_becomes_another_one_is_refused():
+    with pytest.raises(InputError, match=r"action_spec of OtherActions has become another one at 'action'"):
+        check_problem(EnvProblem(OtherActions, steps=50))
+
+
+class Kinds(Clinic):
+    """Shows the number of a ward. Args: ward: it, of three."""
+
+    def __init__(self, batch, seed=0, ward=2):
+        super().__init__(batch, seed)
+        self.observation_spec["ward"], self.ward = Categorical(3, (batch,)), ward
+
+    def _now(self):
+        return super()._now().set("ward", torch.full(self.batch_size, self.ward))
+
+
+def test_a_choice_that_is_shown_and_is_none_is_refused():
+    check_problem(EnvProblem(Kinds, steps=50))
+    with pytest.raises(
+        InputError, match=r"'ward' of a reset of Kinds holds 3, and its spec says whole numbers from 0 to 2"
+    ):
+        check_problem(EnvProblem(lambda batch, seed: Kinds(batch, seed, ward=3), steps=50))
+
+
+class Within(Clinic):
+    """Shows up to some thirty patients. Args: most: that its spec says; reward: a bounded one."""
+
+    def __init__(self, batch, seed=0, most=4.0, reward=None):
+        super().__init__(batch, seed, masked=False)
+        self.observation_spec = Composite(observation=Bounded(0.0, most, (batch, 3)), shape=(batch,))
+        self.reward_spec = Unbounded((batch, 1)) if reward is None else Bounded(*reward, (batch, 1))
+
+
+def test_numbers_out_of_bounds_are_told_of_and_those_within_rounding_are_not():
+    with pytest.warns(UserWarning, match=r"'observation' of Within is 4, out of its bounds 0 to 3.5: is its spec"):
+        check_problem(EnvProblem(lambda batch, seed: Within(batch, seed, 3.5), steps=50))
+    with pytest.warns(UserWarning, match=r"'reward' of Within is -\d+, out of its bounds 0 to 1"):
+        check_problem(EnvProblem(lambda batch, seed: Within(batch, seed, 60.0, (0, 1)), steps=50))
+    for most in (60.0, float("inf")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_problem(EnvProblem(lambda batch, seed, most=most: Within(batch, seed, most), steps=50))
+
+
+class Learned(Clinic):
+    """Shows what a network of its own makes of the queues. Args: leaf: whether it asks for a gradient besides."""
+
+    def __init__(self, batch, seed=0, leaf=False):
+        super().__init__(batch, seed)
+        object.__setattr__(self, "net", torch.nn.Linear(3, 3).requires_grad_(True))
+        torch.nn.init.eye_(self.net.weight)
+        torch.nn.init.zeros_(self.net.bias)
+        self.leaf = leaf
+
+    def _now(self):
+        now = super()._now()
+        shown = self.net(now["observation"])
+        return now.set("observation", shown.detach().requires_grad_(True) if self.leaf else shown)
+
+
+def test_what_requires_a_gradient_where_none_is_wanted_is_refused_and_an_environment_with_a_network_is_not():
+    check_problem(
+        EnvProblem(Learned, steps=50, rules={"first": lambda td: td.set("action", td["action_mask"].int().argmax(-1))})
+    )
+    with pytest.raises(InputError, match=r"'observation' of a reset of Learned requires a gradient"):
+        check_problem(EnvProblem(lambda batch, seed: Learned(batch, seed, leaf=True), steps=50))
+
+
+class Endless(Clinic):
+    """Never ends, one lane a call."""
+
+    def __init__(self, seed=0):
+        super().__init__(1, seed)
+
+    def _now(self):
+        now = super()._now()
+        return now.update({name: torch.zeros_like(now[name]) for name in ("done", "truncated")})
+
+
+def test_lanes_are_called_by_what_they_are_of(monkeypatch):
+    monkeypatch.setattr("diffpolicy.evaluation.playing.ENDLESS", 8)
+    with pytest.raises(InputError, match=r"Endless has no number of steps"):
+        evaluate(EnvProblem(Endless), ["random"], episodes=2)
+    assert called(Lanes([Clinic(1), Clinic(1)])) == "Clinic"
+
+
+def test_lanes_of_gymnasium_are_called_by_their_class():
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Tills(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(0, 1, (2,)), gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+    assert called(EnvProblem(Tills, steps=3).make_env(batch=2, seed=0)) == "Tills"
