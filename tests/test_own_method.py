@@ -4,10 +4,15 @@ import math
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.data import Categorical
+from torchrl.modules import QValueActor
+from torchrl.objectives import DQNLoss
 from torchrl.objectives.common import LossModule
 
 from diffpolicy.environments import EnvProblem
@@ -57,10 +62,49 @@ class Reads(LossModule):
         pass
 
 
+class ReadsByBase(Reads):
+    """Lists nothing itself: its base does."""
+
+
+class Lists(LossModule):
+    """A base that lists in its constructor what all its losses read."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+        self.in_keys, self.out_keys = ["observation", ("next", "tide")], ["loss_actor"]
+
+    parameter_groups, update_targets = Reads.parameter_groups, Reads.update_targets
+    _forward_value_estimator_keys = Reads._forward_value_estimator_keys
+
+
+class ReadsByConstructor(Lists):
+    forward = Reads.forward
+
+
+class OfTorchRL(DQNLoss):
+    """Makes TorchRL's rows itself, so TorchRL's `in_keys`, `("next", "reward")` among them, are not of these rows."""
+
+    def __init__(self, policy):
+        network = TensorDictModule(policy.network, in_keys=["observation"], out_keys=["action_value"])
+        super().__init__(QValueActor(network, spec=Categorical(3), action_space="categorical"), delay_value=False)
+
+    def forward(self, tensordict):
+        return TensorDict(loss=sum(each.sum() for each in self.value_network_params.parameters()))
+
+    def parameter_groups(self):
+        return {"actor": self.value_network_params.parameters()}
+
+    def update_targets(self):
+        pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading(SACMethod):
+    loss: ClassVar[type] = Reads
+
     def make_objective(self, policy, seed):
-        return Reads(policy)
+        return self.loss(policy)
 
 
 @pytest.fixture
@@ -108,10 +152,29 @@ def test_a_class_without_defaults_is_refused_by_what_it_lacks(mine):
         make_method("mine_of_tests:Own")
 
 
-def test_an_objective_that_reads_what_no_problem_gives_is_told_before_the_first_update(tmp_path):
+@pytest.mark.parametrize("loss", [Reads, ReadsByBase, ReadsByConstructor])
+def test_an_objective_that_reads_what_no_problem_gives_is_told_before_the_first_update(loss, monkeypatch):
+    monkeypatch.setattr(Reading, "loss", loss)
     method = Reading(learning_rates={"actor": 1e-3}, start_after=1)
     with pytest.raises(InputError, match=r"do not give .*'tide'.*which the objective reads"):
         train(PROBLEM, method, episodes=2, environments=2)
+
+
+@pytest.mark.parametrize("loss", [Reads, ReadsByBase, ReadsByConstructor])
+def test_an_objective_that_reads_what_no_data_set_gives_is_told_before_the_first_update(loss, monkeypatch):
+    monkeypatch.setattr(Reading, "loss", loss)
+    monkeypatch.setattr(Reading, "learns_from_data", True)
+    method = Reading(learning_rates={"actor": 1e-3})
+    seen = {"observation": torch.zeros(8, 3), "action_mask": torch.ones(8, 3, dtype=torch.bool)}
+    data = TensorDict({**seen, "action": torch.zeros(8, dtype=torch.int64)}, batch_size=[8])
+    with pytest.raises(InputError, match=r"do not give .*'tide'.*which the objective reads"):
+        train(PROBLEM, method, episodes=1, data=data)
+
+
+@pytest.mark.filterwarnings("ignore:the networks were updated")
+def test_keys_of_a_loss_of_torchrl_are_not_looked_for(monkeypatch):
+    monkeypatch.setattr(Reading, "loss", OfTorchRL)
+    assert train(PROBLEM, Reading(learning_rates={"actor": 1e-3}, start_after=1), episodes=2, environments=2).updates
 
 
 def test_a_sweep_sets_a_field_of_ones_own(mine, tmp_path):

@@ -96,7 +96,8 @@ class OffPolicyMethod(RolloutMethod):
         objective = self.make_objective(policy, of_objective)
         name = "the data" if isinstance(data, TensorDictBase) else f"data {show_path(data)}"
         given = data if isinstance(data, TensorDictBase) else read_data(data)
-        rows = rows_of(policy, given, keys_of(policy, env), values="reward" in objective.in_keys, name=name)
+        values = "reward" in getattr(objective, "in_keys", ())
+        rows = rows_of(policy, given, keys_of(policy, env), values=values, name=name)
         module = OfflineModule(
             policy,
             objective,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
+from torchrl.objectives.common import LossModule
 
 from diffpolicy.errors import InputError
+from diffpolicy.objectives.protocols import ChecksRows
 from diffpolicy.policies.heads import Head
 from diffpolicy.policies.masks import as_mask, readable
 from diffpolicy.policies.nested_keys import next_key
@@ -28,6 +31,31 @@ def check_given(td: TensorDictBase, keys: Iterable[NestedKey]) -> None:
     missing = [key for key in keys if td.get(key, None) is None]
     if missing:
         raise InputError(f"the transitions do not give {', '.join(map(repr, missing))}, which the objective reads")
+
+
+def check_trainable(objective: Any, td: TensorDictBase) -> None:
+    """Refuses rows on which an objective cannot be trained: by its own `check_rows`, or else by its `in_keys`.
+
+    Args:
+        objective: any. td: rows, or transitions that are to become rows.
+
+    Raises:
+        InputError: the rows lack what it reads, or do not fit it.
+    """
+    if isinstance(objective, ChecksRows):
+        objective.check_rows(td)
+    elif _lists_keys(objective):
+        check_given(td, objective.in_keys)
+
+
+def _lists_keys(objective: Any) -> bool:
+    """Whether its author listed `in_keys`; those of a loss of TorchRL name what TorchRL's own rows hold."""
+    for kind in type(objective).__mro__:
+        if kind.__module__.partition(".")[0] == "torchrl":
+            return kind is LossModule and hasattr(objective, "in_keys")  # set by the author's constructor
+        if "in_keys" in vars(kind):
+            return True
+    return False
 
 
 def check_rows(td: TensorDictBase, keys: Iterable[NestedKey], observation: NestedKey, policy: Policy) -> None:

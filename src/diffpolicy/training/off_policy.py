@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.objectives import LossModule
 
 from diffpolicy import _validate as check
 from diffpolicy._seeds import derived
 from diffpolicy.environments.tally import Tally
 from diffpolicy.errors import InputError
-from diffpolicy.objectives.protocols import ChecksRows, PureLosses
-from diffpolicy.objectives.rows import check_given
+from diffpolicy.objectives.protocols import PureLosses
+from diffpolicy.objectives.rows import check_trainable
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training.averaging import averaged
 from diffpolicy.training.compiled import LossGraph
@@ -182,10 +181,7 @@ class OffPolicyModule(RolloutModule):
         """Refuses the first transitions if the objective cannot be trained on them; the replay compares later ones."""
         if not isinstance(rows, TensorDictBase):
             raise InputError(f"'transitions' must give a TensorDict, got {type(rows).__name__}")
-        if isinstance(self.objective, ChecksRows):
-            self.objective.check_rows(rows)
-        elif LossModule in type(self.objective).__bases__:  # a user's own, whose first update would end in a KeyError
-            check_given(rows, getattr(self.objective, "in_keys", ()))
+        check_trainable(self.objective, rows)
         self.checked = True
 
     def _may_update(self) -> bool:

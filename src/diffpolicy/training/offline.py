@@ -12,7 +12,7 @@ from diffpolicy import _validate as check
 from diffpolicy.environments.data_set import digest
 from diffpolicy.errors import InputError
 from diffpolicy.networks.normalizer import RunningNorm
-from diffpolicy.objectives.protocols import ChecksRows
+from diffpolicy.objectives.rows import check_trainable
 from diffpolicy.policies.draws import Draws
 from diffpolicy.policies.policy import Policy
 from diffpolicy.training.averaging import averaged
@@ -72,8 +72,7 @@ class OfflineModule(ObjectiveModule):
         valid = rows.get("valid", None)
         if valid is not None and (valid.dtype != torch.bool or not bool(valid.any(-1).all())):
             raise InputError("valid must be bool, and true for a row of each agent")
-        if isinstance(objective, ChecksRows):
-            objective.check_rows(rows)
+        check_trainable(objective, rows)
         self.averaged = None if ema is None else averaged(policy, ema)
         if self.averaged is not None:
             self.__dict__["policy"] = self.averaged.module
