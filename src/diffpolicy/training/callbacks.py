@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,11 @@ from diffpolicy.policies.protocols import Decides
 from diffpolicy.training import checkpoint, distributed
 from diffpolicy.training.rollouts import RolloutModule
 from diffpolicy.training.trainable import Trainable
+
+MAX_AGE_S = 60.0
+"""Seconds after which a checkpoint is old: about what is lost where a run is killed."""
+MAX_SHARE = 0.05
+"""Share of a run's time that may go into writing checkpoints that are due by their age."""
 
 
 class EveryEpisodes:
@@ -110,6 +116,9 @@ class EpisodeProgress(L.Callback):
 class Checkpoints(L.Callback):
     """Writes `checkpoint.ckpt` and `training.csv` between passes, and when the run ends or is interrupted.
 
+    They are written after every so many episodes and, since episodes may be long, at the end of the pass in which the
+    last ones are a minute old: what kills a process asks nobody. Large ones, which take long to write, come less often.
+
     Before the first episode it tries whether that will go well, so that nothing is trained that cannot be saved. Where
     a callback ends a run amid a pass, the last checkpoint stays: no other run could go on from the middle.
 
@@ -120,9 +129,10 @@ class Checkpoints(L.Callback):
     def __init__(self, folder: str | Path, every: int = 50) -> None:
         self.folder, self.due = Path(folder), EveryEpisodes(every)
         self.saved = -1
+        self.old_at = math.inf
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.due.before = pl_module.episodes
+        self.due.before, self.old_at = pl_module.episodes, time.monotonic() + MAX_AGE_S
         path = self.folder / "checkpoint.ckpt"
         if not trainer.is_global_zero:
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
@@ -145,16 +155,19 @@ class Checkpoints(L.Callback):
         """Writes both files, unless nothing has happened since the last time."""
         if self.saved == module.episodes:
             return
-        path = self.folder / "checkpoint.ckpt"
+        path, start = self.folder / "checkpoint.ckpt", time.monotonic()
         if trainer.is_global_zero:
             _files.write(path, trainer.save_checkpoint)
             _files.write_text(self.folder / "training.csv", history_csv(module.history))
         else:
             trainer.save_checkpoint(path)  # gives its part to the first process, which writes
-        self.saved = module.episodes
+        end = time.monotonic()
+        self.saved, self.old_at = module.episodes, end + max(MAX_AGE_S, (end - start) / MAX_SHARE)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self.due.passed(pl_module.episodes):
+        due = self.due.passed(pl_module.episodes)
+        old = time.monotonic() >= self.old_at and not pl_module.amid_pass
+        if trainer.strategy.reduce_boolean_decision(due or old, all=False):  # all processes of a run write together
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:

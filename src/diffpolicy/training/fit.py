@@ -126,7 +126,7 @@ def fit(
         callbacks, accelerator, devices, precision: of Lightning's trainer. A callback that ends the run amid a pass
             leaves the last checkpoint as it is, with a warning.
         logger: of it, or a name that `make_logger` takes; it is given each pass's row of the history.
-        checkpoint_every: episodes.
+        checkpoint_every: episodes between two checkpoints; one is also written where the last is a minute old.
         compiled: whether an update's losses and gradients are one graph of `torch.compile`, where the objective has a
             pure function `losses`: half a minute at the start, then a faster run with other roundings; a run keeps what
             it began with.
