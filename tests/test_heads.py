@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -25,6 +26,7 @@ from diffpolicy.policies.heads import (
     head_for,
     head_from_dict,
 )
+from diffpolicy.policies.heads.bounded import LOG_STD
 from diffpolicy.policies.keys import Action
 from diffpolicy.policies.law import HeadLaw
 
@@ -188,6 +190,23 @@ def test_a_bounded_law_has_gradients_and_is_finite_at_the_bounds():
     assert torch.isfinite(x0.grad).all()
     assert (x0.grad != 0).all()
     assert torch.isfinite(BOUNDED.log_prob(law.detach(), torch.tensor([2.0, 0.0]).expand(6, 2))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_entropy_of_one_draw_has_its_gradient_however_near_the_bound(dtype):
+    head = BoundedHead(low=(-1.0,), high=(1.0,))
+    for mean, raw, z in itertools.product((0.5, 3.0, 8.0, 30.0), (-0.5, 0.0, 0.5), (-1.0, 0.3)):
+        x0 = torch.tensor([mean, raw], dtype=dtype, requires_grad=True)
+        found = head.spread(head.law(x0), torch.tensor([z], dtype=dtype))
+        own = torch.tensor([mean, raw], dtype=torch.float64, requires_grad=True)
+        log_std = LOG_STD[0] + (LOG_STD[1] - LOG_STD[0]) * (own[1].tanh() + 1) / 2
+        u = own[0] + log_std.exp() * z
+        # -log N(u) is z^2 / 2 + log std + log(2 pi) / 2, and log da/du is log sech^2(u)
+        slope = 2 * (math.log(2) - u.abs() - torch.log1p((-2 * u.abs()).exp()))
+        right = z**2 / 2 + log_std + 0.5 * math.log(2 * math.pi) + slope
+        assert found.item() == pytest.approx(right.item(), rel=1e-5)
+        (mine,), (true,) = torch.autograd.grad(found, x0), torch.autograd.grad(right, own)
+        torch.testing.assert_close(mine.double(), true, rtol=1e-4, atol=1e-4)
 
 
 def test_several_one_hot_choices_are_the_same_law_written_otherwise():

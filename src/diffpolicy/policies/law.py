@@ -119,9 +119,10 @@ class HeadLaw(PartialLaw):
         """The entropy, in closed form or of one draw with a gradient through it, nats `[*]`."""
         drawn = self.head.expectation != "enumerated"
         draws = outside_graphs(self.head.draws, self.batch_shape, self.generator) if drawn else None
+        if draws is None:  # none are read, or the head takes the likeliest, which none of them moves
+            draws = self.parameters.new_zeros(*self.batch_shape, *self.event_shape)
         try:
-            found = self.parameters if draws is None else draws.to(self.parameters.device)
-            return self.head.spread(self.parameters, found)
+            return self.head.spread(self.parameters, draws.to(self.parameters.device))
         except InputError as error:
             raise NotImplementedError(str(error)) from None
 

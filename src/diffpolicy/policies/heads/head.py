@@ -197,7 +197,8 @@ class Head(ABC):
         """
         if self.expectation != "pathwise":
             return self.entropy(law)
-        return -self.log_prob(law, self.sample(law, draws))
+        # of the draw itself: told of the action alone, what lies beyond the last number before a bound is lost
+        return -self.with_log_prob(law, draws)[1]
 
     def remember(self, x0: Tensor) -> Tensor:
         """What an action memory that stores x_0 keeps of it, `[.., W]`: clipped, so that no visit amplifies it."""
