@@ -109,6 +109,12 @@ CHECKS = {
             Record("held_learned_fleets.csv", ("fleet",), "mean", exact=True),
         ),
     ),
+    "learned order on sixty fleets": Check(
+        "benchmarks/held_learned.py --part patience --fleets 60 --out {out}",
+        None,
+        60,
+        (Record("held_learned_patience.csv", ("fleet", "patience"), "mean", exact=True),),
+    ),
     "fleets": Check(
         "benchmarks/fleets.py --out {out}",
         "benchmarks/fleets.py --quick --out {out}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -30,8 +31,17 @@ from diffpolicy.edge.dispatch import (
 )
 from diffpolicy.edge.dispatch.drain import drain_s
 from diffpolicy.edge.dispatch.held import too_slow
-from diffpolicy.edge.dispatch.learned_order import DECISIONS, KEEP, RECENT, SERVICES, WEIGHTS, LearnedFile, LearnedOrder
-from diffpolicy.edge.dispatch.learning import START, Judge, Recipe, train
+from diffpolicy.edge.dispatch.learned_order import (
+    ADDED,
+    DECISIONS,
+    KEEP,
+    RECENT,
+    SERVICES,
+    WEIGHTS,
+    LearnedFile,
+    LearnedOrder,
+)
+from diffpolicy.edge.dispatch.learning import SIMPLE, START, Judge, Recipe, play, train
 from diffpolicy.edge.dispatch.several import simulate_several
 from diffpolicy.edge.dispatch.training_fleets import known_fleets, random_fleet
 from diffpolicy.edge.scenario.availability import Availability, Timeline
@@ -259,6 +269,52 @@ def test_what_training_plays_is_what_the_simulator_plays() -> None:
         assert np.array_equal(delays(x.arrivals, weights, x.seats), outcome.delay_s)
 
 
+def test_what_training_plays_of_the_simple_rules_is_what_the_simulator_plays() -> None:
+    """Fleets with seats, with models that are loaded, and with many servers; with a cap, a price, and without."""
+    pytest.importorskip("numba")
+    from diffpolicy.edge.dispatch.quick_rules import holds_simply, rule_delays
+
+    named = ("shortest-first:cap=0", "shortest-first:cap=3,price=0.5", "cost-minus-age:age=0.5,price=none")
+    rules = [rule for rule in (*SIMPLE.values(), *(make_held(name) for name in named)) if holds_simply(rule)]
+    assert len(rules) == 9
+    for seed in range(9):
+        x = random_fleet(np.random.default_rng(seed), 300)
+        for rule in rules:
+            outcome = simulate(x.arrivals, rule, seats=x.seats)
+            assert np.array_equal(rule_delays(x.arrivals, rule, x.seats), outcome.delay_s), (seed, rule)
+
+
+def test_a_learned_order_takes_a_slow_server_where_many_usually_wait() -> None:
+    """The same moment: one waits and a server is free that is three services slower; what is usual decides."""
+    weights = [float(name == "patience when busy") for name in WEIGHTS]
+    moment = Moment.of(service_s=[[1.0, 4.0]], wait_s=[0.0], starts_s=[0.5, 0.0])
+    decided = []
+    for waits in (1, 8):
+        order = LearnedOrder(weights)
+        order.see(Moment.of(service_s=[[1.6, 1.6]] * waits, wait_s=[0.0] * waits, starts_s=[0.0, 0.0]))
+        order.see(replace(moment, number=np.array([waits])))
+        decided.append(order.refused(moment)[0].tolist())
+    assert decided == [[False, True], [False, False]]
+
+
+def test_the_bundled_order_uses_slow_servers_of_a_large_fleet_that_is_busy() -> None:
+    """Two on which the mean was a fourth above that of the best simple rule, as patience was divided by the seats."""
+    pytest.importorskip("numba")
+    for seed in (2004, 2045):
+        x = random_fleet(np.random.default_rng(seed), 6_000)
+        simple = min(play(x, make_held(name))[0] for name in ("first-come", "cost-minus-age:age=1"))
+        assert play(x, make_held("pretrained:dispatch"))[0] - simple < np.log(1.06)
+
+
+def test_an_order_file_without_the_weight_that_was_added_is_the_order_that_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "order.json"
+    path.write_text(json.dumps({"weights": {name: 0.5 for name in WEIGHTS if name not in ADDED}}))
+    assert LearnedFile.read(path).weights == tuple(0.0 if name in ADDED else 0.5 for name in WEIGHTS)
+    path.write_text(json.dumps({"weights": dict.fromkeys(ADDED, 0.5)}))
+    with pytest.raises(InputError, match=r"order.json must hold 'weights', one for each of: share"):
+        LearnedFile.read(path)
+
+
 def test_training_tells_good_orders_from_bad_and_gives_the_same_bits(tmp_path: Path) -> None:
     pytest.importorskip("numba")
     rng = np.random.default_rng(9)
@@ -284,9 +340,9 @@ def test_the_bundled_order_keeps_the_limits_of_the_tail() -> None:
     assert make_held("pretrained:dispatch:tail=0.5") == Held(
         LearnedOrder(LearnedFile.bundled().weights, 0.5), None, None
     )
-    judge = Judge([[x] for x in known_fleets(np.random.default_rng(8), 30_000)], [], Recipe())
+    judge = Judge([[x] for x in known_fleets(np.random.default_rng(8), 30_000)], [], Recipe(front=1.0))
     gain, beyond = judge(LearnedFile.bundled().weights)
-    assert gain < np.log(0.78)
+    assert gain < np.log(0.76)
     assert beyond.max() < 0.02
 
 

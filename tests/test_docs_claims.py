@@ -505,6 +505,11 @@ def test_the_gains_of_the_learned_order_are_those_of_its_files():
     gain = 100 * (1 - fmean(float(row["mean"]) for row in rows("held_learned_fleets.csv")))
     text = (DOCS / "concepts" / "late_binding.md").read_text(encoding="utf-8")
     assert f"is {gain:.1f} % below" in " ".join(text.split())
+    compared = table("docs/concepts/late_binding.md", "the simple rules that count", "lower on")
+    for cells, column in zip(compared, ("mean", "mean_to_as_free", "mean_to_any"), strict=True):
+        means = [float(row[column]) for row in rows("held_learned_fleets.csv")]
+        assert cells["mean of the learned order"] == change(fmean(means) - 1)
+        assert cells["lower on"] == f"{sum(x < 1 for x in means)} of {len(means)}"
 
 
 def test_what_patience_does_on_other_fleets_is_in_its_file():

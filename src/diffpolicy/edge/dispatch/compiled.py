@@ -2,8 +2,8 @@
 
 It knows the orders and the weighings that come with the package, and is the second form of `simulate`, `Held` and
 `OnArrival`; `test_the_numbers_of_the_definition_are_those_of_the_compiled_form` holds the two equal, bit by bit. What
-`LearnedOrder` is trained by, `quick.delays`, is a third, of that order alone; `test_what_training_plays_is_what_the_
-simulator_plays` ties it to both.
+`LearnedOrder` is trained by is a third: `quick.delays`, of that order alone, and `quick_rules.rule_delays`, of the
+simple orders that it is set against. The tests whose names begin with `test_what_training_plays` tie it to both.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from diffpolicy.edge.dispatch.learned_order import (
     AGE,
     AGE_LARGE,
     BACKLOG_S,
+    BUSY,
     CHANGED,
     DECISIONS,
     KEEP,
@@ -189,7 +190,8 @@ def held(g: Given, f: Setup, s: State, rule: Rule, now: float, waits: int, passe
         see(s, rule, waits, drain)
         usual = max(rule.memory[SERVICE_S], 1e-9)
         backlog = rule.memory[BACKLOG_S] + LEAST_BACKLOG * usual / seats
-        patience = rule.weights[PATIENCE] * (usual / seats) + rule.weights[PRICE] * drain
+        patience = rule.weights[PATIENCE] * (usual / seats) + rule.weights[BUSY] * (backlog * (backlog * seats / usual))
+        patience = patience + rule.weights[PRICE] * drain
         ends = soonest(g, f, s, waits)
     if rule.cap >= 0:
         for a in range(waits):

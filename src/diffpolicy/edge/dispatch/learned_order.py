@@ -28,11 +28,13 @@ WEIGHTS = (
     *("share", "age", "age of a large one", "great age", "great age from"),
     *("passes", "passes from", "passes from, a share"),
     *("slowness", "late", "late from"),
-    *("patience", "patience a backlog", "impatience"),
+    *("patience", "patience a backlog", "impatience", "patience when busy"),
 )
 """What is learned, in this order; see `LearnedOrder`."""
-(SHARE, AGE, AGE_LARGE, OLD, OLD_FROM, PASSES, PASSES_FROM, PASSES_SHARE, SLOW, LATE, LATE_FROM, PATIENCE, PRICE, PICKY
- ) = range(len(WEIGHTS))  # fmt: skip
+ADDED = ("patience when busy",)
+"""What files of earlier versions lack; without it an order decides as it did there."""
+(SHARE, AGE, AGE_LARGE, OLD, OLD_FROM, PASSES, PASSES_FROM, PASSES_SHARE, SLOW, LATE, LATE_FROM, PATIENCE, PRICE, PICKY,
+ BUSY) = range(len(WEIGHTS))  # fmt: skip
 SEEN, SERVICES, SERVICE_S, DECISIONS, BACKLOG_S, CHANGED = range(6)
 """Places of an order's memory: up to which number all are known, of how many the usual service is the mean, and so on;
 `CHANGED` is of the compiled form: whether a request arrived, was bound or ended since the last decision."""
@@ -69,9 +71,18 @@ class LearnedOrder:
 
     So a short request goes first until a long one is old in relation to the backlog, or was passed too often; a slow
     server gets what is short, and not what would end late there. A free server is refused to a request that would end
-    there more than `patience H / n + patience a backlog x D - impatience x wait` (at least 0) later than where it ends
-    soonest if all that wait go in order of arrival to where they end soonest. With first come and no patience that is
-    least finish, whose tail no rule with a price has where many servers are unlike.
+    there more than
+
+        patience H / n + patience when busy x (H / n) (B n / H)^2 + patience a backlog x D - impatience x wait
+
+    (at least 0) later than where it ends soonest if all that wait go in order of arrival to where they end soonest.
+    With first come and no patience that is least finish, whose tail no rule with a price has where many servers are
+    unlike.
+
+    Whoever takes a slow server leaves a fast one to all that come after him until nothing waits, and each of them gains
+    about H / n. `B n / H` is how many wait where any does, 1 / (1 - load) in M/M/n. So many wait now, and for each of
+    them as many more arrive before the queue is empty: hence its square. It lets slow servers work in a fleet of any
+    size whose queue is long, and leaves them free where hardly anybody comes after.
 
     It remembers H and B, so that nothing needs to be told; `begin` forgets them.
 
@@ -159,8 +170,9 @@ class LearnedOrder:
 
     def refused(self, moment: Moment) -> Bools:
         """Which requests go on waiting though a server is free, `[W, S]`. Args: moment: `see` has taken it up."""
-        w, (usual, _) = self.weights, self._usual(moment)
-        worth = w[PATIENCE] * (usual / _seats(moment)) + w[PRICE] * _drain_s(moment)
+        w, (usual, backlog), seats = self.weights, self._usual(moment), _seats(moment)
+        worth = w[PATIENCE] * (usual / seats) + w[BUSY] * (backlog * (backlog * seats / usual))
+        worth = worth + w[PRICE] * _drain_s(moment)
         worth_s = (worth - w[PICKY] * (moment.wait_s * self.tail)).clip(min=0.0)
         result: Bools = _ends_s(moment) > (self.soonest_s(moment) + worth_s)[:, None]
         return result
@@ -249,6 +261,8 @@ class LearnedFile:
         """
         what, data = f"order file {Path(path).name}", check.read_json(Path(path), "order file")
         weights: Any = data.get("weights") if isinstance(data, Mapping) else None
+        if isinstance(weights, Mapping):
+            weights = {**dict.fromkeys(ADDED, 0.0), **weights}
         if not isinstance(weights, Mapping) or set(weights) != set(WEIGHTS):
             raise InputError(f"{what} must hold 'weights', one for each of: {', '.join(WEIGHTS)}")
         with check.within(what):

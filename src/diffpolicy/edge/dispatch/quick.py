@@ -10,7 +10,7 @@ from diffpolicy._compile import compile  # noqa: A004
 from diffpolicy._types import Floats
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.compiled_rules import of_learned
-from diffpolicy.edge.dispatch.learned_order import KEEP, LEAST_BACKLOG, PATIENCE, PICKY, PRICE, RESERVED
+from diffpolicy.edge.dispatch.learned_order import BUSY, KEEP, LEAST_BACKLOG, PATIENCE, PICKY, PRICE, RESERVED
 
 
 def delays(arrivals: Arrivals, weights: Floats, seats: tuple[int, ...]) -> Floats:
@@ -90,7 +90,8 @@ def _delays(
             backlog += (drain - backlog) / backlog_of
             one_s = max(usual, 1e-9)
             backlog_s = backlog + LEAST_BACKLOG * one_s / places
-            patience = w[PATIENCE] * (one_s / places) + w[PRICE] * drain
+            patience = w[PATIENCE] * (one_s / places) + w[BUSY] * (backlog_s * (backlog_s * places / one_s))
+            patience = patience + w[PRICE] * drain
             for j in range(servers):
                 begins[j], left[j] = starts[j], free[j]
             best, best_end, request, server = np.inf, np.inf, -1, -1

@@ -1,0 +1,134 @@
+"""`rule_delays`: requests held by a simple rule, as `simulate` plays them and many times as fast, for training."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from diffpolicy._compile import compile  # noqa: A004
+from diffpolicy._types import Floats
+from diffpolicy.edge.dispatch.arrivals import Arrivals
+from diffpolicy.edge.dispatch.held import Held
+from diffpolicy.edge.dispatch.moment import Dispatcher
+from diffpolicy.edge.dispatch.orders import CostMinusAge, FirstCome, ShortestFirst
+
+ORDERS = (FirstCome, ShortestFirst, CostMinusAge)
+FIRST_COME = 0
+
+
+def holds_simply(rule: Dispatcher) -> TypeGuard[Held]:
+    """Whether `rule_delays` plays a rule. Args: rule: any."""
+    return isinstance(rule, Held) and type(rule.order) in ORDERS and rule.choose is None
+
+
+def rule_delays(arrivals: Arrivals, rule: Held, seats: tuple[int, ...]) -> Floats:
+    """Seconds from arrival to end of each request, `[K]`, bit by bit those of `simulate`.
+
+    Args:
+        arrivals: without links, parts or luck, each of which every server can run. rule: one that `holds_simply`.
+        seats: of each server.
+    """
+    a, out = arrivals, np.zeros(len(arrivals))
+    age = rule.order.age if isinstance(rule.order, CostMinusAge) else 0.0
+    cap, price = -1 if rule.cap is None else rule.cap, -1.0 if rule.price is None else rule.price
+    given = a.arrival_s, a.service_s, a.model, a.switch_s, a.cold_s, np.array(seats)
+    _held(*given, ORDERS.index(type(rule.order)), age, cap, price, out)
+    return out
+
+
+@compile
+def _load_s(i: int, j: int, model: Any, switch: Any, cold: Any, loaded: Any) -> float:
+    """Seconds in which a server loads the model of a request, if it has another one."""
+    load = 0.0
+    if loaded[j] != model[i]:
+        load = cold[j] if loaded[j] < 0 else switch[j]
+    return load
+
+
+@compile
+def _held(
+    arrival: Any, service: Any, model: Any, switch: Any, cold: Any, seats: Any,
+    order: int, age: float, cap: int, price: float, out: Any,
+) -> None:  # fmt: skip
+    """`Held`: one event after the other, all in local arrays."""
+    k, servers = service.shape
+    most = seats.max()
+    end_s, begun, belief = np.zeros((servers, most)), np.zeros((servers, most)), np.zeros((servers, most))
+    count, loaded, free = np.zeros(servers, np.int64), np.full(servers, -1), np.zeros(servers, np.int64)
+    starts, waiting, passes = np.zeros(servers), np.zeros(k + 1, np.int64), np.zeros(k, np.int64)
+    coming, waits = 0, 0
+    while coming < k or waits > 0:
+        now = arrival[coming] if coming < k else np.inf
+        for j in range(servers):
+            for p in range(count[j]):
+                now = min(now, end_s[j, p])
+        for j in range(servers):
+            p = 0
+            while p < count[j]:
+                if end_s[j, p] <= now:
+                    last = count[j] - 1
+                    end_s[j, p], begun[j, p], belief[j, p] = end_s[j, last], begun[j, last], belief[j, last]
+                    count[j] = last
+                else:
+                    p += 1
+        while coming < k and arrival[coming] <= now:
+            waiting[waits] = coming
+            waits, coming = waits + 1, coming + 1
+        while waits > 0:
+            some, busy = False, False
+            for j in range(servers):
+                free[j] = seats[j] - count[j]
+                some |= free[j] > 0
+                busy |= free[j] == 0
+                starts[j] = 0.0
+                if free[j] == 0:
+                    starts[j] = np.inf
+                    for p in range(count[j]):
+                        starts[j] = min(starts[j], max(begun[j, p] + belief[j, p] - now, 0.0))
+            if not some:
+                break
+            only, drain = -1, 0.0
+            if price >= 0.0 and busy:
+                for a in range(waits):
+                    rate = 0.0
+                    for j in range(servers):
+                        rate += 1 / (service[waiting[a], j] + _load_s(waiting[a], j, model, switch, cold, loaded))
+                    drain += 1 / rate
+            for a in range(waits if cap >= 0 else 0):
+                if passes[waiting[a]] >= cap:
+                    only = a
+                    break
+            best, best_end, request, server = np.inf, np.inf, -1, -1
+            for a in range(waits):
+                if only >= 0 and a != only:
+                    continue
+                i, slowest = waiting[a], np.inf
+                if price >= 0.0 and busy and only < 0:
+                    for j in range(servers):
+                        if free[j] == 0:
+                            end = starts[j] + (service[i, j] + _load_s(i, j, model, switch, cold, loaded))
+                            slowest = min(slowest, end + price * drain)
+                wait = now - arrival[i]
+                for j in range(servers):
+                    if free[j] == 0:
+                        continue
+                    run = service[i, j] + _load_s(i, j, model, switch, cold, loaded)
+                    if run > slowest:
+                        continue
+                    x = -wait if order == FIRST_COME else run - age * wait
+                    if x < best or (x == best and starts[j] + run < best_end):
+                        best, best_end, request, server = x, starts[j] + run, a, j
+            if request < 0:
+                break
+            i = waiting[request]
+            for a in range(request):
+                passes[waiting[a]] += 1
+            for a in range(request, waits - 1):
+                waiting[a] = waiting[a + 1]
+            waits -= 1
+            p, load = count[server], _load_s(i, server, model, switch, cold, loaded)
+            begun[server, p], belief[server, p] = now, service[i, server] + load
+            end_s[server, p] = now + service[i, server] + load
+            out[i] = end_s[server, p] - arrival[i]
+            count[server], loaded[server] = p + 1, model[i]
