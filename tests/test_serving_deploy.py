@@ -4,6 +4,9 @@ import configparser
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,20 @@ def test_the_time_to_stop_is_longer_than_the_grace_and_a_drained_end_is_no_failu
     assert int(service["TimeoutStopSec"]) > grace
     assert service["SuccessExitStatus"] == "143"
     assert int(compose()["serve"]["stop_grace_period"].rstrip("s")) > parser().parse_args(commands()["serve"]).grace
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own check")
+def test_systemd_takes_the_unit(tmp_path):
+    text = (FOLDER / "diffpolicy-serve.service").read_text()
+    file = tmp_path / "diffpolicy-serve.service"
+    file.write_text(text.replace("/opt/diffpolicy/bin/diffpolicy", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, timeout=60
+    )
+    about = [line for line in done.stderr.splitlines() if "diffpolicy" in line]
+    assert not about
+    if done.returncode:
+        pytest.skip(f"systemd's check does not run here: {done.stderr.strip()}")
 
 
 def test_workers_are_those_that_compose_starts():
