@@ -182,6 +182,20 @@ def test_a_very_bad_rule_leaves_names_whole_and_a_lone_jump_back_is_said(tmp_pat
     assert not RequestLog.read(path).out_of_order  # another order, such as that of ends
 
 
+def test_rows_that_stand_twice_are_told_of_and_count(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"{k},{'ab'[k % 2]},{k + 1.5},1,r{k}" for k in range(100)]
+    told = {}
+    for name, more in {"none": [], "one": rows[3:4], "some": [*rows[3:6], rows[3]]}.items():
+        path.write_text("\n".join(["arrival_s,server,end_s,cost,note", *rows, *more]))
+        log = RequestLog.read(path)
+        assert (len(log), log.repeated) == (100 + len(more), len(more))
+        told[name] = " ".join(advise(log).table().split())
+    assert "repeat" not in told["none"]
+    assert " 1 row repeats a row of the log, cell by cell, and each counts as a request: if" in told["one"]
+    assert " 4 rows repeat rows of the log, cell by cell" in told["some"]
+
+
 def test_the_start_is_the_later_of_arrival_and_the_end_before(tmp_path: Path) -> None:
     known = RequestLog.read(hidden(tmp_path, 5, count=300, starts=True).path)
     (tmp_path / "guessed").mkdir()

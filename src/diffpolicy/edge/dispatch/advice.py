@@ -136,6 +136,7 @@ def advise(
         {name: count for name, count in by_name.items() if known.get(name, count) != count},
         len(log) - len(delays_s),
         log.out_of_order,
+        log.repeated,
     )
 
 

@@ -41,6 +41,7 @@ class RequestLog:
         request: of which request each is a part, in order of arrival from 0, int64 `[K]`: rows of one arrival that name
             one `request`, such as its images where they are sent one by one. Without that column each is one.
         out_of_order: of rows that arrive before the row above, where those are few; otherwise empty.
+        repeated: rows whose cells are all those of a row before; each counts as a request.
 
     Raises:
         InputError: on reading, a column lacks, or a value is wrong; names line, column and value.
@@ -67,6 +68,7 @@ class RequestLog:
     started: bool
     request: Ints
     out_of_order: str = ""
+    repeated: int = 0
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -168,6 +170,7 @@ class RequestLog:
             started,
             _requests(table, rows[order], arrival[order]),
             table.out_of_order(rows, arrival),
+            len(rows) - len({table.table.rows[k] for k in rows}),
         )
 
 

@@ -71,6 +71,7 @@ class Advice:
             the log, by name, where the fleet has it work on another number.
         more_parts: rows of the log beyond one a request, where images of a request were sent one by one.
         out_of_order: of a few rows that arrive before the row above; empty where there is none.
+        repeated: rows of the log whose cells are all those of a row before.
 
     Example:
         >>> known = {}, None, "nothing", False, {"a": 1.0}, {"a": 1}, {}, None
@@ -97,6 +98,7 @@ class Advice:
     seats_before: Mapping[str, int] = field(default_factory=dict)
     more_parts: int = 0
     out_of_order: str = ""
+    repeated: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As `advise --json` prints it; `roll_back_s` is a mean delay of 200 requests at the same load."""
@@ -147,6 +149,11 @@ class Advice:
             )
         if self.out_of_order:
             lines.append(f"Sorted by arrival, but {self.out_of_order}. A wrong time makes delays long.")
+        if self.repeated:
+            lines.append(
+                f"{self.repeated:,} row{'s repeat rows' if self.repeated > 1 else ' repeats a row'} of the log, cell by"
+                " cell, and each counts as a request: if it was joined twice, take them out."
+            )
         if self.more_parts:
             parts = self.requests + self.more_parts
             lines.append(f"Delays are of whole requests, which were sent in {parts:,} parts; passes are of parts.")
