@@ -136,6 +136,22 @@ def test_a_slow_server_is_refused_only_while_waiting_is_worth_it() -> None:
     assert too_slow(Moment.of(service_s=[[9.0, 1.0]], wait_s=[0.0], starts_s=[2.0, 0.0]), price=0.0).sum() == 0
 
 
+@pytest.mark.parametrize("shape", [(2, 9), (9, 3), (1, 40), (5, 5)])
+def test_who_is_too_slow_is_the_same_whether_requests_or_servers_are_gone_through(shape: tuple[int, int]) -> None:
+    """By the definition, pair for pair; among servers that cannot run a request and equal times, too."""
+    drawn = np.random.default_rng(sum(shape))
+    for _ in range(50):
+        service = drawn.choice([1.0, 1.5, 2.0, 7.0, np.inf], shape) * drawn.choice([1.0, 0.3], shape)
+        service[:, 0] = drawn.uniform(1, 9, len(service))
+        starts = drawn.choice([0.0, 0.0, 0.7, 3.1], shape[1])
+        moment = Moment.of(service_s=service.tolist(), wait_s=[0.0] * shape[0], starts_s=starts.tolist())
+        found, worth = too_slow(moment, price=0.5), 0.5 * drain_s(moment.service_s)
+        for w, j in np.ndindex(*shape):
+            faster = [i for i in range(shape[1]) if moment.free[i] <= 0 and service[w, i] < service[w, j]]
+            best = min((starts[i] + service[w, i] for i in faster), default=math.inf)
+            assert found[w, j] == (moment.free[j] > 0 and service[w, j] > best + worth)
+
+
 def test_waiting_for_a_faster_server_starves_nobody_and_pays() -> None:
     arrivals = poisson(6_000, 0.85, (2.0, 1.0, 0.5, 0.5))
     priced = simulate(arrivals, Held(CostMinusAge(0.5), price=2.0))
@@ -377,6 +393,41 @@ def test_an_account_knows_when_a_request_would_begin() -> None:
     assert account.free(2.5).tolist() == [0]
     with pytest.raises(InputError, match="server 0 was not sent request 'b'"):
         account.done(0, "b", now_s=3.0)
+
+
+def test_an_account_of_one_seat_has_the_bits_of_the_general_form() -> None:
+    """Sent, done, foreign work and seats that change, in any order; `starts_s` has what `start_s` has."""
+    drawn, account, seats = np.random.default_rng(3), Account([1] * 4), [1] * 4
+    sent: list[tuple[int, int]] = []
+    now, compared = 0.0, 0
+    for k in range(3000):
+        now += float(drawn.exponential())
+        j = int(drawn.integers(4))
+        what = drawn.random()
+        if what < 0.5:
+            account.sent(j, k, expected_s=float(drawn.exponential(3.0)), now_s=now, cost=float(drawn.random()))
+            sent.append((j, k))
+        elif what < 0.9 and sent:
+            account.done(*sent.pop(int(drawn.integers(len(sent)))), now)
+        elif what < 0.95:
+            account.foreign(j, len(account.servers[j]) + int(drawn.integers(3)), now)
+        elif what > 0.98:
+            seats[j] = int(drawn.integers(1, 3))
+            account.seat(j, seats[j])
+        starts = account.starts_s(now)
+        assert account.has_foreign == account.foreign_count.any()
+        for i, at in enumerate(account.servers):
+            assert starts[i] == account.start_s(i, now)
+            foreign = int(account.foreign_count[i])
+            assert account.free(now)[i] == max(seats[i] - len(at) - foreign, 0)
+            ends = sorted(max(x.begun_s + x.expected_s - now, 0.0) for x in at if x.begun_s is not None)
+            if foreign or len(at) < seats[i]:
+                continue
+            compared += 1
+            for waits in at[seats[i] :]:  # each goes to the seat that is free first
+                ends = sorted([ends[0] + waits.expected_s, *ends[1:]])
+            assert starts[i] == ends[0]
+    assert compared > 500
 
 
 def test_the_cost_of_what_a_server_has_is_the_same_bits_in_all_pythons(monkeypatch) -> None:

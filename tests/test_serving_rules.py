@@ -11,6 +11,7 @@ import pytest
 
 from diffpolicy import InputError
 from diffpolicy.edge.dispatch import Held, Moment, OnArrival
+from diffpolicy.edge.serving.decider import Decider
 from diffpolicy.edge.serving.reach import is_loopback
 from diffpolicy.edge.serving.rules import LEARNED, NAMES, make_policy
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
@@ -172,6 +173,17 @@ def test_a_workers_file_is_looked_at_again_after_what_nobody_foresaw_and_a_slow_
     assert read[:5] == [False, False, False, True, False]
     assert "could not be loaded: RuntimeError: odd" in caplog.text
     assert "w.json is broken; the workers stay as they were" in caplog.text
+
+
+def test_rules_that_take_microseconds_decide_where_requests_are_and_all_others_in_a_thread(tmp_path, monkeypatch):
+    (tmp_path / "own_rule.py").write_text("def cost(moment):\n    return moment.starts_s\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    threads = {}
+    for name in ("round-robin", "power-of-two", "least-work", "least-finish", "random", "own_rule:cost"):
+        decider = Decider(make_policy(name).dispatcher, name)
+        threads[name] = decider._thread is not None
+        decider.close()
+    assert [name for name, aside in threads.items() if aside] == ["own_rule:cost"]
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,11 @@ class Account:
         """How many foreign requests each server has, as it last said, int64 `[S]`."""
         return np.array([len(since) for since in self._foreign_since_s], np.int64)
 
+    @property
+    def has_foreign(self) -> bool:
+        """Whether any server has foreign requests."""
+        return any(self._foreign_since_s)
+
     def _foreign_left_s(self, server: int, now_s: float) -> list[float]:
         """Seconds until each foreign request there should end, as long as one's own take from when it was seen."""
         mean_s = self._sent[1] / max(self._sent[0], 1)
@@ -180,10 +185,11 @@ class Account:
 
     def free(self, now_s: float) -> Ints:
         """How many requests each server can be sent now, `[S]`. Args: now_s: the time."""
-        result = np.zeros(len(self.servers), np.int64)
-        for j, at in enumerate(self.servers):
-            ending = sum(x <= self.lead_s + ROUNDING for x in self._ends_s(j, now_s)) if self.lead_s else 0
-            result[j] = self.seats[j] - len(at) - len(self._foreign_since_s[j]) + ending
+        taken = zip(self.seats, self.servers, self._foreign_since_s, strict=True)
+        result = np.array([seats - len(at) - len(foreign) for seats, at, foreign in taken], np.int64)
+        if self.lead_s:
+            for j in range(len(result)):
+                result[j] += sum(x <= self.lead_s + ROUNDING for x in self._ends_s(j, now_s))
         return np.maximum(result, 0)
 
     def opens_s(self, now_s: float) -> float:
@@ -195,7 +201,11 @@ class Account:
 
     def starts_s(self, now_s: float) -> Floats:
         """Seconds until a request that is sent now would begin, 0 where a seat is free, `[S]`. Args: now_s: now."""
-        return np.array([self.start_s(j, now_s) for j in range(len(self.servers))], np.float64)
+        result = [0.0] * len(self.servers)
+        for j, (at, foreign) in enumerate(zip(self.servers, self._foreign_since_s, strict=True)):
+            if at or foreign:  # of hundreds of servers many have nothing
+                result[j] = self.start_s(j, now_s)
+        return np.array(result, np.float64)
 
     def start_s(self, server: int, now_s: float) -> float:
         """As `starts_s` has it of one server. Args: server: which. now_s: the time."""
@@ -203,6 +213,12 @@ class Account:
         foreign = len(self._foreign_since_s[server])
         if len(at) + foreign < seats:
             return 0.0
+        if seats == 1 and not foreign and at[0].begun_s is not None and (len(at) == 1 or at[1].begun_s is None):
+            # the rest in short, since most are so
+            end = max(at[0].begun_s + at[0].expected_s - now_s, 0.0)
+            for sent in at[1:]:
+                end += sent.expected_s
+            return end
         ends = self._ends_s(server, now_s)
         if foreign:
             ends = _packed(sorted(ends) + self._foreign_left_s(server, now_s), seats)
@@ -219,7 +235,7 @@ class Account:
     @property
     def outstanding_cost(self) -> Floats:
         """Their declared cost, `[S]`."""
-        return np.array([total(x.cost for x in at) for at in self.servers], np.float64)
+        return np.array([total([x.cost for x in at]) if at else 0.0 for at in self.servers], np.float64)
 
 
 def _packed(work_s: Sequence[float], seats: int) -> list[float]:

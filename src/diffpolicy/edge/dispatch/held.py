@@ -39,8 +39,13 @@ def too_slow(moment: Moment, price: float) -> Bools:
     if not busy.any():
         return refused
     ends = moment.starts_s + service
-    worth = price * drain_s(service)
-    for j in np.flatnonzero(~busy):
+    worth, free = price * drain_s(service), np.flatnonzero(~busy)
+    if len(free) > len(service):  # the fewer rounds
+        for i, row in enumerate(service):
+            faster = busy & (row < row[free, None])
+            refused[i, free] = row[free] > np.where(faster, ends[i], np.inf).min(-1) + worth
+        return refused
+    for j in free:
         faster = busy & (service < service[:, j : j + 1])
         refused[:, j] = service[:, j] > np.where(faster, ends, np.inf).min(-1) + worth
     return refused

@@ -107,7 +107,7 @@ class Binder:
     async def _bind_one(self) -> bool:
         """Binds a request, if the policy wants one bound."""
         now, fleet = self._clock(), self._fleet
-        foreign = bool(fleet.account.foreign_count.any())
+        foreign = fleet.account.has_foreign
         if not self._waiting or (self._acting.all_hold and not foreign and not fleet.account.free(now).any()):
             return False
         costs, version = fleet.costs_now(now), fleet.version

@@ -15,6 +15,7 @@ from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
 from diffpolicy.edge.dispatch.on_arrival import OnArrival
 from diffpolicy.edge.serving.aside import Aside
+from diffpolicy.edge.serving.rules import Chooses
 
 logger = logging.getLogger("diffpolicy.serving")
 OURS = (Held, OnArrival)
@@ -63,7 +64,8 @@ class Decider:
             policy.choose is not None or not type(policy.order).__module__.startswith("diffpolicy.")
         )
         inside |= isinstance(policy, OnArrival) and not isinstance(policy.weigh, str)
-        self._thread = None if type(policy) in OURS and not inside else Aside("policy")
+        quick = (type(policy) in OURS and not inside) or (isinstance(policy, Chooses) and policy.quick)
+        self._thread = None if quick else Aside("policy")
         self._late: Future[Any] | None = None
         self._told = False
 

@@ -16,6 +16,9 @@ class Drift:
     The means of `CostModel` run over ten times as many answers, for each kind of request; what they have not learned
     yet is the same factor for all kinds of a server.
 
+    Attributes:
+        factor: what to multiply expected seconds by.
+
     Example:
         >>> drift = Drift()
         >>> for _ in range(40):
@@ -25,7 +28,7 @@ class Drift:
     """
 
     def __init__(self) -> None:
-        self._mean, self._seen = 0.0, 0
+        self._mean, self._seen, self.factor = 0.0, 0, 1.0
 
     def observe(self, seconds: float, *, expected_s: float) -> None:
         """Takes an answer up. Args: seconds: measured. expected_s: without this factor."""
@@ -34,8 +37,4 @@ class Drift:
         ratio = min(max(math.log(seconds / expected_s), -math.log(MOST)), math.log(MOST))
         self._seen += 1
         self._mean += (ratio - self._mean) / MEMORY
-
-    @property
-    def factor(self) -> float:
-        """What to multiply expected seconds by."""
-        return math.exp(self._mean)
+        self.factor = math.exp(self._mean)

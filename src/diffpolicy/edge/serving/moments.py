@@ -57,7 +57,7 @@ class Costs:
         self._rows: dict[tuple[object, ...], Floats] = {}
         self._drift = np.array([server.drift.factor for server in servers])
         self.takes: Bools = np.array([s.takes(now_s, int(n)) for s, n in zip(servers, outstanding, strict=True)])
-        self._failing: Bools = np.array([server.failing(now_s) for server in servers])
+        self._failing: Bools = np.array([s.failed_s is not None and s.failing(now_s) for s in servers], np.bool_)
         self._starts_s = starts_s(now_s) if starts_s is not None and self._failing.any() else np.zeros(len(servers))
         self._serves: dict[str, Bools] = {}
 

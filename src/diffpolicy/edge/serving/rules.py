@@ -132,12 +132,16 @@ NAMES = (*WEIGHED, *CHOICES, *SAME, *LEARNED, *(PRETRAINED + name for name in PR
 
 
 class Chooses:
-    """Binds the longest waiting request when it arrives. Args: make: from a seed to what chooses. seed: of draws."""
+    """Binds the longest waiting request when it arrives.
+
+    Args:
+        make: from a seed to what chooses. seed: of draws. quick: whether that takes microseconds, and never waits.
+    """
 
     holds = False
 
-    def __init__(self, make: Callable[[int], Choice], seed: int = 0) -> None:
-        self.make, self.choice = make, make(seed)
+    def __init__(self, make: Callable[[int], Choice], seed: int = 0, *, quick: bool = False) -> None:
+        self.make, self.choice, self.quick = make, make(seed), quick
 
     def begin(self, seed: int) -> None:
         """Begins anew. Args: seed: of draws."""
@@ -206,7 +210,7 @@ def make_policy(
         return LearnedChoice(policy, servers, seed)
 
     if binding == "arrival":
-        return Named(Chooses(make, seed), rule, learned)
+        return Named(Chooses(make, seed, quick=rule in CHOICES or rule in WEIGHED), rule, learned)
     if rule in ALIKE:
         raise InputError(
             f"--policy {policy} works only with --binding arrival: free servers would all begin at once, so it would "
