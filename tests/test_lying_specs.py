@@ -1,6 +1,7 @@
 """Environments whose values are not what their specs say: refused, or told of, by one sentence before any training."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -179,3 +180,14 @@ def test_lanes_of_gymnasium_are_called_by_their_class():
             return np.zeros(2, np.float32), {}
 
     assert called(EnvProblem(Tills, steps=3).make_env(batch=2, seed=0)) == "Tills"
+
+
+def test_two_sizes_of_one_environment_have_two_names():
+    def clinic(batch, seed, minutes=50, note=None):
+        return Clinic(batch, seed)
+
+    short, long = (EnvProblem(partial(clinic, minutes=m, note=[1]), steps=m) for m in (5, 10))
+    assert (short.name, long.name) == ("clinic(minutes=5)", "clinic(minutes=10)")
+    assert "clinic(minutes=5): 2 identical episodes" in evaluate(short, ["random"], episodes=2).table()
+    assert EnvProblem(partial(clinic), steps=5).name == "clinic"
+    assert EnvProblem(partial(clinic, minutes=5), steps=5, name="mine").name == "mine"

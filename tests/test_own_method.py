@@ -4,7 +4,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, Optional, Union
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from diffpolicy.experiments.method_names import make_method
 from diffpolicy.experiments.plan import Plan
 from diffpolicy.experiments.sweep import Sweep
 from diffpolicy.methods import SACMethod
+from diffpolicy.methods.fields import annotated
 from diffpolicy.problems import Clinic
 from diffpolicy.problems.clinic import longest_queue
 
@@ -183,6 +184,44 @@ def test_a_sweep_sets_a_field_of_ones_own(mine, tmp_path):
     assert sweep.values == (0.5, 2.0)
     assert [dict(sweep.apply(plan, value).changes) for value in sweep.values] == [{"beta": 0.5}, {"beta": 2.0}]
     assert Sweep.parse("rounds=1,2", PROBLEM, ["mine_of_tests:own"]).values == (1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maybe(SACMethod):
+    """Has numbers that may be none, as annotations write that, and what is none."""
+
+    pull: Optional[float] = None  # noqa: UP045 (as users of older Pythons write)
+    push: Union[int, None] = None  # noqa: UP007
+    turn: float | None = None
+    word: Optional[str] = None  # noqa: UP045
+    spans: Optional[list[float]] = None  # noqa: UP045
+
+
+def test_a_sweep_sets_a_number_that_may_be_none_however_its_annotation_is_written(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "maybe", Maybe(learning_rates=RATES), raising=False)
+    methods = [f"{__name__}:maybe"]
+    for name in ("pull", "turn"):
+        assert Sweep.parse(f"{name}=0.5,2", PROBLEM, methods).values == (0.5, 2.0)
+    assert Sweep.parse("push=1,2", PROBLEM, methods).values == (1, 2)
+    for name in ("word", "spans"):
+        with pytest.raises(InputError, match="a field of all methods that is a number"):
+            Sweep.parse(f"{name}=1,2", PROBLEM, methods)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (float, "float"),
+        ("Optional[float]", "float | None"),
+        ("typing.Optional[int]", "int | None"),
+        ("t.Union[int, None]", "int | None"),
+        (Optional[float], "float | None"),  # noqa: UP045
+        (Optional[list[float]], "list[float] | None"),  # noqa: UP045
+        ("dict[str, float]", "dict[str, float]"),
+    ],
+)
+def test_an_annotation_says_the_same_however_it_is_written(written, said):
+    assert annotated(SimpleNamespace(type=written)) == said
 
 
 def test_a_sweep_refuses_a_field_that_some_method_lacks(mine, tmp_path):

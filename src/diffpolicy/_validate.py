@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def _pieces(value: object) -> Iterator[str]:
 def number(
     value: Any, key: str, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> float:
-    """A finite number, greater than `above` or at least `least`, and at most `most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A finite number, greater than `above` or at least `least`, and at most `most`; NumPy's scalars are numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise InputError(f"{key} must be a number, got {show(value)}")
     try:
         result = float(value)
@@ -76,14 +77,15 @@ def number(
 
 
 def integer(value: Any, key: str, *, least: int | None = None, most: int | None = None) -> int:
-    """A whole number, from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+    """A whole number, from `least` to `most`; NumPy's scalars are numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)) or value != value // 1:
         raise InputError(f"{key} must be a whole number, got {show(value)}")
-    if least is not None and value < least:
+    whole = int(value)  # type: ignore[arg-type]  # of `Real` it is not told that `int` takes it
+    if least is not None and whole < least:
         raise InputError(f"{key} must be at least {least}, got {show(value)}")
-    if most is not None and value > most:
+    if most is not None and whole > most:
         raise InputError(f"{key} must be at most {most}, got {show(value)}")
-    return int(value)
+    return whole
 
 
 def no_class(value: Any, key: str) -> None:

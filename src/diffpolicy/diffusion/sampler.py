@@ -88,8 +88,8 @@ class Sampler(ABC):
     min_std: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and (isinstance(self.steps, bool) or not isinstance(self.steps, int)):
-            raise InputError(f"sampler steps must be a whole number, got {self.steps!r}")
+        if self.steps is not None:
+            object.__setattr__(self, "steps", check.integer(self.steps, "sampler steps"))
         if not 0 <= self.min_std < math.inf:
             raise InputError(f"min_std must be at least 0, got {self.min_std}")
 

@@ -40,7 +40,7 @@ class EnvProblem(Problem):
         rules: untrained policies by name, the first the baseline: a function of a tensordict, a tensordict module, or
             a class or function that makes one of a `seed`, a class of nothing too. By default `random`.
         cost: its label, or a `Cost`; the cost of an episode is minus the sum of its rewards.
-        name: of the problem; by default the factory's.
+        name: of the problem; by default the factory's, of a `functools.partial` with its plain arguments.
         version: of the problem; where it is given, other source with the same version is the same problem.
         transitions: makes transitions of a rollout; by default `step_transitions`.
         methods: presets that `compare` trains by default.
@@ -75,7 +75,7 @@ class EnvProblem(Problem):
         self.factory, self.asks = make_env, _asked(make_env)
         self.steps, self.version = steps, version
         self.cost = cost if isinstance(cost, Cost) else Cost(cost)
-        self.name = name or _name(make_env)
+        self.name = name or _name(make_env) + _sizes(make_env)
         check.names(methods, "methods", "names")
         self.methods = tuple(methods)
         self._rules = dict(rules or {})
@@ -206,6 +206,15 @@ def _name(make_env: Any) -> str:
         make_env = make_env.func
     name = getattr(make_env, "__name__", type(make_env).__name__)
     return "problem" if name == "<lambda>" else name
+
+
+def _sizes(make_env: Any) -> str:
+    """The plain arguments of a `functools.partial`, such as `(drones=3)`: two sizes in one table have two names."""
+    if not isinstance(make_env, functools.partial):
+        return ""
+    given = [("", value) for value in make_env.args] + [(f"{name}=", v) for name, v in make_env.keywords.items()]
+    told = [f"{name}{value}" for name, value in given if isinstance(value, (str, int, float)) and len(str(value)) < 20]
+    return f"({', '.join(told)})" if told else ""
 
 
 def _check_rule(name: str, policy: Any) -> None:

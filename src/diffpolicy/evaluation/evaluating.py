@@ -136,6 +136,7 @@ def play_episodes(
         True
     """
     episodes = check.integer(episodes, "episodes", least=1, most=_limits.EVALUATION)
+    seed = check.integer(seed, "seed", least=0)
     problem.check_episodes(episodes)
     check_is_policy(policy)
     parts = []
@@ -225,6 +226,7 @@ def evaluate(
         >>> result.costs.count, result.ratio > 1  # dearer than random: the longest queue is not the dearest
         (8, True)
     """
+    seed = check.integer(seed, "seed", least=0)
     if not isinstance(policies, Mapping):
         check.names(policies, "policies", "names")
         policies = {str(name): make_policy(name, problem, seed=seed) for name in policies}

@@ -88,7 +88,7 @@ def build(
         >>> fit(module, episodes=8).episodes
         8
     """
-    environments = check.integer(environments, "environments", least=1)
+    environments, seed = check.integer(environments, "environments", least=1), check.integer(seed, "seed", least=0)
     given = make_problem(problem) if isinstance(problem, str) else problem
     check.no_class(given, "the problem")
     made = make_method(method) if isinstance(method, str) else method
@@ -163,7 +163,7 @@ def train(
         >>> evaluate(problem, ["runs/clinic"], episodes=4).results["runs/clinic"].costs.count
         4
     """
-    given = checked_problem(problem)
+    given, seed = checked_problem(problem), check.integer(seed, "seed", least=0)
     module = build(given, method, data=data, environments=environments, seed=seed, changes=changes)
     module.problem = None  # it was checked before anything was built
     trained = {"method": _name(method), "problem": given.name, "seed": seed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field
 from typing import Any, get_args
@@ -21,9 +22,14 @@ PLAIN: Mapping[str, Rule] = {"float": check.number, "int": check.integer, "bool"
 
 
 def annotated(field: Field[Any]) -> str:
-    """What a field's annotation says, such as `float` or `int | None`. Args: field: of a method."""
+    """What a field's annotation says, such as `float` or `int | None`, however written. Args: field: of a method."""
     kind: Any = field.type
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    said = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    said = re.sub(r"\b(?:typing|t)\.(?=Optional\[|Union\[)", "", said)
+    if found := re.fullmatch(r"Optional\[(.*)\]", said):
+        return f"{found[1]} | None"
+    found = re.fullmatch(r"Union\[([^\[\]]*)\]", said)
+    return " | ".join(part.strip() for part in found[1].split(",")) if found else said
 
 
 def function(value: Any, key: str) -> Any:

@@ -230,7 +230,7 @@ class QGradient(_ByCritic):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check.number(self.scale, "scale")
+        object.__setattr__(self, "scale", check.number(self.scale, "scale"))
 
     def check(self, policy: SteeredPolicy) -> None:
         head = policy.head

@@ -125,7 +125,7 @@ class ActionMemory(Prior):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"ActionMemory.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        check.number(self.rate, "ActionMemory.rate", above=0, most=1)
+        object.__setattr__(self, "rate", check.number(self.rate, "ActionMemory.rate", above=0, most=1))
 
     def to_dict(self) -> dict[str, Any]:
         form = super().to_dict()
