@@ -98,7 +98,7 @@ class Rows:
         if self.valid is None or (self.packed and self.agent_dim is None):
             return placed
         # no product: what is made of an item that does not exist may be no number
-        return placed.masked_fill(~self.valid.to(placed.device).unsqueeze(-1), 0)
+        return torch.where(self.valid.to(placed.device).unsqueeze(-1), placed, placed.new_zeros(()))
 
     def put_into(self, values: Tensor, rows: Tensor) -> Tensor:
         """Values, with those of rows where they are valid, `[*shape, F]`.
