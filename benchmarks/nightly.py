@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -45,11 +46,12 @@ class Record:
     """A file of figures that a page shows.
 
     Args:
-        file: in `docs/_static`, and as the command writes it.
+        file: in `docs/_static`.
         keys: columns that name a row; where several rows have the same names, their mean counts.
         figure: column. margin: by which share a figure may be worse.
         high: whether more is better. exact: whether any machine has the same figure, so that no other one is better.
         part: of the first key, whose rows alone count; empty: all.
+        written: the file's name as the command writes it, where that is another one.
     """
 
     file: str
@@ -59,6 +61,7 @@ class Record:
     high: bool = False
     exact: bool = False
     part: str = ""
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,13 @@ class Check:
 
 
 QUICK_MINUTES = 5.0
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 FRONT = ("policy", "weight")
+SPREAD = ("mean_delay_s", "p99_delay_s")
+GPU_MIX = (
+    "opt-ts price weighted-round-robin power-of-two least-work capacity-proportional random pretrained:live"
+    " pretrained:stale"
+)
 CHECKS = {
     "slow tests": Check("-m pytest -n 2 -m slow", "-m pytest -m slow tests/test_problems_clinic.py", 120),
     "fuzz": Check("tests/fuzz.py --inputs 50000", "tests/fuzz.py --reader policy --inputs 50", 120),
@@ -98,7 +107,10 @@ CHECKS = {
         "benchmarks/held.py --out {out}",
         None,
         60,
-        tuple(Record(f"{case}.csv", FRONT, "mean_delay_s", exact=True) for case in ("held_equal", "held_unlike")),
+        (
+            *(Record(f"{case}.csv", FRONT, "mean_delay_s", exact=True) for case in ("held_equal", "held_unlike")),
+            Record("held_erosion.csv", ("what", "value"), "ratio", exact=True),
+        ),
     ),
     "learned order of held requests": Check(
         "benchmarks/held_learned.py --out {out}",
@@ -106,7 +118,10 @@ CHECKS = {
         60,
         (
             Record("held_learned.csv", ("fleet", "rule"), "ratio", exact=True),
-            Record("held_learned_fleets.csv", ("fleet",), "mean", exact=True),
+            *(
+                Record("held_learned_fleets.csv", ("fleet",), figure, exact=True)
+                for figure in ("mean", "mean_to_as_free", "mean_to_any")
+            ),
         ),
     ),
     "learned order on sixty fleets": Check(
@@ -115,6 +130,45 @@ CHECKS = {
         60,
         (Record("held_learned_patience.csv", ("fleet", "patience"), "mean", exact=True),),
     ),
+    "who pays": Check(
+        "benchmarks/deciding.py --out {out}",
+        None,
+        20,
+        (
+            # without the trained policy, which another processor trains to other digits
+            *(
+                Record(
+                    "deciding_sizes.csv",
+                    ("policy", "work_gcycles"),
+                    "mean_delay_s",
+                    1e-6,
+                    exact=True,
+                    part=name,
+                    written="sizes.csv",
+                )
+                for name in ("opt-ts", "price", "pretrained:live", "pretrained:stale")
+            ),
+            *(Record("deciding_front.csv", FRONT, figure, exact=True, written="front.csv") for figure in SPREAD),
+        ),
+    ),
+    "the paper's Table II": Check(
+        "benchmarks/table2.py --out {out}/table2.csv",
+        "benchmarks/table2.py --out {out}/table2.csv",
+        5,
+        tuple(Record("table2.csv", ("seconds to N images",), f"N = {n}", exact=True) for n in (1, 100, 500, 1000)),
+    ),
+    "trials of a policy": Check(
+        "benchmarks/trial.py --csv {out}/trial.csv",
+        None,
+        40,
+        (Record("trial.csv", ("share", "delays", "policy"), "ended", exact=True),),
+    ),
+    "measured GPUs": Check(
+        f"-m diffpolicy evaluate {GPU_MIX} --scenario gpu-mix --out {{out}}",
+        None,
+        20,
+        tuple(Record("gpu_mix.csv", ("policy",), figure, exact=True, written="evaluation.csv") for figure in SPREAD),
+    ),
     "fleets": Check(
         "benchmarks/fleets.py --out {out}",
         "benchmarks/fleets.py --quick --out {out}",
@@ -122,12 +176,15 @@ CHECKS = {
         (Record("fleets.csv", ("problem", "rule"), "mean, s", 1e-3, exact=True),),
     ),
     "other arrivals than were told": Check(
-        "benchmarks/unseen.py --out {out}/unseen --csv {out}/unseen.csv",
+        "benchmarks/unseen.py --out {out}/unseen --csv {out}",
         None,
         60,
-        tuple(
-            Record("unseen.csv", ("tasks", "stations come", "told"), f"pretrained:{level}", exact=True)
-            for level in ("live", "stale", "private")
+        (
+            *(
+                Record("unseen.csv", ("tasks", "stations come", "told"), f"pretrained:{level}", exact=True)
+                for level in ("live", "stale", "private")
+            ),
+            Record("unseen_other.csv", ("arrivals", "policy"), "mean, s", exact=True),
         ),
     ),
     "searches for joint decisions": Check(
@@ -247,7 +304,7 @@ def listen() -> None:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         sys.exit(_signals.exit_status(number))
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
             signal.signal(number, end)
 
@@ -261,8 +318,16 @@ def failure(words: Sequence[str], seconds: float) -> str:
     Returns:
         Why it did not end well; empty where it did.
     """
-    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, start_new_session=True)
+    # a request to end that comes while the command is started waits until there is somebody to end
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, before),
+    )
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
         return f"not done in {seconds / 60:g} minutes"
@@ -276,7 +341,7 @@ def failure(words: Sequence[str], seconds: float) -> str:
 def compared(record: Record, out: Path, whole: bool) -> list[str]:
     """The columns of a record from the number of figures to the figure of now, and whether it is held."""
     try:
-        found = compare(read(RECORDS / record.file), read(out / record.file), record, whole=whole)
+        found = compare(read(RECORDS / record.file), read(out / (record.written or record.file)), record, whole=whole)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         return ["0", f"{record.file}: {type(error).__name__}: {error}", "", "", "NO"]
     if not found.rows:

@@ -2,6 +2,7 @@
 
 python benchmarks/price.py                       # three minutes on one core
 python benchmarks/price.py --slots 59 --episodes 16
+python benchmarks/price.py --csv docs/_static/price_speed.csv
 
 All that the commands do but reading and writing files is timed: arrivals, physics, decisions, statistics. Both forms
 play the same tasks, and the benchmark ends if they choose other servers. Two files are replayed: one of a task a step,
@@ -14,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
@@ -23,7 +25,7 @@ import torch
 from diffpolicy.edge import Scenario, make_policy
 from diffpolicy.edge.evaluation import play_episodes, replay
 from diffpolicy.edge.workload.task_file import TaskList
-from timing import machine, table
+from timing import machine, table, write_csv
 
 POLICIES = ("price", "pretrained:live", "pretrained:stale")
 LAW, COMPILED = "law", "compiled"
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=400, help="of each file")
     parser.add_argument("--long", type=int, default=20_000, help="tasks of each longer file")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--csv", type=Path, help="write the table there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     scenario = Scenario.load("lad-ts").override(slots=options.slots)
@@ -86,7 +89,10 @@ def main() -> None:
             forms = (COMPILED,) if how in longer else (LAW, COMPILED)
             rows.append([policy, how, *measured(run, options.rounds, forms)])
     print(f"the learned price, decisions a second; {machine()}")
-    print(table(["policy", "in", "tasks", LAW, COMPILED, "ratio"], rows))
+    columns = ["policy", "in", "tasks", LAW, COMPILED, "ratio"]
+    print(table(columns, rows))
+    if options.csv:
+        write_csv(options.csv, [columns, *rows])
 
 
 def measured(run: Callable[[], np.ndarray], rounds: int, forms: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 python benchmarks/rollout.py
 python benchmarks/rollout.py --environments 1,8,64 --processes 2
+python benchmarks/rollout.py --environments 1,128 --slots 8 --csv docs/_static/rollout.csv
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import time
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,7 +23,7 @@ from diffpolicy.edge.physics.queueing import next_queue_gcycles, slot_delays_s, 
 from diffpolicy.experiments.method_names import make_method
 from diffpolicy.policies.rows import in_blocks
 from diffpolicy.training.fit import no_denormals
-from timing import machine, peak_mib, table
+from timing import machine, peak_mib, table, write_csv
 
 
 def setting(method: str, environments: int) -> tuple[Any, Any]:
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--environments", default="1,8,64,128")
     parser.add_argument("--slots", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--csv", type=Path, help="write the first table there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sizes = [int(n) for n in options.environments.split(",")]
@@ -115,9 +118,11 @@ def main() -> None:
     rate, of_cpu = (sum(each[k] for each in together) for k in (0, 1))
     rows.append([str(size), str(options.processes), f"{rate:,.0f}", f"{of_cpu:,.0f}", *rows[-1][4:6], ""])
     print(f"{options.method} in lad-ts, medians over {options.slots} slots; {machine()}")
-    columns = ["environments", "processes", "decisions/s", "a CPU second", "padding", "packed", "peak MiB"]
+    columns = ["environments", "processes", "decisions a second", "of CPU time", "padding", "packed", "peak MiB"]
     print(table(columns, rows))
     print()
+    if options.csv:
+        write_csv(options.csv, [columns, *rows])
     parts = {size: shares(options.method, size, options.slots) for size in (sizes[0], sizes[-1])}
     names = list(parts[sizes[0]])
     lines = [[name, *(f"{p[name]:.2f} ms, {p[name] / sum(p.values()):.0%}" for p in parts.values())] for name in names]

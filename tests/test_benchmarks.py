@@ -372,7 +372,9 @@ def test_what_fell_below_its_record_is_told_by_its_row(monkeypatch):
     part = nightly.Record("x.csv", ("method",), "score", part="a")
     assert nightly.compare(before, rows(a=(0.9,)), part, whole=True).held  # rows of other parts are not asked for
     for check in nightly.CHECKS.values():
-        assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith("-m pytest")
+        assert (nightly.ROOT / check.words.split()[0]).is_file() or check.words.startswith(
+            ("-m pytest", "-m diffpolicy")
+        )
         for each in check.records:
             assert nightly.figures(nightly.read(nightly.RECORDS / each.file), each)
 
@@ -381,14 +383,16 @@ def test_a_check_that_dies_or_never_ends_is_a_row_of_the_table(monkeypatch, tmp_
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "benchmarks"), *sys.path])
     import nightly
 
-    def row(words, minutes=1.0, file="load.csv", figure="mean_delay_s"):
-        record = nightly.Record(file, ("tasks", "policy"), figure)
+    def row(words, minutes=1.0, file="load.csv", figure="mean_delay_s", written=""):
+        record = nightly.Record(file, ("tasks", "policy"), figure, written=written)
         (found,) = nightly.run("x", nightly.Check(words, None, minutes, (record,)), quick=False)
         return found[2], found[-1]
 
     shutil.copy(nightly.RECORDS / "load.csv", tmp_path)
     copy = f"-c __import__('shutil').copy('{tmp_path}/load.csv','{{out}}')"
     assert row(copy)[1] == "yes"
+    assert row(copy.replace("{out}", "{out}/other.csv"), written="other.csv")[1] == "yes"
+    assert row(copy, written="other.csv") == ("load.csv: nothing to compare", "NO")
     assert row("-c exit(3)") == ("ended with status 3", "NO")
     assert row("-c __import__('time').sleep(60)", minutes=0.001) == ("not done in 0.001 minutes", "NO")
     os.mkfifo(tmp_path / "held")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from diffpolicy import __version__
-from test_docs_claims import DOCS, ROOT, rows
+from test_docs_claims import ROOT, rows
 
 
 @pytest.fixture
@@ -63,7 +63,5 @@ def test_a_release_has_its_sizes_in_a_file():
 
 def test_the_version_is_the_same_wherever_it_stands():
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    speed = (DOCS / "results" / "speed.md").read_text(encoding="utf-8")
-    assert f"diffpolicy-{__version__}-py3-none-any.whl" in speed or "dist/*.whl" in speed
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert __version__ == "0.1.0" or f"## [{__version__}] - 20" in changelog
