@@ -100,6 +100,76 @@ def failed_at(serve, timeout_s=5.0, limits=None):
     return asyncio.run(once())
 
 
+def test_heads_of_status_1xx_may_come_before_an_answer_and_not_without_end():
+    early, body = b"HTTP/1.1 102 Processing\r\n\r\n", json.dumps(IMAGES).encode()
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def some(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-l"))
+                await reader.readexactly(length)
+                writer.write(early * 600 + whole)
+
+    connections = 0
+
+    async def taken(reader, writer):
+        nonlocal connections
+        connections += 1
+        await some(reader, writer)
+        writer.close()
+
+    async def twice():
+        async with await asyncio.start_server(taken, "127.0.0.1", 0) as server:
+            upstream = HttpUpstream(WorkerSpec(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+            try:
+                return [(await upstream.call(request(), timeout_s=20)).status for _ in range(2)]
+            finally:
+                await upstream.aclose()
+
+    assert (asyncio.run(twice()), connections) == ([200, 200], 1)  # each answer has its own count
+
+    async def endless(writer):
+        while True:
+            writer.write(early * 100)
+            await writer.drain()
+
+    error = failed_at(endless, timeout_s=20)
+    assert str(error) == "dropped the call: more than 1000 heads of status 1xx before an answer"
+    assert (error.reached, error.late) == (True, False)
+
+
+def test_others_have_their_turn_while_an_answer_comes_in_pieces_of_a_byte():
+    body = json.dumps({"data": [{"b64_json": "a" * 20_000}]}).encode()
+
+    async def pieces(writer):
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        await writer.drain()
+
+    async def main():
+        turns = 0
+
+        async def other():
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with raw(pieces) as url:
+            upstream, beside = HttpUpstream(WorkerSpec(url)), asyncio.ensure_future(other())
+            try:
+                answer = await upstream.call(request(), timeout_s=60)
+            finally:
+                beside.cancel()
+                await upstream.aclose()
+        return answer.body, turns
+
+    got, turns = asyncio.run(main())
+    assert got == body
+    assert turns >= len(body) / 64
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate by it")
 def test_a_certificate_is_taken_if_the_environment_vouches_for_it_and_for_that_name_alone(tmp_path, monkeypatch):
     own = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-addext", "subjectAltName=IP:127.0.0.1"]

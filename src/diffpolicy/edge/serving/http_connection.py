@@ -14,6 +14,12 @@ MOST_HEAD = 100 * 1024
 """Bytes of an answer's head."""
 MOST_READ = 2**18
 """Bytes that may wait to be taken, before the server has to."""
+MOST_PROVISIONAL = 1000
+"""Heads of status 1xx before an answer's own: one a second, as a server may say that it is at work, for a quarter of an
+hour."""
+AT_A_TIME = 64
+"""Pieces of an answer that are read before others have their turn: in a read of 256 KiB there may be tens of thousands,
+which take seconds."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -33,6 +39,7 @@ class HttpConnection(asyncio.Protocol):
         self._ended, self._error = False, ""
         self._cause: Exception | None = None
         self._early: h11.Response | None = None
+        self._provisional, self._pieces = 0, 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -155,6 +162,9 @@ class HttpConnection(asyncio.Protocol):
         while True:
             event = self._event()
             if event is not h11.NEED_DATA:
+                self._pieces += 1
+                if self._pieces % AT_A_TIME == 0:
+                    await asyncio.sleep(0)
                 return event
             self._unread = 0
             if self._ended:
@@ -173,6 +183,10 @@ class HttpConnection(asyncio.Protocol):
             raise httpx.RemoteProtocolError(text) from (ConnectionResetError(text) if gone else None)
         if event is h11.PAUSED:
             raise httpx.RemoteProtocolError("the server changed the protocol")
+        if isinstance(event, h11.InformationalResponse):
+            self._provisional += 1
+            if self._provisional > MOST_PROVISIONAL:
+                raise httpx.RemoteProtocolError(f"more than {MOST_PROVISIONAL} heads of status 1xx before an answer")
         return event
 
     def _read_on(self) -> None:
@@ -187,7 +201,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
             return False
         self._http.start_next_cycle()
-        self._unread = 0
+        self._unread, self._provisional, self._pieces = 0, 0, 0
         self._read_on()
         return True
 
