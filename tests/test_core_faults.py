@@ -14,7 +14,7 @@ from diffpolicy.errors import InputError
 from diffpolicy.evaluation import evaluating
 from diffpolicy.evaluation.evaluating import evaluate
 from diffpolicy.evaluation.playing import Played, play
-from diffpolicy.experiments import compare, train
+from diffpolicy.experiments import compare, run, train, work
 from diffpolicy.experiments.tables import comparison_json
 from diffpolicy.experiments.training import build
 from diffpolicy.policies import FeedforwardPolicy
@@ -93,6 +93,15 @@ def test_whether_episodes_repeat_is_found_before_the_work_in_environments_that_a
     evaluate(PROBLEM, ["random"], episodes=2)
     assert order == ["repeats", "work"]
     assert len(set(closed)) == 2
+
+
+def test_a_comparison_finds_whether_episodes_repeat_before_hours_of_work(monkeypatch, tmp_path):
+    order = []
+    found, played = run.played_as, work.play_episodes
+    monkeypatch.setattr(run, "played_as", lambda *a: (order.append("repeats"), found(*a))[1])
+    monkeypatch.setattr(work, "play_episodes", lambda *a: (order.append("work"), played(*a))[1])
+    compare(PROBLEM, methods=[], episodes=1, eval_episodes=2, out=tmp_path, processes=1)
+    assert order == ["repeats", "work"]
 
 
 def test_two_sizes_of_a_problem_have_names_apart_and_a_policy_of_the_other_is_told_of():

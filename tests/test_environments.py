@@ -355,12 +355,15 @@ class BatchedGuess(GuessEnv):
         self.set_seed(seed)
 
 
-def test_costs_that_are_no_numbers_are_refused():
+@pytest.mark.parametrize(
+    ("cost", "told"), [("inf", "too large to be numbers, the first inf"), ("nan", "no numbers, the first nan")]
+)
+def test_costs_that_are_no_numbers_are_refused(cost, told):
     class Endless(BatchedGuess):
         def _step(self, tensordict):
             step = super()._step(tensordict)
-            return step.set("reward", step["reward"] - float("inf"))
+            return step.set("reward", step["reward"] - float(cost))
 
     problem = EnvProblem(lambda batch, seed: Endless(batch, seed), steps=5)
-    with pytest.raises(InputError, match="too large to be numbers, the first inf"):
+    with pytest.raises(InputError, match=told):
         evaluate(problem, ["random"], episodes=2)

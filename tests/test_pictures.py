@@ -525,6 +525,12 @@ def test_two_files_of_one_name_are_not_drawn_over_each_other(refused, tmp_path):
     refused("plot", *both, "--out", tmp_path / "out", says=["would be written to the same picture"])
 
 
+def test_a_plot_that_is_refused_leaves_no_folder(refused, tmp_path):
+    refused("plot", tmp_path / "none.csv", "--out", tmp_path / "out", says=["none.csv does not exist"])
+    refused("plot", tmp_path / "none.csv", "--out", tmp_path / "a.svg", says=["a.svg is named as a picture"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_users_own_unit_is_in_the_picture(tmp_path):
     cost = Cost("lateness", "min")
     rows = [["base", "heuristic", 2.0, 0.1, 4.0, "", "", "", "base", cost.titled("").strip()]]

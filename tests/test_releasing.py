@@ -61,6 +61,16 @@ def test_a_release_has_its_sizes_in_a_file():
     assert {*sizes} == {"wheel", "source distribution"}
 
 
+def test_what_one_cites_in_bibtex_is_what_the_citation_file_says():
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    page = (DOCS / "citation.md").read_text(encoding="utf-8")
+    title = re.search(r"(?m)^  title = \{(.*)\},$", page)[1].replace("{", "").replace("}", "")
+    assert f'\ntitle: "{title}"\n' in cited
+    assert f'name: "{re.search(r"author = {{(.*)}}", page)[1]}"' in cited
+    released = re.search(r"(?m)^date-released: \W?(\d{4})", cited)
+    assert released is None or f"year = {{{released[1]}}}" in page
+
+
 def test_the_version_is_the_same_wherever_it_stands():
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

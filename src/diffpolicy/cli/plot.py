@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from diffpolicy import _files
+from diffpolicy._read import show_path
 from diffpolicy.cli import options as opt
 from diffpolicy.errors import InputError
 
@@ -33,7 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Loads matplotlib, and no torch but through what the pictures' own modules need."""
-    out = None if options.out is None else Path(_files.writable_folder(options.out))
+    out = None if options.out is None else Path(options.out)
+    if out is not None and out.suffix[1:] in FORMATS and not out.is_dir():
+        raise InputError(
+            f"--out is the folder of the pictures, which have the names of their files, and {show_path(out)} is named "
+            f"as a picture; --format {out.suffix[1:]} draws that format alone"
+        )
     places = [(out or Path(file).parent) / Path(file).stem for file in options.files]
     for k, place in enumerate(places):
         if place in places[:k]:

@@ -235,7 +235,8 @@ def play(
     bad = torch.cat(costs)
     bad = bad[~torch.isfinite(bad)]
     if len(bad):
-        raise InputError(f"{len(bad)} costs are too large to be numbers, the first {bad[0].item()}")
+        why = "no numbers" if bad.isnan().all() else "too large to be numbers"
+        raise InputError(f"{len(bad)} costs are {why}, the first {bad[0].item()}")
     return Played(
         torch.cat(costs).numpy(),
         torch.cat(episodes).numpy(),

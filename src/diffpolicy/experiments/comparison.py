@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from diffpolicy.environments import Cost, Problem
-from diffpolicy.evaluation.evaluating import played_as
 from diffpolicy.evaluation.intervals import Interval, pooled_interval
 from diffpolicy.evaluation.playing import Played
 from diffpolicy.evaluation.results import Result
@@ -72,11 +71,11 @@ class Comparison:
         return {row.name: kind(row) for row in self.rows}
 
     @classmethod
-    def of(cls, plan: Plan, outcomes: list[Outcome], seconds: float) -> Comparison:
-        """From the outcomes of all jobs, in any order. Args: seconds: that it took."""
+    def of(cls, plan: Plan, outcomes: list[Outcome], seconds: float, alike: str = Problem.alike) -> Comparison:
+        """From the outcomes of all jobs, in any order. Args: seconds: that it took. alike: of `played_as`."""
         lines = _rows(plan, outcomes)
         played = {row.name: _pooled(outcomes, row.name) for row in lines}
-        return cls(plan, lines, played, seconds, played_as(plan.problem, plan.seed))
+        return cls(plan, lines, played, seconds, alike)
 
 
 def _of(outcomes: list[Outcome], name: str) -> list[Outcome]:

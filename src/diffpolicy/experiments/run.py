@@ -12,6 +12,7 @@ from diffpolicy import _files
 from diffpolicy._alone import alone_in
 from diffpolicy.environments.problem import Problem
 from diffpolicy.evaluation import make_policy
+from diffpolicy.evaluation.evaluating import played_as
 from diffpolicy.evaluation.tables import RULE
 from diffpolicy.experiments.breakdown import breakdowns
 from diffpolicy.experiments.cluster import Cluster, run_on
@@ -113,8 +114,9 @@ def _compare(plan: Plan, say: Callable[[str], None], started: float, heard: Call
         for job in jobs:
             if job.trained:
                 job.identity()  # refuses, before any work, what could not be told from another run after it
+        alike = played_as(plan.problem, plan.seed)
         outcomes = list(_run(plan, jobs, say, heard))
-        result = Comparison.of(plan, outcomes, time.monotonic() - started)
+        result = Comparison.of(plan, outcomes, time.monotonic() - started, alike)
         _files.write_text(out / "comparison.csv", comparison_csv(result))
         for file, text in breakdowns(plan.problem, result.played, result.kinds(), plan.baseline).items():
             _files.write_text(out / file, text)
