@@ -80,6 +80,10 @@ class FakeService:
         self.tickets.append(FakeTicket(self, request, chunk))
         return self.tickets[-1]
 
+    def tell(self, event):
+        for listener in self.listeners:
+            listener(event)
+
     def models(self):
         return ("tiny",)
 

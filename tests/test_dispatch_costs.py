@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffpolicy.edge.dispatch import CostModel
+from diffpolicy.edge.dispatch.cost_model import KINDS
 from diffpolicy.errors import InputError
 
 
@@ -99,3 +100,12 @@ def test_what_is_said_of_a_server_holds_until_it_has_answered() -> None:
     assert model.expected_s("a", 1.0)[[0, 2]] == pytest.approx([1.0, 1.0])
     model.forget(2)
     assert model.expected_s("a", 1.0) == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_models_that_clients_name_as_they_like_are_forgotten_in_time() -> None:
+    model = CostModel(1)
+    for k in range(3 * KINDS):
+        model.observe(0, 2.0, model=f"m{k}", size=4.0)
+    assert len(model._sizes) == len(model._kinds) == KINDS
+    assert model.expected_s(f"m{3 * KINDS - 1}").tolist() == [2.0]
+    assert model.expected_s("m0").tolist() == [model.mean_s]

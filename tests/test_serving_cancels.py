@@ -8,6 +8,7 @@ import time
 import pytest
 
 pytest.importorskip("fastapi")
+from diffpolicy.edge.dispatch import OnArrival
 from diffpolicy.edge.serving import Settings, WorkerSpec, events
 from diffpolicy.edge.serving.api import ApiSettings, make_app
 from diffpolicy.edge.serving.api.metrics import Metrics
@@ -134,3 +135,21 @@ def test_a_wall_clock_that_jumps_by_days_changes_nothing_but_dates(monkeypatch, 
         return [(row[1], round(float(row[3]) - float(row[0]), 3), row[-2]) for row in rows]
 
     assert lines("jumps.csv") == lines("calm.csv")
+
+
+def test_who_listens_and_raises_costs_a_request_that_is_refused_by_its_body_no_answer():
+    """It is counted as one that is refused later is."""
+
+    async def main():
+        def raises(event):
+            raise RuntimeError("odd")
+
+        service = Service([WorkerSpec("http://w0:1")], lambda spec: Worker(spec, random.Random(0)), OnArrival())
+        service.listeners.append(raises)
+        app = make_app(service)
+        caller = Caller(app, PATH, b'{"prompt": ""}')
+        await caller.task
+        assert caller.status == 400
+        assert (service.counts["Refused"], service.counts["ListenerFailed"]) == (1, 1)
+
+    run(main())

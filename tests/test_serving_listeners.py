@@ -29,7 +29,7 @@ pytest.importorskip("prometheus_client")
 
 from diffpolicy.edge.serving.api.log_file import HEADER, OLD_HEADER
 from diffpolicy.edge.serving.api.logs import EventLog
-from diffpolicy.edge.serving.api.metrics import Metrics
+from diffpolicy.edge.serving.api.metrics import GONE, Metrics
 from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.api.spans import Spans
 from diffpolicy.edge.serving.trial import Side
@@ -358,6 +358,29 @@ def test_a_span_a_request():
     assert span.ended
     assert span.events == [("bound", "a")]
     assert span.attributes["http.response.status_code"] == 200
+
+
+def test_metrics_of_workers_that_are_gone_are_kept_for_a_while_and_not_for_ever():
+    """Where each start of a worker has a name of its own, as in a cluster, there is no end of names."""
+    metrics = Metrics(Snapshot)
+
+    def serves(name):
+        told(metrics, [WorkerChanged(0.0, name, "ready"), *life(f"r-{name}", name)])
+        told(metrics, [Retried("r", 0.0, name, "died"), Failed("r", 0.0, name, 503, "x")])
+        metrics(WorkerChanged(9.0, name, "removed"))
+
+    serves("stays")
+    for k in range(GONE):
+        serves(f"w{k}")
+        metrics(WorkerChanged(9.0, "stays", "ready"))  # it is back
+    size = len(metrics.text().splitlines())
+    for k in range(GONE, 3 * GONE):
+        serves(f"w{k}")
+    assert len(metrics.text().splitlines()) == size
+    assert len(metrics._end_s) == len(metrics._outcomes) == GONE + 1
+    assert value(metrics, "requests_total", worker="stays", outcome="ok") == 1
+    assert value(metrics, "requests_total", worker="w0", outcome="ok") is None
+    assert value(metrics, "dead_time_seconds_count", worker=f"w{3 * GONE - 1}") == 1
 
 
 def test_what_never_ends_is_forgotten_in_time(tmp_path, monkeypatch):

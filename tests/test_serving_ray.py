@@ -105,6 +105,15 @@ def test_a_deployment_of_ray_is_a_worker_whose_calls_end_in_time() -> None:
     request = ImageRequest.parse({"prompt": "x", "n": 2}, "r")
     answer = asyncio.run(RayUpstream(Handle("answers")).call(request, timeout_s=5))
     assert json.loads(answer.body)["asked"] == 2
+    pieces: list[bytes] = []
+
+    async def chunk(piece: bytes) -> None:
+        pieces.append(piece)
+
+    stream = ImageRequest.parse({"prompt": "x", "n": 2, "stream": True}, "r")
+    whole = asyncio.run(RayUpstream(Handle("answers")).call(stream, timeout_s=5, chunk=chunk))
+    # of JSON amid a stream no client reads anything, so it is for who answers the client to make events of it
+    assert (pieces, whole) == ([], answer)
     with pytest.raises(UpstreamError, match="failed: ValueError"):
         asyncio.run(RayUpstream(Handle("raises")).call(request, timeout_s=5))
     slow = Handle("sleeps")

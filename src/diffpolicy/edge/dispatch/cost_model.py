@@ -52,7 +52,7 @@ class CostModel:
         self.mean_s, self.answers = check.number(first_s, "first_s", above=0), 0
         self._kinds: OrderedDict[tuple[str, float], tuple[Floats, Floats]] = OrderedDict()
         """Mean seconds and numbers of answers, `[S]` each, by model and size."""
-        self._sizes: dict[str, tuple[float, int]] = {}
+        self._sizes: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._guessed: dict[tuple[str, float], Floats] = {}
         self._fit: _Fit | None = None
         self._told = np.ones(self.servers)
@@ -74,6 +74,9 @@ class CostModel:
         if size is not None:
             mean, count = self._sizes.get(model, (0.0, 0))
             self._sizes[model] = (mean + (size - mean) / min(count + 1, MEMORY), count + 1)
+            self._sizes.move_to_end(model)
+            if len(self._sizes) > KINDS:  # where no server says what it serves, clients name what they like
+                self._sizes.popitem(last=False)
         kind = self._kind(model, size)
         means, counts = self._kinds.get(kind, (np.zeros(self.servers), np.zeros(self.servers)))
         counts[server] += 1

@@ -30,6 +30,7 @@ class Children:
 
     def __init__(self) -> None:
         self.processes: list[asyncio.subprocess.Process] = []
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Children:
         return self
@@ -82,6 +83,8 @@ class Children:
                 pass
 
         task = asyncio.ensure_future(read())
+        self._reading.add(task)  # the event loop itself holds tasks by weak references
+        task.add_done_callback(self._reading.discard)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def end(self, processes: Sequence[asyncio.subprocess.Process]) -> None:

@@ -37,7 +37,8 @@ class RayUpstream:
         """Sends a request and waits for its answer; see `Upstream`.
 
         Args:
-            request: what is asked for. timeout_s: until it is there. chunk: gets all of it, where it is asked for.
+            request: what is asked for. timeout_s: until it is there. chunk: not used: a deployment sends no stream, and
+                who asks for one gets the images at its end.
 
         Returns:
             The answer.
@@ -57,9 +58,6 @@ class RayUpstream:
         except Exception as error:  # whatever the deployment raises comes through its handle
             raise UpstreamError(f"failed: {type(error).__name__}", reached=True) from None
         body = made if isinstance(made, bytes) else json.dumps(made).encode()
-        if chunk is not None:
-            await chunk(body)
-            return Answer(200)
         return Answer(200, {"content-type": "application/json"}, body)
 
     async def health(self) -> Health:

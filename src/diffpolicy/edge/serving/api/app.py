@@ -67,9 +67,7 @@ def _images(app: FastAPI, service: Served, settings: ApiSettings, room: Room) ->
     """Adds the paths that give images."""
 
     def refused(number: str, error: ApiError) -> None:
-        event = Refused(number, time.monotonic(), error.status, error.code or "")
-        for listener in list(service.listeners):
-            listener(event)
+        service.tell(Refused(number, time.monotonic(), error.status, error.code or ""))
 
     async def images(request: Request) -> Response:
         number: str = request.state.number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -22,6 +23,7 @@ from diffpolicy.edge.serving.events import (
     Listener,
     Refused,
     Retried,
+    WorkerChanged,
 )
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,6 +32,8 @@ SHORT = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)
 DIFFERENCES = (-60, -20, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 REMEMBERED = 20_000
 """Requests whose binding is remembered: more than can be in progress."""
+GONE = 64
+"""Removed workers whose series are kept: where each start of a worker is a new name, there is no end of them."""
 
 
 @runtime_checkable
@@ -80,6 +84,8 @@ class Metrics:
         )
         self.registry.register(_Standing(snapshot, beside))
         self._bound: OrderedDict[str, Bound] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._outcomes: dict[str, set[str]] = {}
         self._end_s: dict[str, float] = {}
         self._sent: dict[str, dict[str, tuple[float, float, float] | None]] = {}
         """Of each worker the requests that it has, in the order in which they were bound, and of one whose answer
@@ -110,16 +116,38 @@ class Metrics:
             self._forget(event.number)
         elif isinstance(event, FellBack):
             self.fallbacks.labels(event.why).inc()
+        elif isinstance(event, WorkerChanged):
+            self._changed(event.server, event.state)
         elif isinstance(event, FileChanged):
             self.files.labels(event.file).set(not event.taken)
         elif isinstance(event, (Failed, Cancelled, Refused)):
             self._forget(event.number)
             server = None if isinstance(event, Refused) else event.server
-            self.requests.labels(server or "", type(event).__name__.lower()).inc()
+            self._ended(server or "", type(event).__name__.lower())
+
+    def _ended(self, server: str, outcome: str) -> None:
+        self.requests.labels(server, outcome).inc()
+        self._outcomes.setdefault(server, set()).add(outcome)
+
+    def _changed(self, server: str, state: str) -> None:
+        """Forgets those that were removed longest ago. Args: server: which is, or is there. state: its."""
+        self._gone.pop(server, None)
+        if state == "removed":
+            self._gone[server] = None
+        if len(self._gone) <= GONE:
+            return
+        name, _ = self._gone.popitem(last=False)
+        self._end_s.pop(name, None)
+        own = (self.retries, self.latency, self.service, self.dead, self.missed, self.expected, self.served)
+        for metric in own:
+            with suppress(KeyError):  # of one that has none, by older releases
+                metric.remove(name)
+        for outcome in self._outcomes.pop(name, ()):
+            self.requests.remove(name, outcome)
 
     def _answered(self, event: Answered) -> None:
         server, end = event.server, event.time_s if event.freed_s is None else event.freed_s
-        self.requests.labels(server, _outcome(event.status)).inc()
+        self._ended(server, _outcome(event.status))
         self.latency.labels(server).observe(event.delay_s)
         self.service.labels(server).observe(event.service_s)
         self.missed.labels(server).observe(event.expected_s - event.service_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from diffpolicy.edge.serving.events import Listener
+from diffpolicy.edge.serving.events import Event, Listener
 from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 
@@ -37,6 +37,9 @@ class Served(Protocol):
     @property
     def draining(self) -> bool:
         """Whether it ends what it has and takes no more."""
+
+    def tell(self, event: Event) -> None:
+        """Tells all who listen, of whom one that fails stops nobody."""
 
     def submit(self, request: ImageRequest, chunk: Chunk | None = None) -> Ticket:
         """Takes a request.
