@@ -1,5 +1,6 @@
 """What listens to a service: metrics, the log of requests, lines on stderr, spans; each flat in memory."""
 
+import asyncio
 import io
 import json
 import logging
@@ -33,7 +34,7 @@ from diffpolicy.edge.serving.api.metrics import GONE, Metrics
 from diffpolicy.edge.serving.api.recorder import RequestRecorder
 from diffpolicy.edge.serving.api.spans import Spans
 from diffpolicy.edge.serving.trial import Side
-from serving_fakes import Snapshot
+from serving_fakes import FakeService, Snapshot, client
 
 
 def life(number, server="a", at=0.0, **more):
@@ -358,6 +359,42 @@ def test_a_span_a_request():
     assert span.ended
     assert span.events == [("bound", "a")]
     assert span.attributes["http.response.status_code"] == 200
+
+
+def test_metrics_are_put_in_words_in_a_thread_since_those_of_hundreds_of_workers_take_a_while():
+    """Of a snapshot that is taken where the service is, whose parts change meanwhile."""
+    pytest.importorskip("fastapi")
+    from diffpolicy.edge.serving.api import make_app
+
+    threads, here = {}, threading.get_ident()
+
+    class Writes:
+        loses = "log"
+
+        def __call__(self, event):
+            pass
+
+        @property
+        def lost(self):
+            threads["words"] = threading.get_ident()
+            return 7
+
+    class Observed(FakeService):
+        def snapshot(self):
+            threads["snapshot"] = threading.get_ident()
+            return super().snapshot()
+
+    async def go():
+        service = Observed()
+        service.listeners.append(Writes())
+        async with client(make_app(service)) as to:
+            return (await to.get("/metrics")).text
+
+    text = asyncio.run(go())
+    assert 'diffpolicy_lost_total{of="log"} 7.0' in text
+    assert 'diffpolicy_worker_state{state="ready",worker="a"} 1.0' in text
+    assert threads["snapshot"] == here
+    assert threads["words"] != here
 
 
 def test_metrics_of_workers_that_are_gone_are_kept_for_a_while_and_not_for_ever():
