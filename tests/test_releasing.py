@@ -63,7 +63,7 @@ def test_a_release_has_its_sizes_in_a_file():
 
 def test_what_one_cites_in_bibtex_is_what_the_citation_file_says():
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    page = (DOCS / "citation.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "citation.md").read_text(encoding="utf-8")
     title = re.search(r"(?m)^  title = \{(.*)\},$", page)[1].replace("{", "").replace("}", "")
     assert f'\ntitle: "{title}"\n' in cited
     assert f'name: "{re.search(r"author = {{(.*)}}", page)[1]}"' in cited
