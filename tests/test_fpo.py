@@ -47,6 +47,16 @@ def test_ratios_begin_at_one_and_follow_the_kept_draws():
     gain = torch.where(advantage > 0, 1.05 * advantage, torch.e * advantage).mean()
     assert loss(ready)["loss_objective"].item() == pytest.approx(-float(gain), rel=1e-4)
     assert loss(ready)["clip_fraction"] == 1
+    assert loss(ready)["kl_approx"].item() == pytest.approx(-1, abs=1e-5)
+
+
+def test_each_level_of_the_flow_is_drawn_as_often_as_any_other():
+    loss = loss_of(samples=500)
+    steps = loss.begin(rows(lambda a: a[:, 0]))["flow_step"]
+    counts = torch.bincount(steps.flatten(), minlength=7)
+    assert counts[0] == 0
+    assert len(counts) == 7  # 1 to 6
+    assert (counts[1:] / counts.sum() - 1 / 6).abs().max() < 0.02
 
 
 def test_updates_go_towards_the_actions_that_were_better():
