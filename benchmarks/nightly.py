@@ -151,6 +151,12 @@ CHECKS = {
             *(Record("deciding_front.csv", FRONT, figure, exact=True, written="front.csv") for figure in SPREAD),
         ),
     ),
+    "best fixed split": Check(
+        "benchmarks/fixed_split.py --csv {out}/fixed_split.csv",
+        None,
+        20,
+        (Record("fixed_split.csv", ("scenario", "slots"), "ratio to opt-ts", 1e-3, exact=True),),
+    ),
     "the paper's Table II": Check(
         "benchmarks/table2.py --out {out}/table2.csv",
         "benchmarks/table2.py --out {out}/table2.csv",

@@ -75,6 +75,12 @@ def test_policies_on_another_law_are_those_of_their_file():
             assert agrees(cell, row["mean, s"], *[row["ratio to opt-ts"]] * (name != "opt-ts")), (what, name)
 
 
+def test_the_fixed_split_is_that_of_its_file():
+    true = {(row["scenario"], row["slots"]): row["ratio to opt-ts"] for row in rows("fixed_split.csv")}
+    for cells in table("docs/results/fleets.md", "scenario", "fixed split"):
+        assert agrees(cells["fixed split"], *(true[cells["scenario"], slots] for slots in ("59", "590")))
+
+
 def test_the_rules_that_are_listed_have_the_figures_of_the_comparison():
     true = {row["method"]: row for row in rows("full_comparison.csv")}
     for cells in table("docs/heuristics.md", "rule", "mean delay, s"):
