@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections import Counter
 from functools import partial
 
@@ -23,7 +25,8 @@ from diffpolicy.edge.serving.image_stream import ImageStream
 from diffpolicy.edge.serving.room import Room
 from diffpolicy.edge.serving.service import Service
 from diffpolicy.edge.serving.upstream import UpstreamError
-from diffpolicy.edge.serving.whole_events import each_of
+from diffpolicy.edge.serving.whole_events import ENDS, each_of
+from diffpolicy.edge.serving.work import Work
 from diffpolicy.edge.serving.worker_spec import WorkerSpec
 from serving_fakes import IMAGE, Caller, event
 
@@ -211,3 +214,48 @@ def test_an_event_stream_that_nobody_asked_for_is_a_fault_of_its_worker_and_reac
         ]
 
     asyncio.run(go())
+
+
+def test_events_are_cut_at_the_first_empty_line_of_any_kind():
+    for length in range(1, 8):
+        for text in map(bytes, itertools.product(b"\n\ra", repeat=length)):
+            begun, cut = 0, []
+            while begun < length:
+                ends = [text.find(end, begun) + len(end) for end in ENDS if end in text[begun:]]
+                cut.append(text[begun : min(ends, default=length)])
+                begun += len(cut[-1])
+            assert list(each_of(text)) == cut
+
+
+def test_to_cut_many_events_takes_time_in_proportion_to_them():
+    def seconds(events):
+        body, taken = b"data: 1\n\n" * events, []
+        for _ in range(5):
+            begun = time.process_time()
+            assert sum(1 for _ in each_of(body)) == events
+            taken.append(time.process_time() - begun)
+        return min(taken)
+
+    assert seconds(40_000) < 30 * seconds(4_000)  # ten times; to read all for each event a hundred times
+
+
+def test_others_have_their_turn_while_a_read_holds_many_events():
+    events, turns, took = 6400, 0, []
+
+    async def other():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def go():
+        work = Work(ImageRequest.parse({"prompt": "x"}, "r"), 0.0, 0, True, asyncio.get_running_loop().create_future())
+        beside = asyncio.ensure_future(other())
+        with Room().share() as share:
+            await ImageStream(work.piece, share).take(b"data: 1\n\n" * events)
+        beside.cancel()
+        took.extend(work.streamed)
+
+    asyncio.run(go())
+    assert took == events * [b"data: 1\n\n"]
+    assert turns >= events / 64 - 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 """Empty lines, after which an event is whole; the second is also the end of one whose lines end by both."""
 LONGEST = max(map(len, ENDS))
+END = re.compile(rb"\n\n|\n\r\n|\r\r")
+"""The first of them; to look for each of them by itself would read all that comes for every event of it."""
 
 
 class WholeEvents:
@@ -46,8 +49,8 @@ def each_of(events: bytes) -> Iterator[bytes]:
         [b'data: 1\n\n', b'data: 2\r\n\r\n']
     """
     begun = 0
-    while begun < len(events):
-        ends = [place + len(end) for end in ENDS if (place := events.find(end, begun)) >= 0]
-        end = min(ends, default=len(events))
-        yield events[begun:end]
-        begun = end
+    for end in END.finditer(events):
+        yield events[begun : end.end()]
+        begun = end.end()
+    if begun < len(events):
+        yield events[begun:]

@@ -12,6 +12,9 @@ from diffpolicy.edge.serving.image_request import ImageRequest
 from diffpolicy.edge.serving.server import Server
 from diffpolicy.edge.serving.upstream import Answer, Chunk
 
+AT_A_TIME = 64
+"""Pieces of a stream that are handed on before others have their turn: one read may hold tens of thousands of them."""
+
 
 @dataclass
 class Refusal:
@@ -109,6 +112,8 @@ class Work:
         self.streamed.append(piece)
         for ticket in self.tickets:
             ticket.forward(piece)
+        if len(self.streamed) % AT_A_TIME == 0:  # not before: a client that joins has been given this piece
+            await asyncio.sleep(0)
 
 
 LeaveCall: TypeAlias = Callable[[Work], None]
