@@ -23,18 +23,17 @@ class Drift:
         >>> drift = Drift()
         >>> for _ in range(40):
         ...     drift.observe(4.0, expected_s=2.0)
-        >>> round(drift.factor, 1)
-        2.0
+        >>> round(drift.factor, 1)  # and 2.0 in the end
+        1.8
     """
 
     def __init__(self) -> None:
-        self._mean, self._seen, self.factor = 0.0, 0, 1.0
+        self._mean, self.factor = 0.0, 1.0
 
     def observe(self, seconds: float, *, expected_s: float) -> None:
         """Takes an answer up. Args: seconds: measured. expected_s: without this factor."""
         if seconds <= 0 or not 0 < expected_s < math.inf:
             return
         ratio = min(max(math.log(seconds / expected_s), -math.log(MOST)), math.log(MOST))
-        self._seen += 1
         self._mean += (ratio - self._mean) / MEMORY
         self.factor = math.exp(self._mean)
