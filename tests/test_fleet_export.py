@@ -226,6 +226,30 @@ def test_an_onnx_file_decides_as_the_policy_in_fleets_of_any_size(candidates, tm
         exported(**{**inputs, "latent": inputs["latent"].double()})
 
 
+@pytest.mark.parametrize("candidates", [None, 4])
+def test_a_raw_graph_refuses_an_input_of_one_row_or_one_server_beside_others_of_more(candidates, tmp_path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from diffpolicy.export import export_decision
+
+    policy = live(candidates)
+    path = export_decision(policy, tmp_path / "live.onnx").path
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    specs = {i.name: i for i in policy.decision().inputs}
+    whole = {name: i.random(3, torch.Generator().manual_seed(0), servers=6).numpy() for name, i in specs.items()}
+    session.run(None, whole)
+    spread = []
+    for name, spec in specs.items():
+        for size in ("rows", "servers"):
+            if size in spec.shape:
+                try:
+                    session.run(None, {**whole, name: whole[name].take([0], spec.shape.index(size))})
+                    spread.append((name, size))
+                except Exception as error:
+                    assert "ONNXRuntimeError" in str(error)  # noqa: PT017 (all that spread are told at once)
+    assert spread == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("candidates", [None, 4])

@@ -99,10 +99,16 @@ class FleetDecision(PureDecision):
         given = self.named(tensors)
         load, waiting, f, tasks, work = (given[name] for name, *_ in _SERVERS)
         latent, of, up = given["latent"], given.get("candidates"), given.get("up")
+        beside = [given[name].unsqueeze(-1) for name in ("rest", *(n for n, *_ in _FLEET if of is not None))]
         if of is not None:
             load, waiting, f, tasks, work = (x.gather(-1, of) for x in (load, waiting, f, tasks, work))
             latent = latent.gather(-2, of.unsqueeze(-1).expand(-1, -1, LATENTS))
-            count, total_f, mean_n, mean_w, fleet_load = (given[name].unsqueeze(-1) for name, *_ in _FLEET)
+        # a runtime would spread these over rows or servers that they lack; it joins none to the others then
+        sizes = [f.shape[-1]] * 3 + [1] * len(beside)
+        joined = torch.cat([load, given["delay_s"], given["service_s"], *beside], -1)
+        load, delay, service, rest, *fleet = joined.split(sizes, -1)
+        if of is not None:
+            count, total_f, mean_n, mean_w, fleet_load = fleet
             here, both = torch.full_like(count, of.shape[-1]), torch.stack([f, load / f], -2)
         else:
             assert up is not None
@@ -115,10 +121,9 @@ class FleetDecision(PureDecision):
         step_s = given["step_s"]
         seen = law.features(servers, whole, fleet_load, backlog_rank, given["turn"].unsqueeze(-1), step_s)
         x0 = self.coefficients(seen.stacked(), latent)
-        rest, fleet_s = given["rest"].unsqueeze(-1), fleet_load / whole.capacity
-        counts = law.counts(servers, whole, rest, fleet_s, given["service_s"], step_s)
+        counts = law.counts(servers, whole, rest, fleet_load / whole.capacity, service, step_s)
         price = (law.coefficients(x0, self.weight) * counts).sum(-1)
-        score = given["delay_s"] + load / f + given["service_s"] * price
+        score = delay + load / f + service * price
         # every number of a server that may be chosen is in its score, and nan is no order: a runtime would take any
         gap = score - score
         if up is not None:
