@@ -14,8 +14,9 @@ from diffpolicy._suggest import meant
 from diffpolicy._types import Bools, Floats
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Binding, Dispatcher, Moment
-from diffpolicy.edge.dispatch.named import DEFAULT_ORDER, make_held
+from diffpolicy.edge.dispatch.named import BUNDLED, DEFAULT_ORDER, make_held
 from diffpolicy.edge.dispatch.on_arrival import WEIGHINGS, OnArrival
+from diffpolicy.edge.dispatch.orders import ORDERS
 from diffpolicy.edge.names import PRETRAINED_NAMES
 from diffpolicy.edge.serving.alone import alone
 from diffpolicy.environments.entrants import PRETRAINED
@@ -180,6 +181,10 @@ def make_policy(
     made: object = None
     exported = rule not in NAMES and Path(policy).suffix == EXPORTED
     if rule not in NAMES and not Path(policy).is_dir() and not exported:
+        if policy.partition(":")[0] in ORDERS or policy == BUNDLED:
+            raise InputError(
+                f"policy {check.show(policy)} is an order of waiting requests: --binding free --order {policy}"
+            )
         if not is_attribute(policy) or policy.startswith(PRETRAINED):
             raise InputError(
                 f"policy {check.show(policy)} is neither one of {', '.join(NAMES)} nor a policy's folder nor an ONNX "
