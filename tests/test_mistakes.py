@@ -349,7 +349,7 @@ FITTING = {
     ),
     "embed of another width": (
         lambda: checked(specs(), Narrow.from_specs(specs())),
-        r"embed of Narrow must give condition_dim=3 .* got \[2, 2\]",
+        r"embed of Narrow must give condition_dim=3 .* got \[2, 2\]; .* from_specs\(env, condition_dim=",
     ),
     "embed that cannot read": (lambda: checked(specs(), Broken.from_specs(specs())), "embed of Broken cannot read 3"),
     "a module of another width": (

@@ -41,7 +41,8 @@ def check_networks(policy: Policy) -> None:
         if not isinstance(condition, Tensor) or condition.shape != (*lead, policy.condition_dim):
             raise InputError(
                 f"embed of {name} must give condition_dim={policy.condition_dim} features of a row, "
-                f"{[*lead, policy.condition_dim]}, got {_shape(condition)}"
+                f"{[*lead, policy.condition_dim]}, got {_shape(condition)}; a policy whose embed has another width is "
+                "made by from_specs(env, condition_dim=...)"
             )
         width = policy.head.slots if policy.head.tokens else policy.choices
         latent = zeros(*lead, width) if policy.reads_latent else None
