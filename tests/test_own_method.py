@@ -15,7 +15,7 @@ from torchrl.modules import QValueActor
 from torchrl.objectives import DQNLoss
 from torchrl.objectives.common import LossModule
 
-from diffpolicy.environments import EnvProblem
+from diffpolicy.environments import EnvProblem, step_transitions
 from diffpolicy.environments.entrants import make_policy
 from diffpolicy.errors import InputError
 from diffpolicy.evaluation import playing
@@ -26,6 +26,7 @@ from diffpolicy.experiments.plan import Plan
 from diffpolicy.experiments.sweep import Sweep
 from diffpolicy.methods import SACMethod
 from diffpolicy.methods.fields import annotated
+from diffpolicy.policies.keys import Keys
 from diffpolicy.problems import Clinic
 from diffpolicy.problems.clinic import longest_queue
 
@@ -176,6 +177,14 @@ def test_an_objective_that_reads_what_no_data_set_gives_is_told_before_the_first
 def test_keys_of_a_loss_of_torchrl_are_not_looked_for(monkeypatch):
     monkeypatch.setattr(Reading, "loss", OfTorchRL)
     assert train(PROBLEM, Reading(learning_rates={"actor": 1e-3}, start_after=1), episodes=2, environments=2).updates
+
+
+def test_a_reward_of_several_numbers_is_told_what_to_do():
+    env = Clinic(4)
+    rollout = env.rollout(5, lambda td: longest_queue(td))
+    rollout["next", "reward"] = rollout["next", "reward"].expand(4, 5, 2)
+    with pytest.raises(InputError, match=r"'reward' has shape .4, 5, 2.*one value for each .* add up several"):
+        step_transitions(rollout, Keys.of(env))
 
 
 def test_a_sweep_sets_a_field_of_ones_own(mine, tmp_path):

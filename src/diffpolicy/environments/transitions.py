@@ -68,7 +68,8 @@ def step_transitions(rollout: TensorDictBase, keys: Keys) -> TensorDict:
             return ordered(value.expand(*shape, *value.shape[value.ndim - after :] if after else ()))
         except RuntimeError:
             raise InputError(
-                f"{key!r} has shape {list(td.get(key).shape)}, which does not fit items of shape {list(shape)}"
+                f"{key!r} has shape {list(td.get(key).shape)}, which does not fit items of shape {list(shape)}: it "
+                "must be one value for each of them, or one that they share; let the environment add up several in one"
             ) from None
 
     after = rollout["next"]
