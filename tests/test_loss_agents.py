@@ -28,10 +28,13 @@ from diffpolicy.objectives.action_losses import action_losses
 from diffpolicy.policies.heads import TokenHead
 from test_loss_terms import ONE, G, M, Offsets, Opinions, transitions, vectors, zeroed
 from test_weighted import (
+    ACTIONS,
     MASK,
+    POSSIBLE,
     SEEN,
     chain_policy,
     gains,
+    plain_policy,
 )
 from toys import GuessEnv
 
@@ -181,6 +184,12 @@ def test_what_a_mask_forbids_is_neither_drawn_nor_learned_as_if_it_might_be(kept
         assert (action[count:, 1] == 1).any()
     else:  # where all may be, the best two of 64 draws are those that the mask forbids in the other state
         assert (gains(action[count:]) == 9.0).all()
+
+
+def test_the_loss_of_an_action_is_that_within_its_mask():
+    loss = QVPOLoss(zeroed(plain_policy()), Opinions())
+    found = loss.given(SEEN, ACTIONS[POSSIBLE][:1], MASK)
+    assert found.item() == pytest.approx(math.log(int(POSSIBLE.sum())), rel=1e-5)
 
 
 def test_each_agent_has_a_lambda_that_follows_its_own_divergence():

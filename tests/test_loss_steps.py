@@ -1,6 +1,7 @@
 """Losses of chains whose steps, slots and choices weigh differently, by hand."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,13 +15,16 @@ from diffpolicy.objectives import (
     QDFMLoss,
     mirror_descent,
 )
+from diffpolicy.objectives.action_losses import action_losses
 from diffpolicy.objectives.token_imitation import token_errors
 from test_dppo import NUMBERS, VECTOR, loss_of, played
-from test_loss_terms import LEAST, M, Opinions
+from test_loss_terms import LEAST, M, Opinions, zeroed
 from test_weighted import (
+    ACTIONS,
     CHOICES,
     ITEMS,
     MASK,
+    POSSIBLE,
     SEEN,
     by_chance,
     chain_policy,
@@ -70,6 +74,18 @@ def test_rates_of_tokens_are_matched_slot_by_slot_and_choice_by_choice(process, 
         assert found[row].item() == pytest.approx(wanted, rel=1e-4, abs=1e-7)
 
 
+def test_what_is_corrupted_is_drawn_by_the_policys_own_generator():
+    policy = chain_policy(UniformProcess(4), TauLeaping(), seed=2)
+    rows = SEEN.expand(64, -1), ACTIONS[POSSIBLE][torch.arange(64) % 6], MASK.expand(64, -1)
+    for lose in (QDFMLoss(policy, Opinions()).given, partial(action_losses, policy)):
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            policy.reseed(3)
+            found.append(lose(*rows))
+        assert torch.equal(*found)
+
+
 def test_a_process_that_changes_tokens_asks_for_all_of_them_with_weights_of_one():
     policy = chain_policy(UniformProcess(4), TauLeaping(), seed=2)
     x, x0, t = torch.tensor([[0, 2], [1, 0]]), torch.tensor([[0, 0], [2, 2]]), torch.tensor([1, 4])
@@ -77,6 +93,18 @@ def test_a_process_that_changes_tokens_asks_for_all_of_them_with_weights_of_one(
     law = policy.token_logits(x, t, policy.learned(seen), allowed, policy.vocabulary).softmax(-1)
     wanted = [-sum(math.log(law[row, slot, x0[row, slot]]) for slot in range(ITEMS)) for row in range(2)]
     assert token_errors(policy, seen, x0, x, t, allowed).tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_of_a_chain_that_leaves_levels_out_the_weights_are_those_of_its_intervals():
+    """Of the last interval, down to what is never hidden, the weight is the number of intervals."""
+    policy = zeroed(chain_policy(MaskedProcess(10, "cosine")))
+    hidden, x0, five = torch.tensor([[CHOICES, CHOICES]]), torch.tensor([[0, 0]]), torch.tensor([5])
+    asked = policy, SEEN, x0, hidden, five, policy.allowed_tokens(MASK, torch.Size([1])), None
+    assert token_errors(*asked, (10, 5)).item() == pytest.approx(2 * math.log(6), rel=1e-4)
+    kept = policy.process.kept
+    whole = 10 * (kept(4) - kept(5)) / (1 - kept(5)) * math.log(6)
+    assert token_errors(*asked).item() == pytest.approx(whole, rel=1e-4)
+    assert abs(whole / math.log(6) - 2) > 0.1
 
 
 def test_steps_of_masked_choices_have_the_probability_that_the_mask_leaves_them():

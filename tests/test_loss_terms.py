@@ -20,6 +20,7 @@ from diffpolicy.objectives import (
     QDFMLoss,
     QVPOLoss,
     WeightedActionLoss,
+    action_critic,
     choice_probabilities,
 )
 from diffpolicy.objectives.critics import state_values
@@ -180,6 +181,16 @@ def test_the_value_of_a_state_is_the_mean_of_an_ensemble():
     policy = FeedforwardPolicy.from_specs(GuessEnv(1))
     critic, seen = CriticEnsemble(3, 1, ensemble=4), torch.randn(M, 3)
     assert torch.allclose(state_values(critic, policy, seen), critic(seen).sum(0).squeeze(-1) / 4)
+
+
+def test_a_critic_begins_as_its_generator_says():
+    policy, made = FeedforwardPolicy.from_specs(GuessEnv(1)), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        made.append(action_critic(policy, ensemble=3, generator=torch.Generator().manual_seed(5)))
+    seen = torch.randn(M, 3 + policy.head.feature_width)
+    assert torch.equal(*(critic(seen) for critic in made))
+    assert made[0](seen).shape == (3, M, 1)
 
 
 # What else is weighed
