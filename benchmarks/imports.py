@@ -4,7 +4,7 @@ Each import has an interpreter of its own; all take turns, so that a machine's m
 processor time; the median leaves out the turn in which Python compiles what was never imported.
 
 Example:
-    python benchmarks/imports.py --wheel dist/diffpolicy-0.1.0-py3-none-any.whl --csv docs/_static/imports.csv
+    python benchmarks/imports.py --wheel dist/diffpolicy-1.0.0-py3-none-any.whl --csv docs/_static/imports.csv
 """
 
 from __future__ import annotations
