@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from diffpolicy import DiffusionPolicy, FeedforwardPolicy
+from diffpolicy import DiffusionPolicy, FeedforwardPolicy, InputError
 from diffpolicy.diffusion import Ancestral, MaskedProcess, TauLeaping, UniformProcess
 from diffpolicy.networks import CriticEnsemble
 from diffpolicy.objectives import (
@@ -26,6 +26,7 @@ from diffpolicy.objectives import (
 )
 from diffpolicy.objectives.action_losses import action_losses
 from diffpolicy.policies.heads import TokenHead
+from test_fql import parts
 from test_loss_terms import ONE, G, M, Offsets, Opinions, transitions, vectors, zeroed
 from test_weighted import (
     ACTIONS,
@@ -94,6 +95,24 @@ def test_imitation_of_agents_adds_up(teacher):
         theirs = teacher.law(rows["observation"]).log_softmax(-1)
         each, loss = (theirs.exp() * (theirs - law)).sum(-1), DistillationLoss(policy, teacher)
     torch.testing.assert_close(loss(rows)["loss_actor"], each.mean(-1).sum())
+
+
+def test_masked_students_are_held_to_masked_laws_and_decisions_within_the_mask():
+    """Both laws are even over two of three choices: they are the same, and each decision has half the chance."""
+    teacher, student = (zeroed(FeedforwardPolicy.from_specs(GuessEnv(1, mask=True))) for _ in range(2))
+    rows = TensorDict({"observation": torch.randn(M, 3), "action": torch.ones(M).long()}, [M])
+    rows["action_mask"] = torch.tensor([True, True, False]).expand(M, -1)
+    assert DistillationLoss(student, teacher)(rows)["loss_actor"].item() == pytest.approx(0, abs=1e-6)
+    assert DistillationLoss(student, nn.Identity())(rows)["loss_actor"].item() == pytest.approx(math.log(2), rel=1e-5)
+    rows["action"][2] = 2
+    with pytest.raises(InputError, match="one that the mask forbids"):
+        LikelihoodLoss(student)(rows)
+
+
+def test_the_end_of_a_teachers_flow_is_regressed_by_the_mean_square():
+    student, teacher = parts(0.5, 0.25)
+    rows = TensorDict({"observation": torch.randn(M, 3), "action": torch.zeros(M, 2)}, [M])
+    assert DistillationLoss(student, teacher)(rows)["loss_actor"].item() == pytest.approx(0.0625, rel=0.02)
 
 
 @pytest.mark.parametrize("agents", [None, G])
