@@ -81,6 +81,17 @@ def test_an_environment_that_lacks_a_method_is_told_by_its_name():
         check_problem(EnvProblem(Unseeded))
 
 
+def broken():
+    raise ValueError("the table of rooms is empty\nin rooms.csv")
+
+
+def test_an_environment_that_cannot_be_made_is_told_in_a_sentence():
+    said = "problem broken: to make the environment failed: ValueError: the table of rooms is empty$"
+    with pytest.raises(InputError, match=said) as told:
+        EnvProblem(broken, steps=3).make_env()
+    assert isinstance(told.value.__cause__, ValueError)  # whose traceback shows where
+
+
 def test_slots_of_one_decision_are_joint_already():
     env = Specs({"observation": Unbounded((4, 3))}, MultiCategorical([3, 2], (4, 2)))
     with pytest.raises(InputError, match="one decision of several slots already; leave items out"):

@@ -110,13 +110,17 @@ class EnvProblem(Problem):
     def _make(self, seed: int, chosen: Mapping[str, Any]) -> EnvBase:
         try:
             given = self.factory(**chosen, **({"seed": seed} if "seed" in self.asks else {}))
-        except TypeError as error:
-            # an environment that lacks a method, such as _set_seed; another TypeError is the factory's own
-            if not str(error).startswith("Can't instantiate abstract class"):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # of what a user's environment stumbles over there is no list
+            if isinstance(error, TypeError) and str(error).startswith("Can't instantiate abstract class"):
+                raise InputError(
+                    f"problem {self.name}: the environment is not complete: {error}; write what is missing"
+                ) from None
+            said = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"problem {self.name}: the environment is not complete: {error}; write what is missing"
-            ) from None
+                f"problem {self.name}: to make the environment failed: {type(error).__name__}: {said}"
+            ) from error
         env = as_lane(given)
         if not isinstance(env, EnvBase):
             raise InputError(

@@ -221,7 +221,7 @@ def _check_rules(problem: Problem) -> None:
         policy = make(0)
         if not callable(policy):
             raise InputError(f"rule {name!r} must make a policy of a seed, got {check.show(policy)}")
-        made = problem.make_env(LANES, 0)
+        made = problem.make_env(LANES, 0, view=problem.view(policy))  # as it is evaluated: a rule may see more
         called, env = _called(problem, made), with_recurrent_state(made, policy)
         choices = choices_of(env, masks=isinstance(problem, EnvProblem))
         td = env.reset()
