@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -216,6 +218,31 @@ def test_a_slow_disk_keeps_nobody_waiting_and_what_it_cannot_take_is_counted(tmp
     assert "the log has lost 3 lines" in caplog.text
 
 
+def test_it_is_said_that_lines_are_written_again_once_none_was_lost_for_a_while(tmp_path, monkeypatch, caplog):
+    now, write, full = [100.0], os.write, [False]
+    recorder = RequestRecorder(tmp_path / "log.csv", now_s=0.0)
+
+    def may_be_full(handle, line):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        return write(handle, line)
+
+    monkeypatch.setattr("diffpolicy.edge.serving.api.recorder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(os, "write", may_be_full)
+    monkeypatch.setattr(recorder, "flush", lambda within_s=5.0: recorder._behind._aside.submit(bool).result(30))
+    for at, taken in ((100.0, False), (130.0, True), (150.0, False), (209.0, True), (211.0, True), (212.0, False)):
+        now[0], full[0] = at, not taken
+        told(recorder, life(f"r{at}"))
+    assert recorder.lost == 3
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "the log loses lines",
+        "the log is written again, after 2 lost lines in all",
+        "the log loses lines",
+    ]
+    monkeypatch.undo()
+    recorder.close()
+
+
 def test_a_disk_that_hangs_keeps_the_end_waiting_only_so_long(tmp_path, monkeypatch, caplog):
     disk, write = threading.Event(), os.write
     recorder = RequestRecorder(tmp_path / "log.csv")
@@ -303,6 +330,70 @@ def test_a_stream_that_takes_no_more_costs_lines_and_never_an_answer(monkeypatch
     assert told(EventLog("text", every=True), life("r1")).lost == 3
 
 
+SAYS_MUCH = """
+import logging, sys
+from diffpolicy.edge.serving.api.logs import EventLog, messages_to
+
+log = EventLog("text", every=True)
+with messages_to(log):
+    for k in range(2000):
+        log.write(f"{k:0100}")
+    logging.getLogger("diffpolicy.serving").warning("one of the package")
+    print("said", flush=True)
+print("the end", file=sys.stderr)
+"""
+
+
+def test_a_reader_of_stderr_that_stands_still_keeps_nobody_waiting_and_gets_all_in_its_order():
+    """A pipe holds 64 KiB of the 200 KiB."""
+    process = subprocess.Popen([sys.executable, "-c", SAYS_MUCH], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process, ThreadPoolExecutor() as beside:
+        try:
+            said = beside.submit(process.stdout.readline)
+            assert said.result(60).strip() == b"said"
+            lines = process.stderr.read().decode().splitlines()
+        finally:
+            process.kill()
+    assert lines[:2000] == [f"{k:0100}" for k in range(2000)]
+    assert [line.split(" ", 1)[1] for line in lines[2000:]] == ["warning one of the package", "end"]
+
+
+def test_lines_that_stderr_does_not_take_are_counted_and_keep_the_end_waiting_only_so_long(monkeypatch):
+    reader, write, wrote = threading.Event(), os.write, []
+
+    class Own(io.StringIO):
+        def fileno(self):
+            return 2
+
+    def waits(handle, data):
+        if handle != 2:
+            return write(handle, data)
+        reader.wait(30)
+        wrote.append(data[:4])
+        return len(wrote[-1])  # of a line a part alone
+
+    monkeypatch.setattr(os, "write", waits)
+    monkeypatch.setattr(sys, "stderr", Own())
+    log = EventLog("text", every=True, most=2)
+    log.begin()
+    for k in range(5):
+        log.write(f"line {k}")
+    assert log.lost == 3
+    behind = log._behind
+    log.close(within_s=0.05)
+    assert log.lost == 5
+    log.write("the last")
+    assert sys.stderr.getvalue() == "the last\n"
+    reader.set()
+    assert behind.flush(30) == 0
+    log = EventLog("text", every=True)
+    log.begin()
+    wrote.clear()
+    log.write("line 1")
+    log.close()
+    assert (wrote, log.lost) == ([b"line", b" 1\n"], 0)
+
+
 def test_a_tracer_that_raises_costs_spans_and_never_an_answer(caplog):
     class Tracer:
         def start_span(self, name, attributes):
@@ -385,10 +476,16 @@ def test_metrics_are_put_in_words_in_a_thread_since_those_of_hundreds_of_workers
             return super().snapshot()
 
     async def go():
-        service = Observed()
+        service, resolved = Observed(), threading.Event()
         service.listeners.append(Writes())
-        async with client(make_app(service)) as to:
-            return (await to.get("/metrics")).text
+        loop, few = asyncio.get_running_loop(), ThreadPoolExecutor(1)
+        loop.set_default_executor(few)
+        few.submit(resolved.wait)  # as for a name that does not resolve: those who watch are to see metrics then, too
+        try:
+            async with client(make_app(service)) as to:
+                return (await asyncio.wait_for(to.get("/metrics"), 20)).text
+        finally:
+            resolved.set()
 
     text = asyncio.run(go())
     assert 'diffpolicy_lost_total{of="log"} 7.0' in text

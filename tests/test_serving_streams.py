@@ -72,7 +72,7 @@ def test_a_stream_counts_as_answered_where_an_image_was_in_it(sent, passed, imag
             with pytest.raises(UpstreamError, match=said) if said else contextlib.nullcontext():
                 await stream.end()
             assert share.held == 0
-        assert (len(took), stream.images) == (passed, images)
+        assert (sum(1 for _ in each_of(b"".join(took))), stream.images) == (passed, images)
 
     asyncio.run(go())
     ends = b"".join(part for part in sent if b"error" not in part)  # errors are told by who answers the client
@@ -239,8 +239,34 @@ def test_to_cut_many_events_takes_time_in_proportion_to_them():
     assert seconds(40_000) < 30 * seconds(4_000)  # ten times; to read all for each event a hundred times
 
 
-def test_others_have_their_turn_while_a_read_holds_many_events():
-    events, turns, took = 6400, 0, []
+@pytest.mark.parametrize(("event", "pieces"), [(b"data: 1\n\n", 101), (b":\n\n", 0)])
+def test_others_have_their_turn_while_a_read_holds_many_events(event, pieces):
+    """And neighbours go on as one piece, of which each takes room in this process."""
+    events, turns, took = 6401, 0, []
+
+    async def other():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def chunk(piece):
+        took.append(piece)
+
+    async def go():
+        beside = asyncio.ensure_future(other())
+        with Room().share() as share:
+            await ImageStream(chunk, share).take(event * events)
+        beside.cancel()
+
+    asyncio.run(go())
+    assert len(took) == pieces
+    assert b"".join(took) == (event * events if pieces else b"")
+    assert turns >= events // 64 - 1
+
+
+def test_others_have_their_turn_while_a_worker_of_any_kind_gives_many_pieces():
+    pieces, turns = 6400, 0
 
     async def other():
         nonlocal turns
@@ -251,11 +277,10 @@ def test_others_have_their_turn_while_a_read_holds_many_events():
     async def go():
         work = Work(ImageRequest.parse({"prompt": "x"}, "r"), 0.0, 0, True, asyncio.get_running_loop().create_future())
         beside = asyncio.ensure_future(other())
-        with Room().share() as share:
-            await ImageStream(work.piece, share).take(b"data: 1\n\n" * events)
+        for _ in range(pieces):
+            await work.piece(b"data: 1\n\n")
         beside.cancel()
-        took.extend(work.streamed)
+        assert work.streamed == pieces * [b"data: 1\n\n"]
 
     asyncio.run(go())
-    assert took == events * [b"data: 1\n\n"]
-    assert turns >= events / 64 - 1
+    assert turns >= pieces / 64 - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,15 @@ from diffpolicy.edge.serving.aside import Aside
 
 WAITING = 10_000
 """Calls that may wait, at most."""
+END_S = 5.0
+"""For which an end waits for calls that are not made yet."""
 LOOKS_S = 0.005
 
 
 class Behind:
     """Makes calls one after the other, of which so many may wait, such as writing lines to a disk that may be slow.
 
-    One thread gives calls, and may ask how many are left.
+    Any thread may give calls, and ask how many are left.
 
     Args:
         name: of the thread. most: calls that may wait.
@@ -32,6 +35,7 @@ class Behind:
 
     def __init__(self, name: str, most: int = WAITING) -> None:
         self._aside, self._most = Aside(name), most
+        self._giving = threading.RLock()  # a handler of a signal may give a call amid another
         self._given, self._made, self._closed = 0, 0, False
 
     def submit(self, call: Callable[[], Any]) -> bool:
@@ -43,11 +47,12 @@ class Behind:
         Returns:
             Whether it will be made: not where too many wait, or after the end.
         """
-        if self._closed or self._given - self._made >= self._most:
-            return False
-        self._given += 1
-        self._aside.submit(lambda: self._make(call))
-        return True
+        with self._giving:
+            if self._closed or self._given - self._made >= self._most:
+                return False
+            self._given += 1
+            self._aside.submit(lambda: self._make(call))
+            return True
 
     def _make(self, call: Callable[[], Any]) -> None:
         try:
@@ -68,6 +73,7 @@ class Behind:
         Returns:
             How many are not made by then; they may still be.
         """
-        self._closed = True
-        self._aside.close()
+        with self._giving:
+            self._closed = True
+            self._aside.close()
         return self.flush(within_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -20,6 +21,9 @@ HEAD = 4096
 IMAGE = (b'"b64_json"', b'"url"', b'"image"', b'"image_url"')
 """Keys under which servers have an image, OpenAI's first."""
 DATA = re.compile(rb"(?:^|[\r\n])data:[ ]?([^\r\n]*)")
+AT_A_TIME = 64
+"""Events that are looked at before others have their turn: one read may hold tens of thousands of small ones. Those
+that are worth it go on as one piece."""
 LONGEST = 2000
 """Characters of what a worker says of an error that are told."""
 LONGEST_ERROR = 2**16
@@ -68,14 +72,25 @@ class ImageStream:
         """Hands on what is worth it. Args: events: whole ones."""
         self._share.add(-min(len(events), self._came))  # who takes them counts them
         self._came -= min(len(events), self._came)
-        for event in each_of(events):
+        kept: list[bytes] = []
+        for count, event in enumerate(each_of(events), 1):
             kind = kind_of(event)
             self.images += kind == "image"
             if kind == "error":
                 self.failed, self._said = True, self._said or said_by(event)
             elif kind:
-                self.sent = True
-                await self._chunk(event)
+                kept.append(event)
+            if count % AT_A_TIME == 0:
+                await self._hand_on(kept)
+                await asyncio.sleep(0)
+        await self._hand_on(kept)
+
+    async def _hand_on(self, kept: list[bytes]) -> None:
+        """Hands on events as one piece, of which there is then nothing left. Args: kept: them."""
+        if kept:
+            self.sent, piece = True, b"".join(kept)
+            kept.clear()
+            await self._chunk(piece)
 
 
 def kind_of(event: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import ExitStack
+from functools import partial
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
@@ -25,6 +26,7 @@ from diffpolicy.edge.serving.api.settings import ApiSettings
 from diffpolicy.edge.serving.api.stream import HeldStream, taking
 from diffpolicy.edge.serving.api.waiting import until_answered
 from diffpolicy.edge.serving.api_error import ApiError
+from diffpolicy.edge.serving.aside import Aside
 from diffpolicy.edge.serving.events import Refused
 from diffpolicy.edge.serving.room import Room
 
@@ -135,7 +137,11 @@ def _looks(app: FastAPI, service: Served, settings: ApiSettings, feed: Feed, met
     )
     async def of_metrics(request: Request) -> Response:
         settings.keys.admit_to_all(request.headers.get("authorization"))
-        text = await asyncio.to_thread(metrics.text, service.snapshot())  # the one in a thread, the other not
+        aside = Aside("metrics")  # asyncio's own threads may all wait for names that do not resolve
+        try:
+            text = await asyncio.wrap_future(aside.submit(partial(metrics.text, service.snapshot())))
+        finally:
+            aside.close()
         return Response(text, media_type=KIND)
 
     @app.get("/snapshot", operation_id="snapshot", responses=schema.looked(401, 403))

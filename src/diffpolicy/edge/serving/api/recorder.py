@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from diffpolicy.edge.serving.api.log_file import LogFile
-from diffpolicy.edge.serving.behind import WAITING, Behind
+from diffpolicy.edge.serving.behind import END_S, WAITING, Behind
 from diffpolicy.edge.serving.decider import described
 from diffpolicy.edge.serving.events import Answered, Arrived, Cancelled, Event, Failed
 from diffpolicy.errors import InputError
@@ -21,8 +21,8 @@ from diffpolicy.errors import InputError
 logger = logging.getLogger("diffpolicy.serving")
 REMEMBERED = 20_000
 """Requests in progress, at most."""
-END_S = 5.0
-"""For which the end waits for lines that are not written yet."""
+WELL_S = 60.0
+"""Without a loss, after which it is said that lines are written again: a disk that is too slow loses now and then."""
 SLOW = "its disk does not keep up"
 Ended: TypeAlias = Answered | Failed | Cancelled
 
@@ -31,8 +31,8 @@ class RequestRecorder:
     """A listener that adds a line for each request that ended, at once, to a file that it may share with others.
 
     Times are seconds since 1970, so that a log goes on after a restart. A thread writes the lines, in their order: a
-    disk that is slow keeps no request waiting. One that is full, or too slow for all of them, costs lines, said once
-    and counted, and never an answer.
+    disk that is slow keeps no request waiting. One that is full, or too slow for all of them, costs lines, counted and
+    said once until it is well again, and never an answer.
 
     Args:
         path: of a log, or of a file that is not there yet.
@@ -51,6 +51,8 @@ class RequestRecorder:
     def __init__(self, path: str | Path, now_s: float | None = None, *, most: int = WAITING) -> None:
         self.offset_s = time.time() - (time.monotonic() if now_s is None else now_s)
         self.lost, self._losing = 0, threading.Lock()
+        self._lost_s: float | None = None
+        """When a line was lost last; None: it was said since then that they are written again."""
         self._asked: OrderedDict[str, Arrived] = OrderedDict()
         self._warned = False
         self._file = LogFile(path)
@@ -103,6 +105,7 @@ class RequestRecorder:
             )
         try:
             self._file.put(self._line(asked, event))
+            self._well()
         except Exception as error:  # whatever it is, the lines after this one are to be written
             why = error.strerror if isinstance(error, OSError) else described(error)
             self._lose(f"cannot write {self.path}: {why}")
@@ -135,9 +138,18 @@ class RequestRecorder:
     def _lose(self, why: str, lines: int = 1) -> None:
         """Counts lines that are not written. Args: why: is said of the first. lines: how many."""
         with self._losing:
-            first, self.lost = not self.lost, self.lost + lines
+            first, self._lost_s = self._lost_s is None, time.monotonic()
+            self.lost += lines
         if first:
             logger.error("the log loses lines: %s", why)
+
+    def _well(self) -> None:
+        """A line was written: after a while in which none was lost the next loss is to be said again."""
+        with self._losing:
+            if self._lost_s is None or time.monotonic() - self._lost_s < WELL_S:
+                return
+            self._lost_s = None
+        logger.warning("the log is written again, after %d lost lines in all", self.lost)
 
     def _time(self, time_s: float) -> str:
         return f"{time_s + self.offset_s:.6f}"
