@@ -21,8 +21,9 @@ class Played:
     """Servers and what they are asked to do.
 
     Args:
-        arrivals: they. seats: of each server. alike: whether all servers are, and the tail is measured by least cost
-            rather than by least finish. room: how much longer the costliest kind's tail may be.
+        arrivals: they, without links, parts or luck, none of which the quick forms that play them in training know.
+        seats: of each server. alike: whether all servers are, and the tail is measured by least cost rather than by
+            least finish. room: how much longer the costliest kind's tail may be.
     """
 
     arrivals: Arrivals
