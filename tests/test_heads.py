@@ -209,6 +209,12 @@ def test_the_entropy_of_one_draw_has_its_gradient_however_near_the_bound(dtype):
         torch.testing.assert_close(mine.double(), true, rtol=1e-4, atol=1e-4)
 
 
+def test_the_spread_of_items_that_take_the_likeliest_is_that_of_their_mode():
+    head = JointHead(each=BoundedHead(low=(-1.0, -2.0), high=(1.0, 3.0), draw="argmax"), items=(2, 3))
+    law = HeadLaw(head, head.law(x0_of(head, 5)), draw())
+    torch.testing.assert_close(law.spread(), -law.log_prob(law.mode))
+
+
 def test_several_one_hot_choices_are_the_same_law_written_otherwise():
     law = MULTI.law(x0_of(MULTI, 30))
     draws = MULTI.draws(torch.Size([30]), draw())

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import ActionMask, TransformedEnv
 
 from diffpolicy import EnvProblem, InputError, check_problem
 from diffpolicy.environments import gym_problem
 from diffpolicy.environments.lanes import Lanes, called
 from diffpolicy.experiments import evaluate
 from diffpolicy.problems import Clinic
+from diffpolicy.problems.clinic import longest_queue
 
 
 class FlatReward(Clinic):
@@ -21,16 +23,6 @@ class FlatReward(Clinic):
     def _step(self, tensordict):
         now = super()._step(tensordict)
         return now.set("reward", now["reward"].squeeze(-1))
-
-
-class TurnedReward(Clinic):
-    """Its reward is `[1, E]`, of which TorchRL makes one of `[E, 1]`."""
-
-    def _step(self, tensordict):
-        now = super()._step(tensordict)
-        reward = now["reward"].T.clone()
-        now.batch_size = []
-        return now.set("reward", reward)
 
 
 class FlatEnd(Clinic):
@@ -42,7 +34,7 @@ class FlatEnd(Clinic):
 
 
 class OneLane(Clinic):
-    """Of one lane a call; its reward is `[]` where its spec says `[1]`, as `Lanes` cannot see."""
+    """Of one lane a call; its reward is `[]` where its spec says `[1]`."""
 
     def __init__(self, seed=0):
         super().__init__(1, seed)
@@ -53,17 +45,45 @@ class OneLane(Clinic):
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [
-        (FlatReward, r"'reward' of a step of FlatReward must have shape \[2, 1\], got \[2\]"),
-        (TurnedReward, r"'reward' of a step of TurnedReward must have shape \[2, 1\], got \[1, 2\]"),
-        (FlatEnd, r"'done' of a step of FlatEnd must have shape \[2, 1\], got \[2\]"),
-        (OneLane, r"'reward' of a step of OneLane must have shape \[1, 1\], got \[1\]"),
-    ],
+    ("flat", "right"), [(FlatReward, Clinic), (FlatEnd, Clinic), (OneLane, lambda seed: Clinic(1, seed))]
 )
-def test_a_reward_or_an_end_that_torchrl_would_bring_into_shape_is_refused(kind, sentence):
-    with pytest.raises(InputError, match=sentence):
-        check_problem(EnvProblem(kind, steps=50))
+def test_a_reward_or_an_end_that_lacks_a_dimension_of_one_entry_is_the_same_and_not_refused(flat, right):
+    check_problem(EnvProblem(flat, steps=50))
+    mine, its = (
+        evaluate(EnvProblem(make, steps=50), {"longest": longest_queue}, episodes=4).results["longest"].costs
+        for make in (flat, right)
+    )
+    assert mine == its
+
+
+class Wards(Clinic):
+    """A clinic with a choice in each of a few wards, and a reward of each. Args: turned: wards before lanes."""
+
+    def __init__(self, batch, seed=0, wards=3, turned=False):
+        super().__init__(batch, seed, masked=False)
+        self.wards, self.turned = wards, turned
+        self.action_spec = Categorical(3, (batch, wards))
+        self.reward_spec = Composite(reward=Unbounded((batch, wards, 1)), shape=(batch,))
+
+    def _step(self, tensordict):
+        action = tensordict["action"]
+        now = super()._step(tensordict.clone().set("action", action[:, 0]))
+        reward = action.float()
+        if self.turned:
+            now.batch_size, reward = [], reward.T.clone()
+        return now.set("reward", reward)
+
+
+@pytest.mark.parametrize("wards", [2, 3])
+def test_rewards_that_torchrl_would_give_to_other_lanes_are_refused(wards):
+    def wards_of(batch, seed, turned=False):
+        return Wards(batch, seed, wards, turned)
+
+    check_problem(EnvProblem(wards_of, steps=50))
+    lanes = 5 - wards  # other than the wards, so that it can be told
+    said = rf"'reward' of a step of Wards must have shape \[{lanes}, {wards}, 1\], got \[{wards}, {lanes}\]"
+    with pytest.raises(InputError, match=said):
+        check_problem(EnvProblem(partial(wards_of, turned=True), steps=50))
 
 
 class OtherActions(Clinic):
@@ -88,12 +108,16 @@ def test_an_action_spec_that_becomes_another_one_is_refused():
         check_problem(EnvProblem(OtherActions, steps=50))
 
 
-class Kinds(Clinic):
-    """Shows the number of a ward. Args: ward: it, of three."""
+def test_masks_that_torchrl_writes_into_an_action_spec_make_it_no_other_one():
+    check_problem(EnvProblem(lambda batch, seed: TransformedEnv(Clinic(batch, seed), ActionMask()), steps=50))
 
-    def __init__(self, batch, seed=0, ward=2):
+
+class Kinds(Clinic):
+    """Shows the number of a ward. Args: ward: it. wards: of how many."""
+
+    def __init__(self, batch, seed=0, ward=2, wards=3):
         super().__init__(batch, seed)
-        self.observation_spec["ward"], self.ward = Categorical(3, (batch,)), ward
+        self.observation_spec["ward"], self.ward = Categorical(wards, (batch,)), ward
 
     def _now(self):
         return super()._now().set("ward", torch.full(self.batch_size, self.ward))
@@ -105,6 +129,7 @@ def test_a_choice_that_is_shown_and_is_none_is_refused():
         InputError, match=r"'ward' of a reset of Kinds holds 3, and its spec says whole numbers from 0 to 2"
     ):
         check_problem(EnvProblem(lambda batch, seed: Kinds(batch, seed, ward=3), steps=50))
+    check_problem(EnvProblem(lambda batch, seed: Kinds(batch, seed, ward=3, wards=-1), steps=50))  # of no known number
 
 
 class Within(Clinic):

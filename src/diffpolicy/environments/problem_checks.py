@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from contextlib import suppress
@@ -76,7 +77,7 @@ def check_problem(problem: Any) -> None:
     keys, called, actions = Keys.of(env), _called(problem, env), actions_of(env)
     rollout = _played(env, problem.steps, called)
     check_same_actions(env, actions, called)
-    _check_raw(problem, called)
+    _check_raw(problem, env, called)
     _check_transitions(problem, rollout, keys)
     _check_rules(problem)
     if problem.make_env(LANES, 0) is env:
@@ -140,12 +141,17 @@ def _stepped(env: EnvBase, acting: TensorDictBase, name: str) -> tuple[TensorDic
     return step, root
 
 
-def _check_raw(problem: Problem, name: str) -> None:
-    """Whether rewards and ends have their shapes before TorchRL views them as such. Args: name: of the environment."""
-    made = problem.make_env(LANES, 0)
-    env = made.lanes[0] if isinstance(made, Lanes) else made
-    if type(env)._step.__module__.startswith("torchrl."):
-        return  # TorchRL's wrappers leave their shapes to it
+def _check_raw(problem: Problem, played: EnvBase, name: str) -> None:
+    """Whether rewards and ends have their order before TorchRL views them as of their shapes.
+
+    Args:
+        problem: whose environment. played: one of it. name: of it.
+    """
+    if isinstance(played, Lanes) or type(played)._step.__module__.startswith("torchrl."):
+        return  # of one lane nothing can be turned, and TorchRL's wrappers leave their shapes to it
+    specs = (*played.full_reward_spec.values(True, True), *played.full_done_spec.values(True, True))
+    others = {size for spec in specs for size in spec.shape[1:]}
+    env = problem.make_env(next(n for n in itertools.count(LANES) if n not in others), 0)  # of 2 by 2 it cannot be told
     raw: TensorDictBase | None = None
     with suppress(Exception):  # a step that fails was told before, and `_step` alone need not go
         raw = env._step(RandomRule(env)(env.reset()))

@@ -44,9 +44,10 @@ def check_values(td: TensorDictBase, specs: Any, who: str) -> None:
 
 
 def _check_choices(value: Tensor, spec: Categorical | MultiCategorical, what: str) -> None:
-    """Refuses numbers that are none of a spec's choices. Args: what: they are."""
-    sizes = torch.as_tensor(spec.nvec if isinstance(spec, MultiCategorical) else spec.space.n).expand_as(value)
-    out = (value < 0) | (value >= sizes)
+    """Refuses numbers that are none of a spec's choices; a size of -1 is not known yet. Args: what: they are."""
+    sizes = torch.as_tensor(spec.nvec if isinstance(spec, MultiCategorical) else spec.space.n, device=value.device)
+    sizes = sizes.expand_as(value)
+    out = ((value < 0) | (value >= sizes)) & (sizes >= 0)
     if out.any():
         raise InputError(
             f"{what} holds {value[out][0].item()}, and its spec says whole numbers from 0 to {sizes[out][0].item() - 1}"
@@ -54,10 +55,11 @@ def _check_choices(value: Tensor, spec: Categorical | MultiCategorical, what: st
 
 
 def check_raw_shapes(td: TensorDictBase, specs: Any, who: str) -> None:
-    """Whether what `_step` itself gives has the specs' shapes, before TorchRL brings its numbers into them.
+    """Whether what `_step` itself gives keeps its order where TorchRL brings its numbers into the specs' shapes.
 
     TorchRL views a reward or an end of the right number of entries as one of the right shape, in whatever order they
-    stand: one that is turned, agents before lanes, would become that of others without a word.
+    stand: one that is turned, agents before lanes, would become that of others without a word. Dimensions of one entry
+    may be there or not: a reward `[E]` is the same as one `[E, 1]`.
 
     Args:
         td: of `_step`. specs: of rewards or ends; what is not there is not looked at. who: gives it.
@@ -67,8 +69,13 @@ def check_raw_shapes(td: TensorDictBase, specs: Any, who: str) -> None:
     """
     for key, spec in specs.items(True, True):
         value = td.get(key, None)
-        if isinstance(value, Tensor) and value.shape != spec.shape:
+        if isinstance(value, Tensor) and _without_ones(value.shape) != _without_ones(spec.shape):
             raise InputError(f"{plain(key)!r} of {who} must have shape {list(spec.shape)}, got {list(value.shape)}")
+
+
+def _without_ones(shape: torch.Size) -> list[int]:
+    """The sizes of dimensions of more than one entry."""
+    return [size for size in shape if size != 1]
 
 
 def warn_of_bounds(env: EnvBase, rollout: TensorDictBase, name: str) -> None:
@@ -99,9 +106,12 @@ def _out_of_bounds(value: Tensor, spec: Bounded) -> str | None:
 
 
 def actions_of(env: EnvBase) -> Composite:
-    """The action spec as it is now. Args: env: whose."""
-    spec: Composite = env.full_action_spec.clone()
-    return spec
+    """The action spec as it is now, without masks, which TorchRL's `update_mask` changes. Args: env: whose."""
+    specs: Composite = env.full_action_spec.clone()
+    for spec in specs.values(True, True):
+        if getattr(spec, "mask", None) is not None:
+            spec.mask = None
+    return specs
 
 
 def check_same_actions(env: EnvBase, before: Composite, name: str) -> None:
@@ -113,7 +123,7 @@ def check_same_actions(env: EnvBase, before: Composite, name: str) -> None:
     Raises:
         InputError: names the environment and the key.
     """
-    now = env.full_action_spec
+    now = actions_of(env)
     for key in {*before.keys(True, True), *now.keys(True, True)}:
         if before.get(key, None) != now.get(key, None):
             raise InputError(

@@ -170,7 +170,7 @@ class JointHead(Head):
         return self.each.entropy(self._shares(law)).sum(-1)
 
     def spread(self, law: Tensor, draws: Tensor) -> Tensor:
-        return self.each.spread(self._shares(law), draws).sum(-1)
+        return self.each.spread(self._shares(law), draws.reshape(*law.shape[:-1], self.count, -1)).sum(-1)
 
     def remember(self, x0: Tensor) -> Tensor:
         return self.each.remember(self._shares(x0)).flatten(-2)
