@@ -169,10 +169,11 @@ def test_full_size_architectures_have_the_published_sizes():
 
 def test_a_tiny_pipeline_is_built_timed_and_described():
     adapter = DiffusersAdapter("tiny", device="cpu")
-    got = profile(adapter, Grid((2, 4, 6), ((64, 64),), repeats=1))
+    # steps far apart, and several times, since the time of one is a difference, which a busy machine may turn around
+    got = profile(adapter, Grid((2, 12, 24), ((64, 64),), repeats=3))
     timing = got.points[0]
     assert timing.step_s is not None
-    assert len(timing.step_s.values) == 2
+    assert len(timing.step_s.values) == 2 * 3
     assert 0 < timing.step_s.p50 * 2 + timing.text_s + timing.decode_s <= timing.latency_s.p50 * 1.01
     assert got.model.weights == "random"
     assert got.model.text_tokens == 333

@@ -214,7 +214,9 @@ def given_by(thing):
         for name, member in vars(base).items()
         if not name.startswith("_") or name in ("__call__", "__getitem__", "__iter__")
     ]
-    return [member for member in members if inspect.isfunction(member)]
+    # once one is made, tensordict puts properties of its own on the class of a module
+    ours = (member for member in members if str(getattr(member, "__module__", "")).startswith("diffpolicy."))
+    return [member for member in ours if inspect.isfunction(member)]
 
 
 def gives_any(function):
