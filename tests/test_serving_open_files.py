@@ -100,13 +100,13 @@ def test_what_is_under_way_is_answered_and_what_is_too_many_refused(protocol, mo
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(most)]
             await until(lambda: len(server.server_state.connections) == int(1.25 * most))
             ended = [asyncio.ensure_future(reader.read()) for reader, _ in silent]
-            await until(lambda: sum(each.done() for each in ended) == most - 2)  # 12 ask, one asked, 2 are left
+            await until(lambda: sum(each.done() for each in ended) == most - 3)  # 3 are left, one by the idle one
             goes.set()
             answers = await asyncio.gather(*first)
             assert [answer.status_code for answer in answers] == most * [200]
             for _, writer in silent:
                 writer.close()
-            await until(lambda: len(server.server_state.connections) == most + 1)
+            await until(lambda: len(server.server_state.connections) == most)
             assert (await client.post("/v1/images/generations", json=body)).status_code == 200
             await asyncio.gather(*ended, return_exceptions=True)
 
@@ -118,10 +118,74 @@ def test_what_is_under_way_is_answered_and_what_is_too_many_refused(protocol, mo
     ]
 
 
+@pytest.mark.parametrize("protocol", ["httptools", "h11"])
+def test_connections_that_are_kept_for_later_keep_nobody_out(protocol, monkeypatch, caplog):
+    if protocol == "h11":
+        monkeypatch.setattr(running, "bounded_http", lambda: "h11")
+    else:
+        pytest.importorskip("httptools")
+    monkeypatch.setattr(running, "limit", lambda: 64)
+    most = int(1.25 * clients_of(64))
+
+    async def asked(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        return reader, writer
+
+    async def main():
+        listening = listen("127.0.0.1", 0)
+        port = listening.getsockname()[1]
+        async with serving(make_app(FakeService()), listening) as server:
+            kept = [await asked(port) for _ in range(most + 2)]
+            assert await kept[0][0].read() == await kept[1][0].read() == b""
+            await until(lambda: len(server.server_state.connections) == most)
+            for reader, writer in kept[2:]:
+                writer.write(b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+            for _, writer in kept:
+                writer.close()
+
+    with caplog.at_level(logging.WARNING, "diffpolicy.serving"):
+        asyncio.run(main())
+    assert not [record for record in caplog.records if record.name == "diffpolicy.serving"]
+
+
+def test_looks_at_many_workers_leave_fewer_files_for_clients(monkeypatch):
+    monkeypatch.setattr(running, "limit", lambda: 64)
+    goes, workers = asyncio.Event(), [14]
+
+    async def behave(request, chunk):
+        await goes.wait()
+        return image()
+
+    async def main():
+        service, listening = FakeService(behave), listen("127.0.0.1", 0)
+        async with (
+            serving(make_app(service), listening, lambda: workers[0]),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=20) as client,
+        ):
+
+            def ask():
+                return asyncio.ensure_future(client.post("/v1/images/generations", json={"prompt": "a cat"}))
+
+            answers = [ask() for _ in range(5)]
+            await until(lambda: len(service.requests) == 5)
+            assert (await ask()).status_code == 429
+            workers[0] = 8  # by the file of workers, which has changed
+            answers.append(ask())
+            await until(lambda: len(service.requests) == 6)
+            goes.set()
+            assert [answer.status_code for answer in await asyncio.gather(*answers)] == 6 * [200]
+
+    assert clients_of(64, workers=14) == 5
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="reads a process's limits as Linux shows them")
 def test_a_process_raises_its_limit_and_says_if_that_is_still_low():
     command = f"ulimit -S -n 100; ulimit -H -n 200; exec '{sys.executable}' -m diffpolicy serve"
-    command += " --workers http://127.0.0.1:9 --port 0 --json"
+    command += f" --workers {','.join(f'http://127.0.0.1:{port}' for port in range(9, 29))} --port 0 --json"
     process = subprocess.Popen(
         ["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )
@@ -135,4 +199,4 @@ def test_a_process_raises_its_limit_and_says_if_that_is_still_low():
     finally:
         process.terminate()
         said = process.communicate(timeout=30)[1]
-    assert "200 open files (ulimit -n) are enough for 67 clients at a time, fewer than the 1000 that may wait" in said
+    assert "200 open files (ulimit -n) are enough for 52 clients at a time, fewer than the 1000 that may wait" in said

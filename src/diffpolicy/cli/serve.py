@@ -202,7 +202,7 @@ def _serve(options: argparse.Namespace) -> None:
     with messages_to(lines):
         try:
             keys.warn_of_readers()
-            warn_of_files(limits.queue)
+            warn_of_files(limits.queue, len(source.workers))
             run_loop(
                 serve_policy(
                     service,

@@ -7,6 +7,7 @@ import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from itertools import islice
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -17,11 +18,16 @@ logger = logging.getLogger("diffpolicy.serving")
 MOST = 65_536
 """Open files that a service asks the system for, where it may have so many."""
 OWN = 32
-"""That are no connection of a request: the port, the log, the event loop's, looks at the workers."""
+"""That are no connection of a request: the port, the log, the event loop's, looks at a few workers."""
+FEW, LOOKS = 8, 3
+"""The few workers, and files for looks at each further one: three paths are asked, and two connections kept."""
 PART = 0.4
 """Of the others, for requests under way: each may have a connection to a worker too, and some are spare."""
 SPARE = 1.25
-"""Times as many connections, without a request too, from which on each further one is dropped at once."""
+"""Times as many connections, without a request too: each further one costs the one that was idle for longest, or is
+dropped at once."""
+LOOKED = 1000
+"""Connections among which an idle one is looked for."""
 AGAIN_S = 60.0
 """Between two lines about it."""
 ALWAYS = ("/live", "/health", "/metrics")
@@ -52,23 +58,27 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def clients_of(files: int | None) -> int | None:
+def clients_of(files: int | None, workers: int = 0) -> int | None:
     """How many requests at a time leave files for connections to workers.
 
     Args:
-        files: that may be open; None: any number.
+        files: that may be open; None: any number. workers: that are looked at.
 
     Example:
-        >>> clients_of(1024), clients_of(64), clients_of(None)
-        (396, 12, None)
+        >>> clients_of(1024), clients_of(1024, workers=200), clients_of(64), clients_of(None)
+        (396, 166, 12, None)
     """
-    return None if files is None else max(int(PART * (files - OWN)), 1)
+    return None if files is None else max(int(PART * (files - OWN - LOOKS * max(workers - FEW, 0))), 1)
 
 
-def warn_of_files(queue: int) -> None:
-    """Says so where there are not files enough for as many clients as may wait. Args: queue: how many may."""
+def warn_of_files(queue: int, workers: int = 0) -> None:
+    """Says so where there are not files enough for as many clients as may wait.
+
+    Args:
+        queue: how many may. workers: that are looked at.
+    """
     files = limit()
-    clients = clients_of(files)
+    clients = clients_of(files, workers)
     if clients is not None and clients < queue:
         logger.warning(
             "%d open files (ulimit -n) are enough for %d clients at a time, fewer than the %d that may wait; further"
@@ -81,10 +91,10 @@ class FewClients:
     """An app that refuses requests while too many are under way; without it workers could not be reached.
 
     Args:
-        app: of ASGI. most: requests under way; None: any number.
+        app: of ASGI. most: tells how many requests may be under way now; None: any number.
     """
 
-    def __init__(self, app: Any, most: int | None) -> None:
+    def __init__(self, app: Any, most: Callable[[], int | None]) -> None:
         self._app, self._most = app, most
         self._under_way, self._told_s = 0, -AGAIN_S
         self.connections: Collection[Any] = ()
@@ -97,6 +107,7 @@ class FewClients:
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
         if scope.get("path") not in ALWAYS and self._too_many(self._under_way + 1, 1.0):
+            self._tell()
             error = ApiError(429, "too many connections are open", code="connections_full", retry_after_s=2.0)
             headers = {**error.headers(), "connection": "close"}  # it is what there are too many of
             await JSONResponse(error.body(), error.status, headers)(scope, receive, send)
@@ -109,20 +120,30 @@ class FewClients:
 
     def _too_many(self, number: int, times: float) -> bool:
         """Whether that is more than there may be. Args: number: of them. times: as many as `most`."""
-        if self._most is None or number <= times * self._most:
-            return False
+        most = self._most()
+        return most is not None and number > times * most
+
+    def _tell(self) -> None:
+        """Says now and then that clients are refused."""
         now_s = time.monotonic()
         if now_s - self._told_s >= AGAIN_S:
             self._told_s = now_s
             logger.warning(
                 "clients are refused: more than %d requests at a time would leave too few open files for workers"
                 " (ulimit -n is %s)",
-                *(self._most, limit()),
+                *(self._most(), limit()),
             )
-        return True
+
+    def _longest_idle(self) -> Any:
+        """The transport of a connection that is only kept for its next request; None: there is none."""
+        some = [each for each in islice(self.connections, LOOKED) if each.timeout_keep_alive_task is not None]
+        idle = [each for each in some if not each.transport.is_closing()]
+        return min(idle, key=lambda each: each.timeout_keep_alive_task.when()).transport if idle else None
 
     def bounding(self, protocol: type[Any]) -> type[Any]:
-        """A protocol of uvicorn whose connections are dropped at once where there are far too many.
+        """A protocol of uvicorn of which there are not far too many connections.
+
+        Those that clients keep for later must not keep out who watches the service.
 
         Args:
             protocol: of which it is one.
@@ -133,7 +154,10 @@ class FewClients:
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
                 if few._too_many(len(few.connections), SPARE):
-                    transport.abort()
+                    idle = few._longest_idle()
+                    if idle is None:
+                        few._tell()
+                    (idle or transport).abort()
 
         return Bounding
 

@@ -64,6 +64,7 @@ async def run_app(
     start: Callable[[], Awaitable[None]],
     stop: Callable[[float], Awaitable[None]],
     grace_s: float,
+    workers: Callable[[], int] = lambda: 0,
 ) -> None:
     """Answers until SIGINT or SIGTERM, then ends what there is.
 
@@ -73,11 +74,12 @@ async def run_app(
         stop: refuses new requests and ends the others, within the seconds that it is given, or until a
             second signal.
         grace_s: these seconds.
+        workers: see `serving`.
 
     Raises:
         Stopped: a signal ended it, as always but where `start` raises.
     """
-    async with serving(app, listening) as server:
+    async with serving(app, listening, workers) as server:
         with _signalled() as (first, second):
             starting = asyncio.ensure_future(start())
             await _any(starting, server.ended, first)
@@ -96,13 +98,14 @@ async def run_app(
 
 
 @asynccontextmanager
-async def serving(app: Any, listening: socket.socket) -> AsyncIterator[Server]:
+async def serving(app: Any, listening: socket.socket, workers: Callable[[], int] = lambda: 0) -> AsyncIterator[Server]:
     """Answers within, from the first moment on; at the end it sends what is left and closes the socket.
 
     Args:
-        app: of ASGI. listening: see `listen`.
+        app: of ASGI. listening: see `listen`. workers: tells how many the app looks at, which takes open files.
     """
-    few, http = FewClients(app, clients_of(limit())), bounded_http()
+    files, http = limit(), bounded_http()
+    few = FewClients(app, lambda: clients_of(files, workers()))
     config = uvicorn.Config(
         with_hang_up(few),
         http=few.bounding(_h11() if isinstance(http, str) else http),

@@ -100,7 +100,7 @@ async def serve_policy(
             task.cancel()
         await service.stop(grace_s)
 
-    await run_app(app, listening, start=start, stop=stop, grace_s=grace_s)
+    await run_app(app, listening, start=start, stop=stop, grace_s=grace_s, workers=lambda: len(source.workers))
 
 
 def of_workers(service: Dispatching, source: WorkersSource) -> Watched[Sequence[WorkerSpec]]:
