@@ -214,5 +214,6 @@ def test_two_sizes_of_one_environment_have_two_names():
     short, long = (EnvProblem(partial(clinic, minutes=m, note=[1]), steps=m) for m in (5, 10))
     assert (short.name, long.name) == ("clinic(minutes=5)", "clinic(minutes=10)")
     assert "clinic(minutes=5): 2 identical episodes" in evaluate(short, ["random"], episodes=2).table()
+    assert EnvProblem(partial(clinic, minutes=np.int64(5)), steps=5).name == "clinic(minutes=5)"
     assert EnvProblem(partial(clinic), steps=5).name == "clinic"
     assert EnvProblem(partial(clinic, minutes=5), steps=5, name="mine").name == "mine"

@@ -19,7 +19,10 @@ def test_numpys_numbers_are_kept_as_pythons(number):
     assert (type(real), real, type(whole), whole) == (float, 3.0, int, 3)
 
 
-@pytest.mark.parametrize("no_number", [np.bool_(True), np.array([3.0]), np.float32("nan"), "3", None, 1j])
+@pytest.mark.filterwarnings("error")  # NumPy's own, of what its infinities are divided by
+@pytest.mark.parametrize(
+    "no_number", [np.bool_(True), np.array([3.0]), np.float32("nan"), np.float32("inf"), float("-inf"), "3", None, 1j]
+)
 def test_what_is_no_number_is_still_refused(no_number):
     for rule in (check.number, check.integer):
         with pytest.raises(InputError, match="alpha must be a"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -78,9 +78,12 @@ def number(
 
 def integer(value: Any, key: str, *, least: int | None = None, most: int | None = None) -> int:
     """A whole number, from `least` to `most`; NumPy's scalars are numbers."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, Real)) or value != value // 1:
+    whole = None
+    if isinstance(value, (int, float, Real)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):  # of infinities and what is no number
+            whole = int(value)  # type: ignore[arg-type]  # of `Real` it is not told that `int` takes it
+    if whole is None or whole != value:
         raise InputError(f"{key} must be a whole number, got {show(value)}")
-    whole = int(value)  # type: ignore[arg-type]  # of `Real` it is not told that `int` takes it
     if least is not None and whole < least:
         raise InputError(f"{key} must be at least {least}, got {show(value)}")
     if most is not None and whole > most:

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from tensordict import TensorDict, TensorDictBase
@@ -213,11 +214,11 @@ def _name(make_env: Any) -> str:
 
 
 def _sizes(make_env: Any) -> str:
-    """The plain arguments of a `functools.partial`, such as `(drones=3)`: two sizes in one table have two names."""
+    """The words and numbers given to a `functools.partial`, as `(drones=3)`: two sizes in one table have two names."""
     if not isinstance(make_env, functools.partial):
         return ""
     given = [("", value) for value in make_env.args] + [(f"{name}=", v) for name, v in make_env.keywords.items()]
-    told = [f"{name}{value}" for name, value in given if isinstance(value, (str, int, float)) and len(str(value)) < 20]
+    told = [f"{name}{value}" for name, value in given if isinstance(value, (str, Real)) and len(str(value)) < 20]
     return f"({', '.join(told)})" if told else ""
 
 
