@@ -55,6 +55,8 @@ def differences(wanted: Mapping[str, bytes], got: Mapping[str, bytes]) -> list[s
 
 def main(folder: str, sdist: str, wheel: str, written: str = "") -> int:
     """Prints what differs and the sizes, and writes these if `written` names a file. Returns: the exit status."""
+    if written and not written.endswith(".csv"):  # as where a pattern names two wheels, of which one would be lost
+        raise SystemExit(f"{written} is no CSV; name one source distribution and one wheel")
     wanted = held(Path(folder))
     package = {name.removeprefix("src/"): data for name, data in wanted.items() if name.startswith("src/diffpolicy/")}
     wrong = [f"the source distribution {line}" for line in differences(wanted, in_sdist(Path(sdist)))]

@@ -313,6 +313,21 @@ def test_a_learned_order_takes_a_slow_server_where_many_usually_wait() -> None:
     assert decided == [[False, True], [False, False]]
 
 
+@pytest.mark.parametrize("impatience", [0.0, 5.0])
+def test_a_learned_order_refuses_not_all_that_wait_where_every_server_is_free(impatience: float) -> None:
+    """Whatever is usual, and whichever servers can run them: they would wait for ever."""
+    rng = np.random.default_rng(0)
+    order = LearnedOrder([impatience * (name == "impatience") for name in WEIGHTS])
+    for _ in range(300):
+        shape = int(rng.choice([1, 2, 80])), int(rng.choice([1, 2, 5, 200]))
+        service = np.exp(rng.normal(0.0, 3.0, shape))
+        service[rng.random(shape) < rng.choice([0.0, 0.7])] = np.inf
+        waited = np.sort(rng.exponential(100.0, shape[0]))[::-1]
+        moment = Moment.of(service_s=service, wait_s=waited, starts_s=np.zeros(shape[1]))
+        order.see(moment)
+        assert (moment.runs & ~order.refused(moment)).any() == moment.runs.any()
+
+
 def test_the_bundled_order_uses_slow_servers_of_a_large_fleet_that_is_busy() -> None:
     """Two on which the mean was a fourth above that of the best simple rule, as patience was divided by the seats."""
     pytest.importorskip("numba")

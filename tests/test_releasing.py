@@ -61,6 +61,16 @@ def test_a_release_has_its_sizes_in_a_file():
     assert {*sizes} == {"wheel", "source distribution"}
 
 
+def test_sizes_are_written_over_no_second_wheel(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(ROOT / ".ci"), *sys.path])
+    import check_release
+
+    (tmp_path / "other.whl").write_bytes(b"wheel")
+    with pytest.raises(SystemExit, match=r"other\.whl is no CSV; name one source distribution and one wheel"):
+        check_release.main(str(tmp_path), "x.tar.gz", "x.whl", str(tmp_path / "other.whl"))
+    assert (tmp_path / "other.whl").read_bytes() == b"wheel"
+
+
 def test_what_one_cites_in_bibtex_is_what_the_citation_file_says():
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "citation.md").read_text(encoding="utf-8")
