@@ -510,6 +510,9 @@ def test_the_gains_of_the_learned_order_are_those_of_its_files():
         means = [float(row[column]) for row in rows("held_learned_fleets.csv")]
         assert cells["mean of the learned order"] == change(fmean(means) - 1)
         assert cells["lower on"] == f"{sum(x < 1 for x in means)} of {len(means)}"
+    most = max(rows("held_learned_fleets.csv"), key=lambda row: float(row["mean_to_any"]))
+    above = 100 * float(most["mean_to_any"]) - 100
+    assert f"up to {above:.1f} % higher, on {most['servers']} servers of {most['seats']}" in " ".join(text.split())
 
 
 def test_what_patience_does_on_other_fleets_is_in_its_file():
