@@ -52,7 +52,8 @@ def test_the_pythons_that_are_named_are_those_that_are_tried():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     named = set(re.findall(r"Python :: (3\.\d+)", text))
     assert re.search(r'requires-python = ">=(3\.\d+)"', text)[1] == min(named, key=lambda x: int(x[2:]))
-    assert {row["Python"].rsplit(".", 1)[0] for row in rows("matrix.csv")} <= named
+    tried = {row["Python"].rsplit(".", 1)[0] for row in rows("matrix.csv") if row["diffpolicy"] == __version__}
+    assert tried == named - {"3.11"}  # with which all else is tried
 
 
 def test_a_release_has_its_sizes_in_a_file():
