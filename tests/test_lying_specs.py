@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
-from torchrl.envs import ActionMask, TransformedEnv
+from torchrl.envs import ActionMask, SerialEnv, TransformedEnv
 
 from diffpolicy import EnvProblem, InputError, check_problem
 from diffpolicy.environments import gym_problem
@@ -192,6 +192,7 @@ def test_lanes_are_called_by_what_they_are_of(monkeypatch):
     with pytest.raises(InputError, match=r"Endless has no number of steps"):
         evaluate(EnvProblem(Endless), ["random"], episodes=2)
     assert called(Lanes([Clinic(1), Clinic(1)])) == "Clinic"
+    assert called(SerialEnv(2, partial(Clinic, 1))) == "SerialEnv"
 
 
 def test_lanes_of_gymnasium_are_called_by_their_class():

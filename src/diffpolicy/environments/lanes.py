@@ -103,8 +103,9 @@ def called(env: EnvBase) -> str:
     base = bare(env)
     if isinstance(base, Lanes):
         return called(base.lanes[0])
-    inner = vars(base).get("_env", base)  # of a wrapper such as TorchRL's of Gymnasium
-    return type(getattr(inner, "unwrapped", inner)).__name__
+    inner = vars(base).get("_env")  # of a wrapper such as TorchRL's of Gymnasium
+    # only a wrapped one is asked: `SerialEnv` looks for what is not its own in its environments, without end
+    return type(base if inner is None else getattr(inner, "unwrapped", inner)).__name__
 
 
 def _check_alike(k: int, lane: EnvBase, first: EnvBase) -> None:
