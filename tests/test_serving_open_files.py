@@ -69,12 +69,17 @@ def test_few_files_are_told_of_where_more_clients_may_wait(monkeypatch, caplog):
     ]
 
 
-@pytest.mark.parametrize("protocol", ["httptools", "h11"])
-def test_what_is_under_way_is_answered_and_what_is_too_many_refused(protocol, monkeypatch, caplog):
-    if protocol == "h11":
+@pytest.fixture(params=["httptools", "h11"])
+def protocol(request, monkeypatch):
+    """The parser of requests that the service has."""
+    if request.param == "h11":
         monkeypatch.setattr(running, "bounded_http", lambda: "h11")
     else:
         pytest.importorskip("httptools")
+
+
+@pytest.mark.usefixtures("protocol")
+def test_what_is_under_way_is_answered_and_what_is_too_many_refused(monkeypatch, caplog):
     monkeypatch.setattr(running, "limit", lambda: 64)
     most, goes = clients_of(64), asyncio.Event()
 
@@ -118,12 +123,8 @@ def test_what_is_under_way_is_answered_and_what_is_too_many_refused(protocol, mo
     ]
 
 
-@pytest.mark.parametrize("protocol", ["httptools", "h11"])
-def test_connections_that_are_kept_for_later_keep_nobody_out(protocol, monkeypatch, caplog):
-    if protocol == "h11":
-        monkeypatch.setattr(running, "bounded_http", lambda: "h11")
-    else:
-        pytest.importorskip("httptools")
+@pytest.mark.usefixtures("protocol")
+def test_connections_that_are_kept_for_later_keep_nobody_out(monkeypatch, caplog):
     monkeypatch.setattr(running, "limit", lambda: 64)
     most = int(1.25 * clients_of(64))
 

@@ -11,6 +11,7 @@ from diffpolicy._types import Floats
 from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.compiled_rules import of_learned
 from diffpolicy.edge.dispatch.learned_order import BUSY, KEEP, LEAST_BACKLOG, PATIENCE, PICKY, PRICE, RESERVED
+from diffpolicy.edge.dispatch.quick_servers import begin, bind, end, loading_s, look, next_s
 
 
 def delays(arrivals: Arrivals, weights: Floats, seats: tuple[int, ...]) -> Floats:
@@ -29,7 +30,7 @@ def delays(arrivals: Arrivals, weights: Floats, seats: tuple[int, ...]) -> Float
 def _delays(
     arrival: Any, service: Any, model: Any, switch: Any, cold: Any, loads: bool, seats: Any, w: Any, out: Any
 ) -> None:
-    """One event after the other, all in local arrays: a call that hands on many would cost more than what it does."""
+    """One event after the other, all in local arrays. What is done of each pair stands here: a call would cost more."""
     k, servers = service.shape
     most = seats.max()
     end_s, begun, belief = np.zeros((servers, most)), np.zeros((servers, most)), np.zeros((servers, most))
@@ -41,33 +42,13 @@ def _delays(
     usual, usual_of, backlog, backlog_of, seen = 0.0, 0.0, 0.0, 0.0, -1
     coming, waits, now = 0, 0, 0.0
     while coming < k or waits > 0:
-        now = arrival[coming] if coming < k else np.inf
-        for j in range(servers):
-            for p in range(count[j]):
-                now = min(now, end_s[j, p])
-        for j in range(servers):
-            p = 0
-            while p < count[j]:
-                if end_s[j, p] <= now:
-                    last = count[j] - 1
-                    end_s[j, p], begun[j, p], belief[j, p] = end_s[j, last], begun[j, last], belief[j, last]
-                    count[j] = last
-                else:
-                    p += 1
+        now = next_s(arrival[coming] if coming < k else np.inf, count, end_s)
+        end(now, count, end_s, begun, belief)
         while coming < k and arrival[coming] <= now:
             waiting[waits] = coming
             waits, coming = waits + 1, coming + 1
         while waits > 0:
-            some = False
-            for j in range(servers):
-                free[j] = seats[j] - count[j]
-                some |= free[j] > 0
-                starts[j] = 0.0
-                if free[j] == 0:
-                    starts[j] = np.inf
-                    for p in range(count[j]):
-                        starts[j] = min(starts[j], max(begun[j, p] + belief[j, p] - now, 0.0))
-            if not some:
+            if not look(now, seats, count, begun, belief, free, starts):
                 break
             drain = 0.0
             for a in range(waits):
@@ -117,25 +98,16 @@ def _delays(
                     there = service[i, j]
                     if loads and loaded[j] != model[i]:
                         there += cold[j] if loaded[j] < 0 else switch[j]
-                    end = starts[j] + there
-                    if end > soonest + least:
+                    ends = starts[j] + there
+                    if ends > soonest + least:
                         continue
                     x = of_learned(w, one_s, backlog_s, runs[i] / rate[i], there, 1, wait, passes[i] / places)
-                    if x < best or (x == best and end < best_end):
-                        best, best_end, request, server = x, end, a, j
+                    if x < best or (x == best and ends < best_end):
+                        best, best_end, request, server = x, ends, a, j
             if request < 0:
                 break
-            i = waiting[request]
-            for a in range(request):
-                passes[waiting[a]] += 1
-            for a in range(request, waits - 1):
-                waiting[a] = waiting[a + 1]
+            i = bind(request, waits, waiting, passes)
             waits -= 1
-            load = 0.0
-            if loads and loaded[server] != model[i]:
-                load = cold[server] if loaded[server] < 0 else switch[server]
-            p = count[server]
-            begun[server, p], belief[server, p] = now, service[i, server] + load
-            end_s[server, p] = now + service[i, server] + load
-            out[i] = end_s[server, p] - arrival[i]
-            count[server], loaded[server] = p + 1, model[i]
+            load_s = loading_s(i, server, model, switch, cold, loaded)
+            out[i] = begin(now, service[i, server], load_s, server, count, end_s, begun, belief) - arrival[i]
+            loaded[server] = model[i]

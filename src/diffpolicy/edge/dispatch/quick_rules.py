@@ -12,6 +12,7 @@ from diffpolicy.edge.dispatch.arrivals import Arrivals
 from diffpolicy.edge.dispatch.held import Held
 from diffpolicy.edge.dispatch.moment import Dispatcher
 from diffpolicy.edge.dispatch.orders import CostMinusAge, FirstCome, ShortestFirst
+from diffpolicy.edge.dispatch.quick_servers import begin, bind, end, loading_s, look, next_s
 
 ORDERS = (FirstCome, ShortestFirst, CostMinusAge)
 FIRST_COME = 0
@@ -38,15 +39,6 @@ def rule_delays(arrivals: Arrivals, rule: Held, seats: tuple[int, ...]) -> Float
 
 
 @compile
-def _load_s(i: int, j: int, model: Any, switch: Any, cold: Any, loaded: Any) -> float:
-    """Seconds in which a server loads the model of a request, if it has another one."""
-    load = 0.0
-    if loaded[j] != model[i]:
-        load = cold[j] if loaded[j] < 0 else switch[j]
-    return load
-
-
-@compile
 def _held(
     arrival: Any, service: Any, model: Any, switch: Any, cold: Any, seats: Any,
     order: int, age: float, cap: int, price: float, out: Any,
@@ -59,41 +51,20 @@ def _held(
     starts, waiting, passes = np.zeros(servers), np.zeros(k + 1, np.int64), np.zeros(k, np.int64)
     coming, waits = 0, 0
     while coming < k or waits > 0:
-        now = arrival[coming] if coming < k else np.inf
-        for j in range(servers):
-            for p in range(count[j]):
-                now = min(now, end_s[j, p])
-        for j in range(servers):
-            p = 0
-            while p < count[j]:
-                if end_s[j, p] <= now:
-                    last = count[j] - 1
-                    end_s[j, p], begun[j, p], belief[j, p] = end_s[j, last], begun[j, last], belief[j, last]
-                    count[j] = last
-                else:
-                    p += 1
+        now = next_s(arrival[coming] if coming < k else np.inf, count, end_s)
+        end(now, count, end_s, begun, belief)
         while coming < k and arrival[coming] <= now:
             waiting[waits] = coming
             waits, coming = waits + 1, coming + 1
         while waits > 0:
-            some, busy = False, False
-            for j in range(servers):
-                free[j] = seats[j] - count[j]
-                some |= free[j] > 0
-                busy |= free[j] == 0
-                starts[j] = 0.0
-                if free[j] == 0:
-                    starts[j] = np.inf
-                    for p in range(count[j]):
-                        starts[j] = min(starts[j], max(begun[j, p] + belief[j, p] - now, 0.0))
-            if not some:
+            if not look(now, seats, count, begun, belief, free, starts):
                 break
-            only, drain = -1, 0.0
+            only, drain, busy = -1, 0.0, free.min() == 0
             if price >= 0.0 and busy:
                 for a in range(waits):
                     rate = 0.0
                     for j in range(servers):
-                        rate += 1 / (service[waiting[a], j] + _load_s(waiting[a], j, model, switch, cold, loaded))
+                        rate += 1 / (service[waiting[a], j] + loading_s(waiting[a], j, model, switch, cold, loaded))
                     drain += 1 / rate
             for a in range(waits if cap >= 0 else 0):
                 if passes[waiting[a]] >= cap:
@@ -107,13 +78,13 @@ def _held(
                 if price >= 0.0 and busy and only < 0:
                     for j in range(servers):
                         if free[j] == 0:
-                            end = starts[j] + (service[i, j] + _load_s(i, j, model, switch, cold, loaded))
-                            slowest = min(slowest, end + price * drain)
+                            ends = starts[j] + (service[i, j] + loading_s(i, j, model, switch, cold, loaded))
+                            slowest = min(slowest, ends + price * drain)
                 wait = now - arrival[i]
                 for j in range(servers):
                     if free[j] == 0:
                         continue
-                    run = service[i, j] + _load_s(i, j, model, switch, cold, loaded)
+                    run = service[i, j] + loading_s(i, j, model, switch, cold, loaded)
                     if run > slowest:
                         continue
                     x = -wait if order == FIRST_COME else run - age * wait
@@ -121,14 +92,8 @@ def _held(
                         best, best_end, request, server = x, starts[j] + run, a, j
             if request < 0:
                 break
-            i = waiting[request]
-            for a in range(request):
-                passes[waiting[a]] += 1
-            for a in range(request, waits - 1):
-                waiting[a] = waiting[a + 1]
+            i = bind(request, waits, waiting, passes)
             waits -= 1
-            p, load = count[server], _load_s(i, server, model, switch, cold, loaded)
-            begun[server, p], belief[server, p] = now, service[i, server] + load
-            end_s[server, p] = now + service[i, server] + load
-            out[i] = end_s[server, p] - arrival[i]
-            count[server], loaded[server] = p + 1, model[i]
+            load_s = loading_s(i, server, model, switch, cold, loaded)
+            out[i] = begin(now, service[i, server], load_s, server, count, end_s, begun, belief) - arrival[i]
+            loaded[server] = model[i]
